@@ -1,0 +1,1 @@
+"""Making students: layer matching, student construction, losses, trainer and sweep."""

@@ -1,0 +1,1 @@
+"""Angles, similarities and their statistics; this package never imports `anglekit.distillation`."""

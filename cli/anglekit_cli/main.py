@@ -1,0 +1,49 @@
+"""The `anglekit` command: gathers the subcommands and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from anglekit.errors import AnglekitError
+
+app = typer.Typer(
+    name="anglekit",
+    help="See a teacher's layers from inside its student: angles, layer matching and distillation.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from anglekit import __version__
+
+        typer.echo(f"anglekit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """See a teacher's layers from inside its student: angles, layer matching and distillation."""
+
+
+def main() -> None:
+    """Run the command line; exit 0 done, 1 the run failed, 2 the input is wrong."""
+    try:
+        app()
+    except AnglekitError as error:
+        message = " ".join(str(error).split())
+        typer.echo(f"anglekit: {message}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("anglekit: interrupted", err=True)
+        sys.exit(130)

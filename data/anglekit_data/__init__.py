@@ -1,0 +1,1 @@
+"""Built-in corpora, made by this project's own generators."""
