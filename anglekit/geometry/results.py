@@ -1,0 +1,265 @@
+"""Geometry: what an analysis found, as data frames, with its provenance; saved as a directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from anglekit.errors import InputError, RunError, suggest
+
+__all__ = ["COLUMNS", "SCHEMA_VERSION", "Geometry", "official_histogram_name"]
+
+SCHEMA_VERSION = 1
+N_BINS = 1000
+
+_INTEGER = "int64"
+_FLOAT = "float64"
+
+#: The tables of a Geometry, their columns and types.
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "angles": {
+        "student": "str",
+        "stream": "str",
+        "vertex": _INTEGER,
+        "teacher_i": _INTEGER,
+        "teacher_k": _INTEGER,
+        "mean_cosine": _FLOAT,
+        "std_cosine": _FLOAT,
+        "mean_angle_degrees": _FLOAT,
+        "acute_fraction": _FLOAT,
+        "mean_tangential_cosine": _FLOAT,
+        "null_cosine": _FLOAT,
+        "se_cosine": _FLOAT,
+        "n_tokens": _INTEGER,
+        "n_examples": _INTEGER,
+    },
+    "histograms": {
+        "student": "str",
+        "stream": "str",
+        "vertex": _INTEGER,
+        "teacher_i": _INTEGER,
+        "teacher_k": _INTEGER,
+        "bin": _INTEGER,
+        "count": _INTEGER,
+    },
+    "layers": {
+        "student": "str",
+        "stream": "str",
+        "side_a": "str",
+        "layer_a": _INTEGER,
+        "side_b": "str",
+        "layer_b": _INTEGER,
+        "mean_cosine": _FLOAT,
+        "centred_cosine": _FLOAT,
+        "mean_distance": _FLOAT,
+        "cka": _FLOAT,
+        "mean_norm": _FLOAT,
+    },
+    "examples": {
+        "student": "str",
+        "stream": "str",
+        "vertex": _INTEGER,
+        "example": _INTEGER,
+        "mean_cosine": _FLOAT,
+        "n_tokens": _INTEGER,
+    },
+}
+
+
+def official_histogram_name(student: str) -> str:
+    """Return the file name of a student's histogram in the format of the paper's code."""
+    return f"official_histogram_{student}.txt"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The geometry of one teacher seen from its students.
+
+    Attributes:
+        angles: a row per student, stream, vertex and pair of teacher layers (i < k): the statistics of
+            cos(T_i - S_j, T_k - S_j) over tokens. `null_cosine` is the closed-form chance level, `se_cosine` is
+            clustered by example.
+        histograms: counts of that cosine in 1000 equal bins on [-1, 1]; empty bins are left out; `teacher_i` and
+            `teacher_k` are -1 in the rows that pool a vertex's pairs.
+        layers: cosines, distances and norms between any two layers of the teacher and the student.
+        examples: for every vertex, each example's mean over its tokens and pairs.
+        settings: how the analysis was run.
+        provenance: what it was run on: checkpoints with content hashes, probe data, package versions.
+        counts: examples, tokens, truncation, degenerate vectors by kind, non-finite states.
+        projections: a row per projected vertex with its R^2, or an empty list.
+    """
+
+    angles: pd.DataFrame
+    histograms: pd.DataFrame
+    layers: pd.DataFrame
+    examples: pd.DataFrame
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    counts: Mapping[str, Any]
+    projections: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for table, columns in COLUMNS.items():
+            missing = [column for column in columns if column not in getattr(self, table).columns]
+            if missing:
+                raise InputError(f"the table {table!r} lacks the column {missing[0]!r}; expected: {', '.join(columns)}")
+
+    @property
+    def students(self) -> list[str]:
+        """The students' names, in the order of the analysis."""
+        return [str(entry["name"]) for entry in self.provenance["students"]]
+
+    def student_init(self, student: str) -> str | None:
+        """Return how a student was initialised ("random" or "teacher") where its training run recorded it."""
+        for entry in self.provenance["students"]:
+            if entry["name"] == student:
+                init = entry.get("init")
+                return None if init is None else str(init)
+        raise InputError(f"no student {student!r}; {suggest(student, self.students)}")
+
+    def pooled_histogram(self, student: str, stream: str, vertices: list[int] | None = None) -> np.ndarray:
+        """Return the cosine counts of a student's stream over all pairs: int64, shape (1000,).
+
+        Args:
+            student: the student's name.
+            stream: `encoder` or `decoder`.
+            vertices: the student layers to pool; all of them by default.
+        """
+        table = self.histograms
+        rows = table[(table["student"] == student) & (table["stream"] == stream) & (table["teacher_i"] == -1)]
+        if vertices is not None:
+            rows = rows[rows["vertex"].isin(vertices)]
+        counts = np.zeros(N_BINS, dtype=np.int64)
+        np.add.at(counts, rows["bin"].to_numpy(), rows["count"].to_numpy())
+        return counts
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the directory `path`: it appears whole or not at all.
+
+        Raises:
+            InputError: the directory exists and `overwrite` is off.
+            RunError: it could not be written.
+        """
+        target = Path(path)
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} exists; choose another directory or allow overwriting (--overwrite)")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        except OSError as error:
+            raise RunError(f"cannot write beside {target}: {error.strerror}") from error
+        try:
+            self._write(scratch)
+            scratch.chmod(0o777 & ~_umask())
+            if target.exists():
+                retired = scratch.with_name(f"{scratch.name}-old")
+                target.rename(retired)
+                scratch.rename(target)
+                _remove(retired)
+            else:
+                scratch.rename(target)
+        except OSError as error:
+            raise RunError(f"cannot write {target}: {error.strerror or error}") from error
+        finally:
+            if scratch.exists():
+                shutil.rmtree(scratch)
+        return target
+
+    def _write(self, directory: Path) -> None:
+        for table in COLUMNS:
+            getattr(self, table).to_parquet(directory / f"{table}.parquet", index=False)
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "settings": self.settings,
+            "provenance": self.provenance,
+            "counts": self.counts,
+            "projections": self.projections,
+        }
+        (directory / "geometry.json").write_text(
+            json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        if self.settings.get("reading") == "official":
+            for student in self.students:
+                self._write_official_histogram(directory, student)
+
+    def _write_official_histogram(self, directory: Path, student: str) -> None:
+        """Write `bin_left,count` in 1000 lines, the form of the histogram that the paper's code writes."""
+        streams = self.angles.loc[self.angles["student"] == student, "stream"].unique()
+        counts = sum((self.pooled_histogram(student, stream) for stream in streams), np.zeros(N_BINS, dtype=np.int64))
+        left = np.linspace(-1.0, 1.0, N_BINS + 1)[:-1]
+        lines = [f"{edge:.3f},{count}\n" for edge, count in zip(left, counts, strict=True)]
+        (directory / official_histogram_name(student)).write_text("".join(lines), encoding="ascii")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Geometry:
+        """Read a directory that `save` wrote.
+
+        Raises:
+            InputError: there is no such directory, a file is missing or damaged, or the schema is of another version.
+        """
+        directory = Path(path)
+        document = _read_document(directory)
+        tables: dict[str, pd.DataFrame] = {}
+        for table, columns in COLUMNS.items():
+            file = directory / f"{table}.parquet"
+            try:
+                frame = pd.read_parquet(file)
+            except FileNotFoundError as error:
+                raise InputError(f"{directory} lacks {file.name}; run the analysis again") from error
+            except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
+                raise InputError(f"{file} is damaged ({error}); run the analysis again") from error
+            missing = [column for column in columns if column not in frame.columns]
+            if missing:
+                raise InputError(f"{file} lacks the column {missing[0]!r}; expected: {', '.join(columns)}")
+            tables[table] = frame
+        return cls(
+            **tables,
+            settings=document["settings"],
+            provenance=document["provenance"],
+            counts=document["counts"],
+            projections=document["projections"],
+        )
+
+
+def _read_document(directory: Path) -> dict[str, Any]:
+    file = directory / "geometry.json"
+    if not directory.is_dir():
+        raise InputError(f"no directory {directory}; give one that `anglekit analyze --out` wrote")
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{directory} holds no geometry.json; give a directory of `anglekit analyze --out`") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} is damaged ({error}); run the analysis again") from error
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        raise InputError(f"{file} has schema version {version!r}; this anglekit reads {SCHEMA_VERSION}")
+    for key, kind in (("settings", dict), ("provenance", dict), ("counts", dict), ("projections", list)):
+        if not isinstance(document.get(key), kind):
+            raise InputError(f"{file} lacks a proper {key!r}; run the analysis again")
+    students = document["provenance"].get("students")
+    if not isinstance(students, list) or not all(isinstance(entry, dict) and "name" in entry for entry in students):
+        raise InputError(f"{file} lacks the students' names; run the analysis again")
+    return document
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
