@@ -1,0 +1,331 @@
+"""Pure, masked losses of distillation: cross-entropy, KL and hidden-state distances.
+
+Every loss comes back as a `LossTerm`: a sum and the number of items summed. Whoever trains divides the sums
+by the counts of everything that one optimiser step sees, so the value does not depend on how much padding
+there is, on how the batch was split or on gradient accumulation. Only tensors enter and leave; items that a
+mask excludes are never read, so that NaN or infinity there reaches neither a value nor a gradient.
+
+The paper's own normalisations (`reading="official"`) are in `official_losses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anglekit.errors import InputError, suggest
+
+__all__ = [
+    "HIDDEN_LOSSES",
+    "IGNORE_INDEX",
+    "KL_DIRECTIONS",
+    "LossTerm",
+    "LossWeights",
+    "cosine_distance",
+    "cross_entropy",
+    "hidden_loss",
+    "kl_divergence",
+    "layer_norm_mse",
+    "mse",
+    "next_token_targets",
+    "normalized_mse",
+    "valid_positions",
+    "weighted_total",
+]
+
+IGNORE_INDEX: Final = -100
+KL_DIRECTIONS: Final = ("forward", "reverse")
+_LAYER_NORM_EPS: Final = 1e-5
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each term counts in the total; the defaults are the paper's alpha_ce, alpha_kl, alpha_hidden.
+
+    Raises:
+        InputError: a weight is negative or not finite, or all are zero.
+    """
+
+    ce: float = 1.0
+    kl: float = 1.0
+    hidden: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("ce", self.ce), ("kl", self.kl), ("hidden", self.hidden)):
+            if not 0.0 <= value < float("inf"):
+                raise InputError(f"loss weight {name} is {value}; allowed: a finite number of at least 0")
+        if self.ce == self.kl == self.hidden == 0.0:
+            raise InputError("all loss weights (ce, kl, hidden) are 0; give at least one above 0")
+
+    def of(self, term: str) -> float:
+        """Return the weight of a term: "ce", "kl", or "hidden" with any suffix, as "hidden_encoder"."""
+        kind = term.split("_", 1)[0]
+        weights = {"ce": self.ce, "kl": self.kl, "hidden": self.hidden}
+        if kind not in weights:
+            raise InputError(f"no loss term {term!r}; {suggest(kind, weights)}")
+        return weights[kind]
+
+
+@dataclass(frozen=True, eq=False)
+class LossTerm:
+    """A sum of per-item losses and how many items were summed; adding two terms pools their items.
+
+    Attributes:
+        total: scalar tensor, differentiable.
+        count: scalar tensor without gradient; 0 where nothing was valid, and then `total` is 0.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __add__(self, other: LossTerm) -> LossTerm:
+        """Pool the items of two batches."""
+        return LossTerm(self.total + other.total, self.count + other.count)
+
+    def mean(self, count: Tensor | float | None = None) -> Tensor:
+        """Return the mean per item.
+
+        Args:
+            count: divide by this instead of the term's own count: the items of the whole accumulated batch,
+                so that the gradients of its parts add up to the gradient of the whole.
+        """
+        divisor = self.count if count is None else torch.as_tensor(count, device=self.total.device)
+        return self.total / divisor.to(self.total.dtype).clamp_min(1.0)
+
+    def detach(self) -> LossTerm:
+        """Return the same numbers without the graph, for logging."""
+        return LossTerm(self.total.detach(), self.count)
+
+
+def weighted_total(
+    terms: Mapping[str, LossTerm],
+    weights: LossWeights | None = None,
+    counts: Mapping[str, Tensor | float] | None = None,
+) -> Tensor:
+    """Return the training loss: the weighted sum of every term's mean.
+
+    Args:
+        terms: by name: "ce", "kl", "hidden_encoder", "hidden_decoder".
+        weights: the paper's 1, 1, 3 when absent.
+        counts: for any of the names, the items of the whole accumulated batch; the term's own count
+            elsewhere.
+    """
+    if not terms:
+        raise InputError("no loss term to add up; give at least one of ce, kl, hidden")
+    weights, counts = weights or LossWeights(), counts or {}
+    parts = [weights.of(name) * term.mean(counts.get(name)) for name, term in terms.items()]
+    return torch.stack(parts).sum()
+
+
+def valid_positions(mask: Tensor | None, shape: Sequence[int], device: torch.device) -> Tensor:
+    """Return the flat indices, int64 and ascending, of the items that count.
+
+    Args:
+        mask: any dtype, nonzero where an item counts; None counts all.
+        shape: the leading shape that the mask must have, such as (batch, time).
+        device: where the indices are needed.
+    """
+    if mask is None:
+        return torch.arange(_size(shape), device=device)
+    if tuple(mask.shape) != tuple(shape):
+        raise InputError(f"the mask has shape {tuple(mask.shape)}; the states it masks need {tuple(shape)}")
+    return mask.reshape(-1).nonzero().squeeze(-1).to(device)
+
+
+def mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return (1/D) |s - t|^2 per token; both (tokens, D), the result (tokens,)."""
+    return (student - teacher).square().mean(-1)
+
+
+def normalized_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return |s/|s| - t/|t||^2 per token, in [0, 4]; both (tokens, D), the result (tokens,).
+
+    Summed over the width, as in Sun et al. 2019 (Patient Knowledge Distillation, eq. 7). It equals twice the
+    cosine distance. A zero vector stays zero and gets no gradient.
+    """
+    return (_unit(student) - _unit(teacher)).square().sum(-1)
+
+
+def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return 1 - cos(s, t) per token, in [0, 2]; (tokens, D) to (tokens,). A zero vector has cosine 0."""
+    return 1.0 - (_unit(student) * _unit(teacher)).sum(-1)
+
+
+def layer_norm_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared error of s and t after layer normalisation over the width.
+
+    Each token is centred and divided by sqrt(variance + 1e-5), without gain or bias; (tokens, D) to
+    (tokens,).
+    """
+    width = (student.shape[-1],)
+    return mse(
+        F.layer_norm(student, width, eps=_LAYER_NORM_EPS), F.layer_norm(teacher, width, eps=_LAYER_NORM_EPS)
+    )
+
+
+HIDDEN_LOSSES: Final[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "mse": mse,
+    "normalized-mse": normalized_mse,
+    "cosine": cosine_distance,
+    "layer-norm-mse": layer_norm_mse,
+}
+
+
+def hidden_loss(
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    mask: Tensor | None,
+    *,
+    kind: str = "mse",
+    device: torch.device | None = None,
+) -> LossTerm:
+    """Sum a hidden-state distance over matched layers and valid tokens of one stream.
+
+    L = sum over tokens x, layers j of d(W S_j(x), T_m(j)(x)); the mean divides by the number of valid tokens
+    only, so that the layers add up as in the paper's equation 1.
+
+    Args:
+        pairs: for each matched student layer its state after the adapter and the teacher's, both (batch,
+            time, D).
+        mask: (batch, time), nonzero at real tokens; None counts every position.
+        kind: a name in `HIDDEN_LOSSES`.
+        device: where the zero term lives when `pairs` is empty and there is no mask.
+
+    Returns:
+        The term; its count is the number of valid tokens, whatever the number of layers.
+
+    Raises:
+        InputError: an unknown kind, or shapes that do not agree.
+    """
+    if kind not in HIDDEN_LOSSES:
+        raise InputError(f"no hidden loss {kind!r}; {suggest(kind, HIDDEN_LOSSES)}")
+    if not pairs:
+        count = torch.zeros((), device=device) if mask is None else (mask != 0).sum()
+        return LossTerm(torch.zeros((), device=count.device), count)
+    check_pairs(pairs)
+    first = pairs[0][0]
+    index = valid_positions(mask, first.shape[:2], first.device)
+    distance = HIDDEN_LOSSES[kind]
+    sums = [distance(_rows(student, index), _rows(teacher, index)).sum() for student, teacher in pairs]
+    return LossTerm(torch.stack(sums).sum(), _count(index))
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> LossTerm:
+    """Sum the cross-entropy over labels other than -100.
+
+    Args:
+        logits: (..., classes): (batch, classes) for classification, (batch, time, vocabulary) for tokens.
+            Causal models predict the next token: pass both through `next_token_targets` first.
+        labels: int64 (...); -100 is ignored.
+
+    Raises:
+        InputError: shapes that do not agree.
+    """
+    if tuple(labels.shape) != tuple(logits.shape[:-1]):
+        raise InputError(
+            f"labels have shape {tuple(labels.shape)}; logits {tuple(logits.shape)} need one label a row"
+        )
+    # Ignored rows are left out rather than handed to `ignore_index`: NaN logits there would reach the
+    # gradient.
+    index = valid_positions(labels != IGNORE_INDEX, labels.shape, logits.device)
+    total = F.cross_entropy(_rows(logits, index), labels.reshape(-1)[index], reduction="sum")
+    return LossTerm(total, _count(index))
+
+
+def kl_divergence(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    mask: Tensor | None = None,
+    *,
+    temperature: float = 1.0,
+    direction: str = "forward",
+) -> LossTerm:
+    """Sum T^2 KL between the two softmax distributions at temperature T over valid rows, in nats.
+
+    Hinton et al. 2015: the factor T^2 keeps the size of the gradient as T changes.
+
+    Args:
+        student_logits: (..., classes), finite at valid rows.
+        teacher_logits: the same shape.
+        mask: (...), nonzero at rows that count; None counts all.
+        temperature: T > 0.
+        direction: "forward" is KL(teacher || student), "reverse" KL(student || teacher).
+
+    Raises:
+        InputError: an unknown direction, a temperature not above 0, or shapes that do not agree.
+    """
+    if direction not in KL_DIRECTIONS:
+        raise InputError(f"no KL direction {direction!r}; {suggest(direction, KL_DIRECTIONS)}")
+    if not 0.0 < temperature < float("inf"):
+        raise InputError(f"the temperature is {temperature}; allowed: a finite number above 0")
+    if student_logits.shape != teacher_logits.shape:
+        raise InputError(
+            f"student logits have shape {tuple(student_logits.shape)}, the teacher's "
+            f"{tuple(teacher_logits.shape)}; both need the same classes or vocabulary"
+        )
+    index = valid_positions(mask, student_logits.shape[:-1], student_logits.device)
+    log_student = F.log_softmax(_rows(student_logits, index) / temperature, dim=-1)
+    log_teacher = F.log_softmax(_rows(teacher_logits, index) / temperature, dim=-1)
+    if direction == "forward":
+        total = F.kl_div(log_student, log_teacher, reduction="sum", log_target=True)
+    else:
+        total = F.kl_div(log_teacher, log_student, reduction="sum", log_target=True)
+    return LossTerm(total * temperature**2, _count(index))
+
+
+def next_token_targets(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Align a causal model's logits with the token that each position predicts.
+
+    Args:
+        logits: (batch, time, vocabulary).
+        labels: (batch, time), as given to the model, -100 where ignored.
+
+    Returns:
+        Logits without the last position and labels without the first.
+    """
+    return logits[:, :-1], labels[:, 1:]
+
+
+def check_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Check that all matched states share one (batch, time, width).
+
+    Raises:
+        InputError: naming the two shapes that differ.
+    """
+    shape = pairs[0][1].shape
+    for student, teacher in pairs:
+        for role, state in (("student", student), ("teacher", teacher)):
+            if state.shape != shape or state.dim() != 3:
+                raise InputError(
+                    f"a {role} state has shape {tuple(state.shape)} beside {tuple(shape)}; matched states "
+                    "need one (batch, time, width): use an adapter where the widths differ"
+                )
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """Flatten all but the last dimension, keep the indexed rows, in at least float32."""
+    flat = values.reshape(-1, values.shape[-1])
+    rows = flat if index.numel() == flat.shape[0] else flat.index_select(0, index)
+    # Half precision loses the small differences that these losses are made of.
+    return rows if rows.dtype == torch.float64 else rows.float()
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Divide by the length; a zero vector stays zero, with a zero gradient instead of an infinite one."""
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / torch.where(length > 0, length, torch.inf)
+
+
+def _count(index: Tensor) -> Tensor:
+    return torch.tensor(index.numel(), device=index.device)
+
+
+def _size(shape: Sequence[int]) -> int:
+    size = 1
+    for dimension in shape:
+        size *= dimension
+    return size
