@@ -96,6 +96,10 @@ class Geometry:
         provenance: what it was run on: checkpoints with content hashes, probe data, package versions.
         counts: examples, tokens, truncation, degenerate vectors by kind, non-finite states.
         projections: a row per projected vertex with its R^2, or an empty list.
+        sketch_tokens: for every student and stream one real token whose angle is the most typical of its vertex:
+            `student, stream, vertex, teacher_i, teacher_k, example, token, distance_i, distance_k, cosine` and
+            `points`, a list of [layer, x, y]: every teacher layer projected on the plane of T_i - S and T_k - S, with S
+            at the origin and T_i on the positive x axis, in the states' own units.
     """
 
     angles: pd.DataFrame
@@ -106,12 +110,15 @@ class Geometry:
     provenance: Mapping[str, Any]
     counts: Mapping[str, Any]
     projections: list[dict[str, Any]] = field(default_factory=list)
+    sketch_tokens: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for table, columns in COLUMNS.items():
             missing = [column for column in columns if column not in getattr(self, table).columns]
             if missing:
-                raise InputError(f"the table {table!r} lacks the column {missing[0]!r}; expected: {', '.join(columns)}")
+                raise InputError(
+                    f"the table {table!r} lacks the column {missing[0]!r}; expected: {', '.join(columns)}"
+                )
 
     @property
     def students(self) -> list[str]:
@@ -183,6 +190,7 @@ class Geometry:
             "provenance": self.provenance,
             "counts": self.counts,
             "projections": self.projections,
+            "sketch_tokens": self.sketch_tokens,
         }
         (directory / "geometry.json").write_text(
             json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -194,7 +202,9 @@ class Geometry:
     def _write_official_histogram(self, directory: Path, student: str) -> None:
         """Write `bin_left,count` in 1000 lines, the form of the histogram that the paper's code writes."""
         streams = self.angles.loc[self.angles["student"] == student, "stream"].unique()
-        counts = sum((self.pooled_histogram(student, stream) for stream in streams), np.zeros(N_BINS, dtype=np.int64))
+        counts = sum(
+            (self.pooled_histogram(student, stream) for stream in streams), np.zeros(N_BINS, dtype=np.int64)
+        )
         left = np.linspace(-1.0, 1.0, N_BINS + 1)[:-1]
         lines = [f"{edge:.3f},{count}\n" for edge, count in zip(left, counts, strict=True)]
         (directory / official_histogram_name(student)).write_text("".join(lines), encoding="ascii")
@@ -227,6 +237,7 @@ class Geometry:
             provenance=document["provenance"],
             counts=document["counts"],
             projections=document["projections"],
+            sketch_tokens=document["sketch_tokens"],
         )
 
 
@@ -237,17 +248,27 @@ def _read_document(directory: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{directory} holds no geometry.json; give a directory of `anglekit analyze --out`") from error
+        raise InputError(
+            f"{directory} holds no geometry.json; give a directory of `anglekit analyze --out`"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} is damaged ({error}); run the analysis again") from error
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         version = document.get("schema_version") if isinstance(document, dict) else None
         raise InputError(f"{file} has schema version {version!r}; this anglekit reads {SCHEMA_VERSION}")
-    for key, kind in (("settings", dict), ("provenance", dict), ("counts", dict), ("projections", list)):
+    for key, kind in (
+        ("settings", dict),
+        ("provenance", dict),
+        ("counts", dict),
+        ("projections", list),
+        ("sketch_tokens", list),
+    ):
         if not isinstance(document.get(key), kind):
             raise InputError(f"{file} lacks a proper {key!r}; run the analysis again")
     students = document["provenance"].get("students")
-    if not isinstance(students, list) or not all(isinstance(entry, dict) and "name" in entry for entry in students):
+    if not isinstance(students, list) or not all(
+        isinstance(entry, dict) and "name" in entry for entry in students
+    ):
         raise InputError(f"{file} lacks the students' names; run the analysis again")
     return document
 
