@@ -31,12 +31,34 @@ Stream = Literal["encoder", "decoder"]
 
 # Attribute names of a stack's depth, in the order in which they are tried.
 _DEPTH_KEYS: dict[Stream, tuple[str, ...]] = {
-    "encoder": ("encoder_layers", "num_encoder_layers", "num_hidden_layers", "num_layers", "n_layers", "n_layer"),
-    "decoder": ("decoder_layers", "num_decoder_layers", "num_hidden_layers", "num_layers", "n_layers", "n_layer"),
+    "encoder": (
+        "encoder_layers",
+        "num_encoder_layers",
+        "num_hidden_layers",
+        "num_layers",
+        "n_layers",
+        "n_layer",
+    ),
+    "decoder": (
+        "decoder_layers",
+        "num_decoder_layers",
+        "num_hidden_layers",
+        "num_layers",
+        "n_layers",
+        "n_layer",
+    ),
 }
 
 # A norm that closes a stack is a direct child of it under one of these names.
-_FINAL_NORM_NAMES = ("norm", "final_norm", "ln_f", "final_layer_norm", "final_layernorm", "layer_norm", "norm_f")
+_FINAL_NORM_NAMES = (
+    "norm",
+    "final_norm",
+    "ln_f",
+    "final_layer_norm",
+    "final_layernorm",
+    "layer_norm",
+    "norm_f",
+)
 
 
 def model_streams(config: PretrainedConfig) -> tuple[Stream, ...]:

@@ -70,7 +70,9 @@ def load_adapters(directory: Path) -> dict[tuple[Stream, int], Tensor] | None:
             for key in file.keys():  # noqa: SIM118 - safe_open is not a mapping
                 adapters[_parse_key(key, path)] = file.get_tensor(key)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error}); save the student again") from error
+        raise InputError(
+            f"{path} is not a readable safetensors file ({error}); save the student again"
+        ) from error
     if metadata.get("format") != _FORMAT:
         raise InputError(f"{path} has format {metadata.get('format')!r}; expected {_FORMAT!r}")
     if metadata.get("trained") != "true":
