@@ -163,9 +163,7 @@ def layer_norm_mse(student: Tensor, teacher: Tensor) -> Tensor:
     (tokens,).
     """
     width = (student.shape[-1],)
-    return mse(
-        F.layer_norm(student, width, eps=_LAYER_NORM_EPS), F.layer_norm(teacher, width, eps=_LAYER_NORM_EPS)
-    )
+    return mse(F.layer_norm(student, width, eps=_LAYER_NORM_EPS), F.layer_norm(teacher, width, eps=_LAYER_NORM_EPS))
 
 
 HIDDEN_LOSSES: Final[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {
@@ -226,9 +224,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> LossTerm:
         InputError: shapes that do not agree.
     """
     if tuple(labels.shape) != tuple(logits.shape[:-1]):
-        raise InputError(
-            f"labels have shape {tuple(labels.shape)}; logits {tuple(logits.shape)} need one label a row"
-        )
+        raise InputError(f"labels have shape {tuple(labels.shape)}; logits {tuple(logits.shape)} need one label a row")
     # Ignored rows are left out rather than handed to `ignore_index`: NaN logits there would reach the
     # gradient.
     index = valid_positions(labels != IGNORE_INDEX, labels.shape, logits.device)

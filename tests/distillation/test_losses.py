@@ -123,9 +123,7 @@ def test_split_and_accumulated_batches_give_the_whole_batch(seed, cut, kind):
     whole = hidden_loss([(s, t) for s, (_, t) in zip(students, pairs, strict=True)], mask, kind=kind)
     whole_grads = torch.autograd.grad(whole.mean(), students)
     parts = [
-        hidden_loss(
-            [(s[rows], t[rows]) for s, (_, t) in zip(students, pairs, strict=True)], mask[rows], kind=kind
-        )
+        hidden_loss([(s[rows], t[rows]) for s, (_, t) in zip(students, pairs, strict=True)], mask[rows], kind=kind)
         for rows in (slice(0, cut), slice(cut, 4))
     ]
     pooled = parts[0] + parts[1]
@@ -208,9 +206,7 @@ def test_next_token_targets_pair_each_position_with_the_following_token():
 def test_gradcheck_of_hidden_losses(kind):
     pairs, mask = states(3, batch=2, time=3, width=4, layers=1)
     student = pairs[0][0].requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda s: hidden_loss([(s, pairs[0][1])], mask, kind=kind).mean(), (student,)
-    )
+    assert torch.autograd.gradcheck(lambda s: hidden_loss([(s, pairs[0][1])], mask, kind=kind).mean(), (student,))
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse"])

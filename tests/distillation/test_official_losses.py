@@ -68,19 +68,13 @@ def test_gradcheck_of_official_losses(family):
 
 def test_bart_is_the_corrected_mse_of_one_batch_and_bert_shrinks_with_the_batch():
     pairs, mask = states()
-    torch.testing.assert_close(
-        official_hidden_loss(pairs, mask, family="bart").total, hidden_loss(pairs, mask).mean()
-    )
+    torch.testing.assert_close(official_hidden_loss(pairs, mask, family="bart").total, hidden_loss(pairs, mask).mean())
     twice = [tuple(torch.cat([x, x]) for x in pair) for pair in pairs]
     once = official_hidden_loss(pairs, mask, family="bert").total
-    torch.testing.assert_close(
-        official_hidden_loss(twice, torch.cat([mask, mask]), family="bert").total, once / 2
-    )
+    torch.testing.assert_close(official_hidden_loss(twice, torch.cat([mask, mask]), family="bert").total, once / 2)
 
 
-@pytest.mark.parametrize(
-    ("family", "depends"), [("bert", False), ("bart", False), ("t5", True), ("causal", True)]
-)
+@pytest.mark.parametrize(("family", "depends"), [("bert", False), ("bart", False), ("t5", True), ("causal", True)])
 def test_which_readings_depend_on_padding(family, depends):
     pairs, mask = states()
     padded = [tuple(torch.nn.functional.pad(x, (0, 0, 0, 3), value=9.0) for x in pair) for pair in pairs]
@@ -92,9 +86,7 @@ def test_which_readings_depend_on_padding(family, depends):
 
 def test_micro_batches_average_as_in_the_authors_loops():
     pairs, mask = states()
-    parts = [
-        official_hidden_loss([(s[[i]], t[[i]]) for s, t in pairs], mask[[i]], family="bert") for i in range(3)
-    ]
+    parts = [official_hidden_loss([(s[[i]], t[[i]]) for s, t in pairs], mask[[i]], family="bert") for i in range(3)]
     pooled = (parts[0] + parts[1] + parts[2]).mean()
     assert pooled.item() == pytest.approx(sum(p.total.item() for p in parts) / 3)
 
