@@ -1,0 +1,107 @@
+"""Which examples go into one batch: few batches, almost no padding, under a budget of padded tokens. Pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["plan_batches"]
+
+# Padding that is tolerated for the sake of fewer batches, as a share of the real tokens, for each stream.
+_PADDING_TARGET = 0.015
+# What one more batch is worth, in padded tokens, for each stream. The plan takes the dearest price (the fewest batches)
+# whose padding is under the target; below 16 tokens a batch costs more in overhead than it saves in padding.
+_BATCH_PRICES = (1024, 512, 256, 128, 96, 64, 48, 32, 24, 16)
+# With two lengths a group of like encoder lengths is cut again by decoder length, so opening one costs several batches.
+_GROUP_PRICE_RATIO = 4
+
+
+def plan_batches(
+    lengths: NDArray[np.int64], second_lengths: NDArray[np.int64] | None, token_budget: int
+) -> tuple[NDArray[np.int64], ...]:
+    """Group examples of like length into batches.
+
+    A batch of B examples counts B * (longest length + longest second length) padded tokens. The plan depends on the
+    lengths alone, equal lengths staying in their order.
+
+    Args:
+        lengths: tokens of each example, positive, int64 (examples,).
+        second_lengths: tokens of each example in the second stream, or None if there is one stream.
+        token_budget: the most padded tokens of a batch; a longer example makes a batch of its own.
+
+    Returns:
+        For each batch the positions of its examples, the batch with the most padded tokens first, so that memory peaks
+        at once. Every position appears exactly once.
+    """
+    if len(lengths) == 0:
+        return ()
+    real = int(lengths.sum()) + (0 if second_lengths is None else int(second_lengths.sum()))
+    n_streams = 1 if second_lengths is None else 2
+    best: list[NDArray[np.int64]] = []
+    for price in _BATCH_PRICES:
+        best = list(_batches(lengths, second_lengths, token_budget, n_streams * price))
+        padded = sum(_padded_tokens(batch, lengths, second_lengths) for batch in best)
+        if padded - real <= n_streams * _PADDING_TARGET * real:
+            break
+    best.sort(key=lambda batch: -_padded_tokens(batch, lengths, second_lengths))
+    return tuple(best)
+
+
+def _padded_tokens(batch: NDArray[np.int64], lengths: NDArray[np.int64], second: NDArray[np.int64] | None) -> int:
+    longest = int(lengths[batch].max()) + (0 if second is None else int(second[batch].max()))
+    return len(batch) * longest
+
+
+def _batches(
+    lengths: NDArray[np.int64], second: NDArray[np.int64] | None, budget: int, price: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield batches for one price; with two streams group by the first length, then cut by the second."""
+    order = np.argsort(-lengths, kind="stable")
+    if second is None:
+        yield from _filled(order, lengths, budget, price)
+        return
+    # No budget here: it is the second cut that makes batches.
+    for start, stop in _segments(lengths[order], 2**62, _GROUP_PRICE_RATIO * price):
+        group = order[start:stop]
+        total = second + lengths[group[0]]
+        yield from _filled(group[np.argsort(-second[group], kind="stable")], total, budget, price)
+
+
+def _filled(
+    order: NDArray[np.int64], lengths: NDArray[np.int64], budget: int, price: int
+) -> Iterator[NDArray[np.int64]]:
+    """Cut examples in descending order of length into segments, and each segment into batches under the budget."""
+    for start, stop in _segments(lengths[order], budget, price):
+        while start < stop:
+            end = min(stop, start + max(1, budget // int(lengths[order[start]])))
+            yield order[start:end]
+            start = end
+
+
+def _segments(descending: NDArray[np.int64], budget: int, price: int) -> list[tuple[int, int]]:
+    """Split descending lengths where it is cheapest: padding within segments plus `price` for each batch.
+
+    Dynamic programming over the distinct lengths D: cost[k] = min over i < k of cost[i] + padding of the lengths i..k-1
+    padded to the longest + price * batches. Quadratic in D, independent of the number of examples.
+    """
+    first = np.flatnonzero(np.r_[True, descending[1:] != descending[:-1]])
+    edges = np.r_[first, len(descending)]
+    longest = descending[first]
+    tokens = np.r_[0, np.cumsum(descending)][edges]
+    capacity = np.maximum(1, budget // longest)
+    cost = np.zeros(len(edges))
+    cut = np.zeros(len(edges), dtype=np.int64)
+    for k in range(1, len(edges)):
+        n_examples = edges[k] - edges[:k]
+        padding = n_examples * longest[:k] - (tokens[k] - tokens[:k])
+        total = cost[:k] + padding + price * -(-n_examples // capacity[:k])
+        cut[k] = np.argmin(total)
+        cost[k] = total[cut[k]]
+    segments: list[tuple[int, int]] = []
+    k = len(edges) - 1
+    while k > 0:
+        segments.append((int(edges[cut[k]]), int(edges[k])))
+        k = int(cut[k])
+    return segments[::-1]
