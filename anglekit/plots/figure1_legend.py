@@ -1,0 +1,110 @@
+"""The legend of figure 1: every student by name where there is room, by initialisation where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from anglekit.plots.cosine_curves import Panel
+from anglekit.plots.figure1_panels import CHANCE_DASHES, CurveStyle
+from anglekit.plots.labels import fit, plain, text_width
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme
+
+__all__ = ["MOST_NAMES", "Legend", "build_legend", "draw_legend"]
+
+#: More students than this are listed by initialisation.
+MOST_NAMES = 12
+_ROW = 0.142  # inches
+_HANDLE = 0.42  # inches: an entry's line and the gap to its name
+_GAP = 0.12  # inches between columns
+
+
+@dataclass(frozen=True)
+class Legend:
+    """Entries with their final names, in columns; `height` is in inches."""
+
+    handles: tuple[Artist, ...]
+    names: tuple[str, ...]
+    columns: int
+    height: float
+
+
+def build_legend(
+    figure: Figure,
+    panels: Sequence[Panel],
+    styles: Mapping[tuple[str, str | None], CurveStyle],
+    look: Theme,
+    total_width: float,
+) -> Legend:
+    """Return the legend that fits `total_width` inches, long names shortened in the middle."""
+    marked = any(len(panel.curves) > 2 for panel in panels)
+    handles: list[Artist] = []
+    parts: list[tuple[str, str]] = []
+    if len(styles) <= MOST_NAMES:
+        for (student, init), style in styles.items():
+            marker = style.marker if marked else ""
+            handles.append(_line(style, style.dashes, marker))
+            parts.append((student, _init_words(init, look)))
+    else:
+        groups: dict[str | None, list[CurveStyle]] = {}
+        for (_, init), style in styles.items():
+            groups.setdefault(init, []).append(style)
+        for init, members in groups.items():
+            handles.append(_line(members[0], "-", ""))
+            parts.append((f"{len(members)} students", _init_words(init, look) or " (initialisation not recorded)"))
+    handles.append(Line2D([], [], color=look.ink, linestyle=CHANCE_DASHES, linewidth=0.9))
+    parts.append(("chance level of the student of that colour", ""))
+    handles.append(Patch(facecolor=look.shade, edgecolor=look.faint, linewidth=0.5))
+    parts.append(("acute: cosine above 0, angle below 90°", ""))
+    room = total_width - 0.1
+    widest = max(text_width(figure, plain(name) + suffix, SMALL_FONT_SIZE) for name, suffix in parts)
+    columns = max(1, min(3, int((room + _GAP) // (widest + _HANDLE + _GAP)), len(parts)))
+    if columns == 1 and total_width > 4:
+        columns = 2
+    column = (room + _GAP) / columns - _GAP - _HANDLE
+    names = tuple(
+        fit(figure, name, column, SMALL_FONT_SIZE, frame=lambda text, suffix=suffix: text + suffix)  # type: ignore[misc]
+        for name, suffix in parts
+    )
+    rows = -(-len(parts) // columns)
+    return Legend(tuple(handles), names, columns, rows * _ROW + 0.1)
+
+
+def _init_words(init: str | None, look: Theme) -> str:
+    return f" ({init} init)" if init in look.init else ""
+
+
+def _line(style: CurveStyle, dashes: object, marker: str) -> Line2D:
+    return Line2D(
+        [],
+        [],
+        color=style.colour,
+        linestyle=dashes,  # type: ignore[arg-type]
+        linewidth=1.1,
+        marker=marker,
+        markersize=3.6,
+    )
+
+
+def draw_legend(figure: Figure, legend: Legend, below: float) -> None:
+    """Draw the legend with its upper edge `below` inches above the figure's lower edge."""
+    total_width, total_height = figure.get_size_inches()
+    em = SMALL_FONT_SIZE / 72
+    figure.legend(
+        list(legend.handles),
+        list(legend.names),
+        loc="upper left",
+        bbox_to_anchor=(0.05 / total_width, below / total_height),
+        ncols=legend.columns,
+        borderpad=0.0,
+        borderaxespad=0.0,
+        handlelength=0.32 / em,
+        handletextpad=0.08 / em,
+        columnspacing=_GAP / em,
+        labelspacing=0.35,
+    )

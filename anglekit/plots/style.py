@@ -1,0 +1,215 @@
+"""The one look of every figure: colours, markers, sizes and the settings that make a file readable and reproducible.
+
+Nothing here changes matplotlib's settings at import: `context` applies them to the figure being drawn and restores
+what it found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from anglekit.errors import InputError, suggest
+
+__all__ = [
+    "FONT_FAMILY",
+    "FONT_SIZE",
+    "INIT_COLOURS",
+    "LIGHT_THEME",
+    "NIGHT_THEME",
+    "SMALL_FONT_SIZE",
+    "STRATEGY_STYLES",
+    "WIDTHS",
+    "StrategyStyle",
+    "Theme",
+    "context",
+    "figure_width",
+    "new_figure",
+    "theme",
+]
+
+#: The font that matplotlib ships: the same glyphs on every machine, and none missing without our knowing.
+FONT_FAMILY = "DejaVu Sans"
+#: Points at print size; no text is smaller than SMALL_FONT_SIZE.
+FONT_SIZE = 7.5
+SMALL_FONT_SIZE = 7.0
+
+#: Inches: a column and the text block of a two-column proceedings page.
+WIDTHS: Mapping[str, float] = MappingProxyType({"column": 3.03, "page": 6.30})
+
+
+@dataclass(frozen=True)
+class StrategyStyle:
+    """How a layer-selection strategy is drawn, everywhere."""
+
+    colour: str
+    marker: str
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a figure on a light or a dark ground.
+
+    Attributes:
+        background: the ground of figure and axes.
+        ink: text, spines and ticks.
+        faint: what stands behind the data: guides, trajectories.
+        shade: the tint of a marked region of an axes.
+        blank: cells that have no value.
+        init: colour by initialisation (`random` is the paper's orange, `teacher` its blue).
+        init_text: the same hues where they are text: at least 4.5 : 1 against the background.
+        strategies: colour and marker by strategy.
+        neutral: colours for students whose initialisation is not recorded; none is an orange or a blue.
+        diverging: the colour map of values with a meaningful middle.
+        sequential: the colour map of the others.
+    """
+
+    background: str
+    ink: str
+    faint: str
+    shade: str
+    blank: str
+    init: Mapping[str, str]
+    init_text: Mapping[str, str]
+    strategies: Mapping[str, StrategyStyle]
+    neutral: tuple[str, ...]
+    diverging: str
+    sequential: str
+
+    def settings(self) -> dict[str, Any]:
+        """Return the matplotlib settings of this theme."""
+        return {
+            "figure.facecolor": self.background,
+            "figure.edgecolor": self.background,
+            "savefig.facecolor": "auto",
+            "axes.facecolor": self.background,
+            "axes.edgecolor": self.ink,
+            "axes.labelcolor": self.ink,
+            "text.color": self.ink,
+            "xtick.color": self.ink,
+            "ytick.color": self.ink,
+            "hatch.color": self.faint,
+            **_SHARED_SETTINGS,
+        }
+
+
+_SHARED_SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {
+        "font.family": [FONT_FAMILY],
+        "mathtext.fontset": "dejavusans",
+        "font.size": FONT_SIZE,
+        "axes.titlesize": FONT_SIZE,
+        "axes.labelsize": SMALL_FONT_SIZE,
+        "xtick.labelsize": SMALL_FONT_SIZE,
+        "ytick.labelsize": SMALL_FONT_SIZE,
+        "legend.fontsize": SMALL_FONT_SIZE,
+        "axes.labelpad": 2.0,
+        "axes.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.major.size": 2.5,
+        "ytick.major.size": 2.5,
+        "xtick.major.pad": 2.0,
+        "ytick.major.pad": 2.0,
+        "lines.linewidth": 1.1,
+        "hatch.linewidth": 0.5,
+        "legend.frameon": False,
+        "pdf.fonttype": 42,  # TrueType: text in the file stays text, and submission systems refuse type 3
+        "ps.fonttype": 42,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "anglekit",  # element ids that do not differ from run to run
+        "figure.dpi": 100.0,
+        "savefig.dpi": 300.0,
+    }
+)
+
+_MARKERS: Mapping[str, str] = MappingProxyType(
+    {"none": "X", "forward": "o", "reverse": "s", "all-to-one": "^", "random": "D"}
+)
+
+
+def _strategies(**colours: str) -> Mapping[str, StrategyStyle]:
+    named = {name.replace("_", "-"): colour for name, colour in colours.items()}
+    return MappingProxyType({name: StrategyStyle(colour, _MARKERS[name]) for name, colour in named.items()})
+
+
+# The strategies' colours were searched for the largest smallest difference (CIELAB) between any two of them, seen with
+# normal, protan, deutan and tritan vision, and keep away from the orange and blue that mean an initialisation.
+LIGHT_THEME = Theme(
+    background="#FFFFFF",
+    ink="#1A1A1A",
+    faint="#9A9A9A",
+    shade="#F3F3F0",
+    blank="#E4E4E4",
+    init=MappingProxyType({"random": "#E07B00", "teacher": "#0072B2"}),
+    init_text=MappingProxyType({"random": "#A85800", "teacher": "#005F96"}),
+    strategies=_strategies(
+        none="#8C8C8C", forward="#1E9A52", reverse="#C836BA", all_to_one="#254E4C", random="#554C00"
+    ),
+    neutral=("#3D3D3D", "#1E8A4C", "#B02BA4", "#6E6300", "#777777"),
+    diverging="RdBu_r",
+    sequential="cividis",
+)
+NIGHT_THEME = Theme(
+    background="#15181C",
+    ink="#E6E6E6",
+    faint="#7C828A",
+    shade="#20252B",
+    blank="#343A42",
+    init=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9"}),
+    init_text=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9"}),
+    strategies=_strategies(
+        none="#BEBEBE", forward="#2FE850", reverse="#B83FB0", all_to_one="#1B7F71", random="#8B7935"
+    ),
+    neutral=("#D0D0D0", "#41C46E", "#D76BCF", "#B9A443", "#9A9A9A"),
+    diverging="RdBu_r",
+    sequential="cividis",
+)
+
+#: Colour by initialisation on a light ground.
+INIT_COLOURS = LIGHT_THEME.init
+#: Colour and marker by strategy on a light ground.
+STRATEGY_STYLES = LIGHT_THEME.strategies
+
+
+def theme(dark: bool) -> Theme:
+    """Return the dark or the light theme."""
+    return NIGHT_THEME if dark else LIGHT_THEME
+
+
+@contextmanager
+def context(look: Theme) -> Iterator[None]:
+    """Apply a theme on top of matplotlib's own defaults, so that the caller's settings cannot change a figure.
+
+    The caller's settings and backend are as before when the block ends.
+    """
+    with mpl.style.context(look.settings(), after_reset=True):
+        yield
+
+
+def figure_width(width: str) -> float:
+    """Return a named width in inches.
+
+    Raises:
+        InputError: it is neither `column` nor `page`.
+    """
+    if width not in WIDTHS:
+        raise InputError(f"no figure width {width!r}; {suggest(width, WIDTHS)}")
+    return WIDTHS[width]
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure (inches) on the Agg canvas; pyplot and its backend are not involved."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
