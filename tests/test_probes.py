@@ -284,6 +284,10 @@ def test_an_encoder_decoder_needs_at_least_one_target():
     data = data_of(["w0"], targets=[""])
     with pytest.raises(InputError, match="no example with a target left"):
         tokenized(data, needs_target=True, decoder_start_token_id=0)
+    data = data_of(["ab", "abcd", "ab"], targets=["", "abcd", ""])
+    probe = tokenized(data, bare_tokenizer(), needs_target=True, decoder_start_token_id=0, max_length=3)
+    assert sequences(probe, "decoder")[0] == {1: [0, 2, 3, 4]}
+    assert (probe.skipped_examples, probe.lost_tokens.tolist()) == (2, [1])
     with pytest.raises(InputError, match="text_stream must be 'encoder'"):
         tokenized(data, needs_target=True, decoder_start_token_id=0, text_stream="decoder")
 

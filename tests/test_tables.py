@@ -322,6 +322,7 @@ def table_with(*names: str) -> Table:
         (("hypothesis", "text"), ("text", None)),
         (("text_pair", "document"), ("document", "text_pair")),
         (("src", "tgt"), ("src", None)),
+        (("text", "text_pair"), ("text", "text_pair")),
     ],
 )
 def test_usual_text_columns_are_found(names, expected):
@@ -334,6 +335,7 @@ def test_named_columns_win_over_usual_ones():
     assert find_text_columns(mnli, text="premise", text_pair=NO_COLUMN) == ("premise", None)
     assert find_text_columns(mnli, text="other") == ("other", None)
     assert find_text_columns(mnli, text="other", text_pair="premise") == ("other", "premise")
+    assert find_text_columns(table_with("text_pair"), text="text_pair") == ("text_pair", None)
     qnli = table_with("sentence", "question")
     assert find_text_columns(qnli, text_pair="sentence") == ("question", "sentence")
     assert find_text_columns(qnli, text_pair=NO_COLUMN) == ("sentence", None)
