@@ -226,6 +226,7 @@ def local_dataset(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets", reason="the hub extra is not installed")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     folder = tmp_path / "reviews"
     folder.mkdir()
     (folder / "train.jsonl").write_text('{"text": "a", "label": 1}\n{"text": "b", "label": null}\n')
