@@ -19,19 +19,20 @@ __all__ = ["MOST_NAMES", "Legend", "build_legend", "draw_legend"]
 
 #: More students than this are listed by initialisation.
 MOST_NAMES = 12
-_ROW = 0.142  # inches
-_HANDLE = 0.42  # inches: an entry's line and the gap to its name
-_GAP = 0.12  # inches between columns
+_ROW = 0.132  # inches
+_HANDLE = 0.36  # inches: an entry's line and the gap to its name
+_GAP = 0.10  # inches between columns
 
 
 @dataclass(frozen=True)
 class Legend:
-    """Entries with their final names, in columns; `height` is in inches."""
+    """Entries with their final names, in columns; `height` is in inches, `whole` says that no name was shortened."""
 
     handles: tuple[Artist, ...]
     names: tuple[str, ...]
     columns: int
     height: float
+    whole: bool
 
 
 def build_legend(
@@ -39,10 +40,10 @@ def build_legend(
     panels: Sequence[Panel],
     styles: Mapping[tuple[str, str | None], CurveStyle],
     look: Theme,
-    total_width: float,
+    room: float,
 ) -> Legend:
-    """Return the legend that fits `total_width` inches, long names shortened in the middle."""
-    marked = any(len(panel.curves) > 2 for panel in panels)
+    """Return the legend that fits `room` inches side by side, long names shortened in the middle."""
+    marked = any(len(panel.curves) > 1 for panel in panels)
     handles: list[Artist] = []
     parts: list[tuple[str, str]] = []
     if len(styles) <= MOST_NAMES:
@@ -58,21 +59,22 @@ def build_legend(
             handles.append(_line(members[0], "-", ""))
             parts.append((f"{len(members)} students", _init_words(init, look) or " (initialisation not recorded)"))
     handles.append(Line2D([], [], color=look.ink, linestyle=CHANCE_DASHES, linewidth=0.9))
-    parts.append(("chance level of the student of that colour", ""))
+    parts.append(("chance level, per student", ""))
     handles.append(Patch(facecolor=look.shade, edgecolor=look.faint, linewidth=0.5))
-    parts.append(("acute: cosine above 0, angle below 90°", ""))
-    room = total_width - 0.1
+    parts.append(("acute: cosine above 0", ""))
     widest = max(text_width(figure, plain(name) + suffix, SMALL_FONT_SIZE) for name, suffix in parts)
     columns = max(1, min(3, int((room + _GAP) // (widest + _HANDLE + _GAP)), len(parts)))
-    if columns == 1 and total_width > 4:
+    if columns == 1 and room > 4:
         columns = 2
+    columns = -(-len(parts) // -(-len(parts) // columns))  # columns of nearly equal length
     column = (room + _GAP) / columns - _GAP - _HANDLE
-    names = tuple(
-        fit(figure, name, column, SMALL_FONT_SIZE, frame=lambda text, suffix=suffix: text + suffix)  # type: ignore[misc]
-        for name, suffix in parts
-    )
+    names = tuple(_name(figure, name, suffix, column) for name, suffix in parts)
     rows = -(-len(parts) // columns)
-    return Legend(tuple(handles), names, columns, rows * _ROW + 0.1)
+    return Legend(tuple(handles), names, columns, rows * _ROW, widest + _HANDLE <= (room + _GAP) / columns - _GAP)
+
+
+def _name(figure: Figure, name: str, suffix: str, room: float) -> str:
+    return fit(figure, name, room, SMALL_FONT_SIZE, frame=lambda text: text + suffix)
 
 
 def _init_words(init: str | None, look: Theme) -> str:
@@ -91,20 +93,20 @@ def _line(style: CurveStyle, dashes: object, marker: str) -> Line2D:
     )
 
 
-def draw_legend(figure: Figure, legend: Legend, below: float) -> None:
-    """Draw the legend with its upper edge `below` inches above the figure's lower edge."""
+def draw_legend(figure: Figure, legend: Legend, left: float, top: float) -> None:
+    """Draw the legend with its upper left corner at (`left`, `top`) inches from the figure's lower left one."""
     total_width, total_height = figure.get_size_inches()
     em = SMALL_FONT_SIZE / 72
     figure.legend(
         list(legend.handles),
         list(legend.names),
         loc="upper left",
-        bbox_to_anchor=(0.05 / total_width, below / total_height),
+        bbox_to_anchor=(left / total_width, top / total_height),
         ncols=legend.columns,
         borderpad=0.0,
         borderaxespad=0.0,
-        handlelength=0.32 / em,
-        handletextpad=0.08 / em,
+        handlelength=0.28 / em,
+        handletextpad=0.06 / em,
         columnspacing=_GAP / em,
         labelspacing=0.35,
     )

@@ -124,7 +124,7 @@ def draw_histograms(
             zorder=3,
             gid=f"curve-{curve.student}",
         )
-        if len(panel.curves) > 2:
+        if len(panel.curves) > 1:
             peak = int(np.argmax(curve.density))
             ax.plot(
                 [(edges[peak] + edges[peak + 1]) / 2],
@@ -149,7 +149,7 @@ def _share_lines(
         lines = []
         for curve in panel.curves:
             style = styles[curve.student, curve.init]
-            marker = style.marker if len(panel.curves) > 2 else None
+            marker = style.marker if len(panel.curves) > 1 else None
             lines.append((f"{percent(curve.acute_fraction)} acute", style.text_colour, marker, style.colour))
         return lines
     groups: dict[str | None, list[Curve]] = {}

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 
 from anglekit.errors import InputError, suggest
 from anglekit.geometry.results import Geometry
-from anglekit.plots.labels import fit, layer_name, wrap
+from anglekit.plots.labels import fit, plain, wrap
 from anglekit.plots.selection import choose_streams, choose_students, choose_vertices
 from anglekit.plots.style import SMALL_FONT_SIZE, Theme, context, figure_width, new_figure, theme
 
@@ -52,19 +52,19 @@ ANGLE_VALUES: Mapping[str, AngleValue] = MappingProxyType(
         "mean_cosine": AngleValue("mean cosine (no unit)", centre=0.0),
         "mean_angle_degrees": AngleValue("mean angle (degrees)", centre=90.0, decimals=0, flipped=True),
         "acute_fraction": AngleValue("acute tokens (%)", factor=100.0, limits=(0.0, 100.0), decimals=0),
-        "mean_tangential_cosine": AngleValue("mean tangential cosine (no unit)", centre=0.0),
-        "null_cosine": AngleValue("chance level of the cosine (no unit)", centre=0.0),
-        "std_cosine": AngleValue("standard deviation of the cosine"),
-        "se_cosine": AngleValue("standard error of the mean cosine", decimals=3),
+        "mean_tangential_cosine": AngleValue("tangential cosine (no unit)", centre=0.0),
+        "null_cosine": AngleValue("chance cosine (no unit)", centre=0.0),
+        "std_cosine": AngleValue("standard deviation (no unit)"),
+        "se_cosine": AngleValue("standard error (no unit)", decimals=3),
     }
 )
 
 _ANNOTATED_LAYERS = 8  # up to so many layers, cells carry their numbers
-_CELL = 0.27  # inches: a cell that holds a number of two decimals at 7 points
-_LEFT, _RIGHT = 0.42, 0.72  # inches: axis label and ticks; the colour bar with its own
+_CELL = 0.26  # inches: a cell that holds a number of two decimals at 7 points
+_LEFT, _RIGHT = 0.40, 0.80  # inches: axis label and ticks; the colour bar with its own
 _GAP = 0.30  # inches between panels of a row: tick labels
-_TITLE, _BELOW = 0.20, 0.34  # inches over and under a panel
-_NAME = 0.20  # inches over the first row of a student
+_TITLE, _BELOW = 0.18, 0.36  # inches over and under a panel
+_NAME = 0.18  # inches over the first row of a student
 _LINE = 0.13
 _TICK = 0.16  # inches that a tick label needs
 _MOST_PANELS = 80
@@ -82,7 +82,7 @@ class _Block:
 def angles_heatmap(
     geometry: Geometry,
     *,
-    students: Sequence[str] | None = None,
+    students: str | Sequence[str] | None = None,
     stream: str | None = None,
     vertices: Sequence[int] | None = None,
     value: str = "mean_cosine",
@@ -184,8 +184,9 @@ def _colour_map(shown: AngleValue, look: Theme) -> str:
 
 def _columns(widest: int, most_layers: int, room: float) -> int:
     """Return how many panels stand side by side, so that annotated cells stay large enough to be read."""
-    smallest = _CELL * most_layers if most_layers <= _ANNOTATED_LAYERS else 1.15
-    return max(1, min(widest, 4, int((room + _GAP) // (smallest + _GAP))))
+    smallest = max(_CELL * most_layers, 0.9) if most_layers <= _ANNOTATED_LAYERS else 1.0
+    most = max(1, min(widest, 4, int((room + _GAP) // (smallest + _GAP))))
+    return -(-widest // -(-widest // most))  # rows of nearly equal length
 
 
 def _draw(blocks: Sequence[_Block], shown: AngleValue, look: Theme, total_width: float, *, official: bool) -> Figure:
@@ -193,7 +194,8 @@ def _draw(blocks: Sequence[_Block], shown: AngleValue, look: Theme, total_width:
     most_layers = max(len(matrix) for block in blocks for matrix in block.matrices.values())
     widest = max(len(block.matrices) for block in blocks)
     columns = _columns(widest, most_layers, room)
-    side = min((room - (columns - 1) * _GAP) / columns, 2.4)
+    largest = max(0.4 * most_layers, 1.0) if most_layers <= _ANNOTATED_LAYERS else 2.4
+    side = min((room - (columns - 1) * _GAP) / columns, largest)
     lines_of = [-(-len(block.matrices) // columns) for block in blocks]
     row_height = _TITLE + side + _BELOW
     figure = new_figure(total_width, 1.0)
@@ -204,13 +206,7 @@ def _draw(blocks: Sequence[_Block], shown: AngleValue, look: Theme, total_width:
     scale = _scale(blocks, shown)
     top = total_height - 0.04
     for block, lines in zip(blocks, lines_of, strict=True):
-        name = fit(
-            figure,
-            block.student,
-            total_width - 0.1,
-            weight="bold",
-            frame=lambda text, stream=block.stream: f"{text}, {stream}",  # type: ignore[misc]
-        )
+        name = _block_name(figure, block, total_width - 0.1)
         figure.text(0.05 / total_width, top / total_height, name, fontweight="bold", ha="left", va="top")
         top -= _NAME
         for position, (vertex, matrix) in enumerate(block.matrices.items()):
@@ -221,13 +217,12 @@ def _draw(blocks: Sequence[_Block], shown: AngleValue, look: Theme, total_width:
             )
             last_of_column = position + columns >= len(block.matrices)
             _draw_matrix(ax, matrix, shown, scale, look, side)
-            ax.set_title(f"student {layer_name(vertex)}", pad=3, loc="left")
+            ax.set_title(f"student layer {vertex}", pad=3, loc="left")
             ax.set_xlabel("teacher layer" if last_of_column else "")
             ax.set_ylabel("teacher layer" if position % columns == 0 else "")
         top -= lines * row_height
     used = _LEFT + columns * side + (columns - 1) * _GAP
-    bar_height = min(total_height - below - 0.6, 2.4)
-    _draw_colour_bar(figure, shown, scale, look, (used + 0.14, total_height - _NAME - _TITLE - 0.04, bar_height))
+    _draw_colour_bar(figure, shown, scale, look, (used + 0.14, total_height - _NAME - _TITLE - 0.04, side))
     figure.text(
         0.05 / total_width,
         below / total_height,
@@ -241,10 +236,15 @@ def _draw(blocks: Sequence[_Block], shown: AngleValue, look: Theme, total_width:
     return figure
 
 
+def _block_name(figure: Figure, block: _Block, room: float) -> str:
+    stream = plain(block.stream)
+    return fit(figure, block.student, room, weight="bold", frame=lambda text: f"{text}, {stream}")
+
+
 def _draw_matrix(ax: Axes, matrix: pd.DataFrame, shown: AngleValue, scale: Normalize, look: Theme, side: float) -> None:
     count = len(matrix)
     annotated = count <= _ANNOTATED_LAYERS
-    labels = matrix.map(lambda number: _cell_text(number, shown.decimals)) if annotated else False
+    labels = matrix.map(lambda number: _cell_text(number, shown)) if annotated else False
     sns.heatmap(
         matrix,
         ax=ax,
@@ -269,18 +269,25 @@ def _draw_matrix(ax: Axes, matrix: pd.DataFrame, shown: AngleValue, scale: Norma
         collection.set_gid("missing")
         ax.add_collection(collection)
     step = _tick_step(count, side)
-    positions = np.arange(0, count, step)
-    names = [str(matrix.index[position]) for position in positions]
-    ax.set_xticks(positions + 0.5, names, rotation=0)
-    ax.set_yticks(positions + 0.5, names, rotation=0)
+    names = [str(layer) for layer in matrix.index[::step]]
+    positions = np.arange(0, count, step) + 0.5
+    ax.set_xticks(positions, names, rotation=0)
+    ax.set_yticks(positions, names, rotation=0)
     for spine in ax.spines.values():
         spine.set_visible(True)
 
 
-def _cell_text(number: float, decimals: int) -> str:
+def _cell_text(number: float, shown: AngleValue) -> str:
     if not np.isfinite(number):
         return ""
+    decimals = shown.decimals
     text = f"{number:.{decimals}f}"
+    if shown.limits is not None and number not in shown.limits:  # nearly all is not all, and hardly any is not none
+        low, high = shown.limits
+        if float(text) == high:
+            return f">{high - 1:.0f}"
+        if float(text) == low:
+            return f"<{low + 1:.0f}"
     if float(text) == 0:
         text = text.removeprefix("-")
     if decimals and abs(float(text)) < 1:  # the zero before the point is left out: the cell is small
@@ -303,7 +310,7 @@ def _draw_colour_bar(
     ax.set_gid("colour-bar")
     bar = figure.colorbar(ScalarMappable(norm=scale, cmap=_colour_map(shown, look)), cax=ax)
     bar.set_label(shown.label)
-    bar.outline.set_linewidth(0.6)  # type: ignore[operator]
+    bar.outline.set_linewidth(0.6)
 
 
 def _note(blocks: Sequence[_Block], *, official: bool) -> str:
@@ -313,5 +320,5 @@ def _note(blocks: Sequence[_Block], *, official: bool) -> str:
     matrices = [matrix.to_numpy() for block in blocks for matrix in block.matrices.values()]
     if any((np.isnan(matrix) & ~np.eye(len(matrix), dtype=bool)).any() for matrix in matrices):
         few = all(len(matrix) <= _ANNOTATED_LAYERS for matrix in matrices)
-        text += f" {'Hatched' if few else 'Grey'}: no token has an angle there (the two states coincide)."
+        text += f" {'Hatched' if few else 'Grey'}: no token has an angle there (a teacher state equals the student's)."
     return text

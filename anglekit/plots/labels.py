@@ -38,9 +38,7 @@ def plain(text: str) -> str:
         if character.isprintable() and code in _glyphs():
             drawable.append(character)
         else:
-            drawable.append(
-                f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-            )
+            drawable.append(f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
     return "".join(drawable).replace("$", r"\$")
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError, suggest
@@ -43,6 +42,6 @@ def render(figure: Figure, file_format: str, *, dpi: float = 300.0) -> bytes:
     if not 10 <= dpi <= 2400:
         raise InputError(f"a resolution of {dpi:g} dots per inch; give one from 10 to 2400 (--dpi)")
     stream = io.BytesIO()
-    with context(LIGHT_THEME), mpl.rc_context({"savefig.facecolor": "auto"}):
+    with context(LIGHT_THEME):  # the settings that matter when a file is written; a theme's colours are in the figure
         figure.savefig(stream, format=file_format, dpi=dpi, metadata=dict(FORMATS[file_format]))
     return stream.getvalue()

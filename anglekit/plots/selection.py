@@ -27,7 +27,7 @@ def check_labels(geometries: Sequence[Geometry], labels: Sequence[str] | None) -
     return list(labels)
 
 
-def choose_students(geometries: Sequence[Geometry], students: Sequence[str] | None) -> list[str]:
+def choose_students(geometries: Sequence[Geometry], students: str | Sequence[str] | None) -> list[str]:
     """Return the students to draw, each once, in the order of the analyses; all of them by default.
 
     Raises:
@@ -36,10 +36,11 @@ def choose_students(geometries: Sequence[Geometry], students: Sequence[str] | No
     known = list(dict.fromkeys(name for geometry in geometries for name in geometry.students))
     if students is None:
         return known
-    for name in students:
+    wanted = [students] if isinstance(students, str) else students
+    for name in wanted:
         if name not in known:
             raise InputError(f"no student {name!r}; {suggest(name, known)}")
-    return [name for name in known if name in students]
+    return [name for name in known if name in wanted]
 
 
 def choose_streams(geometries: Sequence[Geometry], stream: str | None) -> list[str]:

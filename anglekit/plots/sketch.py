@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE, Theme
 
 __all__ = ["draw_sketch", "is_drawable", "sketch_caption"]
 
-_LINE = 0.13  # inches: the height of a line of small text
+_STATE_SIZE = SMALL_FONT_SIZE / 0.7  # mathematics sets a subscript at 0.7 of its base
 _MARGIN = 0.24  # inches between the outermost point and the panel's edge: room for its label
 _SCALE_STRIP = 0.26  # inches under the drawing for the scale bar
 
@@ -29,23 +30,21 @@ class _Placer:
     width: float
     height: float
     points: list[tuple[float, float]] = field(default_factory=list)
+    faint_points: list[tuple[float, float]] = field(default_factory=list)
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
 
-    def block_line(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        count = max(int(math.dist(start, end) / 0.04), 1)
-        self.points += [
-            (start[0] + (end[0] - start[0]) * step / count, start[1] + (end[1] - start[1]) * step / count)
-            for step in range(count + 1)
-        ]
-
-    def _is_free(self, box: tuple[float, float, float, float], clearance: float) -> bool:
+    def _is_free(self, box: tuple[float, float, float, float], clearance: float, *, strict: bool) -> bool:
         left, bottom, right, top = box
         if left < 0 or bottom < 0 or right > self.width or top > self.height:
             return False
-        for x, y in self.points:
+        for x, y in [*self.points, *(self.faint_points if strict else ())]:
             if left - clearance < x < right + clearance and bottom - clearance < y < top + clearance:
                 return False
-        return all(right <= b[0] or left >= b[2] or top <= b[1] or bottom >= b[3] for b in self.boxes)
+        apart = 0.02
+        return all(
+            right + apart <= b[0] or left - apart >= b[2] or top + apart <= b[1] or bottom - apart >= b[3]
+            for b in self.boxes
+        )
 
     def place(
         self,
@@ -58,11 +57,12 @@ class _Placer:
     ) -> tuple[float, float] | None:
         """Return the centre of a label of `size` near `anchor`, or None where nothing is free and it may be left out.
 
-        A required label falls back on the first place that lies inside the panel.
+        At each distance, a place clear of everything is sought first, then one that the thin line through the layers
+        may cross. A required label falls back on the first place that lies inside the panel.
         """
         fallback = None
-        for clearance in (0.025, 0.0):
-            for radius in radii:
+        for radius in radii:
+            for strict in (True, False):
                 for direction in directions:
                     x = anchor[0] + (radius + size[0] / 2) * math.cos(direction)
                     y = anchor[1] + (radius + size[1] / 2) * math.sin(direction)
@@ -70,7 +70,7 @@ class _Placer:
                     inside = box[0] >= 0 and box[1] >= 0 and box[2] <= self.width and box[3] <= self.height
                     if inside and fallback is None:
                         fallback = (x, y)
-                    if self._is_free(box, clearance):
+                    if self._is_free(box, 0.022, strict=strict):
                         self.boxes.append(box)
                         return x, y
         if required and fallback is not None:
@@ -78,6 +78,15 @@ class _Placer:
             self.boxes.append((x - size[0] / 2, y - size[1] / 2, x + size[0] / 2, y + size[1] / 2))
             return fallback
         return None
+
+
+def _dense(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
+    """Return points along a line, close enough together (inches) that no label slips between them."""
+    count = max(int(math.dist(start, end) / 0.03), 1)
+    return [
+        (start[0] + (end[0] - start[0]) * step / count, start[1] + (end[1] - start[1]) * step / count)
+        for step in range(count + 1)
+    ]
 
 
 def _compass(first: float, count: int = 16) -> list[float]:
@@ -92,8 +101,18 @@ def _round_length(length: float) -> float:
     return next(factor * power for factor in (5.0, 2.0, 1.0) if factor * power <= length * (1 + 1e-9))
 
 
+_KEYS = frozenset({"student", "stream", "vertex", "teacher_i", "teacher_k", "example", "token"}) | {
+    "distance_i",
+    "distance_k",
+    "cosine",
+    "points",
+}
+
+
 def is_drawable(entry: Mapping[str, Any]) -> bool:
-    """Return whether a sketch token has a plane: two finite, non-zero distances and finite points."""
+    """Return whether a sketch token is whole and has a plane: two finite, non-zero distances and finite points."""
+    if not entry.keys() >= _KEYS:
+        return False
     numbers = [entry["distance_i"], entry["distance_k"], entry["cosine"], *np.ravel(entry["points"])]
     return bool(np.all(np.isfinite(numbers))) and entry["distance_i"] > 0 and entry["distance_k"] > 0
 
@@ -171,7 +190,7 @@ def draw_sketch(
     for end in (plane.end_i, plane.end_k):
         arrow = {"arrowstyle": "-|>", "color": look.ink, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0}
         ax.annotate("", xy=end, xytext=(0, 0), zorder=3, arrowprops=arrow)
-        placer.block_line(origin, frame.inches(*end))
+        placer.points += _dense(origin, frame.inches(*end))
     others = plane.others
     ax.plot(
         [x for _, x, _ in others],
@@ -185,6 +204,8 @@ def draw_sketch(
     ax.plot([0], [0], "o", color=colour, markersize=5, markeredgecolor=look.background, zorder=5, gid="student")
     placer.points += [frame.inches(x, y) for x, y in arc]
     placer.points += [frame.inches(x, y) for _, x, y in others]
+    corners = [frame.inches(x, y) for _, x, y in plane.path]
+    placer.faint_points += [point for start, end in pairwise(corners) for point in _dense(start, end)]
     _draw_scale(figure, ax, look, frame, placer)
     _draw_labels(figure, ax, look, placer, frame, plane)
 
@@ -217,9 +238,11 @@ def _draw_scale(figure: Figure, ax: Axes, look: Theme, frame: _Frame, placer: _P
 
 def _draw_labels(figure: Figure, ax: Axes, look: Theme, placer: _Placer, frame: _Frame, plane: _Plane) -> None:
     for text, anchor, direction, radius, required in _wanted_labels(plane):
-        size = FONT_SIZE + 0.5 if required else SMALL_FONT_SIZE
+        size = _STATE_SIZE if "$" in text else FONT_SIZE + 0.5 if required else SMALL_FONT_SIZE
         extent = text_extent(figure, text, size, math="$" in text)
-        radii = (radius, radius + 0.07, radius + 0.16)
+        radii = (
+            (radius, radius + 0.07, radius + 0.16) if required else (radius, radius + 0.03)
+        )  # a number far off misleads
         place = placer.place(frame.inches(*anchor), extent, radii, _compass(direction), required=required)
         if place is not None:
             ax.text(

@@ -103,8 +103,10 @@ class Theme:
 
 _SHARED_SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
-        "font.family": [FONT_FAMILY],
+        "font.family": [FONT_FAMILY, "sans-serif"],  # the second is for readers of an svg without the first
+        "font.sans-serif": [FONT_FAMILY],
         "mathtext.fontset": "dejavusans",
+        "text.hinting": "none",  # a text is as wide at any resolution as it was when measured
         "font.size": FONT_SIZE,
         "axes.titlesize": FONT_SIZE,
         "axes.labelsize": SMALL_FONT_SIZE,
@@ -148,9 +150,9 @@ def _strategies(**colours: str) -> Mapping[str, StrategyStyle]:
 LIGHT_THEME = Theme(
     background="#FFFFFF",
     ink="#1A1A1A",
-    faint="#9A9A9A",
+    faint="#8C8C8C",
     shade="#F3F3F0",
-    blank="#E4E4E4",
+    blank="#C2C2C2",
     init=MappingProxyType({"random": "#E07B00", "teacher": "#0072B2"}),
     init_text=MappingProxyType({"random": "#A85800", "teacher": "#005F96"}),
     strategies=_strategies(
@@ -165,7 +167,7 @@ NIGHT_THEME = Theme(
     ink="#E6E6E6",
     faint="#7C828A",
     shade="#20252B",
-    blank="#343A42",
+    blank="#4A525C",
     init=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9"}),
     init_text=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9"}),
     strategies=_strategies(

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from anglekit.geometry.results import COLUMNS, N_BINS, Geometry
 
@@ -141,3 +143,37 @@ def make_geometry():
 @pytest.fixture(scope="session")
 def geometry() -> Geometry:
     return build_geometry()
+
+
+def _drawn_texts(figure: Figure) -> list[Text]:
+    figure.draw_without_rendering()
+    beyond = set()  # matplotlib keeps ticks outside the limits without drawing them
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = axis.get_major_ticks()
+            hidden = [tick for tick in ticks if not low - 1e-9 <= tick.get_loc() <= high + 1e-9]
+            beyond |= {label for tick in hidden for label in (tick.label1, tick.label2)}
+    texts = figure.findobj(Text)
+    return [text for text in texts if text.get_visible() and text.get_text().strip() and text not in beyond]
+
+
+def check_readable(figure: Figure) -> list[str]:
+    """Return what a reader would trip over: text outside the figure, text on text, text under 7 points."""
+    edges = figure.bbox
+    boxes = [(text.get_text(), text.get_window_extent()) for text in _drawn_texts(figure)]
+    faults = [f"small: {t.get_text()!r}" for t in _drawn_texts(figure) if t.get_fontsize() < 7]
+    for text, box in boxes:
+        if box.x0 < edges.x0 or box.y0 < edges.y0 or box.x1 > edges.x1 or box.y1 > edges.y1:
+            faults.append(f"outside: {text!r}")
+    for (text, box), (other, other_box) in itertools.combinations(boxes, 2):
+        across = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
+        along = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
+        if across > 0.5 and along > 0.5:
+            faults.append(f"overlap: {text!r} and {other!r}")
+    return faults
+
+
+@pytest.fixture(scope="session")
+def faults_of():
+    return check_readable
