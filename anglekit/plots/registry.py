@@ -52,7 +52,7 @@ FIGURES: Mapping[str, FigureFamily] = MappingProxyType(
     }
 )
 
-_SPECIAL_OPTIONS = {"labels": "task labels (--task)", "value": "a value (--value)"}
+_SPECIAL_OPTIONS = {"labels": "task labels (--task)", "value": "value (--value)"}
 
 
 def draw_figure(name: str, geometries: Sequence[Geometry], **options: Any) -> Figure:  # noqa: ANN401  passed through

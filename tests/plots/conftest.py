@@ -82,7 +82,7 @@ def build_geometry(
         for name, init in students.items():
             states = _student(init, teacher, student_depth, rng)
             if sketch:
-                pair = (1, teacher_layers - 1)
+                pair = (min(1, teacher_layers - 2), teacher_layers - 1)
                 sketches.append(_sketch(name, stream, 1, pair, teacher, states[1], token))
             for vertex in vertices:
                 seen = teacher - states[vertex]

@@ -1,0 +1,168 @@
+"""`anglekit plot`, through the command line's own entry."""
+
+from __future__ import annotations
+
+import itertools
+import stat
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from anglekit_cli.plot import plot
+from typer.testing import CliRunner
+
+from anglekit.errors import InputError, RunError
+from anglekit.geometry.results import COLUMNS, Geometry
+
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command("plot")(plot)
+app.callback()(lambda: None)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    """A small Geometry of two students with both streams, on disk."""
+    rng = np.random.default_rng(0)
+    students = {"copied": "teacher", "fresh": "random"}
+    frames = {name: [] for name in COLUMNS}
+    for student, stream, vertex in itertools.product(students, ("encoder", "decoder"), range(3)):
+        key = {"student": student, "stream": stream, "vertex": vertex}
+        for i, k in itertools.combinations(range(4), 2):
+            numbers = {c: rng.uniform(0.1, 0.9) for c, kind in COLUMNS["angles"].items() if kind == "float64"}
+            frames["angles"].append({**key, "teacher_i": i, "teacher_k": k, **numbers, "n_tokens": 50, "n_examples": 5})
+        for number in range(400, 900, 20):
+            frames["histograms"].append(
+                {**key, "teacher_i": -1, "teacher_k": -1, "bin": number, "count": int(rng.integers(1, 30))}
+            )
+    tables = {
+        name: pd.DataFrame(rows, columns=list(COLUMNS[name])).astype(dict(COLUMNS[name]))
+        for name, rows in frames.items()
+    }
+    geometry = Geometry(
+        **tables,
+        settings={"reading": "corrected"},
+        provenance={"students": [{"name": name, "init": init} for name, init in students.items()]},
+        counts={},
+    )
+    return geometry.save(tmp_path_factory.mktemp("runs") / "mnli")
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["plot", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".SVG", b"<?xml")])
+@pytest.mark.parametrize("figure", ["figure1", "angles-heatmap"])
+def test_writes_the_file_and_prints_its_path(
+    saved: Path, tmp_path: Path, figure: str, suffix: str, start: bytes
+) -> None:
+    out = tmp_path / "new" / f"figure{suffix}"
+    result = run(saved, "--figure", figure, "--out", out, "--dpi", 60)
+    assert result.exit_code == 0, result.output
+    assert result.output == f"{out}\n"
+    assert out.read_bytes().startswith(start)
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    assert stat.S_IMODE(out.stat().st_mode) & 0o400
+
+
+def test_options_reach_the_figure(saved: Path, tmp_path: Path) -> None:
+    out = tmp_path / "f.svg"
+    arguments = ("--student", "copied", "--stream", "decoder", "--vertex", 1, "--width", "column", "--dark")
+    assert (
+        run(saved, saved, "--figure", "figure1", "--out", out, "--task", "A", "--task", "B", *arguments).exit_code == 0
+    )
+    content = out.read_text()
+    assert "(b) A, decoder" in content
+    assert "(c) B, decoder" in content
+    assert "student layer 1, 6 pairs" in content
+    assert "fresh" not in content
+    assert "#15181c" in content
+    assert 'width="218' in content  # 3.03 inches in points
+    assert run(saved, "--figure", "angles-heatmap", "--out", out, "--value", "acute_fraction").exit_code == 0
+    assert "acute tokens (%)" in out.read_text()
+
+
+def test_the_directorys_name_is_the_task(saved: Path, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "f.svg"
+    monkeypatch.chdir(saved)
+    assert run(".", "--figure", "figure1", "--out", out).exit_code == 0
+    assert "(b) mnli, encoder" in out.read_text()
+
+
+def test_files_are_reproducible(saved: Path, tmp_path: Path) -> None:
+    for name in ("a.pdf", "b.pdf"):
+        assert run(saved, "--figure", "figure1", "--out", tmp_path / name).exit_code == 0
+    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--figure", "figur1", "--out", "f.png"), "no figure 'figur1'; did you mean 'figure1'?"),
+        (("--figure", "figure1", "--out", "f.jpg"), "cannot write 'f.jpg': a figure's file ends in .png, .pdf, .svg"),
+        (("--figure", "figure1", "--out", "f"), "cannot write 'f': a figure's file ends in"),
+        (("--figure", "figure1", "--out", "f.png", "--student", "copid"), "did you mean 'copied'?"),
+        (("--figure", "figure1", "--out", "f.png", "--task", "a", "--task", "b"), "2 task labels for 1 geometries"),
+        (("--figure", "figure1", "--out", "f.png", "--value", "mean_cosine"), "figure1 takes no value (--value)"),
+        (("--figure", "angles-heatmap", "--out", "f.png", "--task", "a"), "angles-heatmap takes no task labels"),
+        (("--figure", "angles-heatmap", "--out", "f.png", "--value", "cosine"), "no value 'cosine'"),
+        (("--figure", "figure1", "--out", "f.png", "--dpi", "1"), "give one from 10 to 2400"),
+        (("--figure", "figure1", "--out", "f.png", "--width", "pag"), "did you mean 'page'?"),
+        (("--figure", "figure1", "--out", "f.png", "--stream", "x"), "no stream 'x'; allowed: encoder, decoder"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    saved: Path, tmp_path: Path, monkeypatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(saved, *arguments)
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+    assert "\n" not in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_directories_for_one(saved: Path, tmp_path: Path) -> None:
+    result = run(saved, saved, "--figure", "angles-heatmap", "--out", tmp_path / "f.png")
+    assert "draws one directory, 2 were given" in str(result.exception)
+
+
+def test_bad_directories_and_targets(saved: Path, tmp_path: Path) -> None:
+    result = run(tmp_path / "absent", "--figure", "figure1", "--out", tmp_path / "f.png")
+    assert isinstance(result.exception, InputError)
+    (tmp_path / "folder.png").mkdir()
+    result = run(saved, "--figure", "figure1", "--out", tmp_path / "folder.png")
+    assert isinstance(result.exception, InputError)
+    assert "is a directory" in str(result.exception)
+    (tmp_path / "file").write_text("in the way")
+    result = run(saved, "--figure", "figure1", "--out", tmp_path / "file" / "f.png")
+    assert isinstance(result.exception, RunError)
+    assert "cannot write beside" in str(result.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
+
+
+def test_a_failed_write_leaves_the_old_file(saved: Path, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "f.png"
+    out.write_bytes(b"old")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    result = run(saved, "--figure", "figure1", "--out", out, "--dpi", 60)
+    assert isinstance(result.exception, RunError)
+    assert "No space left on device" in str(result.exception)
+    assert out.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["f.png"]
+
+
+def test_help_names_every_figure_and_value() -> None:
+    from anglekit.plots.heatmaps import ANGLE_VALUES
+    from anglekit.plots.registry import FIGURES
+
+    words = "".join(run("--help").output.split())
+    for name in [*FIGURES, *ANGLE_VALUES]:
+        assert name in words
+    assert "Example" in words
