@@ -261,8 +261,8 @@ def _draw_labels(figure: Figure, ax: Axes, look: Theme, placer: _Placer, frame: 
 def _wanted_labels(plane: _Plane) -> Iterator[tuple[str, tuple[float, float], float, float, bool]]:
     """Yield text, anchor (data), preferred direction (radians), distance (inches) and whether it must be drawn."""
     half = plane.angle / 2
-    yield rf"$T_{{{plane.pair[0]}}}$", plane.end_i, -0.35 * math.pi, 0.03, True
-    yield rf"$T_{{{plane.pair[1]}}}$", plane.end_k, plane.angle + 0.35 * math.pi, 0.03, True
+    yield rf"$T_{{{plane.pair[0]}}}$", plane.end_i, -0.35 * math.pi, 0.06, True
+    yield rf"$T_{{{plane.pair[1]}}}$", plane.end_k, plane.angle + 0.35 * math.pi, 0.06, True
     yield rf"$S_{{{plane.vertex}}}$", (0.0, 0.0), math.pi + half, 0.05, True
     tip = (plane.reach * math.cos(half), plane.reach * math.sin(half))
     yield f"{math.degrees(plane.angle):.0f}°", tip, half, 0.02, True
@@ -281,9 +281,10 @@ def sketch_caption(figure: Figure, entry: Mapping[str, Any], width: float) -> li
     token = fit(figure, str(entry["token"]), width * 0.6, SMALL_FONT_SIZE, frame=lambda text: f"“{text}”")
     student = fit(figure, str(entry["student"]), width * 0.9, SMALL_FONT_SIZE)
     pair = f"{int(entry['teacher_i'])} and {int(entry['teacher_k'])}"
+    cosine = f"{float(entry['cosine']):.2f}".replace("-", "−")  # noqa: RUF001  as the axes write it
     sentence = (
         f"{token} (example {int(entry['example'])}, {plain(str(entry['stream']))}): teacher layers {pair} from "
-        f"{layer_name(int(entry['vertex']))} of {student}, cosine {float(entry['cosine']):.2f}; "
+        f"{layer_name(int(entry['vertex']))} of {student}, cosine {cosine}; "
         "dots: other teacher layers, projected"
     )
     return wrap(figure, sentence, width)
