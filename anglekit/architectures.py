@@ -111,7 +111,7 @@ def stack(model: PreTrainedModel, stream: Stream) -> nn.Module:
     base = cast("PreTrainedModel", model.base_model)
     if not getattr(base.config, "is_encoder_decoder", False):
         return base
-    return cast("nn.Module", base.get_encoder() if stream == "encoder" else base.get_decoder())
+    return cast("nn.Module", base.get_encoder() if stream == "encoder" else base.get_decoder())  # type: ignore[no-untyped-call]
 
 
 def blocks(model: PreTrainedModel, stream: Stream) -> nn.ModuleList:

@@ -51,15 +51,11 @@ class LayerRecorder:
         final_norm: FinalNorm = "excluded",
     ) -> None:
         if final_norm not in get_args(FinalNorm):
-            raise InputError(
-                f"final norm {final_norm!r} is not known; allowed: {', '.join(get_args(FinalNorm))}"
-            )
+            raise InputError(f"final norm {final_norm!r} is not known; allowed: {', '.join(get_args(FinalNorm))}")
         available = model_streams(model.config)
         for stream, wanted in layers.items():
             if stream not in available:
-                raise InputError(
-                    f"{type(model).__name__} has no {stream} stream; it has: {', '.join(available)}"
-                )
+                raise InputError(f"{type(model).__name__} has no {stream} stream; it has: {', '.join(available)}")
             last = depth(model.config, stream)
             wrong = [layer for layer in wanted if not 0 <= layer <= last]
             if wrong:
@@ -169,9 +165,7 @@ def token_states(recorder: LayerRecorder, batch: ProbeBatch) -> dict[Stream, Tok
             for layer in recorder.layers[stream]:
                 flat = kept[layer].flatten(0, 1)
                 # A batch without padding needs no copy.
-                states.append(
-                    flat if len(index) == len(flat) else flat.index_select(0, index.to(flat.device))
-                )
+                states.append(flat if len(index) == len(flat) else flat.index_select(0, index.to(flat.device)))
             result[stream] = TokenStates(recorder.layers[stream], tuple(states))
     recorder.clear()
     return result

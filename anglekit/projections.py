@@ -70,9 +70,7 @@ def load_adapters(directory: Path) -> dict[tuple[Stream, int], Tensor] | None:
             for key in file.keys():  # noqa: SIM118 - safe_open is not a mapping
                 adapters[_parse_key(key, path)] = file.get_tensor(key)
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is not a readable safetensors file ({error}); save the student again"
-        ) from error
+        raise InputError(f"{path} is not a readable safetensors file ({error}); save the student again") from error
     if metadata.get("format") != _FORMAT:
         raise InputError(f"{path} has format {metadata.get('format')!r}; expected {_FORMAT!r}")
     if metadata.get("trained") != "true":
@@ -137,9 +135,7 @@ class ProjectionFit:
 
     def __add__(self, other: ProjectionFit) -> ProjectionFit:
         """Return the fit over both sets of tokens."""
-        return ProjectionFit(
-            self.student + other.student, self.cross + other.cross, self.n_tokens + other.n_tokens
-        )
+        return ProjectionFit(self.student + other.student, self.cross + other.cross, self.n_tokens + other.n_tokens)
 
 
 def solve_projection(fit: ProjectionFit, kind: ProjectionKind) -> Tensor:
@@ -161,5 +157,5 @@ def solve_projection(fit: ProjectionFit, kind: ProjectionKind) -> Tensor:
         )
     if kind == "procrustes":
         u, _, vh = torch.linalg.svd(fit.cross, full_matrices=False)
-        return u @ vh
-    return fit.cross @ torch.linalg.pinv(fit.student, hermitian=True)
+        return torch.matmul(u, vh)
+    return torch.matmul(fit.cross, torch.linalg.pinv(fit.student, hermitian=True))

@@ -116,9 +116,7 @@ class Geometry:
         for table, columns in COLUMNS.items():
             missing = [column for column in columns if column not in getattr(self, table).columns]
             if missing:
-                raise InputError(
-                    f"the table {table!r} lacks the column {missing[0]!r}; expected: {', '.join(columns)}"
-                )
+                raise InputError(f"the table {table!r} lacks the column {missing[0]!r}; expected: {', '.join(columns)}")
 
     @property
     def students(self) -> list[str]:
@@ -202,9 +200,7 @@ class Geometry:
     def _write_official_histogram(self, directory: Path, student: str) -> None:
         """Write `bin_left,count` in 1000 lines, the form of the histogram that the paper's code writes."""
         streams = self.angles.loc[self.angles["student"] == student, "stream"].unique()
-        counts = sum(
-            (self.pooled_histogram(student, stream) for stream in streams), np.zeros(N_BINS, dtype=np.int64)
-        )
+        counts = sum((self.pooled_histogram(student, stream) for stream in streams), np.zeros(N_BINS, dtype=np.int64))
         left = np.linspace(-1.0, 1.0, N_BINS + 1)[:-1]
         lines = [f"{edge:.3f},{count}\n" for edge, count in zip(left, counts, strict=True)]
         (directory / official_histogram_name(student)).write_text("".join(lines), encoding="ascii")
@@ -248,9 +244,7 @@ def _read_document(directory: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(
-            f"{directory} holds no geometry.json; give a directory of `anglekit analyze --out`"
-        ) from error
+        raise InputError(f"{directory} holds no geometry.json; give a directory of `anglekit analyze --out`") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} is damaged ({error}); run the analysis again") from error
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
@@ -266,9 +260,7 @@ def _read_document(directory: Path) -> dict[str, Any]:
         if not isinstance(document.get(key), kind):
             raise InputError(f"{file} lacks a proper {key!r}; run the analysis again")
     students = document["provenance"].get("students")
-    if not isinstance(students, list) or not all(
-        isinstance(entry, dict) and "name" in entry for entry in students
-    ):
+    if not isinstance(students, list) or not all(isinstance(entry, dict) and "name" in entry for entry in students):
         raise InputError(f"{file} lacks the students' names; run the analysis again")
     return document
 

@@ -1,0 +1,288 @@
+"""Streaming sums of angles and layer similarities: mergeable states in float64.
+
+A state starts from `zeros`, grows by a `GeometryAccumulator`, and merges by `+`: associative, with `zeros` as the
+identity. Examples are whole: the standard error is clustered by example, so an example's tokens must reach one update
+of one accumulator, not be split between two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["N_BINS", "AngleSums", "BlockSums", "ExampleMeans", "GeometrySums", "SideSums", "cosine_bins"]
+
+#: Equal bins of the cosine on [-1, 1]; the last one holds 1.
+N_BINS = 1000
+
+_State = TypeVar("_State")
+
+
+def cosine_bins(cosine: Tensor) -> Tensor:
+    """Return the bin of each cosine: int64 in [0, 999], bin b holding [-1 + b / 500, -1 + (b + 1) / 500)."""
+    return ((cosine + 1.0) * (N_BINS / 2)).to(torch.int64).clamp_(0, N_BINS - 1)
+
+
+def _fieldwise_sum(a: _State, b: object) -> _State:
+    """Return a new state whose fields are the sums of the fields of two states of one class."""
+    if type(a) is not type(b):
+        raise TypeError(f"cannot add {type(b).__name__} to {type(a).__name__}")
+    return type(a)(**{field.name: getattr(a, field.name) + getattr(b, field.name) for field in fields(a)})  # type: ignore[arg-type]
+
+
+def _count(*shape: int, device: torch.device) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int64, device=device)
+
+
+def _sum(*shape: int, device: torch.device) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float64, device=device)
+
+
+@dataclass(frozen=True)
+class SideSums:
+    """Sums over tokens of one side's layers.
+
+    Attributes:
+        n_finite: tokens whose state is finite, int64 (layers,).
+        n_nonfinite: tokens whose state holds a NaN or an infinity, int64 (layers,).
+        n_zero: tokens whose state is exactly zero, int64 (layers,).
+        norm: sum of |x| over finite tokens, (layers,).
+        state: sum of x over complete tokens (finite at every layer of every side), (layers, width).
+        squared: sum of |x|^2 over complete tokens, (layers,).
+    """
+
+    n_finite: Tensor
+    n_nonfinite: Tensor
+    n_zero: Tensor
+    norm: Tensor
+    state: Tensor
+    squared: Tensor
+
+    @classmethod
+    def zeros(cls, layers: int, width: int, device: torch.device) -> SideSums:
+        """Return the sums over no tokens."""
+        return cls(
+            _count(layers, device=device),
+            _count(layers, device=device),
+            _count(layers, device=device),
+            _sum(layers, device=device),
+            _sum(layers, width, device=device),
+            _sum(layers, device=device),
+        )
+
+    def __add__(self, other: SideSums) -> SideSums:
+        """Return the sums over both sets of tokens."""
+        return _fieldwise_sum(self, other)
+
+
+@dataclass(frozen=True)
+class BlockSums:
+    """Sums over tokens for every layer of a side A with every layer of a side B; all of shape (layers A, layers B).
+
+    Attributes:
+        n_cosine: tokens with both states finite and not zero.
+        cosine: sum of their cosines.
+        n_distance: tokens with both states finite.
+        distance: sum of |a - b| over them.
+        product: sum of <a, b> over complete tokens.
+    """
+
+    n_cosine: Tensor
+    cosine: Tensor
+    n_distance: Tensor
+    distance: Tensor
+    product: Tensor
+
+    @classmethod
+    def zeros(cls, layers_a: int, layers_b: int, device: torch.device) -> BlockSums:
+        """Return the sums over no tokens."""
+        return cls(
+            _count(layers_a, layers_b, device=device),
+            _sum(layers_a, layers_b, device=device),
+            _count(layers_a, layers_b, device=device),
+            _sum(layers_a, layers_b, device=device),
+            _sum(layers_a, layers_b, device=device),
+        )
+
+    def __add__(self, other: BlockSums) -> BlockSums:
+        """Return the sums over both sets of tokens."""
+        return _fieldwise_sum(self, other)
+
+
+@dataclass(frozen=True)
+class AngleSums:
+    """Sums over tokens for every vertex and pair of teacher layers; of shape (vertices, pairs) unless said otherwise.
+
+    Attributes:
+        count: tokens with a defined angle.
+        cosine: sum of the cosine over them.
+        cosine_squared: sum of its square.
+        acute: tokens with a positive cosine.
+        angle: sum of the angle in degrees.
+        tangential_count: tokens with a defined tangential cosine.
+        tangential: sum of the tangential cosine over them.
+        null_count: tokens whose three states are finite and not all zero.
+        null: sum over them of the cosine that chance alone would give.
+        histogram: counts of the cosine, int64 (vertices, pairs, 1000).
+        example_count: examples with at least one defined angle.
+        example_square: sum over examples of y^2, y the sum of the example's cosines.
+        example_product: sum over examples of y n, n the number of the example's tokens with a defined angle.
+        example_count_square: sum over examples of n^2.
+        zero_direction: tokens whose T_i - S_j has no length, int64 (vertices, teacher layers).
+    """
+
+    count: Tensor
+    cosine: Tensor
+    cosine_squared: Tensor
+    acute: Tensor
+    angle: Tensor
+    tangential_count: Tensor
+    tangential: Tensor
+    null_count: Tensor
+    null: Tensor
+    histogram: Tensor
+    example_count: Tensor
+    example_square: Tensor
+    example_product: Tensor
+    example_count_square: Tensor
+    zero_direction: Tensor
+
+    @classmethod
+    def zeros(cls, vertices: int, teacher_layers: int, device: torch.device) -> AngleSums:
+        """Return the sums over no tokens."""
+        shape = (vertices, teacher_layers * (teacher_layers - 1) // 2)
+        return cls(
+            count=_count(*shape, device=device),
+            cosine=_sum(*shape, device=device),
+            cosine_squared=_sum(*shape, device=device),
+            acute=_count(*shape, device=device),
+            angle=_sum(*shape, device=device),
+            tangential_count=_count(*shape, device=device),
+            tangential=_sum(*shape, device=device),
+            null_count=_count(*shape, device=device),
+            null=_sum(*shape, device=device),
+            histogram=_count(*shape, N_BINS, device=device),
+            example_count=_count(*shape, device=device),
+            example_square=_sum(*shape, device=device),
+            example_product=_sum(*shape, device=device),
+            example_count_square=_sum(*shape, device=device),
+            zero_direction=_count(vertices, teacher_layers, device=device),
+        )
+
+    def __add__(self, other: AngleSums) -> AngleSums:
+        """Return the sums over both sets of tokens."""
+        return _fieldwise_sum(self, other)
+
+
+@dataclass(frozen=True)
+class ExampleMeans:
+    """Each example's cosines, summed over its tokens and pairs, vertex by vertex.
+
+    Attributes:
+        example: the examples' row numbers in the probe data, int64 (examples,), ascending.
+        cosine: sum of the defined cosines, float64 (vertices, examples).
+        n_cosines: how many there were, int64 (vertices, examples).
+        n_tokens: the example's tokens with at least one defined angle, int64 (vertices, examples).
+    """
+
+    example: Tensor
+    cosine: Tensor
+    n_cosines: Tensor
+    n_tokens: Tensor
+
+    @classmethod
+    def zeros(cls, vertices: int) -> ExampleMeans:
+        """Return the means of no examples."""
+        cpu = torch.device("cpu")
+        return cls(
+            _count(0, device=cpu),
+            _sum(vertices, 0, device=cpu),
+            _count(vertices, 0, device=cpu),
+            _count(vertices, 0, device=cpu),
+        )
+
+    def __add__(self, other: ExampleMeans) -> ExampleMeans:
+        """Return the means of both sets of examples, which must be disjoint, in the order of their row numbers."""
+        example = torch.cat([self.example, other.example])
+        order = torch.argsort(example, stable=True)
+        example = example[order]
+        if bool((example[1:] == example[:-1]).any()):
+            raise ValueError("an example is in both states; its tokens must reach one accumulator only")
+        return ExampleMeans(
+            example,
+            torch.cat([self.cosine, other.cosine], dim=1)[:, order],
+            torch.cat([self.n_cosines, other.n_cosines], dim=1)[:, order],
+            torch.cat([self.n_tokens, other.n_tokens], dim=1)[:, order],
+        )
+
+
+@dataclass(frozen=True)
+class GeometrySums:
+    """Everything that is summed for one student and one stream.
+
+    Attributes:
+        n_tokens: tokens seen, int64 scalar.
+        n_complete: tokens that are finite at every layer of every side, int64 scalar.
+        teacher: the teacher's layers.
+        vertex: the student's layers as the angles see them: projected to the teacher's width.
+        student: the student's layers in their own width; the same as `vertex` without a projection.
+        teacher_teacher: between the teacher's layers.
+        teacher_student: between the teacher's layers and the vertices.
+        student_student: between the student's layers, in their own width.
+        angles: at every vertex for every pair of teacher layers.
+        examples: the angles' means by example.
+    """
+
+    n_tokens: Tensor
+    n_complete: Tensor
+    teacher: SideSums
+    vertex: SideSums
+    student: SideSums
+    teacher_teacher: BlockSums
+    teacher_student: BlockSums
+    student_student: BlockSums
+    angles: AngleSums
+    examples: ExampleMeans
+
+    @classmethod
+    def zeros(
+        cls,
+        teacher_layers: int,
+        vertices: int,
+        teacher_width: int,
+        student_width: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> GeometrySums:
+        """Return the sums over no tokens: the identity of `+`.
+
+        Args:
+            teacher_layers: number of teacher layers.
+            vertices: number of student layers.
+            teacher_width: width of the teacher's states.
+            student_width: width of the student's states where a projection lies between; else the teacher's.
+            device: where the sums live.
+        """
+        place = torch.device(device)
+        return cls(
+            n_tokens=_count(device=place),
+            n_complete=_count(device=place),
+            teacher=SideSums.zeros(teacher_layers, teacher_width, place),
+            vertex=SideSums.zeros(vertices, teacher_width, place),
+            student=SideSums.zeros(vertices, student_width or teacher_width, place),
+            teacher_teacher=BlockSums.zeros(teacher_layers, teacher_layers, place),
+            teacher_student=BlockSums.zeros(teacher_layers, vertices, place),
+            student_student=BlockSums.zeros(vertices, vertices, place),
+            angles=AngleSums.zeros(vertices, teacher_layers, place),
+            examples=ExampleMeans.zeros(vertices),
+        )
+
+    def __add__(self, other: GeometrySums) -> GeometrySums:
+        """Return the sums over both sets of tokens, whose examples must be disjoint.
+
+        Raises:
+            ValueError: an example is in both.
+        """
+        return _fieldwise_sum(self, other)

@@ -1,0 +1,182 @@
+"""Cosines and angles at the student's vertex: pure functions on tensors.
+
+Seen from a student state S, two teacher states make the angle whose cosine is
+
+    cos(i, k) = <T_i - S, T_k - S> / (|T_i - S| |T_k - S|)
+
+(Yu, Wen, Mou 2025, arXiv 2502.04499). Everything that is asked of a token's angles, for every vertex and every pair of
+teacher layers at once, follows from the inner products of its teacher and student states. They are taken in float64:
+differences of float32 states then keep all their digits, where a float32 product would lose them to cancellation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "DEGENERATE_TOLERANCE",
+    "VertexAngles",
+    "angle_degrees",
+    "angles_from_products",
+    "chance_factors",
+    "layer_pairs",
+    "tangential_cosine",
+    "vertex_cosine",
+]
+
+#: A difference shorter than this share of its two states is rounding of float32 states, not a direction.
+DEGENERATE_TOLERANCE = 1e-6
+
+
+def layer_pairs(n_layers: int) -> tuple[Tensor, Tensor]:
+    """Return the positions (i, k), i < k, of all pairs of `n_layers` layers: two int64 tensors, by i, then by k."""
+    i, k = torch.triu_indices(n_layers, n_layers, offset=1)
+    return i, k
+
+
+def vertex_cosine(teacher_i: Tensor, teacher_k: Tensor, student: Tensor) -> Tensor:
+    """Return the cosine of the angle at the student's state between two teacher states, computed in float64.
+
+    Args:
+        teacher_i: states of shape (..., width).
+        teacher_k: states of the same shape.
+        student: states of the same shape, the vertices.
+
+    Returns:
+        Cosines of shape (...), NaN where a direction has zero length or a state is not finite.
+    """
+    u = teacher_i.double() - student.double()
+    v = teacher_k.double() - student.double()
+    return _cosine(u, v)
+
+
+def tangential_cosine(teacher_i: Tensor, teacher_k: Tensor, student: Tensor) -> Tensor:
+    """Return cos(P T_i, P T_k) with P = I - s s^T / |s|^2: 0 in expectation for independent vectors.
+
+    Shapes, precision and degenerate cases as in `vertex_cosine`; NaN also where the student's state is zero.
+    """
+    s = student.double()
+    unit = s / s.norm(dim=-1, keepdim=True)
+    a, b = teacher_i.double(), teacher_k.double()
+    a = a - (a * unit).sum(-1, keepdim=True) * unit
+    b = b - (b * unit).sum(-1, keepdim=True) * unit
+    return _cosine(a, b)
+
+
+def _cosine(u: Tensor, v: Tensor) -> Tensor:
+    u = u / u.norm(dim=-1, keepdim=True)
+    v = v / v.norm(dim=-1, keepdim=True)
+    return (u * v).sum(-1).clamp(-1.0, 1.0)
+
+
+def angle_degrees(u: Tensor, v: Tensor) -> Tensor:
+    """Return the angle between vectors in degrees, in [0, 180], accurate near 0 and 180.
+
+    2 atan2(|u - v|, |u + v|) of the normalised vectors (Kahan); the arc cosine loses every digit of a small angle.
+
+    Args:
+        u: vectors of shape (..., width).
+        v: vectors of the same shape.
+
+    Returns:
+        Angles of shape (...), NaN where a vector is zero or not finite.
+    """
+    u = u / u.norm(dim=-1, keepdim=True)
+    v = v / v.norm(dim=-1, keepdim=True)
+    return torch.rad2deg(2 * torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1)))
+
+
+@dataclass(frozen=True)
+class VertexAngles:
+    """Angles of a run of tokens; tokens are the last dimension, so that each pair's tokens lie side by side.
+
+    Attributes:
+        cosine: float64 (vertices, pairs, tokens), 0 where not valid.
+        valid: bool, the same shape: both directions have a length and all three states are finite.
+        tangential: float64, the same shape: cos(P T_i, P T_k), 0 where not valid.
+        tangential_valid: bool, the same shape.
+        zero_direction: bool (vertices, teacher layers, tokens): T_i - S_j has no length.
+    """
+
+    cosine: Tensor
+    valid: Tensor
+    tangential: Tensor
+    tangential_valid: Tensor
+    zero_direction: Tensor
+
+
+def angles_from_products(
+    teacher: Tensor, cross: Tensor, student_squared: Tensor, *, epsilon: float = 0.0
+) -> VertexAngles:
+    """Return the angles at every vertex for every pair of teacher layers, from inner products alone.
+
+    Args:
+        teacher: <T_i, T_k>, float64 of shape (teacher layers, teacher layers, tokens).
+        cross: <T_i, S_j>, shape (teacher layers, vertices, tokens).
+        student_squared: |S_j|^2, shape (vertices, tokens).
+        epsilon: added to the product of lengths, as the paper's code does (1e-6); then nothing is left out but what is
+            not finite, and a direction without length counts as cosine 0.
+
+    Returns:
+        The angles; pairs are ordered as `layer_pairs`.
+    """
+    n_layers = teacher.shape[0]
+    i, k = (index.to(teacher.device) for index in layer_pairs(n_layers))
+    teacher_squared = torch.diagonal(teacher, dim1=0, dim2=1).T  # (layers, tokens)
+    between = teacher.flatten(0, 1).index_select(0, i * n_layers + k)  # (pairs, tokens)
+    cross = cross.transpose(0, 1).contiguous()  # (vertices, layers, tokens)
+
+    scale = teacher_squared.unsqueeze(0) + student_squared.unsqueeze(1)
+    squared = scale - 2 * cross
+    finite = torch.isfinite(scale)
+    zero_direction = finite & (squared <= scale * DEGENERATE_TOLERANCE**2)
+    usable = finite & ~zero_direction
+    length = torch.where(usable, squared, 0.0).sqrt_()
+
+    numerator = between.unsqueeze(0) + student_squared.unsqueeze(1)
+    numerator -= cross.index_select(1, i)
+    numerator -= cross.index_select(1, k)
+    if epsilon:
+        valid = finite.index_select(1, i) & finite.index_select(1, k)
+        both = usable.index_select(1, i) & usable.index_select(1, k)
+        denominator = length.index_select(1, i) * length.index_select(1, k) + epsilon
+        cosine = torch.where(both, numerator / denominator, 0.0)
+    else:
+        valid = usable.index_select(1, i) & usable.index_select(1, k)
+        inverse = torch.where(usable, length.reciprocal(), 0.0)
+        cosine = numerator.mul_(inverse.index_select(1, i)).mul_(inverse.index_select(1, k))
+        cosine = torch.where(valid, cosine, 0.0)
+    cosine.clamp_(-1.0, 1.0)
+
+    # P T_i = T_i - <T_i, s> s / |s|^2, so <P T_i, P T_k> = <T_i, T_k> - <T_i, s> <T_k, s> / |s|^2.
+    along = cross * torch.where(student_squared > 0, student_squared, torch.nan).rsqrt().unsqueeze(1)
+    across = teacher_squared.unsqueeze(0) - along * along
+    tangent_usable = across > teacher_squared.unsqueeze(0) * DEGENERATE_TOLERANCE**2  # NaN compares false
+    inverse = torch.where(tangent_usable, across.rsqrt(), 0.0)
+    tangential = between.unsqueeze(0) - along.index_select(1, i) * along.index_select(1, k)
+    tangential = tangential.mul_(inverse.index_select(1, i)).mul_(inverse.index_select(1, k))
+    tangential_valid = tangent_usable.index_select(1, i) & tangent_usable.index_select(1, k)
+    tangential_valid &= torch.isfinite(tangential)
+    tangential = torch.where(tangential_valid, tangential, 0.0).clamp_(-1.0, 1.0)
+    return VertexAngles(cosine, valid, tangential, tangential_valid, zero_direction)
+
+
+def chance_factors(teacher_squared: Tensor, student_squared: Tensor) -> Tensor:
+    """Return the factors whose product over a pair is the cosine that chance alone would give.
+
+    For independent zero-mean T_i, T_k, S of squared lengths t_i^2, t_k^2, s^2 the expected cosine is about
+    s^2 / sqrt((s^2 + t_i^2) (s^2 + t_k^2)): the product of r_i = s / sqrt(s^2 + t_i^2) and r_k. Equal lengths give 1/2,
+    60 degrees, without any shared structure.
+
+    Args:
+        teacher_squared: |T_i|^2, shape (teacher layers, tokens).
+        student_squared: |S_j|^2, shape (vertices, tokens).
+
+    Returns:
+        r of shape (vertices, teacher layers, tokens); NaN where a state is not finite or both are zero.
+    """
+    s = student_squared.unsqueeze(1)
+    return torch.sqrt(s / (s + teacher_squared.unsqueeze(0)))

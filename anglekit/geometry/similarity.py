@@ -1,0 +1,68 @@
+"""Similarities between two sets of layers: pure functions on inner products."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["centred_cosines", "pair_cosines", "pair_distances"]
+
+
+def pair_cosines(products: Tensor, squared_a: Tensor, squared_b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cosine between the states of every layer of A and every layer of B, and where it is defined.
+
+    Args:
+        products: <a, b>, float64 of shape (layers of A, layers of B, tokens).
+        squared_a: |a|^2, shape (layers of A, tokens).
+        squared_b: |b|^2, shape (layers of B, tokens).
+
+    Returns:
+        Cosines of shape (layers of A, layers of B, tokens), 0 where not defined, and a bool tensor of that shape: both
+        states finite and longer than zero.
+    """
+    usable_a = torch.isfinite(squared_a) & (squared_a > 0)
+    usable_b = torch.isfinite(squared_b) & (squared_b > 0)
+    defined = usable_a.unsqueeze(1) & usable_b.unsqueeze(0)
+    cosine = products * squared_a.rsqrt().unsqueeze(1) * squared_b.rsqrt().unsqueeze(0)
+    return torch.where(defined, cosine, 0.0).clamp_(-1.0, 1.0), defined
+
+
+def pair_distances(products: Tensor, squared_a: Tensor, squared_b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return |a - b| for every layer of A and of B, and where it is defined (both states finite).
+
+    Shapes as in `pair_cosines`. In float64 the expansion |a|^2 + |b|^2 - 2 <a, b> resolves distances down to about 1e-7
+    of the states' lengths, the resolution of float32 states.
+    """
+    total = squared_a.unsqueeze(1) + squared_b.unsqueeze(0)
+    defined = torch.isfinite(total)
+    squared = torch.where(defined, total - 2 * products, 0.0).clamp_(min=0.0)
+    return squared.sqrt_(), defined
+
+
+def centred_cosines(
+    products: Tensor, sum_a: Tensor, sum_b: Tensor, squared_a: Tensor, squared_b: Tensor, n_tokens: Tensor
+) -> Tensor:
+    """Return the cosine between two layers' states after each layer's mean state is subtracted, over all tokens.
+
+    It is the summed inner product of the centred states over the square root of their summed squared lengths: the
+    Pearson correlation of the two layers over tokens and dimensions. Unlike a mean of per-token centred cosines it
+    streams exactly, because it needs only sums.
+
+    Args:
+        products: sum over tokens of <a, b>, float64 of shape (layers of A, layers of B).
+        sum_a: sum of states, shape (layers of A, width).
+        sum_b: sum of states, shape (layers of B, width).
+        squared_a: sum of |a|^2, shape (layers of A,).
+        squared_b: sum of |b|^2, shape (layers of B,).
+        n_tokens: the number of tokens summed, a scalar tensor.
+
+    Returns:
+        Shape (layers of A, layers of B); NaN where a layer does not vary or there are no tokens.
+    """
+    covariance = products - sum_a @ sum_b.T / n_tokens
+    variance_a = squared_a - (sum_a * sum_a).sum(1) / n_tokens
+    variance_b = squared_b - (sum_b * sum_b).sum(1) / n_tokens
+    # What is left of a layer that does not vary is rounding of its length.
+    variance_a = torch.where(variance_a > 1e-12 * squared_a, variance_a, torch.nan)
+    variance_b = torch.where(variance_b > 1e-12 * squared_b, variance_b, torch.nan)
+    return (covariance / torch.sqrt(variance_a.unsqueeze(1) * variance_b.unsqueeze(0))).clamp(-1.0, 1.0)
