@@ -12,9 +12,13 @@ import random
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from anglekit.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    # Only its name is needed: maps are made without importing torch.
+    from anglekit.architectures import Stream
 
 __all__ = [
     "EXPLICIT",
@@ -34,7 +38,7 @@ __all__ = [
     "supervised_blocks",
 ]
 
-STREAMS: Final = ("encoder", "decoder")
+STREAMS: Final[tuple[Stream, ...]] = ("encoder", "decoder")
 EXPLICIT: Final = "explicit"
 """The strategy name of a map that the user wrote: no name of `STRATEGIES`, for it cannot be asked for."""
 
@@ -137,7 +141,7 @@ class LayerMatching:
         InputError: any of this does not hold.
     """
 
-    stream: str
+    stream: Stream
     strategy: str
     teacher_blocks: int
     student_blocks: int
@@ -250,7 +254,7 @@ def layer_matching(
     *,
     teacher_blocks: int,
     student_blocks: int,
-    stream: str = "encoder",
+    stream: Stream = "encoder",
     family: str = "bert",
     seed: int | None = None,
     explicit: Sequence[tuple[int, int]] | None = None,
@@ -336,7 +340,7 @@ def copy_map(teacher_blocks: int, student_blocks: int, family: str = "bert") -> 
 
 
 def check_copied_blocks(
-    blocks: Sequence[int], *, teacher_blocks: int, student_blocks: int, family: str, stream: str = "encoder"
+    blocks: Sequence[int], *, teacher_blocks: int, student_blocks: int, family: str, stream: Stream = "encoder"
 ) -> tuple[int, ...]:
     """Return a user's copy map when it can be copied.
 
@@ -362,7 +366,7 @@ def check_copied_blocks(
     return copied
 
 
-def check_depths(teacher_blocks: int, student_blocks: int, stream: str = "encoder") -> None:
+def check_depths(teacher_blocks: int, student_blocks: int, stream: Stream = "encoder") -> None:
     """Check that a student of this depth can be made.
 
     Raises:
