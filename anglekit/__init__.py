@@ -9,16 +9,50 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anglekit.checkpoints import Checkpoint as Checkpoint
+    from anglekit.checkpoints import LoadOptions as LoadOptions
+    from anglekit.checkpoints import load_checkpoint as load_checkpoint
     from anglekit.errors import AnglekitError as AnglekitError
     from anglekit.errors import InputError as InputError
     from anglekit.errors import RunError as RunError
+    from anglekit.geometry.analyze import analyze as analyze
+    from anglekit.geometry.angles import angle_degrees as angle_degrees
+    from anglekit.geometry.angles import tangential_cosine as tangential_cosine
+    from anglekit.geometry.angles import vertex_cosine as vertex_cosine
+    from anglekit.geometry.results import Geometry as Geometry
+    from anglekit.geometry.settings import AnalysisSettings as AnalysisSettings
+    from anglekit.geometry.streaming import GeometryAccumulator as GeometryAccumulator
+    from anglekit.hidden_states import LayerRecorder as LayerRecorder
+    from anglekit.plots.figure1 import figure1 as figure1
+    from anglekit.plots.heatmaps import angles_heatmap as angles_heatmap
+    from anglekit.probes import ProbeData as ProbeData
+    from anglekit.probes import read_probe as read_probe
+    from anglekit.probes import tokenize_probe as tokenize_probe
+    from anglekit.tables import read_table as read_table
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AnalysisSettings": "anglekit.geometry.settings",
     "AnglekitError": "anglekit.errors",
+    "Checkpoint": "anglekit.checkpoints",
+    "Geometry": "anglekit.geometry.results",
+    "GeometryAccumulator": "anglekit.geometry.streaming",
     "InputError": "anglekit.errors",
+    "LayerRecorder": "anglekit.hidden_states",
+    "LoadOptions": "anglekit.checkpoints",
+    "ProbeData": "anglekit.probes",
     "RunError": "anglekit.errors",
+    "analyze": "anglekit.geometry.analyze",
+    "angle_degrees": "anglekit.geometry.angles",
+    "angles_heatmap": "anglekit.plots.heatmaps",
+    "figure1": "anglekit.plots.figure1",
+    "load_checkpoint": "anglekit.checkpoints",
+    "read_probe": "anglekit.probes",
+    "read_table": "anglekit.tables",
+    "tangential_cosine": "anglekit.geometry.angles",
+    "tokenize_probe": "anglekit.probes",
+    "vertex_cosine": "anglekit.geometry.angles",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from anglekit.errors import AnglekitError
+from anglekit_cli.analyze import EPILOG as ANALYZE_EPILOG
+from anglekit_cli.analyze import analyze
+from anglekit_cli.plot import plot
 
 app = typer.Typer(
     name="anglekit",
@@ -34,6 +37,10 @@ def root(
     ] = False,
 ) -> None:
     """See a teacher's layers from inside its student: angles, layer matching and distillation."""
+
+
+app.command("analyze", epilog=ANALYZE_EPILOG)(analyze)
+app.command("plot")(plot)
 
 
 def main() -> None:

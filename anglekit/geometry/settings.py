@@ -1,0 +1,66 @@
+"""How an analysis is run: the options of `analyze`, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from anglekit.errors import InputError, suggest
+from anglekit.hidden_states import FinalNorm
+from anglekit.projections import ProjectionKind
+
+__all__ = ["AnalysisSettings", "Reading"]
+
+Reading = Literal["corrected", "official"]
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """How an analysis is run.
+
+    Attributes:
+        reading: `corrected`, or `official`: what the paper's analysis code computes (inputs padded to `pad_to` and
+            padding counted, the first and the last teacher layer, vertex layer 1, 1e-6 added to the product of
+            lengths, Hugging Face's own last state).
+        final_norm: `excluded` takes the last state before a final norm, `included` behind it.
+        projection: how a student of another width is brought to the teacher's; None: the widths must agree.
+        special_tokens: whether special tokens count.
+        max_length: the most tokens of a text; None: what tokenizer and models allow.
+        target_max_length: the same for targets.
+        token_budget: the most padded tokens of a batch.
+        pad_to: the padded length of the official reading.
+        teacher_layers: the teacher layers to keep in every stream; None: all.
+        vertices: the student layers to keep in every stream; None: all.
+        seed: of the halves on which a projection is fitted and evaluated.
+
+    Raises:
+        InputError: an unknown name or a number out of range.
+    """
+
+    reading: Reading = "corrected"
+    final_norm: FinalNorm = "excluded"
+    projection: ProjectionKind | None = None
+    special_tokens: bool = True
+    max_length: int | None = None
+    target_max_length: int | None = None
+    token_budget: int = 4096
+    pad_to: int = 128
+    teacher_layers: tuple[int, ...] | None = None
+    vertices: tuple[int, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option, value, allowed in (
+            ("reading", self.reading, get_args(Reading)),
+            ("final-norm", self.final_norm, get_args(FinalNorm)),
+            ("projection", self.projection, (None, *get_args(ProjectionKind))),
+        ):
+            if value not in allowed:
+                names = [name for name in allowed if name is not None]
+                raise InputError(f"--{option} {value!r} is not known; {suggest(str(value), names)}")
+        if self.reading == "official" and (self.teacher_layers is not None or self.vertices is not None):
+            raise InputError(
+                "the official reading has one vertex and one pair; leave out --teacher-layers and --vertices"
+            )
+        if self.reading == "official" and not self.special_tokens:
+            raise InputError("the official reading counts every position; leave out --no-special-tokens")

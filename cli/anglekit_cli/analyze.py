@@ -1,0 +1,222 @@
+"""`anglekit analyze`: a teacher seen from its students, on probe data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anglekit.errors import InputError
+
+if TYPE_CHECKING:
+    from anglekit.geometry.results import Geometry
+
+EPILOG = (
+    "Example: anglekit analyze bert-base-uncased runs/forward/checkpoint runs/reverse/checkpoint "
+    "--probe validation.tsv --out geometry"
+)
+
+
+def _layer_list(text: str | None, option: str) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise InputError(f"{option} {text!r} is not a list of layers; give numbers such as 0,6,12 (0 is the embedding)")
+    return tuple(int(part) for part in parts)
+
+
+def analyze(
+    teacher: Annotated[str, typer.Argument(help="Directory or hub id of the teacher.", show_default=False)],
+    students: Annotated[
+        list[str], typer.Argument(help="Directories or hub ids of one or more students.", show_default=False)
+    ],
+    probe: Annotated[
+        str,
+        typer.Option(
+            help="Probe texts: .jsonl, .csv, .tsv, .parquet, hub:NAME[/CONFIG]:SPLIT or builtin:NAME[:SPLIT]."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Directory for the Geometry; it appears whole or not at all.")],
+    text: Annotated[str | None, typer.Option(help="Column of the text; found by its usual names.")] = None,
+    text_pair: Annotated[
+        str | None, typer.Option(help="Column of the second text; '-' for none; found by its usual names.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column of the target, for encoder-decoders; found by its usual names.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use that many examples, drawn at random.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Most tokens of a text; longer ones are truncated.")] = None,
+    target_max_length: Annotated[int | None, typer.Option(help="Most tokens of a target.")] = None,
+    special_tokens: Annotated[
+        bool, typer.Option("--special-tokens/--no-special-tokens", help="Count special tokens, or leave them out.")
+    ] = True,
+    reading: Annotated[
+        str, typer.Option(help="corrected, or official: what the paper's analysis code computes.")
+    ] = "corrected",
+    pad_to: Annotated[int, typer.Option(help="Padded length of the official reading.")] = 128,
+    final_norm: Annotated[
+        str, typer.Option(help="Last state before a final norm (excluded) or behind it (included).")
+    ] = "excluded",
+    projection: Annotated[
+        str | None,
+        typer.Option(help="For a student of another width: adapter, least-squares or procrustes."),
+    ] = None,
+    teacher_layers: Annotated[
+        str | None, typer.Option(help="Teacher layers to keep, e.g. 0,6,12; all by default.")
+    ] = None,
+    vertices: Annotated[str | None, typer.Option(help="Student layers to keep, e.g. 1,3; all by default.")] = None,
+    batch_tokens: Annotated[int, typer.Option(help="Most tokens of a batch, padding included.")] = 4096,
+    seed: Annotated[int, typer.Option(help="Seed of the random draws.")] = 0,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Precision of the models: float32, bfloat16, float16.")] = "float32",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of hub checkpoints.")] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Accept pickled weights, which can run code when read.")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Accept checkpoints that bring their own code.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output directory that exists.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.")] = False,
+) -> None:
+    """Compute the angles between a teacher's layers as seen from its students, and everything beside them."""
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists; choose another directory, or replace it with --overwrite")
+    if any(parent.exists() and not parent.is_dir() for parent in out.parents):
+        raise InputError(f"{out} cannot be made: a part of its path is a file; choose another directory")
+    chosen_layers = _layer_list(teacher_layers, "--teacher-layers")
+    chosen_vertices = _layer_list(vertices, "--vertices")
+
+    from anglekit.checkpoints import LoadOptions, load_checkpoint, load_config
+    from anglekit.geometry.analyze import analyze as run_analysis
+    from anglekit.geometry.settings import AnalysisSettings
+    from anglekit.probes import read_probe
+
+    settings = AnalysisSettings(
+        reading=reading,  # type: ignore[arg-type]  # checked by the settings themselves
+        final_norm=final_norm,  # type: ignore[arg-type]
+        projection=projection,  # type: ignore[arg-type]
+        special_tokens=special_tokens,
+        max_length=max_length,
+        target_max_length=target_max_length,
+        token_budget=batch_tokens,
+        pad_to=pad_to,
+        teacher_layers=chosen_layers,
+        vertices=chosen_vertices,
+        seed=seed,
+    )
+    options = LoadOptions(
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code,
+    )
+    # Cheap mistakes are found before large weights are read.
+    data = read_probe(probe, text=text, text_pair=text_pair, target=target, limit=limit, seed=seed)
+    for source in (teacher, *students):
+        load_config(source, options)
+    models = [load_checkpoint(source, options) for source in (teacher, *students)]
+    geometry = run_analysis(models[0], models[1:], data, settings, progress=not quiet and not as_json)
+    written = geometry.save(out, overwrite=overwrite)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"out": str(written), "rows": _summary_rows(geometry)}))
+    elif not quiet:
+        typer.echo(_summary(geometry))
+        typer.echo(f"Written to {written}. Draw it: anglekit plot {written} --figure figure1 --out figure1.png")
+
+
+def _summary_rows(geometry: Geometry) -> list[dict[str, Any]]:
+    """Return one row for each student, stream and vertex: pairs pooled, each weighted by its tokens."""
+    rows: list[dict[str, Any]] = []
+    for (student, stream, vertex), group in geometry.angles.groupby(["student", "stream", "vertex"], sort=False):
+        counted = group[group["n_tokens"] > 0]
+        weight = counted["n_tokens"] / max(int(counted["n_tokens"].sum()), 1)
+        row: dict[str, Any] = {"student": str(student), "stream": str(stream), "vertex": int(str(vertex))}
+        for column in (
+            "mean_cosine",
+            "null_cosine",
+            "mean_angle_degrees",
+            "acute_fraction",
+            "mean_tangential_cosine",
+        ):
+            row[column] = float((counted[column] * weight).sum()) if len(counted) else None
+        obtuse = counted[counted["mean_cosine"] < 0]
+        row["pairs"], row["obtuse_pairs"], row["undefined_pairs"] = len(group), len(obtuse), len(group) - len(counted)
+        rows.append(row)
+    return rows
+
+
+def _summary(geometry: Geometry) -> str:
+    counts = geometry.counts
+    tokens = next(iter(next(iter(counts["by_student"].values())).values()))["tokens"]
+    lines = [
+        "",
+        f"{geometry.provenance['teacher']['name']} seen from {', '.join(geometry.students)}: "
+        f"{counts['examples']} examples, {tokens} tokens"
+        + (f", {geometry.settings['reading']} reading" if geometry.settings["reading"] != "corrected" else ""),
+        "",
+        f"{'student':<24} {'stream':<8} {'layer':>5} {'angle':>7} {'cosine':>7} {'chance':>7} {'acute':>7} "
+        f"{'tangential':>10}",
+    ]
+    for row in _summary_rows(geometry):
+        name = row["student"] if len(row["student"]) <= 24 else f"{row['student'][:11]}..{row['student'][-11:]}"
+        if row["mean_cosine"] is None:
+            lines.append(f"{name:<24} {row['stream']:<8} {row['vertex']:>5}   no angle: every pair is degenerate here")
+            continue
+        lines.append(
+            f"{name:<24} {row['stream']:<8} {row['vertex']:>5} {row['mean_angle_degrees']:>6.1f}° "
+            f"{row['mean_cosine']:>7.3f} {row['null_cosine']:>7.3f} {row['acute_fraction']:>6.1%} "
+            f"{row['mean_tangential_cosine']:>10.3f}"
+        )
+    lines += [
+        "",
+        "angle: between the directions from the student's layer to two teacher layers, mean over tokens and pairs.",
+        "  Below 90° (acute) a pull toward one teacher layer is a pull toward the other.",
+        "chance: the cosine that unrelated vectors of the same lengths would show. A cosine near it says nothing.",
+        "tangential: the cosine with the student's own direction taken out; 0 for unrelated vectors.",
+        *(f"note: {note}" for note in _notes(geometry)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _notes(geometry: Geometry) -> list[str]:
+    counts = geometry.counts
+    notes = []
+    for key, sentence in (
+        ("skipped_rows", "rows were left out because a text is missing"),
+        ("skipped_examples", "examples were left out because no token of theirs counts"),
+        ("examples_used_for_projection", "other examples were used to fit the projection"),
+    ):
+        if counts[key]:
+            notes.append(f"{counts[key]} {sentence}")
+    if counts["truncated_examples"]:
+        notes.append(
+            f"{counts['truncated_examples']} examples were truncated to {counts['max_length']} tokens; "
+            f"{counts['truncated_tokens']} tokens were lost"
+        )
+    for student, streams in counts["by_student"].items():
+        for stream, found in streams.items():
+            same = [f"{entry['vertex']}={entry['teacher_layer']}" for entry in found["zero_direction"]]
+            if same:
+                notes.append(
+                    f"{student} {stream}: the student's layer coincides with the teacher's ({', '.join(same)}) for "
+                    "some tokens; these have no angle and are left out"
+                )
+            for kind, sentence in (("nonfinite_states", "NaN or infinite"), ("zero_states", "zero")):
+                for side, layers in found[kind].items():
+                    if layers:
+                        listed = ", ".join(f"layer {layer}: {number}" for layer, number in layers.items())
+                        notes.append(f"{student} {stream}: {sentence} {side} states were left out ({listed})")
+    notes += [
+        f"{row['student']} {row['stream']} layer {row['vertex']}: projected by {row['kind']} "
+        f"(R² {row['r_squared']:.3f} on teacher layer {row['teacher_layer']})"
+        for row in geometry.projections
+    ]
+    return notes
