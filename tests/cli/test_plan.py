@@ -1,0 +1,88 @@
+"""`anglekit plan` on real configuration files: the table, the warnings, JSON and wrong input."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import transformers as hf
+import typer
+from typer.testing import CliRunner
+
+from anglekit.distillation.plan import DistillationPlan
+from anglekit.errors import InputError
+from anglekit_cli.plan import plan
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """Directories with a configuration and weights that cannot be read: the command must not try."""
+    root = tmp_path_factory.mktemp("teachers")
+    hf.BertConfig().save_pretrained(root / "bert")
+    hf.T5Config(num_layers=12).save_pretrained(root / "t5")
+    for name in ("bert", "t5"):
+        (root / name / "model.safetensors").write_text("not weights")
+    return root
+
+
+def run(*arguments):
+    app = typer.Typer()
+    app.command()(plan)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_it_prints_who_teaches_whom(teachers):
+    result = run(teachers / "bert", "--strategy", "forward", "--layers", 3, "--init", "teacher")
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.output.splitlines()]
+    assert ["2", "(block", "1)", "8", "(block", "7)", "block", "7"] in lines
+    assert "warning" not in result.output
+
+
+def test_it_warns(teachers):
+    result = run(teachers / "bert", "--strategy", "none", "--layers", 3, "--width", 384)
+    assert "warning: the widths differ (384 and 768) and no hidden loss trains an adapter" in result.output
+
+
+def test_json_is_the_plan_itself(teachers):
+    result = run(teachers / "bert", "--strategy", "random", "--layers", 3, "--seed", 7, "--json")
+    values = json.loads(result.output)
+    made = DistillationPlan.from_json(values["plan"])
+    assert (made.strategy, made.seed) == ("random", 7)
+    assert values["warnings"] == list(made.warnings())
+
+
+def test_maps_of_ones_own(teachers):
+    maps = ["--map", "encoder=1:6;decoder=1:6,2:12", "--copy", "encoder=0,3;decoder=0,5"]
+    result = run(teachers / "t5", *maps, "--encoder-layers", 2, "--decoder-layers", 2, "--init", "teacher", "--json")
+    values = json.loads(result.output)["plan"]
+    assert [part["matching"]["pairs"] for part in values["streams"]] == [[[1, 6]], [[1, 6], [2, 12]]]
+    assert [part["blocks"] for part in values["streams"]] == [[0, 3], [0, 5]]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "options", "message"),
+    [
+        ("bert", ["--layers", "3"], "neither came"),
+        ("bert", ["--layers", "3", "--strategy", "none", "--map", "1:1"], "both came"),
+        ("bert", ["--layers", "3", "--strategy", "foward"], "did you mean 'forward'"),
+        ("bert", ["--layers", "13", "--strategy", "forward"], "allowed: 1 to 12"),
+        ("bert", ["--layers", "3", "--map", "1:13"], "teacher layer 13"),
+        ("bert", ["--layers", "3", "--map", "1:1,1:2"], "at most once"),
+        ("bert", ["--strategy", "forward"], "--layers or --width"),
+        ("bert", ["--layers", "3", "--strategy", "forward", "--width", "384", "--init", "teacher"], "--init random"),
+        ("bert", ["--layers", "3", "--strategy", "forward", "--copy", "0,1,2"], "copies nothing"),
+        ("t5", ["--layers", "3", "--map", "1:1"], "names no stream"),
+        ("nowhere", ["--layers", "3", "--strategy", "forward"], "nowhere"),
+    ],
+)
+def test_wrong_input_is_one_line(teachers, teacher, options, message):
+    result = run(teachers / teacher, *options)
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+def test_importing_the_command_is_light():
+    code = "import sys, anglekit_cli.plan; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'pandas')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
