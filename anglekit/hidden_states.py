@@ -109,7 +109,7 @@ class LayerRecorder:
 def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
     """Switch dropout off inside the block and give every module its own mode back afterwards."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

