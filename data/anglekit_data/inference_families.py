@@ -5,28 +5,32 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeVar
 
 from anglekit_data.inference_lexicon import (
-    ACTIVITIES,
     ADJECTIVES,
     CONTAINERS,
+    MOTIONS,
     NAMES,
     NOUNS,
     PEOPLE_ORDERS,
-    PLACE_OF,
     PLACES,
     THING_ORDERS,
     THINGS,
     TREASURES,
+    related,
 )
-from anglekit_data.inference_quantifiers import QUANTIFIERS, RELATIONS, judge
+from anglekit_data.inference_quantifiers import QUANTIFIERS, judge
 
 __all__ = ["FAMILIES", "LABELS", "Draw", "Triple"]
 
 LABELS = ("entailment", "neutral", "contradiction")
 
 _T = TypeVar("_T")
+
+# How often a comparison is turned round and said with the converse word.
+_CONVERSE = 0.2
 
 
 class Draw:
@@ -65,51 +69,38 @@ class Triple:
     premises: tuple[str, str, str]
 
 
-def _join(draw: Draw, first: str, second: str) -> str:
-    """Two sentences in random order."""
-    return f"{first} and {second}" if draw.chance(0.5) else f"{second} and {first}"
+_Orders = tuple[tuple[str, str], ...]
 
 
 def _fact(draw: Draw, order: tuple[str, str], more: str, less: str) -> str:
     """`more` stands before `less` in the order, said with the relation or with its converse."""
-    return order[0].format(more, less) if draw.chance(0.5) else order[1].format(less, more)
+    return order[1].format(less, more) if draw.chance(_CONVERSE) else order[0].format(more, less)
 
 
-def _negated(sentence: str) -> str:
-    return sentence.replace(" is ", " is not ", 1)
-
-
-def _order_direct(draw: Draw, orders: tuple[tuple[str, str], ...], terms: Sequence[str]) -> Triple:
-    """The premise states the two terms' order, beside a fact on a third term."""
+def _order_direct(draw: Draw, orders: _Orders, terms: Sequence[str]) -> Triple:
+    """The premise states the two terms' order, or says something about another pair or in another respect."""
     order, other = draw.distinct(orders, 2)
     a, b, c = draw.distinct(terms, 3)
-    hypothesis = _fact(draw, order, a, b)
-
-    def beside(fact: str) -> str:
-        near = draw.pick((a, b))
-        return _join(
-            draw, fact, _fact(draw, order, near, c) if draw.chance(0.5) else _fact(draw, order, c, near)
-        )
-
-    aside = _fact(draw, other, *draw.distinct((a, b), 2))
-    premises = (beside(_fact(draw, order, a, b)), beside(aside), beside(_fact(draw, order, b, a)))
-    return Triple(f"{order[0]}|{min(a, b)}|{max(a, b)}", hypothesis, premises)
+    unknown = draw.pick(((other, a, b), (other, b, a), (order, a, c), (order, c, a), (order, c, b), (order, b, c)))
+    premises = (_fact(draw, order, a, b), _fact(draw, *unknown), _fact(draw, order, b, a))
+    return Triple(f"{order[0]}|{min(a, b)}|{max(a, b)}", _fact(draw, order, a, b), premises)
 
 
-def _order_chain(draw: Draw, orders: tuple[tuple[str, str], ...], terms: Sequence[str]) -> Triple:
+def _order_chain(draw: Draw, orders: _Orders, terms: Sequence[str]) -> Triple:
     """The two terms are compared through a third; neutral where it is above, or below, both."""
     order = draw.pick(orders)
     a, b, c = draw.distinct(terms, 3)
-    hypothesis = _fact(draw, order, a, b)
 
-    def through(a_above: bool, above_b: bool) -> str:
-        first = _fact(draw, order, a, c) if a_above else _fact(draw, order, c, a)
-        second = _fact(draw, order, c, b) if above_b else _fact(draw, order, b, c)
-        return _join(draw, first, second)
+    def through(first: tuple[str, str], second: tuple[str, str]) -> str:
+        return " and ".join(draw.distinct((_fact(draw, order, *first), _fact(draw, order, *second)), 2))
 
-    above = draw.chance(0.5)
-    premises = (through(True, True), through(above, not above), through(False, False))
-    return Triple(f"{order[0]}|{min(a, b)}|{max(a, b)}", hypothesis, premises)
+    unknown = ((a, c), (b, c)) if draw.chance(0.5) else ((c, a), (c, b))
+    premises = (through((a, c), (c, b)), through(*unknown), through((b, c), (c, a)))
+    return Triple(f"{order[0]}|{min(a, b)}|{max(a, b)}", _fact(draw, order, a, b), premises)
+
+
+# Which of a chain's three links point down; anything but all or none leaves its two ends uncompared.
+_BROKEN = tuple(links for links in product((True, False), repeat=3) if len(set(links)) == 2)
 
 
 def people_direct(draw: Draw) -> Triple:
@@ -122,6 +113,22 @@ def people_chain(draw: Draw) -> Triple:
     return _order_chain(draw, PEOPLE_ORDERS, NAMES)
 
 
+def people_long_chain(draw: Draw) -> Triple:
+    """Comparatives and times of two people, through two others, in any order."""
+    order = draw.pick(PEOPLE_ORDERS)
+    a, c, d, b = draw.distinct(NAMES, 4)
+    word = order[1] if draw.chance(_CONVERSE) else order[0]
+
+    def through(links: tuple[bool, ...]) -> str:
+        steps = zip(((a, c), (c, d), (d, b)), links, strict=True)
+        return " and ".join(
+            draw.distinct([word.format(x, y) if down else word.format(y, x) for (x, y), down in steps], 3)
+        )
+
+    premises = (through((True,) * 3), through(draw.pick(_BROKEN)), through((False,) * 3))
+    return Triple(f"{order[0]}|{min(a, b)}|{max(a, b)}", word.format(a, b), premises)
+
+
 def things_direct(draw: Draw) -> Triple:
     """Positions of two things, one step."""
     return _order_direct(draw, THING_ORDERS, THINGS)
@@ -132,137 +139,102 @@ def things_chain(draw: Draw) -> Triple:
     return _order_chain(draw, THING_ORDERS, THINGS)
 
 
-def _related(tree: dict[str, tuple[str, ...]]) -> dict[str, dict[str, list[str]]]:
-    """For each word, the words that stand in each relation to it."""
-    words = list(dict.fromkeys([*tree, *(leaf for leaves in tree.values() for leaf in leaves)]))
-
-    def under(word: str) -> list[str]:
-        return [word, *(deeper for leaf in tree.get(word, ()) for deeper in under(leaf))]
-
-    table: dict[str, dict[str, list[str]]] = {}
-    for word in words:
-        narrower = under(word)[1:]
-        wider = [other for other in words if word in under(other)[1:]]
-        disjoint = [
-            other for other in words if other != word and other not in narrower and other not in wider
-        ]
-        table[word] = {"same": [word], "narrower": narrower, "wider": wider, "disjoint": disjoint}
-    return table
-
-
-_NOUN_RELATED = _related(NOUNS)
-_ADJECTIVE_RELATED = _related(ADJECTIVES)
+_NOUNS, _ADJECTIVES, _MOTIONS, _PLACES = (related(tree) for tree in (NOUNS, ADJECTIVES, MOTIONS, PLACES))
 
 
 def quantified(draw: Draw) -> Triple:
     """All, some, no and not all, over wider, narrower and disjoint nouns and adjectives."""
-    noun = draw.pick(list(_NOUN_RELATED))
-    adjective = draw.pick(list(_ADJECTIVE_RELATED))
-    quantifier = draw.pick(QUANTIFIERS)
+    noun, adjective, quantifier = draw.pick(list(_NOUNS)), draw.pick(list(_ADJECTIVES)), draw.pick(QUANTIFIERS)
     premises = []
     for label in LABELS:
         while True:
-            q, n, a = draw.pick(QUANTIFIERS), draw.pick(RELATIONS[:4]), draw.pick(RELATIONS[:4])
-            nouns, adjectives = _NOUN_RELATED[noun][n], _ADJECTIVE_RELATED[adjective][a]
+            q, n, a = (
+                draw.pick(QUANTIFIERS),
+                draw.pick(("same", "narrower", "wider")),
+                draw.pick(("same", "narrower", "wider", "disjoint")),
+            )
+            nouns, adjectives = _NOUNS[noun][n], _ADJECTIVES[adjective][a]
             if nouns and adjectives and judge(q, quantifier, n, a) == label:
                 break
         premises.append(f"{q} {draw.pick(nouns)} are {draw.pick(adjectives)}")
     return Triple(
-        f"{noun}|{adjective}",
-        f"{quantifier} {noun} are {adjective}",
-        (premises[0], premises[1], premises[2]),
+        f"{noun}|{adjective}", f"{quantifier} {noun} are {adjective}", (premises[0], premises[1], premises[2])
     )
+
+
+def situated(draw: Draw) -> Triple:
+    """One person's motion and place, each said more narrowly, more widely, or with a word that excludes it."""
+    who, someone = draw.distinct(NAMES, 2)
+    motion, place = draw.pick(list(_MOTIONS)), draw.pick(list(_PLACES))
+
+    def said(name: str, motion_relation: str, place_relation: str) -> str:
+        moving, where = draw.pick(_MOTIONS[motion][motion_relation]), draw.pick(_PLACES[place][place_relation])
+        return f"{name} is {moving} in the {where}"
+
+    def at_least(table: dict[str, tuple[str, ...]]) -> str:
+        return draw.pick([relation for relation in ("same", "narrower") if table[relation]])
+
+    motion_in, place_in = at_least(_MOTIONS[motion]), at_least(_PLACES[place])
+    positive = said(who, motion_in, place_in)
+    # Two words that exclude each other settle it, whatever the other slot says.
+    negative = draw.pick((said(who, "disjoint", place_in), said(who, motion_in, "disjoint")))
+    doubts = [said(someone, motion_in, place_in)]
+    if _MOTIONS[motion]["wider"]:
+        doubts.append(said(who, "wider", place_in))
+    if _PLACES[place]["wider"]:
+        doubts.append(said(who, motion_in, "wider"))
+    hypothesis, unknown = f"{who} is {motion} in the {place}", draw.pick(doubts)
+    if draw.chance(0.3):
+        hypothesis, positive, negative = hypothesis.replace(" is ", " is not "), negative, positive
+    return Triple(f"{motion}|{place}", hypothesis, (positive, unknown, negative))
 
 
 def located(draw: Draw) -> Triple:
     """Two people, each in a room or building of their own: who is where."""
-    who, other = draw.distinct(NAMES, 2)
-    building, elsewhere = draw.distinct(list(PLACES), 2)
-    room = draw.pick(PLACES[building])
-    place = room if draw.chance(0.6) else building
-    inside = room if place == room else draw.pick((*PLACES[building], building))
-    outside = draw.pick((*PLACES[elsewhere], elsewhere))
+    who, other, third = draw.distinct(NAMES, 3)
+    place = draw.pick(list(_PLACES))
+    inside = draw.pick((*_PLACES[place]["same"], *_PLACES[place]["narrower"]))
+    outside = draw.pick(_PLACES[place]["disjoint"])
 
-    def both(mine: str, theirs: str) -> str:
-        return _join(draw, f"{who} is in the {mine}", f"{other} is in the {theirs}")
+    def both(one: str, two: str) -> str:
+        return (
+            f"{one} is in the {inside} and {two} is in the {outside}"
+            if draw.chance(0.5)
+            else (f"{two} is in the {outside} and {one} is in the {inside}")
+        )
 
-    positive, negative = both(inside, outside), both(outside, inside)
-    if draw.chance(0.5):
-        # Not being somewhere else says nothing; the other's whereabouts say nothing either.
-        unknown = _join(draw, f"{who} is not in the {outside}", f"{other} is in the {inside}")
-    else:
-        third = draw.pick([name for name in NAMES if name not in (who, other)])
-        unknown = _join(draw, f"{third} is in the {inside}", f"{other} is in the {outside}")
-    hypothesis = f"{who} is in the {place}"
-    if draw.chance(0.5):
-        hypothesis, positive, negative = _negated(hypothesis), negative, positive
-    return Triple(f"{who}|{place}", hypothesis, (positive, unknown, negative))
+    premises = (both(who, other), both(third, other), both(other, who))
+    return Triple(f"{who}|{place}", f"{who} is in the {place}", premises)
 
 
 def contained(draw: Draw) -> Triple:
     """A thing in a container, the container in a room: where the thing is."""
-    treasure, decoy = draw.distinct(TREASURES, 2)
+    (treasure,) = draw.distinct(TREASURES, 1)
     container, other = draw.distinct(CONTAINERS, 2)
-    building, elsewhere = draw.distinct(list(PLACES), 2)
-    room = draw.pick(PLACES[building])
-    place = room if draw.chance(0.6) else building
-    outside = draw.pick(PLACES[elsewhere])
+    place = draw.pick(list(_PLACES))
+    inside = draw.pick((*_PLACES[place]["same"], *_PLACES[place]["narrower"]))
+    outside = draw.pick(_PLACES[place]["disjoint"])
 
-    def chain(what: str, holder: str, held: str, where: str) -> str:
-        return _join(draw, f"the {what} is in the {holder}", f"the {held} is in the {where}")
+    def chain(holder: str, held: str, where: str) -> str:
+        return " and ".join(draw.distinct((f"the {treasure} is in the {holder}", f"the {held} is in the {where}"), 2))
 
-    positive = chain(treasure, container, container, room)
-    negative = chain(treasure, container, container, outside)
-    where = draw.pick((room, outside))
-    unknown = (
-        chain(treasure, container, other, where)
-        if draw.chance(0.5)
-        else chain(decoy, container, container, where)
+    premises = (
+        chain(container, container, inside),
+        chain(container, other, draw.pick((inside, outside))),
+        chain(container, container, outside),
     )
-    hypothesis = f"the {treasure} is in the {place}"
-    if draw.chance(0.3):
-        hypothesis, positive, negative = _negated(hypothesis), negative, positive
-    return Triple(f"{treasure}|{place}", hypothesis, (positive, unknown, negative))
-
-
-def conditional(draw: Draw) -> Triple:
-    """A fact and a conditional: modus ponens and tollens, and the two fallacies that look like them."""
-    who, other = draw.distinct(NAMES, 2)
-    did, done = draw.pick(ACTIVITIES), draw.pick(ACTIVITIES)
-
-    def literal(name: str, activity: str, holds: bool) -> str:
-        return f"{name} is {activity}" if holds else f"{name} is not {activity}"
-
-    hypothesis_holds = draw.chance(0.5)
-
-    def said(holds: bool) -> str:
-        return literal(who, did, holds)
-
-    def proof(holds: bool) -> str:
-        side = draw.chance(0.5)
-        fact = literal(other, done, side)
-        if draw.chance(0.5):
-            return f"{fact} and if {fact} then {said(holds)}"
-        return f"{fact} and if {said(not holds)} then {literal(other, done, not side)}"
-
-    side, either = draw.chance(0.5), draw.chance(0.5)
-    fact = literal(other, done, side)
-    if draw.chance(0.5):
-        fallacy = f"{fact} and if {said(either)} then {fact}"
-    else:
-        fallacy = f"{fact} and if {literal(other, done, not side)} then {said(either)}"
-    premises = (proof(hypothesis_holds), fallacy, proof(not hypothesis_holds))
-    return Triple(f"{who}|{did}", said(hypothesis_holds), premises)
+    return Triple(f"{treasure}|{place}", f"the {treasure} is in the {place}", premises)
 
 
 # How often each family is drawn, in parts of the corpus's triples.
 FAMILIES: dict[str, tuple[Callable[[Draw], Triple], int]] = {
-    "people_direct": (people_direct, 15),
-    "people_chain": (people_chain, 20),
-    "things_direct": (things_direct, 5),
-    "things_chain": (things_chain, 10),
-    "quantified": (quantified, 15),
-    "located": (located, 15),
-    "contained": (contained, 12),
-    "conditional": (conditional, 8),
+    "people_direct": (people_direct, 14),
+    "people_chain": (people_chain, 16),
+    "people_long_chain": (people_long_chain, 12),
+    "things_direct": (things_direct, 8),
+    "things_chain": (things_chain, 4),
+    "quantified": (quantified, 14),
+    "situated": (situated, 14),
+    "located": (located, 8),
+    "contained": (contained, 10),
 }
