@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from anglekit.errors import InputError, suggest
 
@@ -132,8 +133,7 @@ def valid_positions(mask: Tensor | None, shape: Sequence[int], device: torch.dev
     """
     if mask is None:
         return torch.arange(_size(shape), device=device)
-    if tuple(mask.shape) != tuple(shape):
-        raise InputError(f"the mask has shape {tuple(mask.shape)}; the states it masks need {tuple(shape)}")
+    _check_mask(mask, shape)
     return mask.reshape(-1).nonzero().squeeze(-1).to(device)
 
 
@@ -206,10 +206,45 @@ def hidden_loss(
         return LossTerm(torch.zeros((), device=count.device), count)
     check_pairs(pairs)
     first = pairs[0][0]
+    if kind == "mse":
+        keep = None if mask is None else _keep(mask, first)
+        count = torch.tensor(_size(first.shape[:2]), device=first.device) if keep is None else keep.sum()
+        squares = [_masked_squares(_precise(s), _precise(t), keep) for s, t in pairs]
+        return LossTerm(torch.stack(squares).sum() / first.shape[-1], count)
     index = valid_positions(mask, first.shape[:2], first.device)
     distance = HIDDEN_LOSSES[kind]
     sums = [distance(_rows(student, index), _rows(teacher, index)).sum() for student, teacher in pairs]
     return LossTerm(torch.stack(sums).sum(), _count(index))
+
+
+def _masked_squares(student: Tensor, teacher: Tensor, keep: Tensor | None) -> Tensor:
+    """Return the sum of (s - t)^2 over the tokens that `keep`, (batch, time), holds."""
+    return cast("Tensor", _MaskedSquares.apply(student, teacher, keep))  # type: ignore[no-untyped-call]
+
+
+class _MaskedSquares(torch.autograd.Function):
+    """Sum of (s - t)^2 where `keep`, with one stored difference.
+
+    The default hidden loss is bound by memory traffic: plain autograd copies the valid rows of both sides and scatters
+    their gradients back, which takes about four times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, keep: Tensor | None) -> Tensor:  # noqa: ANN401
+        difference = student - teacher
+        if keep is not None:
+            difference = torch.where(keep[..., None], difference, 0.0)
+        ctx.save_for_backward(difference)
+        lengths: Tensor = torch.linalg.vector_norm(difference, dim=-1)
+        return lengths.square().sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
+        (difference,) = ctx.saved_tensors
+        slope = difference * (2.0 * gradient)
+        student, teacher, _ = ctx.needs_input_grad
+        return slope if student else None, -slope if teacher else None, None
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> LossTerm:
@@ -306,8 +341,23 @@ def _rows(values: Tensor, index: Tensor) -> Tensor:
     """Flatten all but the last dimension, keep the indexed rows, in at least float32."""
     flat = values.reshape(-1, values.shape[-1])
     rows = flat if index.numel() == flat.shape[0] else flat.index_select(0, index)
-    # Half precision loses the small differences that these losses are made of.
-    return rows if rows.dtype == torch.float64 else rows.float()
+    return _precise(rows)
+
+
+def _precise(values: Tensor) -> Tensor:
+    """Raise half precision to float32: it loses the small differences that these losses are made of."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _keep(mask: Tensor, states: Tensor) -> Tensor:
+    """Return the mask as booleans beside the states."""
+    _check_mask(mask, states.shape[:2])
+    return (mask != 0).to(states.device)
+
+
+def _check_mask(mask: Tensor, shape: Sequence[int]) -> None:
+    if tuple(mask.shape) != tuple(shape):
+        raise InputError(f"the mask has shape {tuple(mask.shape)}; the states it masks need {tuple(shape)}")
 
 
 def _unit(vectors: Tensor) -> Tensor:
