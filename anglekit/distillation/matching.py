@@ -117,11 +117,8 @@ def family_of(model_type: str, streams: Sequence[str]) -> str:
     Types that no table lists go by their streams: both as BART, a decoder alone as Llama, an encoder alone as
     BERT.
     """
-    if model_type in _FAMILY_OF_TYPE:
-        return _FAMILY_OF_TYPE[model_type]
-    if tuple(streams) == STREAMS:
-        return "bart"
-    return "causal" if tuple(streams) == ("decoder",) else "bert"
+    by_streams: dict[tuple[str, ...], str] = {STREAMS: "bart", ("decoder",): "causal"}
+    return _FAMILY_OF_TYPE.get(model_type) or by_streams.get(tuple(streams), "bert")
 
 
 @dataclass(frozen=True)
