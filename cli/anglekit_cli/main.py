@@ -10,6 +10,7 @@ import typer
 from anglekit.errors import AnglekitError
 from anglekit_cli.analyze import EPILOG as ANALYZE_EPILOG
 from anglekit_cli.analyze import analyze
+from anglekit_cli.plan import plan
 from anglekit_cli.plot import plot
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ def root(
 
 
 app.command("analyze", epilog=ANALYZE_EPILOG)(analyze)
+app.command("plan")(plan)
 app.command("plot")(plot)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
-from anglekit_cli.plot import plot
 from typer.testing import CliRunner
 
 from anglekit.errors import InputError, RunError
 from anglekit.geometry.results import COLUMNS, Geometry
+from anglekit_cli.plot import plot
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("plot")(plot)
