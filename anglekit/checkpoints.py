@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
@@ -139,7 +139,7 @@ def load_config(source: str, options: LoadOptions | None = None) -> PretrainedCo
         config = AutoConfig.from_pretrained(
             source, revision=options.revision, trust_remote_code=options.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, TypeError, HFValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, HFValidationError, StrictDataclassError) as error:
         raise InputError(_load_problem(source, error)) from error
     if not isinstance(config, PretrainedConfig):
         raise InputError(f"{source} does not hold the configuration of a model")
@@ -169,8 +169,10 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
                 use_safetensors=None if options.allow_pickle else True,
                 trust_remote_code=options.trust_remote_code,
                 output_loading_info=True,
+                # Reported below, in one line, instead of by an error that points to a table.
+                ignore_mismatched_sizes=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
             raise InputError(_load_problem(source, error)) from error
     _check_complete(source, report)
     directory = Path(source)
@@ -182,17 +184,23 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
         streams=model_streams(config),
         adapters=load_adapters(directory) if directory.is_dir() else None,
         training=_read_training(directory / STUDENT_FILE) if directory.is_dir() else {},
-        sha256=weights_hash(model),
+        sha256=weights_hash(model, without=report["missing_keys"]),
     )
 
 
-def weights_hash(model: PreTrainedModel) -> str:
+def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
     """Return the sha256 of a model's weights: names, shapes, types and bytes, in the order of the names.
 
     It does not depend on how the file was sharded, nor on a head, because it is taken of the headless model.
+
+    Args:
+        model: the headless model.
+        without: weights to leave out: those that the checkpoint did not hold (a pooler) are drawn at random.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if name in without:
+            continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -32,6 +32,9 @@ __all__ = [
 ADAPTER_FILE = "anglekit_adapters.safetensors"
 ProjectionKind = Literal["adapter", "least-squares", "procrustes"]
 _FORMAT = "anglekit-adapters-1"
+# A direction with less than this share of the largest second moment holds only rounding of float32 states (a layer norm
+# leaves one such direction), which must not be fitted.
+_UNUSED_DIRECTION = 1e-10
 
 
 def save_adapters(directory: Path, adapters: Mapping[tuple[Stream, int], Tensor], *, trained: bool) -> Path:
@@ -158,4 +161,4 @@ def solve_projection(fit: ProjectionFit, kind: ProjectionKind) -> Tensor:
     if kind == "procrustes":
         u, _, vh = torch.linalg.svd(fit.cross, full_matrices=False)
         return torch.matmul(u, vh)
-    return torch.matmul(fit.cross, torch.linalg.pinv(fit.student, hermitian=True))
+    return torch.matmul(fit.cross, torch.linalg.pinv(fit.student, rtol=_UNUSED_DIRECTION, hermitian=True))

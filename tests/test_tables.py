@@ -6,12 +6,12 @@ import json
 import sys
 from pathlib import Path
 
-import anglekit_data
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import anglekit_data
 from anglekit.errors import InputError, RunError
 from anglekit.tables import NO_COLUMN, USUAL_COLUMNS, Table, find_column, find_text_columns, read_table
 
