@@ -11,7 +11,7 @@ __all__ = ["DemoSettings"]
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Sizes and schedules of `anglekit demo`; the defaults are those measured in the corpus's data card.
+    """Sizes and schedules of `anglekit demo`.
 
     Both schedules are linear with warm-up, AdamW, gradient norm clipped at 1, no dropout.
 
