@@ -244,8 +244,7 @@ def _check_directory(directory: Path, options: LoadOptions) -> None:
 
 
 def _load_problem(source: str, error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    reason = lines[0] if lines else type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, HFValidationError):
         reason = "it is neither a directory nor a valid hub id"
     return f"cannot load {source!r}: {reason[:300]}; give a checkpoint directory or a hub id that can be reached"
