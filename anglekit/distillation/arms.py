@@ -1,0 +1,303 @@
+"""One arm: a student with its trainer and run directory, built, trained and finished in three separate calls.
+
+A sweep builds many arms over one teacher and one set of prepared data, trains them side by side and finishes each as it
+ends. All randomness of an arm comes from its own seed: student and adapters have generators of their own, and
+`DistillationTrainer.train` seeds the global random states that dropout reads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from torch import nn
+from transformers import PreTrainedModel
+
+from anglekit.checkpoints import STUDENT_FILE, _quiet_transformers
+from anglekit.distillation.adapters import LayerAdapters, create_adapters
+from anglekit.distillation.classifiers import Classifier
+from anglekit.distillation.matching import FAMILIES
+from anglekit.distillation.objective import DistillationObjective
+from anglekit.distillation.plan import DistillationPlan
+from anglekit.distillation.prepared_data import PreparedData, ValidationScores, score_model
+from anglekit.distillation.run_callbacks import MetricsFile, TrainingBar, last_step, quiet
+from anglekit.distillation.run_directory import RunDirectory, check_same_run, write_json
+from anglekit.distillation.run_records import SCORES_FORMAT, now, run_config, run_provenance
+from anglekit.distillation.students import create_student
+from anglekit.distillation.task_data import TokenizedExamples, padding_collator
+from anglekit.distillation.teacher import TeacherProvider
+from anglekit.distillation.train_settings import TrainSettings
+from anglekit.distillation.trainer import DistillationTrainer
+from anglekit.errors import InputError
+
+__all__ = ["Arm", "RunResult", "build_arm", "finish_arm", "objective_of_plan", "start_run", "stored_result"]
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What a finished run left behind.
+
+    Attributes:
+        directory: the run's.
+        checkpoint: the trained model's directory.
+        scores: a row for each evaluation table: `data`, `examples` and the task's scores.
+        steps: optimiser steps.
+        selected_step: the step whose weights were kept.
+        train_seconds: how long training took, in the last of its sessions.
+    """
+
+    directory: str
+    checkpoint: str
+    scores: pd.DataFrame
+    steps: int
+    selected_step: int
+    train_seconds: float
+
+
+@dataclass(eq=False)
+class Arm:
+    """A model about to be trained; `train` it, then `finish_arm` it.
+
+    Attributes:
+        trainer: ready to run.
+        directory: held by this process until `finish_arm`, or until `directory.close()`.
+        data: what it learns from.
+        settings: how it is trained.
+        note: what is written beside the student for the analysis: init, strategy, seed, teacher.
+        provenance: what the run records.
+        resume_from: a checkpoint to go on from, or None.
+        use_cache: the configuration's own, which `Trainer` switches off.
+        train_seconds: how long training took.
+    """
+
+    trainer: DistillationTrainer
+    directory: RunDirectory
+    data: PreparedData
+    settings: TrainSettings
+    note: Mapping[str, Any] | None
+    provenance: dict[str, Any]
+    resume_from: str | None
+    use_cache: bool | None
+    train_seconds: float = 0.0
+
+    def train(self) -> None:
+        """Train from the start, or from the last checkpoint of a run that is resumed.
+
+        Raises:
+            RunError: a loss stopped being finite.
+        """
+        start = time.perf_counter()
+        try:
+            with _quiet_transformers():
+                self.trainer.train(resume_from_checkpoint=self.resume_from)
+        finally:
+            for callback in self.trainer.callback_handler.callbacks:
+                if isinstance(callback, TrainingBar):
+                    callback.close()
+        self.train_seconds = time.perf_counter() - start
+
+
+def objective_of_plan(plan: DistillationPlan, settings: TrainSettings) -> DistillationObjective:
+    """Return what a planned student is trained for."""
+    return DistillationObjective(
+        {matching.stream: matching.pairs for matching in plan.matchings},
+        weights=plan.weights,
+        temperature=settings.temperature,
+        kl_direction=settings.kl_direction,
+        hidden_loss=plan.hidden_loss,
+        reading="official" if plan.reading == "official" else "corrected",
+        family=FAMILIES[plan.family].official_losses,
+        label_smoothing=settings.label_smoothing,
+    )
+
+
+def build_arm(
+    teacher: Classifier,
+    data: PreparedData,
+    plan: DistillationPlan,
+    directory: RunDirectory,
+    settings: TrainSettings,
+    *,
+    teacher_forward: TeacherProvider | None = None,
+    teacher_record: Mapping[str, Any] | None = None,
+    title: str | None = None,
+) -> Arm:
+    """Make a student and its trainer, and begin the run's directory.
+
+    Args:
+        teacher: of the plan.
+        data: prepared with the teacher's tokenizer and labels.
+        plan: which student, matched how.
+        directory: held by this process; a run that it holds must be the same one.
+        settings: completed (`TrainSettings.completed`).
+        teacher_forward: what answers for the teacher instead of a forward pass of its own, shared among arms.
+        teacher_record: `teacher.provenance()`, where it was computed before; hashing takes a moment.
+        title: of the progress bar; None shows none.
+
+    Raises:
+        InputError: the directory holds a run of another plan, or the plan does not fit the teacher.
+    """
+    objective = objective_of_plan(plan, settings)
+    data.labels.write_to(teacher.model.config)
+    student = create_student(teacher.model, **plan.student_options())
+    if plan.freeze_embeddings:
+        _freeze_embeddings(student)
+    adapters = create_adapters(
+        plan.matchings, student_width=plan.student_width, teacher_width=plan.teacher_width, seed=plan.seed
+    )
+    if not plan.train_adapters:
+        adapters.requires_grad_(False)
+    note = {"init": plan.init, "strategy": plan.strategy, "seed": plan.seed, "teacher": plan.teacher}
+    return start_run(
+        student,
+        data,
+        directory,
+        settings,
+        objective=objective,
+        seed=plan.seed,
+        kind="distill",
+        origin=dict(teacher_record or teacher.provenance()),
+        plan=plan,
+        note=note,
+        teacher=None if teacher_forward is not None else teacher.model,
+        teacher_forward=teacher_forward,
+        adapters=adapters,
+        title=title,
+    )
+
+
+def start_run(
+    model: PreTrainedModel,
+    data: PreparedData,
+    directory: RunDirectory,
+    settings: TrainSettings,
+    *,
+    objective: DistillationObjective,
+    seed: int,
+    kind: str,
+    origin: dict[str, Any],
+    plan: DistillationPlan | None = None,
+    note: dict[str, Any] | None = None,
+    teacher: PreTrainedModel | None = None,
+    teacher_forward: TeacherProvider | None = None,
+    adapters: LayerAdapters | None = None,
+    title: str | None = None,
+) -> Arm:
+    """Begin or resume the run of a model under an objective; `build_arm` and fine-tuning end here.
+
+    Args:
+        model: to be trained.
+        data: prepared.
+        directory: held by this process.
+        settings: completed.
+        objective: the losses.
+        seed: of dropout and of everything random in training.
+        kind: "distill" or "finetune".
+        origin: the provenance of the teacher, or of the model that is fine-tuned.
+        plan: of a student.
+        note: written beside a student.
+        teacher: its model.
+        teacher_forward: or what answers for it.
+        adapters: of a student of another width.
+        title: of the progress bar; None shows none.
+    """
+    if settings.select == "best" and data.validation is None:
+        raise InputError("--select best needs a validation table and none came; give --validation, or --select last")
+    config = run_config(kind, data, settings, seed, origin)
+    provenance = run_provenance(data, settings, seed, origin, note)
+    use_cache = getattr(model.config, "use_cache", None)
+    score = data.task.selection_score
+    callbacks = [MetricsFile(directory.metrics), *([] if title is None else [TrainingBar(title, score)])]
+    trainer = DistillationTrainer(
+        model,
+        settings.arguments(directory.training, seed=seed, validates=data.validation is not None, score=score),
+        objective=objective,
+        teacher=teacher,
+        teacher_forward=teacher_forward,
+        adapters=adapters,
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        data_collator=padding_collator(data.tokenizer),
+        processing_class=data.tokenizer,
+        compute_metrics=ValidationScores(data),
+        callbacks=callbacks,
+    )
+    quiet(trainer)
+    resume_from = None
+    if directory.resumes and directory.started:
+        stored = None if plan is None else DistillationPlan.from_json(directory.plan())
+        check_same_run(directory, config, () if plan is None or stored is None else plan.differences(stored))
+        resume_from = last_step(directory.training)
+    else:
+        # After everything that can still be refused: what is overwritten goes now.
+        directory.begin(config, None if plan is None else plan.to_json(), provenance)
+    return Arm(trainer, directory, data, settings, note, provenance, resume_from, use_cache)
+
+
+def finish_arm(arm: Arm) -> RunResult:
+    """Save a trained arm's student, score it on every evaluation table and close its directory."""
+    trainer, directory = arm.trainer, arm.directory
+    model: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
+    if arm.use_cache is not None:
+        model.config.use_cache = arm.use_cache
+    partial = directory.partial_checkpoint
+    if directory.writes:
+        with _quiet_transformers():
+            model.save_pretrained(partial)
+            arm.data.tokenizer.save_pretrained(partial)
+        trainer.save_adapters(partial)
+        if arm.note is not None:
+            write_json(partial / STUDENT_FILE, arm.note)
+    scores = [{"data": name, **_scores(model, examples, arm)} for name, examples in arm.data.evaluations.items()]
+    best = arm.settings.select == "best" and trainer.state.best_global_step
+    content = {
+        "format": SCORES_FORMAT,
+        "scores": scores,
+        "steps": trainer.state.global_step,
+        "selected_step": best or trainer.state.global_step,
+        "train_seconds": round(arm.train_seconds, 3),
+    }
+    arm.provenance["finished"] = now()
+    directory.finish(content, arm.provenance)
+    trainer.accelerator.wait_for_everyone()
+    directory.close()
+    return _result(directory, content)
+
+
+def stored_result(directory: RunDirectory) -> RunResult:
+    """Return the result of a run that was finished before."""
+    return _result(directory, directory.scores())
+
+
+def _scores(model: PreTrainedModel, examples: TokenizedExamples, arm: Arm) -> dict[str, float]:
+    data = arm.data
+    return score_model(
+        model,
+        examples,
+        task=data.task,
+        labels=data.labels,
+        tokenizer=data.tokenizer,
+        batch_size=arm.settings.eval_batch_size,
+    )
+
+
+def _result(directory: RunDirectory, content: Mapping[str, Any]) -> RunResult:
+    return RunResult(
+        str(directory.path),
+        str(directory.checkpoint),
+        pd.DataFrame(content["scores"]),
+        int(content["steps"]),
+        int(content["selected_step"]),
+        float(content["train_seconds"]),
+    )
+
+
+def _freeze_embeddings(student: PreTrainedModel) -> None:
+    """Freeze the tables of tokens and positions, as `freeze_embeds` does in the paper's BART and T5 runs."""
+    for name, module in student.base_model.named_modules():
+        # T5's relative-position bias is an embedding by class only.
+        if isinstance(module, nn.Embedding) and "relative_attention_bias" not in name:
+            module.requires_grad_(False)

@@ -1,0 +1,245 @@
+"""The directory of one training run: who may write it, what lies in it, and when it is finished.
+
+run_config.json   the settings of the run
+plan.json         the plan of a distilled student
+metrics.jsonl     a line for every log and validation
+provenance.json   versions, data and teacher hashes
+checkpoint/       the student: an ordinary checkpoint, with its tokenizer and adapters
+scores.json       written last: a run that has it is finished
+training/         what is needed to resume; gone when the run is finished
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Literal, get_args
+
+from anglekit.errors import InputError, RunError, suggest
+
+__all__ = ["IfExists", "RunDirectory", "check_same_run", "read_json", "write_json"]
+
+IfExists = Literal["refuse", "resume", "overwrite"]
+
+_CONFIG, _PLAN, _SCORES, _PROVENANCE = "run_config.json", "plan.json", "scores.json", "provenance.json"
+_LOCK = "run.lock"
+_OWN = {_CONFIG, _PLAN, _SCORES, _PROVENANCE, _LOCK, "metrics.jsonl", "checkpoint", "checkpoint.partial", "training"}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file that is whole or absent."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a json object.
+
+    Raises:
+        InputError: the file is absent or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); use --overwrite to start the run again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a json object; use --overwrite to start the run again")
+    return content
+
+
+class RunDirectory:
+    """A run directory that this process holds alone until `close`.
+
+    Args:
+        path: the directory; made if absent.
+        if_exists: what to do with a run that is already there: "refuse" it, "resume" it, or "overwrite" it.
+
+    Attributes:
+        resumes: whether a run that is there goes on.
+        writes: whether this process writes; the others of a distributed run do not.
+
+    Raises:
+        InputError: another process holds it, it holds a run and may not, or it holds something else. Nothing is
+            changed: what is overwritten goes when the new run begins.
+    """
+
+    def __init__(self, path: str | Path, if_exists: str = "refuse") -> None:
+        if if_exists not in get_args(IfExists):
+            raise InputError(f"no way {if_exists!r} to treat a run; {suggest(if_exists, get_args(IfExists))}")
+        self.path = Path(path)
+        self.resumes = if_exists == "resume"
+        # Of several processes that `accelerate launch` starts, the first one alone writes.
+        self.writes = os.environ.get("RANK", "0") == "0"
+        self._lock: IO[str] | None = None
+        if not self.writes:
+            return
+        self._check_foreign()
+        self._lock = self._take_lock()
+        try:
+            self._check_run(if_exists)
+        except InputError:
+            self.close()
+            raise
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the finished student lies."""
+        return self.path / "checkpoint"
+
+    @property
+    def training(self) -> Path:
+        """Where `Trainer` keeps what it needs to resume."""
+        return self.path / "training"
+
+    @property
+    def metrics(self) -> Path:
+        """The file of logs and validations."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def started(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / _CONFIG).exists()
+
+    @property
+    def finished(self) -> bool:
+        """Whether a run ended here."""
+        return (self.path / _SCORES).exists()
+
+    def config(self) -> dict[str, Any]:
+        """Return the settings that the run was begun with."""
+        return read_json(self.path / _CONFIG)
+
+    def plan(self) -> dict[str, Any]:
+        """Return the plan that the run was begun with."""
+        return read_json(self.path / _PLAN)
+
+    def scores(self) -> dict[str, Any]:
+        """Return the final scores."""
+        return read_json(self.path / _SCORES)
+
+    def begin(self, config: Mapping[str, Any], plan: Mapping[str, Any] | None, provenance: Mapping[str, Any]) -> None:
+        """Remove a run that is to be overwritten and write what the new one starts from.
+
+        The settings are removed first and written last, for they mark a run as begun.
+        """
+        if not self.writes:
+            return
+        (self.path / _CONFIG).unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            if entry.name in _OWN - {_LOCK}:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if plan is not None:
+            write_json(self.path / _PLAN, plan)
+        write_json(self.path / _PROVENANCE, provenance)
+        write_json(self.path / _CONFIG, config)
+
+    def finish(self, scores: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        """Put the complete checkpoint in its place, write the scores and remove what only resuming needs."""
+        if not self.writes:
+            return
+        if self.checkpoint.exists():
+            shutil.rmtree(self.checkpoint)
+        self.partial_checkpoint.rename(self.checkpoint)
+        write_json(self.path / _PROVENANCE, provenance)
+        write_json(self.path / _SCORES, scores)
+        if self.training.exists():
+            shutil.rmtree(self.training)
+
+    @property
+    def partial_checkpoint(self) -> Path:
+        """Where a checkpoint is written before it is complete."""
+        return self.path / "checkpoint.partial"
+
+    def close(self) -> None:
+        """Let other processes have the directory; one that holds nothing is removed."""
+        if self._lock is None or self._lock.closed:
+            return
+        if self.training.is_dir() and not any(self.training.iterdir()):
+            self.training.rmdir()
+        (self.path / _LOCK).unlink(missing_ok=True)
+        self._lock.close()
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def _check_foreign(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file; name a directory for the run")
+        if not self.path.is_dir():
+            return
+        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in _OWN)
+        if foreign and not self.started:
+            raise InputError(f"{self.path} holds {foreign[0]!r} and no run of anglekit; name a new or empty directory")
+
+    def _take_lock(self) -> IO[str]:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / _LOCK).open("a", encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {self.path}: {error.strerror}; name a directory you may write"
+            ) from error
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                # The system lets go of it when the process ends, however it ends.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.close()
+                raise InputError(
+                    f"{self.path} is in use by another run; wait for it or name another directory"
+                ) from error
+        # Whoever held the lock may have removed the file between our opening and locking it.
+        if not (self.path / _LOCK).exists() or os.fstat(lock.fileno()).st_ino != (self.path / _LOCK).stat().st_ino:
+            lock.close()
+            raise InputError(f"{self.path} was in use by another run until now; try again")
+        return lock
+
+    def _check_run(self, if_exists: str) -> None:
+        if if_exists == "refuse" and self.finished:
+            raise InputError(f"{self.path} holds a finished run; name another directory, or use --overwrite")
+        if if_exists == "refuse" and self.started:
+            raise InputError(f"{self.path} holds an unfinished run; use --resume to go on, or --overwrite")
+
+
+def check_same_run(directory: RunDirectory, config: Mapping[str, Any], differences: tuple[str, ...]) -> None:
+    """Check that a run may go on under this configuration.
+
+    Args:
+        directory: of the run that was begun.
+        config: of the run that is asked for.
+        differences: between the two plans, in words.
+
+    Raises:
+        InputError: it names the first difference.
+        RunError: the run was begun by something that wrote another format.
+    """
+    stored = directory.config()
+    if stored.get("format") != config.get("format"):
+        raise RunError(
+            f"{directory.path} was written in format {stored.get('format')!r}; expected {config['format']!r}"
+        )
+    compared = {key for key in (*stored, *config) if key not in ("format", "incidental")}
+    changed = [
+        f"{key}: {config.get(key, 'absent')} here, {stored.get(key, 'absent')} there"
+        for key in sorted(compared)
+        if config.get(key) != stored.get(key)
+    ]
+    found = [*differences, *changed]
+    if found:
+        raise InputError(
+            f"{directory.path} holds another run ({found[0]}); resume it with its own settings, "
+            "name another directory, or use --overwrite"
+        )

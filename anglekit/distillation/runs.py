@@ -1,0 +1,278 @@
+"""Fine-tune a model, distil a student, evaluate checkpoints: whole runs, from a source to a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformers import PretrainedConfig, set_seed
+
+from anglekit.architectures import Stream
+from anglekit.checkpoints import LoadOptions, load_config
+from anglekit.distillation.arms import Arm, RunResult, build_arm, finish_arm, start_run, stored_result
+from anglekit.distillation.classifiers import checkpoint_of, load_classifier, load_for_fine_tuning
+from anglekit.distillation.label_sets import LabelSet, labels_of_config
+from anglekit.distillation.losses import LossWeights
+from anglekit.distillation.objective import DistillationObjective
+from anglekit.distillation.plan import DistillationPlan, plan_distillation
+from anglekit.distillation.prepared_data import prepare_data, score_model
+from anglekit.distillation.run_directory import IfExists, RunDirectory
+from anglekit.distillation.students import CopyBlocks
+from anglekit.distillation.task_data import (
+    DataSettings,
+    LabelledTexts,
+    evaluation_sources,
+    read_labelled_texts,
+    tokenize_examples,
+    usable_length,
+)
+from anglekit.distillation.tasks import ClassificationTask, task_by_name, task_labels
+from anglekit.distillation.train_settings import TrainSettings
+from anglekit.errors import InputError
+
+__all__ = ["LoadedTables", "distill", "evaluate", "finetune", "plan_run", "read_tables"]
+
+
+def finetune(
+    model: str,
+    *,
+    task: str,
+    train: str,
+    out: str | Path,
+    validation: Sequence[str] = (),
+    data: DataSettings | None = None,
+    settings: TrainSettings | None = None,
+    load: LoadOptions | None = None,
+    if_exists: IfExists = "refuse",
+    progress: bool = False,
+) -> RunResult:
+    """Train a classifier on a task: a teacher-to-be.
+
+    Args:
+        model: directory or hub id, with or without a head.
+        task: a name in `tasks.TASKS`.
+        train: table of training examples, as `tables.read_table` takes it.
+        out: the run's directory.
+        validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
+        data: columns by name.
+        settings: of the training; what they leave open is the task's.
+        load: what is allowed in loading.
+        if_exists: what to do with a run that is already there: "refuse", "resume" or "overwrite".
+        progress: whether to show a bar.
+
+    Raises:
+        InputError: something that was given is wrong; nothing was written.
+        RunError: the loss stopped being finite.
+    """
+    chosen = task_by_name(task)
+    settings = settings or TrainSettings()
+    settings = settings.completed(epochs=chosen.teacher_epochs, learning_rate=chosen.teacher_learning_rate)
+    seed = settings.seed or 0
+    source = checkpoint_of(model)
+    with RunDirectory(out, if_exists) as directory:
+        config = load_config(source, load)
+        tables, evaluations = read_tables(chosen, train, validation, data)
+        labels = _own_order(task_labels(chosen, tables.labels, tables.source), config)
+        set_seed(seed)
+        loaded = load_for_fine_tuning(source, labels, load)
+        prepared = prepare_data(
+            chosen, labels, loaded.tokenizer, loaded.model.config, tables, evaluations, settings.max_length
+        )
+        arm = start_run(
+            loaded.model,
+            prepared,
+            directory,
+            settings,
+            objective=DistillationObjective(
+                weights=LossWeights(1.0, 0.0, 0.0), label_smoothing=settings.label_smoothing
+            ),
+            seed=seed,
+            kind="finetune",
+            origin=loaded.provenance(),
+            title=f"fine-tune {chosen.name}" if progress else None,
+        )
+        return _run(arm)
+
+
+def distill(
+    teacher: str,
+    *,
+    strategy: str | None,
+    task: str,
+    train: str,
+    out: str | Path,
+    layers: int | None = None,
+    width: int | None = None,
+    init: str = "random",
+    layer_map: Mapping[Stream, Sequence[tuple[int, int]]] | None = None,
+    copy_blocks: CopyBlocks | None = None,
+    validation: Sequence[str] = (),
+    data: DataSettings | None = None,
+    settings: TrainSettings | None = None,
+    load: LoadOptions | None = None,
+    if_exists: IfExists = "refuse",
+    progress: bool = False,
+    **plan_options: Any,  # noqa: ANN401 - `weights`, `hidden_loss`, `reading`, ... of the plan, checked there
+) -> RunResult:
+    """Make a student of a teacher and train it under one layer-matching strategy.
+
+    Args:
+        teacher: directory, run directory or hub id of a trained classifier.
+        strategy: a name in `matching.STRATEGIES`; None with a `layer_map`.
+        task: a name in `tasks.TASKS`.
+        train: table of training examples, as `tables.read_table` takes it.
+        out: the run's directory.
+        layers: blocks of the student.
+        width: the student's width, if it has its own.
+        init: "random" or "teacher".
+        layer_map: the user's own matching, by stream.
+        copy_blocks: the user's own copy map.
+        validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
+        data: columns by name.
+        settings: of the training; what they leave open is the task's.
+        load: what is allowed in loading.
+        if_exists: what to do with a run that is already there: "refuse", "resume" or "overwrite".
+        progress: whether to show a bar.
+        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings` of `DistillationPlan`.
+
+    Raises:
+        InputError: something that was given is wrong; nothing was written.
+        RunError: a loss stopped being finite.
+    """
+    chosen = task_by_name(task)
+    settings = settings or TrainSettings()
+    settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
+    source = checkpoint_of(teacher)
+    with RunDirectory(out, if_exists) as directory:
+        config = load_config(source, load)
+        plan = plan_run(
+            config,
+            settings,
+            directory,
+            teacher=teacher,
+            strategy=strategy,
+            layers=layers,
+            width=width,
+            init=init,
+            layer_map=layer_map,
+            copy_blocks=copy_blocks,
+            **plan_options,
+        )
+        tables, evaluations = read_tables(chosen, train, validation, data)
+        labels = task_labels(chosen, tables.labels, tables.source, config)
+        loaded = load_classifier(source, load)
+        prepared = prepare_data(
+            chosen, labels, loaded.tokenizer, loaded.model.config, tables, evaluations, settings.max_length
+        )
+        title = f"distill {plan.strategy} from {plan.init}" if progress else None
+        return _run(build_arm(loaded, prepared, plan, directory, settings, title=title))
+
+
+def plan_run(
+    config: PretrainedConfig,
+    settings: TrainSettings,
+    directory: RunDirectory,
+    **options: Any,  # noqa: ANN401
+) -> DistillationPlan:
+    """Return the plan of a run, with the settings that decide its result recorded in it.
+
+    Args:
+        config: the teacher's.
+        settings: completed; their seed is the plan's.
+        directory: of the run. Resumed without a seed, a random order is the one drawn when the run began.
+        options: as `plan.plan_distillation` takes them.
+    """
+    seed = settings.seed
+    if seed is None and directory.resumes and directory.started:
+        seed = DistillationPlan.from_json(directory.plan()).seed
+    training = settings.decisive()
+    return plan_distillation(config, seed=seed, training=training, **options)
+
+
+LoadedTables = tuple[LabelledTexts, list[LabelledTexts]]
+
+
+def read_tables(
+    task: ClassificationTask, train: str, validation: Sequence[str], data: DataSettings | None
+) -> LoadedTables:
+    """Return the training table and the evaluation tables, whose names come from `evaluation_sources`."""
+    named = evaluation_sources(validation)
+    if "train" in named:
+        raise InputError(f"a validation table is called 'train'; name it otherwise: validation={named['train']}")
+    tables = read_labelled_texts(train, task, data)
+    return tables, [read_labelled_texts(source, task, data, name=name) for name, source in named.items()]
+
+
+def evaluate(
+    checkpoints: Sequence[str],
+    *,
+    task: str,
+    data: Sequence[str],
+    columns: DataSettings | None = None,
+    max_length: int | None = None,
+    batch_size: int = 64,
+    load: LoadOptions | None = None,
+) -> pd.DataFrame:
+    """Score trained classifiers.
+
+    Args:
+        checkpoints: directories, run directories or hub ids.
+        task: a name in `tasks.TASKS`.
+        data: tables, each `SOURCE` or `NAME=SOURCE`.
+        columns: columns by name.
+        max_length: tokens of an example; None takes the task's.
+        batch_size: examples of one forward pass.
+        load: device, precision and what is allowed in loading.
+
+    Returns:
+        A row for each checkpoint and table: `checkpoint`, `data`, `examples` and the task's scores.
+
+    Raises:
+        InputError: a checkpoint that cannot be loaded or has no head, or a label that it does not know.
+    """
+    chosen = task_by_name(task)
+    if not checkpoints or not data:
+        raise InputError("nothing to evaluate: give at least one checkpoint and one table")
+    if batch_size < 1:
+        raise InputError(f"the batch size is {batch_size}; allowed: at least 1")
+    tables = [
+        read_labelled_texts(source, chosen, columns, name=name) for name, source in evaluation_sources(data).items()
+    ]
+    rows = []
+    for source in checkpoints:
+        loaded = load_classifier(source, load)
+        labels = loaded.labels
+        if labels.generic and chosen.labels is not None and len(chosen.labels) == len(labels.names):
+            labels = LabelSet(chosen.labels)
+        length = usable_length(max_length, chosen, loaded.tokenizer, loaded.model.config)
+        for table in tables:
+            examples = tokenize_examples(table, labels, loaded.tokenizer, length)
+            scores = score_model(
+                loaded.model,
+                examples,
+                task=chosen,
+                labels=labels,
+                tokenizer=loaded.tokenizer,
+                batch_size=batch_size,
+            )
+            rows.append({"checkpoint": source, "data": table.name, **scores})
+    return pd.DataFrame(rows)
+
+
+def _run(arm: Arm) -> RunResult:
+    """Train and finish, unless the run was finished before."""
+    if arm.directory.resumes and arm.directory.finished:
+        return stored_result(arm.directory)
+    arm.train()
+    return finish_arm(arm)
+
+
+def _own_order(labels: LabelSet, config: PretrainedConfig) -> LabelSet:
+    """Return the labels in the order of a checkpoint that has the same, so that its head stays right."""
+    named = config.id2label or {}
+    if len(named) < 2:
+        return labels
+    own = labels_of_config(config)
+    return own if set(own.names) == set(labels.names) else labels

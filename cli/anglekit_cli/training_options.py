@@ -1,0 +1,134 @@
+"""The options that the training commands share: each written once, with its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anglekit.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from anglekit.distillation.arms import RunResult
+    from anglekit.distillation.run_directory import IfExists
+    from anglekit.distillation.task_data import DataSettings
+    from anglekit.distillation.train_settings import TrainSettings
+
+_TABLES = ".jsonl, .csv, .tsv, .parquet, hub:NAME[/CONFIG]:SPLIT or builtin:NAME[:SPLIT]"
+
+Task = Annotated[
+    str,
+    typer.Option(help="classification for your own data, or mnli, qqp, qnli, sst2, mrpc, cola, rte, wnli."),
+]
+Train = Annotated[str, typer.Option(help=f"Training table: {_TABLES}.")]
+Out = Annotated[Path, typer.Option(help="Directory of the run: checkpoint, scores, metrics, plan, provenance.")]
+Validation = Annotated[
+    list[str] | None,
+    typer.Option(help="Table to score on, also NAME=TABLE; repeat it for more. The first one validates in training."),
+]
+Text = Annotated[str | None, typer.Option(help="Column of the text.", show_default="by its usual names")]
+TextPair = Annotated[
+    str | None, typer.Option(help="Column of the second text; '-' for none.", show_default="by its usual names")
+]
+Label = Annotated[str | None, typer.Option(help="Column of the label.", show_default="by its usual names")]
+Limit = Annotated[int | None, typer.Option(help="Use only the first rows of each table.")]
+Epochs = Annotated[float | None, typer.Option(help="Passes over the training table.", show_default="the task's")]
+MaxSteps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of epochs.")]
+BatchSize = Annotated[int, typer.Option(help="Examples of a forward pass.")]
+Accumulation = Annotated[int, typer.Option(help="Forward passes of an optimiser step.")]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", "--lr", help="The highest.", show_default="the task's")
+]
+Schedule = Annotated[str, typer.Option(help="Of the learning rate: linear, cosine, constant, ...")]
+Warmup = Annotated[float, typer.Option(help="Steps, or below 1 the fraction of all steps.")]
+Optimizer = Annotated[str, typer.Option(help="adamw, adafactor or sgd.")]
+WeightDecay = Annotated[float, typer.Option(help="Of all weights but biases and norms.")]
+MaxGradNorm = Annotated[float, typer.Option(help="Length to which gradients are clipped; 0 clips none.")]
+Precision = Annotated[str, typer.Option(help="Of forward passes: float32, bfloat16 or float16.")]
+MaxLength = Annotated[int | None, typer.Option(help="Most tokens of an example.", show_default="128")]
+GroupByLength = Annotated[
+    bool, typer.Option("--group-by-length", help="Put examples of similar length into a batch; saves padding.")
+]
+CheckpointActivations = Annotated[
+    bool, typer.Option("--checkpoint-activations", help="Recompute activations: less memory, more time.")
+]
+LabelSmoothing = Annotated[float, typer.Option(help="Of the cross-entropy.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Of initialisation, dropout and random draws.", show_default="0; drawn for strategy random"),
+]
+DataSeed = Annotated[int, typer.Option(help="Of the order of the data.")]
+EvaluateEvery = Annotated[int | None, typer.Option(help="Steps between validations.", show_default="one epoch")]
+LogEvery = Annotated[int, typer.Option(help="Steps between entries of metrics.jsonl.")]
+Select = Annotated[str, typer.Option(help="Keep the weights of the best validation (best) or of the end (last).")]
+Device = Annotated[str, typer.Option(help="auto takes an accelerator if there is one; cpu takes none.")]
+Workers = Annotated[int, typer.Option(help="Processes that prepare batches; 0: none but this one.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write event files into the run directory.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the directory, if there is one.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the directory.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the scores as json.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Accept pickled weights, which can run code when read.")
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Accept a checkpoint that brings its own code.")
+]
+
+
+def if_exists(resume: bool, overwrite: bool) -> IfExists:
+    """Return what to do with a run that is already there.
+
+    Raises:
+        InputError: both options came.
+    """
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite came together; give one of the two")
+    return "resume" if resume else "overwrite" if overwrite else "refuse"
+
+
+def data_settings(text: str | None, text_pair: str | None, label: str | None, limit: int | None) -> DataSettings:
+    """Return the columns that were named."""
+    from anglekit.distillation.task_data import DataSettings
+
+    return DataSettings(text, text_pair, label, limit)
+
+
+def train_settings(values: dict[str, Any]) -> TrainSettings:
+    """Return those of a command's values that are training settings; their names are the settings' own."""
+    from anglekit.distillation.train_settings import TrainSettings
+
+    return TrainSettings(**{name: values[name] for name in TrainSettings.__dataclass_fields__ if name in values})
+
+
+def print_result(result: RunResult, *, quiet: bool, as_json: bool) -> None:
+    """Print a run's scores and where its checkpoint is."""
+    if as_json:
+        import json
+
+        rows = result.scores.to_dict(orient="records")
+        typer.echo(json.dumps({"checkpoint": result.checkpoint, "steps": result.steps, "scores": rows}))
+    elif not quiet:
+        if len(result.scores):
+            typer.echo(score_table(result.scores))
+        kept = "" if result.selected_step == result.steps else f", the best at step {result.selected_step}"
+        typer.echo(f"{result.steps} steps in {result.train_seconds:.0f} s{kept}: {result.checkpoint}")
+
+
+def score_table(frame: pd.DataFrame) -> str:
+    """Return scores as an aligned table, four digits behind the point."""
+    cells = [[str(column) for column in frame.columns]]
+    cells += [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in row] for row in frame.itertuples(index=False)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    numeric = [not isinstance(value, str) for value in frame.iloc[0].tolist()]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    )
