@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 
 from anglekit.distillation.arms import RunResult
@@ -41,7 +42,9 @@ def write_teacher(
     names = dict(enumerate(labels))
     shape |= {"id2label": names, "label2id": {name: number for number, name in names.items()}}
     config = BertConfig(**shape | {"hidden_dropout_prob": 0.2})
-    BertForSequenceClassification(config).save_pretrained(directory)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertForSequenceClassification(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return str(directory)
 

@@ -1,0 +1,151 @@
+"""`anglekit finetune`, `distill` and `evaluate` as a person runs them: one bar, one table, one line for a mistake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from anglekit.errors import InputError
+from anglekit_cli.distill import distill
+from anglekit_cli.evaluate import evaluate
+from anglekit_cli.finetune import finetune
+from tests.distillation.run_corpus import make_world
+
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+for command in (finetune, distill, evaluate):
+    app.command()(command)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_model, tiny_tokenizer, words):
+    return make_world(tmp_path_factory.mktemp("world"), tiny_model, tiny_tokenizer(), words)
+
+
+def run(*arguments):
+    """Run the command; what it raises comes out as it would reach `main`."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def distilled(world, out, *more):
+    return run(
+        *("distill", world["teacher"], "--task", "classification", "--train", world["train"], "--out", out),
+        *("--max-steps", 4, "--batch-size", 8, "--log-every", 2, "--device", "cpu", *more),
+    )
+
+
+def test_a_run_prints_one_bar_and_one_table(world, tmp_path):
+    result = distilled(world, tmp_path / "run", "--strategy", "forward", "--layers", 2, "--validation", world["dev"])
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["data", "examples", "accuracy", "macro_f1"]
+    assert lines[1].split()[:2] == ["dev", "21"]
+    assert lines[2] == f"4 steps in 0 s: {tmp_path / 'run' / 'checkpoint'}"
+    assert len(lines) == 3
+    bars = result.stderr.replace("\r", "\n").splitlines()
+    assert all("distill forward from random" in line for line in bars if line.strip())
+    assert "4/4" in result.stderr
+
+
+def test_quiet_prints_nothing_and_json_only_json(world, tmp_path):
+    quiet = distilled(world, tmp_path / "a", "--strategy", "none", "--layers", 2, "--quiet")
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+    options = ("--strategy", "none", "--layers", 2, "--validation", f"mine={world['dev']}", "--json")
+    printed = distilled(world, tmp_path / "b", *options)
+    assert printed.stderr == ""
+    content = json.loads(printed.stdout)
+    assert content["scores"][0]["data"] == "mine"
+    assert content["steps"] == 4
+
+
+def test_finetune_then_distil_then_evaluate(world, tmp_path):
+    run(
+        *("finetune", world["teacher"], "--task", "classification", "--train", world["train"]),
+        *("--out", tmp_path / "teacher", "--max-steps", 120, "--lr", 3e-3, "--batch-size", 8, "--device", "cpu", "-q"),
+    )
+    distilled(
+        {**world, "teacher": tmp_path / "teacher"},
+        tmp_path / "student",
+        *("--map", "1:2,2:4", "--init", "teacher", "--layers", 2, "--copy", "0,3", "--alpha-kl", 0, "--hidden-loss"),
+        *("cosine", "-q"),
+    )
+    plan = json.loads((tmp_path / "student" / "plan.json").read_text())
+    assert plan["strategy"] == "explicit"
+    assert plan["streams"][0]["matching"]["pairs"] == [[1, 2], [2, 4]]
+    assert plan["streams"][0]["blocks"] == [0, 3]
+    assert plan["weights"] == {"ce": 1.0, "kl": 0.0, "hidden": 3.0}
+    shown = run(
+        *("evaluate", tmp_path / "teacher", tmp_path / "student", "--task", "classification"),
+        *("--data", world["dev"], "--data", f"again={world['train']}"),
+    )
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    assert rows[0] == ["checkpoint", "data", "examples", "accuracy", "macro_f1"]
+    assert [row[1] for row in rows[1:]] == ["dev", "again", "dev", "again"]
+    assert rows[1][3] == "1.0000"
+    table = json.loads(
+        run("evaluate", tmp_path / "teacher", "--task", "classification", "--data", world["dev"], "--json").stdout
+    )
+    assert table[0]["accuracy"] == 1.0
+
+
+def test_resume_and_overwrite(world, tmp_path):
+    options = ("--strategy", "forward", "--layers", 2, "--quiet")
+    distilled(world, tmp_path / "run", *options)
+    before = (tmp_path / "run" / "provenance.json").read_bytes()
+    with pytest.raises(InputError, match="use --overwrite"):
+        distilled(world, tmp_path / "run", *options)
+    distilled(world, tmp_path / "run", *options, "--resume")
+    assert (tmp_path / "run" / "provenance.json").read_bytes() == before
+    distilled(world, tmp_path / "run", *options, "--overwrite", "--seed", 5)
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--strategy", "foward", "--layers", 2), "did you mean 'forward'"),
+        (("--strategy", "forward", "--layers", 7), "7 blocks and the teacher's 4"),
+        (("--strategy", "forward"), "a student needs a depth or a width"),
+        (("--layers", 2), "--strategy and --map: neither came"),
+        (("--strategy", "none", "--map", "1:1", "--layers", 2), "--strategy and --map: both came"),
+        (("--map", "1:9", "--layers", 2), "teacher layer 9; allowed: 0"),
+        (("--map", "1;2", "--layers", 2), "cannot read the map '1;2'"),
+        (("--strategy", "none", "--layers", 2, "--resume", "--overwrite"), "came together"),
+        (
+            ("--strategy", "none", "--layers", 2, "--label", "labl"),
+            "no column 'labl' for --label: did you mean 'label'",
+        ),
+        (("--strategy", "none", "--layers", 2, "--select", "bst"), "did you mean 'best'"),
+        (("--strategy", "none", "--layers", 2, "--reading", "offical"), "did you mean 'official'"),
+        (("--strategy", "none", "--layers", 2, "--alpha-ce", -1), "loss weight ce is -1"),
+        (("--strategy", "none", "--layers", 2, "--alpha-ce", 0, "--alpha-kl", 0), "nothing would be trained"),
+        (("--strategy", "none", "--layers", 2, "--temperature", 0), "temperature is 0.0"),
+        (("--strategy", "none", "--layers", 2, "--task", "mlni"), "did you mean 'mnli'"),
+    ],
+)
+def test_every_mistake_is_one_line_with_exit_2_and_no_trace(world, tmp_path, more, message):
+    with pytest.raises(InputError) as caught:
+        distilled(world, tmp_path / "run", *more)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["finetune", "distill", "evaluate"])
+def test_every_option_explains_itself(name):
+    command = typer.main.get_command(app).commands[name]
+    assert len(command.params) > 10
+    assert [parameter.name for parameter in command.params if not getattr(parameter, "help", None)] == []
+
+
+def test_evaluating_another_label_set_is_refused(world, tmp_path):
+    table = tmp_path / "other.tsv"
+    table.write_text("text\tlabel\nthe film\tmeh\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"has label 'meh' in row 0 .*; allowed: negative, positive"):
+        run("evaluate", world["teacher"], "--task", "classification", "--data", table)
