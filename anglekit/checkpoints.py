@@ -29,6 +29,9 @@ __all__ = [
     "LoadOptions",
     "load_checkpoint",
     "load_config",
+    "load_tokenizer",
+    "load_weights",
+    "quiet_transformers",
     "unique_names",
     "weights_hash",
 ]
@@ -159,9 +162,45 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
     """
     options = options or LoadOptions()
     config = load_config(source, options)
-    with _quiet_transformers():
+    model, report = load_weights(AutoModel, source, config, options)
+    _check_complete(source, report)
+    directory = Path(source)
+    return Checkpoint(
+        source=source,
+        name=directory.resolve().name if directory.is_dir() else source.rstrip("/").split("/")[-1],
+        model=model,
+        tokenizer=load_tokenizer(source, options),
+        streams=model_streams(config),
+        adapters=load_adapters(directory) if directory.is_dir() else None,
+        training=_read_training(directory / STUDENT_FILE) if directory.is_dir() else {},
+        sha256=weights_hash(model, without=report["missing_keys"]),
+    )
+
+
+def load_weights(
+    auto_class: Any,  # noqa: ANN401 - transformers' auto classes share no base
+    source: str,
+    config: PretrainedConfig,
+    options: LoadOptions,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load a model's weights under the safety rules of `options`, in evaluation mode on its device.
+
+    Args:
+        auto_class: `AutoModel` or one of its siblings with a head.
+        source: a directory or a hub id.
+        config: as `load_config` returned it.
+        options: device, precision, revision and what is allowed.
+
+    Returns:
+        The model and transformers' report; the caller decides which `missing_keys` and `mismatched_keys` it accepts,
+        because such weights are random.
+
+    Raises:
+        InputError: the weights cannot be read or need pickle without permission.
+    """
+    with quiet_transformers():
         try:
-            model, report = AutoModel.from_pretrained(
+            model, report = auto_class.from_pretrained(
                 source,
                 config=config,
                 revision=options.revision,
@@ -169,23 +208,12 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
                 use_safetensors=None if options.allow_pickle else True,
                 trust_remote_code=options.trust_remote_code,
                 output_loading_info=True,
-                # Reported below, in one line, instead of by an error that points to a table.
+                # Reported by the caller, in one line, instead of by an error that points to a table.
                 ignore_mismatched_sizes=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
             raise InputError(_load_problem(source, error)) from error
-    _check_complete(source, report)
-    directory = Path(source)
-    return Checkpoint(
-        source=source,
-        name=directory.resolve().name if directory.is_dir() else source.rstrip("/").split("/")[-1],
-        model=model.eval().to(options.device),
-        tokenizer=_load_tokenizer(source, options),
-        streams=model_streams(config),
-        adapters=load_adapters(directory) if directory.is_dir() else None,
-        training=_read_training(directory / STUDENT_FILE) if directory.is_dir() else {},
-        sha256=weights_hash(model, without=report["missing_keys"]),
-    )
+    return model.eval().to(options.device), report
 
 
 def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
@@ -260,12 +288,17 @@ def _check_complete(source: str, report: Mapping[str, Any]) -> None:
         )
 
 
-def _load_tokenizer(source: str, options: LoadOptions) -> Tokenizer | None:
+def load_tokenizer(source: str, options: LoadOptions) -> Tokenizer | None:
+    """Read a checkpoint's tokenizer; None where the directory has none.
+
+    Raises:
+        InputError: it is damaged.
+    """
     directory = Path(source)
     names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
     if directory.is_dir() and not any((directory / name).is_file() for name in names):
         return None
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(
                 source, revision=options.revision, trust_remote_code=options.trust_remote_code
@@ -303,7 +336,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep load reports off the terminal: missing weights are an error here, a head that is not used is no news."""
     from transformers.utils import logging as transformers_logging
 

@@ -16,7 +16,7 @@ import pandas as pd
 from torch import nn
 from transformers import PreTrainedModel
 
-from anglekit.checkpoints import STUDENT_FILE, _quiet_transformers
+from anglekit.checkpoints import STUDENT_FILE, quiet_transformers
 from anglekit.distillation.adapters import LayerAdapters, create_adapters
 from anglekit.distillation.classifiers import Classifier
 from anglekit.distillation.matching import FAMILIES
@@ -91,7 +91,7 @@ class Arm:
         """
         start = time.perf_counter()
         try:
-            with _quiet_transformers():
+            with quiet_transformers():
                 self.trainer.train(resume_from_checkpoint=self.resume_from)
         finally:
             for callback in self.trainer.callback_handler.callbacks:
@@ -245,7 +245,7 @@ def finish_arm(arm: Arm) -> RunResult:
         model.config.use_cache = arm.use_cache
     partial = directory.partial_checkpoint
     if directory.writes:
-        with _quiet_transformers():
+        with quiet_transformers():
             model.save_pretrained(partial)
             arm.data.tokenizer.save_pretrained(partial)
         trainer.save_adapters(partial)

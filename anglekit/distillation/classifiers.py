@@ -6,19 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.checkpoints import (
-    DTYPES,
-    LoadOptions,
-    _load_problem,
-    _load_tokenizer,
-    _quiet_transformers,
-    load_config,
-    weights_hash,
-)
+from anglekit.checkpoints import LoadOptions, load_config, load_tokenizer, load_weights, weights_hash
 from anglekit.distillation.label_sets import LabelSet, labels_of_config
 from anglekit.errors import InputError
 
@@ -73,7 +64,7 @@ def load_classifier(source: str, options: LoadOptions | None = None) -> Classifi
     """
     options = options or LoadOptions()
     source = checkpoint_of(source)
-    model, report = _load(source, load_config(source, options), options)
+    model, report = load_weights(AutoModelForSequenceClassification, source, load_config(source, options), options)
     untrained = [*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])]
     if untrained:
         raise InputError(
@@ -96,33 +87,15 @@ def load_for_fine_tuning(source: str, labels: LabelSet, options: LoadOptions | N
     source = checkpoint_of(source)
     config = load_config(source, options)
     labels.write_to(config)
-    model, report = _load(source, config, options)
+    model, report = load_weights(AutoModelForSequenceClassification, source, config, options)
     base = str(model.base_model_prefix)
     if lacking := sorted(key for key in report["missing_keys"] if key.startswith(f"{base}.") and "pooler" not in key):
         raise InputError(f"{source} lacks {len(lacking)} weights, among them {lacking[0]}; save the whole model")
     return _with_tokenizer(source, model, options)
 
 
-def _load(source: str, config: PretrainedConfig, options: LoadOptions) -> tuple[PreTrainedModel, dict[str, Any]]:
-    with _quiet_transformers():
-        try:
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                source,
-                config=config,
-                revision=options.revision,
-                dtype=DTYPES[options.dtype],
-                use_safetensors=None if options.allow_pickle else True,
-                trust_remote_code=options.trust_remote_code,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise InputError(_load_problem(source, error)) from error
-    return model.eval().to(options.device), report
-
-
 def _with_tokenizer(source: str, model: PreTrainedModel, options: LoadOptions) -> Classifier:
-    tokenizer = _load_tokenizer(source, options)
+    tokenizer = load_tokenizer(source, options)
     if tokenizer is None:
         raise InputError(f"{source} has no tokenizer; save the model's tokenizer in the same directory")
     if len(tokenizer) > model.config.vocab_size:

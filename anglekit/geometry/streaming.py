@@ -1,9 +1,9 @@
-"""The shell that feeds the sums: batches of token states in, `GeometrySums` out, in pieces that fit the cache."""
+"""The shell that feeds the sums: batches of token states in, `GeometrySums` out, in pieces of bounded memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,9 +14,9 @@ from anglekit.geometry.similarity import pair_cosines, pair_distances
 
 __all__ = ["GeometryAccumulator", "accumulate_batch"]
 
-# Bytes of the teacher's float64 states that are worked on at once: on a CPU they stay in the cache, on an accelerator a
-# large piece keeps it busy.
-_PIECE_BYTES = {"cpu": 8 << 20}
+# Bytes of the teacher's float64 states that are worked on at once. On a CPU smaller pieces pay more for starting each
+# operation than the cache saves (measured from 1 to 64 MiB); on an accelerator a large piece keeps it busy.
+_PIECE_BYTES = {"cpu": 32 << 20}
 _ACCELERATOR_PIECE_BYTES = 256 << 20
 
 
@@ -82,6 +82,9 @@ class GeometryAccumulator:
         device: torch.device | str = "cpu",
     ) -> None:
         self.sums = GeometrySums.zeros(teacher_layers, vertices, teacher_width, student_width, device)
+        if projections is None:
+            # The vertices are the student's own layers: one set of tensors, summed once.
+            self.sums = replace(self.sums, vertex=self.sums.student)
         self.device = torch.device(device)
         self.epsilon = epsilon
         self.projections = None if projections is None else [p.to(self.device, torch.float64) for p in projections]
@@ -118,8 +121,7 @@ class GeometryAccumulator:
             # Adding nothing puts the examples in order and refuses an example that came twice.
             ordered = merged + ExampleMeans.zeros(merged.cosine.shape[0])
             self._examples = []
-            parts = {name: getattr(self.sums, name) for name in self.sums.__dataclass_fields__}
-            self.sums = GeometrySums(**{**parts, "examples": ordered})
+            self.sums = replace(self.sums, examples=ordered)
         return self.sums
 
 
@@ -206,12 +208,15 @@ def _add_piece(
     cross = _token_last(torch.bmm(teacher.states, vertex.states.transpose(1, 2)))
 
     finite = torch.isfinite(teacher.squared).all(0) & torch.isfinite(vertex.squared).all(0)
-    finite &= torch.isfinite(student.squared).all(0)
+    if vertex is not student:
+        finite &= torch.isfinite(student.squared).all(0)
     complete = None if bool(finite.all()) else finite
     sums.n_tokens.add_(len(member))
     sums.n_complete.add_(finite.sum())
-    for side_sums, side in ((sums.teacher, teacher), (sums.vertex, vertex), (sums.student, student)):
-        _add_side(side_sums, side, complete)
+    _add_side(sums.teacher, teacher, complete)
+    _add_side(sums.student, student, complete)
+    if vertex is not student:  # else `sums.vertex` is `sums.student`
+        _add_side(sums.vertex, vertex, complete)
     _add_block(sums.teacher_teacher, teacher.products, teacher.squared, teacher.squared, complete)
     _add_block(sums.teacher_student, cross, teacher.squared, vertex.squared, complete)
     _add_block(sums.student_student, student.products, student.squared, student.squared, complete)

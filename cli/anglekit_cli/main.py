@@ -10,6 +10,12 @@ import typer
 from anglekit.errors import AnglekitError
 from anglekit_cli.analyze import EPILOG as ANALYZE_EPILOG
 from anglekit_cli.analyze import analyze
+from anglekit_cli.distill import EPILOG as DISTILL_EPILOG
+from anglekit_cli.distill import distill
+from anglekit_cli.evaluate import EPILOG as EVALUATE_EPILOG
+from anglekit_cli.evaluate import evaluate
+from anglekit_cli.finetune import EPILOG as FINETUNE_EPILOG
+from anglekit_cli.finetune import finetune
 from anglekit_cli.plan import plan
 from anglekit_cli.plot import plot
 
@@ -41,7 +47,10 @@ def root(
 
 
 app.command("analyze", epilog=ANALYZE_EPILOG)(analyze)
+app.command("finetune", epilog=FINETUNE_EPILOG)(finetune)
 app.command("plan")(plan)
+app.command("distill", epilog=DISTILL_EPILOG)(distill)
+app.command("evaluate", epilog=EVALUATE_EPILOG)(evaluate)
 app.command("plot")(plot)
 
 
