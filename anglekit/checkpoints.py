@@ -27,6 +27,7 @@ __all__ = [
     "STUDENT_FILE",
     "Checkpoint",
     "LoadOptions",
+    "checkpoint_of",
     "load_checkpoint",
     "load_config",
     "load_tokenizer",
@@ -88,7 +89,7 @@ class Checkpoint:
 
     Attributes:
         source: the directory or hub id, as given.
-        name: its last part; the analysis makes it unique.
+        name: its last part, or the name of the run that it is in; the analysis makes it unique.
         model: the headless model, in evaluation mode.
         tokenizer: its tokenizer, or None where the checkpoint has none.
         streams: `encoder`, `decoder` or both.
@@ -128,6 +129,12 @@ class Checkpoint:
         }
 
 
+def checkpoint_of(source: str) -> str:
+    """Return the checkpoint inside a run directory, or the source itself."""
+    inner = Path(source) / "checkpoint"
+    return str(inner) if not (Path(source) / "config.json").exists() and (inner / "config.json").is_file() else source
+
+
 def load_config(source: str, options: LoadOptions | None = None) -> PretrainedConfig:
     """Read a checkpoint's configuration without its weights.
 
@@ -153,7 +160,7 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
     """Load a model for analysis: no head, evaluation mode, every weight from the checkpoint.
 
     Args:
-        source: a directory or a hub id.
+        source: a directory, a run directory that holds a checkpoint, or a hub id.
         options: device, precision, revision and what is allowed.
 
     Raises:
@@ -161,13 +168,14 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
             or incomplete (missing weights would silently be random), or its tokenizer cannot be read.
     """
     options = options or LoadOptions()
+    source = checkpoint_of(source)
     config = load_config(source, options)
     model, report = load_weights(AutoModel, source, config, options)
     _check_complete(source, report)
     directory = Path(source)
     return Checkpoint(
         source=source,
-        name=directory.resolve().name if directory.is_dir() else source.rstrip("/").split("/")[-1],
+        name=_name(source),
         model=model,
         tokenizer=load_tokenizer(source, options),
         streams=model_streams(config),
@@ -232,6 +240,16 @@ def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _name(source: str) -> str:
+    """Return the last part of a path or hub id; of a run's checkpoint the run's name, which tells runs apart."""
+    directory = Path(source)
+    if not directory.is_dir():
+        return source.rstrip("/").split("/")[-1]
+    place = directory.resolve()
+    in_a_run = place.name == "checkpoint" and (place.parent / "run_config.json").is_file()
+    return place.parent.name if in_a_run else place.name
 
 
 def _looks_like_path(source: str) -> bool:

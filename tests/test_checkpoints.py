@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,12 @@ def test_unique_names():
     assert unique_names(["a", "b", "a", "a"]) == ["a", "b", "a-2", "a-3"]
     assert unique_names(["a", "a-2", "a"]) == ["a", "a-2", "a-3"]
     assert unique_names([]) == []
+
+
+def test_a_run_directory_is_its_checkpoint_and_gives_its_name(bert, tmp_path):
+    run = tmp_path / "forward-random"
+    shutil.copytree(bert, run / "checkpoint")
+    plain = load_checkpoint(str(run))
+    assert (plain.name, Path(plain.source).name) == ("checkpoint", "checkpoint")
+    (run / "run_config.json").write_text("{}")
+    assert load_checkpoint(str(run)).name == load_checkpoint(str(run / "checkpoint")).name == "forward-random"

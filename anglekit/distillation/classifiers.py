@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.checkpoints import LoadOptions, load_config, load_tokenizer, load_weights, weights_hash
+from anglekit.checkpoints import (
+    LoadOptions,
+    checkpoint_of,
+    load_config,
+    load_tokenizer,
+    load_weights,
+    weights_hash,
+)
 from anglekit.distillation.label_sets import LabelSet, labels_of_config
 from anglekit.errors import InputError
 
-__all__ = ["Classifier", "checkpoint_of", "load_classifier", "load_for_fine_tuning"]
+__all__ = ["Classifier", "load_classifier", "load_for_fine_tuning"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +49,6 @@ class Classifier:
             "sha256": weights_hash(cast("PreTrainedModel", self.model.base_model)),
             "sha256_with_head": weights_hash(self.model),
         }
-
-
-def checkpoint_of(source: str) -> str:
-    """Return the checkpoint inside a run directory, or the source itself."""
-    inner = Path(source) / "checkpoint"
-    return str(inner) if not (Path(source) / "config.json").exists() and (inner / "config.json").is_file() else source
 
 
 def load_classifier(source: str, options: LoadOptions | None = None) -> Classifier:

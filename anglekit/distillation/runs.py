@@ -10,9 +10,9 @@ import pandas as pd
 from transformers import PretrainedConfig, set_seed
 
 from anglekit.architectures import Stream
-from anglekit.checkpoints import LoadOptions, load_config
+from anglekit.checkpoints import LoadOptions, checkpoint_of, load_config
 from anglekit.distillation.arms import Arm, RunResult, build_arm, finish_arm, start_run, stored_result
-from anglekit.distillation.classifiers import checkpoint_of, load_classifier, load_for_fine_tuning
+from anglekit.distillation.classifiers import load_classifier, load_for_fine_tuning
 from anglekit.distillation.label_sets import LabelSet, labels_of_config
 from anglekit.distillation.losses import LossWeights
 from anglekit.distillation.objective import DistillationObjective

@@ -12,10 +12,7 @@ from anglekit.errors import InputError
 if TYPE_CHECKING:
     from anglekit.geometry.results import Geometry
 
-EPILOG = (
-    "Example: anglekit analyze bert-base-uncased runs/forward/checkpoint runs/reverse/checkpoint "
-    "--probe validation.tsv --out geometry"
-)
+EPILOG = "Example: anglekit analyze runs/teacher runs/forward runs/reverse --probe validation.tsv --out geometry"
 
 
 def _layer_list(text: str | None, option: str) -> tuple[int, ...] | None:
@@ -28,9 +25,10 @@ def _layer_list(text: str | None, option: str) -> tuple[int, ...] | None:
 
 
 def analyze(
-    teacher: Annotated[str, typer.Argument(help="Directory or hub id of the teacher.", show_default=False)],
+    teacher: Annotated[str, typer.Argument(help="The teacher: directory, run or hub id.", show_default=False)],
     students: Annotated[
-        list[str], typer.Argument(help="Directories or hub ids of one or more students.", show_default=False)
+        list[str],
+        typer.Argument(help="One or more students: directories, runs or hub ids.", show_default=False),
     ],
     probe: Annotated[
         str,
@@ -90,7 +88,7 @@ def analyze(
     chosen_layers = _layer_list(teacher_layers, "--teacher-layers")
     chosen_vertices = _layer_list(vertices, "--vertices")
 
-    from anglekit.checkpoints import LoadOptions, load_checkpoint, load_config
+    from anglekit.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, load_config
     from anglekit.geometry.analyze import analyze as run_analysis
     from anglekit.geometry.settings import AnalysisSettings
     from anglekit.probes import read_probe
@@ -118,7 +116,7 @@ def analyze(
     # Cheap mistakes are found before large weights are read.
     data = read_probe(probe, text=text, text_pair=text_pair, target=target, limit=limit, seed=seed)
     for source in (teacher, *students):
-        load_config(source, options)
+        load_config(checkpoint_of(source), options)
     models = [load_checkpoint(source, options) for source in (teacher, *students)]
     geometry = run_analysis(models[0], models[1:], data, settings, progress=not quiet and not as_json)
     written = geometry.save(out, overwrite=overwrite)

@@ -103,8 +103,7 @@ def distill(
     mode = option.if_exists(resume, overwrite)
 
     from anglekit.architectures import model_streams
-    from anglekit.checkpoints import LoadOptions, load_config
-    from anglekit.distillation.classifiers import checkpoint_of
+    from anglekit.checkpoints import LoadOptions, checkpoint_of, load_config
     from anglekit.distillation.losses import LossWeights
     from anglekit.distillation.map_text import parse_copy_map, parse_layer_map
     from anglekit.distillation.runs import distill as run

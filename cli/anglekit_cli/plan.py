@@ -69,11 +69,11 @@ def plan(
         got = "neither" if strategy is None else "both"
         raise InputError(f"--strategy and --map: {got} came; give one of the two")
     from anglekit.architectures import model_streams
-    from anglekit.checkpoints import LoadOptions, load_config
+    from anglekit.checkpoints import LoadOptions, checkpoint_of, load_config
     from anglekit.distillation.map_text import parse_copy_map, parse_layer_map
     from anglekit.distillation.plan import plan_distillation
 
-    config = load_config(teacher, LoadOptions(revision=revision, trust_remote_code=trust_remote_code))
+    config = load_config(checkpoint_of(teacher), LoadOptions(revision=revision, trust_remote_code=trust_remote_code))
     streams = model_streams(config)
     made = plan_distillation(
         config,
