@@ -45,11 +45,6 @@ class _Side:
         return torch.diagonal(self.products, dim1=0, dim2=1).T
 
 
-def _workspace(layers: int, width: int, tokens: int, device: torch.device) -> Tensor:
-    """Return room for one piece's states, used again for every piece: fresh pages would cost more than the sums."""
-    return torch.empty(tokens, layers, width, dtype=torch.float64, device=device)
-
-
 def _token_last(products: Tensor) -> Tensor:
     return products.permute(1, 2, 0).contiguous()
 
@@ -94,6 +89,7 @@ class GeometryAccumulator:
             1
         )
         self._examples: list[ExampleMeans] = []
+        self._rooms: dict[tuple[str, int, int], Tensor] = {}
 
     def update(
         self, teacher: Sequence[Tensor], student: Sequence[Tensor], token_example: Tensor, examples: Tensor
@@ -107,6 +103,15 @@ class GeometryAccumulator:
             examples: the row numbers of the examples, int64 (examples,).
         """
         accumulate_batch([self], teacher, [student], token_example, examples)
+
+    def workspace(self, role: str, layers: Sequence[Tensor], tokens: int) -> Tensor:
+        """Return room for one piece's states of a role, kept for all batches: fresh pages cost more than the sums."""
+        key = (role, len(layers), int(layers[0].shape[-1]))
+        room = self._rooms.get(key)
+        if room is None or len(room) < tokens:
+            room = torch.empty(tokens, *key[1:], dtype=torch.float64, device=self.device)
+            self._rooms[key] = room
+        return room
 
     def state(self) -> GeometrySums:
         """Return the sums so far with the examples put in order."""
@@ -159,8 +164,9 @@ def accumulate_batch(
     host_example = token_example.cpu()
     buffers = [_empty_examples(accumulator, n_examples) for accumulator in accumulators]
     room = min(piece, n_tokens)
-    teacher_room = _workspace(len(teacher), teacher[0].shape[-1], room, device)
-    student_rooms = [_workspace(len(states), states[0].shape[-1], room, device) for states in students]
+    # Students are worked on one after the other, so those of one shape share a room.
+    teacher_room = accumulators[0].workspace("teacher", teacher, room)
+    student_rooms = [accumulators[0].workspace("student", states, room) for states in students]
     for start in range(0, n_tokens, piece):
         stop = min(start + piece, n_tokens)
         first, last = int(host_example[start]), int(host_example[stop - 1]) + 1

