@@ -95,17 +95,33 @@ class VertexAngles:
 
     Attributes:
         cosine: float64 (vertices, pairs, tokens), 0 where not valid.
-        valid: bool, the same shape: both directions have a length and all three states are finite.
-        tangential: float64, the same shape: cos(P T_i, P T_k), 0 where not valid.
-        tangential_valid: bool, the same shape.
-        zero_direction: bool (vertices, teacher layers, tokens): T_i - S_j has no length.
+        usable: bool (vertices, teacher layers, tokens): T_i - S_j is finite and has a length; with epsilon: is finite.
+        tangential: float64 (vertices, pairs, tokens): cos(P T_i, P T_k), 0 where not valid.
+        tangent_usable: bool (vertices, teacher layers, tokens): P T_i is finite and has a length.
+        zero_direction: bool (vertices, teacher layers, tokens): T_i - S_j is finite and has no length.
     """
 
     cosine: Tensor
-    valid: Tensor
+    usable: Tensor
     tangential: Tensor
-    tangential_valid: Tensor
+    tangent_usable: Tensor
     zero_direction: Tensor
+
+    @property
+    def valid(self) -> Tensor:
+        """Whether a pair's cosine is defined: both directions are usable. Bool (vertices, pairs, tokens)."""
+        return _both(self.usable)
+
+    @property
+    def tangential_valid(self) -> Tensor:
+        """The same for the tangential cosine."""
+        return _both(self.tangent_usable)
+
+
+def _both(usable: Tensor) -> Tensor:
+    """Return for each pair whether both of its layers are usable."""
+    i, k = (index.to(usable.device) for index in layer_pairs(usable.shape[1]))
+    return usable.index_select(1, i) & usable.index_select(1, k)
 
 
 def angles_from_products(
@@ -127,41 +143,40 @@ def angles_from_products(
     i, k = (index.to(teacher.device) for index in layer_pairs(n_layers))
     teacher_squared = torch.diagonal(teacher, dim1=0, dim2=1).T  # (layers, tokens)
     between = teacher.flatten(0, 1).index_select(0, i * n_layers + k)  # (pairs, tokens)
-    cross = cross.transpose(0, 1).contiguous()  # (vertices, layers, tokens)
+    cross = cross.transpose(0, 1)  # (vertices, layers, tokens)
 
     scale = teacher_squared.unsqueeze(0) + student_squared.unsqueeze(1)
-    squared = scale - 2 * cross
     finite = torch.isfinite(scale)
+    squared = scale - 2 * cross
     zero_direction = finite & (squared <= scale * DEGENERATE_TOLERANCE**2)
-    usable = finite & ~zero_direction
-    length = torch.where(usable, squared, 0.0).sqrt_()
-
-    numerator = between.unsqueeze(0) + student_squared.unsqueeze(1)
-    numerator -= cross.index_select(1, i)
-    numerator -= cross.index_select(1, k)
+    directed = finite & ~zero_direction
+    # <T_i - S, T_k - S> = <T_i, T_k> + (|S|^2 / 2 - <T_i, S>) + (|S|^2 / 2 - <T_k, S>)
+    half = student_squared.unsqueeze(1) / 2 - cross
+    cosine = half.index_select(1, i).add_(half.index_select(1, k)).add_(between)
     if epsilon:
-        valid = finite.index_select(1, i) & finite.index_select(1, k)
-        both = usable.index_select(1, i) & usable.index_select(1, k)
-        denominator = length.index_select(1, i) * length.index_select(1, k) + epsilon
-        cosine = torch.where(both, numerator / denominator, 0.0)
+        usable = finite
+        length = squared.sqrt()
+        cosine /= (length.index_select(1, i) * length.index_select(1, k)).add_(epsilon)
     else:
-        valid = usable.index_select(1, i) & usable.index_select(1, k)
-        inverse = torch.where(usable, length.reciprocal(), 0.0)
-        cosine = numerator.mul_(inverse.index_select(1, i)).mul_(inverse.index_select(1, k))
-        cosine = torch.where(valid, cosine, 0.0)
-    cosine.clamp_(-1.0, 1.0)
+        usable = directed
+        inverse = squared.rsqrt()
+        cosine.mul_(inverse.index_select(1, i)).mul_(inverse.index_select(1, k))
+    cosine = _zero_where_undefined(cosine, directed).clamp_(-1.0, 1.0)
 
     # P T_i = T_i - <T_i, s> s / |s|^2, so <P T_i, P T_k> = <T_i, T_k> - <T_i, s> <T_k, s> / |s|^2.
     along = cross * torch.where(student_squared > 0, student_squared, torch.nan).rsqrt().unsqueeze(1)
     across = teacher_squared.unsqueeze(0) - along * along
     tangent_usable = across > teacher_squared.unsqueeze(0) * DEGENERATE_TOLERANCE**2  # NaN compares false
-    inverse = torch.where(tangent_usable, across.rsqrt(), 0.0)
-    tangential = between.unsqueeze(0) - along.index_select(1, i) * along.index_select(1, k)
-    tangential = tangential.mul_(inverse.index_select(1, i)).mul_(inverse.index_select(1, k))
-    tangential_valid = tangent_usable.index_select(1, i) & tangent_usable.index_select(1, k)
-    tangential_valid &= torch.isfinite(tangential)
-    tangential = torch.where(tangential_valid, tangential, 0.0).clamp_(-1.0, 1.0)
-    return VertexAngles(cosine, valid, tangential, tangential_valid, zero_direction)
+    inverse = across.rsqrt_()
+    tangential = along.index_select(1, i).mul_(along.index_select(1, k)).neg_().add_(between)
+    tangential.mul_(inverse.index_select(1, i)).mul_(inverse.index_select(1, k))
+    tangential = _zero_where_undefined(tangential, tangent_usable).clamp_(-1.0, 1.0)
+    return VertexAngles(cosine, usable, tangential, tangent_usable, zero_direction)
+
+
+def _zero_where_undefined(values: Tensor, usable: Tensor) -> Tensor:
+    """Return values of pairs with 0 where a layer is not usable; nearly always all are, and masks cost as much."""
+    return values if bool(usable.all()) else torch.where(_both(usable), values, 0.0)
 
 
 def chance_factors(teacher_squared: Tensor, student_squared: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ def pair_cosines(products: Tensor, squared_a: Tensor, squared_b: Tensor) -> tupl
     usable_a = torch.isfinite(squared_a) & (squared_a > 0)
     usable_b = torch.isfinite(squared_b) & (squared_b > 0)
     defined = usable_a.unsqueeze(1) & usable_b.unsqueeze(0)
-    cosine = products * squared_a.rsqrt().unsqueeze(1) * squared_b.rsqrt().unsqueeze(0)
-    return torch.where(defined, cosine, 0.0).clamp_(-1.0, 1.0), defined
+    cosine = (products * squared_a.rsqrt().unsqueeze(1)).mul_(squared_b.rsqrt().unsqueeze(0))
+    return _zero_where_undefined(cosine, defined).clamp_(-1.0, 1.0), defined
 
 
 def pair_distances(products: Tensor, squared_a: Tensor, squared_b: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,10 +33,14 @@ def pair_distances(products: Tensor, squared_a: Tensor, squared_b: Tensor) -> tu
     Shapes as in `pair_cosines`. In float64 the expansion |a|^2 + |b|^2 - 2 <a, b> resolves distances down to about 1e-7
     of the states' lengths, the resolution of float32 states.
     """
-    total = squared_a.unsqueeze(1) + squared_b.unsqueeze(0)
-    defined = torch.isfinite(total)
-    squared = torch.where(defined, total - 2 * products, 0.0).clamp_(min=0.0)
-    return squared.sqrt_(), defined
+    defined = torch.isfinite(squared_a).unsqueeze(1) & torch.isfinite(squared_b).unsqueeze(0)
+    squared = torch.add(squared_a.unsqueeze(1), products, alpha=-2).add_(squared_b.unsqueeze(0))
+    return _zero_where_undefined(squared, defined).clamp_(min=0.0).sqrt_(), defined
+
+
+def _zero_where_undefined(values: Tensor, defined: Tensor) -> Tensor:
+    """Return values with 0 where they are not defined; nearly always all are, and a masked copy costs as much."""
+    return values if bool(defined.all()) else torch.where(defined, values, 0.0)
 
 
 def centred_cosines(

@@ -1,4 +1,4 @@
-"""The shell that feeds the sums: batches of token states in, `GeometrySums` out, in pieces of bounded memory."""
+"""The shell that feeds the sums: batches of token states in, `GeometrySums` out, in runs of bounded memory."""
 
 from __future__ import annotations
 
@@ -8,45 +8,25 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from anglekit.geometry.accumulators import AngleSums, BlockSums, ExampleMeans, GeometrySums, SideSums, cosine_bins
-from anglekit.geometry.angles import VertexAngles, angles_from_products, chance_factors, layer_pairs
+from anglekit.geometry.accumulators import (
+    N_BINS,
+    AngleSums,
+    BlockSums,
+    ExampleMeans,
+    GeometrySums,
+    SideSums,
+    cosine_bins,
+)
+from anglekit.geometry.angles import angles_from_products, chance_factors, layer_pairs
+from anglekit.geometry.products import Room, TokenProducts, take_products
 from anglekit.geometry.similarity import pair_cosines, pair_distances
 
 __all__ = ["GeometryAccumulator", "accumulate_batch"]
 
-# Bytes of the teacher's float64 states that are worked on at once. On a CPU smaller pieces pay more for starting each
-# operation than the cache saves (measured from 1 to 64 MiB); on an accelerator a large piece keeps it busy.
-_PIECE_BYTES = {"cpu": 32 << 20}
-_ACCELERATOR_PIECE_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One side's states of one piece.
-
-    Attributes:
-        states: float64 (tokens, layers, width).
-        products: <x_a, x_b>, float64 (layers, layers, tokens).
-    """
-
-    states: Tensor
-    products: Tensor
-
-    @classmethod
-    def of(cls, layers: Sequence[Tensor], piece: slice, workspace: Tensor) -> _Side:
-        states = workspace[: piece.stop - piece.start]
-        for position, layer in enumerate(layers):
-            states[:, position] = layer[piece]
-        return cls(states, _token_last(torch.bmm(states, states.transpose(1, 2))))
-
-    @property
-    def squared(self) -> Tensor:
-        """|x|^2, shape (layers, tokens)."""
-        return torch.diagonal(self.products, dim1=0, dim2=1).T
-
-
-def _token_last(products: Tensor) -> Tensor:
-    return products.permute(1, 2, 0).contiguous()
+# Bytes of one value for every vertex, pair and token of a run: what the angles of that run are computed in at once.
+_RUN_BYTES = {"cpu": 1 << 20}
+_ACCELERATOR_RUN_BYTES = 64 << 20
+_FEWEST_TOKENS = 16
 
 
 class GeometryAccumulator:
@@ -83,13 +63,13 @@ class GeometryAccumulator:
         self.device = torch.device(device)
         self.epsilon = epsilon
         self.projections = None if projections is None else [p.to(self.device, torch.float64) for p in projections]
-        self._pairs = tuple(index.to(self.device) for index in layer_pairs(teacher_layers))
+        i, k = layer_pairs(teacher_layers)
+        self._pairs = i.to(self.device), k.to(self.device)
         n_rows = vertices * len(self._pairs[0])
-        self._bin_offset = (torch.arange(n_rows, device=self.device) * self.sums.angles.histogram.shape[-1]).unsqueeze(
-            1
-        )
+        self._bin_offset = (torch.arange(n_rows, device=self.device) * N_BINS).unsqueeze(1)
         self._examples: list[ExampleMeans] = []
-        self._rooms: dict[tuple[str, int, int], Tensor] = {}
+        self._one = torch.ones((), dtype=torch.int64, device=self.device)
+        self._room = Room(self.device)
 
     def update(
         self, teacher: Sequence[Tensor], student: Sequence[Tensor], token_example: Tensor, examples: Tensor
@@ -103,15 +83,6 @@ class GeometryAccumulator:
             examples: the row numbers of the examples, int64 (examples,).
         """
         accumulate_batch([self], teacher, [student], token_example, examples)
-
-    def workspace(self, role: str, layers: Sequence[Tensor], tokens: int) -> Tensor:
-        """Return room for one piece's states of a role, kept for all batches: fresh pages cost more than the sums."""
-        key = (role, len(layers), int(layers[0].shape[-1]))
-        room = self._rooms.get(key)
-        if room is None or len(room) < tokens:
-            room = torch.empty(tokens, *key[1:], dtype=torch.float64, device=self.device)
-            self._rooms[key] = room
-        return room
 
     def state(self) -> GeometrySums:
         """Return the sums so far with the examples put in order."""
@@ -159,30 +130,29 @@ def accumulate_batch(
     if not accumulators or n_tokens == 0:
         return
     device = accumulators[0].device
-    piece = _piece_length(len(teacher), teacher[0].shape[-1], device)
-    # Known on the host, so that cutting the batch into pieces asks the accelerator nothing.
+    run = min(_run_length(accumulator) for accumulator in accumulators)
+    projections = [accumulator.projections for accumulator in accumulators]
+    # Known on the host, so that cutting the batch into runs asks the accelerator nothing.
     host_example = token_example.cpu()
     buffers = [_empty_examples(accumulator, n_examples) for accumulator in accumulators]
-    room = min(piece, n_tokens)
-    # Students are worked on one after the other, so those of one shape share a room.
-    teacher_room = accumulators[0].workspace("teacher", teacher, room)
-    student_rooms = [accumulators[0].workspace("student", states, room) for states in students]
-    for start in range(0, n_tokens, piece):
-        stop = min(start + piece, n_tokens)
-        first, last = int(host_example[start]), int(host_example[stop - 1]) + 1
-        member = torch.nn.functional.one_hot(host_example[start:stop] - first, last - first)
+    for start in range(0, n_tokens, run):
+        tokens = slice(start, min(start + run, n_tokens))
+        first, last = int(host_example[tokens.start]), int(host_example[tokens.stop - 1]) + 1
+        member = torch.nn.functional.one_hot(host_example[tokens] - first, last - first)
         member = member.to(device, torch.float64)
-        teacher_side = _Side.of(teacher, slice(start, stop), teacher_room)
-        for accumulator, states, room_of, buffer in zip(accumulators, students, student_rooms, buffers, strict=True):
-            student_side = _Side.of(states, slice(start, stop), room_of)
-            _add_piece(accumulator, teacher_side, student_side, member, buffer, slice(first, last))
+        products = take_products(teacher, students, projections, tokens, accumulators[0]._room)
+        for accumulator, states, run_products, buffer in zip(accumulators, students, products, buffers, strict=True):
+            complete = _complete_tokens(run_products)
+            if complete is not None:
+                run_products = replace(
+                    run_products,
+                    teacher_sum=_sum_over(teacher, tokens, complete),
+                    student_sum=_sum_over(states, tokens, complete),
+                )
+            _add_layers(accumulator, run_products, complete)
+            _add_angles(accumulator, run_products, member, buffer, slice(first, last))
     for accumulator, buffer in zip(accumulators, buffers, strict=True):
         _add_examples(accumulator, buffer, examples)
-
-
-def _piece_length(layers: int, width: int, device: torch.device) -> int:
-    budget = _PIECE_BYTES.get(device.type, _ACCELERATOR_PIECE_BYTES)
-    return max(16, budget // (layers * width * 8))
 
 
 def _empty_examples(accumulator: GeometryAccumulator, n_examples: int) -> _BatchExamples:
@@ -195,61 +165,48 @@ def _empty_examples(accumulator: GeometryAccumulator, n_examples: int) -> _Batch
     )
 
 
-def _add_piece(
-    accumulator: GeometryAccumulator,
-    teacher: _Side,
-    student: _Side,
-    member: Tensor,
-    buffer: _BatchExamples,
-    where: slice,
-) -> None:
+def _run_length(accumulator: GeometryAccumulator) -> int:
+    budget = _RUN_BYTES.get(accumulator.device.type, _ACCELERATOR_RUN_BYTES)
+    return max(_FEWEST_TOKENS, budget // (8 * max(1, accumulator.sums.angles.count.numel())))
+
+
+def _complete_tokens(products: TokenProducts) -> Tensor | None:
+    """Return which tokens are finite at every layer of every side, or None if all are."""
+    finite = torch.cat([*products.squared()]).isfinite()
+    return None if bool(finite.all()) else finite.all(0)
+
+
+def _sum_over(layers: Sequence[Tensor], tokens: slice, chosen: Tensor) -> Tensor:
+    """Return the sum of each layer's states over chosen tokens of a run, float64 (layers, width)."""
+    return torch.stack([layer[tokens].to(chosen.device)[chosen].sum(0, dtype=torch.float64) for layer in layers])
+
+
+def _add_layers(accumulator: GeometryAccumulator, products: TokenProducts, complete: Tensor | None) -> None:
     sums = accumulator.sums
-    vertex = student
-    if accumulator.projections is not None:
+    teacher, vertex, student = products.squared()
+    sums.n_tokens.add_(teacher.shape[1])
+    sums.n_complete.add_(teacher.shape[1] if complete is None else complete.sum())
+    _add_side(sums.teacher, teacher, products.teacher_sum, complete)
+    _add_side(sums.student, student, products.student_sum, complete)
+    if accumulator.projections is not None:  # else `sums.vertex` is `sums.student`
         projected = [
-            student.states[:, position] @ projection.T for position, projection in enumerate(accumulator.projections)
+            matrix @ state for matrix, state in zip(accumulator.projections, products.student_sum, strict=True)
         ]
-        states = torch.stack(projected, dim=1)
-        vertex = _Side(states, _token_last(torch.bmm(states, states.transpose(1, 2))))
-    cross = _token_last(torch.bmm(teacher.states, vertex.states.transpose(1, 2)))
-
-    finite = torch.isfinite(teacher.squared).all(0) & torch.isfinite(vertex.squared).all(0)
-    if vertex is not student:
-        finite &= torch.isfinite(student.squared).all(0)
-    complete = None if bool(finite.all()) else finite
-    sums.n_tokens.add_(len(member))
-    sums.n_complete.add_(finite.sum())
-    _add_side(sums.teacher, teacher, complete)
-    _add_side(sums.student, student, complete)
-    if vertex is not student:  # else `sums.vertex` is `sums.student`
-        _add_side(sums.vertex, vertex, complete)
-    _add_block(sums.teacher_teacher, teacher.products, teacher.squared, teacher.squared, complete)
-    _add_block(sums.teacher_student, cross, teacher.squared, vertex.squared, complete)
-    _add_block(sums.student_student, student.products, student.squared, student.squared, complete)
-
-    angles = angles_from_products(teacher.products, cross, vertex.squared, epsilon=accumulator.epsilon)
-    _add_angles(sums.angles, angles, accumulator._bin_offset)
-    _add_chance(sums.angles, teacher.squared, vertex.squared, accumulator._pairs)
-    flat_valid = angles.valid.flatten(0, 1).double()
-    buffer.cosine[:, where] += angles.cosine.flatten(0, 1) @ member
-    buffer.count[:, where] += flat_valid @ member
-    buffer.tokens[:, where] += angles.valid.any(1).double() @ member
+        _add_side(sums.vertex, vertex, torch.stack(projected), complete)
+    _add_block(sums.teacher_teacher, products.teacher, teacher, teacher, complete)
+    _add_block(sums.teacher_student, products.cross, teacher, vertex, complete)
+    _add_block(sums.student_student, products.student, student, student, complete)
 
 
-def _add_side(sums: SideSums, side: _Side, complete: Tensor | None) -> None:
-    squared = side.squared
+def _add_side(sums: SideSums, squared: Tensor, state: Tensor, complete: Tensor | None) -> None:
     finite = torch.isfinite(squared)
     n_finite = finite.sum(1)
     sums.n_finite.add_(n_finite)
     sums.n_nonfinite.add_(squared.shape[1] - n_finite)
     sums.n_zero.add_((squared == 0).sum(1))
     sums.norm.add_(torch.where(finite, squared, 0.0).sqrt_().sum(1))
-    if complete is None:
-        sums.state.add_(side.states.sum(0))
-        sums.squared.add_(squared.sum(1))
-    else:
-        sums.state.add_(side.states[complete].sum(0))
-        sums.squared.add_(squared[:, complete].sum(1))
+    sums.state.add_(state)
+    sums.squared.add_((squared if complete is None else squared[:, complete]).sum(1))
 
 
 def _add_block(
@@ -264,32 +221,50 @@ def _add_block(
     sums.product.add_((products if complete is None else products[..., complete]).sum(-1))
 
 
-def _add_angles(sums: AngleSums, angles: VertexAngles, bin_offset: Tensor) -> None:
-    cosine, valid = angles.cosine, angles.valid
-    sums.count.add_(valid.sum(-1))
+def _add_angles(
+    accumulator: GeometryAccumulator, products: TokenProducts, member: Tensor, buffer: _BatchExamples, where: slice
+) -> None:
+    teacher_squared, vertex_squared, _ = products.squared()
+    angles = angles_from_products(products.teacher, products.cross, vertex_squared, epsilon=accumulator.epsilon)
+    sums, cosine = accumulator.sums.angles, angles.cosine
+    all_usable = bool(angles.usable.all())
+    # An undefined angle has cosine 0 and must count nowhere; nearly always there is none.
+    valid = None if all_usable else angles.valid
+    sums.count.add_(_count_pairs(angles.usable, accumulator._pairs))
     sums.cosine.add_(cosine.sum(-1))
     sums.cosine_squared.add_((cosine * cosine).sum(-1))
     sums.acute.add_((cosine > 0).sum(-1))
-    # 2 atan2(|u - v|, |u + v|) of unit vectors, with |u -+ v|^2 = 2 -+ 2 cos; an undefined angle adds nothing.
+    # 2 atan2(|u - v|, |u + v|) of unit vectors, with |u -+ v|^2 = 2 -+ 2 cos.
     angle = torch.atan2((1 - cosine).sqrt_(), (1 + cosine).sqrt_())
-    sums.angle.add_(torch.rad2deg(2 * torch.where(valid, angle, 0.0).sum(-1)))
-    sums.tangential_count.add_(angles.tangential_valid.sum(-1))
+    sums.angle.add_(torch.rad2deg(2 * (angle if valid is None else torch.where(valid, angle, 0.0)).sum(-1)))
+    sums.tangential_count.add_(_count_pairs(angles.tangent_usable, accumulator._pairs))
     sums.tangential.add_(angles.tangential.sum(-1))
     sums.zero_direction.add_(angles.zero_direction.sum(-1))
-    bins = cosine_bins(cosine).flatten(0, 1).add_(bin_offset).flatten()
-    sums.histogram.view(-1).scatter_add_(0, bins, valid.flatten().to(torch.int64))
+    bins = cosine_bins(cosine).flatten(0, 1).add_(accumulator._bin_offset).flatten()
+    ones = accumulator._one.expand_as(bins) if valid is None else valid.flatten().to(torch.int64)
+    sums.histogram.view(-1).scatter_add_(0, bins, ones)
+    _add_chance(sums, teacher_squared, vertex_squared, accumulator._pairs)
+
+    buffer.cosine[:, where] += cosine.flatten(0, 1) @ member
+    buffer.count[:, where] += member.sum(0) if valid is None else valid.flatten(0, 1).double() @ member
+    buffer.tokens[:, where] += (angles.usable.sum(1) >= 2).double() @ member
 
 
-def _add_chance(sums: AngleSums, teacher_squared: Tensor, vertex_squared: Tensor, pairs: tuple[Tensor, ...]) -> None:
+def _count_pairs(usable: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+    """Return for each pair the tokens at which both layers are usable, int64 (vertices, pairs)."""
+    flags = usable.double()
+    i, k = pairs
+    return (flags @ flags.transpose(1, 2))[:, i, k].to(torch.int64)
+
+
+def _add_chance(sums: AngleSums, teacher_squared: Tensor, vertex_squared: Tensor, pairs: tuple[Tensor, Tensor]) -> None:
     factors = chance_factors(teacher_squared, vertex_squared)
     known = torch.isfinite(factors)
     factors = torch.where(known, factors, 0.0)
-    # The mean of r_i r_k over tokens is a product of matrices: every pair at once.
-    products = factors @ factors.transpose(1, 2)
-    counts = known.double() @ known.double().transpose(1, 2)
     i, k = pairs
-    sums.null.add_(products[:, i, k])
-    sums.null_count.add_(counts[:, i, k].to(torch.int64))
+    # The mean of r_i r_k over tokens is a product of matrices: every pair at once.
+    sums.null.add_((factors @ factors.transpose(1, 2))[:, i, k])
+    sums.null_count.add_(_count_pairs(known, pairs))
 
 
 def _add_examples(accumulator: GeometryAccumulator, buffer: _BatchExamples, examples: Tensor) -> None:

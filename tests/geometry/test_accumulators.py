@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anglekit.geometry import streaming
+from anglekit.geometry import products, streaming
 from anglekit.geometry.accumulators import N_BINS, BlockSums, ExampleMeans, GeometrySums, cosine_bins
 from anglekit.geometry.angles import tangential_cosine, vertex_cosine
 from anglekit.geometry.similarity import centred_cosines
@@ -217,12 +217,17 @@ def test_a_teacher_of_one_layer_has_no_pairs_but_layer_sums():
     assert int(accumulator.state().teacher_student.n_cosine) == 4
 
 
-def test_pieces_that_cut_an_example_change_nothing(monkeypatch):
-    teacher, student, example = draw([5, 40, 3, 1, 30])
-    whole = sums_of(teacher, student, example)
-    monkeypatch.setattr(streaming, "_PIECE_BYTES", {"cpu": 1})
-    assert streaming._piece_length(LAYERS, WIDTH, CPU) < 40
-    assert_same(sums_of(teacher, student, example), whole)
+@pytest.mark.parametrize(("run", "block"), [(1, 1 << 20), (1 << 20, 1), (1, 1)])
+def test_runs_and_blocks_that_cut_an_example_change_nothing(monkeypatch, run, block):
+    drawn = draw([5, 40, 3, 1, 30])
+    projected = draw([5, 40, 3, 1, 30], student_width=3)
+    projections = [torch.randn(WIDTH, 3, generator=torch.Generator().manual_seed(2)) for _ in range(VERTICES)]
+    whole, whole_projected = sums_of(*drawn), sums_of(*projected, projections=projections)
+    monkeypatch.setattr(streaming, "_RUN_BYTES", {"cpu": run})
+    monkeypatch.setattr(products, "_BLOCK_BYTES", {"cpu": block})
+    assert min(streaming._run_length(GeometryAccumulator(LAYERS, VERTICES, WIDTH)), block) < 40
+    assert_same(sums_of(*drawn), whole)
+    assert_same(sums_of(*projected, projections=projections), whole_projected)
 
 
 def test_students_fed_together_end_as_if_alone():

@@ -1,0 +1,163 @@
+"""Inner products of teacher and student states, token by token, taken in blocks that stay in the processor's cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Room", "TokenProducts", "take_products"]
+
+# Bytes of float64 states that are worked on at once. On a CPU a block that leaves the cache is read from memory three
+# times, and a small one pays more for starting each operation than it saves; an accelerator wants work.
+_BLOCK_BYTES = {"cpu": 4 << 20}
+_ACCELERATOR_BLOCK_BYTES = 256 << 20
+_FEWEST_TOKENS = 16
+
+
+class Room:
+    """Memory that is kept from batch to batch: the first touch of fresh pages costs more than the sums.
+
+    Args:
+        device: where it lies.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._kept: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Return a float64 tensor of a shape, holding whatever its last use left there."""
+        size = math.prod(shape)
+        kept = self._kept.get(name)
+        if kept is None or len(kept) < size:
+            kept = self._kept[name] = torch.empty(size, dtype=torch.float64, device=self.device)
+        return kept[:size].view(shape)
+
+
+@dataclass(frozen=True)
+class TokenProducts:
+    """Inner products of a run of tokens for one student; float64, tokens last.
+
+    Attributes:
+        teacher: <T_i, T_k>, (teacher layers, teacher layers, tokens).
+        cross: <T_i, V_j>, (teacher layers, vertices, tokens); V_j is S_j, projected where widths differ.
+        vertex: <V_j, V_l>, (vertices, vertices, tokens).
+        student: <S_j, S_l> in the student's own width; the same tensor as `vertex` without a projection.
+        teacher_sum: sum of the teacher's states over the tokens, (teacher layers, width).
+        student_sum: sum of the student's states in its own width, (vertices, student width).
+    """
+
+    teacher: Tensor
+    cross: Tensor
+    vertex: Tensor
+    student: Tensor
+    teacher_sum: Tensor
+    student_sum: Tensor
+
+    def squared(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the squared lengths of the teacher, the vertices and the student, each (layers, tokens)."""
+        teacher, vertex = _diagonal(self.teacher), _diagonal(self.vertex)
+        return teacher, vertex, vertex if self.student is self.vertex else _diagonal(self.student)
+
+
+def _diagonal(products: Tensor) -> Tensor:
+    return torch.diagonal(products, dim1=0, dim2=1).T
+
+
+def take_products(
+    teacher: Sequence[Tensor],
+    students: Sequence[Sequence[Tensor]],
+    projections: Sequence[Sequence[Tensor] | None],
+    tokens: slice,
+    room: Room,
+) -> list[TokenProducts]:
+    """Return the inner products of a run of tokens for several students; the teacher's are taken once.
+
+    Args:
+        teacher: for each teacher layer the states, shape (all tokens, teacher width).
+        students: for each student, for each vertex the states, shape (all tokens, student width).
+        projections: for each student None, or for each vertex a float64 matrix (teacher width, student width).
+        tokens: the run.
+        room: memory to work in; the next call with it does not overwrite what this one returns.
+    """
+    n_tokens, layers, width = tokens.stop - tokens.start, len(teacher), int(teacher[0].shape[-1])
+    grams = room.take("teacher", n_tokens, layers, layers)
+    teacher_sum = torch.zeros(layers, width, dtype=torch.float64, device=room.device)
+    sides = [
+        _StudentSide(number, states, matrices, layers, n_tokens, room)
+        for number, (states, matrices) in enumerate(zip(students, projections, strict=True))
+    ]
+    rows = layers + max(len(side.layers) for side in sides)
+    block = _block_length(rows, width, room.device)
+    for start in range(0, n_tokens, block):
+        here = slice(start, min(start + block, n_tokens))
+        source = slice(tokens.start + here.start, tokens.start + here.stop)
+        states = room.take("states", here.stop - here.start, rows, width)
+        for position, layer in enumerate(teacher):
+            states[:, position] = layer[source]
+        taught = states[:, :layers]
+        torch.bmm(taught, taught.transpose(1, 2), out=grams[here])
+        teacher_sum += taught.sum(0)
+        for side in sides:
+            side.add(states, source, here)
+    teacher_products = _tokens_last(grams)
+    return [side.products(teacher_products, teacher_sum) for side in sides]
+
+
+class _StudentSide:
+    """One student's part of a run: fills the rows of the vertices behind the teacher's and takes their products."""
+
+    def __init__(
+        self,
+        number: int,
+        layers: Sequence[Tensor],
+        matrices: Sequence[Tensor] | None,
+        teacher_layers: int,
+        n_tokens: int,
+        room: Room,
+    ) -> None:
+        self.layers = layers
+        self.matrices = matrices
+        self.room = room
+        self.first = teacher_layers
+        vertices, width = len(layers), int(layers[0].shape[-1])
+        # Row by row the products of every teacher layer and every vertex with the vertices.
+        self.grams = room.take(f"vertex {number}", n_tokens, teacher_layers + vertices, vertices)
+        self.own_grams = None if matrices is None else room.take(f"own {number}", n_tokens, vertices, vertices)
+        self.sum = torch.zeros(vertices, width, dtype=torch.float64, device=room.device)
+
+    def add(self, states: Tensor, source: slice, here: slice) -> None:
+        """Take the products of one block, whose teacher rows are filled."""
+        rows = states[:, : self.first + len(self.layers)]
+        vertices = rows[:, self.first :]
+        own = vertices
+        if self.matrices is not None:
+            own = self.room.take("own states", len(rows), *self.sum.shape)
+        for position, layer in enumerate(self.layers):
+            own[:, position] = layer[source]
+        if self.matrices is not None and self.own_grams is not None:
+            for position, matrix in enumerate(self.matrices):
+                vertices[:, position] = own[:, position] @ matrix.T
+            torch.bmm(own, own.transpose(1, 2), out=self.own_grams[here])
+        torch.bmm(rows, vertices.transpose(1, 2), out=self.grams[here])
+        self.sum += own.sum(0)
+
+    def products(self, teacher: Tensor, teacher_sum: Tensor) -> TokenProducts:
+        """Return the run's products."""
+        grams = _tokens_last(self.grams)
+        vertex = grams[self.first :]
+        student = vertex if self.own_grams is None else _tokens_last(self.own_grams)
+        return TokenProducts(teacher, grams[: self.first], vertex, student, teacher_sum, self.sum)
+
+
+def _block_length(rows: int, width: int, device: torch.device) -> int:
+    budget = _BLOCK_BYTES.get(device.type, _ACCELERATOR_BLOCK_BYTES)
+    return max(_FEWEST_TOKENS, budget // (rows * width * 8))
+
+
+def _tokens_last(products: Tensor) -> Tensor:
+    return products.permute(1, 2, 0).contiguous()
