@@ -33,7 +33,16 @@ from anglekit.distillation.train_settings import TrainSettings
 from anglekit.distillation.trainer import DistillationTrainer
 from anglekit.errors import InputError
 
-__all__ = ["Arm", "RunResult", "build_arm", "finish_arm", "objective_of_plan", "start_run", "stored_result"]
+__all__ = [
+    "Arm",
+    "RunResult",
+    "build_arm",
+    "check_arm",
+    "finish_arm",
+    "objective_of_plan",
+    "start_run",
+    "stored_result",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +121,36 @@ def objective_of_plan(plan: DistillationPlan, settings: TrainSettings) -> Distil
         family=FAMILIES[plan.family].official_losses,
         label_smoothing=settings.label_smoothing,
     )
+
+
+def check_arm(
+    plan: DistillationPlan,
+    data: PreparedData,
+    directory: RunDirectory,
+    settings: TrainSettings,
+    origin: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Check what `build_arm` would refuse, before any weight is made or file written.
+
+    Args:
+        plan: of the student.
+        data: prepared with the teacher's tokenizer and labels.
+        directory: held by this process.
+        settings: completed.
+        origin: `provenance()` of the teacher.
+
+    Returns:
+        The configuration under which the run is recorded.
+
+    Raises:
+        InputError: nothing to select by, nothing to train for, or a run of another plan in the directory.
+    """
+    _check_selection(settings, data)
+    objective_of_plan(plan, settings)
+    config = run_config("distill", data, settings, plan.seed, origin)
+    if directory.resumes and directory.started:
+        _check_goes_on(directory, config, plan)
+    return config
 
 
 def build_arm(
@@ -204,8 +243,7 @@ def start_run(
         adapters: of a student of another width.
         title: of the progress bar; None shows none.
     """
-    if settings.select == "best" and data.validation is None:
-        raise InputError("--select best needs a validation table and none came; give --validation, or --select last")
+    _check_selection(settings, data)
     config = run_config(kind, data, settings, seed, origin)
     provenance = run_provenance(data, settings, seed, origin, note)
     use_cache = getattr(model.config, "use_cache", None)
@@ -228,13 +266,22 @@ def start_run(
     quiet(trainer)
     resume_from = None
     if directory.resumes and directory.started:
-        stored = None if plan is None else DistillationPlan.from_json(directory.plan())
-        check_same_run(directory, config, () if plan is None or stored is None else plan.differences(stored))
+        _check_goes_on(directory, config, plan)
         resume_from = last_step(directory.training)
     else:
         # After everything that can still be refused: what is overwritten goes now.
         directory.begin(config, None if plan is None else plan.to_json(), provenance)
     return Arm(trainer, directory, data, settings, note, provenance, resume_from, use_cache)
+
+
+def _check_selection(settings: TrainSettings, data: PreparedData) -> None:
+    if settings.select == "best" and data.validation is None:
+        raise InputError("--select best needs a validation table and none came; give --validation, or --select last")
+
+
+def _check_goes_on(directory: RunDirectory, config: Mapping[str, Any], plan: DistillationPlan | None) -> None:
+    stored = None if plan is None else DistillationPlan.from_json(directory.plan())
+    check_same_run(directory, config, () if plan is None or stored is None else plan.differences(stored))
 
 
 def finish_arm(arm: Arm) -> RunResult:

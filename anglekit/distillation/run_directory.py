@@ -130,14 +130,18 @@ class RunDirectory:
         """
         if not self.writes:
             return
-        (self.path / _CONFIG).unlink(missing_ok=True)
-        for entry in self.path.iterdir():
-            if entry.name in _OWN - {_LOCK}:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self.clear()
         if plan is not None:
             write_json(self.path / _PLAN, plan)
         write_json(self.path / _PROVENANCE, provenance)
         write_json(self.path / _CONFIG, config)
+
+    def clear(self) -> None:
+        """Remove a run, its settings first; what else lies in the directory stays."""
+        (self.path / _CONFIG).unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            if entry.name in _OWN - {_LOCK}:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def finish(self, scores: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Put the complete checkpoint in its place, write the scores and remove what only resuming needs."""

@@ -12,12 +12,12 @@ from transformers import PretrainedConfig, set_seed
 from anglekit.architectures import Stream
 from anglekit.checkpoints import LoadOptions, checkpoint_of, load_config
 from anglekit.distillation.arms import Arm, RunResult, build_arm, finish_arm, start_run, stored_result
-from anglekit.distillation.classifiers import load_classifier, load_for_fine_tuning
+from anglekit.distillation.classifiers import Classifier, load_classifier, load_for_fine_tuning
 from anglekit.distillation.label_sets import LabelSet, labels_of_config
 from anglekit.distillation.losses import LossWeights
 from anglekit.distillation.objective import DistillationObjective
 from anglekit.distillation.plan import DistillationPlan, plan_distillation
-from anglekit.distillation.prepared_data import prepare_data, score_model
+from anglekit.distillation.prepared_data import PreparedData, prepare_data, score_model
 from anglekit.distillation.run_directory import IfExists, RunDirectory
 from anglekit.distillation.students import CopyBlocks
 from anglekit.distillation.task_data import (
@@ -32,7 +32,7 @@ from anglekit.distillation.tasks import ClassificationTask, task_by_name, task_l
 from anglekit.distillation.train_settings import TrainSettings
 from anglekit.errors import InputError
 
-__all__ = ["LoadedTables", "distill", "evaluate", "finetune", "plan_run", "read_tables"]
+__all__ = ["LoadedTables", "distill", "evaluate", "finetune", "load_teacher_and_data", "plan_run", "read_tables"]
 
 
 def finetune(
@@ -160,14 +160,48 @@ def distill(
             copy_blocks=copy_blocks,
             **plan_options,
         )
-        tables, evaluations = read_tables(chosen, train, validation, data)
-        labels = task_labels(chosen, tables.labels, tables.source, config)
-        loaded = load_classifier(source, load)
-        prepared = prepare_data(
-            chosen, labels, loaded.tokenizer, loaded.model.config, tables, evaluations, settings.max_length
+        loaded, prepared = load_teacher_and_data(
+            source,
+            config,
+            chosen,
+            train=train,
+            validation=validation,
+            data=data,
+            max_length=settings.max_length,
+            load=load,
         )
         title = f"distill {plan.strategy} from {plan.init}" if progress else None
         return _run(build_arm(loaded, prepared, plan, directory, settings, title=title))
+
+
+def load_teacher_and_data(
+    source: str,
+    config: PretrainedConfig,
+    task: ClassificationTask,
+    *,
+    train: str,
+    validation: Sequence[str],
+    data: DataSettings | None,
+    max_length: int | None,
+    load: LoadOptions | None,
+) -> tuple[Classifier, PreparedData]:
+    """Return a trained classifier and the tables in its tokens and labels; what is quick to refuse comes first.
+
+    Args:
+        source: a checkpoint.
+        config: its configuration.
+        task: what is learnt.
+        train: the training table.
+        validation: the evaluation tables.
+        data: columns by name.
+        max_length: tokens of an example; None takes the task's.
+        load: what is allowed in loading.
+    """
+    tables, evaluations = read_tables(task, train, validation, data)
+    labels = task_labels(task, tables.labels, tables.source, config)
+    loaded = load_classifier(source, load)
+    prepared = prepare_data(task, labels, loaded.tokenizer, loaded.model.config, tables, evaluations, max_length)
+    return loaded, prepared
 
 
 def plan_run(

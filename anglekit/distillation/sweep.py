@@ -1,0 +1,269 @@
+"""Train all strategies x initialisations x seeds over one teacher, whose answer to a batch is computed once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformers import PretrainedConfig
+
+from anglekit.checkpoints import LoadOptions, checkpoint_of, load_config, quiet_transformers
+from anglekit.distillation.arms import RunResult, check_arm, stored_result
+from anglekit.distillation.matching import draw_seed
+from anglekit.distillation.plan import DistillationPlan
+from anglekit.distillation.plan_lint import lint_arms
+from anglekit.distillation.run_directory import IfExists, RunDirectory
+from anglekit.distillation.run_records import now
+from anglekit.distillation.runs import load_teacher_and_data, plan_run
+from anglekit.distillation.students import INITS, CopyBlocks
+from anglekit.distillation.sweep_arms import ArmsInTraining, PlannedArm, SweepBar, waves
+from anglekit.distillation.sweep_records import ArmKey, SweepDirectory, SweepGrid, shared_facts
+from anglekit.distillation.task_data import DataSettings
+from anglekit.distillation.tasks import task_by_name
+from anglekit.distillation.train_settings import TrainSettings
+from anglekit.errors import InputError, RunError
+
+__all__ = ["SIDE_BY_SIDE", "SweepError", "SweepResult", "sweep"]
+
+#: Students that train at the same time unless told otherwise. Ten leave each a tenth of the teacher's cost, so that
+#: more gain little; each takes about three times its weights in memory, with AdamW's two moments.
+SIDE_BY_SIDE = 10
+
+
+@dataclass(frozen=True, eq=False)
+class SweepResult:
+    """What a sweep left behind.
+
+    Attributes:
+        directory: the sweep's; each arm's run directory lies in it under the arm's name.
+        scores: a row for each finished arm and evaluation table: `strategy`, `init`, `seed`, `data`, `examples`, the
+            task's scores, `steps`, `selected_step`, `seconds` (of the arm's own training, the teacher left out).
+        arms: the results of finished arms by name, those that were finished before included.
+        failed: what ended the others, by name.
+        warnings: what spoils a comparison of the arms; see `plan_lint.lint_arms`.
+        teacher_passes: forward passes of the teacher in this session.
+        teacher_answers: what separate runs would have taken for the same steps.
+        teacher_seconds: the time of those passes.
+        seconds: of the whole session.
+    """
+
+    directory: str
+    scores: pd.DataFrame
+    arms: Mapping[str, RunResult]
+    failed: Mapping[str, str]
+    warnings: tuple[str, ...]
+    teacher_passes: int
+    teacher_answers: int
+    teacher_seconds: float
+    seconds: float
+
+
+class SweepError(RunError):
+    """Some arms of a sweep failed after the others were finished.
+
+    Attributes:
+        result: what the sweep left behind.
+    """
+
+    def __init__(self, result: SweepResult, resumable: bool) -> None:
+        self.result = result
+        reasons = "; ".join(f"{name} ({reason})" for name, reason in result.failed.items())
+        advice = "; --resume tries them again from their last checkpoints" if resumable else ""
+        super().__init__(
+            f"{len(result.failed)} of {len(result.failed) + len(result.arms)} arms failed: {reasons}; "
+            f"the others are finished in {result.directory}{advice}"
+        )
+
+
+def sweep(
+    teacher: str,
+    *,
+    strategies: Sequence[str],
+    task: str,
+    train: str,
+    out: str | Path,
+    inits: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    layers: int | None = None,
+    width: int | None = None,
+    copy_blocks: CopyBlocks | None = None,
+    validation: Sequence[str] = (),
+    data: DataSettings | None = None,
+    settings: TrainSettings | None = None,
+    load: LoadOptions | None = None,
+    if_exists: IfExists = "refuse",
+    side_by_side: int = SIDE_BY_SIDE,
+    order_per_seed: bool = False,
+    progress: bool = False,
+    warn: Callable[[str], None] = lambda _warning: None,
+    **plan_options: Any,  # noqa: ANN401 - as `runs.distill` takes them
+) -> SweepResult:
+    """Train all strategies x initialisations x seeds over one teacher.
+
+    Every arm ends as its own `distill` run would, bit for bit on a CPU, in a run directory of its own. Arms that see
+    the same batches share the teacher's forward pass.
+
+    Args:
+        teacher: directory, run directory or hub id of a trained classifier.
+        strategies: names in `matching.STRATEGIES`, each once.
+        task: a name in `tasks.TASKS`.
+        train: table of training examples, as `tables.read_table` takes it.
+        out: the sweep's directory.
+        inits: of "random" and "teacher"; None takes both, or random alone for a student of its own width.
+        seeds: of initialisation, dropout and random draws. None draws one if "random" is among the strategies and
+            takes 0 otherwise; a resumed sweep keeps its own.
+        layers: blocks of the students.
+        width: the students' width, if it has its own.
+        copy_blocks: the user's own copy map, for the arms that copy.
+        validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
+        data: columns by name.
+        settings: of the training, the seed left open; what else they leave open is the task's.
+        load: what is allowed in loading.
+        if_exists: what to do with a sweep that is already there: "refuse", "resume" or "overwrite". A resumed sweep
+            may have more arms than it had.
+        side_by_side: how many students train at the same time, which bounds the memory; the result does not depend
+            on it.
+        order_per_seed: whether each seed has an order of the data of its own, `settings.data_seed + seed`; arms of
+            different seeds then share nothing.
+        progress: whether to show a bar over the steps of all arms.
+        warn: called with each warning before anything is trained.
+        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings` of `DistillationPlan`.
+
+    Raises:
+        InputError: something that was given is wrong; nothing was written.
+        SweepError: arms failed; the others are finished.
+    """
+    start = time.perf_counter()
+    if side_by_side < 1:
+        raise InputError(f"students side by side are {side_by_side}; allowed: at least 1")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("a sweep runs in one process; start it without `accelerate launch`, or distil each arm")
+    settings = settings or TrainSettings()
+    if settings.seed is not None:
+        raise InputError(f"the settings hold seed {settings.seed}; a sweep takes its seeds by `seeds`")
+    chosen = task_by_name(task)
+    settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
+    with ExitStack() as held:
+        root = SweepDirectory(out, if_exists)
+        grid = _grid(strategies, inits, seeds, width, root)
+        root.check_foreign(grid)
+        if copy_blocks is not None and "teacher" not in grid.inits:
+            raise InputError("a copy map came and no arm is copied from the teacher; add 'teacher' to the inits")
+        held.callback(root.remove_if_empty)
+        taken = dict.fromkeys((*grid.arms, *(root.stored_arms if if_exists == "overwrite" else ())))
+        directories = {key: held.enter_context(RunDirectory(root.path / key.name, if_exists)) for key in taken}
+        source = checkpoint_of(teacher)
+        config = load_config(source, load)
+        options = {"teacher": teacher, "layers": layers, "width": width, **plan_options}
+        entries = [
+            _entry(key, directories[key], config, settings, order_per_seed, copy_blocks, options) for key in grid.arms
+        ]
+        loaded, prepared = load_teacher_and_data(
+            source,
+            config,
+            chosen,
+            train=train,
+            validation=validation,
+            data=data,
+            max_length=settings.max_length,
+            load=load,
+        )
+        record = loaded.provenance()
+        configs = [check_arm(one.plan, prepared, one.directory, one.settings, record) for one in entries]
+        warnings = _warnings([one.plan for one in entries])
+        content = _content(root, entries, settings, order_per_seed, configs[0], record, warnings)
+        root.check_same(content)
+        for warning in warnings:
+            warn(warning)
+        root.begin(content, list(directories.values()))
+        running = ArmsInTraining(root, grid.arms)
+        for one in entries:
+            if root.resumes and one.directory.finished:
+                running.keep(one.key, stored_result(one.directory))
+                one.directory.close()
+        pending = [one for one in entries if one.key not in running.results]
+        # Around all of them: each arm's own silence ends while others still train.
+        with SweepBar(len(pending), shown=progress) as bar, quiet_transformers():
+            for wave in waves(pending, side_by_side):
+                running.train(wave, loaded, prepared, record, bar)
+        summary = running.summary()
+        result = SweepResult(
+            str(root.path),
+            running.scores(),
+            {key.name: running.results[key] for key in grid.arms if key in running.results},
+            summary["failed"],
+            warnings,
+            seconds=time.perf_counter() - start,
+            **summary["last_session"],
+        )
+        root.write({**content, **summary, "finished": None if result.failed else now()})
+    if result.failed:
+        raise SweepError(result, settings.resumable) from next(iter(running.errors.values()))
+    return result
+
+
+def _grid(
+    strategies: Sequence[str],
+    inits: Sequence[str] | None,
+    seeds: Sequence[int] | None,
+    width: int | None,
+    root: SweepDirectory,
+) -> SweepGrid:
+    if inits is None:
+        inits = INITS if width is None else ("random",)
+    if seeds is None and root.resumes:
+        seeds = tuple(dict.fromkeys(arm.seed for arm in root.stored_arms)) or None
+    if seeds is None:
+        seeds = (draw_seed() if "random" in strategies else 0,)
+    return SweepGrid(tuple(strategies), tuple(inits), tuple(seeds))
+
+
+def _entry(
+    key: ArmKey,
+    directory: RunDirectory,
+    config: PretrainedConfig,
+    settings: TrainSettings,
+    order_per_seed: bool,
+    copy_blocks: CopyBlocks | None,
+    options: Mapping[str, Any],
+) -> PlannedArm:
+    data_seed = settings.data_seed + key.seed if order_per_seed else settings.data_seed
+    own = replace(settings, seed=key.seed, data_seed=data_seed)
+    copied = {"copy_blocks": copy_blocks} if key.init == "teacher" else {}
+    plan = plan_run(config, own, directory, strategy=key.strategy, init=key.init, **copied, **options)
+    return PlannedArm(key, directory, own, plan)
+
+
+def _warnings(plans: Sequence[DistillationPlan]) -> tuple[str, ...]:
+    """Return each plan's warnings once, and those about the arms together."""
+    single = [warning for plan in plans for warning in plan.warnings()]
+    # Orders of the data that go with the seeds are the same for every strategy.
+    compared = [replace(plan, training=tuple(one for one in plan.training if one[0] != "data_seed")) for plan in plans]
+    return tuple(dict.fromkeys([*single, *lint_arms(compared)]))
+
+
+def _content(
+    root: SweepDirectory,
+    entries: Sequence[PlannedArm],
+    settings: TrainSettings,
+    order_per_seed: bool,
+    run_config: Mapping[str, Any],
+    teacher_record: Mapping[str, Any],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """Return what sweep.json holds when a sweep begins."""
+    student = shared_facts([one.plan for one in entries])
+    return {
+        "arms": [{"name": one.key.name, **asdict(one.key), "data_seed": one.settings.data_seed} for one in entries],
+        "student": student | {"data_seed": settings.data_seed, "order_per_seed": order_per_seed},
+        "data": {name: run_config[name] for name in ("task", "labels", "max_length", "tables", "origin_sha256")},
+        "teacher": dict(teacher_record),
+        "warnings": list(warnings),
+        "begun": (root.stored or {}).get("begun") if root.resumes and root.stored else now(),
+    }
