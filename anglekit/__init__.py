@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from anglekit.checkpoints import Checkpoint as Checkpoint
     from anglekit.checkpoints import LoadOptions as LoadOptions
     from anglekit.checkpoints import load_checkpoint as load_checkpoint
+    from anglekit.distillation.sweep import SweepResult as SweepResult
+    from anglekit.distillation.sweep import sweep as sweep
     from anglekit.errors import AnglekitError as AnglekitError
     from anglekit.errors import InputError as InputError
     from anglekit.errors import RunError as RunError
@@ -43,6 +45,7 @@ _HOMES = {
     "LoadOptions": "anglekit.checkpoints",
     "ProbeData": "anglekit.probes",
     "RunError": "anglekit.errors",
+    "SweepResult": "anglekit.distillation.sweep",
     "analyze": "anglekit.geometry.analyze",
     "angle_degrees": "anglekit.geometry.angles",
     "angles_heatmap": "anglekit.plots.heatmaps",
@@ -50,6 +53,7 @@ _HOMES = {
     "load_checkpoint": "anglekit.checkpoints",
     "read_probe": "anglekit.probes",
     "read_table": "anglekit.tables",
+    "sweep": "anglekit.distillation.sweep",
     "tangential_cosine": "anglekit.geometry.angles",
     "tokenize_probe": "anglekit.probes",
     "vertex_cosine": "anglekit.geometry.angles",

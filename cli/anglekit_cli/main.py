@@ -18,6 +18,8 @@ from anglekit_cli.finetune import EPILOG as FINETUNE_EPILOG
 from anglekit_cli.finetune import finetune
 from anglekit_cli.plan import plan
 from anglekit_cli.plot import plot
+from anglekit_cli.sweep import EPILOG as SWEEP_EPILOG
+from anglekit_cli.sweep import sweep
 
 app = typer.Typer(
     name="anglekit",
@@ -50,6 +52,7 @@ app.command("analyze", epilog=ANALYZE_EPILOG)(analyze)
 app.command("finetune", epilog=FINETUNE_EPILOG)(finetune)
 app.command("plan")(plan)
 app.command("distill", epilog=DISTILL_EPILOG)(distill)
+app.command("sweep", epilog=SWEEP_EPILOG)(sweep)
 app.command("evaluate", epilog=EVALUATE_EPILOG)(evaluate)
 app.command("plot")(plot)
 
