@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from anglekit.architectures import Stream, blocks, depth, model_streams, stack
 from anglekit.errors import InputError
 from anglekit.probes import ProbeBatch
+from anglekit.workspace import Workspace
 
 __all__ = ["FinalNorm", "LayerRecorder", "TokenStates", "evaluation_mode", "forward_inputs", "token_states"]
 
@@ -39,6 +40,7 @@ class LayerRecorder:
 
     Attributes:
         states: after a forward pass, `states[stream][layer]` of shape (batch, length, width).
+        keep: what takes a state as it comes, with its stream and layer; puts it into `states` unless replaced.
 
     Raises:
         InputError: a stream that the model does not have, or a layer out of range.
@@ -67,6 +69,7 @@ class LayerRecorder:
         self.layers = {stream: tuple(sorted(set(wanted))) for stream, wanted in layers.items()}
         self.final_norm: FinalNorm = final_norm
         self.states: dict[Stream, dict[int, Tensor]] = {stream: {} for stream in layers}
+        self.keep: Callable[[Stream, int, Tensor], None] = self._keep_whole
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> LayerRecorder:
@@ -92,15 +95,18 @@ class LayerRecorder:
         for kept in self.states.values():
             kept.clear()
 
+    def _keep_whole(self, stream: Stream, layer: int, state: Tensor) -> None:
+        self.states[stream][layer] = state
+
     def _watch_input(self, module: nn.Module, stream: Stream) -> None:
         def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.states[stream][0] = args[0] if args else kwargs["hidden_states"]
+            self.keep(stream, 0, args[0] if args else kwargs["hidden_states"])
 
         self._handles.append(module.register_forward_pre_hook(keep, with_kwargs=True))
 
     def _watch_output(self, module: nn.Module, stream: Stream, layer: int) -> None:
         def keep(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-            self.states[stream][layer] = _first_tensor(output)
+            self.keep(stream, layer, _first_tensor(output))
 
         self._handles.append(module.register_forward_hook(keep))
 
@@ -135,37 +141,69 @@ def forward_inputs(model: PreTrainedModel, batch: ProbeBatch) -> dict[str, Any]:
     return inputs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenStates:
     """The states of one batch and stream, padding gone.
 
     Attributes:
         layers: the layer numbers, ascending.
-        states: one tensor of shape (tokens, width) for each layer, in the same order.
+        states: shape (layers, tokens, width), layers in the same order.
     """
 
     layers: tuple[int, ...]
-    states: tuple[Tensor, ...]
+    states: Tensor
 
 
-def token_states(recorder: LayerRecorder, batch: ProbeBatch) -> dict[Stream, TokenStates]:
+class _TokenCollector:
+    """Copies the tokens that count out of each state as it comes, while it is still in the processor's cache.
+
+    The copy also lets the model's own memory go at once, as in a forward pass that keeps nothing.
+    """
+
+    def __init__(self, layers: Mapping[Stream, Sequence[int]], batch: ProbeBatch, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.rows = {stream: {layer: row for row, layer in enumerate(kept)} for stream, kept in layers.items()}
+        self.index = {stream: batch.token_index(stream) for stream in layers}
+        self.states: dict[Stream, Tensor] = {}
+
+    def keep(self, stream: Stream, layer: int, state: Tensor) -> None:
+        """Copy one layer's tokens to its row."""
+        flat = state.flatten(0, 1)
+        index = self.index[stream] = self.index[stream].to(flat.device)
+        rows = self.states.get(stream)
+        if rows is None:
+            shape = (len(self.rows[stream]), len(index), flat.shape[1])
+            rows = self.states[stream] = self.workspace.take(stream, shape, flat.dtype, flat.device)
+        elif flat.dtype != rows.dtype:
+            rows = self.states[stream] = rows.to(torch.promote_types(flat.dtype, rows.dtype))
+        row = rows[self.rows[stream][layer]]
+        if len(index) == len(flat):
+            row.copy_(flat)
+        elif (flat.device, flat.dtype) == (row.device, row.dtype):
+            torch.index_select(flat, 0, index, out=row)
+        else:
+            row.copy_(flat.index_select(0, index))
+
+
+def token_states(
+    recorder: LayerRecorder, batch: ProbeBatch, workspace: Workspace | None = None
+) -> dict[Stream, TokenStates]:
     """Run the recorder's model on a batch and return the states of the tokens that count, without gradients.
 
     The recorder must be entered and its model in evaluation mode. Tokens come in the order of
-    `batch.token_index(stream)`, which is the order of `batch.token_example(stream)`.
+    `batch.token_index(stream)`, which is the order of `batch.token_example(stream)`. A model that is spread over
+    devices gives its states on the device of the lowest layer that is kept.
+
+    Args:
+        recorder: of the layers to keep.
+        batch: the examples.
+        workspace: of this recorder alone; the next call with it overwrites the states. None: they are the caller's.
     """
-    base = recorder.model.base_model
-    recorder.clear()
-    with torch.inference_mode():
-        base(**forward_inputs(recorder.model, batch))
-        result: dict[Stream, TokenStates] = {}
-        for stream, kept in recorder.states.items():
-            index = batch.token_index(stream)
-            states = []
-            for layer in recorder.layers[stream]:
-                flat = kept[layer].flatten(0, 1)
-                # A batch without padding needs no copy.
-                states.append(flat if len(index) == len(flat) else flat.index_select(0, index.to(flat.device)))
-            result[stream] = TokenStates(recorder.layers[stream], tuple(states))
-    recorder.clear()
-    return result
+    collector = _TokenCollector(recorder.layers, batch, workspace or Workspace())
+    keep, recorder.keep = recorder.keep, collector.keep
+    try:
+        with torch.inference_mode():
+            recorder.model.base_model(**forward_inputs(recorder.model, batch))
+    finally:
+        recorder.keep = keep
+    return {stream: TokenStates(recorder.layers[stream], states) for stream, states in collector.states.items()}

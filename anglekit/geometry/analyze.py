@@ -41,6 +41,7 @@ from anglekit.geometry.summary import (
 from anglekit.hidden_states import FinalNorm, LayerRecorder, evaluation_mode, token_states
 from anglekit.probes import ProbeBatch, ProbeData, TokenizedProbe
 from anglekit.projections import ProjectionFit, solve_projection
+from anglekit.workspace import Workspace, keep_freed_memory
 
 __all__ = ["analyze"]
 
@@ -75,6 +76,7 @@ def analyze(
     settings = settings or AnalysisSettings()
     if settings.reading == "official":
         settings = replace(settings, final_norm="included")
+    keep_freed_memory()
     names = unique_names([student.name for student in students])
     tokens = tokenize_for(teacher, students, probe, settings)
     layers = {stream: choose_layers(stream, teacher, students, settings) for stream in teacher.streams}
@@ -155,19 +157,20 @@ class _Recorders:
             )
             for position, student in enumerate(students)
         ]
+        self._workspaces = [Workspace() for _ in (teacher, *students)]
 
     def states(
         self, batch: ProbeBatch, device: torch.device
-    ) -> tuple[dict[Stream, tuple[Tensor, ...]], list[dict[Stream, tuple[Tensor, ...]]]]:
-        """Return the teacher's and every student's token states of a batch, by stream, on `device`."""
+    ) -> tuple[dict[Stream, Tensor], list[dict[Stream, Tensor]]]:
+        """Return the teacher's and every student's states by stream, shape (layers, tokens, width), on `device`.
 
-        def run(recorder: LayerRecorder) -> dict[Stream, tuple[Tensor, ...]]:
-            return {
-                stream: tuple(state.to(device) for state in states.states)
-                for stream, states in token_states(recorder, batch).items()
-            }
-
-        return run(self.teacher), [run(recorder) for recorder in self.students]
+        The next call overwrites them.
+        """
+        teacher, *students = (
+            {stream: found.states.to(device) for stream, found in token_states(recorder, batch, workspace).items()}
+            for recorder, workspace in zip((self.teacher, *self.students), self._workspaces, strict=True)
+        )
+        return teacher, students
 
 
 def _batches(probe: TokenizedProbe, title: str, progress: bool) -> Iterator[ProbeBatch]:
@@ -242,8 +245,8 @@ def _measure(
 
 
 def _sketch(
-    teacher_states: Sequence[Tensor],
-    student_states: Sequence[Tensor],
+    teacher_states: Tensor,
+    student_states: Tensor,
     projections: Sequence[Tensor] | None,
     teacher_layers: Sequence[int],
     vertices: Sequence[int],
@@ -272,7 +275,7 @@ def _sketch(
         "teacher_k": int(teacher_layers[k]),
         "example": int(batch.examples[batch.token_example(stream)[token]]),
         "token": str(piece),
-        **token_plane([state[token] for state in teacher_states], student[token], i, k, teacher_layers),
+        **token_plane(list(teacher_states[:, token]), student[token], i, k, teacher_layers),
     }
 
 

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Room", "TokenProducts", "take_products"]
+from anglekit.workspace import Workspace
+
+__all__ = ["TokenProducts", "take_products"]
 
 # Bytes of float64 states that are worked on at once. On a CPU a block that leaves the cache is read from memory three
 # times, and a small one pays more for starting each operation than it saves; an accelerator wants work.
-_BLOCK_BYTES = {"cpu": 4 << 20}
+_BLOCK_BYTES = {"cpu": 6 << 20}
 _ACCELERATOR_BLOCK_BYTES = 256 << 20
 _FEWEST_TOKENS = 16
-
-
-class Room:
-    """Memory that is kept from batch to batch: the first touch of fresh pages costs more than the sums.
-
-    Args:
-        device: where it lies.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._kept: dict[str, Tensor] = {}
-
-    def take(self, name: str, *shape: int) -> Tensor:
-        """Return a float64 tensor of a shape, holding whatever its last use left there."""
-        size = math.prod(shape)
-        kept = self._kept.get(name)
-        if kept is None or len(kept) < size:
-            kept = self._kept[name] = torch.empty(size, dtype=torch.float64, device=self.device)
-        return kept[:size].view(shape)
 
 
 @dataclass(frozen=True)
@@ -69,37 +50,37 @@ def _diagonal(products: Tensor) -> Tensor:
 
 
 def take_products(
-    teacher: Sequence[Tensor],
-    students: Sequence[Sequence[Tensor]],
+    teacher: Tensor,
+    students: Sequence[Tensor],
     projections: Sequence[Sequence[Tensor] | None],
     tokens: slice,
-    room: Room,
+    workspace: Workspace,
 ) -> list[TokenProducts]:
     """Return the inner products of a run of tokens for several students; the teacher's are taken once.
 
     Args:
-        teacher: for each teacher layer the states, shape (all tokens, teacher width).
-        students: for each student, for each vertex the states, shape (all tokens, student width).
+        teacher: the states, shape (teacher layers, all tokens, teacher width).
+        students: for each student the states, shape (vertices, all tokens, student width).
         projections: for each student None, or for each vertex a float64 matrix (teacher width, student width).
         tokens: the run.
-        room: memory to work in; the next call with it does not overwrite what this one returns.
+        workspace: memory to work in; the next call with it does not overwrite what this one returns.
     """
-    n_tokens, layers, width = tokens.stop - tokens.start, len(teacher), int(teacher[0].shape[-1])
-    grams = room.take("teacher", n_tokens, layers, layers)
-    teacher_sum = torch.zeros(layers, width, dtype=torch.float64, device=room.device)
+    n_tokens, layers, width = tokens.stop - tokens.start, len(teacher), teacher.shape[-1]
+    place = (torch.float64, teacher.device)
+    grams = workspace.take("teacher", (n_tokens, layers, layers), *place)
+    teacher_sum = torch.zeros(layers, width, dtype=torch.float64, device=teacher.device)
     sides = [
-        _StudentSide(number, states, matrices, layers, n_tokens, room)
+        _StudentSide(number, states, matrices, layers, n_tokens, workspace)
         for number, (states, matrices) in enumerate(zip(students, projections, strict=True))
     ]
-    rows = layers + max(len(side.layers) for side in sides)
-    block = _block_length(rows, width, room.device)
+    rows = layers + max(len(states) for states in students)
+    block = _block_length(rows, width, teacher.device)
     for start in range(0, n_tokens, block):
         here = slice(start, min(start + block, n_tokens))
         source = slice(tokens.start + here.start, tokens.start + here.stop)
-        states = room.take("states", here.stop - here.start, rows, width)
-        for position, layer in enumerate(teacher):
-            states[:, position] = layer[source]
+        states = workspace.take("states", (here.stop - here.start, rows, width), *place)
         taught = states[:, :layers]
+        taught.copy_(teacher[:, source].transpose(0, 1))
         torch.bmm(taught, taught.transpose(1, 2), out=grams[here])
         teacher_sum += taught.sum(0)
         for side in sides:
@@ -114,21 +95,24 @@ class _StudentSide:
     def __init__(
         self,
         number: int,
-        layers: Sequence[Tensor],
+        layers: Tensor,
         matrices: Sequence[Tensor] | None,
         teacher_layers: int,
         n_tokens: int,
-        room: Room,
+        workspace: Workspace,
     ) -> None:
         self.layers = layers
         self.matrices = matrices
-        self.room = room
+        self.workspace = workspace
+        self.place = (torch.float64, layers.device)
         self.first = teacher_layers
-        vertices, width = len(layers), int(layers[0].shape[-1])
+        vertices, _, width = layers.shape
         # Row by row the products of every teacher layer and every vertex with the vertices.
-        self.grams = room.take(f"vertex {number}", n_tokens, teacher_layers + vertices, vertices)
-        self.own_grams = None if matrices is None else room.take(f"own {number}", n_tokens, vertices, vertices)
-        self.sum = torch.zeros(vertices, width, dtype=torch.float64, device=room.device)
+        self.grams = workspace.take(f"vertex {number}", (n_tokens, teacher_layers + vertices, vertices), *self.place)
+        self.own_grams = None
+        if matrices is not None:
+            self.own_grams = workspace.take(f"own {number}", (n_tokens, vertices, vertices), *self.place)
+        self.sum = torch.zeros(vertices, width, dtype=torch.float64, device=layers.device)
 
     def add(self, states: Tensor, source: slice, here: slice) -> None:
         """Take the products of one block, whose teacher rows are filled."""
@@ -136,9 +120,8 @@ class _StudentSide:
         vertices = rows[:, self.first :]
         own = vertices
         if self.matrices is not None:
-            own = self.room.take("own states", len(rows), *self.sum.shape)
-        for position, layer in enumerate(self.layers):
-            own[:, position] = layer[source]
+            own = self.workspace.take("own states", (len(rows), *self.sum.shape), *self.place)
+        own.copy_(self.layers[:, source].transpose(0, 1))
         if self.matrices is not None and self.own_grams is not None:
             for position, matrix in enumerate(self.matrices):
                 vertices[:, position] = own[:, position] @ matrix.T

@@ -18,8 +18,9 @@ from anglekit.geometry.accumulators import (
     cosine_bins,
 )
 from anglekit.geometry.angles import angles_from_products, chance_factors, layer_pairs
-from anglekit.geometry.products import Room, TokenProducts, take_products
+from anglekit.geometry.products import TokenProducts, take_products
 from anglekit.geometry.similarity import pair_cosines, pair_distances
+from anglekit.workspace import Workspace
 
 __all__ = ["GeometryAccumulator", "accumulate_batch"]
 
@@ -69,16 +70,20 @@ class GeometryAccumulator:
         self._bin_offset = (torch.arange(n_rows, device=self.device) * N_BINS).unsqueeze(1)
         self._examples: list[ExampleMeans] = []
         self._one = torch.ones((), dtype=torch.int64, device=self.device)
-        self._room = Room(self.device)
+        self._workspace = Workspace()
 
     def update(
-        self, teacher: Sequence[Tensor], student: Sequence[Tensor], token_example: Tensor, examples: Tensor
+        self,
+        teacher: Tensor | Sequence[Tensor],
+        student: Tensor | Sequence[Tensor],
+        token_example: Tensor,
+        examples: Tensor,
     ) -> None:
         """Add a batch of whole examples.
 
         Args:
-            teacher: for each teacher layer the states, shape (tokens, teacher width).
-            student: for each vertex the states, shape (tokens, student width).
+            teacher: the states, shape (teacher layers, tokens, teacher width), or a tensor for each layer.
+            student: the states, shape (vertices, tokens, student width), or a tensor for each vertex.
             token_example: for each token the position of its example in `examples`, int64 (tokens,), ascending.
             examples: the row numbers of the examples, int64 (examples,).
         """
@@ -112,8 +117,8 @@ class _BatchExamples:
 
 def accumulate_batch(
     accumulators: Sequence[GeometryAccumulator],
-    teacher: Sequence[Tensor],
-    students: Sequence[Sequence[Tensor]],
+    teacher: Tensor | Sequence[Tensor],
+    students: Sequence[Tensor | Sequence[Tensor]],
     token_example: Tensor,
     examples: Tensor,
 ) -> None:
@@ -121,8 +126,8 @@ def accumulate_batch(
 
     Args:
         accumulators: one for each student, all on one device.
-        teacher: for each teacher layer the states, shape (tokens, teacher width).
-        students: for each student, for each vertex the states, shape (tokens, student width).
+        teacher: the states, shape (teacher layers, tokens, teacher width), or a tensor for each layer.
+        students: for each student the states, shape (vertices, tokens, student width), or a tensor for each vertex.
         token_example: for each token the position of its example in `examples`, int64 (tokens,), ascending.
         examples: the row numbers of the examples, int64 (examples,).
     """
@@ -130,6 +135,8 @@ def accumulate_batch(
     if not accumulators or n_tokens == 0:
         return
     device = accumulators[0].device
+    teacher_states = _stacked(teacher).to(device)
+    student_states = [_stacked(states).to(device) for states in students]
     run = min(_run_length(accumulator) for accumulator in accumulators)
     projections = [accumulator.projections for accumulator in accumulators]
     # Known on the host, so that cutting the batch into runs asks the accelerator nothing.
@@ -140,13 +147,15 @@ def accumulate_batch(
         first, last = int(host_example[tokens.start]), int(host_example[tokens.stop - 1]) + 1
         member = torch.nn.functional.one_hot(host_example[tokens] - first, last - first)
         member = member.to(device, torch.float64)
-        products = take_products(teacher, students, projections, tokens, accumulators[0]._room)
-        for accumulator, states, run_products, buffer in zip(accumulators, students, products, buffers, strict=True):
+        products = take_products(teacher_states, student_states, projections, tokens, accumulators[0]._workspace)
+        for accumulator, states, run_products, buffer in zip(
+            accumulators, student_states, products, buffers, strict=True
+        ):
             complete = _complete_tokens(run_products)
             if complete is not None:
                 run_products = replace(
                     run_products,
-                    teacher_sum=_sum_over(teacher, tokens, complete),
+                    teacher_sum=_sum_over(teacher_states, tokens, complete),
                     student_sum=_sum_over(states, tokens, complete),
                 )
             _add_layers(accumulator, run_products, complete)
@@ -176,9 +185,13 @@ def _complete_tokens(products: TokenProducts) -> Tensor | None:
     return None if bool(finite.all()) else finite.all(0)
 
 
-def _sum_over(layers: Sequence[Tensor], tokens: slice, chosen: Tensor) -> Tensor:
+def _stacked(states: Tensor | Sequence[Tensor]) -> Tensor:
+    return states if isinstance(states, Tensor) else torch.stack(tuple(states))
+
+
+def _sum_over(states: Tensor, tokens: slice, chosen: Tensor) -> Tensor:
     """Return the sum of each layer's states over chosen tokens of a run, float64 (layers, width)."""
-    return torch.stack([layer[tokens].to(chosen.device)[chosen].sum(0, dtype=torch.float64) for layer in layers])
+    return states[:, tokens][:, chosen].sum(1, dtype=torch.float64)
 
 
 def _add_layers(accumulator: GeometryAccumulator, products: TokenProducts, complete: Tensor | None) -> None:
