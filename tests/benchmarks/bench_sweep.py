@@ -1,0 +1,248 @@
+"""A sweep of ten 3-layer students of a 12 x 768 BERT against ten separate runs, and the peak memory of both.
+
+The sweep and a separate run are paused after every step and take turns, so that both meet the same machine: each round
+of the sweep (ten steps and one teacher pass) is followed by two steps of the separate run (times five), two bare
+teacher passes T and two bare student steps S, whose optimiser is the one that the runs use. Start-up and saving are
+outside: a sweep loads the teacher and the data once, separate runs ten times. Run it alone on a quiet machine:
+`make bench`.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import greenlet
+import numpy as np
+import torch
+import torch.nn.functional as F
+from measuring import _clock as clock
+from measuring import report, word_tokenizer
+from transformers import BertConfig, BertForSequenceClassification, TrainerCallback
+
+from anglekit.distillation.arms import Arm, build_arm, objective_of_plan
+from anglekit.distillation.classifiers import Classifier
+from anglekit.distillation.label_sets import LabelSet
+from anglekit.distillation.matching import STRATEGIES
+from anglekit.distillation.plan import DistillationPlan, plan_distillation
+from anglekit.distillation.prepared_data import PreparedData
+from anglekit.distillation.run_directory import RunDirectory
+from anglekit.distillation.shared_teacher import SharedTeacher
+from anglekit.distillation.students import INITS
+from anglekit.distillation.sweep_arms import train_side_by_side
+from anglekit.distillation.task_data import TokenizedExamples
+from anglekit.distillation.tasks import task_by_name
+from anglekit.distillation.train_settings import OPTIMIZERS, TrainSettings
+
+BATCH, LENGTH, LAYERS = 16, 32, 3
+ARMS = [(strategy, init) for strategy in STRATEGIES for init in INITS]
+RECORD = {"source": "benchmark", "sha256_with_head": "0" * 64}
+
+
+class Paused:
+    """A training loop that runs from one call of `pause` inside it to the next."""
+
+    def __init__(self) -> None:
+        self._outside: Any = None
+        self._inside: Any = None
+
+    def start(self, run: Callable[[], object]) -> None:
+        self._inside = greenlet.greenlet(run)
+        self.advance()
+
+    def advance(self) -> float:
+        """Run on and return the seconds."""
+        self._outside = greenlet.getcurrent()
+        start = clock()
+        self._inside.switch()
+        return clock() - start
+
+    def pause(self) -> None:
+        self._inside = greenlet.getcurrent()
+        self._outside.switch()
+
+
+class PausedTeacher(SharedTeacher):
+    """Pauses when all students have left a batch."""
+
+    loop: Paused
+
+    def forget(self) -> None:
+        super().forget()
+        self.loop.pause()
+
+
+class PausedSteps(TrainerCallback):
+    def __init__(self, loop: Paused) -> None:
+        self.loop = loop
+
+    def on_step_end(self, *_arguments: Any, **_: Any) -> None:
+        self.loop.pause()
+
+
+class StopAtSecond(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 2:
+            raise KeyboardInterrupt
+
+
+def world(steps: int) -> tuple[Classifier, PreparedData]:
+    torch.manual_seed(0)
+    config = BertConfig(num_hidden_layers=12)
+    tokenizer = word_tokenizer(["a b"])
+    model = BertForSequenceClassification(config).eval()
+    generator = np.random.default_rng(0)
+    ids = generator.integers(5, config.vocab_size, (steps * BATCH, LENGTH)).tolist()
+    examples = TokenizedExamples(ids, None, np.arange(len(ids)) % 2)
+    task = task_by_name("classification")
+    labels = LabelSet(("negative", "positive"))
+    sources = {"train": {"sha256": "0" * 64, "columns": []}}
+    return Classifier("benchmark", model, tokenizer), PreparedData(
+        task, labels, tokenizer, LENGTH, examples, {}, sources
+    )
+
+
+def settings(steps: int) -> TrainSettings:
+    return TrainSettings(
+        max_steps=steps, batch_size=BATCH, learning_rate=1e-5, log_every=10**6, resumable=False, seed=0, device="cpu"
+    )
+
+
+def plan(teacher: Classifier, strategy: str, init: str) -> DistillationPlan:
+    return plan_distillation(
+        teacher.model.config, teacher="benchmark", strategy=strategy, init=init, layers=LAYERS, seed=0
+    )
+
+
+def arm(root: Path, teacher: Classifier, data: PreparedData, made: DistillationPlan, steps: int, **more: Any) -> Arm:
+    directory = RunDirectory(root / f"{made.strategy}-{made.init}-{len(more)}")
+    return build_arm(teacher, data, made, directory, settings(steps), teacher_record=RECORD, **more)
+
+
+def ten_arms(root: Path, teacher: Classifier, data: PreparedData, steps: int, kind: type[SharedTeacher]) -> Any:
+    plans = [plan(teacher, strategy, init) for strategy, init in ARMS]
+    shared = kind(teacher.model, [objective_of_plan(made, settings(steps)) for made in plans])
+    return shared, [arm(root, teacher, data, made, steps, teacher_forward=shared) for made in plans]
+
+
+def bare(teacher: Classifier, data: PreparedData) -> tuple[Callable[[], float], Callable[[], float]]:
+    """Return a teacher pass and a student step as they would be written by hand, each timing itself."""
+    ids = torch.tensor([data.train[row]["input_ids"] for row in range(BATCH)])
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    labels = torch.arange(BATCH) % 2
+    student = BertForSequenceClassification(
+        BertConfig.from_dict({**teacher.model.config.to_dict(), "num_hidden_layers": LAYERS})
+    ).train()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5, fused=OPTIMIZERS["adamw"].endswith("fused"))
+    pairs = plan(teacher, "forward", "random").matchings[0].pairs
+    teacher.model.eval()
+    with torch.no_grad():
+        t = teacher.model(**batch, output_hidden_states=True)
+
+    def teach() -> float:
+        start = clock()
+        with torch.no_grad():
+            teacher.model(**batch, output_hidden_states=True)
+        return clock() - start
+
+    def step() -> float:
+        start = clock()
+        s = student(**batch, output_hidden_states=True)
+        loss = F.cross_entropy(s.logits, labels)
+        loss = loss + F.kl_div(
+            s.logits.log_softmax(-1), t.logits.log_softmax(-1), reduction="batchmean", log_target=True
+        )
+        for ours, theirs in pairs:
+            loss = loss + 3.0 * F.mse_loss(s.hidden_states[ours], t.hidden_states[theirs])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return clock() - start
+
+    return teach, step
+
+
+def measure_time(rounds: int) -> None:
+    # One round warms up; the loops are left before their last step, so that nothing of their end is measured.
+    steps = 2 * rounds + 4
+    teacher, data = world(steps)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        separate, sweep = Paused(), Paused()
+        one = arm(root, teacher, data, plan(teacher, "forward", "teacher"), steps)
+        one.trainer.add_callback(PausedSteps(separate))
+        shared, arms = ten_arms(root, teacher, data, steps, PausedTeacher)
+        shared.loop = sweep
+        separate.start(one.train)
+        sweep.start(lambda: train_side_by_side(arms, shared, lambda _arm: None))
+        teach, step = bare(teacher, data)
+        # The first state of the optimisers is made here: it is no part of a steady step.
+        for warm_up in (separate.advance, sweep.advance, sweep.advance, teach, step):
+            warm_up()
+        rows = []
+        for _ in range(rounds):
+            swept = sweep.advance()
+            rows.append((swept, separate.advance() + separate.advance(), teach() + teach(), step() + step()))
+    s10, r10 = (5.0 * statistics.median(row[column] for row in rows) for column in (3, 1))
+    t = statistics.median(row[2] for row in rows) / 2.0
+    limit = (t + s10) / (10.0 * t + s10)
+    ratio = statistics.median(row[0] / (5.0 * row[1]) for row in rows)
+    report(
+        "sweep of ten 3-layer students over ten separate runs, relative to the limit (T + 10 S) / (10 T + 10 S)",
+        ratio / limit,
+        1.05,
+        sweep_over_separate=round(ratio, 4),
+        limit=round(limit, 4),
+        sweep_round_s=round(statistics.median(row[0] for row in rows), 3),
+        ten_separate_steps_s=round(r10, 3),
+        teacher_s=round(t, 4),
+        student_step_s=round(s10 / 10.0, 4),
+        rounds=rounds,
+        teacher_passes_a_round=shared.passes / (shared.answers / len(ARMS)),
+    )
+
+
+def measure_memory(which: str) -> None:
+    """Train two steps in this process alone and print its peak in GB."""
+    teacher, data = world(2)
+    with tempfile.TemporaryDirectory() as name:
+        if which == "sweep":
+            shared, arms = ten_arms(Path(name), teacher, data, 2, SharedTeacher)
+            # All optimisers have their moments when the first arm computes gradients once more.
+            arms[0].trainer.add_callback(StopAtSecond())
+            with suppress(KeyboardInterrupt):
+                train_side_by_side(arms, shared, lambda _arm: None)
+        else:
+            arm(Path(name), teacher, data, plan(teacher, "forward", "teacher"), 2).train()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
+
+
+def peak(which: str) -> float:
+    command = [sys.executable, __file__, "--memory", which]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def main() -> None:
+    if "--memory" in sys.argv:
+        measure_memory(sys.argv[-1])
+        return
+    peaks = {which: peak(which) for which in ("separate", "sweep")}
+    report(
+        "peak memory of a sweep of ten students over one separate run",
+        peaks["sweep"] / peaks["separate"],
+        None,
+        **{f"{which}_gb": round(value, 2) for which, value in peaks.items()},
+    )
+    measure_time(3 if "--quick" in sys.argv else 5)
+
+
+if __name__ == "__main__":
+    main()
