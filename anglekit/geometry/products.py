@@ -63,7 +63,7 @@ def take_products(
         students: for each student the states, shape (vertices, all tokens, student width).
         projections: for each student None, or for each vertex a float64 matrix (teacher width, student width).
         tokens: the run.
-        workspace: memory to work in; the next call with it does not overwrite what this one returns.
+        workspace: memory to work in; what is returned is good until the next call with it.
     """
     n_tokens, layers, width = tokens.stop - tokens.start, len(teacher), teacher.shape[-1]
     place = (torch.float64, teacher.device)
