@@ -10,6 +10,8 @@ import typer
 from anglekit.errors import AnglekitError
 from anglekit_cli.analyze import EPILOG as ANALYZE_EPILOG
 from anglekit_cli.analyze import analyze
+from anglekit_cli.demo import EPILOG as DEMO_EPILOG
+from anglekit_cli.demo import demo
 from anglekit_cli.distill import EPILOG as DISTILL_EPILOG
 from anglekit_cli.distill import distill
 from anglekit_cli.evaluate import EPILOG as EVALUATE_EPILOG
@@ -48,6 +50,7 @@ def root(
     """See a teacher's layers from inside its student: angles, layer matching and distillation."""
 
 
+app.command("demo", epilog=DEMO_EPILOG)(demo)
 app.command("analyze", epilog=ANALYZE_EPILOG)(analyze)
 app.command("finetune", epilog=FINETUNE_EPILOG)(finetune)
 app.command("plan")(plan)

@@ -19,7 +19,6 @@ class DemoSettings:
         InputError: a size is not positive, the heads do not divide the width, or a student is deeper than the teacher.
     """
 
-    corpus: str = "inference"
     train_rows: int = 48_000
     vocab_size: int = 256
     max_length: int = 32
@@ -39,7 +38,7 @@ class DemoSettings:
     student_layers: int = 3
     student_steps: int = 400
     student_learning_rate: float = 1e-3
-    seed: int = 0
+    probe_rows: int = 500
 
     def __post_init__(self) -> None:
         counts = {
@@ -56,6 +55,7 @@ class DemoSettings:
                 "teacher_steps",
                 "student_layers",
                 "student_steps",
+                "probe_rows",
             )
         }
         for name, value in counts.items():
