@@ -1,0 +1,319 @@
+"""A sample of tokens spread over the whole probe, in bounded memory, for what cannot be had from sums alone.
+
+Every example has a priority, a hash of the seed and its row number, and the sample is the examples of the lowest
+priorities: a uniform draw that depends on nothing else, so that neither batches nor shards nor their order change it.
+Of each example one content token, one special token and the mean of all its tokens are kept, again by hash.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["CONTENT", "MEAN", "SPECIAL", "TokenSample", "TokenSampler", "example_draws", "sample_capacity"]
+
+#: What is kept of an example: the places in `TokenSample.states`.
+CONTENT, SPECIAL, MEAN = 0, 1, 2
+
+#: Examples in a sample where memory allows, and the bytes that all samples of an analysis may take.
+MOST_EXAMPLES = 512
+FEWEST_EXAMPLES = 64
+MOST_BYTES = 256 << 20
+
+# Salts of the draws of one example.
+_PRIORITY, _KIND, _CONTENT_TOKEN, _SPECIAL_TOKEN = range(4)
+
+
+def sample_capacity(numbers_per_token: int) -> int:
+    """Return how many examples a sample holds.
+
+    Args:
+        numbers_per_token: layers times width, summed over all sides and streams of the analysis.
+    """
+    fitting = MOST_BYTES // max(1, 3 * 4 * numbers_per_token)
+    return max(FEWEST_EXAMPLES, min(MOST_EXAMPLES, fitting))
+
+
+def example_draws(seed: int, examples: NDArray[np.int64], salt: int) -> NDArray[np.int64]:
+    """Return a number for each example, uniform on [0, 2^62) and the same whenever it is asked for (splitmix64)."""
+    with np.errstate(over="ignore"):
+        start = _mixed(np.array([np.uint64(seed % 2**63) * np.uint64(4) + np.uint64(salt)], dtype=np.uint64))
+        mixed = _mixed(start + examples.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return (mixed >> np.uint64(2)).astype(np.int64)
+
+
+def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _below(draws: NDArray[np.int64], limits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each draw a number from 0 to its limit less one."""
+    return np.minimum((draws / 2.0**62 * limits).astype(np.int64), np.maximum(limits - 1, 0))
+
+
+@dataclass(frozen=True)
+class TokenSample:
+    """A sample of examples; merges by `+`, associative, with a sample of no examples as the identity.
+
+    Attributes:
+        capacity: the most examples.
+        priority: the examples' priorities, int64 (examples,), ascending: their order is random.
+        example: row numbers in the probe data, int64 (examples,).
+        n_content: content tokens of each example, int64 (examples,).
+        n_special: special tokens of each example, int64 (examples,).
+        special_drawn: whether the token that was drawn among all of the example's is the special one, bool (examples,).
+        states: for each side (the teacher, then the students) float (3, layers, examples, width): a content token, a
+            special token, and the mean over the example's tokens. What an example does not have is zero.
+    """
+
+    capacity: int
+    priority: Tensor
+    example: Tensor
+    n_content: Tensor
+    n_special: Tensor
+    special_drawn: Tensor
+    states: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+    def __add__(self, other: TokenSample) -> TokenSample:
+        """Return the sample of both sets of examples, which must be disjoint.
+
+        Raises:
+            ValueError: an example is in both, or the samples are of different capacities.
+        """
+        if self.capacity != other.capacity:
+            raise ValueError("samples merge only with samples of the same capacity")
+        if not len(self) or not len(other):
+            return self if len(self) else other
+        priority = torch.cat([self.priority, other.priority])
+        example = torch.cat([self.example, other.example])
+        if len(np.unique(example.numpy())) < len(example):
+            raise ValueError("an example is in both samples; its tokens must reach one sampler only")
+        order = torch.argsort(priority, stable=True)[: self.capacity]
+        return TokenSample(
+            self.capacity,
+            priority[order],
+            example[order],
+            torch.cat([self.n_content, other.n_content])[order],
+            torch.cat([self.n_special, other.n_special])[order],
+            torch.cat([self.special_drawn, other.special_drawn])[order],
+            tuple(
+                torch.cat([a, b], dim=2).index_select(2, order.to(a.device))
+                for a, b in zip(self.states, other.states, strict=True)
+            ),
+        )
+
+    def tokens(self, kind: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return one token of each example that has one of a kind.
+
+        Args:
+            kind: `all` (drawn among all tokens of the example), `content`, `special`, or `mean` (over all of them).
+
+        Returns:
+            The places of the examples in the sample, int64 (tokens,), and for each side the states, shape (layers,
+            tokens, width).
+
+        Raises:
+            KeyError: an unknown kind.
+        """
+        everyone = torch.arange(len(self))
+        if kind == "all":
+            row = torch.where(self.special_drawn, SPECIAL, CONTENT)
+            return everyone, tuple(
+                side[row.to(side.device), :, everyone.to(side.device)].transpose(0, 1) for side in self.states
+            )
+        place, there = {
+            "content": (CONTENT, self.n_content > 0),
+            "special": (SPECIAL, self.n_special > 0),
+            "mean": (MEAN, torch.ones_like(self.special_drawn)),
+        }[kind]
+        chosen = everyone[there]
+        if len(chosen) == len(self):
+            return chosen, tuple(side[place] for side in self.states)
+        return chosen, tuple(side[place].index_select(1, chosen.to(side.device)) for side in self.states)
+
+
+class TokenSampler:
+    """Keeps the sample while batches go by; each example takes the place of the one of the highest priority.
+
+    Args:
+        seed: of the draws.
+        capacity: the most examples.
+    """
+
+    def __init__(self, seed: int, capacity: int) -> None:
+        self.seed = seed
+        self.capacity = capacity
+        self._worst: list[tuple[int, int]] = []  # (minus the priority, place): a heap, the highest priority on top
+        self._numbers = np.zeros((5, capacity), dtype=np.int64)
+        self._states: tuple[Tensor, ...] = ()
+
+    def update(
+        self, states: Sequence[Tensor], token_example: Tensor, examples: Tensor, special: NDArray[np.bool_] | None
+    ) -> None:
+        """Look at a batch of whole examples.
+
+        Args:
+            states: for each side shape (layers, tokens, width).
+            token_example: for each token the position of its example in `examples`, int64 (tokens,), ascending.
+            examples: the row numbers of the examples, int64 (examples,).
+            special: whether a token is a special one, bool (tokens,); None: none is.
+        """
+        rows = examples.cpu().numpy()
+        priorities = example_draws(self.seed, rows, _PRIORITY)
+        placed = self._place(priorities)
+        if not placed:
+            return
+        if not self._states:
+            self._states = tuple(
+                torch.zeros(
+                    (3, len(side), self.capacity, side.shape[2]),
+                    dtype=torch.promote_types(side.dtype, torch.float32),
+                    device=side.device,
+                )
+                for side in states
+            )
+        position = np.array(sorted(placed.values()))
+        place_of = {where: place for place, where in placed.items()}
+        places = np.array([place_of[where] for where in position])
+        lengths = np.bincount(token_example.cpu().numpy(), minlength=len(rows))
+        starts = np.cumsum(lengths) - lengths
+        none = np.zeros(int(lengths.sum()), dtype=bool) if special is None else special
+        drawn = _DrawnTokens.of(self.seed, rows, lengths, starts, none, position)
+        self._numbers[:, places] = [
+            priorities[position],
+            rows[position],
+            drawn.n_content,
+            drawn.n_special,
+            drawn.special_drawn,
+        ]
+        for kept, side in zip(self._states, states, strict=True):
+            _keep(kept, side, drawn, places, starts[position], lengths[position])
+
+    def _place(self, priorities: NDArray[np.int64]) -> dict[int, int]:
+        """Return for the places that change hands the position of the example that gets them."""
+        placed: dict[int, int] = {}
+        for position, priority in enumerate(priorities.tolist()):
+            if len(self._worst) < self.capacity:
+                place = len(self._worst)
+                heapq.heappush(self._worst, (-priority, place))
+            elif priority < -self._worst[0][0]:
+                place = self._worst[0][1]
+                heapq.heapreplace(self._worst, (-priority, place))
+            else:
+                continue
+            placed[place] = position
+        return placed
+
+    def state(self) -> TokenSample:
+        """Return the sample so far, in the order of the priorities.
+
+        Raises:
+            ValueError: an example came twice.
+        """
+        n = len(self._worst)
+        order = np.argsort(self._numbers[0, :n], kind="stable")
+        numbers = torch.from_numpy(self._numbers[:, order])
+        if len(np.unique(self._numbers[1, :n])) < n:
+            raise ValueError("an example came twice; its tokens must reach one update")
+        index = torch.from_numpy(order)
+        return TokenSample(
+            self.capacity,
+            numbers[0],
+            numbers[1],
+            numbers[2],
+            numbers[3],
+            numbers[4].bool(),
+            tuple(side.index_select(2, index.to(side.device)) for side in self._states),
+        )
+
+
+@dataclass(frozen=True)
+class _DrawnTokens:
+    """Which tokens of a batch were drawn, for the chosen examples; a kind that an example lacks is -1."""
+
+    content: NDArray[np.int64]
+    special: NDArray[np.int64]
+    n_content: NDArray[np.int64]
+    n_special: NDArray[np.int64]
+    special_drawn: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        seed: int,
+        rows: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        special: NDArray[np.bool_],
+        position: NDArray[np.int64],
+    ) -> _DrawnTokens:
+        before = np.zeros(len(special) + 1, dtype=np.int64)
+        np.cumsum(special, out=before[1:])
+        start, length, example = starts[position], lengths[position], rows[position]
+        n_special = before[start + length] - before[start]
+        n_content = length - n_special
+        content_token = _drawn(~special, start - before[start], n_content, example_draws(seed, example, _CONTENT_TOKEN))
+        special_token = _drawn(special, before[start], n_special, example_draws(seed, example, _SPECIAL_TOKEN))
+        drawn = _below(example_draws(seed, example, _KIND), length) < n_special
+        return cls(content_token, special_token, n_content, n_special, drawn)
+
+
+def _drawn(
+    wanted: NDArray[np.bool_], first: NDArray[np.int64], count: NDArray[np.int64], draws: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return for each example one of its wanted tokens, or -1 where it has none.
+
+    Args:
+        wanted: which tokens of the batch are of the kind.
+        first: how many wanted tokens come before the example's own.
+        count: how many the example has.
+        draws: as `example_draws` gives them.
+    """
+    tokens = np.append(np.flatnonzero(wanted), -1)
+    return np.where(count > 0, tokens[np.where(count > 0, first + _below(draws, count), -1)], -1)
+
+
+def _keep(
+    kept: Tensor,
+    side: Tensor,
+    drawn: _DrawnTokens,
+    places: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+) -> None:
+    """Copy what is kept of the chosen examples of a batch to their places."""
+    index = torch.from_numpy(places).to(kept.device)
+    for kind, tokens in ((CONTENT, drawn.content), (SPECIAL, drawn.special)):
+        there = tokens >= 0
+        if not there.all():
+            kept[kind].index_fill_(1, index[torch.from_numpy(~there).to(index.device)], 0.0)
+            if not there.any():
+                continue
+        source = torch.from_numpy(tokens[there]).to(side.device)
+        target = index if there.all() else index[torch.from_numpy(there).to(index.device)]
+        kept[kind].index_copy_(1, target, side.index_select(1, source).to(kept.dtype))
+    for first, last in _runs(starts, lengths):
+        length, number = int(lengths[first]), last - first
+        run = side[:, starts[first] : starts[first] + number * length]
+        by_example = run.reshape(len(side), number, length, side.shape[2])
+        kept[MEAN].index_copy_(1, index[first:last], by_example.mean(2, dtype=kept.dtype))
+
+
+def _runs(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return runs [first, last) of examples of one length whose tokens follow each other: each is one reduction."""
+    breaks = np.flatnonzero((starts[1:] != starts[:-1] + lengths[:-1]) | (lengths[1:] != lengths[:-1])) + 1
+    edges = [0, *breaks.tolist(), len(starts)]
+    return list(itertools.pairwise(edges))
