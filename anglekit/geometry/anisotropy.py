@@ -1,0 +1,124 @@
+"""Anisotropy: how much of a cosine is a layer's common direction or a few dimensions; pure functions on a sample.
+
+A layer is anisotropic where the states of unrelated tokens point the same way (Ethayarajh 2019, arXiv 1909.00512),
+often because of one or two dimensions (Timkey and van Schijndel 2021, arXiv 2109.04404). Then every cosine is high, for
+a reason that has nothing to do with what is compared. The same cosines are therefore looked at after each layer's mean
+is taken out, after each dimension is standardised as well, and without the dominant dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "DOMINANT_DIMENSIONS",
+    "VIEWS",
+    "Anisotropy",
+    "View",
+    "anisotropy",
+    "dominant_dimensions",
+    "transformed",
+]
+
+View = Literal["raw", "centred", "standardised", "dropped"]
+
+#: The ways to look at states; `dropped` is raw without the dominant dimensions.
+VIEWS: tuple[View, ...] = get_args(View)
+
+#: How many dimensions `dropped` leaves out.
+DOMINANT_DIMENSIONS = 3
+
+
+@dataclass(frozen=True)
+class Anisotropy:
+    """The cosine between the states of two tokens of different examples, and what it is made of.
+
+    Attributes:
+        mean_cosine: over all pairs of tokens, float64 (layers,); NaN below two tokens.
+        se: its standard error, tokens being independent, (layers,).
+        share: each dimension's share of the mean cosine, summing to 1, (layers, width). Where the mean cosine is near 0
+            shares are large and of both signs.
+    """
+
+    mean_cosine: Tensor
+    se: Tensor
+    share: Tensor
+
+
+def anisotropy(states: Tensor) -> Anisotropy:
+    """Return the anisotropy of layers from one token of each example.
+
+    Args:
+        states: shape (layers, tokens, width), each token of another example; zero states have no direction and count
+            as a cosine of 0.
+    """
+    x = states.double()
+    n = x.shape[1]
+    unit = x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=torch.finfo(torch.float64).tiny)
+    total = unit.sum(1)
+    contribution = total * total - (unit * unit).sum(1)
+    if n < 2:
+        nothing = torch.full_like(total[:, 0], torch.nan)
+        return Anisotropy(nothing, nothing, torch.full_like(total, torch.nan))
+    pair_sum = contribution.sum(1)
+    mean = pair_sum / (n * (n - 1))
+    # Each token's mean cosine with the others; the mean over pairs varies with twice their mean (U-statistic).
+    own = (torch.einsum("lnw,lw->ln", unit, total) - (unit * unit).sum(2)) / (n - 1)
+    return Anisotropy(mean, 2 * own.std(1) / n**0.5, contribution / pair_sum.unsqueeze(1))
+
+
+def dominant_dimensions(states: Sequence[Tensor], count: int = DOMINANT_DIMENSIONS) -> Tensor:
+    """Return the dimensions that add most to the cosines between examples, over all layers of all sides.
+
+    One set for all layers, because a difference of two layers needs one space.
+
+    Args:
+        states: for each side shape (layers, tokens, width), one width for all.
+        count: how many; at most all but one.
+
+    Returns:
+        int64 (count,), the largest first.
+    """
+    found = [anisotropy(side) for side in states]
+    # What a dimension adds, not its share: shares of a cosine of nearly 0 are large and say nothing.
+    added = [(each.share * each.mean_cosine.unsqueeze(1)).nan_to_num(0.0).abs().sum(0) for each in found]
+    size = torch.stack(added).sum(0)
+    return size.topk(min(count, len(size) - 1)).indices
+
+
+def transformed(states: Tensor, view: View, dropped: Tensor | None = None) -> Tensor:
+    """Return states in another view, float64.
+
+    Args:
+        states: shape (layers, tokens, width).
+        view: `raw`; `centred`: each layer's mean over the tokens taken out; `standardised`: each dimension of a layer
+            divided by its standard deviation as well (one that does not vary becomes 0); `dropped`: without the
+            dimensions `dropped`.
+        dropped: which to leave out, int64 (dimensions,).
+
+    Returns:
+        Shape (layers, tokens, width), `dropped` with as many dimensions less.
+
+    Raises:
+        KeyError: an unknown view.
+    """
+    x = states.double()
+    if view == "raw":
+        return x
+    if view == "dropped":
+        kept = torch.ones(x.shape[-1], dtype=torch.bool, device=x.device)
+        kept[dropped] = False
+        return x[..., kept]
+    if view not in VIEWS:
+        raise KeyError(view)
+    x = x - x.mean(1, keepdim=True)
+    if view == "centred":
+        return x
+    deviation = x.square().mean(1, keepdim=True).sqrt_()
+    still = deviation <= 1e-12 * deviation.amax(-1, keepdim=True)
+    return torch.where(still, 0.0, x / torch.where(still, 1.0, deviation))
