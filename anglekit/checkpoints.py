@@ -94,7 +94,8 @@ class Checkpoint:
         tokenizer: its tokenizer, or None where the checkpoint has none.
         streams: `encoder`, `decoder` or both.
         adapters: trained adapters that lie beside the weights, or None.
-        training: what the trainer wrote about the student (`init`, `strategy`, `seed`, `teacher`); may be empty.
+        training: what the trainer wrote about the student (`init`, `strategy`, `seed`, `teacher`, `taught_by`); may be
+            empty.
         sha256: the hash of the weights' content (`weights_hash`).
     """
 
@@ -106,6 +107,13 @@ class Checkpoint:
     adapters: Mapping[tuple[Stream, int], Tensor] | None
     training: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
+
+    def matched_layer(self, stream: Stream, layer: int) -> int | None:
+        """Return the teacher layer that taught a student layer, where the trainer wrote it down and there was one."""
+        by_stream = self.training.get("taught_by")
+        by_layer = by_stream.get(stream) if isinstance(by_stream, Mapping) else None
+        found = by_layer.get(str(layer)) if isinstance(by_layer, Mapping) else None
+        return found if isinstance(found, int) else None
 
     @property
     def width(self) -> int:

@@ -75,7 +75,8 @@ class Arm:
         directory: held by this process until `finish_arm`, or until `directory.close()`.
         data: what it learns from.
         settings: how it is trained.
-        note: what is written beside the student for the analysis: init, strategy, seed, teacher.
+        note: what is written beside the student for the analysis: init, strategy, seed, teacher, and by stream the
+            teacher layer that taught each student layer.
         provenance: what the run records.
         resume_from: a checkpoint to go on from, or None.
         use_cache: the configuration's own, which `Trainer` switches off.
@@ -189,7 +190,13 @@ def build_arm(
     )
     if not plan.train_adapters:
         adapters.requires_grad_(False)
-    note = {"init": plan.init, "strategy": plan.strategy, "seed": plan.seed, "teacher": plan.teacher}
+    note = {
+        "init": plan.init,
+        "strategy": plan.strategy,
+        "seed": plan.seed,
+        "teacher": plan.teacher,
+        "taught_by": {matching.stream: {str(s): t for s, t in matching.pairs} for matching in plan.matchings},
+    }
     return start_run(
         student,
         data,

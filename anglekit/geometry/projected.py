@@ -25,8 +25,17 @@ def vertex_matrices(
 
 def aimed_layer(stream: Stream, vertex: int, layers: StreamLayers, teacher: Checkpoint, student: Checkpoint) -> int:
     """Return the kept teacher layer that is nearest to a vertex's relative depth."""
-    exact = relative_depth_layer(vertex, student.depth(stream), teacher.depth(stream))
-    return min(layers.teacher, key=lambda layer: (abs(layer - exact), layer))
+    return _nearest(layers, relative_depth_layer(vertex, student.depth(stream), teacher.depth(stream)))
+
+
+def _nearest(layers: StreamLayers, wanted: int) -> int:
+    return min(layers.teacher, key=lambda layer: (abs(layer - wanted), layer))
+
+
+def _taught_by(stream: Stream, vertex: int, layers: StreamLayers, student: Checkpoint) -> int | None:
+    """Return the teacher layer that an adapter was trained towards, or the nearest kept, where the student says so."""
+    layer = student.matched_layer(stream, vertex)
+    return None if layer is None else _nearest(layers, layer)
 
 
 def explained_variance(
@@ -38,12 +47,17 @@ def explained_variance(
     teacher: Checkpoint,
     student: Checkpoint,
 ) -> list[dict[str, Any]]:
-    """Return R^2 of each projected vertex on the measured examples: 1 - sum |T - W S|^2 / sum |T - mean T|^2."""
+    """Return R^2 of each projected vertex on the measured examples: 1 - sum |T - W S|^2 / sum |T - mean T|^2.
+
+    T is the teacher layer that the projection was fitted or, for an adapter, trained towards.
+    """
     rows = []
     for stream, chosen in layers.items():
         sums = states[stream, position]
         for row, vertex in enumerate(chosen.students[position]):
-            aim = aimed_layer(stream, vertex, chosen, teacher, student)
+            aim = _taught_by(stream, vertex, chosen, student) if kind == "adapter" else None
+            if aim is None:
+                aim = aimed_layer(stream, vertex, chosen, teacher, student)
             column = chosen.teacher.index(aim)
             target = sums.teacher.squared[column]
             residual = target + sums.vertex.squared[row] - 2 * sums.teacher_student.product[column, row]

@@ -171,6 +171,22 @@ def test_a_trained_adapter_is_used_by_itself_and_only_where_there_is_one(bert_pa
         assert row.mean_cosine == pytest.approx(want["mean_cosine"], abs=3e-6)
 
 
+@pytest.mark.parametrize(
+    ("note", "expected"), [({"encoder": {"2": 1}}, 1), ({"encoder": {"2": 99}}, 3), ({"encoder": [1]}, 3), ("2", 3)]
+)
+def test_an_adapter_explains_the_layer_that_taught_it(note, expected, bert_pair, checkpoint, probe):
+    teacher = bert_pair[0]
+    narrow = checkpoint("bert", "narrow", seed=2, depth=2, width=8)
+    weight = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+    narrow = replace(narrow, adapters={("encoder", 2): weight}, training={"taught_by": note})
+    (row,) = analyze(teacher, [narrow], probe).projections
+    assert (row["vertex"], row["teacher_layer"]) == (2, expected)
+    projected = np.concatenate([s[2:] @ weight.double().numpy().T for s in all_states(narrow, probe, "encoder")], 1)[0]
+    target = np.concatenate(all_states(teacher, probe, "encoder"), 1)[expected]
+    residual = ((target - projected) ** 2).sum() / ((target - target.mean(0)) ** 2).sum()
+    assert row["r_squared"] == pytest.approx(1 - residual, abs=1e-4)
+
+
 def test_what_does_not_fit_is_refused_before_a_batch_runs(bert_pair, checkpoint, tiny_tokenizer, words, probe):
     teacher, student = bert_pair
     narrow = checkpoint("bert", "narrow", width=8)
