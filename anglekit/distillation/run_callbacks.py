@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from anglekit.distillation.trainer import DistillationTrainer
 
@@ -111,6 +111,15 @@ def quiet(trainer: DistillationTrainer) -> None:
 
 
 def last_step(training: Path) -> str | None:
-    """Return the last checkpoint that can be resumed, or None."""
-    found: str | None = get_last_checkpoint(str(training)) if training.is_dir() else None  # type: ignore[no-untyped-call]
-    return found
+    """Return the last checkpoint that can be resumed, or None; one that was being written at a kill cannot."""
+    steps = {int(path.name.removeprefix("checkpoint-")): path for path in training.glob("checkpoint-*[0-9]")}
+    return next((str(path) for _, path in sorted(steps.items(), reverse=True) if _is_whole(path)), None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    # `Trainer` writes its state after everything else.
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

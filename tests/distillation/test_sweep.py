@@ -279,6 +279,20 @@ def test_arms_resumed_at_different_steps_share_where_they_meet(world, tmp_path, 
         assert ours == theirs
 
 
+@pytest.mark.parametrize("left", [None, "{", ""], ids=["absent", "half", "empty"])
+def test_a_checkpoint_that_was_being_written_is_passed_over(world, tmp_path, monkeypatch, left):
+    """Killed while saving: the state, which `Trainer` writes last, is not there or not whole."""
+    settings, options = quick(evaluate_every=2), {"strategies": ("forward", "none"), "inits": ("random",)}
+    kill_at(monkeypatch, {"none-random-seed3": 4}, world, tmp_path / "sweep", settings, **options)
+    training = tmp_path / "sweep" / "none-random-seed3" / "training"
+    state = training / "checkpoint-4" / "trainer_state.json"
+    (training / "checkpoint-4" / "optimizer.pt").write_bytes(b"half")
+    state.unlink() if left is None else state.write_text(left)
+    result = swept(world, tmp_path / "sweep", settings=settings, if_exists="resume", **options)
+    whole = swept(world, tmp_path / "whole", settings=settings, **options)
+    assert all(same(result.arms[name], whole.arms[name]) for name in whole.arms)
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [(None, r"the ce loss was not finite at step 4; the last good"), (OSError("disk full"), "OSError: disk full")],
