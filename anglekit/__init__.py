@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from anglekit.checkpoints import Checkpoint as Checkpoint
     from anglekit.checkpoints import LoadOptions as LoadOptions
     from anglekit.checkpoints import load_checkpoint as load_checkpoint
+    from anglekit.demo import DemoResult as DemoResult
+    from anglekit.demo import run_demo as run_demo
     from anglekit.distillation.sweep import SweepResult as SweepResult
     from anglekit.distillation.sweep import sweep as sweep
     from anglekit.errors import AnglekitError as AnglekitError
@@ -38,6 +40,7 @@ _HOMES = {
     "AnalysisSettings": "anglekit.geometry.settings",
     "AnglekitError": "anglekit.errors",
     "Checkpoint": "anglekit.checkpoints",
+    "DemoResult": "anglekit.demo",
     "Geometry": "anglekit.geometry.results",
     "GeometryAccumulator": "anglekit.geometry.streaming",
     "InputError": "anglekit.errors",
@@ -53,6 +56,7 @@ _HOMES = {
     "load_checkpoint": "anglekit.checkpoints",
     "read_probe": "anglekit.probes",
     "read_table": "anglekit.tables",
+    "run_demo": "anglekit.demo",
     "sweep": "anglekit.distillation.sweep",
     "tangential_cosine": "anglekit.geometry.angles",
     "tokenize_probe": "anglekit.probes",

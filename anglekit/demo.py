@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -37,6 +37,8 @@ _OWN: Final = (
     "geometry",
     _UNFINISHED,
 )
+# What saving a Geometry leaves behind when it is killed in the middle.
+_SCRATCH: Final = ".geometry-"
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +126,12 @@ def run_demo(
         raise InputError(f"the seed is {seed}; allowed: 0 to {2**32 - 1}")
     directory = Path(out)
     _check_directory(directory, overwrite)
-    with StageBar(_costs(settings), shown=progress) as bar, _unfinished(directory):
+    with StageBar(_costs(settings), shown=progress) as bar, _unfinished(directory), ExitStack() as settled:
         with bar.stage("start"):
             from anglekit import demo_stages as stages
             from anglekit.demo_answer import answer_sentence, compare_matchings
 
+            settled.enter_context(stages.one_thread())
             untrained = stages.make_untrained_teacher(directory, settings, seed)
         with bar.stage("teacher", [directory / "teacher" / "metrics.jsonl"], settings.teacher_steps):
             teacher = stages.train_teacher(untrained, directory, settings, seed)
@@ -162,10 +165,10 @@ def run_demo(
 
 def _costs(settings: DemoSettings) -> dict[str, float]:
     """Return what the stages are expected to take, in seconds of two cores; only their ratios matter."""
-    # A training step costs about as much per block as it costs outside the blocks.
-    teacher = settings.teacher_steps * (settings.teacher_layers + 1) * 0.0075
-    students = settings.student_steps * (10 * (settings.student_layers + 1) * 0.0075 + settings.teacher_layers * 0.003)
-    return {"start": 12.0, "teacher": teacher, "ten students": students, "geometry": 8.0, "figure": 3.0}
+    # Per example, a training step costs about as much in two blocks as it costs outside the blocks.
+    teacher = settings.teacher_steps * settings.teacher_batch_size * (settings.teacher_layers + 2) * 8e-5
+    student = settings.student_steps * settings.student_batch_size * (settings.student_layers + 2) * 1e-4
+    return {"start": 12.0, "teacher": teacher, "ten students": 10 * student, "geometry": 8.0, "figure": 3.0}
 
 
 def _check_directory(directory: Path, overwrite: bool) -> None:
@@ -179,10 +182,14 @@ def _check_directory(directory: Path, overwrite: bool) -> None:
     if not overwrite:
         what = "holds an unfinished demo" if (directory / _UNFINISHED).exists() else "exists"
         raise InputError(f"{directory} {what}; choose another directory, or replace it with --overwrite")
-    foreign = sorted(entry.name for entry in directory.iterdir() if entry.name not in _OWN)
+    foreign = sorted(entry.name for entry in directory.iterdir() if not _is_own(entry.name))
     if foreign or (any(directory.iterdir()) and not _is_demo(directory)):
         held = f"holds {foreign[0]}, which no demo wrote" if foreign else "holds no demo"
         raise InputError(f"{directory} {held}; it is not replaced, choose another directory")
+
+
+def _is_own(name: str) -> bool:
+    return name in _OWN or name.startswith(_SCRATCH)
 
 
 def _is_demo(directory: Path) -> bool:
@@ -200,16 +207,15 @@ def _unfinished(directory: Path) -> Iterator[None]:
     """Mark the directory until the block has ended well; what an earlier demo left goes first."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / _UNFINISHED).write_text(
-        "This demo was interrupted or is still running. Start it again with: anglekit demo --overwrite\n",
+        "This demo was interrupted or is still running; --overwrite starts it again.\n",
         encoding="utf-8",
     )
-    for name in _OWN:
-        path = directory / name
-        if name == _UNFINISHED:
+    for path in directory.iterdir():
+        if path.name == _UNFINISHED:
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
-            path.unlink(missing_ok=True)
+            path.unlink()
     yield
     (directory / _UNFINISHED).unlink()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+import torch
 from transformers import BertConfig, BertForSequenceClassification, set_seed
 
 import anglekit_data
@@ -36,6 +39,7 @@ __all__ = [
     "draw",
     "make_untrained_teacher",
     "measure_geometry",
+    "one_thread",
     "score_frame",
     "train_students",
     "train_teacher",
@@ -53,6 +57,21 @@ def corpus_facts() -> dict[str, Any]:
         for split, source in (("train", _TRAIN), ("validation", _VALIDATION), ("probe", _PROBE))
         for table in [read_table(source)]
     }
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread while the block runs, and on as many as before after it.
+
+    The demo's products are so small that a second thread gains little on an idle machine and, waiting for a core that
+    another program holds, costs many times as much. It also makes the numbers the same whatever the number of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def make_untrained_teacher(directory: Path, settings: DemoSettings, seed: int) -> Path:
@@ -96,7 +115,14 @@ def train_teacher(untrained: Path, directory: Path, settings: DemoSettings, seed
         out=directory / "teacher",
         validation=[_VALIDATION],
         data=DataSettings(limit=settings.train_rows),
-        settings=_training(settings, settings.teacher_steps, settings.teacher_learning_rate, seed, own_seed=seed),
+        settings=_training(
+            settings,
+            settings.teacher_steps,
+            settings.teacher_batch_size,
+            settings.teacher_learning_rate,
+            seed,
+            own_seed=seed,
+        ),
     )
 
 
@@ -118,7 +144,9 @@ def train_students(directory: Path, settings: DemoSettings, seed: int) -> SweepR
         layers=settings.student_layers,
         validation=[_VALIDATION],
         data=DataSettings(limit=settings.train_rows),
-        settings=_training(settings, settings.student_steps, settings.student_learning_rate, seed, own_seed=None),
+        settings=_training(
+            settings, settings.student_steps, settings.student_batch_size, settings.student_learning_rate, seed
+        ),
     )
 
 
@@ -148,11 +176,16 @@ def score_frame(teacher: RunResult, swept: SweepResult, seed: int) -> pd.DataFra
 
 
 def _training(
-    settings: DemoSettings, steps: int, learning_rate: float, data_seed: int, *, own_seed: int | None
+    settings: DemoSettings,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    data_seed: int,
+    own_seed: int | None = None,
 ) -> TrainSettings:
     return TrainSettings(
         max_steps=steps,
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
         learning_rate=learning_rate,
         warmup=settings.warmup_fraction,
         weight_decay=settings.weight_decay,

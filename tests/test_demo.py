@@ -25,7 +25,8 @@ TINY = DemoSettings(
     width=8,
     heads=2,
     intermediate=8,
-    batch_size=8,
+    teacher_batch_size=8,
+    student_batch_size=8,
     teacher_steps=6,
     student_layers=3,
     student_steps=5,
@@ -107,16 +108,16 @@ def test_the_stages_fill_the_time(demo):
     assert 0 < sum(stages.values()) <= demo.seconds["total"]
 
 
-def test_a_seed_repeats_a_demo_and_another_does_not(demo, tmp_path):
+@pytest.mark.slow
+def test_a_seed_repeats_a_demo(demo, tmp_path):
     again = run_demo(tmp_path / "again", seed=3, settings=TINY)
     pd.testing.assert_frame_equal(again.scores, demo.scores)
     one, two = (Geometry.load(Path(run.directory) / "geometry").angles for run in (demo, again))
     pd.testing.assert_frame_equal(one, two)
-    other = run_demo(tmp_path / "again", seed=4, settings=TINY, overwrite=True)
-    assert not Geometry.load(Path(other.directory) / "geometry").angles.equals(one)
 
 
-def test_an_interrupted_demo_is_marked_and_can_be_replaced(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_an_interrupted_demo_is_marked_and_another_seed_replaces_it(demo, tmp_path, monkeypatch):
     import anglekit.demo_stages as stages
 
     directory = tmp_path / "run"
@@ -130,12 +131,15 @@ def test_an_interrupted_demo_is_marked_and_can_be_replaced(tmp_path, monkeypatch
             run_demo(directory, settings=TINY)
     assert "UNFINISHED" in files_of(directory)
     assert "summary.json" not in files_of(directory)
+    (directory / ".geometry-killed").mkdir()
     before = files_of(directory)
     with pytest.raises(InputError, match=r"holds an unfinished demo.*--overwrite"):
         run_demo(directory, settings=TINY)
     assert files_of(directory) == before
-    run_demo(directory, settings=TINY, overwrite=True)
-    assert "UNFINISHED" not in files_of(directory)
+    run_demo(directory, seed=4, settings=TINY, overwrite=True)
+    one, other = (Geometry.load(Path(place) / "geometry").angles for place in (demo.directory, directory))
+    assert not one.equals(other)
+    assert not files_of(directory) & {"UNFINISHED", ".geometry-killed"}
 
 
 # ---- refusals ----

@@ -29,15 +29,16 @@ class DemoSettings:
     intermediate: int = 128
     initializer_range: float = 0.05
     dropout: float = 0.0
-    batch_size: int = 64
+    teacher_batch_size: int = 64
     weight_decay: float = 0.01
     warmup_fraction: float = 0.1
     max_grad_norm: float = 1.0
-    teacher_steps: int = 1_800
+    teacher_steps: int = 1_500
     teacher_learning_rate: float = 1e-3
     student_layers: int = 3
-    student_steps: int = 400
-    student_learning_rate: float = 1e-3
+    student_batch_size: int = 32
+    student_steps: int = 600
+    student_learning_rate: float = 5e-3
     probe_rows: int = 500
 
     def __post_init__(self) -> None:
@@ -51,7 +52,8 @@ class DemoSettings:
                 "width",
                 "heads",
                 "intermediate",
-                "batch_size",
+                "teacher_batch_size",
+                "student_batch_size",
                 "teacher_steps",
                 "student_layers",
                 "student_steps",
