@@ -57,36 +57,42 @@ def anisotropy(states: Tensor) -> Anisotropy:
         states: shape (layers, tokens, width), each token of another example; zero states have no direction and count
             as a cosine of 0.
     """
-    x = states.double()
-    n = x.shape[1]
-    unit = x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=torch.finfo(torch.float64).tiny)
-    total = unit.sum(1)
-    contribution = total * total - (unit * unit).sum(1)
+    layers, n, width = states.shape
+    mean, se = (states.new_full((layers,), torch.nan, dtype=torch.float64) for _ in range(2))
+    share = states.new_full((layers, width), torch.nan, dtype=torch.float64)
     if n < 2:
-        nothing = torch.full_like(total[:, 0], torch.nan)
-        return Anisotropy(nothing, nothing, torch.full_like(total, torch.nan))
-    pair_sum = contribution.sum(1)
-    mean = pair_sum / (n * (n - 1))
-    # Each token's mean cosine with the others; the mean over pairs varies with twice their mean (U-statistic).
-    own = (torch.einsum("lnw,lw->ln", unit, total) - (unit * unit).sum(2)) / (n - 1)
-    return Anisotropy(mean, 2 * own.std(1) / n**0.5, contribution / pair_sum.unsqueeze(1))
+        return Anisotropy(mean, se, share)
+    # One layer at a time: its states then stay in the processor's cache.
+    for layer, given in enumerate(states):
+        x = given.double()
+        square = x * x
+        squared = square.sum(1)
+        inverse = torch.where(squared == 0, 0.0, squared.rsqrt())
+        total = inverse @ x
+        contribution = total * total - (inverse * inverse) @ square
+        pair_sum = contribution.sum()
+        mean[layer] = pair_sum / (n * (n - 1))
+        share[layer] = contribution / pair_sum
+        # Each token's mean cosine with the others; the mean over pairs varies with twice their mean (U-statistic).
+        own = (inverse * (x @ total) - inverse * inverse * squared) / (n - 1)
+        se[layer] = 2 * own.std() / n**0.5
+    return Anisotropy(mean, se, share)
 
 
-def dominant_dimensions(states: Sequence[Tensor], count: int = DOMINANT_DIMENSIONS) -> Tensor:
+def dominant_dimensions(sides: Sequence[Anisotropy], count: int = DOMINANT_DIMENSIONS) -> Tensor:
     """Return the dimensions that add most to the cosines between examples, over all layers of all sides.
 
     One set for all layers, because a difference of two layers needs one space.
 
     Args:
-        states: for each side shape (layers, tokens, width), one width for all.
+        sides: the anisotropy of each side's raw states, one width for all.
         count: how many; at most all but one.
 
     Returns:
         int64 (count,), the largest first.
     """
-    found = [anisotropy(side) for side in states]
     # What a dimension adds, not its share: shares of a cosine of nearly 0 are large and say nothing.
-    added = [(each.share * each.mean_cosine.unsqueeze(1)).nan_to_num(0.0).abs().sum(0) for each in found]
+    added = [(side.share * side.mean_cosine.unsqueeze(1)).nan_to_num(0.0).abs().sum(0) for side in sides]
     size = torch.stack(added).sum(0)
     return size.topk(min(count, len(size) - 1)).indices
 
@@ -107,18 +113,18 @@ def transformed(states: Tensor, view: View, dropped: Tensor | None = None) -> Te
     Raises:
         KeyError: an unknown view.
     """
+    if view not in VIEWS:
+        raise KeyError(view)
+    if view == "dropped":
+        kept = torch.ones(states.shape[-1], dtype=torch.bool, device=states.device)
+        kept[dropped] = False
+        return states[..., kept].double()
     x = states.double()
     if view == "raw":
         return x
-    if view == "dropped":
-        kept = torch.ones(x.shape[-1], dtype=torch.bool, device=x.device)
-        kept[dropped] = False
-        return x[..., kept]
-    if view not in VIEWS:
-        raise KeyError(view)
     x = x - x.mean(1, keepdim=True)
-    if view == "centred":
-        return x
-    deviation = x.square().mean(1, keepdim=True).sqrt_()
-    still = deviation <= 1e-12 * deviation.amax(-1, keepdim=True)
-    return torch.where(still, 0.0, x / torch.where(still, 1.0, deviation))
+    if view == "standardised":
+        deviation = torch.linalg.vector_norm(x, dim=1, keepdim=True) / max(x.shape[1], 1) ** 0.5
+        still = deviation <= 1e-12 * deviation.amax(-1, keepdim=True)
+        x *= torch.where(still, 0.0, 1 / deviation)
+    return x

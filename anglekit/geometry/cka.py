@@ -35,7 +35,7 @@ def unbiased_hsic(layers: Sequence[Tensor]) -> Tensor:
     The Gram matrices are U-centred once each (Szekely and Rizzo 2014): the estimate is then one inner product a pair.
 
     Args:
-        layers: states of shape (n, width of the layer), n the same for all.
+        layers: states of shape (n, width of the layer), n the same for all; products are taken in their precision.
 
     Returns:
         float64 (layers, layers), symmetric; NaN for fewer than four rows.
@@ -45,10 +45,9 @@ def unbiased_hsic(layers: Sequence[Tensor]) -> Tensor:
         return torch.full((len(layers), len(layers)), torch.nan, dtype=torch.float64, device=layers[0].device)
     centred = torch.empty(len(layers), n, n, dtype=torch.float64, device=layers[0].device)
     for gram, layer in zip(centred, layers, strict=True):
-        x = layer.double()
-        # The estimate does not depend on the mean; without it fewer digits cancel.
-        x = x - x.mean(0)
-        torch.mm(x, x.T, out=gram)
+        # The estimate does not depend on the mean; without it float32 states keep their digits in a float32 product.
+        x = layer - layer.mean(0, dtype=torch.float64).to(layer.dtype)
+        gram.copy_(x @ x.T)
         gram.fill_diagonal_(0.0)
         rows = gram.sum(1)
         rows = (rows - rows.sum() / (2 * (n - 1))) / (n - 2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["CONTENT", "MEAN", "SPECIAL", "TokenSample", "TokenSampler", "example_draws", "sample_capacity"]
+__all__ = [
+    "CONTENT",
+    "MEAN",
+    "SPECIAL",
+    "TokenSample",
+    "TokenSampler",
+    "example_draws",
+    "example_means",
+    "sample_capacity",
+]
 
 #: What is kept of an example: the places in `TokenSample.states`.
 CONTENT, SPECIAL, MEAN = 0, 1, 2
@@ -151,11 +160,17 @@ class TokenSampler:
     Args:
         seed: of the draws.
         capacity: the most examples.
+        rows: the row numbers of all examples that will come, where they are known: then nothing is kept that another
+            would replace. None: they are not known.
     """
 
-    def __init__(self, seed: int, capacity: int) -> None:
+    def __init__(self, seed: int, capacity: int, rows: NDArray[np.int64] | None = None) -> None:
         self.seed = seed
         self.capacity = capacity
+        self._limit = 2**62
+        if rows is not None and 0 < capacity < len(rows):
+            priorities = example_draws(seed, rows, _PRIORITY)
+            self._limit = int(np.partition(priorities, capacity - 1)[capacity - 1])
         self._worst: list[tuple[int, int]] = []  # (minus the priority, place): a heap, the highest priority on top
         self._numbers = np.zeros((5, capacity), dtype=np.int64)
         self._states: tuple[Tensor, ...] = ()
@@ -206,6 +221,8 @@ class TokenSampler:
         """Return for the places that change hands the position of the example that gets them."""
         placed: dict[int, int] = {}
         for position, priority in enumerate(priorities.tolist()):
+            if priority > self._limit:
+                continue
             if len(self._worst) < self.capacity:
                 place = len(self._worst)
                 heapq.heappush(self._worst, (-priority, place))
@@ -305,11 +322,32 @@ def _keep(
         source = torch.from_numpy(tokens[there]).to(side.device)
         target = index if there.all() else index[torch.from_numpy(there).to(index.device)]
         kept[kind].index_copy_(1, target, side.index_select(1, source).to(kept.dtype))
+    for first, last, means in _means(side, starts, lengths, kept.dtype):
+        kept[MEAN].index_copy_(1, index[first:last], means)
+
+
+def example_means(side: Tensor, token_example: Tensor, n_examples: int) -> Tensor:
+    """Return the mean over each example's tokens, float32 or better (layers, examples, width); NaN without tokens.
+
+    Args:
+        side: states, shape (layers, tokens, width).
+        token_example: for each token the position of its example, int64 (tokens,), ascending.
+        n_examples: the number of examples.
+    """
+    lengths = np.bincount(token_example.cpu().numpy(), minlength=n_examples)
+    dtype = torch.promote_types(side.dtype, torch.float32)
+    parts = [means for _, _, means in _means(side, np.cumsum(lengths) - lengths, lengths, dtype)]
+    return torch.cat(parts, dim=1)
+
+
+def _means(
+    side: Tensor, starts: NDArray[np.int64], lengths: NDArray[np.int64], dtype: torch.dtype
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield runs [first, last) of examples with the means of their tokens, (layers, last - first, width)."""
     for first, last in _runs(starts, lengths):
         length, number = int(lengths[first]), last - first
         run = side[:, starts[first] : starts[first] + number * length]
-        by_example = run.reshape(len(side), number, length, side.shape[2])
-        kept[MEAN].index_copy_(1, index[first:last], by_example.mean(2, dtype=kept.dtype))
+        yield first, last, run.reshape(len(side), number, length, side.shape[2]).mean(2, dtype=dtype)
 
 
 def _runs(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, int]]:

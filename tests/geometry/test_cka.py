@@ -72,6 +72,13 @@ def test_all_ways_equal_the_published_estimator(n, seed, mean):
     torch.testing.assert_close(batch.hsic, expected, rtol=1e-8, atol=1e-8 * scale)
 
 
+def test_float32_states_keep_their_digits_beside_a_large_mean_and_a_large_dimension():
+    layers = related_layers(200, 3, widths=(64, 64, 48), mean=50.0)
+    layers[0][:, 5] *= 300
+    expected = debiased_cka([layer.float().double() for layer in layers])
+    torch.testing.assert_close(debiased_cka([layer.float() for layer in layers]), expected, rtol=0, atol=2e-6)
+
+
 @given(n=st.integers(3, 40), seed=st.integers(0, 1000))
 @settings(max_examples=20, deadline=None)
 def test_linear_cka_equals_the_published_formula(n, seed):

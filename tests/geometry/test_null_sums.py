@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anglekit.geometry.null_sums import TokenSample, TokenSampler, example_draws, sample_capacity
+from anglekit.geometry.null_sums import TokenSample, TokenSampler, example_draws, example_means, sample_capacity
 
 LAYERS, WIDTHS = (3, 2), (4, 3)
 
@@ -43,8 +43,8 @@ def feed(sampler, examples):
     )
 
 
-def sampled(examples, batches=1, capacity=16, seed=5, order=None):
-    sampler = TokenSampler(seed, capacity)
+def sampled(examples, batches=1, capacity=16, seed=5, order=None, rows=None):
+    sampler = TokenSampler(seed, capacity, rows)
     order = np.arange(len(examples)) if order is None else order
     for part in np.array_split(order, batches):
         if len(part):
@@ -76,6 +76,13 @@ def test_shards_merge_to_the_whole(cut, second):
     shards = [sampled(examples[start:stop]) for start, stop in itertools.pairwise(edges)]
     assert_same((shards[0] + shards[1]) + shards[2], sampled(examples))
     assert_same(shards[0] + (shards[1] + shards[2]), sampled(examples))
+
+
+@pytest.mark.parametrize("capacity", [1, 16, 40, 100])
+def test_knowing_the_rows_beforehand_changes_nothing(capacity):
+    examples = probe()
+    known = sampled(examples, batches=5, capacity=capacity, rows=np.arange(40))
+    assert_same(known, sampled(examples, capacity=capacity))
 
 
 def test_half_of_the_probe_is_another_sample():
@@ -188,3 +195,12 @@ def test_states_are_kept_in_float32_or_better(dtype):
     (side,) = sampler.state().states
     assert side.dtype == (torch.float32 if dtype is torch.bfloat16 else torch.float64)
     assert side[2].flatten().tolist() == pytest.approx([299 / 300] * 2, rel=1e-6)
+
+
+def test_example_means_are_the_means():
+    lengths = [3, 3, 1, 5, 5, 2]
+    side = torch.from_numpy(np.random.default_rng(0).standard_normal((2, sum(lengths), 4)))
+    token_example = torch.repeat_interleave(torch.arange(6), torch.tensor(lengths))
+    found = example_means(side, token_example, 6)
+    expected = torch.stack([part.mean(1) for part in side.split(lengths, dim=1)], dim=1)
+    torch.testing.assert_close(found, expected)
