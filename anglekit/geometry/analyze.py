@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from anglekit.architectures import Stream, final_norm_module
 from anglekit.checkpoints import Checkpoint, unique_names
@@ -27,7 +25,9 @@ from anglekit.geometry.preflight import (
     with_adapters,
 )
 from anglekit.geometry.projected import aimed_layer, explained_variance, vertex_matrices
+from anglekit.geometry.recorders import Recorders, progress_batches, sum_device
 from anglekit.geometry.results import Geometry
+from anglekit.geometry.samples import ProbeSamples
 from anglekit.geometry.settings import AnalysisSettings
 from anglekit.geometry.sketch import token_plane, typical_token
 from anglekit.geometry.streaming import GeometryAccumulator, accumulate_batch
@@ -38,10 +38,10 @@ from anglekit.geometry.summary import (
     histogram_table,
     layer_table,
 )
-from anglekit.hidden_states import FinalNorm, LayerRecorder, evaluation_mode, token_states
+from anglekit.hidden_states import evaluation_mode
 from anglekit.probes import ProbeBatch, ProbeData, TokenizedProbe
 from anglekit.projections import ProjectionFit, solve_projection
-from anglekit.workspace import Workspace, keep_freed_memory
+from anglekit.workspace import keep_freed_memory
 
 __all__ = ["analyze"]
 
@@ -89,7 +89,7 @@ def analyze(
     with ExitStack() as stack:
         for checkpoint in (teacher, *students):
             stack.enter_context(evaluation_mode(checkpoint.model))
-        recorders = _Recorders(stack, teacher, students, layers, settings.final_norm)
+        recorders = Recorders(stack, teacher, students, layers, settings.final_norm)
         fitted = [
             position
             for position, (student, kind) in enumerate(zip(students, kinds, strict=True))
@@ -113,77 +113,29 @@ def analyze(
                 student.width,
                 projections=vertex_matrices(projections[position], stream, chosen.students[position]),
                 epsilon=_OFFICIAL_EPSILON if settings.reading == "official" else 0.0,
-                device=_sum_device(teacher),
+                device=sum_device(teacher),
             )
             for stream, chosen in layers.items()
             for position, student in enumerate(students)
         }
-        sketches = _measure(recorders, measured, accumulators, names, teacher, progress)
+        samples = ProbeSamples(teacher, students, layers, settings, measured.rows)
+        sketches = _measure(recorders, measured, accumulators, samples, names, teacher, progress)
     states = {key: accumulator.state() for key, accumulator in accumulators.items()}
     _check_finite(states, names)
     for position, kind in enumerate(kinds):
         if kind is not None and students[position].width != teacher.width:
             r_squared += explained_variance(states, layers, names, position, kind, teacher, students[position])
-    return _geometry(states, layers, names, teacher, students, probe, tokens, measured, settings, r_squared, sketches)
-
-
-def _sum_device(teacher: Checkpoint) -> torch.device:
-    """Return where the sums live: beside the teacher, unless its device has no float64 (MPS)."""
-    device = teacher.model.device
-    return torch.device("cpu") if device.type == "mps" else device
-
-
-class _Recorders:
-    """The recorders of one teacher and its students, entered for the length of an analysis."""
-
-    def __init__(
-        self,
-        stack: ExitStack,
-        teacher: Checkpoint,
-        students: Sequence[Checkpoint],
-        layers: Mapping[Stream, StreamLayers],
-        final_norm: FinalNorm,
-    ) -> None:
-        self.layers = layers
-        wanted = {stream: chosen.teacher for stream, chosen in layers.items()}
-        self.teacher = stack.enter_context(LayerRecorder(teacher.model, wanted, final_norm))
-        self.students = [
-            stack.enter_context(
-                LayerRecorder(
-                    student.model,
-                    {stream: chosen.students[position] for stream, chosen in layers.items()},
-                    final_norm,
-                )
-            )
-            for position, student in enumerate(students)
-        ]
-        self._workspaces = [Workspace() for _ in (teacher, *students)]
-
-    def states(
-        self, batch: ProbeBatch, device: torch.device
-    ) -> tuple[dict[Stream, Tensor], list[dict[Stream, Tensor]]]:
-        """Return the teacher's and every student's states by stream, shape (layers, tokens, width), on `device`.
-
-        The next call overwrites them.
-        """
-        teacher, *students = (
-            {stream: found.states.to(device) for stream, found in token_states(recorder, batch, workspace).items()}
-            for recorder, workspace in zip((self.teacher, *self.students), self._workspaces, strict=True)
-        )
-        return teacher, students
-
-
-def _batches(probe: TokenizedProbe, title: str, progress: bool) -> Iterator[ProbeBatch]:
-    """Yield the batches behind a progress bar that counts tokens, so that its estimate of the time left is fair."""
-    total = sum(probe.n_tokens(stream) for stream in probe.streams)
-    with tqdm(total=total, desc=title, unit="token", unit_scale=True, disable=not progress) as bar:
-        for batch in probe.batches():
-            yield batch
-            bar.update(sum(len(batch.token_index(stream)) for stream in batch.streams))
+    epsilon = next(iter(accumulators.values())).epsilon
+    matrices = {key: accumulator.projections for key, accumulator in accumulators.items()}
+    geometry = _geometry(
+        states, layers, names, teacher, students, probe, tokens, measured, settings, samples, r_squared, sketches
+    )
+    tables, sampled = samples.tables(names, matrices, epsilon, measured)
+    return replace(geometry, **tables, counts={**geometry.counts, "sample": sampled})
 
 
 def _fit(
-    recorders: _Recorders,
+    recorders: Recorders,
     probe: TokenizedProbe,
     teacher: Checkpoint,
     students: Sequence[Checkpoint],
@@ -202,8 +154,8 @@ def _fit(
         }
         for position in fitted
     }
-    for batch in _batches(probe, "fitting the projection", progress):
-        teacher_states, student_states = recorders.states(batch, _sum_device(teacher))
+    for batch in progress_batches(probe, "fitting the projection", progress):
+        teacher_states, student_states = recorders.states(batch, sum_device(teacher))
         for position in fitted:
             for stream, chosen in recorders.layers.items():
                 for vertex, state in zip(chosen.students[position], student_states[position][stream], strict=True):
@@ -213,17 +165,19 @@ def _fit(
 
 
 def _measure(
-    recorders: _Recorders,
+    recorders: Recorders,
     probe: TokenizedProbe,
     accumulators: Mapping[tuple[Stream, int], GeometryAccumulator],
+    samples: ProbeSamples,
     names: Sequence[str],
     teacher: Checkpoint,
     progress: bool,
 ) -> list[dict[str, Any]]:
-    """Run the probe once and feed the accumulators; return the tokens for the sketch, from the first batch."""
+    """Run the probe once and feed the sums and the samples; return the tokens for the sketch, from the first batch."""
     sketches: list[dict[str, Any]] = []
-    for number, batch in enumerate(_batches(probe, "analysing", progress)):
-        teacher_states, student_states = recorders.states(batch, _sum_device(teacher))
+    for number, batch in enumerate(progress_batches(probe, "analysing", progress)):
+        teacher_states, student_states = recorders.states(batch, sum_device(teacher))
+        samples.update(batch, teacher_states, student_states)
         for stream, chosen in recorders.layers.items():
             accumulate_batch(
                 [accumulators[stream, position] for position in range(len(names))],
@@ -299,9 +253,11 @@ def _geometry(
     tokens: TokenizedProbe,
     measured: TokenizedProbe,
     settings: AnalysisSettings,
+    samples: ProbeSamples,
     projections: list[dict[str, Any]],
     sketches: list[dict[str, Any]],
 ) -> Geometry:
+    cka = {stream: samples.cka(stream) for stream in layers}
     order = [(stream, position) for position in range(len(names)) for stream in layers]
 
     def table(make: Callable[..., pd.DataFrame], *, with_teacher: bool = True) -> pd.DataFrame:
@@ -309,7 +265,8 @@ def _geometry(
         for stream, position in order:
             chosen = layers[stream]
             labels = [chosen.students[position], *([chosen.teacher] if with_teacher else [])]
-            frames.append(make(states[stream, position], names[position], stream, *labels))
+            more = [cka[stream][0][position]] if make is layer_table else []
+            frames.append(make(states[stream, position], names[position], stream, *labels, *more))
         return pd.concat(frames, ignore_index=True)
 
     return Geometry(
@@ -355,6 +312,7 @@ def _geometry(
             "truncated_tokens": tokens.truncated_tokens,
             "max_length": tokens.max_length,
             "padding_share": tokens.padding_share,
+            "cka_examples": {stream: n for stream, (_, n) in cka.items()},
             "by_student": {
                 name: {
                     stream: degenerate_counts(

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pandas as pd
 
 from anglekit.errors import InputError, RunError, suggest
 
-__all__ = ["COLUMNS", "SCHEMA_VERSION", "Geometry", "official_histogram_name"]
+__all__ = ["COLUMNS", "OPTIONAL_COLUMNS", "SCHEMA_VERSION", "Geometry", "official_histogram_name"]
 
 SCHEMA_VERSION = 1
 N_BINS = 1000
@@ -25,7 +25,7 @@ _INTEGER = "int64"
 _FLOAT = "float64"
 
 #: The tables of a Geometry, their columns and types.
-COLUMNS: Mapping[str, Mapping[str, str]] = {
+COLUMNS: dict[str, Mapping[str, str]] = {
     "angles": {
         "student": "str",
         "stream": "str",
@@ -74,6 +74,73 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     },
 }
 
+_NAMES = {"student": "str", "stream": "str"}
+_PAIR = {**_NAMES, "vertex": _INTEGER, "teacher_i": _INTEGER, "teacher_k": _INTEGER}
+_TWO_LAYERS = {**_NAMES, "side_a": "str", "layer_a": _INTEGER, "side_b": "str", "layer_b": _INTEGER}
+
+#: Tables that an analysis may leave out, and that older Geometries lack: they are then empty.
+OPTIONAL_COLUMNS: dict[str, Mapping[str, str]] = {
+    "nulls": {
+        **_PAIR,
+        "null": "str",
+        "mean_cosine": _FLOAT,
+        "se": _FLOAT,
+        "n_tokens": _INTEGER,
+        "observed_cosine": _FLOAT,
+        "observed_minus_null": _FLOAT,
+        "low": _FLOAT,
+        "high": _FLOAT,
+        "mean_tangential_cosine": _FLOAT,
+    },
+    "vertex_sweep": {
+        **_PAIR,
+        "t": _FLOAT,
+        "mean_cosine": _FLOAT,
+        "se": _FLOAT,
+        "mean_angle_degrees": _FLOAT,
+        "mean_tangential_cosine": _FLOAT,
+        "mean_tangential_angle_degrees": _FLOAT,
+        "n_tokens": _INTEGER,
+    },
+    "anisotropy": {
+        **_NAMES,
+        "side": "str",
+        "layer": _INTEGER,
+        "tokens": "str",
+        "view": "str",
+        "mean_cosine": _FLOAT,
+        "se": _FLOAT,
+        "top_dimension": _INTEGER,
+        "top_share": _FLOAT,
+        "n_tokens": _INTEGER,
+    },
+    "dimensions": {**_NAMES, "side": "str", "layer": _INTEGER, "dimension": _INTEGER, "share": _FLOAT},
+    "angle_views": {
+        **_PAIR,
+        "tokens": "str",
+        "view": "str",
+        "mean_cosine": _FLOAT,
+        "se": _FLOAT,
+        "mean_tangential_cosine": _FLOAT,
+        "n_tokens": _INTEGER,
+    },
+    "similarity": {
+        **_TWO_LAYERS,
+        "states": "str",
+        "debiased_cka": _FLOAT,
+        "minibatch_cka": _FLOAT,
+        "linear_cka": _FLOAT,
+        "procrustes_distance": _FLOAT,
+        "mutual_neighbours": _FLOAT,
+        "n": _INTEGER,
+    },
+}
+
+
+def _empty_table(table: str) -> Callable[[], pd.DataFrame]:
+    columns = {column: "object" if kind == "str" else kind for column, kind in OPTIONAL_COLUMNS[table].items()}
+    return lambda: pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in columns.items()})
+
 
 def official_histogram_name(student: str) -> str:
     """Return the file name of a student's histogram in the format of the paper's code."""
@@ -100,6 +167,18 @@ class Geometry:
             `student, stream, vertex, teacher_i, teacher_k, example, token, distance_i, distance_k, cosine` and
             `points`, a list of [layer, x, y]: every teacher layer projected on the plane of T_i - S and T_k - S, with S
             at the origin and T_i on the positive x axis, in the states' own units.
+
+    These rest on a sample of the probe, one token of each of up to 512 examples, examples weighted equally, and may be
+    empty:
+        nulls: for every vertex, pair and null (`anglekit.geometry.nulls.NULLS`) the cosine that the null gives, the
+            observed one of the same tokens, and observed minus null with its 95% interval, clustered by example.
+        vertex_sweep: the cosine with the vertex at C + t (S - C), C the mean of the token's teacher states: 0 is the
+            teachers' centroid, 1 the student.
+        anisotropy: for every layer, the cosine between tokens of different examples, by `view` of the states (raw,
+            centred, standardised, dominant dimensions dropped) and kind of `tokens` (all, content, special).
+        dimensions: each dimension's share of the raw one.
+        angle_views: the cosine at the vertex, by view and kind of tokens.
+        similarity: representation similarity between any two layers, of example means and of tokens.
     """
 
     angles: pd.DataFrame
@@ -111,9 +190,15 @@ class Geometry:
     counts: Mapping[str, Any]
     projections: list[dict[str, Any]] = field(default_factory=list)
     sketch_tokens: list[dict[str, Any]] = field(default_factory=list)
+    nulls: pd.DataFrame = field(default_factory=_empty_table("nulls"))
+    vertex_sweep: pd.DataFrame = field(default_factory=_empty_table("vertex_sweep"))
+    anisotropy: pd.DataFrame = field(default_factory=_empty_table("anisotropy"))
+    dimensions: pd.DataFrame = field(default_factory=_empty_table("dimensions"))
+    angle_views: pd.DataFrame = field(default_factory=_empty_table("angle_views"))
+    similarity: pd.DataFrame = field(default_factory=_empty_table("similarity"))
 
     def __post_init__(self) -> None:
-        for table, columns in COLUMNS.items():
+        for table, columns in (COLUMNS | OPTIONAL_COLUMNS).items():
             missing = [column for column in columns if column not in getattr(self, table).columns]
             if missing:
                 raise InputError(f"the table {table!r} lacks the column {missing[0]!r}; expected: {', '.join(columns)}")
@@ -180,8 +265,10 @@ class Geometry:
         return target
 
     def _write(self, directory: Path) -> None:
-        for table in COLUMNS:
-            getattr(self, table).to_parquet(directory / f"{table}.parquet", index=False)
+        for table in (*COLUMNS, *OPTIONAL_COLUMNS):
+            frame = getattr(self, table)
+            if table in COLUMNS or len(frame):
+                frame.to_parquet(directory / f"{table}.parquet", index=False)
         document = {
             "schema_version": SCHEMA_VERSION,
             "settings": self.settings,
@@ -215,8 +302,10 @@ class Geometry:
         directory = Path(path)
         document = _read_document(directory)
         tables: dict[str, pd.DataFrame] = {}
-        for table, columns in COLUMNS.items():
+        for table, columns in (COLUMNS | OPTIONAL_COLUMNS).items():
             file = directory / f"{table}.parquet"
+            if table in OPTIONAL_COLUMNS and not file.exists():
+                continue
             try:
                 frame = pd.read_parquet(file)
             except FileNotFoundError as error:

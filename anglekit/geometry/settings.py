@@ -9,9 +9,10 @@ from anglekit.errors import InputError, suggest
 from anglekit.hidden_states import FinalNorm
 from anglekit.projections import ProjectionKind
 
-__all__ = ["AnalysisSettings", "Reading"]
+__all__ = ["AnalysisSettings", "Effort", "Reading"]
 
 Reading = Literal["corrected", "official"]
+Effort = Literal["default", "all", "none"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,12 @@ class AnalysisSettings:
         pad_to: the padded length of the official reading.
         teacher_layers: the teacher layers to keep in every stream; None: all.
         vertices: the student layers to keep in every stream; None: all.
-        seed: of the halves on which a projection is fitted and evaluated.
+        seed: of the halves on which a projection is fitted and evaluated, of the sample of tokens and of the nulls.
+        nulls: which null baselines, with the sweep of the vertex and the anisotropy: `default` those that cost about 1%
+            of the forward passes, `all` the rest as well (Gaussians with the layers' covariance, a rotated student, an
+            untrained student; every view of every kind of token), `none`.
+        similarity: `default`: the debiased CKA of up to 512 examples; `all`: of the whole probe where the memory
+            allows, with the minibatch estimate, linear CKA, Procrustes distance and mutual neighbours; `none`.
 
     Raises:
         InputError: an unknown name or a number out of range.
@@ -48,11 +54,15 @@ class AnalysisSettings:
     teacher_layers: tuple[int, ...] | None = None
     vertices: tuple[int, ...] | None = None
     seed: int = 0
+    nulls: Effort = "default"
+    similarity: Effort = "default"
 
     def __post_init__(self) -> None:
         for option, value, allowed in (
             ("reading", self.reading, get_args(Reading)),
             ("final-norm", self.final_norm, get_args(FinalNorm)),
+            ("nulls", self.nulls, get_args(Effort)),
+            ("similarity", self.similarity, get_args(Effort)),
             ("projection", self.projection, (None, *get_args(ProjectionKind))),
         ):
             if value not in allowed:

@@ -20,7 +20,9 @@ __all__ = [
     "degenerate_counts",
     "example_table",
     "histogram_table",
+    "labelled",
     "layer_table",
+    "pair_labels",
 ]
 
 Array = NDArray[Any]
@@ -61,7 +63,7 @@ def angle_table(
     count = _array(angles.count)
     mean = _mean(_array(angles.cosine), count)
     square = _mean(_array(angles.cosine_squared), count)
-    vertex, i, k = _pair_labels(vertices, teacher_layers)
+    vertex, i, k = pair_labels(vertices, teacher_layers)
     columns: dict[str, Any] = {
         "vertex": vertex,
         "teacher_i": i,
@@ -76,7 +78,7 @@ def angle_table(
         "n_tokens": count,
         "n_examples": _array(angles.example_count),
     }
-    return _labelled(student, stream, {name: values.reshape(-1) for name, values in columns.items()})
+    return labelled(student, stream, {name: values.reshape(-1) for name, values in columns.items()})
 
 
 def histogram_table(
@@ -85,7 +87,7 @@ def histogram_table(
     """Return the rows of `histograms.parquet`: every pair, and each vertex pooled; empty bins left out."""
     histogram = _array(sums.angles.histogram)
     pooled = histogram.sum(1, keepdims=True)
-    vertex, i, k = _pair_labels(vertices, teacher_layers)
+    vertex, i, k = pair_labels(vertices, teacher_layers)
     n_vertices = len(vertices)
     marker = np.full((n_vertices, 1), -1)
     labels = [
@@ -95,7 +97,7 @@ def histogram_table(
     ]
     counts = np.concatenate([histogram, pooled], axis=1).reshape(-1, histogram.shape[-1])
     row, bins = np.nonzero(counts)
-    return _labelled(
+    return labelled(
         student,
         stream,
         {
@@ -109,21 +111,38 @@ def histogram_table(
 
 
 def layer_table(
-    sums: GeometrySums, student: str, stream: str, vertices: Sequence[int], teacher_layers: Sequence[int]
+    sums: GeometrySums,
+    student: str,
+    stream: str,
+    vertices: Sequence[int],
+    teacher_layers: Sequence[int],
+    cka: Tensor | None = None,
 ) -> pd.DataFrame:
     """Return the rows of `layers.parquet`: teacher with teacher, teacher with student, student with student.
 
     Within a side each pair of layers is one row (a <= b). Rows of the student with itself are in its own width; rows
-    across are after the projection. `cka` is not computed by the streaming analysis and is NaN.
+    across are after the projection, but for `cka`, which compares layers of any widths as they are.
+
+    Args:
+        sums: of the student and stream.
+        student: its name.
+        stream: `encoder` or `decoder`.
+        vertices: the student's layer numbers.
+        teacher_layers: the teacher's layer numbers.
+        cka: between the teacher's layers and the student's, in this order, (all layers, all layers); None: NaN.
     """
+    n, every = len(teacher_layers), len(teacher_layers) + len(vertices)
+    values = np.full((every, every), np.nan) if cka is None else _array(cka)
     teacher = ("teacher", teacher_layers, sums.teacher)
     own = ("student", vertices, sums.student)
     projected = ("student", vertices, sums.vertex)
     return pd.concat(
         [
-            _block_rows(sums, sums.teacher_teacher, teacher, teacher, student, stream, same_side=True),
-            _block_rows(sums, sums.teacher_student, teacher, projected, student, stream, same_side=False),
-            _block_rows(sums, sums.student_student, own, own, student, stream, same_side=True),
+            _block_rows(sums, sums.teacher_teacher, teacher, teacher, student, stream, values[:n, :n], same_side=True),
+            _block_rows(
+                sums, sums.teacher_student, teacher, projected, student, stream, values[:n, n:], same_side=False
+            ),
+            _block_rows(sums, sums.student_student, own, own, student, stream, values[n:, n:], same_side=True),
         ],
         ignore_index=True,
     )
@@ -136,6 +155,7 @@ def _block_rows(
     side_b: tuple[str, Sequence[int], SideSums],
     student: str,
     stream: str,
+    cka: Array,
     *,
     same_side: bool,
 ) -> pd.DataFrame:
@@ -146,7 +166,7 @@ def _block_rows(
     )
     a, b = np.triu_indices(len(layers_a)) if same_side else np.indices((len(layers_a), len(layers_b))).reshape(2, -1)
     norm = _mean(_array(sums_a.norm), _array(sums_a.n_finite))
-    return _labelled(
+    return labelled(
         student,
         stream,
         {
@@ -157,7 +177,7 @@ def _block_rows(
             "mean_cosine": _mean(_array(block.cosine), _array(block.n_cosine))[a, b],
             "centred_cosine": _array(centred)[a, b],
             "mean_distance": _mean(_array(block.distance), _array(block.n_distance))[a, b],
-            "cka": np.full(len(a), np.nan),
+            "cka": cka[a, b],
             "mean_norm": np.where(a == b, norm[a], np.nan) if same_side else np.full(len(a), np.nan),
         },
     )
@@ -168,7 +188,7 @@ def example_table(sums: GeometrySums, student: str, stream: str, vertices: Seque
     examples = sums.examples
     number = len(examples.example)
     mean = _mean(_array(examples.cosine), _array(examples.n_cosines))
-    return _labelled(
+    return labelled(
         student,
         stream,
         {
@@ -208,7 +228,7 @@ def _by_layer(layers: Sequence[int], counts: Tensor) -> dict[str, int]:
     return {str(layer): int(count) for layer, count in zip(layers, counts, strict=True) if int(count)}
 
 
-def _pair_labels(vertices: Sequence[int], teacher_layers: Sequence[int]) -> tuple[Array, Array, Array]:
+def pair_labels(vertices: Sequence[int], teacher_layers: Sequence[int]) -> tuple[Array, Array, Array]:
     """Return vertex, teacher_i, teacher_k for every row, each of shape (vertices, pairs)."""
     i, k = (_array(index) for index in layer_pairs(len(teacher_layers)))
     layers = np.asarray(teacher_layers, dtype=np.int64)
@@ -217,7 +237,8 @@ def _pair_labels(vertices: Sequence[int], teacher_layers: Sequence[int]) -> tupl
     return vertex, np.broadcast_to(layers[i], shape), np.broadcast_to(layers[k], shape)
 
 
-def _labelled(student: str, stream: str, columns: dict[str, Any]) -> pd.DataFrame:
+def labelled(student: str, stream: str, columns: dict[str, Any]) -> pd.DataFrame:
+    """Return a table of these columns behind the student's and the stream's name."""
     rows = len(next(iter(columns.values())))
     return pd.DataFrame(
         {"student": np.full(rows, student, dtype=object), "stream": np.full(rows, stream, dtype=object), **columns}

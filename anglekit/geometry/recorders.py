@@ -1,0 +1,74 @@
+"""The recorders of an analysis: a batch in, the states of the teacher and of every student out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from anglekit.architectures import Stream
+from anglekit.checkpoints import Checkpoint
+from anglekit.geometry.preflight import StreamLayers
+from anglekit.hidden_states import FinalNorm, LayerRecorder, token_states
+from anglekit.probes import ProbeBatch, TokenizedProbe
+from anglekit.workspace import Workspace
+
+__all__ = ["Recorders", "progress_batches", "sum_device"]
+
+
+def sum_device(teacher: Checkpoint) -> torch.device:
+    """Return where the sums live: beside the teacher, unless its device has no float64 (MPS)."""
+    device = teacher.model.device
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+class Recorders:
+    """The recorders of one teacher and its students, entered for the length of an analysis."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        teacher: Checkpoint,
+        students: Sequence[Checkpoint],
+        layers: Mapping[Stream, StreamLayers],
+        final_norm: FinalNorm,
+    ) -> None:
+        self.layers = layers
+        wanted = {stream: chosen.teacher for stream, chosen in layers.items()}
+        self.teacher = stack.enter_context(LayerRecorder(teacher.model, wanted, final_norm))
+        self.students = [
+            stack.enter_context(
+                LayerRecorder(
+                    student.model,
+                    {stream: chosen.students[position] for stream, chosen in layers.items()},
+                    final_norm,
+                )
+            )
+            for position, student in enumerate(students)
+        ]
+        self._workspaces = [Workspace() for _ in (teacher, *students)]
+
+    def states(
+        self, batch: ProbeBatch, device: torch.device
+    ) -> tuple[dict[Stream, Tensor], list[dict[Stream, Tensor]]]:
+        """Return the teacher's and every student's states by stream, shape (layers, tokens, width), on `device`.
+
+        The next call overwrites them.
+        """
+        teacher, *students = (
+            {stream: found.states.to(device) for stream, found in token_states(recorder, batch, workspace).items()}
+            for recorder, workspace in zip((self.teacher, *self.students), self._workspaces, strict=True)
+        )
+        return teacher, students
+
+
+def progress_batches(probe: TokenizedProbe, title: str, progress: bool) -> Iterator[ProbeBatch]:
+    """Yield the batches behind a progress bar that counts tokens, so that its estimate of the time left is fair."""
+    total = sum(probe.n_tokens(stream) for stream in probe.streams)
+    with tqdm(total=total, desc=title, unit="token", unit_scale=True, disable=not progress) as bar:
+        for batch in probe.batches():
+            yield batch
+            bar.update(sum(len(batch.token_index(stream)) for stream in batch.streams))

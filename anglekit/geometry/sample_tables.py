@@ -1,0 +1,357 @@
+"""From a sample of tokens to tables of a Geometry: nulls, the sweep of the vertex, anisotropy and similarity."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anglekit.geometry.angles import chance_factors, layer_pairs
+from anglekit.geometry.anisotropy import VIEWS, Anisotropy, View, anisotropy, dominant_dimensions, transformed
+from anglekit.geometry.cka import (
+    MinibatchSums,
+    debiased_cka,
+    linear_cka,
+    mutual_neighbours,
+    procrustes_distance,
+)
+from anglekit.geometry.nulls import (
+    NULLS,
+    SWEEP,
+    SampleProducts,
+    centroid_products,
+    difference_lags,
+    gaussian_like,
+    gaussian_products,
+    origin_products,
+    random_rotation,
+    rescaled,
+    sample_angles,
+    sample_products,
+    shift_offsets,
+    summarize,
+    sweep_products,
+)
+from anglekit.geometry.settings import Effort
+from anglekit.geometry.summary import labelled, pair_labels
+
+__all__ = [
+    "SampledTokens",
+    "ViewTables",
+    "null_table",
+    "similarity_table",
+    "sweep_table",
+    "token_views",
+    "view_tables",
+]
+
+Array = NDArray[Any]
+
+#: Rows of a minibatch of the minibatch estimate of CKA.
+MINIBATCH = 64
+
+
+@dataclass(frozen=True)
+class SampledTokens:
+    """Tokens of one student and stream with what labels their rows; broken layers hold NaN, the others are finite.
+
+    Attributes:
+        student: the student's name.
+        stream: `encoder` or `decoder`.
+        teacher_layers: the layers' numbers.
+        vertices: the student's layers' numbers.
+        teacher: states, shape (teacher layers, tokens, width).
+        own: the student's states in its own width, shape (vertices, tokens, student width).
+        projections: for each vertex a float64 matrix (width, student width), or None where the widths agree.
+        epsilon: what the official reading adds to the product of lengths.
+    """
+
+    student: str
+    stream: str
+    teacher_layers: Sequence[int]
+    vertices: Sequence[int]
+    teacher: Tensor
+    own: Tensor
+    projections: Sequence[Tensor] | None = None
+    epsilon: float = 0.0
+
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens."""
+        return self.teacher.shape[1]
+
+    def projected(self, own: Tensor | None = None) -> Tensor:
+        """Return the student's states, or others in its own width, in the teacher's width."""
+        own = self.own if own is None else own
+        if self.projections is None:
+            return own
+        return torch.stack([state.double() @ matrix.T for state, matrix in zip(own, self.projections, strict=True)])
+
+    def labels(self) -> dict[str, Array]:
+        """Return vertex, teacher_i and teacher_k of every row."""
+        vertex, i, k = pair_labels(self.vertices, self.teacher_layers)
+        return {"vertex": vertex.reshape(-1), "teacher_i": i.reshape(-1), "teacher_k": k.reshape(-1)}
+
+    def table(self, parts: Sequence[dict[str, Any]]) -> pd.DataFrame:
+        """Return parts below one another, each column a value or a tensor (vertices, pairs)."""
+        if not parts:
+            return pd.DataFrame()
+        labels, columns = self.labels(), dict[str, Any]()
+        rows = len(labels["vertex"])
+        for name, values in labels.items():
+            columns[name] = np.tile(values, len(parts))
+        for name in parts[0]:
+            columns[name] = np.concatenate([_column(part[name], rows) for part in parts])
+        return labelled(self.student, self.stream, columns)
+
+
+def _column(value: Any, rows: int) -> Array:  # noqa: ANN401 - a column's value is a name, a number or a tensor
+    if isinstance(value, Tensor):
+        return np.asarray(value.cpu().numpy()).reshape(-1)
+    return np.full(rows, value, dtype=object if isinstance(value, str) else None)
+
+
+def _mean(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean, standard error and number of the valid tokens; each token is an example of its own."""
+    summary = summarize(values, valid, values, valid)
+    return summary.mean, summary.se, summary.n_tokens
+
+
+def null_table(tokens: SampledTokens, names: Sequence[str], seed: int, fresh: Tensor | None = None) -> pd.DataFrame:
+    """Return the rows of `nulls.parquet` for one student and stream.
+
+    A null that needs more tokens than there are is left out: a permutation of all needs more than there are teacher
+    layers, the others two.
+
+    Args:
+        tokens: the sample.
+        names: which nulls, of `NULLS`; `fresh-student` only with `fresh`.
+        seed: of the draws, which are the same for every student.
+        fresh: an untrained student's states of the same tokens, in the student's own width.
+    """
+    vertices = tokens.projected()
+    products = sample_products(tokens.teacher, vertices)
+    observed = sample_angles(products, tokens.epsilon)
+    parts = []
+    for name in (name for name in NULLS if name in names):
+        if tokens.n_tokens < 2 or (name == "permuted-all" and tokens.n_tokens <= len(tokens.teacher)):
+            continue
+        rng = np.random.default_rng([seed % 2**63, zlib.crc32(f"{tokens.stream}/{name}".encode())])
+        lags: list[Tensor] = []
+        if name == "formula":
+            factors = chance_factors(products.teacher_squared, products.vertex)
+            i, k = layer_pairs(len(tokens.teacher))
+            null = factors[:, i] * factors[:, k]
+            valid = null.isfinite()
+            null, tangential = torch.where(valid, null, 0.0), torch.zeros_like(null[..., 0])
+        else:
+            if name.startswith("permuted"):
+                offsets = shift_offsets(name, len(tokens.teacher), len(vertices))
+                drawn, lags = sample_products(tokens.teacher, vertices, offsets), difference_lags(offsets)
+            elif name == "fresh-student" and fresh is None:
+                continue
+            else:
+                drawn = _drawn_products(name, tokens, products, vertices, fresh, rng)
+            angles = sample_angles(drawn, tokens.epsilon)
+            null, valid = angles.cosine, angles.valid
+            tangential, _, _ = _mean(angles.tangential, angles.tangential_valid)
+        summary = summarize(observed.cosine, observed.valid, null, valid, lags)
+        parts.append(
+            {
+                "null": name,
+                "mean_cosine": summary.mean,
+                "se": summary.se,
+                "n_tokens": summary.n_tokens,
+                "observed_cosine": summary.observed,
+                "observed_minus_null": summary.difference,
+                "low": summary.low,
+                "high": summary.high,
+                "mean_tangential_cosine": tangential.expand_as(summary.mean),
+            }
+        )
+    return tokens.table(parts)
+
+
+def _drawn_products(
+    name: str,
+    tokens: SampledTokens,
+    products: SampleProducts,
+    vertices: Tensor,
+    fresh: Tensor | None,
+    rng: np.random.Generator,
+) -> SampleProducts:
+    if name == "gaussian-norm":
+        return gaussian_products(products.teacher_squared, products.vertex, tokens.teacher.shape[-1], rng)
+    if name == "gaussian-covariance":
+        sides = [torch.stack([gaussian_like(layer, rng) for layer in side]) for side in (tokens.teacher, vertices)]
+        return sample_products(sides[0], sides[1])
+    if name == "rotated-student":
+        rotation = random_rotation(vertices.shape[-1], rng).to(vertices.device)
+        return sample_products(tokens.teacher, vertices.double() @ rotation.T)
+    if name == "fresh-student":
+        return sample_products(tokens.teacher, rescaled(tokens.projected(fresh), products.vertex))
+    simple: dict[str, Callable[[SampleProducts], SampleProducts]] = {
+        "origin": origin_products,
+        "centroid": centroid_products,
+    }
+    return simple[name](products)
+
+
+def sweep_table(tokens: SampledTokens) -> pd.DataFrame:
+    """Return the rows of `vertex_sweep.parquet` for one student and stream."""
+    products = sample_products(tokens.teacher, tokens.projected())
+    parts = []
+    for t in SWEEP:
+        angles = sample_angles(sweep_products(products, t), tokens.epsilon)
+        mean, se, n = _mean(angles.cosine, angles.valid)
+        tangential, _, _ = _mean(angles.tangential, angles.tangential_valid)
+        parts.append(
+            {
+                "t": t,
+                "mean_cosine": mean,
+                "se": se,
+                "mean_angle_degrees": _mean_angle(angles.cosine, angles.valid),
+                "mean_tangential_cosine": tangential,
+                "mean_tangential_angle_degrees": _mean_angle(angles.tangential, angles.tangential_valid),
+                "n_tokens": n,
+            }
+        )
+    return tokens.table(parts)
+
+
+def _mean_angle(cosine: Tensor, valid: Tensor) -> Tensor:
+    # 2 atan2(|u - v|, |u + v|) of unit vectors, with |u -+ v|^2 = 2 -+ 2 cos.
+    angle = 2 * torch.atan2((1 - cosine).sqrt_(), (1 + cosine).sqrt_())
+    n = valid.sum(-1)
+    return torch.rad2deg(torch.where(valid, angle, 0.0).sum(-1) / torch.where(n > 0, n, torch.nan))
+
+
+def token_views(kind: str, effort: Effort) -> tuple[View, ...]:
+    """Return in which views the tokens of a kind are looked at."""
+    return VIEWS if kind == "all" or effort == "all" else ("raw",)
+
+
+@dataclass(frozen=True)
+class ViewTables:
+    """The tables of one kind of tokens: rows of `anisotropy`, `dimensions` (raw only) and `angle_views`."""
+
+    anisotropy: pd.DataFrame
+    dimensions: pd.DataFrame
+    angle_views: pd.DataFrame
+
+
+def view_tables(tokens: SampledTokens, kind: str, views: Sequence[View]) -> ViewTables:
+    """Return anisotropy and angles of one kind of tokens in several views.
+
+    Args:
+        tokens: of that kind.
+        kind: `all`, `content` or `special`.
+        views: how to look at their states.
+    """
+    sides = {"teacher": tokens.teacher, "student": tokens.own}
+    layers = {"teacher": tokens.teacher_layers, "student": tokens.vertices}
+    raw = {side: anisotropy(states) for side, states in sides.items()}
+    one_space = tokens.projections is None
+    dropped = {side: dominant_dimensions([*raw.values()] if one_space else [raw[side]]) for side in sides}
+    rows: list[dict[str, Any]] = []
+    angles: list[dict[str, Any]] = []
+    for view in views:
+        seen = {side: transformed(states, view, dropped[side]) for side, states in sides.items()}
+        for side, states in seen.items():
+            found = raw[side] if view == "raw" else anisotropy(states)
+            rows.append(_layer_rows(found, side, layers[side], kind, view, dropped[side], tokens.n_tokens))
+        vertices = seen["student"]
+        if not one_space:
+            vertices = tokens.projected()
+            out = dominant_dimensions([raw["teacher"], anisotropy(vertices)]) if view == "dropped" else None
+            vertices = transformed(vertices, view, out)
+            seen["teacher"] = transformed(tokens.teacher, view, out)
+        angles.append({"tokens": kind, "view": view, **_angle_columns(seen["teacher"], vertices, tokens.epsilon)})
+    shares = [
+        {
+            "side": np.full(found.share.numel(), side, dtype=object),
+            "layer": np.repeat(np.asarray(layers[side], dtype=np.int64), found.share.shape[1]),
+            "dimension": np.tile(np.arange(found.share.shape[1]), len(layers[side])),
+            "share": found.share.flatten().cpu().numpy(),
+        }
+        for side, found in raw.items()
+    ]
+    tables = [
+        labelled(
+            tokens.student,
+            tokens.stream,
+            {name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
+        )
+        for parts in (rows, shares)
+    ]
+    return ViewTables(tables[0], tables[1], tokens.table(angles))
+
+
+def _layer_rows(
+    found: Anisotropy, side: str, layers: Sequence[int], kind: str, view: View, dropped: Tensor, n_tokens: int
+) -> dict[str, Any]:
+    top = found.share.nan_to_num(0.0).abs().max(1).indices
+    kept = np.arange(found.share.shape[1])
+    if view == "dropped":
+        kept = np.delete(np.arange(len(kept) + len(dropped)), dropped.cpu().numpy())
+    n = len(layers)
+    return {
+        "side": np.full(n, side, dtype=object),
+        "layer": np.asarray(layers, dtype=np.int64),
+        "tokens": np.full(n, kind, dtype=object),
+        "view": np.full(n, view, dtype=object),
+        "mean_cosine": found.mean_cosine.cpu().numpy(),
+        "se": found.se.cpu().numpy(),
+        "top_dimension": kept[top.cpu().numpy()],
+        "top_share": found.share.gather(1, top.unsqueeze(1)).squeeze(1).cpu().numpy(),
+        "n_tokens": np.full(n, n_tokens),
+    }
+
+
+def _angle_columns(teacher: Tensor, vertices: Tensor, epsilon: float) -> dict[str, Any]:
+    angles = sample_angles(sample_products(teacher, vertices), epsilon)
+    mean, se, n = _mean(angles.cosine, angles.valid)
+    tangential, _, _ = _mean(angles.tangential, angles.tangential_valid)
+    return {"mean_cosine": mean, "se": se, "mean_tangential_cosine": tangential, "n_tokens": n}
+
+
+def similarity_table(tokens: SampledTokens, states: str) -> pd.DataFrame:
+    """Return the rows of `similarity.parquet` for one kind of states: every two layers of teacher and student.
+
+    Args:
+        tokens: the sample, in random order, which makes its minibatches random ones.
+        states: what the states are: `example-mean` or `token`.
+    """
+    layers = [*tokens.teacher, *tokens.own]
+    names = [("teacher", layer) for layer in tokens.teacher_layers] + [("student", layer) for layer in tokens.vertices]
+    minibatch = MinibatchSums.zeros(len(layers))
+    for start in range(0, tokens.n_tokens, MINIBATCH):
+        minibatch = minibatch.with_batch([layer[start : start + MINIBATCH] for layer in layers])
+    matrices = {
+        "debiased_cka": debiased_cka(layers),
+        "minibatch_cka": minibatch.cka(),
+        "linear_cka": linear_cka(layers),
+    }
+    pairs = list(itertools.combinations_with_replacement(range(len(layers)), 2))
+    a, b = np.array(pairs).T
+    side, number = (np.array([name[part] for name in names], dtype=dtype) for part, dtype in ((0, object), (1, int)))
+    columns: dict[str, Any] = {
+        "side_a": side[a],
+        "layer_a": number[a],
+        "side_b": side[b],
+        "layer_b": number[b],
+        "states": np.full(len(pairs), states, dtype=object),
+        **{name: matrix.cpu().numpy()[a, b] for name, matrix in matrices.items()},
+        "procrustes_distance": [float(procrustes_distance(layers[x], layers[y])) for x, y in pairs],
+        "mutual_neighbours": [float(mutual_neighbours(layers[x], layers[y])) for x, y in pairs],
+        "n": np.full(len(pairs), tokens.n_tokens),
+    }
+    return labelled(tokens.student, tokens.stream, columns)
