@@ -65,6 +65,20 @@ def analyze(
         str | None, typer.Option(help="Teacher layers to keep, e.g. 0,6,12; all by default.")
     ] = None,
     vertices: Annotated[str | None, typer.Option(help="Student layers to keep, e.g. 1,3; all by default.")] = None,
+    nulls: Annotated[
+        str,
+        typer.Option(
+            help="Null baselines, vertex sweep and anisotropy: default (about 1% of the time), all (with a rotated and "
+            "an untrained student and Gaussians of the layers' covariance) or none."
+        ),
+    ] = "default",
+    similarity: Annotated[
+        str,
+        typer.Option(
+            help="CKA between layers: default (up to 512 examples), all (the whole probe; Procrustes distance and "
+            "mutual neighbours too; slow) or none."
+        ),
+    ] = "default",
     batch_tokens: Annotated[int, typer.Option(help="Most tokens of a batch, padding included.")] = 4096,
     seed: Annotated[int, typer.Option(help="Seed of the random draws.")] = 0,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")] = "cpu",
@@ -105,6 +119,8 @@ def analyze(
         teacher_layers=chosen_layers,
         vertices=chosen_vertices,
         seed=seed,
+        nulls=nulls,  # type: ignore[arg-type]
+        similarity=similarity,  # type: ignore[arg-type]
     )
     options = LoadOptions(
         device=device,
@@ -144,15 +160,33 @@ def _summary_rows(geometry: Geometry) -> list[dict[str, Any]]:
             "mean_tangential_cosine",
         ):
             row[column] = float((counted[column] * weight).sum()) if len(counted) else None
+        row["permuted_cosine"], row["pairs_above_permuted"] = _against_permuted(geometry, row)
         obtuse = counted[counted["mean_cosine"] < 0]
         row["pairs"], row["obtuse_pairs"], row["undefined_pairs"] = len(group), len(obtuse), len(group) - len(counted)
         rows.append(row)
     return rows
 
 
+def _against_permuted(geometry: Geometry, row: dict[str, Any]) -> tuple[float | None, int | None]:
+    """Return the mean cosine with the student's states of other examples, and the pairs surely above it."""
+    table = geometry.nulls
+    mine = table[
+        (table["student"] == row["student"])
+        & (table["stream"] == row["stream"])
+        & (table["vertex"] == row["vertex"])
+        & (table["null"] == "permuted-student")
+        & (table["n_tokens"] > 0)
+    ]
+    if not len(mine):
+        return None, None
+    return float(mine["mean_cosine"].mean()), int((mine["low"] > 0).sum())
+
+
 def _summary(geometry: Geometry) -> str:
     counts = geometry.counts
     tokens = next(iter(next(iter(counts["by_student"].values())).values()))["tokens"]
+    rows = _summary_rows(geometry)
+    permuted = any(row["permuted_cosine"] is not None for row in rows)
     lines = [
         "",
         f"{geometry.provenance['teacher']['name']} seen from {', '.join(geometry.students)}: "
@@ -160,9 +194,9 @@ def _summary(geometry: Geometry) -> str:
         + (f", {geometry.settings['reading']} reading" if geometry.settings["reading"] != "corrected" else ""),
         "",
         f"{'student':<24} {'stream':<8} {'layer':>5} {'angle':>7} {'cosine':>7} {'chance':>7} {'acute':>7} "
-        f"{'tangential':>10}",
+        f"{'tangential':>10}" + (f" {'permuted':>8} {'above':>7}" if permuted else ""),
     ]
-    for row in _summary_rows(geometry):
+    for row in rows:
         name = row["student"] if len(row["student"]) <= 24 else f"{row['student'][:11]}..{row['student'][-11:]}"
         if row["mean_cosine"] is None:
             lines.append(f"{name:<24} {row['stream']:<8} {row['vertex']:>5}   no angle: every pair is degenerate here")
@@ -170,7 +204,7 @@ def _summary(geometry: Geometry) -> str:
         lines.append(
             f"{name:<24} {row['stream']:<8} {row['vertex']:>5} {row['mean_angle_degrees']:>6.1f}° "
             f"{row['mean_cosine']:>7.3f} {row['null_cosine']:>7.3f} {row['acute_fraction']:>6.1%} "
-            f"{row['mean_tangential_cosine']:>10.3f}"
+            f"{row['mean_tangential_cosine']:>10.3f}" + _permuted_text(row)
         )
     lines += [
         "",
@@ -178,10 +212,25 @@ def _summary(geometry: Geometry) -> str:
         "  Below 90° (acute) a pull toward one teacher layer is a pull toward the other.",
         "chance: the cosine that unrelated vectors of the same lengths would show. A cosine near it says nothing.",
         "tangential: the cosine with the student's own direction taken out; 0 for unrelated vectors.",
+        *(
+            [
+                "permuted: the cosine with the student's state taken from another example (a sample of the probe).",
+                "above: pairs of teacher layers whose cosine is above that, surely (95% interval, by example).",
+            ]
+            if permuted
+            else []
+        ),
         *(f"note: {note}" for note in _notes(geometry)),
         "",
     ]
     return "\n".join(lines)
+
+
+def _permuted_text(row: dict[str, Any]) -> str:
+    if row["permuted_cosine"] is None:
+        return ""
+    share = f"{row['pairs_above_permuted']}/{row['pairs'] - row['undefined_pairs']}"
+    return f" {row['permuted_cosine']:>8.3f} {share:>7}"
 
 
 def _notes(geometry: Geometry) -> list[str]:

@@ -136,6 +136,8 @@ MISTAKES = {
     "no column": (["teacher", "student", "--text", "sentense"], {}, "sentence"),
     "no target": (["t5-teacher", "t5-student"], {}, "--target"),
     "no such layer": (["teacher", "student", "--teacher-layers", "0,9"], {}, "layer 9 does not exist"),
+    "nulls": (["teacher", "student", "--nulls", "evry"], {}, "--nulls 'evry' is not known"),
+    "similarity": (["teacher", "student", "--similarity", "some"], {}, "--similarity 'some' is not known"),
     "reading": (["teacher", "student", "--reading", "oficial"], {}, "official"),
     "dtype": (["teacher", "student", "--dtype", "float31"], {}, "float32"),
     "device": (["teacher", "student", "--device", "toaster"], {}, "use cpu"),
@@ -256,6 +258,18 @@ def test_a_narrow_student_is_projected_on_the_other_half(run, kind):
     assert len(geometry.projections) == 3
     assert geometry.counts["examples"] + geometry.counts["examples_used_for_projection"] == len(TEXTS)
     assert all(row["r_squared"] <= 1 for row in geometry.projections)
+
+
+def test_nulls_are_shown_and_can_be_left_out(run):
+    code, out, _, directory = run("teacher", "student", "--nulls", "all", "--similarity", "all")
+    assert code == 0
+    assert "permuted" in out
+    geometry = Geometry.load(directory)
+    assert len(geometry.nulls["null"].unique()) == 9
+    assert len(geometry.similarity)
+    code, out, _, directory = run("teacher", "student", "--overwrite", "--nulls", "none", "--similarity", "none")
+    assert (code, "permuted" in out) == (0, False)
+    assert len(Geometry.load(directory).nulls) == 0
 
 
 def test_json_and_help(run, monkeypatch, capsys):
