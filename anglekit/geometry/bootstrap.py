@@ -126,6 +126,18 @@ class Estimates:
     n_seeds: int
     n_examples: NDArray[np.int64]
 
+    def rows(self, chosen: slice) -> Estimates:
+        """Return some of the contrasts."""
+        return Estimates(
+            self.estimate[chosen],
+            self.draws[:, chosen],
+            self.influence[chosen],
+            self.seed_variance[chosen],
+            self.example_variance[chosen],
+            self.n_seeds,
+            self.n_examples[chosen],
+        )
+
     @property
     def known(self) -> NDArray[np.bool_]:
         """Whether there is anything to judge an estimate's variance by: two seeds or two examples, (contrasts,)."""

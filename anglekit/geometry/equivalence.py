@@ -74,7 +74,7 @@ def family_verdict(
 
 @dataclass(frozen=True)
 class Needed:
-    """How much data would decide, if the difference stays as it is.
+    """How much data would decide, if the difference stays as it is: more than there is.
 
     Attributes:
         seeds: how many seeds, with the examples as they are; None where no number of seeds does.
@@ -123,9 +123,9 @@ def needed_counts(
 
     seeds = examples = None
     if seed_variance is not None:
-        seeds = _smallest(lambda count: decided(count, n_examples), max(n_seeds, 2), _MOST_SEEDS)
+        seeds = _smallest(lambda count: decided(count, n_examples), n_seeds + 1, _MOST_SEEDS)
     if example_variance is not None:
-        examples = _smallest(lambda count: decided(n_seeds, count), max(n_examples, 2), _MOST_EXAMPLES)
+        examples = _smallest(lambda count: decided(n_seeds, count), n_examples + 1, _MOST_EXAMPLES)
     factor = None
     if seeds is None and examples is None and seed_variance is not None and example_variance is not None:
         times = _smallest(lambda tenths: decided(n_seeds * tenths / 10, n_examples * tenths / 10), 10, 100_000)
