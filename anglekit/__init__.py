@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from anglekit.geometry.angles import angle_degrees as angle_degrees
     from anglekit.geometry.angles import tangential_cosine as tangential_cosine
     from anglekit.geometry.angles import vertex_cosine as vertex_cosine
+    from anglekit.geometry.compare import Comparison as Comparison
+    from anglekit.geometry.compare import compare as compare
     from anglekit.geometry.results import Geometry as Geometry
     from anglekit.geometry.settings import AnalysisSettings as AnalysisSettings
     from anglekit.geometry.streaming import GeometryAccumulator as GeometryAccumulator
@@ -40,6 +42,7 @@ _HOMES = {
     "AnalysisSettings": "anglekit.geometry.settings",
     "AnglekitError": "anglekit.errors",
     "Checkpoint": "anglekit.checkpoints",
+    "Comparison": "anglekit.geometry.compare",
     "DemoResult": "anglekit.demo",
     "Geometry": "anglekit.geometry.results",
     "GeometryAccumulator": "anglekit.geometry.streaming",
@@ -52,6 +55,7 @@ _HOMES = {
     "analyze": "anglekit.geometry.analyze",
     "angle_degrees": "anglekit.geometry.angles",
     "angles_heatmap": "anglekit.plots.heatmaps",
+    "compare": "anglekit.geometry.compare",
     "figure1": "anglekit.plots.figure1",
     "load_checkpoint": "anglekit.checkpoints",
     "read_probe": "anglekit.probes",

@@ -10,6 +10,8 @@ import typer
 from anglekit.errors import AnglekitError
 from anglekit_cli.analyze import EPILOG as ANALYZE_EPILOG
 from anglekit_cli.analyze import analyze
+from anglekit_cli.compare import EPILOG as COMPARE_EPILOG
+from anglekit_cli.compare import compare
 from anglekit_cli.demo import EPILOG as DEMO_EPILOG
 from anglekit_cli.demo import demo
 from anglekit_cli.distill import EPILOG as DISTILL_EPILOG
@@ -58,6 +60,7 @@ app.command("distill", epilog=DISTILL_EPILOG)(distill)
 app.command("sweep", epilog=SWEEP_EPILOG)(sweep)
 app.command("evaluate", epilog=EVALUATE_EPILOG)(evaluate)
 app.command("plot")(plot)
+app.command("compare", epilog=COMPARE_EPILOG)(compare)
 
 
 def main() -> None:

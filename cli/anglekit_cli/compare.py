@@ -1,0 +1,113 @@
+"""`anglekit compare`: does layer selection matter here? Geometries, sweeps and runs against a stated margin."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anglekit.errors import InputError, RunError, suggest
+
+__all__ = ["EPILOG", "compare"]
+
+EPILOG = "Example: anglekit compare runs/sweep geometry --score-margin 0.005 --out comparison.md"
+
+_SUFFIXES = {".txt": "terminal", ".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json"}
+_PRINTED = ("terminal", "csv", "markdown", "latex")
+
+
+def compare(
+    directories: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", help="Directories of `anglekit analyze`, `sweep` or `distill`, mixed at will."
+        ),
+    ],
+    margin: Annotated[
+        float,
+        typer.Option(metavar="DEGREES", help="The largest difference between angles that does not matter, in degrees."),
+    ] = 2.0,
+    score_margin: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="The largest difference between scores that does not matter, in their unit.",
+            show_default="one point: 0.01 of scores up to 1, else 1",
+        ),
+    ] = None,
+    interval: Annotated[
+        str,
+        typer.Option(help="Intervals of students with one seed: percentile or bca; over seeds they are Student's t."),
+    ] = "percentile",
+    draws: Annotated[int, typer.Option(help="Draws of the bootstrap.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws; the same seed gives the same output.")] = 0,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="What to print: terminal, csv (every paired difference), markdown or latex."),
+    ] = "terminal",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write it to a file too: .txt, .csv, .md, .tex or .json by its suffix."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer's one sentence only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as json.")] = False,
+) -> None:
+    """Answer whether layer selection matters: equivalent, different or undecided, with what would decide.
+
+    Strategies are compared under the same initialisation, paired by seed and, for angles, by probe example.
+    """
+    if form not in _PRINTED:
+        raise InputError(f"no format {form!r}; {suggest(form, _PRINTED)}")
+    if out is not None:
+        if out.suffix.lower() not in _SUFFIXES:
+            raise InputError(
+                f"cannot write {out.name!r}: a comparison's file ends in {', '.join(_SUFFIXES)}; change --out"
+            )
+        if out.is_dir():
+            raise InputError(f"{out} is a directory; give a file with --out")
+        if any(parent.exists() and not parent.is_dir() for parent in out.parents):
+            raise InputError(f"{out} cannot be made: a part of its path is a file; choose another --out")
+
+    from anglekit.geometry.compare import compare as run
+    from anglekit.geometry.compare_text import render
+
+    comparison = run(
+        directories,
+        margin=margin,
+        score_margin=score_margin,
+        draws=draws,
+        seed=seed,
+        interval=interval,  # type: ignore[arg-type]  # checked by the library
+    )
+    if out is not None:
+        _write(out, render(comparison, _SUFFIXES[out.suffix.lower()]))
+    if as_json:
+        typer.echo(render(comparison, "json"), nl=False)
+    elif quiet:
+        typer.echo(comparison.sentence)
+    else:
+        typer.echo(render(comparison, form), nl=False)
+
+
+def _write(target: Path, text: str) -> None:
+    """Write a file beside its final name and rename it: it is whole or absent."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    except OSError as error:
+        raise RunError(f"cannot write beside {target}: {error.strerror}") from error
+    scratch = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        scratch.chmod(0o666 & ~mask)
+        scratch.replace(target)
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {error.strerror}") from error
+    finally:
+        scratch.unlink(missing_ok=True)
