@@ -82,16 +82,36 @@ def sentence(verdict: Verdict, families: Sequence[Family]) -> str:
             "Undecided whether layer selection matters here: under no initialisation did two matching strategies come "
             "that share a seed; add another strategy (anglekit sweep)."
         )
-    parts = {family.part for family in families}
-    where = "" if len(parts) > 1 else " for the angles" if parts == {"angle"} else " for the scores"
+    telling = [family for family in families if family.verdict == verdict]
+    where = _subject(telling)
     if verdict == "equivalent":
         margins = " and ".join(_margins(families))
         return f"Layer selection does not matter here{where}: any two matching strategies are equivalent, {margins}."
-    telling = max((family for family in families if family.verdict == verdict), key=_weight)
-    init = init_words(telling.init)
+    first = max(telling, key=_weight)
+    left = [part for part in _PARTS if _of(families, part) and not _of(telling, part)]
+    rest = "".join(f"; for the {part}s it is {overall_verdict(_of(families, part))}" for part in left)
     if verdict == "different":
-        return f"Layer selection matters here{where}: {_different(telling, init)}."
-    return f"Undecided whether layer selection matters here{where}: {_undecided(telling, init)}."
+        return f"Layer selection matters here{where}: {_different(first, init_words(first.init))}{rest}."
+    return f"Undecided whether layer selection matters here{where}: {_undecided(first, init_words(first.init))}{rest}."
+
+
+_PARTS = ("angle", "score")
+
+
+def _of(families: Sequence[Family], part: str) -> list[Family]:
+    return [family for family in families if family.part == part]
+
+
+def _subject(families: Sequence[Family]) -> str:
+    """Return what verdicts are about: one kind of measure or both; strategies, or students of one seed alone."""
+    parts = [part for part in _PARTS if _of(families, part)]
+    if len(parts) == len(_PARTS):
+        return " (angles: of these students, one seed each)" if _single(families) else ""
+    return f" for the {parts[0]}s" + (" of these students (one seed each)" if _single(families) else "")
+
+
+def _single(families: Sequence[Family]) -> bool:
+    return any(family.part == "angle" and family.n_seeds == 1 for family in families)
 
 
 def reasons(families: Sequence[Family], spreads: pd.DataFrame) -> tuple[str, ...]:
@@ -210,6 +230,6 @@ _GAIN_KEYS = ("spread", "change_over_none")
 
 
 def _scope(families: Sequence[Family]) -> list[str]:
-    if any(family.part == "angle" and family.n_seeds == 1 for family in families):
+    if _single(families):
         return ["The angles are of one seed each: they speak of these students, not of others trained alike."]
     return []

@@ -163,7 +163,7 @@ def student_arms(geometry: Geometry) -> dict[str, tuple[str, str, int | None]]:
 
 def _below(directory: Path) -> str:
     """Return a hint where the directories are that were meant."""
-    marks = ("geometry.json", "sweep.json", "scores.json")
+    marks = ("geometry.json", "sweep.json", "plan.json")  # a run without a plan is no student
     try:
         inner = sorted(child.name for child in directory.iterdir() if any((child / mark).exists() for mark in marks))
     except OSError:

@@ -186,6 +186,9 @@ def _obtuse_table(comparison: Comparison) -> Table:
     return Table(title, header, tuple(rows[:_MOST_OBTUSE_ROWS]), frozenset({2, 4, 5}))
 
 
+_ANGLE = "An example's angle is that of its mean cosine over tokens and pairs; examples count by their tokens."
+
+
 def _closing(comparison: Comparison) -> list[str]:
     settings = comparison.settings
     default = settings["default_margins"]
@@ -201,6 +204,7 @@ def _closing(comparison: Comparison) -> list[str]:
         f"Verdicts take two one-sided tests at 5%: the {settings['test_level']:.0%} interval inside the margin, or "
         "beyond it. Differences are paired by seed and example; examples are resampled whole, one draw for all "
         f"students ({settings['draws']} draws, seed {settings['seed']}).",
+        *([_ANGLE] if settings["margin_degrees"] is not None else []),
         *(["No pair of teacher layers is obtuse on average."] if obtuse else []),
         *(f"note: {note}" for note in comparison.notes),
     ]

@@ -45,7 +45,7 @@ def test_the_terminal_shows_the_answer_and_its_tables(world) -> None:
     result = run(*world)
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
-    assert lines[0].startswith("Layer selection matters here: ")
+    assert lines[0].startswith("Layer selection matters here for the scores: ")
     assert "random" in lines[0]
     for line in (
         "Spread between matching strategies, and the mean change of matching over none:",
@@ -63,7 +63,7 @@ def test_the_terminal_shows_the_answer_and_its_tables(world) -> None:
 
 def test_margins_are_stated_as_given(world) -> None:
     result = run(*world, "--margin", 9, "--score-margin", 0.05)
-    assert result.output.startswith("Layer selection does not matter here: ")
+    assert result.output.startswith("Layer selection does not matter here (angles: of these students, one seed each): ")
     assert "9.0° between angles; 0.050 between scores." in result.output
 
 
@@ -208,7 +208,7 @@ def test_exit_codes_of_the_command_itself(world, tmp_path: Path) -> None:
 
     done = call(*world, "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Layer selection matters here: ")
+    assert done.stdout.startswith("Layer selection matters here for the scores: ")
     refused = call(tmp_path / "nowhere")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.count("\n") == 1

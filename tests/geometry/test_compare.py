@@ -63,15 +63,30 @@ def test_pairing_cancels_what_examples_have_in_common() -> None:
 @pytest.mark.parametrize(
     ("reverse", "noise", "verdict", "says"),
     [
-        (60.0, 1.0, "equivalent", "Layer selection does not matter here for the angles: any two matching strategies"),
-        (75.0, 1.0, "different", "Layer selection matters here for the angles: forward minus reverse is -1"),
-        (60.0, 40.0, "undecided", "Undecided whether layer selection matters here for the angles:"),
+        (
+            60.0,
+            1.0,
+            "equivalent",
+            "Layer selection does not matter here",
+        ),
+        (
+            75.0,
+            1.0,
+            "different",
+            "Layer selection matters here",
+        ),
+        (
+            60.0,
+            40.0,
+            "undecided",
+            "Undecided whether layer selection matters here",
+        ),
     ],
 )
 def test_three_geometries_reach_the_three_verdicts(reverse: float, noise: float, verdict: str, says: str) -> None:
     comparison = compare([make_geometry({"none": 70.0, "forward": 60.0, "reverse": reverse}, noise=noise)])
     assert comparison.verdict == verdict
-    assert comparison.sentence.startswith(says)
+    assert comparison.sentence.startswith(f"{says} for the angles of these students (one seed each): ")
     if verdict == "undecided":
         assert "if differences stay, about" in comparison.sentence
         assert "examples (now 200) would decide" in comparison.sentence
@@ -122,6 +137,7 @@ def test_seeds_of_geometries_are_taken_into_account() -> None:
     assert set(three.differences["n_seeds"]) == {3}
     assert between(three)["standard_error"].mean() > 2 * between(one)["standard_error"].mean()
     assert three.verdict == "undecided"
+    assert three.sentence.startswith("Undecided whether layer selection matters here for the angles: ")
     assert not any("one seed each" in reason for reason in three.reasons)
 
 
@@ -132,13 +148,19 @@ def test_geometries_and_scores_are_answered_together(tmp_path: Path) -> None:
     comparison = compare([saved, sweep])
     assert comparison.verdict == "equivalent"
     assert comparison.sentence == (
-        "Layer selection does not matter here: any two matching strategies are equivalent, within 2.0° in angle "
+        "Layer selection does not matter here (angles: of these students, one seed each): any two matching strategies "
+        "are equivalent, within 2.0° in angle "
         "(random and teacher initialisation) and within 0.010 in accuracy (random and teacher initialisation)."
     )
     assert [(family.part, family.init) for family in comparison.families] == [
         ("angle", "random"), ("angle", "teacher"), ("score", "random"), ("score", "teacher"),
     ]  # fmt: skip
     assert "over none" in comparison.reasons[4]
+    one_seed = write_sweep(tmp_path / "one", score_rows(SCORES, inits=inits, seeds=[0]))
+    split = compare([saved, one_seed])
+    assert split.verdict == "undecided"
+    assert split.sentence.startswith("Undecided whether layer selection matters here for the scores: ")
+    assert split.sentence.endswith("; for the angles it is equivalent.")
     different = compare([saved, sweep], margin=0.05)
     assert different.verdict != "equivalent"
 
