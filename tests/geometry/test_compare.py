@@ -11,7 +11,10 @@ import pytest
 from anglekit.errors import InputError
 from anglekit.geometry.averaging import averaging_views, largest_pair_differences, obtuse_pairs
 from anglekit.geometry.compare import Comparison, compare, default_score_margin
+from anglekit.geometry.compare_cells import Cell
+from anglekit.geometry.compare_statistics import Sampling, difference_rows, family_of, inflation_of, measure
 from anglekit.geometry.compare_text import comparison_document, render
+from anglekit.geometry.equivalence import ALPHA
 from tests.geometry.compare_corpus import FIVE, make_geometry, score_rows, write_run, write_sweep
 
 ALIKE = dict.fromkeys(FIVE, 60.0) | {"none": 70.0}
@@ -249,6 +252,28 @@ def test_a_pair_of_layers_that_the_mean_hides_is_named() -> None:
 def test_margins_follow_the_unit_of_the_scores() -> None:
     assert default_score_margin([np.array([0.83]), np.array([1.0])]) == 0.01
     assert default_score_margin([np.array([38.2])]) == 1.0
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_strategies_at_the_margin_are_called_different_at_most_at_the_nominal_rate(seeds: int) -> None:
+    """Four strategies, two of them a margin above the others: every call of "different" is wrong."""
+    wrong, uncorrected = 0, 0
+    rng = np.random.default_rng(seeds)
+    for repeat in range(200):
+        students = {
+            (name, seed): np.array([0.8 + above + 0.01 * rng.normal()])
+            for name, above in (("forward", 0.0), ("reverse", 0.02), ("all-to-one", 0.0), ("random", 0.02))
+            for seed in range(seeds)
+        }
+        weights = dict.fromkeys(students, np.ones(1))
+        cell = Cell("score", "random", {"data": "dev", "score": "accuracy"}, students, weights)
+        sampling = Sampling(200, repeat, "percentile")
+        measured = measure(cell, 0.02, sampling)
+        inflation = inflation_of([measured], 1 - 2 * ALPHA, repeat)
+        wrong += family_of(difference_rows(measured, sampling, 1 - 2 * ALPHA, inflation))[0] == "different"
+        uncorrected += family_of(difference_rows(measured, sampling, 1 - 2 * ALPHA, 1.0))[0] == "different"
+    assert wrong / 200 <= 1.5 * ALPHA
+    assert uncorrected / 200 > 2 * ALPHA  # the negative control: pairs judged one by one
 
 
 @pytest.mark.parametrize(
