@@ -17,7 +17,8 @@ __all__ = ["OPTIMIZERS", "PRECISIONS", "SELECTIONS", "TrainSettings"]
 
 PRECISIONS: Final = ("float32", "bfloat16", "float16")
 SELECTIONS: Final = ("best", "last")
-OPTIMIZERS: Final[Mapping[str, str]] = {"adamw": "adamw_torch", "adafactor": "adafactor", "sgd": "sgd"}
+# One kernel for all of a step's arithmetic: on a CPU the plain AdamW takes a fifth of a small student's step.
+OPTIMIZERS: Final[Mapping[str, str]] = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "sgd": "sgd"}
 DEVICES: Final = ("auto", "cpu")
 _SCHEDULES: Final = tuple(str(kind.value) for kind in SchedulerType)
 

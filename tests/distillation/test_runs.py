@@ -72,6 +72,7 @@ def test_a_run_directory_holds_all_that_belongs_to_it(world, tmp_path):
         "strategy": "random",
         "seed": 3,
         "teacher": world["teacher"],
+        "taught_by": {matching.stream: {str(s): t for s, t in matching.pairs} for matching in plan.matchings},
     }
 
 
