@@ -153,7 +153,7 @@ def run_demo(
             float(scores.loc[scores["model"] == "teacher", "accuracy"].iloc[0]),
             scores,
             comparisons,
-            answer_sentence(comparisons, seed),
+            answer_sentence(comparisons, seed=seed, steps=settings.student_steps),
             swept.warnings,
             {**bar.seconds, "total": perf_counter() - start},
         )

@@ -115,12 +115,13 @@ def compare_matchings(accuracies: Mapping[tuple[str, str], float], examples: int
     return tuple(comparisons)
 
 
-def answer_sentence(comparisons: Sequence[InitComparison], seed: int) -> str:
+def answer_sentence(comparisons: Sequence[InitComparison], *, seed: int, steps: int) -> str:
     """Return the answer as one plain sentence with the numbers that it rests on.
 
     Args:
         comparisons: one for each initialisation, all over the same examples.
         seed: of the one run that was made.
+        steps: how long every student was trained.
 
     Raises:
         InputError: there is nothing to compare.
@@ -132,8 +133,8 @@ def answer_sentence(comparisons: Sequence[InitComparison], seed: int) -> str:
     clauses = [_clause(one, own_answer=len(answers) > 1) for one in comparisons]
     examples = comparisons[0].examples
     return (
-        f"Does it matter which layer? In this one run (seed {seed}, {examples} validation examples) {lead}: "
-        f"{'; '.join(clauses)}."
+        f"Does it matter which layer? In this one run (seed {seed}, {steps} steps a student, {examples} validation "
+        f"examples) {lead}: {'; '.join(clauses)}."
     )
 
 

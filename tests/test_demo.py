@@ -88,9 +88,9 @@ def test_a_demo_has_a_teacher_and_five_strategies_from_two_starts(demo):
 def test_a_demos_sentence_comes_from_its_own_scores(demo):
     table = {(row.strategy, row.init): row.accuracy for row in demo.scores.iloc[1:].itertuples()}
     again = compare_matchings(table, int(demo.scores["examples"].iloc[1]))
-    assert answer_sentence(again, 3) == demo.sentence
+    assert answer_sentence(again, seed=3, steps=5) == demo.sentence
     other = compare_matchings({**table, ("none", "random"): 1.0}, 96)
-    assert answer_sentence(other, 3) != demo.sentence
+    assert answer_sentence(other, seed=3, steps=5) != demo.sentence
 
 
 def test_a_demos_geometry_is_of_all_students_and_of_other_texts(demo):
@@ -223,8 +223,9 @@ def test_the_range_by_chance_is_tukeys(matchings):
 
 def test_the_sentence_has_one_answer_where_both_starts_agree():
     both = [comparison(0.60, 0.85, 0.84, 0.86, 0.85), comparison(0.70, 0.9, 0.9, 0.91, 0.9, init="teacher")]
-    sentence = answer_sentence(both, 0)
-    assert sentence.startswith("Does it matter which layer? In this one run (seed 0, 1500 validation examples) hardly:")
+    sentence = answer_sentence(both, seed=0, steps=600)
+    assert sentence.startswith("Does it matter which layer? In this one run (seed 0, 600 steps a student, 1500 ")
+    assert "validation examples) hardly: " in sentence
     assert "from random weights the 4 matchings end 2.0 points apart (reverse 84.0%, all-to-one 86.0%)" in sentence
     assert "matching gains 25.0 points over none (60.0%) on average" in sentence
     assert sentence.count(". ") == 0
@@ -233,7 +234,7 @@ def test_the_sentence_has_one_answer_where_both_starts_agree():
 
 def test_the_sentence_answers_each_start_where_they_differ_and_names_a_loss():
     mixed = [comparison(0.60, 0.85, 0.84, 0.86, 0.85), comparison(0.91, 0.9, 0.9, 0.4, 0.9, init="teacher")]
-    sentence = answer_sentence(mixed, 5)
+    sentence = answer_sentence(mixed, seed=5, steps=600)
     assert "it depends on where the student starts" in sentence
     assert "from random weights hardly," in sentence
     assert "from the teacher's weights yes," in sentence
@@ -241,10 +242,10 @@ def test_the_sentence_answers_each_start_where_they_differ_and_names_a_loss():
 
 
 def test_what_chance_could_give_is_said():
-    told = answer_sentence([comparison(0.85, 0.86, 0.85, 0.84, 0.85)], 0)
+    told = answer_sentence([comparison(0.85, 0.86, 0.85, 0.84, 0.85)], seed=0, steps=600)
     assert "this run cannot tell" in told
     assert told.count("chance") == 2
-    assert "chance" not in answer_sentence([comparison(0.2, 0.85, 0.5, 0.86, 0.85)], 0)
+    assert "chance" not in answer_sentence([comparison(0.2, 0.85, 0.5, 0.86, 0.85)], seed=0, steps=600)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_what_chance_could_give_is_said():
         (lambda: comparison(0.2, 0.5, 0.5, 0.5, 0.5, examples=0), "over 0 examples"),
         (lambda: InitComparison("random", 0.5, {"forward": 0.6}, 9), "1 matchings are compared"),
         (lambda: compare_matchings({("forward", "random"): 0.5, ("reverse", "random"): 0.5}, 9), "without matching"),
-        (lambda: answer_sentence([], 0), "no students to compare"),
+        (lambda: answer_sentence([], seed=0, steps=600), "no students to compare"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(call, said):

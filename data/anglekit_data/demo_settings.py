@@ -38,7 +38,7 @@ class DemoSettings:
     student_layers: int = 3
     student_batch_size: int = 32
     student_steps: int = 600
-    student_learning_rate: float = 5e-3
+    student_learning_rate: float = 2e-3
     probe_rows: int = 500
 
     def __post_init__(self) -> None:
