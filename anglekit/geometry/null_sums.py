@@ -32,7 +32,7 @@ __all__ = [
 CONTENT, SPECIAL, MEAN = 0, 1, 2
 
 #: Examples in a sample where memory allows, and the bytes that all samples of an analysis may take.
-MOST_EXAMPLES = 512
+MOST_EXAMPLES = 256
 FEWEST_EXAMPLES = 64
 MOST_BYTES = 256 << 20
 

@@ -168,7 +168,7 @@ class Geometry:
             `points`, a list of [layer, x, y]: every teacher layer projected on the plane of T_i - S and T_k - S, with S
             at the origin and T_i on the positive x axis, in the states' own units.
 
-    These rest on a sample of the probe, one token of each of up to 512 examples, examples weighted equally, and may be
+    These rest on a sample of the probe, one token of each of up to 256 examples, examples weighted equally, and may be
     empty:
         nulls: for every vertex, pair and null (`anglekit.geometry.nulls.NULLS`) the cosine that the null gives, the
             observed one of the same tokens, and observed minus null with its 95% interval, clustered by example.

@@ -36,7 +36,7 @@ class AnalysisSettings:
         nulls: which null baselines, with the sweep of the vertex and the anisotropy: `default` those that cost about 1%
             of the forward passes, `all` the rest as well (Gaussians with the layers' covariance, a rotated student, an
             untrained student; every view of every kind of token), `none`.
-        similarity: `default`: the debiased CKA of up to 512 examples; `all`: of the whole probe where the memory
+        similarity: `default`: the debiased CKA of up to 256 examples; `all`: of the whole probe where the memory
             allows, with the minibatch estimate, linear CKA, Procrustes distance and mutual neighbours; `none`.
 
     Raises:

@@ -75,7 +75,7 @@ def analyze(
     similarity: Annotated[
         str,
         typer.Option(
-            help="CKA between layers: default (up to 512 examples), all (the whole probe; Procrustes distance and "
+            help="CKA between layers: default (up to 256 examples), all (the whole probe; Procrustes distance and "
             "mutual neighbours too; slow) or none."
         ),
     ] = "default",
