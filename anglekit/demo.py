@@ -54,7 +54,7 @@ class DemoResult:
             `accuracy`, `steps`.
         comparisons: the matchings against none, for each initialisation.
         sentence: the paper's question answered from them.
-        warnings: what spoils a comparison of the students, such as a random order that equals forward.
+        warnings: what spoils a comparison of the students: a random order that equals forward, students far from done.
         seconds: what each stage took, and `total`.
     """
 
@@ -129,7 +129,7 @@ def run_demo(
     with StageBar(_costs(settings), shown=progress) as bar, _unfinished(directory), ExitStack() as settled:
         with bar.stage("start"):
             from anglekit import demo_stages as stages
-            from anglekit.demo_answer import answer_sentence, compare_matchings
+            from anglekit.demo_answer import answer_sentence, compare_matchings, unfinished_learning
 
             settled.enter_context(stages.one_thread())
             untrained = stages.make_untrained_teacher(directory, settings, seed)
@@ -147,14 +147,16 @@ def run_demo(
         rows: list[Any] = students.to_dict(orient="records")
         accuracies = {(row["strategy"], row["init"]): row["accuracy"] for row in rows}
         comparisons = compare_matchings(accuracies, int(students["examples"].iloc[0]))
+        accuracy = float(scores.loc[scores["model"] == "teacher", "accuracy"].iloc[0])
+        early = unfinished_learning(comparisons, teacher=accuracy, steps=settings.student_steps)
         result = DemoResult(
             str(directory),
             seed,
-            float(scores.loc[scores["model"] == "teacher", "accuracy"].iloc[0]),
+            accuracy,
             scores,
             comparisons,
             answer_sentence(comparisons, seed=seed, steps=settings.student_steps),
-            swept.warnings,
+            (*swept.warnings, *early),
             {**bar.seconds, "total": perf_counter() - start},
         )
         scores.to_csv(directory / "scores.csv", index=False)

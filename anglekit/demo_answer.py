@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from anglekit.errors import InputError
 
-__all__ = ["Answer", "InitComparison", "answer_sentence", "compare_matchings"]
+__all__ = ["Answer", "InitComparison", "answer_sentence", "compare_matchings", "unfinished_learning"]
 
 Answer = Literal["hardly", "yes", "unclear"]
 
@@ -17,6 +17,9 @@ _BASELINE: Final = "none"
 _Z_95: Final = 1.96
 # 95% points of the studentized range for k means with known variance (Tukey; `scipy.stats.studentized_range`).
 _RANGE_95: Final[Mapping[int, float]] = {2: 2.772, 3: 3.314, 4: 3.633, 5: 3.858, 6: 4.030}
+
+# Under the teacher by more than this, a student has not learnt what there is to learn.
+_FAR_BELOW: Final = 0.1
 
 _STARTS: Final[Mapping[str, str]] = {"random": "random weights", "teacher": "the teacher's weights"}
 _LEADS: Final[Mapping[Answer, str]] = {
@@ -135,6 +138,22 @@ def answer_sentence(comparisons: Sequence[InitComparison], *, seed: int, steps: 
     return (
         f"Does it matter which layer? In this one run (seed {seed}, {steps} steps a student, {examples} validation "
         f"examples) {lead}: {'; '.join(clauses)}."
+    )
+
+
+def unfinished_learning(comparisons: Sequence[InitComparison], *, teacher: float, steps: int) -> tuple[str, ...]:
+    """Return a warning for each initialisation whose best student is far below the teacher.
+
+    Args:
+        comparisons: of the students.
+        teacher: its accuracy on the same examples.
+        steps: how long every student was trained.
+    """
+    return tuple(
+        f"from {_STARTS.get(one.init, one.init)} the best student is {_points(teacher - best)} below the teacher "
+        f"({teacher:.1%}): {steps} steps show how fast these students learn, not where they would end"
+        for one in comparisons
+        if teacher - (best := max(one.baseline, *one.matched.values())) > _FAR_BELOW
     )
 
 

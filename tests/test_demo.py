@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import anglekit.demo as demo_module
 from anglekit.demo import run_demo
-from anglekit.demo_answer import _RANGE_95, InitComparison, answer_sentence, compare_matchings
+from anglekit.demo_answer import _RANGE_95, InitComparison, answer_sentence, compare_matchings, unfinished_learning
 from anglekit.demo_progress import StageBar, last_logged_step
 from anglekit.errors import InputError
 from anglekit.geometry.results import Geometry
@@ -246,6 +246,15 @@ def test_what_chance_could_give_is_said():
     assert "this run cannot tell" in told
     assert told.count("chance") == 2
     assert "chance" not in answer_sentence([comparison(0.2, 0.85, 0.5, 0.86, 0.85)], seed=0, steps=600)
+
+
+def test_students_that_are_far_from_done_are_named():
+    early, done = comparison(0.35, 0.6, 0.35, 0.36, 0.5), comparison(0.7, 0.88, 0.87, 0.8, 0.85, init="teacher")
+    (warning,) = unfinished_learning([early, done], teacher=0.9, steps=600)
+    assert warning.startswith(
+        "from random weights the best student is 30.0 points below the teacher (90.0%): 600 steps"
+    )
+    assert unfinished_learning([done], teacher=0.9, steps=600) == ()
 
 
 @pytest.mark.parametrize(
