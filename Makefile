@@ -30,7 +30,7 @@ test: lint
 bench: $(STAMP)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
 
-# Teacher, students, geometry and figure on built-in data: about three minutes after the installation.
+# Teacher, students, geometry and figure on built-in data: about three and a half minutes after the installation.
 demo: $(STAMP)
 	$(BIN)/anglekit demo --out $(DEMO) --overwrite
 

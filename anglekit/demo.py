@@ -101,7 +101,7 @@ def run_demo(
     overwrite: bool = False,
     progress: bool = False,
 ) -> DemoResult:
-    """Run the demo: about three minutes on two CPU cores with the settings that it comes with.
+    """Run the demo: about three and a half minutes on two CPU cores with the settings that it comes with.
 
     The corpus is `builtin:inference`. The teacher is a BERT trained on it from scratch; ten students, five matching
     strategies from random and from copied weights, learn from it side by side; their geometry is measured on the test
@@ -166,11 +166,11 @@ def run_demo(
 
 
 def _costs(settings: DemoSettings) -> dict[str, float]:
-    """Return what the stages are expected to take, in seconds of two cores; only their ratios matter."""
+    """Return what the stages are expected to take, in seconds of one core; only their ratios matter."""
     # Per example, a training step costs about as much in two blocks as it costs outside the blocks.
     teacher = settings.teacher_steps * settings.teacher_batch_size * (settings.teacher_layers + 2) * 8e-5
-    student = settings.student_steps * settings.student_batch_size * (settings.student_layers + 2) * 1e-4
-    return {"start": 12.0, "teacher": teacher, "ten students": 10 * student, "geometry": 8.0, "figure": 3.0}
+    student = settings.student_steps * settings.student_batch_size * (settings.student_layers + 2) * 1.2e-4
+    return {"start": 7.0, "teacher": teacher, "ten students": 10 * student, "geometry": 3.0, "figure": 1.0}
 
 
 def _check_directory(directory: Path, overwrite: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import studentized_range
 from typer.testing import CliRunner
 
@@ -140,6 +141,20 @@ def test_an_interrupted_demo_is_marked_and_another_seed_replaces_it(demo, tmp_pa
     one, other = (Geometry.load(Path(place) / "geometry").angles for place in (demo.directory, directory))
     assert not one.equals(other)
     assert not files_of(directory) & {"UNFINISHED", ".geometry-killed"}
+
+
+def test_one_thread_computes_and_as_many_as_before_after_it():
+    from anglekit.demo_stages import one_thread
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError, match="stop"), one_thread():
+            assert torch.get_num_threads() == 1
+            raise RuntimeError("stop")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 # ---- refusals ----
