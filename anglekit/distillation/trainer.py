@@ -24,6 +24,7 @@ from anglekit.distillation.term_meter import TermMeter
 from anglekit.errors import InputError, RunError
 from anglekit.hidden_states import LayerRecorder
 from anglekit.projections import ADAPTER_FILE, load_adapters, save_adapters
+from anglekit.workspace import keep_freed_memory
 
 __all__ = ["DistillationTrainer"]
 
@@ -263,6 +264,7 @@ class DistillationTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Trainer's
         """Train as `Trainer.train` does, from random states that depend on `args.seed` alone."""
+        keep_freed_memory()
         set_seed(self.args.seed)
         result = super().train(*args, **kwargs)
         self._stop_if_not_finite()
