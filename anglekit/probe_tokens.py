@@ -17,7 +17,7 @@ from anglekit.probe_batches import TokenizedProbe, TokenRuns
 if TYPE_CHECKING:
     from anglekit.probes import ProbeData
 
-__all__ = ["same_tokenization", "tokenize_probe"]
+__all__ = ["same_tokenization", "special_token_ids", "tokenize_probe"]
 
 # A chunk of texts is tokenised at once, so that the tokenizer's own objects (about 200 bytes a token) stay few.
 _CHUNK_EXAMPLES = 512
@@ -71,7 +71,7 @@ def tokenize_probe(
         raise InputError("an encoder-decoder reads the text in its encoder; text_stream must be 'encoder'")
     text_limit = _length_limit("--max-length", max_length, tokenizer, model_max_length, pad_to)
     target_limit = _length_limit("--target-max-length", target_max_length, tokenizer, model_max_length, pad_to)
-    special = None if keep_special_tokens else _special_ids(tokenizer)
+    special = None if keep_special_tokens else special_token_ids(tokenizer)
 
     text, lost = _tokenize(tokenizer, data.texts, data.text_pairs, text_limit, special)
     counts = text.counted_lengths() > 0
@@ -139,7 +139,7 @@ def _length_limit(
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
+def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
     """Return the ids of special tokens; the unknown token stands for a real word, unless it has another use too."""
     others = {
         tokenizer.bos_token_id,

@@ -17,7 +17,24 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_FOLDERS = ("anglekit", "cli/anglekit_cli", "data/anglekit_data")
 PURE_FILES = tuple(
     ROOT / "anglekit" / name
-    for name in ("geometry/angles.py", "geometry/similarity.py", "geometry/accumulators.py", "distillation/losses.py")
+    for name in (
+        *(
+            f"geometry/{name}.py"
+            for name in (
+                "accumulators",
+                "angles",
+                "anisotropy",
+                "bootstrap",
+                "cka",
+                "equivalence",
+                "null_sums",
+                "nulls",
+                "products",
+                "similarity",
+            )
+        ),
+        "distillation/losses.py",
+    )
 )
 NOT_PURE = ("transformers", "pathlib", "matplotlib", "os", "io", "pandas", "seaborn")
 HEAVY = ("torch", "transformers", "pandas", "numpy", "matplotlib", "scipy")

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from anglekit.architectures import Stream
 from anglekit.checkpoints import Checkpoint
@@ -29,9 +28,10 @@ from anglekit.geometry.sample_tables import (
 )
 from anglekit.geometry.settings import AnalysisSettings
 from anglekit.hidden_states import LayerRecorder, token_states
+from anglekit.probe_tokens import special_token_ids
 from anglekit.probes import ProbeBatch, TokenizedProbe
 
-__all__ = ["ProbeSamples", "special_token_ids"]
+__all__ = ["ProbeSamples"]
 
 # The most bytes that the feature-space sums of an exact CKA may take; beyond it the sample's CKA is given.
 _MOST_CROSS_BYTES = 1 << 30
@@ -39,17 +39,6 @@ _MOST_CROSS_BYTES = 1 << 30
 # Tokens that the default anisotropy looks at, the first of the sample, whose order is random: an eighth of the examples
 # within these bounds, so that it costs a small probe little.
 _FEWEST_VIEWED, _MOST_VIEWED, _VIEWED_SHARE = 64, 256, 8
-
-
-def special_token_ids(tokenizer: PreTrainedTokenizerBase | None) -> NDArray[np.int64]:
-    """Return the ids of special tokens; the unknown token stands for a real word, unless it has another use too."""
-    if tokenizer is None:
-        return np.zeros(0, dtype=np.int64)
-    used = {getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "sep", "cls", "pad", "mask")}
-    ids = {int(token) for token in tokenizer.all_special_ids}
-    if tokenizer.unk_token_id not in used:
-        ids.discard(tokenizer.unk_token_id)
-    return np.array(sorted(ids), dtype=np.int64)
 
 
 class ProbeSamples:
@@ -82,7 +71,9 @@ class ProbeSamples:
         )
         self.capacity = min(sample_capacity(numbers), len(rows))
         self._samplers = {stream: TokenSampler(settings.seed, self.capacity, rows) for stream in layers}
-        self._special = special_token_ids(teacher.tokenizer)
+        self._special = (
+            np.zeros(0, dtype=np.int32) if teacher.tokenizer is None else special_token_ids(teacher.tokenizer)
+        )
         self._cross: dict[Stream, CrossSums] = {}
         if settings.similarity == "all":
             self._cross = self._cross_sums(teacher)
@@ -285,7 +276,7 @@ def _finite_tokens(sides: Sequence[Tensor]) -> Tensor:
     return finite[whole].all(0)
 
 
-def _special_tokens(batch: ProbeBatch, stream: Stream, special_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _special_tokens(batch: ProbeBatch, stream: Stream, special_ids: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return which tokens of a batch are special ones, bool (tokens,)."""
     ids = batch.input_ids if stream != "decoder" or batch.decoder_input_ids is None else batch.decoder_input_ids
     return np.isin(ids.flatten()[batch.token_index(stream)].cpu().numpy(), special_ids)

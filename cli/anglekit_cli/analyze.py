@@ -139,13 +139,13 @@ def analyze(
     if as_json:
         import json
 
-        typer.echo(json.dumps({"out": str(written), "rows": _summary_rows(geometry)}))
+        typer.echo(json.dumps({"out": str(written), "rows": summary_rows(geometry)}))
     elif not quiet:
         typer.echo(_summary(geometry))
         typer.echo(f"Written to {written}. Draw it: anglekit plot {written} --figure figure1 --out figure1.png")
 
 
-def _summary_rows(geometry: Geometry) -> list[dict[str, Any]]:
+def summary_rows(geometry: Geometry) -> list[dict[str, Any]]:
     """Return one row for each student, stream and vertex: pairs pooled, each weighted by its tokens."""
     rows: list[dict[str, Any]] = []
     for (student, stream, vertex), group in geometry.angles.groupby(["student", "stream", "vertex"], sort=False):
@@ -160,15 +160,15 @@ def _summary_rows(geometry: Geometry) -> list[dict[str, Any]]:
             "mean_tangential_cosine",
         ):
             row[column] = float((counted[column] * weight).sum()) if len(counted) else None
-        row["permuted_cosine"], row["pairs_above_permuted"] = _against_permuted(geometry, row)
+        row.update(_against_permuted(geometry, row))
         obtuse = counted[counted["mean_cosine"] < 0]
         row["pairs"], row["obtuse_pairs"], row["undefined_pairs"] = len(group), len(obtuse), len(group) - len(counted)
         rows.append(row)
     return rows
 
 
-def _against_permuted(geometry: Geometry, row: dict[str, Any]) -> tuple[float | None, int | None]:
-    """Return the mean cosine with the student's states of other examples, and the pairs surely above it."""
+def _against_permuted(geometry: Geometry, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the mean cosine with the student's states of other examples, and the pairs surely above and below it."""
     table = geometry.nulls
     mine = table[
         (table["student"] == row["student"])
@@ -177,15 +177,18 @@ def _against_permuted(geometry: Geometry, row: dict[str, Any]) -> tuple[float | 
         & (table["null"] == "permuted-student")
         & (table["n_tokens"] > 0)
     ]
-    if not len(mine):
-        return None, None
-    return float(mine["mean_cosine"].mean()), int((mine["low"] > 0).sum())
+    known = len(mine) > 0
+    return {
+        "permuted_cosine": float(mine["mean_cosine"].mean()) if known else None,
+        "pairs_above_permuted": int((mine["low"] > 0).sum()) if known else None,
+        "pairs_below_permuted": int((mine["high"] < 0).sum()) if known else None,
+    }
 
 
 def _summary(geometry: Geometry) -> str:
     counts = geometry.counts
     tokens = next(iter(next(iter(counts["by_student"].values())).values()))["tokens"]
-    rows = _summary_rows(geometry)
+    rows = summary_rows(geometry)
     permuted = any(row["permuted_cosine"] is not None for row in rows)
     lines = [
         "",
@@ -194,7 +197,7 @@ def _summary(geometry: Geometry) -> str:
         + (f", {geometry.settings['reading']} reading" if geometry.settings["reading"] != "corrected" else ""),
         "",
         f"{'student':<24} {'stream':<8} {'layer':>5} {'angle':>7} {'cosine':>7} {'chance':>7} {'acute':>7} "
-        f"{'tangential':>10}" + (f" {'permuted':>8} {'above':>7}" if permuted else ""),
+        f"{'tangential':>10}" + (f" {'permuted':>8} {'above':>6} {'below':>6}" if permuted else ""),
     ]
     for row in rows:
         name = row["student"] if len(row["student"]) <= 24 else f"{row['student'][:11]}..{row['student'][-11:]}"
@@ -215,7 +218,10 @@ def _summary(geometry: Geometry) -> str:
         *(
             [
                 "permuted: the cosine with the student's state taken from another example (a sample of the probe).",
-                "above: pairs of teacher layers whose cosine is above that, surely (95% interval, by example).",
+                "above, below: pairs of teacher layers whose cosine is surely above or below that (95% interval, by "
+                "example).",
+                "  Below means wider angles than for another example's state: the student is close to the teacher's "
+                "layers.",
             ]
             if permuted
             else []
@@ -229,8 +235,7 @@ def _summary(geometry: Geometry) -> str:
 def _permuted_text(row: dict[str, Any]) -> str:
     if row["permuted_cosine"] is None:
         return ""
-    share = f"{row['pairs_above_permuted']}/{row['pairs'] - row['undefined_pairs']}"
-    return f" {row['permuted_cosine']:>8.3f} {share:>7}"
+    return f" {row['permuted_cosine']:>8.3f} {row['pairs_above_permuted']:>6} {row['pairs_below_permuted']:>6}"
 
 
 def _notes(geometry: Geometry) -> list[str]:

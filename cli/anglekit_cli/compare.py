@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anglekit.errors import InputError, RunError, suggest
+from anglekit.errors import InputError, suggest
 
 __all__ = ["EPILOG", "compare"]
 
@@ -73,6 +71,7 @@ def compare(
 
     from anglekit.geometry.compare import compare as run
     from anglekit.geometry.compare_text import render
+    from anglekit.whole_file import write_whole
 
     comparison = run(
         directories,
@@ -83,31 +82,10 @@ def compare(
         interval=interval,  # type: ignore[arg-type]  # checked by the library
     )
     if out is not None:
-        _write(out, render(comparison, _SUFFIXES[out.suffix.lower()]))
+        write_whole(out, render(comparison, _SUFFIXES[out.suffix.lower()]))
     if as_json:
         typer.echo(render(comparison, "json"), nl=False)
     elif quiet:
         typer.echo(comparison.sentence)
     else:
         typer.echo(render(comparison, form), nl=False)
-
-
-def _write(target: Path, text: str) -> None:
-    """Write a file beside its final name and rename it: it is whole or absent."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    except OSError as error:
-        raise RunError(f"cannot write beside {target}: {error.strerror}") from error
-    scratch = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        scratch.chmod(0o666 & ~mask)
-        scratch.replace(target)
-    except OSError as error:
-        raise RunError(f"cannot write {target}: {error.strerror}") from error
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from anglekit.geometry.results import Geometry
+from anglekit_cli.analyze import summary_rows
 from anglekit_cli.main import main
 
 WORDS = ["a", "good", "bad", "film", "with", "no", "plot", "and", "great", "cast"]
@@ -270,6 +271,23 @@ def test_nulls_are_shown_and_can_be_left_out(run):
     code, out, _, directory = run("teacher", "student", "--overwrite", "--nulls", "none", "--similarity", "none")
     assert (code, "permuted" in out) == (0, False)
     assert len(Geometry.load(directory).nulls) == 0
+
+
+def test_pairs_surely_above_and_below_the_permuted_cosine_are_counted_apart(run):
+    _, out, _, directory = run("teacher", "student", "--json")
+    geometry = Geometry.load(directory)
+    permuted = geometry.nulls["null"] == "permuted-student"
+    first = permuted & (geometry.nulls["vertex"] == 0)
+    assert first.sum() == 6
+    for row in json.loads(out)["rows"]:
+        mine = geometry.nulls[permuted & (geometry.nulls["vertex"] == row["vertex"])]
+        assert row["pairs_above_permuted"] == (mine["low"] > 0).sum()
+        assert row["pairs_below_permuted"] == (mine["high"] < 0).sum()
+        assert row["permuted_cosine"] == pytest.approx(mine["mean_cosine"].mean())
+    geometry.nulls.loc[first, "low"] = [0.1, 0.1, -0.3, -0.2, -0.2, -0.2]
+    geometry.nulls.loc[first, "high"] = [0.2, 0.2, -0.1, 0.2, 0.2, 0.2]
+    row = next(row for row in summary_rows(geometry) if row["vertex"] == 0)
+    assert (row["pairs_above_permuted"], row["pairs_below_permuted"]) == (2, 1)
 
 
 def test_json_and_help(run, monkeypatch, capsys):
