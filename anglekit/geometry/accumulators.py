@@ -124,6 +124,7 @@ class AngleSums:
         angle: sum of the angle in degrees.
         tangential_count: tokens with a defined tangential cosine.
         tangential: sum of the tangential cosine over them.
+        tangential_angle: sum of its angle in degrees.
         null_count: tokens whose three states are finite and not all zero.
         null: sum over them of the cosine that chance alone would give.
         histogram: counts of the cosine, int64 (vertices, pairs, 1000).
@@ -141,6 +142,7 @@ class AngleSums:
     angle: Tensor
     tangential_count: Tensor
     tangential: Tensor
+    tangential_angle: Tensor
     null_count: Tensor
     null: Tensor
     histogram: Tensor
@@ -162,6 +164,7 @@ class AngleSums:
             angle=_sum(*shape, device=device),
             tangential_count=_count(*shape, device=device),
             tangential=_sum(*shape, device=device),
+            tangential_angle=_sum(*shape, device=device),
             null_count=_count(*shape, device=device),
             null=_sum(*shape, device=device),
             histogram=_count(*shape, N_BINS, device=device),

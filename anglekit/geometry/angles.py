@@ -20,6 +20,7 @@ __all__ = [
     "DEGENERATE_TOLERANCE",
     "VertexAngles",
     "angle_degrees",
+    "angle_degrees_of_cosine",
     "angles_from_products",
     "chance_factors",
     "layer_pairs",
@@ -87,6 +88,14 @@ def angle_degrees(u: Tensor, v: Tensor) -> Tensor:
     u = u / u.norm(dim=-1, keepdim=True)
     v = v / v.norm(dim=-1, keepdim=True)
     return torch.rad2deg(2 * torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1)))
+
+
+def angle_degrees_of_cosine(cosine: Tensor) -> Tensor:
+    """Return angles in degrees from cosines in [-1, 1]: 2 atan2(|u - v|, |u + v|) with |u -+ v|^2 = 2 -+ 2 cos.
+
+    A small angle keeps the digits that its cosine still has; from vectors `angle_degrees` keeps them all.
+    """
+    return torch.rad2deg(torch.atan2((1 - cosine).sqrt_(), (1 + cosine).sqrt_()).mul_(2))
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ COLUMNS: dict[str, Mapping[str, str]] = {
         "mean_angle_degrees": _FLOAT,
         "acute_fraction": _FLOAT,
         "mean_tangential_cosine": _FLOAT,
+        "mean_tangential_angle_degrees": _FLOAT,
         "null_cosine": _FLOAT,
         "se_cosine": _FLOAT,
         "n_tokens": _INTEGER,
@@ -73,6 +74,9 @@ COLUMNS: dict[str, Mapping[str, str]] = {
         "n_tokens": _INTEGER,
     },
 }
+
+# Columns that Geometries of earlier versions lack: they are read as NaN.
+_ADDED_COLUMNS = {"angles": ("mean_tangential_angle_degrees",)}
 
 _NAMES = {"student": "str", "stream": "str"}
 _PAIR = {**_NAMES, "vertex": _INTEGER, "teacher_i": _INTEGER, "teacher_k": _INTEGER}
@@ -153,7 +157,8 @@ class Geometry:
 
     Attributes:
         angles: a row per student, stream, vertex and pair of teacher layers (i < k): the statistics of
-            cos(T_i - S_j, T_k - S_j) over tokens. `null_cosine` is the closed-form chance level, `se_cosine` is
+            cos(T_i - S_j, T_k - S_j) over tokens, and of the tangential cosine, in which the student's own direction is
+            taken out of both teacher states. `null_cosine` is the closed-form chance level, `se_cosine` is
             clustered by example.
         histograms: counts of that cosine in 1000 equal bins on [-1, 1]; empty bins are left out; `teacher_i` and
             `teacher_k` are -1 in the rows that pool a vertex's pairs.
@@ -313,7 +318,9 @@ class Geometry:
             except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
                 raise InputError(f"{file} is damaged ({error}); run the analysis again") from error
             missing = [column for column in columns if column not in frame.columns]
-            if missing:
+            if missing and set(missing) <= set(_ADDED_COLUMNS.get(table, ())):
+                frame = frame.assign(**dict.fromkeys(missing, np.nan))
+            elif missing:
                 raise InputError(f"{file} lacks the column {missing[0]!r}; expected: {', '.join(columns)}")
             tables[table] = frame
         return cls(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anglekit.geometry.angles import chance_factors, layer_pairs
+from anglekit.geometry.angles import angle_degrees_of_cosine, chance_factors, layer_pairs
 from anglekit.geometry.anisotropy import VIEWS, Anisotropy, View, anisotropy, dominant_dimensions, transformed
 from anglekit.geometry.cka import (
     MinibatchSums,
@@ -228,10 +228,9 @@ def sweep_table(tokens: SampledTokens) -> pd.DataFrame:
 
 
 def _mean_angle(cosine: Tensor, valid: Tensor) -> Tensor:
-    # 2 atan2(|u - v|, |u + v|) of unit vectors, with |u -+ v|^2 = 2 -+ 2 cos.
-    angle = 2 * torch.atan2((1 - cosine).sqrt_(), (1 + cosine).sqrt_())
     n = valid.sum(-1)
-    return torch.rad2deg(torch.where(valid, angle, 0.0).sum(-1) / torch.where(n > 0, n, torch.nan))
+    angle = torch.where(valid, angle_degrees_of_cosine(cosine), 0.0)
+    return angle.sum(-1) / torch.where(n > 0, n, torch.nan)
 
 
 def token_views(kind: str, effort: Effort) -> tuple[View, ...]:

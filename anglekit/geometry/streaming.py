@@ -17,7 +17,7 @@ from anglekit.geometry.accumulators import (
     SideSums,
     cosine_bins,
 )
-from anglekit.geometry.angles import angles_from_products, chance_factors, layer_pairs
+from anglekit.geometry.angles import angle_degrees_of_cosine, angles_from_products, chance_factors, layer_pairs
 from anglekit.geometry.products import TokenProducts, take_products
 from anglekit.geometry.similarity import pair_cosines, pair_distances
 from anglekit.workspace import Workspace
@@ -247,11 +247,14 @@ def _add_angles(
     sums.cosine.add_(cosine.sum(-1))
     sums.cosine_squared.add_((cosine * cosine).sum(-1))
     sums.acute.add_((cosine > 0).sum(-1))
-    # 2 atan2(|u - v|, |u + v|) of unit vectors, with |u -+ v|^2 = 2 -+ 2 cos.
-    angle = torch.atan2((1 - cosine).sqrt_(), (1 + cosine).sqrt_())
-    sums.angle.add_(torch.rad2deg(2 * (angle if valid is None else torch.where(valid, angle, 0.0)).sum(-1)))
+    angle = angle_degrees_of_cosine(cosine)
+    sums.angle.add_((angle if valid is None else torch.where(valid, angle, 0.0)).sum(-1))
     sums.tangential_count.add_(_count_pairs(angles.tangent_usable, accumulator._pairs))
     sums.tangential.add_(angles.tangential.sum(-1))
+    angle = angle_degrees_of_cosine(angles.tangential)
+    if not bool(angles.tangent_usable.all()):
+        angle = torch.where(angles.tangential_valid, angle, 0.0)
+    sums.tangential_angle.add_(angle.sum(-1))
     sums.zero_direction.add_(angles.zero_direction.sum(-1))
     bins = cosine_bins(cosine).flatten(0, 1).add_(accumulator._bin_offset).flatten()
     ones = accumulator._one.expand_as(bins) if valid is None else valid.flatten().to(torch.int64)

@@ -73,6 +73,7 @@ def angle_table(
         "mean_angle_degrees": _mean(_array(angles.angle), count),
         "acute_fraction": _mean(_array(angles.acute).astype(float), count),
         "mean_tangential_cosine": _mean(_array(angles.tangential), _array(angles.tangential_count)),
+        "mean_tangential_angle_degrees": _mean(_array(angles.tangential_angle), _array(angles.tangential_count)),
         "null_cosine": _mean(_array(angles.null), _array(angles.null_count)),
         "se_cosine": clustered_standard_error(angles),
         "n_tokens": count,

@@ -53,6 +53,9 @@ ANGLE_VALUES: Mapping[str, AngleValue] = MappingProxyType(
         "mean_angle_degrees": AngleValue("mean angle (degrees)", centre=90.0, decimals=0, flipped=True),
         "acute_fraction": AngleValue("acute tokens (%)", factor=100.0, limits=(0.0, 100.0), decimals=0),
         "mean_tangential_cosine": AngleValue("tangential cosine (no unit)", centre=0.0),
+        "mean_tangential_angle_degrees": AngleValue(
+            "tangential angle (degrees)", centre=90.0, decimals=0, flipped=True
+        ),
         "null_cosine": AngleValue("chance cosine (no unit)", centre=0.0),
         "std_cosine": AngleValue("standard deviation (no unit)"),
         "se_cosine": AngleValue("standard error (no unit)", decimals=3),

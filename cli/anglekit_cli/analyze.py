@@ -158,6 +158,7 @@ def summary_rows(geometry: Geometry) -> list[dict[str, Any]]:
             "mean_angle_degrees",
             "acute_fraction",
             "mean_tangential_cosine",
+            "mean_tangential_angle_degrees",
         ):
             row[column] = float((counted[column] * weight).sum()) if len(counted) else None
         row.update(_against_permuted(geometry, row))

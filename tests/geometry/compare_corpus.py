@@ -93,6 +93,7 @@ def _pair_statistics(cosine: float, tokens: int, examples: int) -> dict[str, flo
         "mean_angle_degrees": float(np.degrees(np.arccos(cosine))),
         "acute_fraction": 0.9 if cosine > 0 else 0.1,
         "mean_tangential_cosine": 0.1,
+        "mean_tangential_angle_degrees": 84.3,
         "null_cosine": 0.5,
         "se_cosine": 0.01,
         "n_tokens": tokens,

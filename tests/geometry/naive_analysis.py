@@ -67,6 +67,7 @@ def naive_rows(
             "mean_angle_degrees": np.concatenate(angles).mean(),
             "acute_fraction": (every > 0).mean(),
             "mean_tangential_cosine": np.concatenate(tangential).mean(),
+            "mean_tangential_angle_degrees": np.degrees(np.arccos(np.concatenate(tangential))).mean(),
             "null_cosine": np.concatenate(null).mean(),
             "se_cosine": np.sqrt(examples / (examples - 1) * (residual**2).sum()) / n,
             "n_tokens": n,

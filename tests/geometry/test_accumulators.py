@@ -301,7 +301,7 @@ def test_states_that_are_not_finite_are_counted_by_layer_and_hurt_no_other(value
             hit = 1 in layers if side == "teacher" else vertex == 1
             expected = (without if hit else complete).angles
             assert state.angles.count[vertex, pair] == (6 if hit else 7)
-            for name in ("cosine", "tangential", "null", "angle"):
+            for name in ("cosine", "tangential", "tangential_angle", "null", "angle"):
                 found = float(getattr(state.angles, name)[vertex, pair])
                 assert found == pytest.approx(float(getattr(expected, name)[vertex, pair]), abs=1e-9), name
     for name in ("state", "squared"):  # from tokens that are finite on every side

@@ -176,6 +176,14 @@ def test_a_table_without_a_column_is_no_geometry():
         Geometry(**{**parts, "angles": geometry.angles.drop(columns="se_cosine")})
 
 
+def test_a_column_that_came_later_is_unknown_in_earlier_geometries(saved):
+    table = pd.read_parquet(saved / "angles.parquet")
+    table.drop(columns="mean_tangential_angle_degrees").to_parquet(saved / "angles.parquet", index=False)
+    loaded = Geometry.load(saved)
+    assert loaded.angles["mean_tangential_angle_degrees"].isna().all()
+    assert loaded.angles["mean_cosine"].notna().any()
+
+
 def test_no_directory_and_no_document_are_named(tmp_path):
     refused(tmp_path / "none", "no directory .*none; give one that `anglekit analyze --out` wrote")
     refused(tmp_path, "holds no geometry.json")

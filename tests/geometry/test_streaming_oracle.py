@@ -39,7 +39,16 @@ def part(teacher, student, example, examples):
 def assert_same(a, b, rtol=1e-9):
     for name in ("count", "acute", "histogram", "example_count", "zero_direction"):
         assert torch.equal(getattr(a.angles, name), getattr(b.angles, name)), name
-    for name in ("cosine", "cosine_squared", "angle", "tangential", "null", "example_square", "example_product"):
+    for name in (
+        "cosine",
+        "cosine_squared",
+        "angle",
+        "tangential",
+        "tangential_angle",
+        "null",
+        "example_square",
+        "example_product",
+    ):
         torch.testing.assert_close(getattr(a.angles, name), getattr(b.angles, name), rtol=rtol, atol=1e-9)
     torch.testing.assert_close(a.teacher_student.product, b.teacher_student.product, rtol=rtol, atol=1e-9)
     torch.testing.assert_close(a.teacher.state, b.teacher.state, rtol=rtol, atol=1e-9)
@@ -62,6 +71,8 @@ def test_every_statistic_equals_the_dense_oracle():
         assert row.acute_fraction == pytest.approx((cosine > 0).mean())
         assert row.null_cosine == pytest.approx(chance.mean(), abs=1e-12)
         assert row.mean_tangential_cosine == pytest.approx(float(tangential_cosine(t_i, t_k, s).mean()), abs=1e-12)
+        tangential = tangential_cosine(t_i, t_k, s).numpy()
+        assert row.mean_tangential_angle_degrees == pytest.approx(np.degrees(np.arccos(tangential)).mean(), abs=1e-9)
         y = np.array([cosine[example.numpy() == e].sum() for e in range(4)])
         n = np.array([3, 1, 5, 2])
         residual = y - cosine.mean() * n
@@ -107,7 +118,7 @@ def test_rotation_and_scale_change_no_angle(seed, scale):
     rotation = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64))[0]
     turned = [[scale * x.double() @ rotation for x in side] for side in (teacher, student)]
     a, b = summed(teacher, student, example).angles, summed(*turned, example).angles
-    for name in ("cosine", "tangential", "null", "angle"):
+    for name in ("cosine", "tangential", "tangential_angle", "null", "angle"):
         torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-8, atol=1e-8)
 
 

@@ -128,6 +128,7 @@ def _statistics(cosine: np.ndarray, student: np.ndarray, pair: np.ndarray) -> di
         "mean_angle_degrees": np.degrees(np.arccos(cosine)).mean(),
         "acute_fraction": (cosine > 0).mean(),
         "mean_tangential_cosine": cosine.mean() - 0.6,
+        "mean_tangential_angle_degrees": np.degrees(np.arccos(np.clip(cosine - 0.6, -1, 1))).mean(),
         "null_cosine": own / (own + theirs),
         "se_cosine": cosine.std() / np.sqrt(len(cosine)),
         "n_tokens": len(cosine),
