@@ -8,8 +8,7 @@ Of each example one content token, one special token and the mean of all its tok
 from __future__ import annotations
 
 import heapq
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -322,8 +321,7 @@ def _keep(
         source = torch.from_numpy(tokens[there]).to(side.device)
         target = index if there.all() else index[torch.from_numpy(there).to(index.device)]
         kept[kind].index_copy_(1, target, side.index_select(1, source).to(kept.dtype))
-    for first, last, means in _means(side, starts, lengths, kept.dtype):
-        kept[MEAN].index_copy_(1, index[first:last], means)
+    kept[MEAN].index_copy_(1, index, _means(side, starts, lengths).to(kept.dtype))
 
 
 def example_means(side: Tensor, token_example: Tensor, n_examples: int) -> Tensor:
@@ -335,23 +333,23 @@ def example_means(side: Tensor, token_example: Tensor, n_examples: int) -> Tenso
         n_examples: the number of examples.
     """
     lengths = np.bincount(token_example.cpu().numpy(), minlength=n_examples)
-    dtype = torch.promote_types(side.dtype, torch.float32)
-    parts = [means for _, _, means in _means(side, np.cumsum(lengths) - lengths, lengths, dtype)]
-    return torch.cat(parts, dim=1)
+    return _means(side, np.cumsum(lengths) - lengths, lengths)
 
 
-def _means(
-    side: Tensor, starts: NDArray[np.int64], lengths: NDArray[np.int64], dtype: torch.dtype
-) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield runs [first, last) of examples with the means of their tokens, (layers, last - first, width)."""
-    for first, last in _runs(starts, lengths):
-        length, number = int(lengths[first]), last - first
-        run = side[:, starts[first] : starts[first] + number * length]
-        yield first, last, run.reshape(len(side), number, length, side.shape[2]).mean(2, dtype=dtype)
+def _means(side: Tensor, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
+    """Return the means over runs of tokens, float32 or better (layers, runs, width); NaN for a run of none.
 
-
-def _runs(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return runs [first, last) of examples of one length whose tokens follow each other: each is one reduction."""
-    breaks = np.flatnonzero((starts[1:] != starts[:-1] + lengths[:-1]) | (lengths[1:] != lengths[:-1])) + 1
-    edges = [0, *breaks.tolist(), len(starts)]
-    return list(itertools.pairwise(edges))
+    Each run is added up by itself and in its own order, so that its mean does not depend on the batch around it.
+    """
+    layers, n_tokens, width = side.shape
+    ends = np.cumsum(lengths)
+    token = np.arange(int(lengths.sum())) + np.repeat(starts - (ends - lengths), lengths)
+    layer = np.arange(layers)[:, None]
+    states = side.to(torch.promote_types(side.dtype, torch.float32)).reshape(layers * n_tokens, width)
+    sums = torch.nn.functional.embedding_bag(
+        torch.from_numpy((layer * n_tokens + token).reshape(-1)).to(side.device),
+        states,
+        torch.from_numpy((layer * len(token) + ends - lengths).reshape(-1)).to(side.device),
+        mode="sum",
+    )
+    return sums.view(layers, len(lengths), width) / torch.from_numpy(lengths).to(side.device).unsqueeze(1)
