@@ -229,6 +229,10 @@ def load_weights(
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
             raise InputError(_load_problem(source, error)) from error
+    # Positions that are computed (Marian's sines) are in no file, and transformers has just filled them in.
+    report["missing_keys"] = set(report["missing_keys"]) - {
+        f"{name}.weight" for name, module in model.named_modules() if "Sinusoidal" in type(module).__name__
+    }
     return model.eval().to(options.device), report
 
 

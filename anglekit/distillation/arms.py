@@ -18,16 +18,17 @@ from transformers import PreTrainedModel
 
 from anglekit.checkpoints import STUDENT_FILE, quiet_transformers
 from anglekit.distillation.adapters import LayerAdapters, create_adapters
-from anglekit.distillation.classifiers import Classifier
 from anglekit.distillation.matching import FAMILIES
 from anglekit.distillation.objective import DistillationObjective
 from anglekit.distillation.plan import DistillationPlan
-from anglekit.distillation.prepared_data import PreparedData, ValidationScores, score_model
+from anglekit.distillation.prepared_data import PreparedData
 from anglekit.distillation.run_callbacks import MetricsFile, TrainingBar, last_step, quiet
 from anglekit.distillation.run_directory import RunDirectory, check_same_run, write_json
 from anglekit.distillation.run_records import SCORES_FORMAT, now, run_config, run_provenance
 from anglekit.distillation.students import create_student
-from anglekit.distillation.task_data import TokenizedExamples, padding_collator
+from anglekit.distillation.task import ScoreReport
+from anglekit.distillation.task_data import TokenizedExamples
+from anglekit.distillation.task_models import TaskModel
 from anglekit.distillation.teacher import TeacherProvider
 from anglekit.distillation.train_settings import TrainSettings
 from anglekit.distillation.trainer import DistillationTrainer
@@ -110,8 +111,8 @@ class Arm:
         self.train_seconds = time.perf_counter() - start
 
 
-def objective_of_plan(plan: DistillationPlan, settings: TrainSettings) -> DistillationObjective:
-    """Return what a planned student is trained for."""
+def objective_of_plan(plan: DistillationPlan, settings: TrainSettings, data: PreparedData) -> DistillationObjective:
+    """Return what a planned student is trained for on the data of its task."""
     return DistillationObjective(
         {matching.stream: matching.pairs for matching in plan.matchings},
         weights=plan.weights,
@@ -120,7 +121,9 @@ def objective_of_plan(plan: DistillationPlan, settings: TrainSettings) -> Distil
         hidden_loss=plan.hidden_loss,
         reading="official" if plan.reading == "official" else "corrected",
         family=FAMILIES[plan.family].official_losses,
+        kl_on_prompt=settings.kl_on_prompt,
         label_smoothing=settings.label_smoothing,
+        **data.task.objective_options(data.tokenizer),
     )
 
 
@@ -135,7 +138,7 @@ def check_arm(
 
     Args:
         plan: of the student.
-        data: prepared with the teacher's tokenizer and labels.
+        data: prepared with the teacher's tokenizer.
         directory: held by this process.
         settings: completed.
         origin: `provenance()` of the teacher.
@@ -147,7 +150,7 @@ def check_arm(
         InputError: nothing to select by, nothing to train for, or a run of another plan in the directory.
     """
     _check_selection(settings, data)
-    objective_of_plan(plan, settings)
+    objective_of_plan(plan, settings, data)
     config = run_config("distill", data, settings, plan.seed, origin)
     if directory.resumes and directory.started:
         _check_goes_on(directory, config, plan)
@@ -155,7 +158,7 @@ def check_arm(
 
 
 def build_arm(
-    teacher: Classifier,
+    teacher: TaskModel,
     data: PreparedData,
     plan: DistillationPlan,
     directory: RunDirectory,
@@ -169,7 +172,7 @@ def build_arm(
 
     Args:
         teacher: of the plan.
-        data: prepared with the teacher's tokenizer and labels.
+        data: prepared with the teacher's tokenizer.
         plan: which student, matched how.
         directory: held by this process; a run that it holds must be the same one.
         settings: completed (`TrainSettings.completed`).
@@ -180,8 +183,8 @@ def build_arm(
     Raises:
         InputError: the directory holds a run of another plan, or the plan does not fit the teacher.
     """
-    objective = objective_of_plan(plan, settings)
-    data.labels.write_to(teacher.model.config)
+    objective = objective_of_plan(plan, settings, data)
+    data.task.write_to(teacher.model.config)
     student = create_student(teacher.model, **plan.student_options())
     if plan.freeze_embeddings:
         _freeze_embeddings(student)
@@ -255,19 +258,32 @@ def start_run(
     provenance = run_provenance(data, settings, seed, origin, note)
     use_cache = getattr(model.config, "use_cache", None)
     score = data.task.selection_score
+    metrics = data.task.compute_metrics()
+
+    def validate(student: PreTrainedModel) -> Mapping[str, float]:
+        values = {} if data.validation is None else _report(student, data.validation, data, settings).scores
+        return {name: value for name, value in values.items() if name != "examples"}
+
     callbacks = [MetricsFile(directory.metrics), *([] if title is None else [TrainingBar(title, score)])]
     trainer = DistillationTrainer(
         model,
-        settings.arguments(directory.training, seed=seed, validates=data.validation is not None, score=score),
+        settings.arguments(
+            directory.training,
+            seed=seed,
+            validates=data.validation is not None,
+            score=score,
+            larger_is_better=data.task.larger_is_better,
+        ),
         objective=objective,
         teacher=teacher,
         teacher_forward=teacher_forward,
         adapters=adapters,
         train_dataset=data.train,
         eval_dataset=data.validation,
-        data_collator=padding_collator(data.tokenizer),
+        data_collator=data.task.collator(data.tokenizer),
         processing_class=data.tokenizer,
-        compute_metrics=ValidationScores(data),
+        compute_metrics=metrics,
+        score_model=None if metrics is not None else validate,
         callbacks=callbacks,
     )
     quiet(trainer)
@@ -305,11 +321,13 @@ def finish_arm(arm: Arm) -> RunResult:
         trainer.save_adapters(partial)
         if arm.note is not None:
             write_json(partial / STUDENT_FILE, arm.note)
-    scores = [{"data": name, **_scores(model, examples, arm)} for name, examples in arm.data.evaluations.items()]
+    reports = {name: _report(model, one, arm.data, arm.settings) for name, one in arm.data.evaluations.items()}
+    scores = [{"data": name, **report.scores} for name, report in reports.items()]
     best = arm.settings.select == "best" and trainer.state.best_global_step
     content = {
         "format": SCORES_FORMAT,
         "scores": scores,
+        "scoring": {name: dict(report.notes) for name, report in reports.items()},
         "steps": trainer.state.global_step,
         "selected_step": best or trainer.state.global_step,
         "train_seconds": round(arm.train_seconds, 3),
@@ -326,15 +344,11 @@ def stored_result(directory: RunDirectory) -> RunResult:
     return _result(directory, directory.scores())
 
 
-def _scores(model: PreTrainedModel, examples: TokenizedExamples, arm: Arm) -> dict[str, float]:
-    data = arm.data
-    return score_model(
-        model,
-        examples,
-        task=data.task,
-        labels=data.labels,
-        tokenizer=data.tokenizer,
-        batch_size=arm.settings.eval_batch_size,
+def _report(
+    model: PreTrainedModel, examples: TokenizedExamples, data: PreparedData, settings: TrainSettings
+) -> ScoreReport:
+    return data.task.score(
+        model, examples, data.tokenizer, batch_size=settings.eval_batch_size, generation=settings.generation
     )
 
 

@@ -80,10 +80,12 @@ class LabelSet:
                 )
         return np.array([known[text] for text in texts if text is not None], dtype=np.int64)
 
-    def write_to(self, config: PretrainedConfig) -> None:
-        """Write the names into a model's configuration, from which any tool reads them."""
-        config.id2label = dict(enumerate(self.names))
-        config.label2id = {name: number for number, name in enumerate(self.names)}
+    def config_settings(self) -> dict[str, dict[int, str] | dict[str, int]]:
+        """Return the names as a model's configuration holds them, from which any tool reads them."""
+        return {
+            "id2label": dict(enumerate(self.names)),
+            "label2id": {name: number for number, name in enumerate(self.names)},
+        }
 
 
 def labels_of_config(config: PretrainedConfig) -> LabelSet:

@@ -229,6 +229,7 @@ def plan_distillation(
     seed: int | None = None,
     layer_map: Mapping[Stream, Sequence[tuple[int, int]]] | None = None,
     copy_blocks: CopyBlocks | None = None,
+    match_streams: Sequence[str] | None = None,
     training: Mapping[str, Setting] | None = None,
     **options: Any,  # noqa: ANN401 - fields of DistillationPlan, checked there
 ) -> DistillationPlan:
@@ -246,6 +247,7 @@ def plan_distillation(
         seed: None draws one for "random" and takes 0 for the other strategies; the plan records it.
         layer_map: the user's own map by stream; a stream that it leaves out is not matched.
         copy_blocks: the user's own copy map, as for `students.create_student`.
+        match_streams: the streams that the strategy matches; None: all. The others have no hidden loss.
         training: other settings to record and to compare arms by.
         options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings` of the plan.
 
@@ -264,6 +266,11 @@ def plan_distillation(
     for stream in layer_map or {}:
         if stream not in depths:
             raise InputError(f"the map names stream {stream!r}; {suggest(stream, depths)}")
+    for name in match_streams or ():
+        if name not in depths:
+            raise InputError(f"--match-streams names {name!r}; {suggest(name, depths)}")
+    if match_streams is not None and (layer_map is not None or not match_streams):
+        raise InputError("--match-streams chooses what a strategy matches; give it with a strategy, and name a stream")
     blocks = copied_blocks(config, depths, init=init, width=width, copy_blocks=copy_blocks)
     student_config(config, blocks=blocks, new_width=width)
     family = model_family(config)
@@ -271,10 +278,11 @@ def plan_distillation(
     parts = []
     for stream, student_blocks in depths.items():
         explicit = None if layer_map is None else layer_map.get(stream)
+        unmatched = explicit is None if layer_map is not None else stream not in (match_streams or depths)
         parts.append(
             StreamPlan(
                 layer_matching(
-                    "none" if layer_map is not None and explicit is None else strategy,
+                    "none" if unmatched else strategy,
                     teacher_blocks=architectures.depth(config, stream),
                     student_blocks=student_blocks,
                     stream=stream,

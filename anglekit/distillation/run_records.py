@@ -26,11 +26,14 @@ def run_config(
         "format": _CONFIG_FORMAT,
         "kind": kind,
         "task": data.task.name,
-        "labels": list(data.labels.names),
+        **data.task.facts(),
         "max_length": data.max_length,
         "seed": seed,
         "settings": settings.decisive(),
-        "tables": {name: {"sha256": one["sha256"], "columns": one["columns"]} for name, one in data.sources.items()},
+        "tables": {
+            name: {what: value for what, value in one.items() if what not in ("source", "examples")}
+            for name, one in data.sources.items()
+        },
         "origin_sha256": origin["sha256_with_head"],
         "incidental": {name: value for name, value in asdict(settings).items() if name not in settings.decisive()},
     }
@@ -50,7 +53,7 @@ def run_provenance(
         "platform": platform.platform(),
         "precision": settings.precision,
         "data": {name: dict(one) for name, one in data.sources.items()},
-        "examples_at_the_length_limit": sum(length == data.max_length for length in data.train.lengths),
+        "examples_at_the_length_limit": data.train.at_limit(data.max_length),
         "origin": dict(origin),
         "seed": seed,
         "data_seed": settings.data_seed,

@@ -10,25 +10,19 @@ import pandas as pd
 from transformers import PretrainedConfig, set_seed
 
 from anglekit.architectures import Stream
-from anglekit.checkpoints import LoadOptions, checkpoint_of, load_config
+from anglekit.checkpoints import LoadOptions, checkpoint_of, load_config, quiet_transformers
 from anglekit.distillation.arms import Arm, RunResult, build_arm, finish_arm, start_run, stored_result
-from anglekit.distillation.classifiers import Classifier, load_classifier, load_for_fine_tuning
-from anglekit.distillation.label_sets import LabelSet, labels_of_config
+from anglekit.distillation.generation import GenerationSettings
 from anglekit.distillation.losses import LossWeights
 from anglekit.distillation.objective import DistillationObjective
 from anglekit.distillation.plan import DistillationPlan, plan_distillation
-from anglekit.distillation.prepared_data import PreparedData, prepare_data, score_model
+from anglekit.distillation.prepared_data import PreparedData, prepare_data
 from anglekit.distillation.run_directory import IfExists, RunDirectory
 from anglekit.distillation.students import CopyBlocks
-from anglekit.distillation.task_data import (
-    DataSettings,
-    LabelledTexts,
-    evaluation_sources,
-    read_labelled_texts,
-    tokenize_examples,
-    usable_length,
-)
-from anglekit.distillation.tasks import ClassificationTask, task_by_name, task_labels
+from anglekit.distillation.task import Task
+from anglekit.distillation.task_data import DataSettings, EncodingSettings, TextTable, evaluation_sources
+from anglekit.distillation.task_models import TaskModel, load_for_fine_tuning, load_trained
+from anglekit.distillation.tasks import task_by_name
 from anglekit.distillation.train_settings import TrainSettings
 from anglekit.errors import InputError
 
@@ -48,7 +42,7 @@ def finetune(
     if_exists: IfExists = "refuse",
     progress: bool = False,
 ) -> RunResult:
-    """Train a classifier on a task: a teacher-to-be.
+    """Train a model on a task: a teacher-to-be.
 
     Args:
         model: directory or hub id, with or without a head.
@@ -73,20 +67,21 @@ def finetune(
     source = checkpoint_of(model)
     with RunDirectory(out, if_exists) as directory:
         config = load_config(source, load)
+        chosen.check_config(config, source)
         tables, evaluations = read_tables(chosen, train, validation, data)
-        labels = _own_order(task_labels(chosen, tables.labels, tables.source), config)
+        settled = chosen.for_fine_tuning(tables, config)
         set_seed(seed)
-        loaded = load_for_fine_tuning(source, labels, load)
-        prepared = prepare_data(
-            chosen, labels, loaded.tokenizer, loaded.model.config, tables, evaluations, settings.max_length
-        )
+        loaded = load_for_fine_tuning(source, settled, load)
+        prepared = prepare_data(settled, loaded.tokenizer, loaded.model.config, tables, evaluations, settings.encoding)
         arm = start_run(
             loaded.model,
             prepared,
             directory,
             settings,
             objective=DistillationObjective(
-                weights=LossWeights(1.0, 0.0, 0.0), label_smoothing=settings.label_smoothing
+                weights=LossWeights(1.0, 0.0, 0.0),
+                label_smoothing=settings.label_smoothing,
+                **settled.objective_options(loaded.tokenizer),
             ),
             seed=seed,
             kind="finetune",
@@ -119,7 +114,7 @@ def distill(
     """Make a student of a teacher and train it under one layer-matching strategy.
 
     Args:
-        teacher: directory, run directory or hub id of a trained classifier.
+        teacher: directory, run directory or hub id of a trained teacher.
         strategy: a name in `matching.STRATEGIES`; None with a `layer_map`.
         task: a name in `tasks.TASKS`.
         train: table of training examples, as `tables.read_table` takes it.
@@ -135,7 +130,8 @@ def distill(
         load: what is allowed in loading.
         if_exists: what to do with a run that is already there: "refuse", "resume" or "overwrite".
         progress: whether to show a bar.
-        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings` of `DistillationPlan`.
+        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams` of
+            `plan.plan_distillation`.
 
     Raises:
         InputError: something that was given is wrong; nothing was written.
@@ -167,7 +163,7 @@ def distill(
             train=train,
             validation=validation,
             data=data,
-            max_length=settings.max_length,
+            encoding=settings.encoding,
             load=load,
         )
         title = f"distill {plan.strategy} from {plan.init}" if progress else None
@@ -177,15 +173,15 @@ def distill(
 def load_teacher_and_data(
     source: str,
     config: PretrainedConfig,
-    task: ClassificationTask,
+    task: Task,
     *,
     train: str,
     validation: Sequence[str],
     data: DataSettings | None,
-    max_length: int | None,
+    encoding: EncodingSettings,
     load: LoadOptions | None,
-) -> tuple[Classifier, PreparedData]:
-    """Return a trained classifier and the tables in its tokens and labels; what is quick to refuse comes first.
+) -> tuple[TaskModel, PreparedData]:
+    """Return a trained teacher and the tables in its tokens; what is quick to refuse comes first.
 
     Args:
         source: a checkpoint.
@@ -194,13 +190,14 @@ def load_teacher_and_data(
         train: the training table.
         validation: the evaluation tables.
         data: columns by name.
-        max_length: tokens of an example; None takes the task's.
+        encoding: how many tokens examples may have.
         load: what is allowed in loading.
     """
+    task.check_config(config, source)
     tables, evaluations = read_tables(task, train, validation, data)
-    labels = task_labels(task, tables.labels, tables.source, config)
-    loaded = load_classifier(source, load)
-    prepared = prepare_data(task, labels, loaded.tokenizer, loaded.model.config, tables, evaluations, max_length)
+    settled = task.for_teacher(tables, config)
+    loaded = load_trained(source, settled, load)
+    prepared = prepare_data(settled, loaded.tokenizer, loaded.model.config, tables, evaluations, encoding)
     return loaded, prepared
 
 
@@ -225,18 +222,16 @@ def plan_run(
     return plan_distillation(config, seed=seed, training=training, **options)
 
 
-LoadedTables = tuple[LabelledTexts, list[LabelledTexts]]
+LoadedTables = tuple[TextTable, list[TextTable]]
 
 
-def read_tables(
-    task: ClassificationTask, train: str, validation: Sequence[str], data: DataSettings | None
-) -> LoadedTables:
+def read_tables(task: Task, train: str, validation: Sequence[str], data: DataSettings | None) -> LoadedTables:
     """Return the training table and the evaluation tables, whose names come from `evaluation_sources`."""
     named = evaluation_sources(validation)
     if "train" in named:
         raise InputError(f"a validation table is called 'train'; name it otherwise: validation={named['train']}")
-    tables = read_labelled_texts(train, task, data)
-    return tables, [read_labelled_texts(source, task, data, name=name) for name, source in named.items()]
+    tables = task.read(train, data)
+    return tables, [task.read(source, data, name=name) for name, source in named.items()]
 
 
 def evaluate(
@@ -246,10 +241,14 @@ def evaluate(
     data: Sequence[str],
     columns: DataSettings | None = None,
     max_length: int | None = None,
+    target_max_length: int | None = None,
+    beams: int | None = None,
+    max_new_tokens: int | None = None,
+    length_penalty: float = 1.0,
     batch_size: int = 64,
     load: LoadOptions | None = None,
 ) -> pd.DataFrame:
-    """Score trained classifiers.
+    """Score trained models.
 
     Args:
         checkpoints: directories, run directories or hub ids.
@@ -257,11 +256,16 @@ def evaluate(
         data: tables, each `SOURCE` or `NAME=SOURCE`.
         columns: columns by name.
         max_length: tokens of an example; None takes the task's.
+        target_max_length: tokens to which targets are cut; None takes the task's.
+        beams: of generation; None takes the task's.
+        max_new_tokens: where a generated text ends at the latest; None takes the task's.
+        length_penalty: of generation with beams.
         batch_size: examples of one forward pass.
         load: device, precision and what is allowed in loading.
 
     Returns:
-        A row for each checkpoint and table: `checkpoint`, `data`, `examples` and the task's scores.
+        A row for each checkpoint and table: `checkpoint`, `data`, `examples` and the task's scores. The frame's
+        `attrs["scoring"]` says, by table, how they were computed (sacreBLEU's signatures, beams).
 
     Raises:
         InputError: a checkpoint that cannot be loaded or has no head, or a label that it does not know.
@@ -271,28 +275,25 @@ def evaluate(
         raise InputError("nothing to evaluate: give at least one checkpoint and one table")
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; allowed: at least 1")
-    tables = [
-        read_labelled_texts(source, chosen, columns, name=name) for name, source in evaluation_sources(data).items()
-    ]
-    rows = []
+    generation = GenerationSettings(beams, max_new_tokens, length_penalty)
+    wanted = EncodingSettings(max_length, target_max_length)
+    tables = [chosen.read(source, columns, name=name) for name, source in evaluation_sources(data).items()]
+    rows: list[dict[str, Any]] = []
+    scoring: dict[str, Any] = {}
     for source in checkpoints:
-        loaded = load_classifier(source, load)
-        labels = loaded.labels
-        if labels.generic and chosen.labels is not None and len(chosen.labels) == len(labels.names):
-            labels = LabelSet(chosen.labels)
-        length = usable_length(max_length, chosen, loaded.tokenizer, loaded.model.config)
+        loaded = load_trained(source, chosen, load)
+        config, tokenizer = loaded.model.config, loaded.tokenizer
+        settled = chosen.for_trained(config)
+        encoding = settled.encoding(wanted, tokenizer, config)
         for table in tables:
-            examples = tokenize_examples(table, labels, loaded.tokenizer, length)
-            scores = score_model(
-                loaded.model,
-                examples,
-                task=chosen,
-                labels=labels,
-                tokenizer=loaded.tokenizer,
-                batch_size=batch_size,
-            )
-            rows.append({"checkpoint": source, "data": table.name, **scores})
-    return pd.DataFrame(rows)
+            examples = settled.tokenize(table, tokenizer, encoding, config, training=False)
+            with quiet_transformers():
+                report = settled.score(loaded.model, examples, tokenizer, batch_size=batch_size, generation=generation)
+            rows.append({"checkpoint": source, "data": table.name, **report.scores})
+            scoring[table.name] = dict(report.notes)
+    frame = pd.DataFrame(rows)
+    frame.attrs["scoring"] = scoring
+    return frame
 
 
 def _run(arm: Arm) -> RunResult:
@@ -301,12 +302,3 @@ def _run(arm: Arm) -> RunResult:
         return stored_result(arm.directory)
     arm.train()
     return finish_arm(arm)
-
-
-def _own_order(labels: LabelSet, config: PretrainedConfig) -> LabelSet:
-    """Return the labels in the order of a checkpoint that has the same, so that its head stays right."""
-    named = config.id2label or {}
-    if len(named) < 2:
-        return labels
-    own = labels_of_config(config)
-    return own if set(own.names) == set(labels.names) else labels

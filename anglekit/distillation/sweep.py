@@ -36,6 +36,10 @@ __all__ = ["SIDE_BY_SIDE", "SweepError", "SweepResult", "sweep"]
 SIDE_BY_SIDE = 10
 
 
+# What else a run's configuration holds: its own, or recorded with the plan.
+_OF_AN_ARM = ("format", "kind", "seed", "settings", "incidental")
+
+
 @dataclass(frozen=True, eq=False)
 class SweepResult:
     """What a sweep left behind.
@@ -110,7 +114,7 @@ def sweep(
     the same batches share the teacher's forward pass.
 
     Args:
-        teacher: directory, run directory or hub id of a trained classifier.
+        teacher: directory, run directory or hub id of a trained teacher.
         strategies: names in `matching.STRATEGIES`, each once.
         task: a name in `tasks.TASKS`.
         train: table of training examples, as `tables.read_table` takes it.
@@ -133,7 +137,8 @@ def sweep(
             different seeds then share nothing.
         progress: whether to show a bar over the steps of all arms.
         warn: called with each warning before anything is trained.
-        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings` of `DistillationPlan`.
+        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams` of
+            `plan.plan_distillation`.
 
     Raises:
         InputError: something that was given is wrong; nothing was written.
@@ -171,7 +176,7 @@ def sweep(
             train=train,
             validation=validation,
             data=data,
-            max_length=settings.max_length,
+            encoding=settings.encoding,
             load=load,
         )
         record = loaded.provenance()
@@ -262,7 +267,7 @@ def _content(
     return {
         "arms": [{"name": one.key.name, **asdict(one.key), "data_seed": one.settings.data_seed} for one in entries],
         "student": student | {"data_seed": settings.data_seed, "order_per_seed": order_per_seed},
-        "data": {name: run_config[name] for name in ("task", "labels", "max_length", "tables", "origin_sha256")},
+        "data": {name: value for name, value in run_config.items() if name not in _OF_AN_ARM},
         "teacher": dict(teacher_record),
         "warnings": list(warnings),
         "begun": (root.stored or {}).get("begun") if root.resumes and root.stored else now(),

@@ -12,13 +12,13 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from anglekit.distillation.arms import Arm, RunResult, build_arm, finish_arm, objective_of_plan
-from anglekit.distillation.classifiers import Classifier
 from anglekit.distillation.lockstep import HandOver, Outcome, Turn, take_turns
 from anglekit.distillation.plan import DistillationPlan
 from anglekit.distillation.prepared_data import PreparedData
 from anglekit.distillation.run_directory import RunDirectory
 from anglekit.distillation.shared_teacher import MarkedBatches, SharedTeacher
 from anglekit.distillation.sweep_records import ArmKey, SweepDirectory, score_rows
+from anglekit.distillation.task_models import TaskModel
 from anglekit.distillation.train_settings import TrainSettings
 from anglekit.errors import AnglekitError
 
@@ -61,13 +61,13 @@ class ArmsInTraining:
     def train(
         self,
         wave: Sequence[PlannedArm],
-        loaded: Classifier,
+        loaded: TaskModel,
         prepared: PreparedData,
         record: Mapping[str, Any],
         bar: SweepBar,
     ) -> None:
         """Train arms side by side and finish each as it ends."""
-        shared = SharedTeacher(loaded.model, [objective_of_plan(one.plan, one.settings) for one in wave])
+        shared = SharedTeacher(loaded.model, [objective_of_plan(one.plan, one.settings, prepared) for one in wave])
         self._teachers.append(shared)
         arms = []
         for one in wave:

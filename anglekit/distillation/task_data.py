@@ -1,8 +1,9 @@
-"""Tables of labelled texts -> tokenised examples, as compact arrays, and batches padded to their longest text."""
+"""Tables of texts -> tokenised examples, as compact arrays, and batches padded to their longest text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import DataCollatorWithPadding, PretrainedConfig
+from transformers import PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.distillation.label_sets import LabelSet, label_text
-from anglekit.distillation.tasks import ClassificationTask
+from anglekit.distillation.losses import IGNORE_INDEX
 from anglekit.errors import InputError
-from anglekit.tables import Table, find_column, find_text_columns, read_table
 
 __all__ = [
     "DataSettings",
-    "LabelledTexts",
+    "EncodingSettings",
+    "PaddedBatches",
+    "TextTable",
     "TokenizedExamples",
+    "encode_texts",
     "evaluation_sources",
-    "padding_collator",
-    "read_labelled_texts",
-    "tokenize_examples",
+    "length_sorted_batches",
+    "model_limit",
     "usable_length",
 ]
 
@@ -37,43 +39,74 @@ _ROWS_TOKENIZED_TOGETHER = 1000
 class DataSettings:
     """Which columns of a table are read; None finds them by the task or by usual names.
 
+    A name with dots reaches into dictionaries: `translation.en`.
+
     Attributes:
-        text: the first text.
+        text: the first text of classification, or the text of a language model.
         text_pair: the second text; "-" says that there is none.
-        label: the class.
+        label: the class, or the number of the right choice.
         limit: only the first rows of each table.
+        source: what a sequence-to-sequence model reads.
+        target: what it writes; a cell may hold several texts, which are references.
+        prefix: put before every source, as T5's "translate English to Romanian: ".
+        prompt: what a causal model goes on from.
+        completion: how it goes on; a cell may hold several texts.
+        choices: a column of lists, or several columns with commas between.
     """
 
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
     limit: int | None = None
+    source: str | None = None
+    target: str | None = None
+    prefix: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    choices: str | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledTexts:
-    """A table's texts and labels, checked but not yet tokenised.
+@dataclass(frozen=True)
+class EncodingSettings:
+    """How many tokens examples may have, and which of them are learnt.
+
+    Attributes:
+        max_length: tokens of an example, or of its source; None takes the task's.
+        target_max_length: tokens to which targets are cut; None takes the task's. Where that is None too, nothing is
+            cut and a target that is longer than the model allows is refused.
+        loss_on_prompt: whether cross-entropy (and with it KL) reads the prompt's tokens as well.
+
+    Raises:
+        InputError: a length below 2.
+    """
+
+    max_length: int | None = None
+    target_max_length: int | None = None
+    loss_on_prompt: bool = False
+
+    def __post_init__(self) -> None:
+        if self.target_max_length is not None and self.target_max_length < 2:
+            raise InputError(f"--target-max-length is {self.target_max_length}; allowed: at least 2")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TextTable(ABC):
+    """A table's texts, checked but not yet tokenised.
 
     Attributes:
         name: of the evaluation set, or "train".
         source: as given.
         sha256: the table's.
-        texts: the first texts.
-        pairs: the second texts, or None.
-        labels: as `label_text` writes them, by name where the task has names; None where missing.
         columns: the names of the columns that were read.
     """
 
     name: str
     source: str
     sha256: str
-    texts: tuple[str, ...]
-    pairs: tuple[str, ...] | None
-    labels: tuple[str | None, ...]
     columns: tuple[str, ...]
 
-    def __len__(self) -> int:
-        return len(self.texts)
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def provenance(self) -> dict[str, Any]:
         """Return what a run records about the data."""
@@ -81,39 +114,91 @@ class LabelledTexts:
 
 
 class TokenizedExamples(Dataset[dict[str, Any]]):
-    """Token ids of many examples in one flat array, so that a large corpus takes a few bytes a token.
+    """Token ids of many examples in flat arrays, so that a large corpus takes a few bytes a token.
 
     Args:
-        ids: of every example, in order.
-        types: token types of the same shapes, where the tokenizer makes them.
-        labels: class numbers, (examples,).
+        tokens: sequences by the name under which a collator finds them; `input_ids` at least. Sequences named
+            `labels` are a second stream's tokens.
+        numbers: one for each example, by name, (examples,).
+        table: where the examples came from, for scores that need more than tokens.
+        scored: the same examples as scores read them, where that differs from what losses read.
 
     Attributes:
-        lengths: tokens of each example.
+        lengths: tokens of each example, of both streams together.
     """
 
     def __init__(
-        self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, labels: NDArray[np.int64]
+        self,
+        tokens: Mapping[str, Sequence[Sequence[int]]],
+        numbers: Mapping[str, NDArray[np.int64]] | None = None,
+        *,
+        table: TextTable | None = None,
+        scored: TokenizedExamples | None = None,
     ) -> None:
-        self.lengths: list[int] = [len(one) for one in ids]
-        self._ends = np.cumsum([0, *self.lengths])
-        self._ids = np.fromiter((token for one in ids for token in one), np.int32, int(self._ends[-1]))
-        self._types = None
-        if types is not None:
-            self._types = np.fromiter((kind for one in types for kind in one), np.uint8, int(self._ends[-1]))
-        self.labels = labels
+        self.numbers = dict(numbers or {})
+        self.table = table
+        self.scored = scored
+        self._ends: dict[str, NDArray[np.int64]] = {}
+        self._flat: dict[str, NDArray[np.int32]] = {}
+        for name, sequences in tokens.items():
+            ends = np.cumsum([0, *(len(one) for one in sequences)])
+            self._ends[name] = ends
+            self._flat[name] = np.fromiter((token for one in sequences for token in one), np.int32, int(ends[-1]))
+        counted = [self._ends[name] for name in ("input_ids", "labels") if name in self._ends]
+        self.lengths: list[int] = np.sum([np.diff(ends) for ends in counted], axis=0).tolist()
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.lengths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        place = slice(int(self._ends[index]), int(self._ends[index + 1]))
-        example: dict[str, Any] = {"input_ids": self._ids[place].tolist(), "labels": int(self.labels[index])}
-        if self._types is not None:
-            example["token_type_ids"] = self._types[place].tolist()
-        return example
+        example: dict[str, Any] = {
+            name: flat[int(self._ends[name][index]) : int(self._ends[name][index + 1])].tolist()
+            for name, flat in self._flat.items()
+        }
+        return example | {name: int(values[index]) for name, values in self.numbers.items()}
+
+    def longer_than(self, limit: int, name: str = "input_ids") -> NDArray[np.int64]:
+        """Return the places of the examples whose sequence `name` has more than `limit` tokens."""
+        return np.flatnonzero(np.diff(self._ends[name]) > limit)
+
+    def at_limit(self, limit: int) -> int:
+        """Return how many inputs are as long as allowed, and were probably cut off."""
+        return int((np.diff(self._ends["input_ids"]) >= limit).sum())
+
+
+@dataclass(frozen=True)
+class PaddedBatches:
+    """A collator that pads every sequence of a batch to the longest of its name.
+
+    Attributes:
+        pad_id: in `input_ids`; `labels` are padded with -100 and everything else with 0.
+        left: pad on the left, as generation by causal models needs it.
+    """
+
+    pad_id: int
+    left: bool = False
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Return the batch with its attention mask."""
+        batch: dict[str, Tensor] = {}
+        for name, first in examples[0].items():
+            if isinstance(first, int):
+                batch[name] = torch.tensor([example[name] for example in examples])
+                continue
+            rows = [example[name] for example in examples]
+            batch[name] = self._padded(rows, {"input_ids": self.pad_id, "labels": IGNORE_INDEX}.get(name, 0))
+            if name == "input_ids":
+                batch["attention_mask"] = self._padded([[1] * len(row) for row in rows], 0)
+        return batch
+
+    def _padded(self, rows: list[list[int]], value: int) -> Tensor:
+        longest = max(map(len, rows))
+        fill = [[value] * (longest - len(row)) for row in rows]
+        return torch.tensor(
+            [pad + row if self.left else row + pad for row, pad in zip(rows, fill, strict=True)], dtype=torch.int64
+        )
 
 
 def evaluation_sources(given: Sequence[str]) -> dict[str, str]:
@@ -139,119 +224,67 @@ def evaluation_sources(given: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def read_labelled_texts(
-    source: str, task: ClassificationTask, settings: DataSettings | None = None, *, name: str = "train"
-) -> LabelledTexts:
-    """Read a table's texts and labels.
-
-    Args:
-        source: as `tables.read_table` takes it.
-        task: whose columns are looked for first.
-        settings: columns by name.
-        name: what the table is called in scores.
-
-    Raises:
-        InputError: the table cannot be read, has no such column, or its text column holds no text.
-    """
-    settings = settings or DataSettings()
-    table = read_table(source, limit=settings.limit)
-    present = {str(column) for column in table.frame.columns}
-    text = settings.text or (task.text if task.text in present else None)
-    pair = settings.text_pair
-    if pair is None and settings.text is None and task.text in present and task.text_pair in present:
-        pair = task.text_pair
-    text, pair = find_text_columns(table, text, pair)
-    if task.text_pair is not None and pair is None:
-        raise InputError(f"task {task.name} reads pairs and {source} has one text, {text!r}; name two: --text-pair")
-    label = find_column(table, "label", settings.label)
-    if label is None:
-        raise InputError(f"{source} has no label column; name one with --label")
-    labels = task.named([label_text(value) for value in table.frame[label].tolist()])
-    return LabelledTexts(
-        name,
-        source,
-        table.sha256,
-        _texts(table, text),
-        None if pair is None else _texts(table, pair),
-        tuple(labels),
-        (text, label) if pair is None else (text, pair, label),
-    )
+def model_limit(tokenizer: Tokenizer, config: PretrainedConfig) -> int:
+    """Return the most tokens that tokenizer and model allow; a number beyond all texts where nothing limits them."""
+    positions = getattr(config, "max_position_embeddings", None)
+    limits = [int(tokenizer.model_max_length)]
+    if isinstance(positions, int) and positions > 0:
+        # RoBERTa's positions begin behind its padding index.
+        limits.append(positions - (config.pad_token_id + 1 if "roberta" in str(config.model_type) else 0))
+    return min(limits)
 
 
-def usable_length(wanted: int | None, task: ClassificationTask, tokenizer: Tokenizer, config: PretrainedConfig) -> int:
-    """Return the tokens that a text may have: as wanted, or the task's but no more than the model can read.
+def usable_length(wanted: int | None, usual: int, tokenizer: Tokenizer, config: PretrainedConfig) -> int:
+    """Return the tokens that a text may have: as wanted, or the usual number but no more than the model can read.
 
     Raises:
         InputError: more is wanted than the model can read.
     """
-    positions = getattr(config, "max_position_embeddings", None)
-    limits = [tokenizer.model_max_length]
-    if isinstance(positions, int) and positions > 0:
-        # RoBERTa's positions begin behind its padding index.
-        limits.append(positions - (config.pad_token_id + 1 if "roberta" in str(config.model_type) else 0))
-    limit = min(limits)
+    limit = model_limit(tokenizer, config)
     if wanted is not None and not 4 <= wanted <= limit:
         raise InputError(f"--max-length is {wanted}; allowed for this model: 4 to {limit}")
-    return min(task.max_length, limit) if wanted is None else wanted
+    return min(usual, limit) if wanted is None else wanted
 
 
-def tokenize_examples(
-    data: LabelledTexts, labels: LabelSet, tokenizer: Tokenizer, max_length: int
-) -> TokenizedExamples:
-    """Tokenise texts, cut off at `max_length` tokens, and number their labels.
+def encode_texts(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    max_length: int | None = None,
+    as_target: bool = False,
+    special_tokens: bool = True,
+) -> dict[str, list[list[int]]]:
+    """Tokenise texts (or pairs) a thousand at a time.
 
-    Raises:
-        InputError: a label is missing or outside the set, or the tokenizer cannot pad.
+    Args:
+        tokenizer: left without truncation.
+        texts: the texts.
+        pairs: the second texts.
+        max_length: to which they are cut; None cuts nothing.
+        as_target: whether they are targets, which some tokenizers (Marian's) treat otherwise.
+        special_tokens: whether the tokenizer adds its own.
     """
-    if tokenizer.pad_token_id is None:
-        raise InputError(
-            "the tokenizer has no pad token; set one (for example the end-of-text token) and save it again"
-        )
-    classes = labels.classes(data.labels, data.source)
-    ids: list[list[int]] = []
-    types: list[list[int]] = []
-    for start in range(0, len(data), _ROWS_TOKENIZED_TOGETHER):
+    encoded: dict[str, list[list[int]]] = {"input_ids": []}
+    for start in range(0, len(texts), _ROWS_TOKENIZED_TOGETHER):
         part = slice(start, start + _ROWS_TOKENIZED_TOGETHER)
-        encoded = tokenizer(
-            list(data.texts[part]),
-            None if data.pairs is None else list(data.pairs[part]),
-            truncation=True,
+        given: dict[str, Any] = {"text_target": list(texts[part])} if as_target else {"text": list(texts[part])}
+        if pairs is not None:
+            given["text_pair"] = list(pairs[part])
+        found = tokenizer(
+            **given,
+            truncation=max_length is not None,
             max_length=max_length,
+            add_special_tokens=special_tokens,
             return_attention_mask=False,
+            verbose=False,
         )
-        ids += encoded["input_ids"]
-        types += encoded.get("token_type_ids", [])
+        for name, rows in found.items():
+            encoded.setdefault(name, []).extend(rows)
     # Truncation stays switched on inside a fast tokenizer and would be saved with it.
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
         backend.no_truncation()
-    return TokenizedExamples(ids, types or None, classes)
-
-
-def padding_collator(tokenizer: Tokenizer) -> DataCollatorWithPadding:
-    """Return what pads a batch to its longest example."""
-    return DataCollatorWithPadding(tokenizer, return_tensors="pt")
-
-
-def _texts(table: Table, column: str) -> tuple[str, ...]:
-    """Return a column's texts, a missing one as the empty text.
-
-    Raises:
-        InputError: a cell holds something else, or no cell holds a text.
-    """
-    texts = []
-    for row, cell in enumerate(table.frame[column].tolist()):
-        if cell is None or cell != cell:  # NaN alone differs from itself
-            texts.append("")
-        elif isinstance(cell, str):
-            texts.append(cell)
-        else:
-            raise InputError(
-                f"{table.source}, column {column!r}, row {row} (counted from 0) holds {type(cell).__name__} "
-                f"{str(cell)[:40]!r}, not text; name a column of text"
-            )
-    if not any(text.strip() for text in texts):
-        raise InputError(f"column {column!r} of {table.source} holds no text; name another with --text or --text-pair")
-    return tuple(texts)
+    return encoded
 
 
 def length_sorted_batches(examples: TokenizedExamples, batch_size: int) -> list[list[int]]:

@@ -11,6 +11,8 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
+from anglekit.distillation.generation import GenerationSettings
+from anglekit.distillation.task_data import EncodingSettings
 from anglekit.errors import InputError, suggest
 
 __all__ = ["OPTIMIZERS", "PRECISIONS", "SELECTIONS", "TrainSettings"]
@@ -42,7 +44,13 @@ class TrainSettings:
         temperature: of the KL; None takes 1, or the family's own in the official reading.
         kl_direction: "forward" or "reverse"; None takes forward, or the family's own in the official reading.
         precision: of the forward passes; weights stay float32.
-        max_length: tokens of an example; None takes the task's, or what the model can read.
+        max_length: tokens of an example or a source; None takes the task's, or what the model can read.
+        target_max_length: tokens to which targets are cut; None takes the task's.
+        loss_on_prompt: whether the cross-entropy reads a prompt's tokens as well.
+        kl_on_prompt: whether the KL does; None takes False, or the family's own in the official reading.
+        beams: of the generation that is scored; None takes the task's.
+        max_new_tokens: where a generated text ends at the latest; None takes the task's.
+        length_penalty: of generation with beams.
         group_by_length: whether batches hold examples of similar length, which saves padding.
         checkpoint_activations: whether activations are recomputed to save memory.
         seed: of initialisation, dropout and random draws; None draws one for the "random" strategy and takes 0
@@ -76,6 +84,12 @@ class TrainSettings:
     kl_direction: str | None = None
     precision: str = "float32"
     max_length: int | None = None
+    target_max_length: int | None = None
+    loss_on_prompt: bool = False
+    kl_on_prompt: bool | None = None
+    beams: int | None = None
+    max_new_tokens: int | None = None
+    length_penalty: float = 1.0
     group_by_length: bool = False
     checkpoint_activations: bool = False
     seed: int | None = None
@@ -118,6 +132,18 @@ class TrainSettings:
                 raise InputError(f"{_option(name)} is {value}; allowed: 0 to {2**32 - 1}")
         if self.precision == "float16" and (self.device == "cpu" or not torch.cuda.is_available()):
             raise InputError("float16 training needs a GPU, and none is used here; choose float32 or bfloat16")
+        # Each refuses what it does not allow.
+        _ = self.encoding, self.generation
+
+    @property
+    def encoding(self) -> EncodingSettings:
+        """How many tokens examples may have."""
+        return EncodingSettings(self.max_length, self.target_max_length, self.loss_on_prompt)
+
+    @property
+    def generation(self) -> GenerationSettings:
+        """How texts are generated that are scored."""
+        return GenerationSettings(self.beams, self.max_new_tokens, self.length_penalty)
 
     def completed(self, *, epochs: float, learning_rate: float) -> TrainSettings:
         """Return the settings with the task's epochs and learning rate where none were given."""
@@ -132,7 +158,9 @@ class TrainSettings:
         incidental = {"log_every", "eval_batch_size", "workers", "tensorboard", "resumable", "device", "seed"}
         return {name: value for name, value in asdict(self).items() if name not in incidental}
 
-    def arguments(self, output: Path, *, seed: int, validates: bool, score: str) -> TrainingArguments:
+    def arguments(
+        self, output: Path, *, seed: int, validates: bool, score: str, larger_is_better: bool = True
+    ) -> TrainingArguments:
         """Return what `Trainer` is told.
 
         Args:
@@ -140,6 +168,7 @@ class TrainSettings:
             seed: the run's.
             validates: whether there is a validation set.
             score: the name under which the selecting score is reported, without "eval_".
+            larger_is_better: whether a larger one is better.
         """
         cadence = "epoch" if self.evaluate_every is None else "steps"
         best = validates and self.select == "best"
@@ -169,7 +198,7 @@ class TrainSettings:
             save_total_limit=1,
             load_best_model_at_end=best,
             metric_for_best_model=score if best else None,
-            greater_is_better=True if best else None,
+            greater_is_better=larger_is_better if best else None,
             logging_steps=self.log_every,
             # Off: it would wait for the device at every step, and hide what `DistillationTrainer` stops for.
             logging_nan_inf_filter=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,6 +51,8 @@ class DistillationTrainer(Trainer):
         teacher_forward: called instead of a `TeacherForward` over `teacher`: what shares one teacher among students.
         adapters: for students of another width, one for each matched layer. Adapters whose weights do not require
             gradients stay as they are, and are marked as untrained where they are saved.
+        score_model: called at every validation with the model; its scores are reported beside the loss. For scores that
+            need more than logits, such as those of generated texts.
         trainer_options: everything else that `Trainer` takes (`train_dataset`, `data_collator`, `processing_class`,
             `compute_metrics`, `callbacks`, ...).
 
@@ -74,6 +76,7 @@ class DistillationTrainer(Trainer):
         teacher: PreTrainedModel | None = None,
         teacher_forward: TeacherProvider | None = None,
         adapters: LayerAdapters | None = None,
+        score_model: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
         **trainer_options: Any,  # noqa: ANN401 - Trainer's own
     ) -> None:
         if trainer_options.get("compute_loss_func") is not None:
@@ -98,6 +101,7 @@ class DistillationTrainer(Trainer):
                 final_norm=objective.final_norm,
             )
         self.teacher_forward = teacher_forward
+        self._score_model = score_model
         super().__init__(model=model, args=args, **trainer_options)
         self.model_accepts_loss_kwargs = True
         if isinstance(teacher_forward, TeacherForward):
@@ -139,6 +143,15 @@ class DistillationTrainer(Trainer):
         recorder.clear()
         loss = self._total(terms, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Trainer's
+        """Evaluate as `Trainer` does and add what `score_model` finds."""
+        output = super().evaluation_loop(*args, **kwargs)
+        if self._score_model is not None and output.metrics is not None:
+            prefix = kwargs.get("metric_key_prefix", "eval")
+            found = self._score_model(cast("PreTrainedModel", self.accelerator.unwrap_model(self.model)))
+            output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        return output
 
     def _teach(self, inputs: Mapping[str, Any]) -> TeacherOutputs:
         if self.teacher_forward is None or not self.objective.reads_teacher:

@@ -18,7 +18,7 @@ EPILOG = (
 
 
 def distill(
-    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="Directory or hub id of a trained classifier.")],
+    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="Directory or hub id of a trained teacher.")],
     task: option.Task,
     train: option.Train,
     out: option.Out,
@@ -60,10 +60,14 @@ def distill(
     reading: Annotated[
         str, typer.Option(help="corrected, or official: normalised as in the paper's code.")
     ] = "corrected",
+    match_streams: option.Match = None,
     validation: option.Validation = None,
     text: option.Text = None,
     text_pair: option.TextPair = None,
     label: option.Label = None,
+    source: option.Source = None,
+    target: option.Target = None,
+    prefix: option.Prefix = None,
     limit: option.Limit = None,
     epochs: option.Epochs = None,
     max_steps: option.MaxSteps = None,
@@ -77,6 +81,10 @@ def distill(
     max_grad_norm: option.MaxGradNorm = 1.0,
     precision: option.Precision = "float32",
     max_length: option.MaxLength = None,
+    target_max_length: option.TargetMaxLength = None,
+    beams: option.Beams = None,
+    max_new_tokens: option.MaxNewTokens = None,
+    length_penalty: option.LengthPenalty = 1.0,
     group_by_length: option.GroupByLength = False,
     checkpoint_activations: option.CheckpointActivations = False,
     label_smoothing: option.LabelSmoothing = 0.0,
@@ -122,7 +130,7 @@ def distill(
         width=width,
         init=init,
         validation=validation or (),
-        data=option.data_settings(text, text_pair, label, limit),
+        data=option.data_settings(values),
         settings=option.train_settings(values),
         load=load,
         if_exists=mode,
@@ -130,5 +138,6 @@ def distill(
         weights=LossWeights(alpha_ce, alpha_kl, alpha_hidden),
         hidden_loss=hidden_loss,
         reading=reading,
+        match_streams=option.names("match-streams", match_streams),
     )
     option.print_result(result, quiet=quiet, as_json=as_json)

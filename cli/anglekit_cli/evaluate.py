@@ -1,4 +1,4 @@
-"""`anglekit evaluate`: score trained classifiers on tables."""
+"""`anglekit evaluate`: score trained models on tables."""
 
 from __future__ import annotations
 
@@ -22,8 +22,15 @@ def evaluate(
     text: option.Text = None,
     text_pair: option.TextPair = None,
     label: option.Label = None,
+    source: option.Source = None,
+    target: option.Target = None,
+    prefix: option.Prefix = None,
     limit: option.Limit = None,
     max_length: option.MaxLength = None,
+    target_max_length: option.TargetMaxLength = None,
+    beams: option.Beams = None,
+    max_new_tokens: option.MaxNewTokens = None,
+    length_penalty: option.LengthPenalty = 1.0,
     batch_size: Annotated[int, typer.Option(help="Examples of a forward pass.")] = 64,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Precision of the models: float32, bfloat16, float16.")] = "float32",
@@ -32,7 +39,8 @@ def evaluate(
     allow_pickle: option.AllowPickle = False,
     trust_remote_code: option.TrustRemoteCode = False,
 ) -> None:
-    """Score trained classifiers on one or more tables."""
+    """Score trained models on one or more tables."""
+    values = dict(locals())
     from anglekit.checkpoints import LoadOptions
     from anglekit.distillation.runs import evaluate as run
 
@@ -40,8 +48,12 @@ def evaluate(
         checkpoints,
         task=task,
         data=data,
-        columns=option.data_settings(text, text_pair, label, limit),
+        columns=option.data_settings(values),
         max_length=max_length,
+        target_max_length=target_max_length,
+        beams=beams,
+        max_new_tokens=max_new_tokens,
+        length_penalty=length_penalty,
         batch_size=batch_size,
         load=LoadOptions(
             device=device,
@@ -55,3 +67,5 @@ def evaluate(
         typer.echo(scores.to_json(orient="records"))
     else:
         typer.echo(option.score_table(scores))
+        for line in option.signature_lines(scores.attrs["scoring"]):
+            typer.echo(line)

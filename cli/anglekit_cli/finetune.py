@@ -1,4 +1,4 @@
-"""`anglekit finetune`: train a classifier, a teacher-to-be."""
+"""`anglekit finetune`: train a model, a teacher-to-be."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ def finetune(
     text: option.Text = None,
     text_pair: option.TextPair = None,
     label: option.Label = None,
+    source: option.Source = None,
+    target: option.Target = None,
+    prefix: option.Prefix = None,
     limit: option.Limit = None,
     epochs: option.Epochs = None,
     max_steps: option.MaxSteps = None,
@@ -37,6 +40,10 @@ def finetune(
     max_grad_norm: option.MaxGradNorm = 1.0,
     precision: option.Precision = "float32",
     max_length: option.MaxLength = None,
+    target_max_length: option.TargetMaxLength = None,
+    beams: option.Beams = None,
+    max_new_tokens: option.MaxNewTokens = None,
+    length_penalty: option.LengthPenalty = 1.0,
     group_by_length: option.GroupByLength = False,
     checkpoint_activations: option.CheckpointActivations = False,
     label_smoothing: option.LabelSmoothing = 0.0,
@@ -56,7 +63,7 @@ def finetune(
     allow_pickle: option.AllowPickle = False,
     trust_remote_code: option.TrustRemoteCode = False,
 ) -> None:
-    """Train a classifier on a task and score it."""
+    """Train a model on a task and score it."""
     values = dict(locals())
     mode = option.if_exists(resume, overwrite)
 
@@ -69,7 +76,7 @@ def finetune(
         train=train,
         out=out,
         validation=validation or (),
-        data=option.data_settings(text, text_pair, label, limit),
+        data=option.data_settings(values),
         settings=option.train_settings(values),
         load=LoadOptions(revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code),
         if_exists=mode,

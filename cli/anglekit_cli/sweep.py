@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from anglekit.distillation.sweep import SweepResult
 
-__all__ = ["parse_names", "parse_seeds", "sweep"]
+__all__ = ["parse_seeds", "sweep"]
 
 _MOST_SEEDS = 1000
 
@@ -26,7 +26,7 @@ EPILOG = (
 
 
 def sweep(
-    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="Directory or hub id of a trained classifier.")],
+    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="Directory or hub id of a trained teacher.")],
     task: option.Task,
     train: option.Train,
     out: Annotated[Path, typer.Option(help="Directory of the sweep: scores, and a run directory for each student.")],
@@ -80,10 +80,14 @@ def sweep(
     reading: Annotated[
         str, typer.Option(help="corrected, or official: normalised as in the paper's code.")
     ] = "corrected",
+    match_streams: option.Match = None,
     validation: option.Validation = None,
     text: option.Text = None,
     text_pair: option.TextPair = None,
     label: option.Label = None,
+    source: option.Source = None,
+    target: option.Target = None,
+    prefix: option.Prefix = None,
     limit: option.Limit = None,
     epochs: option.Epochs = None,
     max_steps: option.MaxSteps = None,
@@ -97,6 +101,10 @@ def sweep(
     max_grad_norm: option.MaxGradNorm = 1.0,
     precision: option.Precision = "float32",
     max_length: option.MaxLength = None,
+    target_max_length: option.TargetMaxLength = None,
+    beams: option.Beams = None,
+    max_new_tokens: option.MaxNewTokens = None,
+    length_penalty: option.LengthPenalty = 1.0,
     group_by_length: option.GroupByLength = False,
     checkpoint_activations: option.CheckpointActivations = False,
     label_smoothing: option.LabelSmoothing = 0.0,
@@ -130,7 +138,7 @@ def sweep(
     """
     values = dict(locals())
     mode = option.if_exists(resume, overwrite)
-    chosen_strategies, chosen_inits = parse_names("strategies", strategies), parse_names("inits", inits)
+    chosen_strategies, chosen_inits = option.names("strategies", strategies), option.names("inits", inits)
     chosen_seeds = parse_seeds(seeds)
 
     from anglekit.architectures import model_streams
@@ -156,7 +164,7 @@ def sweep(
             layers=layers,
             width=width,
             validation=validation or (),
-            data=option.data_settings(text, text_pair, label, limit),
+            data=option.data_settings(values),
             settings=option.train_settings(values),
             load=load,
             if_exists=mode,
@@ -167,26 +175,13 @@ def sweep(
             weights=LossWeights(alpha_ce, alpha_kl, alpha_hidden),
             hidden_loss=hidden_loss,
             reading=reading,
+            match_streams=option.names("match-streams", match_streams),
         )
     except SweepError as error:
         # What the other arms reached, before the one line about those that failed.
         _print_result(error.result, quiet=quiet, as_json=as_json)
         raise
     _print_result(result, quiet=quiet, as_json=as_json)
-
-
-def parse_names(option_name: str, text: str | None) -> tuple[str, ...] | None:
-    """Return the names in a list with commas.
-
-    Raises:
-        InputError: a place between two commas is empty.
-    """
-    if text is None:
-        return None
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise InputError(f"--{option_name} is {text!r} and names nothing in one place; give names with commas between")
-    return names
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,10 @@ _TABLES = ".jsonl, .csv, .tsv, .parquet, hub:NAME[/CONFIG]:SPLIT or builtin:NAME
 
 Task = Annotated[
     str,
-    typer.Option(help="classification for your own data, or mnli, qqp, qnli, sst2, mrpc, cola, rte, wnli."),
+    typer.Option(
+        help="For your own data: classification or seq2seq. Known data: mnli, qqp, qnli, sst2, mrpc, cola, rte, wnli, "
+        "dart, wmt16-en-ro."
+    ),
 ]
 Train = Annotated[str, typer.Option(help=f"Training table: {_TABLES}.")]
 Out = Annotated[Path, typer.Option(help="Directory of the run: checkpoint, scores, metrics, plan, provenance.")]
@@ -34,6 +38,30 @@ TextPair = Annotated[
     str | None, typer.Option(help="Column of the second text; '-' for none.", show_default="by its usual names")
 ]
 Label = Annotated[str | None, typer.Option(help="Column of the label.", show_default="by its usual names")]
+Source = Annotated[
+    str | None,
+    typer.Option(help="seq2seq: column of the source; dots reach inside.", show_default="by its usual names"),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(help="seq2seq: column of the target, or of lists of them.", show_default="by its usual names"),
+]
+Prefix = Annotated[str | None, typer.Option(help="seq2seq: put before every source.", show_default="the task's")]
+TargetMaxLength = Annotated[
+    int | None,
+    typer.Option(help="seq2seq: tokens to which targets are cut.", show_default="the task's; else too long is refused"),
+]
+Beams = Annotated[int | None, typer.Option(help="Of generated texts; 1 is greedy.", show_default="the task's")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(help="Where a generated text ends at the latest.", show_default="the task's")
+]
+LengthPenalty = Annotated[float, typer.Option(help="Above 0 prefers longer texts among beams.")]
+Match = Annotated[
+    str | None,
+    typer.Option(
+        "--match-streams", metavar="NAMES", help="encoder, decoder or both: what is matched.", show_default="all"
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="Use only the first rows of each table.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training table.", show_default="the task's")]
 MaxSteps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of epochs.")]
@@ -91,11 +119,25 @@ def if_exists(resume: bool, overwrite: bool) -> IfExists:
     return "resume" if resume else "overwrite" if overwrite else "refuse"
 
 
-def data_settings(text: str | None, text_pair: str | None, label: str | None, limit: int | None) -> DataSettings:
-    """Return the columns that were named."""
+def data_settings(values: dict[str, Any]) -> DataSettings:
+    """Return those of a command's values that name columns; their names are the settings' own."""
     from anglekit.distillation.task_data import DataSettings
 
-    return DataSettings(text, text_pair, label, limit)
+    return DataSettings(**{name: values[name] for name in DataSettings.__dataclass_fields__ if name in values})
+
+
+def names(option_name: str, text: str | None) -> tuple[str, ...] | None:
+    """Return the names in a list with commas.
+
+    Raises:
+        InputError: a place between two commas is empty.
+    """
+    if text is None:
+        return None
+    found = tuple(name.strip() for name in text.split(","))
+    if not all(found):
+        raise InputError(f"--{option_name} is {text!r} and names nothing in one place; give names with commas between")
+    return found
 
 
 def train_settings(values: dict[str, Any]) -> TrainSettings:
@@ -117,6 +159,12 @@ def print_result(result: RunResult, *, quiet: bool, as_json: bool) -> None:
             typer.echo(score_table(result.scores))
         kept = "" if result.selected_step == result.steps else f", the best at step {result.selected_step}"
         typer.echo(f"{result.steps} steps in {result.train_seconds:.0f} s{kept}: {result.checkpoint}")
+
+
+def signature_lines(scoring: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return sacreBLEU's signatures, each once: they say what the scores mean."""
+    found = [f"{name}: {text}" for notes in scoring.values() for name, text in notes.get("signatures", {}).items()]
+    return list(dict.fromkeys(found))
 
 
 def score_table(frame: pd.DataFrame) -> str:

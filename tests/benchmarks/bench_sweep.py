@@ -16,8 +16,9 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import greenlet
 import numpy as np
@@ -28,7 +29,7 @@ from measuring import report, word_tokenizer
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback
 
 from anglekit.distillation.arms import Arm, build_arm, objective_of_plan
-from anglekit.distillation.classifiers import Classifier
+from anglekit.distillation.classification import ClassificationTask
 from anglekit.distillation.label_sets import LabelSet
 from anglekit.distillation.matching import STRATEGIES
 from anglekit.distillation.plan import DistillationPlan, plan_distillation
@@ -37,7 +38,8 @@ from anglekit.distillation.run_directory import RunDirectory
 from anglekit.distillation.shared_teacher import SharedTeacher
 from anglekit.distillation.students import INITS
 from anglekit.distillation.sweep_arms import train_side_by_side
-from anglekit.distillation.task_data import TokenizedExamples
+from anglekit.distillation.task_data import EncodingSettings, TokenizedExamples
+from anglekit.distillation.task_models import TaskModel
 from anglekit.distillation.tasks import task_by_name
 from anglekit.distillation.train_settings import OPTIMIZERS, TrainSettings
 
@@ -93,19 +95,20 @@ class StopAtSecond(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def world(steps: int) -> tuple[Classifier, PreparedData]:
+def world(steps: int) -> tuple[TaskModel, PreparedData]:
     torch.manual_seed(0)
     config = BertConfig(num_hidden_layers=12)
     tokenizer = word_tokenizer(["a b"])
     model = BertForSequenceClassification(config).eval()
     generator = np.random.default_rng(0)
     ids = generator.integers(5, config.vocab_size, (steps * BATCH, LENGTH)).tolist()
-    examples = TokenizedExamples(ids, None, np.arange(len(ids)) % 2)
-    task = task_by_name("classification")
-    labels = LabelSet(("negative", "positive"))
+    examples = TokenizedExamples({"input_ids": ids}, {"labels": np.arange(len(ids)) % 2})
+    task = replace(
+        cast("ClassificationTask", task_by_name("classification")), classes=LabelSet(("negative", "positive"))
+    )
     sources = {"train": {"sha256": "0" * 64, "columns": []}}
-    return Classifier("benchmark", model, tokenizer), PreparedData(
-        task, labels, tokenizer, LENGTH, examples, {}, sources
+    return TaskModel("benchmark", model, tokenizer), PreparedData(
+        task, tokenizer, EncodingSettings(LENGTH), examples, {}, sources
     )
 
 
@@ -115,24 +118,24 @@ def settings(steps: int) -> TrainSettings:
     )
 
 
-def plan(teacher: Classifier, strategy: str, init: str) -> DistillationPlan:
+def plan(teacher: TaskModel, strategy: str, init: str) -> DistillationPlan:
     return plan_distillation(
         teacher.model.config, teacher="benchmark", strategy=strategy, init=init, layers=LAYERS, seed=0
     )
 
 
-def arm(root: Path, teacher: Classifier, data: PreparedData, made: DistillationPlan, steps: int, **more: Any) -> Arm:
+def arm(root: Path, teacher: TaskModel, data: PreparedData, made: DistillationPlan, steps: int, **more: Any) -> Arm:
     directory = RunDirectory(root / f"{made.strategy}-{made.init}-{len(more)}")
     return build_arm(teacher, data, made, directory, settings(steps), teacher_record=RECORD, **more)
 
 
-def ten_arms(root: Path, teacher: Classifier, data: PreparedData, steps: int, kind: type[SharedTeacher]) -> Any:
+def ten_arms(root: Path, teacher: TaskModel, data: PreparedData, steps: int, kind: type[SharedTeacher]) -> Any:
     plans = [plan(teacher, strategy, init) for strategy, init in ARMS]
-    shared = kind(teacher.model, [objective_of_plan(made, settings(steps)) for made in plans])
+    shared = kind(teacher.model, [objective_of_plan(made, settings(steps), data) for made in plans])
     return shared, [arm(root, teacher, data, made, steps, teacher_forward=shared) for made in plans]
 
 
-def bare(teacher: Classifier, data: PreparedData) -> tuple[Callable[[], float], Callable[[], float]]:
+def bare(teacher: TaskModel, data: PreparedData) -> tuple[Callable[[], float], Callable[[], float]]:
     """Return a teacher pass and a student step as they would be written by hand, each timing itself."""
     ids = torch.tensor([data.train[row]["input_ids"] for row in range(BATCH)])
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -14,14 +14,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 from anglekit.checkpoints import STUDENT_FILE, load_checkpoint, load_config
 from anglekit.distillation import runs
 from anglekit.distillation.arms import Arm, build_arm, finish_arm
-from anglekit.distillation.classifiers import load_classifier
 from anglekit.distillation.losses import LossWeights
 from anglekit.distillation.plan import DistillationPlan
 from anglekit.distillation.prepared_data import prepare_data
 from anglekit.distillation.run_directory import RunDirectory
 from anglekit.distillation.runs import evaluate, finetune
-from anglekit.distillation.task_data import read_labelled_texts
-from anglekit.distillation.tasks import task_by_name, task_labels
+from anglekit.distillation.task_models import load_trained
+from anglekit.distillation.tasks import task_by_name
 from anglekit.errors import InputError, RunError
 from anglekit.projections import load_adapters
 from tests.distillation.run_corpus import make_world, quick, student
@@ -88,7 +87,10 @@ def test_the_student_is_an_ordinary_checkpoint_with_its_labels(world, tmp_path):
 
 
 def test_the_hash_of_the_teacher_is_the_one_that_the_analysis_states(world):
-    assert load_classifier(world["teacher"]).provenance()["sha256"] == load_checkpoint(world["teacher"]).sha256
+    assert (
+        load_trained(world["teacher"], task_by_name("classification")).provenance()["sha256"]
+        == load_checkpoint(world["teacher"]).sha256
+    )
 
 
 def test_a_narrow_student_has_trained_adapters_beside_it(world, tmp_path):
@@ -133,7 +135,7 @@ def test_scores_equal_those_counted_by_hand(world, tmp_path):
     result = student(world, tmp_path / "run")
     model = AutoModelForSequenceClassification.from_pretrained(result.checkpoint)
     tokenizer = AutoTokenizer.from_pretrained(result.checkpoint)
-    data = read_labelled_texts(world["dev"], task_by_name("classification"))
+    data = task_by_name("classification").read(world["dev"])
     right = 0
     for text, label in zip(data.texts, data.labels, strict=True):
         with torch.no_grad():
@@ -157,10 +159,10 @@ def test_a_seed_sets_the_student_and_nothing_before_it_matters(world, tmp_path):
 def test_arms_built_side_by_side_equal_separate_runs(world, tmp_path):
     """As a sweep does it: one teacher, one set of data, all arms built before the first one trains."""
     task, settings = task_by_name("classification"), quick(seed=3).completed(epochs=1.0, learning_rate=1e-3)
-    loaded = load_classifier(world["teacher"])
-    train, dev = (read_labelled_texts(world[name], task, name=name) for name in ("train", "dev"))
-    labels = task_labels(task, train.labels, "t", loaded.model.config)
-    data = prepare_data(task, labels, loaded.tokenizer, loaded.model.config, train, [dev])
+    loaded = load_trained(world["teacher"], task)
+    train, dev = (task.read(world[name], name=name) for name in ("train", "dev"))
+    settled = task.for_teacher(train, loaded.model.config)
+    data = prepare_data(settled, loaded.tokenizer, loaded.model.config, train, [dev])
     arms = []
     for strategy, init in (("forward", "random"), ("reverse", "teacher")):
         directory = RunDirectory(tmp_path / strategy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,19 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig
 
+from anglekit.distillation.classification import ClassificationTask, LabelledTexts
 from anglekit.distillation.label_sets import LabelSet, label_text, labels_in_data, labels_of_config
 from anglekit.distillation.scores import SCORES, accuracy, class_scores, f1, macro_f1, matthews
 from anglekit.distillation.task_data import (
     DataSettings,
+    EncodingSettings,
     TokenizedExamples,
     evaluation_sources,
     length_sorted_batches,
-    padding_collator,
-    read_labelled_texts,
-    tokenize_examples,
     usable_length,
 )
-from anglekit.distillation.tasks import TASKS, ClassificationTask, task_by_name, task_labels
+from anglekit.distillation.tasks import TASKS, task_by_name
 from anglekit.errors import InputError
 
 #                     0  1  2  3  4  5  6  7
@@ -86,17 +87,18 @@ def test_unknown_names_suggest_the_nearest():
     with pytest.raises(InputError, match="no task 'mlni'; did you mean 'mnli'"):
         task_by_name("mlni")
     with pytest.raises(InputError, match="asks for score 'bleu'"):
-        ClassificationTask("x", "", "", scores=("bleu",))
+        ClassificationTask(name="x", description="", source="", scores=("bleu",))
 
 
 def test_presets_hold_the_papers_settings():
-    assert set(TASKS) == {"classification", "mnli", "qqp", "qnli", "sst2", "mrpc", "cola", "rte", "wnli"}
+    glue = {name: TASKS[name] for name in ("mnli", "qqp", "qnli", "sst2", "mrpc", "cola", "rte", "wnli")}
+    assert all(isinstance(task, ClassificationTask) for task in glue.values())
     assert TASKS["mnli"].student_learning_rate == 1e-5
     assert TASKS["mnli"].evaluation_splits == ("validation_matched", "validation_mismatched")
     assert (TASKS["sst2"].teacher_learning_rate, TASKS["sst2"].student_epochs) == (5e-5, 20.0)
     assert TASKS["qqp"].selection_score == TASKS["mrpc"].selection_score == "f1"
-    assert {task.max_length for task in TASKS.values()} == {128}
-    assert {(task.student_learning_rate, task.student_epochs) for task in TASKS.values()} == {
+    assert {task.max_length for task in glue.values()} == {128}
+    assert {(task.student_learning_rate, task.student_epochs) for task in glue.values()} == {
         (1e-5, 10.0),
         (2e-5, 10.0),
         (2e-5, 20.0),
@@ -141,7 +143,7 @@ def test_labels_of_data_are_ordered_by_number_or_alphabet():
 def test_label_names_survive_a_configuration(tmp_path):
     config = BertConfig(num_labels=2)
     assert labels_of_config(config).generic
-    LabelSet(("bad", "good")).write_to(config)
+    config.update(LabelSet(("bad", "good")).config_settings())
     config.save_pretrained(tmp_path)
     assert labels_of_config(BertConfig.from_pretrained(tmp_path)).names == ("bad", "good")
 
@@ -156,8 +158,29 @@ def test_wrong_labels_name_the_row():
 
 def config_with(*names):
     config = BertConfig(num_labels=len(names))
-    LabelSet(names).write_to(config)
+    config.update(LabelSet(names).config_settings())
     return config
+
+
+def labelled(texts):
+    """Return a table of these labels."""
+    return LabelledTexts(
+        name="train",
+        source="t.tsv",
+        sha256="0",
+        columns=(),
+        texts=tuple(map(str, texts)),
+        pairs=None,
+        labels=tuple(texts),
+    )
+
+
+def classes_of(name, texts, teacher=None):
+    """Return the classes that data and a teacher (or a model without a head) settle."""
+    task = task_by_name(name)
+    if teacher is None:
+        return task.for_fine_tuning(labelled(texts), BertConfig()).classes
+    return task.for_teacher(labelled(texts), teacher).classes
 
 
 def test_the_teachers_order_counts_and_the_tasks_numbers_are_named():
@@ -165,16 +188,15 @@ def test_the_teachers_order_counts_and_the_tasks_numbers_are_named():
     texts = task.named(["0", "2", "1"])
     assert texts == ["entailment", "contradiction", "neutral"]
     assert task.named(["0", "entailment"]) == ["0", "entailment"]
-    labels = task_labels(task, texts, "t", config_with("CONTRADICTION", "NEUTRAL", "ENTAILMENT"))
+    labels = classes_of("mnli", texts, config_with("CONTRADICTION", "NEUTRAL", "ENTAILMENT"))
     assert labels.classes(texts, "t").tolist() == [2, 0, 1]
-    assert task_labels(task, texts, "t", BertConfig(num_labels=3)).names == task.labels
-    assert task_labels(task, texts, "t").names == task.labels
+    assert classes_of("mnli", texts, BertConfig(num_labels=3)).names == task.labels
+    assert classes_of("mnli", texts).names == task.labels
 
 
 def test_numbers_are_accepted_by_a_teacher_without_names():
-    task = task_by_name("classification")
-    assert task_labels(task, ["1", "0"], "t", BertConfig(num_labels=2)).generic
-    assert task_labels(task, ["1", "0"], "t").names == ("0", "1")
+    assert classes_of("classification", ["1", "0"], BertConfig(num_labels=2)).generic
+    assert classes_of("classification", ["1", "0"]).names == ("0", "1")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +212,7 @@ def test_numbers_are_accepted_by_a_teacher_without_names():
 )
 def test_label_sets_that_differ_are_refused(task, texts, teacher, message):
     with pytest.raises(InputError, match=message):
-        task_labels(task_by_name(task), texts, "t.tsv", teacher)
+        classes_of(task, texts, teacher)
 
 
 def write(path, header, *rows):
@@ -201,38 +223,36 @@ def write(path, header, *rows):
 def test_columns_are_found_by_task_name_or_option(tmp_path):
     rows = [("a film", "we saw", "good", "1"), ("it was", "dull", "bad", "0")]
     table = write(tmp_path / "t.tsv", ("premise", "hypothesis", "text", "label"), *rows)
-    pair = read_labelled_texts(table, task_by_name("rte"), DataSettings(text="premise"))
+    pair = task_by_name("rte").read(table, DataSettings(text="premise"))
     assert pair.columns == ("premise", "hypothesis", "label")
     assert (pair.texts, pair.pairs) == (("a film", "it was"), ("we saw", "dull"))
     assert pair.labels == ("not_entailment", "entailment")
-    mnli = read_labelled_texts(table, task_by_name("mnli"), name="dev")
+    mnli = task_by_name("mnli").read(table, name="dev")
     assert (mnli.columns[:2], mnli.name, len(mnli)) == (("premise", "hypothesis"), "dev", 2)
-    single = read_labelled_texts(
-        table, task_by_name("classification"), DataSettings(text="text", label="label", limit=1)
-    )
+    single = task_by_name("classification").read(table, DataSettings(text="text", label="label", limit=1))
     assert (single.texts, single.pairs, single.labels) == (("good",), None, ("1",))
     assert single.provenance()["sha256"] == pair.sha256
 
 
 def test_numbers_of_a_hub_data_set_become_names(tmp_path):
     table = write(tmp_path / "t.tsv", ("sentence", "label"), ("good film", "1"), ("bad film", "0"))
-    assert read_labelled_texts(table, task_by_name("sst2")).labels == ("positive", "negative")
+    assert task_by_name("sst2").read(table).labels == ("positive", "negative")
 
 
 def test_a_table_of_single_texts_is_no_pair_task(tmp_path):
     table = write(tmp_path / "t.tsv", ("sentence", "label"), ("good film", "1"))
     with pytest.raises(InputError, match=r"task rte reads pairs and .* has one text, 'sentence'"):
-        read_labelled_texts(table, task_by_name("rte"))
+        task_by_name("rte").read(table)
 
 
 def test_columns_without_text_are_refused(tmp_path):
     blank = write(tmp_path / "blank.tsv", ("text", "label"), (" ", "1"), (" ", "0"))
     with pytest.raises(InputError, match=r"column 'text' of .* holds no text"):
-        read_labelled_texts(blank, task_by_name("classification"))
+        task_by_name("classification").read(blank)
     numbers = tmp_path / "numbers.jsonl"
     numbers.write_text('{"text": "a", "label": 1}\n{"text": 3, "label": 0}\n', encoding="utf-8")
     with pytest.raises(InputError, match=r"row 1 \(counted from 0\) holds int '3', not text"):
-        read_labelled_texts(str(numbers), task_by_name("classification"))
+        task_by_name("classification").read(str(numbers))
 
 
 def test_evaluation_tables_get_names():
@@ -259,10 +279,15 @@ def pair_table(tmp_path, words):
     return write(tmp_path / "pairs.tsv", ("text", "text_pair", "label"), *rows)
 
 
+def tokenized(data, tokenizer, length):
+    task = replace(task_by_name("classification"), classes=LabelSet(("n", "y")))
+    return task.tokenize(data, tokenizer, EncodingSettings(length), BertConfig(), training=True)
+
+
 def test_tokenised_examples_equal_the_tokenizers_own(pair_table, tiny_tokenizer):
     tokenizer = tiny_tokenizer()
-    data = read_labelled_texts(pair_table, task_by_name("classification"))
-    examples = tokenize_examples(data, LabelSet(("n", "y")), tokenizer, 9)
+    data = task_by_name("classification").read(pair_table)
+    examples = tokenized(data, tokenizer, 9)
     assert len(examples) == 23
     for place, (text, pair) in enumerate(zip(data.texts, data.pairs, strict=True)):
         expected = tokenizer(text, pair, truncation=True, max_length=9)
@@ -279,16 +304,16 @@ def test_a_saved_tokenizer_does_not_truncate(pair_table, tiny_tokenizer, tmp_pat
     from transformers import AutoTokenizer
 
     tokenizer = tiny_tokenizer()
-    data = read_labelled_texts(pair_table, task_by_name("classification"))
-    tokenize_examples(data, LabelSet(("n", "y")), tokenizer, 5)
+    data = task_by_name("classification").read(pair_table)
+    tokenized(data, tokenizer, 5)
     tokenizer.save_pretrained(tmp_path / "t")
     assert '"truncation": null' in (tmp_path / "t" / "tokenizer.json").read_text()
     assert len(AutoTokenizer.from_pretrained(tmp_path / "t")("the film was good and bad")["input_ids"]) == 8
 
 
 def test_batches_are_padded_to_their_longest_example(tiny_tokenizer):
-    examples = TokenizedExamples([[2, 5, 3], [2, 5, 6, 7, 3]], None, np.array([1, 0]))
-    batch = padding_collator(tiny_tokenizer())([examples[0], examples[1]])
+    examples = TokenizedExamples({"input_ids": [[2, 5, 3], [2, 5, 6, 7, 3]]}, {"labels": np.array([1, 0])})
+    batch = task_by_name("classification").collator(tiny_tokenizer())([examples[0], examples[1]])
     assert batch["input_ids"].tolist() == [[2, 5, 3, 0, 0], [2, 5, 6, 7, 3]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert batch["labels"].tolist() == [1, 0]
@@ -296,7 +321,7 @@ def test_batches_are_padded_to_their_longest_example(tiny_tokenizer):
 
 
 def test_length_sorted_batches_hold_every_example_once():
-    examples = TokenizedExamples([[1] * (1 + n * 5 % 7) for n in range(10)], None, np.zeros(10, dtype=np.int64))
+    examples = TokenizedExamples({"input_ids": [[1] * (1 + n * 5 % 7) for n in range(10)]})
     batches = length_sorted_batches(examples, 4)
     assert sorted(index for batch in batches for index in batch) == list(range(10))
     lengths = [examples.lengths[index] for batch in batches for index in batch]
@@ -304,21 +329,21 @@ def test_length_sorted_batches_hold_every_example_once():
 
 
 def test_lengths_stay_within_what_the_model_reads(tiny_tokenizer):
-    tokenizer, task = tiny_tokenizer(), task_by_name("classification")
-    assert usable_length(None, task, tokenizer, BertConfig(max_position_embeddings=512)) == 64
-    assert usable_length(None, task, tokenizer, BertConfig(max_position_embeddings=40)) == 40
-    assert usable_length(30, task, tokenizer, BertConfig(max_position_embeddings=40)) == 30
+    tokenizer = tiny_tokenizer()
+    assert usable_length(None, 128, tokenizer, BertConfig(max_position_embeddings=512)) == 64
+    assert usable_length(None, 128, tokenizer, BertConfig(max_position_embeddings=40)) == 40
+    assert usable_length(30, 128, tokenizer, BertConfig(max_position_embeddings=40)) == 30
     roberta = BertConfig(max_position_embeddings=40, pad_token_id=1)
     roberta.model_type = "roberta"
-    assert usable_length(None, task, tokenizer, roberta) == 38
+    assert usable_length(None, 128, tokenizer, roberta) == 38
     for wanted in (41, 3):
         with pytest.raises(InputError, match=f"--max-length is {wanted}; allowed for this model: 4 to 40"):
-            usable_length(wanted, task, tokenizer, BertConfig(max_position_embeddings=40))
+            usable_length(wanted, 128, tokenizer, BertConfig(max_position_embeddings=40))
 
 
 def test_a_tokenizer_without_a_pad_token_is_refused(pair_table, tiny_tokenizer):
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = None
-    data = read_labelled_texts(pair_table, task_by_name("classification"))
+    data = task_by_name("classification").read(pair_table)
     with pytest.raises(InputError, match="has no pad token"):
-        tokenize_examples(data, LabelSet(("n", "y")), tokenizer, 9)
+        tokenized(data, tokenizer, 9)

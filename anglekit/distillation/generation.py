@@ -1,0 +1,151 @@
+"""Texts that a model generates: beams, lengths, and nothing of the model's own habits but its special tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from anglekit.errors import InputError
+
+__all__ = ["GenerationSettings", "generate_texts", "generation_config", "padding_id", "scoring_mode"]
+
+# What a model cannot generate without. Its other habits (sampling, repetition, lengths) are left out, so that a score
+# is defined by the settings alone.
+_KEPT: Final = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "bad_words_ids",
+)
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How texts are generated; None leaves the choice to the task.
+
+    Attributes:
+        beams: 1 is greedy.
+        max_new_tokens: where a text ends at the latest.
+        length_penalty: the power of the length by which a beam's log-probability is divided.
+
+    Raises:
+        InputError: a number that is not allowed.
+    """
+
+    beams: int | None = None
+    max_new_tokens: int | None = None
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        for option, value in (("--beams", self.beams), ("--max-new-tokens", self.max_new_tokens)):
+            if value is not None and value < 1:
+                raise InputError(f"{option} is {value}; allowed: at least 1")
+        if not -100.0 <= self.length_penalty <= 100.0:
+            raise InputError(f"--length-penalty is {self.length_penalty}; allowed: -100 to 100")
+
+    def completed(self, beams: int, max_new_tokens: int) -> GenerationSettings:
+        """Return the settings with these where none were given."""
+        return GenerationSettings(
+            beams if self.beams is None else self.beams,
+            max_new_tokens if self.max_new_tokens is None else self.max_new_tokens,
+            self.length_penalty,
+        )
+
+    def notes(self) -> dict[str, Any]:
+        """Return what a run records."""
+        return {
+            "beams": self.beams,
+            "max_new_tokens": self.max_new_tokens,
+            "length_penalty": self.length_penalty,
+        }
+
+
+def padding_id(tokenizer: Tokenizer, *, end_of_text: bool = False) -> int:
+    """Return the token with which batches are padded.
+
+    Args:
+        tokenizer: the model's.
+        end_of_text: whether the end-of-text token may stand in where there is no pad token.
+
+    Raises:
+        InputError: there is none.
+    """
+    if tokenizer.pad_token_id is not None:
+        return int(tokenizer.pad_token_id)
+    if end_of_text and tokenizer.eos_token_id is not None:
+        return int(tokenizer.eos_token_id)
+    also = " and no end-of-text token that could stand in" if end_of_text else ""
+    raise InputError(
+        f"the tokenizer has no pad token{also}; set one (for example the end-of-text token: "
+        "tokenizer.pad_token = tokenizer.eos_token) and save it again"
+    )
+
+
+def generation_config(model: PreTrainedModel, settings: GenerationSettings, pad_id: int) -> GenerationConfig:
+    """Return a complete configuration: the model's special tokens, the settings, and defaults for all else."""
+    own = model.generation_config
+    kept = {name: value for name in _KEPT if own is not None and (value := getattr(own, name, None)) is not None}
+    for name in ("eos_token_id", "decoder_start_token_id"):
+        value = getattr(model.config, name, None)
+        if name not in kept and value is not None:
+            kept[name] = value
+    kept["pad_token_id"] = kept.get("pad_token_id", pad_id)
+    if settings.beams is None or settings.max_new_tokens is None:
+        raise InputError("generation needs a number of beams and of new tokens; give both")
+    beams = {"length_penalty": settings.length_penalty} if settings.beams > 1 else {}
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        num_beams=settings.beams, max_new_tokens=settings.max_new_tokens, do_sample=False, **beams, **kept
+    )
+
+
+@contextmanager
+def scoring_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Switch dropout and gradients off inside the block and leave the model as it was."""
+    was_training = model.training
+    nn.Module.eval(model)
+    try:
+        # Not inference mode: models keep tensors for later passes, which would be useless for training.
+        with torch.no_grad():
+            yield
+    finally:
+        nn.Module.train(model, was_training)
+
+
+def generate_texts(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    inputs: Mapping[str, Tensor],
+    settings: GenerationSettings,
+    pad_id: int,
+) -> list[str]:
+    """Return a text for each row of a batch, special tokens left out.
+
+    Args:
+        model: an encoder-decoder, or a causal model whose inputs are padded on the left.
+        tokenizer: its own.
+        inputs: `input_ids` and `attention_mask`, (batch, time).
+        settings: complete.
+        pad_id: with which finished rows are filled.
+    """
+    config, own = generation_config(model, settings, pad_id), model.generation_config
+    model.generation_config = config
+    try:
+        # Given as an argument alone, transformers would fill its defaults from the model's own configuration.
+        generate: Any = model.generate
+        found = generate(**{key: value.to(model.device) for key, value in inputs.items()})
+    finally:
+        model.generation_config = own
+    if not getattr(model.config, "is_encoder_decoder", False):
+        found = found[:, inputs["input_ids"].shape[1] :]
+    texts = tokenizer.batch_decode(found, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return [text.strip() for text in texts]
