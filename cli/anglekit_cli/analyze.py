@@ -104,6 +104,7 @@ def analyze(
 
     from anglekit.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, load_config
     from anglekit.geometry.analyze import analyze as run_analysis
+    from anglekit.geometry.overview import summary_rows
     from anglekit.geometry.settings import AnalysisSettings
     from anglekit.probes import read_probe
 
@@ -145,48 +146,9 @@ def analyze(
         typer.echo(f"Written to {written}. Draw it: anglekit plot {written} --figure figure1 --out figure1.png")
 
 
-def summary_rows(geometry: Geometry) -> list[dict[str, Any]]:
-    """Return one row for each student, stream and vertex: pairs pooled, each weighted by its tokens."""
-    rows: list[dict[str, Any]] = []
-    for (student, stream, vertex), group in geometry.angles.groupby(["student", "stream", "vertex"], sort=False):
-        counted = group[group["n_tokens"] > 0]
-        weight = counted["n_tokens"] / max(int(counted["n_tokens"].sum()), 1)
-        row: dict[str, Any] = {"student": str(student), "stream": str(stream), "vertex": int(str(vertex))}
-        for column in (
-            "mean_cosine",
-            "null_cosine",
-            "mean_angle_degrees",
-            "acute_fraction",
-            "mean_tangential_cosine",
-            "mean_tangential_angle_degrees",
-        ):
-            row[column] = float((counted[column] * weight).sum()) if len(counted) else None
-        row.update(_against_permuted(geometry, row))
-        obtuse = counted[counted["mean_cosine"] < 0]
-        row["pairs"], row["obtuse_pairs"], row["undefined_pairs"] = len(group), len(obtuse), len(group) - len(counted)
-        rows.append(row)
-    return rows
-
-
-def _against_permuted(geometry: Geometry, row: dict[str, Any]) -> dict[str, Any]:
-    """Return the mean cosine with the student's states of other examples, and the pairs surely above and below it."""
-    table = geometry.nulls
-    mine = table[
-        (table["student"] == row["student"])
-        & (table["stream"] == row["stream"])
-        & (table["vertex"] == row["vertex"])
-        & (table["null"] == "permuted-student")
-        & (table["n_tokens"] > 0)
-    ]
-    known = len(mine) > 0
-    return {
-        "permuted_cosine": float(mine["mean_cosine"].mean()) if known else None,
-        "pairs_above_permuted": int((mine["low"] > 0).sum()) if known else None,
-        "pairs_below_permuted": int((mine["high"] < 0).sum()) if known else None,
-    }
-
-
 def _summary(geometry: Geometry) -> str:
+    from anglekit.geometry.overview import analysis_notes, summary_rows
+
     counts = geometry.counts
     tokens = next(iter(next(iter(counts["by_student"].values())).values()))["tokens"]
     rows = summary_rows(geometry)
@@ -227,7 +189,7 @@ def _summary(geometry: Geometry) -> str:
             if permuted
             else []
         ),
-        *(f"note: {note}" for note in _notes(geometry)),
+        *(f"note: {note}" for note in analysis_notes(geometry)),
         "",
     ]
     return "\n".join(lines)
@@ -237,39 +199,3 @@ def _permuted_text(row: dict[str, Any]) -> str:
     if row["permuted_cosine"] is None:
         return ""
     return f" {row['permuted_cosine']:>8.3f} {row['pairs_above_permuted']:>6} {row['pairs_below_permuted']:>6}"
-
-
-def _notes(geometry: Geometry) -> list[str]:
-    counts = geometry.counts
-    notes = []
-    for key, sentence in (
-        ("skipped_rows", "rows were left out because a text is missing"),
-        ("skipped_examples", "examples were left out because no token of theirs counts"),
-        ("examples_used_for_projection", "other examples were used to fit the projection"),
-    ):
-        if counts[key]:
-            notes.append(f"{counts[key]} {sentence}")
-    if counts["truncated_examples"]:
-        notes.append(
-            f"{counts['truncated_examples']} examples were truncated to {counts['max_length']} tokens; "
-            f"{counts['truncated_tokens']} tokens were lost"
-        )
-    for student, streams in counts["by_student"].items():
-        for stream, found in streams.items():
-            same = [f"{entry['vertex']}={entry['teacher_layer']}" for entry in found["zero_direction"]]
-            if same:
-                notes.append(
-                    f"{student} {stream}: the student's layer coincides with the teacher's ({', '.join(same)}) for "
-                    "some tokens; these have no angle and are left out"
-                )
-            for kind, sentence in (("nonfinite_states", "NaN or infinite"), ("zero_states", "zero")):
-                for side, layers in found[kind].items():
-                    if layers:
-                        listed = ", ".join(f"layer {layer}: {number}" for layer, number in layers.items())
-                        notes.append(f"{student} {stream}: {sentence} {side} states were left out ({listed})")
-    notes += [
-        f"{row['student']} {row['stream']} layer {row['vertex']}: projected by {row['kind']} "
-        f"(R² {row['r_squared']:.3f} on teacher layer {row['teacher_layer']})"
-        for row in geometry.projections
-    ]
-    return notes
