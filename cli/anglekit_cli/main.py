@@ -22,6 +22,8 @@ from anglekit_cli.finetune import EPILOG as FINETUNE_EPILOG
 from anglekit_cli.finetune import finetune
 from anglekit_cli.plan import plan
 from anglekit_cli.plot import plot
+from anglekit_cli.reproduce import EPILOG as REPRODUCE_EPILOG
+from anglekit_cli.reproduce import reproduce
 from anglekit_cli.sweep import EPILOG as SWEEP_EPILOG
 from anglekit_cli.sweep import sweep
 
@@ -61,6 +63,7 @@ app.command("sweep", epilog=SWEEP_EPILOG)(sweep)
 app.command("evaluate", epilog=EVALUATE_EPILOG)(evaluate)
 app.command("plot")(plot)
 app.command("compare", epilog=COMPARE_EPILOG)(compare)
+app.command("reproduce", epilog=REPRODUCE_EPILOG)(reproduce)
 
 
 def main() -> None:

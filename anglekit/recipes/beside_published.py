@@ -1,0 +1,151 @@
+"""A reproduction's scores beside the numbers that the paper published."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+
+from anglekit.recipes.published import PublishedScore, published_of
+from anglekit.recipes.recipe import Recipe
+
+__all__ = ["RESULT_COLUMNS", "caveats", "result_frame", "result_text"]
+
+#: model, layers, width, init, strategy: who; data, score: what; ours: the mean over `seeds` seeds, in the paper's unit.
+RESULT_COLUMNS: Final = (
+    *("model", "layers", "width", "init", "strategy", "data", "score"),
+    *("ours", "low", "high", "seeds", "published", "difference"),
+)
+#: Scores that we compute as fractions and papers print in percent.
+_FRACTIONS: Final = frozenset(
+    {
+        *("accuracy", "accuracy_normalized", "f1", "macro_f1", "matthews", "exact_match", "normalized_exact_match"),
+    }
+)
+
+
+def result_frame(recipe: Recipe, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return ours beside the paper's, in the paper's units: percent, or BLEU points.
+
+    Args:
+        recipe: what was run.
+        scores: as `stages.score_frame` returned it.
+
+    Returns:
+        `RESULT_COLUMNS`, a row for each kind of model, validation table and score; `published` and `difference`
+        (ours - published) are missing where the paper has no number.
+    """
+    published = {(one.task, one.metric, one.model, one.init, one.strategy): one.value for one in published_of(recipe)}
+    rows: list[dict[str, Any]] = []
+    who = ["model", "layers", "width", "init", "strategy", "data"]
+    plain = scores.astype({"layers": object, "width": object})
+    for key, group in plain.groupby(who, sort=False, dropna=False):
+        facts: dict[str, Any] = dict(zip(who, key, strict=True))
+        facts |= {name: _whole(facts[name]) for name in ("layers", "width")}
+        for score in recipe.scores:
+            values = group[score].astype(float) * (100.0 if score in _FRACTIONS else 1.0)
+            known = _published_key(recipe, facts, score)
+            number = None if known is None else published.get(known)
+            ours = float(values.mean())
+            rows.append(
+                {
+                    **facts,
+                    "score": score,
+                    "ours": ours,
+                    "low": float(values.min()),
+                    "high": float(values.max()),
+                    "seeds": len(values),
+                    "published": number,
+                    "difference": None if number is None else ours - number,
+                }
+            )
+    return pd.DataFrame(rows, columns=list(RESULT_COLUMNS)).astype({"published": float, "difference": float})
+
+
+def _whole(number: Any) -> int | None:  # noqa: ANN401 - a cell of a data frame
+    return None if pd.isna(number) else int(number)
+
+
+def _published_key(recipe: Recipe, facts: dict[str, Any], score: str) -> tuple[str, str, str, str, str] | None:
+    known = recipe.published
+    if known is None or facts["data"] not in known.tasks or score not in known.scores:
+        return None
+    if facts["model"] == "student" and (facts["layers"], facts["width"]) != (known.layers, None):
+        return None
+    return known.tasks[facts["data"]], known.scores[score], facts["model"], facts["init"], facts["strategy"]
+
+
+def result_text(recipe: Recipe, result: pd.DataFrame, scale: float) -> str:
+    """Return the result as tables for a terminal, one a variant, validation table and score, with what to beware of."""
+    lines: list[str] = []
+    students = result[result["model"] == "student"]
+    for (layers, width), variant in students.groupby(["layers", "width"], sort=False, dropna=False):
+        wide = _whole(width)
+        shape = f"students of {_whole(layers)} layers" + ("" if wide is None else f", {wide} wide")
+        for (data, score), group in variant.groupby(["data", "score"], sort=False):
+            teacher = result[(result["model"] == "teacher") & (result["data"] == data) & (result["score"] == score)]
+            percent = ", in percent" if score in _FRACTIONS else ""
+            lines += ["", f"{recipe.name}, {data}, {score}{percent}: {shape}"]
+            lines += _table(pd.concat([teacher, group]))
+    return "\n".join([*lines, "", *caveats(recipe, scale)])
+
+
+def _table(rows: pd.DataFrame) -> list[str]:
+    with_range = bool((rows["seeds"] > 1).any())
+    header = ["from", "strategy", "ours", *(["lowest", "highest"] if with_range else []), "published", "difference"]
+    cells = [header]
+    for row in rows.to_dict(orient="records"):
+        spread = [f"{row['low']:.2f}", f"{row['high']:.2f}"] if with_range else []
+        teacher = row["model"] == "teacher"
+        cells.append(
+            [
+                "teacher's own" if teacher else {"teacher": "the teacher", "random": "random"}[row["init"]],
+                "" if teacher else row["strategy"],
+                f"{row['ours']:.2f}",
+                *spread,
+                "-" if pd.isna(row["published"]) else f"{row['published']:.2f}",
+                "-" if pd.isna(row["difference"]) else f"{row['difference']:+.2f}",
+            ]
+        )
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    return [
+        "  ".join(
+            cell.ljust(w) if column < 2 else cell.rjust(w)
+            for column, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def caveats(recipe: Recipe, scale: float) -> list[str]:
+    """Return what a reader should know before taking a difference for a finding."""
+    students = recipe.students
+    seeds = ", ".join(map(str, students.seeds))
+    many = len(students.seeds) > 1
+    lines = [
+        f"ours: {'the mean over seeds' if many else 'one run of each student, seed'} {seeds}"
+        + ("" if many else "; how much another seed would change is not known from it"),
+    ]
+    if recipe.published is None:
+        lines.append("published: no numbers of the paper are carried for this recipe")
+    else:
+        lines.append(
+            "published: Yu, Wen and Mou 2025, arXiv 2502.04499; its seeds and number of runs are not known here"
+        )
+        if recipe.published.note:
+            lines.append(f"beware: {recipe.published.note}")
+    if scale < 1.0:
+        lines.append(
+            f"beware: --scale {scale:g}: teacher and students made {scale:.4g} of the recipe's steps; what they reach "
+            "says nothing about the paper"
+        )
+    if recipe.losses.reading == "corrected" and recipe.published is not None:
+        lines.append("beware: the losses are the corrected ones, not those of the paper's code (losses.reading)")
+    quoted = [one for one in published_of(recipe) if one.model == "teacher-previous-work"]
+    if quoted:
+        lines.append("quoted there for a teacher of earlier work: " + ", ".join(map(_quoted, quoted)))
+    return lines
+
+
+def _quoted(one: PublishedScore) -> str:
+    return f"{one.task} {one.metric} {one.value:.2f}"

@@ -1,0 +1,316 @@
+"""What a recipe would do and cost: its stages with tokens, FLOPs and memory, and the students' plans; no weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from anglekit.errors import InputError
+from anglekit.recipes.estimate import FORMULAS, ModelCost, Tokens, model_cost
+from anglekit.recipes.recipe import Recipe, Variant
+from anglekit.recipes.reproduce import plans_of
+from anglekit.recipes.sources import analysis_settings, teacher_config
+from anglekit.recipes.training import Training, check_scale
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from anglekit.distillation.plan import DistillationPlan
+
+__all__ = ["DryRun", "StageCost", "dry_run"]
+
+_DEFAULT_LENGTH = 128
+_DEFAULT_PROBE = 1000
+# What one accelerator reaches on models of BERT's size, and fifty CPU cores do not: only to turn FLOPs into hours.
+_SPEED = 1e13
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage of a recipe.
+
+    Attributes:
+        name: of the stage.
+        what: in words.
+        steps: optimiser steps of each model; None where nothing is trained.
+        tokens: that the teacher or the trained model reads, padding left out.
+        flops: of all models together.
+        memory: bytes at the peak; models, optimiser states and activations.
+    """
+
+    name: str
+    what: str
+    steps: int | None
+    tokens: float
+    flops: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The plan of a reproduction.
+
+    Attributes:
+        recipe: what would be run.
+        scale: the fraction of the steps.
+        stages: in order, those that cost something.
+        maps: a sentence for each variant, strategy and stream: which layer teaches which.
+        notes: where the numbers are from, and what could not be known.
+    """
+
+    recipe: Recipe
+    scale: float
+    stages: tuple[StageCost, ...]
+    maps: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the plan as json takes it."""
+        return {
+            "recipe": self.recipe.name,
+            "scale": self.scale,
+            "stages": [
+                {
+                    "name": one.name,
+                    "what": one.what,
+                    "steps": one.steps,
+                    "tokens": round(one.tokens),
+                    "flops": one.flops,
+                    "memory_bytes": round(one.memory),
+                }
+                for one in self.stages
+            ],
+            "maps": list(self.maps),
+            "notes": list(self.notes),
+        }
+
+    def text(self) -> str:
+        """Return the plan as text for a terminal."""
+        cells = [["stage", "what", "steps", "tokens", "FLOPs", "memory"]]
+        cells += [
+            [
+                one.name,
+                one.what,
+                "" if one.steps is None else f"{one.steps:,}",
+                _short(one.tokens),
+                f"{one.flops:.1e}",
+                f"{one.memory / 2**30:.1f} GiB",
+            ]
+            for one in self.stages
+        ]
+        total = sum(one.flops for one in self.stages)
+        peak = max(one.memory for one in self.stages)
+        read = sum(one.tokens for one in self.stages)
+        cells.append(["together", "", "", _short(read), f"{total:.1e}", f"{peak / 2**30:.1f} GiB"])
+        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+        table = [
+            "  ".join(
+                c.ljust(w) if n < 2 else c.rjust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in cells
+        ]
+        hours = total / _SPEED / 3600
+        title = f"{self.recipe.name}: {self.recipe.title}" + (
+            f", {self.scale:g} of the steps" if self.scale < 1 else ""
+        )
+        return "\n".join(
+            [title, "", *table, "", f"at {_SPEED:g} FLOPs a second: {hours:,.1f} hours", "", *self.maps, ""]
+            + [f"note: {note}" for note in self.notes]
+            + ["", *FORMULAS]
+        )
+
+
+def dry_run(recipe: Recipe, *, scale: float = 1.0) -> DryRun:
+    """Plan a recipe and estimate what it costs, from configurations alone; the hub is not asked.
+
+    Args:
+        recipe: with one's own sources by `with_own_sources`.
+        scale: the fraction of the training steps.
+
+    Raises:
+        InputError: a value that is not allowed, a student that is not possible, a local file that cannot be read, or
+            the number of examples is not known.
+    """
+    check_scale(scale)
+    config, origin = teacher_config(recipe, offline=True)
+    plans = plans_of(recipe, config)
+    analysis_settings(recipe)
+    counts, notes = _examples(recipe)
+    notes.insert(0, f"the teacher's shape is from {origin}")
+    notes += _lacking(recipe)
+    planner = _Planner(recipe, scale, config, counts, _tokens(recipe, config, notes))
+    return DryRun(recipe, scale, tuple(planner.stages(plans)), _maps(recipe, plans), tuple(notes))
+
+
+class _Planner:
+    def __init__(
+        self, recipe: Recipe, scale: float, config: PretrainedConfig, counts: dict[str, int], tokens: Tokens
+    ) -> None:
+        self.recipe, self.scale, self.config, self.counts, self.tokens = recipe, scale, config, counts, tokens
+        self.classifies = _classifies(recipe.task)
+        self.teacher = model_cost(config, classifies=self.classifies)
+
+    def stages(self, plans: dict[str, DistillationPlan]) -> Iterator[StageCost]:
+        students = {variant: self._student(variant, plans) for variant in self.recipe.variants}
+        if self.recipe.teacher.training is not None:
+            yield self._training("teacher", f"train a teacher of {_short(self.teacher.parameters)} parameters", None)
+        for variant, cost in students.items():
+            arms = self._arms
+            words = f"train {arms} students of {_short(cost.parameters)} parameters"
+            yield self._training(f"sweep-{variant.name}", words, cost)
+        for variant, cost in students.items():
+            yield self._analysis(variant, cost)
+
+    @property
+    def _arms(self) -> int:
+        students = self.recipe.students
+        return len(students.strategies) * len(students.inits) * len(students.seeds)
+
+    def _student(self, variant: Variant, plans: dict[str, DistillationPlan]) -> ModelCost:
+        from anglekit.distillation.student_config import student_config
+
+        plan = next(plan for name, plan in plans.items() if name.startswith(f"{variant.name} "))
+        blocks = {part.stream: part.blocks for part in plan.streams}
+        return model_cost(
+            student_config(self.config, blocks=blocks, new_width=variant.width), classifies=self.classifies
+        )
+
+    def _training(self, name: str, words: str, student: ModelCost | None) -> StageCost:
+        """Cost the training of the teacher, or of all students of one variant, with its validations."""
+        students = self.recipe.students
+        training = students.training if student is not None else self.recipe.teacher.training
+        trained = student or self.teacher
+        if training is None:
+            raise InputError("a stage that trains nothing has no cost of training")
+        steps = training.steps(self.counts["train"], scale=self.scale)
+        batch = training.batch_size or 32
+        seen = steps * batch * (training.accumulation or 1)
+        copies = 1 if student is None else self._arms
+        together = 1 if student is None else min(students.side_by_side, copies)
+        lora = training.lora_rank is not None
+        passes = self._validations(training, steps) * self.counts["validation"]
+        flops = copies * (
+            seen * trained.step_flops(self.tokens, lora=lora) + passes * trained.forward_flops(self.tokens)
+        )
+        memory = together * trained.training_bytes(training.optimizer or "adamw", lora_rank=training.lora_rank)
+        half = training.precision in ("bfloat16", "float16")
+        memory += trained.activation_bytes(
+            batch * self.tokens.total, half=half, recomputed=bool(training.checkpoint_activations)
+        )
+        if student is not None:
+            flops += math.ceil(copies / together) * seen * self.teacher.forward_flops(self.tokens)
+            memory += 4.0 * self.teacher.parameters + 4.0 * batch * self.tokens.total * self.teacher.vocabulary
+        return StageCost(name, words, steps, seen * self.tokens.total, flops, memory)
+
+    def _validations(self, training: Training, steps: int) -> int:
+        """Return how often a model is scored: in training, and at the end."""
+        if training.evaluate_every is not None:
+            return steps // max(1, math.ceil(training.evaluate_every * self.scale)) + 1
+        whole = math.ceil(training.epochs * self.scale) if training.epochs is not None else 1
+        return whole + 1
+
+    def _analysis(self, variant: Variant, student: ModelCost) -> StageCost:
+        probe = self.recipe.analysis.limit or self.counts.get("probe", _DEFAULT_PROBE)
+        together = min(self.recipe.students.side_by_side, self._arms)
+        half = self.recipe.analysis.dtype in ("bfloat16", "float16")
+        parts = math.ceil(self._arms / together)
+        flops = probe * (
+            parts * self.teacher.forward_flops(self.tokens) + self._arms * student.forward_flops(self.tokens)
+        )
+        memory = (2.0 if half else 4.0) * (self.teacher.parameters + together * student.parameters)
+        words = f"measure the geometry of {self._arms} students on {probe:,} examples"
+        return StageCost(f"geometry-{variant.name}", words, None, probe * self.tokens.total, flops, memory)
+
+
+def _classifies(task: str) -> bool:
+    from anglekit.distillation.tasks import TASKS
+
+    known = TASKS.get(task)
+    return known is not None and hasattr(known, "labels")
+
+
+def _examples(recipe: Recipe) -> tuple[dict[str, int], list[str]]:
+    """Return the examples of training, validation and probe tables, and where the numbers are from."""
+    from anglekit.tables import read_table
+
+    limit = recipe.data.columns.limit
+    stated = {"train": recipe.data.train_examples, "validation": recipe.data.validation_examples}
+    tables = {"train": [recipe.data.train], "validation": list(recipe.data.validation.values())}
+    counts: dict[str, int] = {}
+    notes = []
+    for name, sources in tables.items():
+        if any(source.startswith("hub:") for source in sources):
+            number = stated[name]
+            if number is None:
+                raise InputError(
+                    f"how many rows {sources[0]} has is not known without the hub; state data.{name}_examples in the "
+                    f"recipe, or give --{name} FILE"
+                )
+            counts[name] = number if limit is None else min(number, limit * len(sources))
+            notes.append(f"{counts[name]:,} {name} examples, as the recipe states")
+        else:
+            counts[name] = sum(len(read_table(source, limit=limit).frame) for source in sources)
+            notes.append(f"{counts[name]:,} {name} examples, counted")
+    return counts, notes
+
+
+def _tokens(recipe: Recipe, config: PretrainedConfig, notes: list[str]) -> Tokens:
+    """Return the tokens of an example: as the recipe states, or the longest that are allowed."""
+    from anglekit.architectures import model_streams
+
+    training = recipe.students.training
+    text, target = recipe.data.tokens, 0.0
+    words = []
+    if text is None:
+        text = float(training.max_length or _DEFAULT_LENGTH)
+        words.append(f"at most {text:g} tokens an example")
+    else:
+        words.append(f"{text:g} tokens an example, as the recipe states")
+    if len(model_streams(config)) == 2:
+        target = recipe.data.target_tokens or float(training.target_max_length or _DEFAULT_LENGTH)
+        words.append(f"{'' if recipe.data.target_tokens else 'at most '}{target:g} of its target")
+    notes.append(", ".join(words))
+    return Tokens(text, target)
+
+
+def _lacking(recipe: Recipe) -> Iterator[str]:
+    from anglekit.distillation.tasks import TASKS
+
+    if not _classifies(recipe.task) and recipe.task != "language-model":
+        yield "a score counts one forward pass an example; generating texts takes more"
+    if recipe.task not in TASKS:
+        yield f"task {recipe.task} is not in this version; the recipe can be planned and not run"
+    names = [
+        name
+        for training in (recipe.teacher.training, recipe.students.training)
+        if training is not None
+        for name in training.lacking()
+    ]
+    if names:
+        yield f"the trainer of this version has no {', '.join(dict.fromkeys(names))}; the recipe cannot be run"
+
+
+def _maps(recipe: Recipe, plans: dict[str, DistillationPlan]) -> tuple[str, ...]:
+    """Return which layer teaches which, once for each variant and strategy, and what is copied."""
+    lines = []
+    first = recipe.students.inits[0]
+    for name, plan in plans.items():
+        variant, strategy, init = name.split(" ")
+        if init == first:
+            lines += [f"{variant}, {strategy}: {matching.in_words()}" for matching in plan.matchings]
+        if init == "teacher" and strategy == recipe.students.strategies[0]:
+            lines += [
+                f"{variant}: the {part.stream}'s blocks are copied from {', '.join(map(str, part.blocks))}"
+                for part in plan.streams
+            ]
+    return tuple(dict.fromkeys(lines))
+
+
+def _short(number: float) -> str:
+    """Return a number with three digits and a letter: 109 M."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.0f}"

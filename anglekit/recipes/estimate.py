@@ -1,0 +1,159 @@
+"""What a model costs: parameters, FLOPs of a pass, bytes of training; counted on the meta device, without weights.
+
+The formulas, each an estimate:
+- forward pass: 2 FLOPs for each parameter that a token is multiplied with (embedding tables are looked up and not
+  multiplied; a tied output head is multiplied), plus attention, 4 x width x length for each token and block. Backward:
+  twice the forward pass; with LoRA once, for most weights need no gradient.
+- training memory: AdamW in float32 takes 16 bytes a parameter (weight, gradient, two moments), Adafactor and SGD 8;
+  frozen weights 4.
+- activations: 66 bytes for each token, block and unit of width in float32, 34 in 16 bits (Korthikanti et al. 2022,
+  arXiv 2205.05198, without the attention probabilities, which fused attention does not keep); 4 or 2 where they are
+  recomputed; 12 bytes for each token and entry of the vocabulary where there is a language-model head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from anglekit.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+__all__ = ["FORMULAS", "ModelCost", "Tokens", "model_cost"]
+
+FORMULAS: Final = (
+    "FLOPs: forward 2 x parameters (embedding tables left out) x tokens + 4 x width x length x tokens x blocks,",
+    "  backward twice that (LoRA: once); a pass of the teacher for each batch, shared by all students side by side.",
+    "memory: AdamW in float32 16 bytes a parameter (Adafactor, SGD 8; frozen 4), the teacher's weights, activations:",
+    "  66 bytes a token, block and unit of width (34 in 16 bits), 12 a token and vocabulary entry with an LM head.",
+)
+_STATE_BYTES: Final[Mapping[str, int]] = {"adamw": 16, "adafactor": 8, "sgd": 8}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Mean tokens of an example: of its text, and of the target of an encoder-decoder.
+
+    Attributes:
+        text: of the text or source.
+        target: of the target; 0 for models of one stream.
+    """
+
+    text: float
+    target: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All tokens that a pass reads."""
+        return self.text + self.target
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """The sizes of one model that decide its cost.
+
+    Attributes:
+        parameters: all of them.
+        multiplied_text: parameters that each token of the text is multiplied with.
+        multiplied_target: the same for tokens of the target; 0 for models of one stream.
+        width: of the states.
+        text_blocks: blocks that read the text.
+        target_blocks: blocks that read the target.
+        vocabulary: entries of the language-model head; 0 without one.
+        adapted: parameters of LoRA for each unit of rank, on all linear layers.
+    """
+
+    parameters: int
+    multiplied_text: int
+    multiplied_target: int
+    width: int
+    text_blocks: int
+    target_blocks: int
+    vocabulary: int
+    adapted: int
+
+    def forward_flops(self, tokens: Tokens) -> float:
+        """Return the FLOPs of a forward pass of one example."""
+        matrices = 2.0 * (self.multiplied_text * tokens.text + self.multiplied_target * tokens.target)
+        own = self.text_blocks * tokens.text**2 + self.target_blocks * tokens.target**2
+        cross = self.target_blocks * tokens.target * tokens.text
+        return matrices + 4.0 * self.width * (own + cross)
+
+    def step_flops(self, tokens: Tokens, *, lora: bool = False) -> float:
+        """Return the FLOPs of a forward and a backward pass of one example."""
+        return self.forward_flops(tokens) * (2.0 if lora else 3.0)
+
+    def training_bytes(self, optimizer: str, *, lora_rank: int | None = None) -> float:
+        """Return the bytes of weights, gradients and optimiser states."""
+        state = _STATE_BYTES.get(optimizer, 16)
+        if lora_rank is None:
+            return float(state * self.parameters)
+        return 4.0 * self.parameters + state * lora_rank * self.adapted
+
+    def activation_bytes(self, tokens: float, *, half: bool = False, recomputed: bool = False) -> float:
+        """Return the bytes that a training step keeps for its backward pass.
+
+        Args:
+            tokens: of the batch, padding included, target included.
+            half: whether the passes run in 16 bits.
+            recomputed: whether activations are recomputed.
+        """
+        each = (34.0 if half else 66.0) if not recomputed else (2.0 if half else 4.0)
+        return tokens * (each * self.width * (self.text_blocks + self.target_blocks) + 12.0 * self.vocabulary)
+
+
+def model_cost(config: PretrainedConfig, *, classifies: bool) -> ModelCost:
+    """Return the sizes of a model of a configuration; no weight is made.
+
+    Args:
+        config: of the model.
+        classifies: whether it has a classification head; otherwise a language-model head.
+
+    Raises:
+        InputError: no such model exists.
+    """
+    import torch
+    from torch import nn
+
+    from anglekit import architectures
+    from anglekit.checkpoints import quiet_transformers
+    from anglekit.recipes.untrained import model_with_head
+
+    try:
+        with torch.device("meta"), quiet_transformers():
+            model = model_with_head(config, classifies=classifies)
+    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"no {config.model_type} model of this shape exists: {reason}; correct teacher.config"
+        ) from error
+    streams = architectures.model_streams(config)
+    head = None if classifies else model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head_weight = getattr(head, "weight", None)
+    tables = {id(module.weight): module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+    looked_up = sum(weight.numel() for key, weight in tables.items() if key != id(head_weight))
+    parameters = sum(weight.numel() for weight in model.parameters())
+    multiplied = parameters - looked_up
+    of_encoder = 0
+    if len(streams) == 2:
+        encoder = architectures.stack(model, "encoder")
+        of_encoder = sum(weight.numel() for weight in encoder.parameters() if id(weight) not in tables)
+    adapted = sum(
+        module.in_features + module.out_features
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and module is not head
+    )
+    first = streams[0]
+    return ModelCost(
+        parameters=parameters,
+        multiplied_text=of_encoder if len(streams) == 2 else multiplied,
+        multiplied_target=multiplied - of_encoder if len(streams) == 2 else 0,
+        width=architectures.width(config),
+        text_blocks=architectures.depth(config, first),
+        target_blocks=architectures.depth(config, "decoder") if len(streams) == 2 else 0,
+        vocabulary=0 if head_weight is None else int(head_weight.shape[0]),
+        adapted=adapted,
+    )

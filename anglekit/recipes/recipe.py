@@ -1,0 +1,352 @@
+"""A recipe: all that an experiment is, from the teacher to the figure, as one frozen value read from a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from anglekit.distillation.matching import STRATEGIES
+from anglekit.errors import InputError, suggest
+from anglekit.recipes.published import check_published
+from anglekit.recipes.training import Training
+
+__all__ = [
+    "TASK_NAMES",
+    "Analysis",
+    "Columns",
+    "Data",
+    "Figure",
+    "Losses",
+    "Published",
+    "Recipe",
+    "Students",
+    "Teacher",
+    "Tokenizer",
+    "Variant",
+]
+
+FORMAT: Final = "anglekit-recipe-1"
+TASK_NAMES: Final = (
+    *("classification", "mnli", "qqp", "qnli", "sst2", "mrpc", "cola", "rte", "wnli"),
+    *("seq2seq", "dart", "wmt16-en-ro"),
+    *("language-model", "completion", "multiple-choice", "hellaswag", "coqa"),
+)
+TRANSFORMS: Final = ("triples", "conversation")
+INITIALIZATIONS: Final = ("default", "matching-attention")
+TOKENIZERS: Final = ("words",)
+_INITS: Final = ("random", "teacher")
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """The tokenizer of a teacher that is trained from scratch, made from the training texts.
+
+    Attributes:
+        kind: "words": the most frequent lower-cased words, in BERT's manner.
+        vocab_size: entries at most.
+        max_length: tokens that it truncates to when asked.
+    """
+
+    kind: str = "words"
+    vocab_size: int = 1000
+    max_length: int = 512
+
+    def __post_init__(self) -> None:
+        _check("tokenizer kind", self.kind, TOKENIZERS)
+        _check_at_least(1, vocab_size=self.vocab_size, max_length=self.max_length)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Where the teacher comes from.
+
+    Attributes:
+        config: the architecture as its config.json has it, `model_type` among it: what a teacher from scratch is made
+            from, and what a dry run counts without a download.
+        model: directory or hub id of the weights; None: from scratch.
+        training: how it is trained; None takes the model as it is.
+        tokenizer: of a teacher from scratch.
+        initialization: of a teacher from scratch: "default" or "matching-attention" (BERT: attention to equal words).
+        seed: of a teacher from scratch, and of its training.
+    """
+
+    config: Mapping[str, Any]
+    model: str | None = None
+    training: Training | None = None
+    tokenizer: Tokenizer | None = None
+    initialization: str = "default"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.config.get("model_type"), str):
+            raise InputError("config names no model_type; add the model_type of the checkpoint's config.json")
+        _check("initialization", self.initialization, INITIALIZATIONS)
+        scratch = self.model is None
+        if scratch and (self.tokenizer is None or self.training is None):
+            missing = "tokenizer" if self.tokenizer is None else "training"
+            raise InputError(f"no model is named, so the teacher is made from scratch; that needs {missing}")
+        if not scratch and (self.tokenizer is not None or self.initialization != "default"):
+            raise InputError("a model is named, which brings its own tokenizer and weights; leave those two keys out")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed}; allowed: 0 to {2**32 - 1}")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are read, under the names of `DataSettings`; None finds them by the task or usual names.
+
+    Attributes:
+        text: a first or only text.
+        text_pair: a second text.
+        label: the class, or the right choice.
+        source: what is translated or verbalised.
+        target: what it becomes; a list of texts are several references.
+        prefix: text put before every source.
+        prompt: what a completion follows.
+        completion: what follows it.
+        choices: the choices, a list column.
+        limit: only the first rows of each table.
+    """
+
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    source: str | None = None
+    target: str | None = None
+    prefix: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    choices: str | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained and scored on.
+
+    Attributes:
+        train: a table, as every command takes it (file, `hub:NAME[/CONFIG]:SPLIT`, `builtin:NAME:SPLIT`).
+        validation: tables by the name that scores carry; the first one validates during training.
+        columns: which columns are read.
+        transform: what turns the tables' rows into those columns first: "triples" or "conversation"; see `transforms`.
+        train_examples: the rows of the training table, for a dry run where it cannot be read.
+        validation_examples: the same for all validation tables together.
+        tokens: mean tokens of an example, for a dry run; None counts the longest that is allowed.
+        target_tokens: the same for the targets of an encoder-decoder.
+    """
+
+    train: str
+    validation: Mapping[str, str]
+    columns: Columns = field(default_factory=Columns)
+    transform: str | None = None
+    train_examples: int | None = None
+    validation_examples: int | None = None
+    tokens: float | None = None
+    target_tokens: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.validation:
+            raise InputError("validation names no table; give at least one, as {validation: FILE}")
+        for name in self.validation:
+            if not name.replace("-", "_").isidentifier() or name == "train":
+                raise InputError(f"the validation table {name!r} has no name of letters, digits and - _; rename it")
+        if self.transform is not None:
+            _check("transform", self.transform, TRANSFORMS)
+
+
+@dataclass(frozen=True)
+class Students:
+    """The grid of students: for each depth and width a sweep over strategies, initialisations and seeds.
+
+    Attributes:
+        layers: depths, in both streams of an encoder-decoder.
+        training: how all of them are trained.
+        widths: student widths below the teacher's; none: the teacher's.
+        strategies: how layers are matched.
+        inits: "random", "teacher"; a smaller width takes "random" alone.
+        seeds: of initialisation, dropout and random draws.
+        copy_blocks: by stream, the teacher block that each student block is copied from; None: the paper's.
+        match_streams: the streams that have a hidden loss; None: all.
+        freeze_embeddings: whether embeddings are left as they start, as in the paper's BART and T5 code.
+        train_adapters: whether width adapters are trained; the paper's BERT adapters were not.
+        order_per_seed: whether each seed has its own order of the data.
+        side_by_side: students in memory at the same time, in training and analysis.
+    """
+
+    layers: tuple[int, ...]
+    training: Training
+    widths: tuple[int, ...] = ()
+    strategies: tuple[str, ...] = tuple(STRATEGIES)
+    inits: tuple[str, ...] = _INITS
+    seeds: tuple[int, ...] = (0,)
+    copy_blocks: Mapping[str, tuple[int, ...]] | None = None
+    match_streams: tuple[str, ...] | None = None
+    freeze_embeddings: bool = False
+    train_adapters: bool = True
+    order_per_seed: bool = False
+    side_by_side: int = 10
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("layers", None), ("strategies", STRATEGIES), ("inits", _INITS), ("seeds", None)):
+            values: tuple[Any, ...] = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise InputError(f"{name} is {list(values)}; name at least one, and each once")
+            for value in values if allowed else ():
+                _check(name, value, tuple(allowed or ()))
+        _check_at_least(1, layers=min(self.layers), widths=min(self.widths, default=1), side_by_side=self.side_by_side)
+        if self.widths and "teacher" in self.inits:
+            raise InputError("a student of another width cannot be copied from its teacher; give inits: [random]")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The training loss, as `distill` takes it.
+
+    Attributes:
+        ce: weight of the cross-entropy.
+        kl: weight of the KL.
+        hidden: weight of the hidden loss.
+        hidden_loss: a name in `losses.HIDDEN_LOSSES`; the official reading has its own.
+        reading: "corrected", or "official": normalised as in the paper's code.
+        temperature: of the KL; None: 1, or the family's own in the official reading.
+        kl_direction: None: forward, or the family's own in the official reading.
+    """
+
+    ce: float = 1.0
+    kl: float = 1.0
+    hidden: float = 3.0
+    hidden_loss: str = "mse"
+    reading: str = "corrected"
+    temperature: float | None = None
+    kl_direction: str | None = None
+
+    def __post_init__(self) -> None:
+        _check("reading", self.reading, ("corrected", "official"))
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """How the geometry is measured: the probe, and the options of `analyze` under their own names.
+
+    Attributes:
+        probe: a table.
+        limit: examples, drawn at random; None: all.
+        dtype: of the models; None: float32.
+        reading, final_norm, projection, special_tokens, max_length, target_max_length, token_budget, nulls, similarity,
+            seed: as `AnalysisSettings` has them; None: its defaults.
+    """
+
+    probe: str
+    limit: int | None = None
+    dtype: str | None = None
+    reading: str | None = None
+    final_norm: str | None = None
+    projection: str | None = None
+    special_tokens: bool | None = None
+    max_length: int | None = None
+    target_max_length: int | None = None
+    token_budget: int | None = None
+    nulls: str | None = None
+    similarity: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is drawn: a figure that takes several geometries, and the task's name in it."""
+
+    name: str = "figure1"
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """Which of the paper's numbers stand beside the result.
+
+    Attributes:
+        tasks: by validation table, the paper's name of the task.
+        scores: by score of ours, the paper's name of the metric.
+        layers: the depth that the paper's numbers are of; other variants have none.
+        note: what a reader should know before comparing.
+    """
+
+    tasks: Mapping[str, str]
+    scores: Mapping[str, str]
+    layers: int
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        check_published(self.tasks.values(), self.scores.values())
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One sweep of a recipe: a depth and perhaps a width."""
+
+    layers: int
+    width: int | None
+
+    @property
+    def name(self) -> str:
+        """The name in directories and labels: "3-layers", "3-layers-384-wide"."""
+        return f"{self.layers}-layers" + ("" if self.width is None else f"-{self.width}-wide")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment.
+
+    Attributes:
+        format: says that the file is a recipe.
+        name: as `anglekit reproduce NAME` takes it.
+        title: what is shown, in a phrase.
+        source: where the experiment comes from.
+        task: a name in `TASK_NAMES`.
+        teacher, data, students, losses, analysis, figure: its parts.
+        scores: the scores that the result table shows, the first one first.
+        published: the paper's numbers; None: the paper has none that are carried here.
+    """
+
+    format: str
+    name: str
+    title: str
+    source: str
+    task: str
+    teacher: Teacher
+    data: Data
+    students: Students
+    analysis: Analysis
+    scores: tuple[str, ...]
+    losses: Losses = field(default_factory=Losses)
+    figure: Figure = field(default_factory=Figure)
+    published: Published | None = None
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise InputError(f"format is {self.format!r}; expected {FORMAT!r}")
+        _check("task", self.task, TASK_NAMES)
+        if not self.scores:
+            raise InputError("scores names none; name at least one score of the task")
+        if self.published is not None:
+            for name in self.published.tasks:
+                _check("published.tasks", name, tuple(self.data.validation))
+            for name in self.published.scores:
+                _check("published.scores", name, self.scores)
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """One for each depth and width."""
+        widths = self.students.widths or (None,)
+        return tuple(Variant(layers, width) for layers in self.students.layers for width in widths)
+
+
+def _check(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{what} is {value!r}; {suggest(str(value), allowed)}")
+
+
+def _check_at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise InputError(f"{name} is {value}; allowed: at least {least}")

@@ -1,0 +1,263 @@
+"""The stages of a reproduction, each a call of what the command of the same name calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from anglekit.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, quiet_transformers
+from anglekit.distillation.runs import evaluate, finetune
+from anglekit.distillation.sweep import sweep
+from anglekit.distillation.sweep_records import SweepGrid
+from anglekit.errors import InputError
+from anglekit.geometry.analyze import analyze
+from anglekit.geometry.compare import compare
+from anglekit.geometry.results import Geometry
+from anglekit.plots.registry import draw_figure
+from anglekit.plots.render import render
+from anglekit.probes import read_probe
+from anglekit.recipes.recipe import Recipe, Variant
+from anglekit.recipes.sources import analysis_settings, data_settings, plan_options
+from anglekit.recipes.transforms import transform_rows
+from anglekit.tables import read_table
+from anglekit.whole_file import write_whole
+
+__all__ = [
+    "compare_strategies",
+    "draw",
+    "geometry_parts",
+    "measure_geometries",
+    "measure_geometry",
+    "score_frame",
+    "train_students",
+    "train_teacher",
+    "transform_data",
+    "validation_sources",
+    "write_scores",
+]
+
+
+def transform_data(recipe: Recipe, directory: Path) -> Recipe:
+    """Write the tables of a recipe with a transform as text columns, and return the recipe with these in their place.
+
+    Files that are there are left alone.
+
+    Raises:
+        InputError: a table has neither the columns that are needed nor what they are made of.
+    """
+    if recipe.data.transform is None:
+        return recipe
+    tables = {"train": recipe.data.train, **recipe.data.validation, "probe": recipe.analysis.probe}
+    places = {name: directory / f"{name}.jsonl" for name in tables}
+    for name, source in tables.items():
+        if not places[name].exists():
+            rows = transform_rows(read_table(source), recipe.data.transform)
+            if name == "probe":
+                # The analysis reads one target an example: the first of several references.
+                rows = [{key: cell[0] if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows]
+            write_whole(places[name], "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
+    data = replace(
+        recipe.data,
+        train=str(places["train"]),
+        validation={name: str(places[name]) for name in recipe.data.validation},
+        transform=None,
+    )
+    return replace(recipe, data=data, analysis=replace(recipe.analysis, probe=str(places["probe"])))
+
+
+def validation_sources(recipe: Recipe) -> list[str]:
+    """Return the validation tables as the training functions take them."""
+    return [f"{name}={source}" for name, source in recipe.data.validation.items()]
+
+
+def train_teacher(recipe: Recipe, model: str, directory: Path, *, scale: float, device: str, progress: bool) -> None:
+    """Train the teacher, or go on with it, and score it."""
+    training = recipe.teacher.training
+    if training is None:
+        return
+    finetune(
+        model,
+        task=recipe.task,
+        train=recipe.data.train,
+        out=directory,
+        validation=validation_sources(recipe),
+        data=data_settings(recipe.data.columns),
+        settings=training.settings(scale=scale, seed=recipe.teacher.seed, device=device),
+        if_exists="resume",
+        progress=progress,
+    )
+
+
+def train_students(
+    recipe: Recipe,
+    variant: Variant,
+    teacher: str,
+    directory: Path,
+    *,
+    scale: float,
+    device: str,
+    progress: bool,
+    warn: Callable[[str], None],
+) -> None:
+    """Train all students of one depth and width, or go on with them, and score them."""
+    students = recipe.students
+    options = plan_options(recipe)
+    if students.copy_blocks is not None:
+        options["copy_blocks"] = dict(students.copy_blocks)
+    sweep(
+        teacher,
+        strategies=students.strategies,
+        inits=students.inits,
+        seeds=students.seeds,
+        task=recipe.task,
+        train=recipe.data.train,
+        out=directory,
+        layers=variant.layers,
+        width=variant.width,
+        validation=validation_sources(recipe),
+        data=data_settings(recipe.data.columns),
+        settings=students.training.settings(
+            scale=scale,
+            device=device,
+            temperature=recipe.losses.temperature,
+            kl_direction=recipe.losses.kl_direction,
+        ),
+        if_exists="resume",
+        side_by_side=students.side_by_side,
+        order_per_seed=students.order_per_seed,
+        progress=progress,
+        warn=warn,
+        **options,
+    )
+
+
+def score_frame(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], *, device: str) -> pd.DataFrame:
+    """Return the scores of the teacher and all students.
+
+    A teacher that was trained here and every student were scored when they ended; one that came trained is scored now.
+
+    Returns:
+        A row for each model and validation table: `model, layers, width, strategy, init, seed, data, examples` and the
+        scores.
+    """
+    frames = [_teacher_scores(recipe, teacher, device)]
+    for variant, directory in sweeps.items():
+        scores = pd.read_csv(directory / "scores.csv", keep_default_na=False)
+        frames.append(scores.assign(model="student", layers=variant.layers, width=variant.width))
+    frame = pd.concat(frames, ignore_index=True)
+    if missing := [name for name in recipe.scores if name not in frame.columns]:
+        raise InputError(
+            f"recipe {recipe.name} shows the score {missing[0]!r}, which task {recipe.task} does not compute; it has "
+            f"{', '.join(name for name in frame.columns if name not in _KEYS)}"
+        )
+    others = [
+        name for name in frame.columns if name not in _KEYS and name not in ("checkpoint", "selected_step", "seconds")
+    ]
+    return frame[[*_KEYS, *others]]
+
+
+def write_scores(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], target: Path, *, device: str) -> None:
+    """Write the scores of the teacher and all students as csv."""
+    write_whole(target, score_frame(recipe, teacher, sweeps, device=device).to_csv(index=False))
+
+
+_KEYS = ("model", "layers", "width", "strategy", "init", "seed", "data", "examples")
+
+
+def _teacher_scores(recipe: Recipe, teacher: str, device: str) -> pd.DataFrame:
+    stored = Path(teacher) / "scores.json"
+    if stored.is_file():
+        content = json.loads(stored.read_text(encoding="utf-8"))
+        frame = pd.DataFrame(content["scores"])
+    else:
+        training = recipe.students.training
+        lengths = {
+            name: getattr(training, name)
+            for name in ("max_length", "target_max_length", "beams", "max_new_tokens", "length_penalty")
+        }
+        frame = evaluate(
+            [teacher],
+            task=recipe.task,
+            data=validation_sources(recipe),
+            columns=data_settings(recipe.data.columns),
+            load=_load_options(recipe, device),
+            **{name: value for name, value in lengths.items() if value is not None},
+        )
+    return frame.assign(model="teacher", layers=None, width=None, strategy="", init="", seed=None)
+
+
+def geometry_parts(recipe: Recipe, variant: Variant) -> dict[str, tuple[str, ...]]:
+    """Return the Geometries of one variant: by name the students in each, no more than are to be in memory together."""
+    students = recipe.students
+    names = [arm.name for arm in SweepGrid(students.strategies, students.inits, students.seeds).arms]
+    size = students.side_by_side
+    parts = [tuple(names[start : start + size]) for start in range(0, len(names), size)]
+    if len(parts) == 1:
+        return {f"geometry-{variant.name}": parts[0]}
+    return {f"geometry-{variant.name}-part{number}": part for number, part in enumerate(parts, 1)}
+
+
+def measure_geometry(
+    recipe: Recipe, teacher: str, swept: Path, students: tuple[str, ...], *, device: str, progress: bool
+) -> Geometry:
+    """Look at the teacher from inside some students of a sweep."""
+    columns = recipe.data.columns
+    probe = read_probe(
+        recipe.analysis.probe,
+        text=columns.text or columns.source or columns.prompt,
+        text_pair=columns.text_pair,
+        target=columns.target or columns.completion,
+        limit=recipe.analysis.limit,
+        seed=recipe.analysis.seed or 0,
+    )
+    options = _load_options(recipe, device)
+    with quiet_transformers():
+        loaded = load_checkpoint(teacher, options)
+        others = [load_checkpoint(checkpoint_of(str(swept / name)), options) for name in students]
+    return analyze(loaded, others, probe, analysis_settings(recipe), progress=progress)
+
+
+def measure_geometries(
+    recipe: Recipe,
+    teacher: str,
+    swept: Path,
+    parts: Mapping[str, tuple[str, ...]],
+    directory: Path,
+    *,
+    device: str,
+    progress: bool,
+) -> None:
+    """Measure and save the Geometries of `geometry_parts`; those that are there are whole, and are left alone."""
+    for name, students in parts.items():
+        if not (directory / name).exists():
+            geometry = measure_geometry(recipe, teacher, swept, students, device=device, progress=progress)
+            geometry.save(directory / name)
+
+
+def _load_options(recipe: Recipe, device: str) -> LoadOptions:
+    chosen = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu"
+    return LoadOptions(device=chosen, dtype=recipe.analysis.dtype or "float32")
+
+
+def draw(recipe: Recipe, geometries: Mapping[str, Path], target: Path) -> None:
+    """Draw the recipe's figure, a panel for each stream of each Geometry."""
+    label = recipe.figure.label or recipe.name
+    labels = [label] if len(geometries) == 1 else [f"{label}, {name.removeprefix('geometry-')}" for name in geometries]
+    loaded = [Geometry.load(path) for path in geometries.values()]
+    write_whole(target, render(draw_figure(recipe.figure.name, loaded, labels=labels), "png"))
+
+
+def compare_strategies(places: Sequence[Path]) -> str:
+    """Return in a sentence whether layer selection matters in one variant: in its sweep and Geometries.
+
+    What cannot be compared ends no run: the sentence says why.
+    """
+    try:
+        return compare(places).sentence
+    except InputError as error:
+        return f"not compared: {error}"

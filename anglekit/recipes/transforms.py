@@ -1,0 +1,106 @@
+"""Rows of a data set -> rows of plain text columns, where a task's own columns are not what the data set has.
+
+A table that has the text columns already is taken as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from anglekit.errors import InputError
+from anglekit.tables import Table
+
+__all__ = ["TRANSFORMS", "Transform", "transform_rows"]
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """How rows become text.
+
+    Attributes:
+        reads: the columns that it needs.
+        makes: the columns that it gives.
+        rows: one row to the rows that it becomes.
+    """
+
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+    rows: Callable[[Row], Iterator[dict[str, Any]]]
+
+
+def _triples(row: Row) -> Iterator[dict[str, Any]]:
+    """`tripleset` [[subject, relation, object], ...] and `target` -> `source` "subject : relation : object | ...".
+
+    Where the row has several `references`, or `annotations.text`, these are the target.
+    """
+    triples = _listed(row["tripleset"], "tripleset")
+    source = " | ".join(" : ".join(" ".join(str(part).split()) for part in triple) for triple in triples)
+    references = next((row[name] for name in ("references", "annotations.text") if row.get(name)), None)
+    target = row.get("target") if references is None else _listed(references, "references")
+    yield {"source": source, "target": target}
+
+
+def _conversation(row: Row) -> Iterator[dict[str, Any]]:
+    r"""`story`, `questions` and answers -> `prompt` "story\n\nQ: ...\n\nA: ...\n\nQ: ...\n\nA:" and `completion`.
+
+    The last question is asked; the earlier ones stand in the prompt with their answers.
+    """
+    questions = _listed(row["questions"], "questions")
+    answers = _listed(row.get("answers.input_text") or row.get("answers"), "answers")
+    if not questions or len(questions) != len(answers):
+        raise InputError(f"{len(questions)} questions came with {len(answers)} answers; give one for each")
+    turns = [f"Q: {question}\n\nA: {answer}" for question, answer in zip(questions[:-1], answers, strict=False)]
+    prompt = "\n\n".join([str(row["story"]), *turns, f"Q: {questions[-1]}\n\nA:"])
+    yield {"prompt": prompt, "completion": f" {answers[-1]}"}
+
+
+TRANSFORMS: Final[Mapping[str, Transform]] = {
+    "triples": Transform(("tripleset",), ("source", "target"), _triples),
+    "conversation": Transform(("story", "questions"), ("prompt", "completion"), _conversation),
+}
+
+
+def transform_rows(table: Table, name: str) -> list[dict[str, Any]]:
+    """Return a table's rows as text columns.
+
+    Args:
+        table: with the columns that the transform reads, or those that it makes.
+        name: a name in `TRANSFORMS`.
+
+    Raises:
+        InputError: neither are there, or a row does not hold what it should.
+    """
+    transform = TRANSFORMS[name]
+    present = {str(column) for column in table.frame.columns}
+    rows: list[Any] = table.frame.to_dict(orient="records")
+    if present.issuperset(transform.makes):
+        return [{column: row[column] for column in transform.makes} for row in rows]
+    if not present.issuperset(transform.reads):
+        raise InputError(
+            f"{table.source} has the columns {', '.join(sorted(present))[:200]}; this recipe needs "
+            f"{', '.join(transform.makes)}, or what they are made of: {', '.join(transform.reads)}"
+        )
+    made = []
+    for number, row in enumerate(rows):
+        try:
+            made += list(transform.rows(row))
+        except InputError as error:
+            raise InputError(f"{table.source}, row {number} (counted from 0): {error}") from error
+    return made
+
+
+def _listed(cell: Any, column: str) -> list[Any]:  # noqa: ANN401 - a cell of a table
+    """Return a list, also of a cell that holds it as json text (as csv does)."""
+    if isinstance(cell, str):
+        try:
+            cell = json.loads(cell)
+        except ValueError as error:
+            raise InputError(f"{column} is {cell[:40]!r}; expected a list, or one as json") from error
+    if not isinstance(cell, list):
+        raise InputError(f"{column} is {str(cell)[:40]!r}; expected a list")
+    return cell

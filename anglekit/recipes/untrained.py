@@ -1,0 +1,96 @@
+"""A teacher from scratch: its tokenizer from the training texts, its first weights from a configuration."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BertForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+    set_seed,
+)
+
+from anglekit.architectures import model_streams
+from anglekit.checkpoints import quiet_transformers
+from anglekit.errors import InputError
+from anglekit.recipes.recipe import Recipe
+from anglekit.recipes.sources import architecture
+from anglekit.tables import Table, find_text_columns, read_table
+
+__all__ = ["make_untrained", "model_with_head"]
+
+
+def model_with_head(config: PretrainedConfig, *, classifies: bool) -> PreTrainedModel:
+    """Return a model of a configuration with fresh weights from the global random state, and the head of its task.
+
+    Args:
+        config: of the model.
+        classifies: whether it gets a classification head; otherwise a language-model head.
+    """
+    kinds: dict[tuple[str, ...], Any] = {
+        ("encoder", "decoder"): AutoModelForSeq2SeqLM,
+        ("decoder",): AutoModelForCausalLM,
+    }
+    kind = AutoModelForSequenceClassification if classifies else kinds.get(tuple(model_streams(config)))
+    if kind is None:
+        raise InputError(
+            f"a {config.model_type} has an encoder alone and generates nothing; choose a classification task"
+        )
+    model: PreTrainedModel = kind.from_config(config)
+    return model
+
+
+def make_untrained(recipe: Recipe, directory: Path, *, classifies: bool) -> None:
+    """Write a checkpoint with a tokenizer and untrained weights; it appears whole or not at all.
+
+    Raises:
+        InputError: the recipe's configuration, tokenizer and initialisation do not go together.
+    """
+    wanted = recipe.teacher.tokenizer
+    if wanted is None:
+        raise InputError(f"recipe {recipe.name}: a teacher from scratch needs teacher.tokenizer; add it")
+    from anglekit_data.tokenizer import train_tokenizer
+
+    table = read_table(recipe.data.train, limit=recipe.data.columns.limit)
+    tokenizer = train_tokenizer(_texts(table, recipe), wanted.vocab_size, wanted.max_length)
+    sized = {**recipe.teacher.config, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = architecture(replace(recipe, teacher=replace(recipe.teacher, config=sized)))
+    set_seed(recipe.teacher.seed)
+    model = model_with_head(config, classifies=classifies)
+    if recipe.teacher.initialization == "matching-attention":
+        if not isinstance(model, BertForSequenceClassification):
+            raise InputError(
+                f"recipe {recipe.name}: the initialization matching-attention is for BERT classifiers, and this is a "
+                f"{type(model).__name__}; use default"
+            )
+        from anglekit_data.matching_initialization import initialize_matching_attention
+
+        initialize_matching_attention(model, recipe.teacher.seed)
+    partial = directory.with_name(f"{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with quiet_transformers():
+        tokenizer.save_pretrained(partial)
+        model.save_pretrained(partial)
+    shutil.rmtree(directory, ignore_errors=True)
+    partial.rename(directory)
+
+
+def _texts(table: Table, recipe: Recipe) -> Iterator[str]:
+    """Yield the texts of a training table, of every column that the recipe names or that has a usual name."""
+    columns = recipe.data.columns
+    named = [name for name in (columns.source, columns.target, columns.prompt, columns.completion) if name]
+    if not named:
+        text, pair = find_text_columns(table, columns.text, columns.text_pair)
+        named = [text] if pair is None else [text, pair]
+    for name in named:
+        if name not in table.frame.columns:
+            raise InputError(f"{table.source} has no column {name!r}; correct data.columns of recipe {recipe.name}")
+        yield from (cell for cell in table.frame[name] if isinstance(cell, str))

@@ -1,0 +1,165 @@
+"""`anglekit reproduce`: an experiment of the paper in one command, from the teacher to the figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anglekit.errors import InputError
+from anglekit_cli.sweep import parse_seeds
+
+if TYPE_CHECKING:
+    from anglekit.recipes.reproduce import Reproduction
+
+__all__ = ["EPILOG", "reproduce"]
+
+EPILOG = (
+    "Examples: anglekit reproduce --list; anglekit reproduce mnli --dry-run; anglekit reproduce mnli --out mnli "
+    "--scale 0.01; anglekit reproduce sst2 --teacher bert --train train.tsv --validation dev.tsv --out sst2"
+)
+
+
+def reproduce(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="A name of --list, or the path of a .yaml file.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of everything that is made. What is there of the same recipe goes on where it stopped."
+        ),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Print the recipes that come with anglekit.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the recipe's file, to read or to edit.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan with tokens, FLOPs and memory; load no weights.")
+    ] = False,
+    scale: Annotated[float, typer.Option(help="The fraction of the training steps to make, as 0.01.")] = 1.0,
+    teacher: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Directory or hub id to train the teacher from, in place of the recipe's."),
+    ] = None,
+    trained_teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Directory or hub id of a teacher that is trained already.")
+    ] = None,
+    train: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Training table in place of the recipe's, with its columns.")
+    ] = None,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Table to score on in place of the recipe's, also NAME=FILE; repeat it."),
+    ] = None,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table that the geometry is measured on.",
+            show_default="the recipe's, or the first --validation",
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Of the students: 0,1,2 or 0-4.", show_default="the recipe's"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto takes an accelerator if there is one; cpu takes none.")] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove what is in the directory and start again.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result, or the plan, as json.")] = False,
+) -> None:
+    """Run an experiment of the paper: teacher, students, scores, geometry, figure, and the published numbers beside.
+
+    Started again with the same recipe and options, it goes on where it stopped.
+    """
+    if listed:
+        _print_list(as_json)
+        return
+    if recipe is None:
+        raise InputError("no recipe came; name one of `anglekit reproduce --list`, or give a .yaml file")
+    if show:
+        from anglekit.recipes.recipe_files import recipe_file
+
+        typer.echo(recipe_file(recipe).read_text(encoding="utf-8"), nl=False)
+        return
+    if out is None and not dry_run:
+        raise InputError("--out is missing; name a directory, or plan with --dry-run")
+    chosen_seeds = parse_seeds(seeds)
+
+    from anglekit.recipes.recipe_files import load_recipe
+    from anglekit.recipes.sources import with_own_sources
+
+    chosen = with_own_sources(
+        load_recipe(recipe),
+        teacher=teacher,
+        trained_teacher=trained_teacher,
+        train=train,
+        validation=validation or (),
+        probe=probe,
+        seeds=chosen_seeds,
+    )
+    if dry_run or out is None:
+        from anglekit.recipes.dry_run import dry_run as plan
+
+        planned = plan(chosen, scale=scale)
+        if as_json:
+            import json
+
+            typer.echo(json.dumps(planned.summary()))
+        else:
+            typer.echo(planned.text())
+        return
+
+    from anglekit.recipes.reproduce import reproduce as run
+
+    shown = not quiet and not as_json
+    result = run(
+        chosen,
+        out,
+        scale=scale,
+        device=device,
+        overwrite=overwrite,
+        progress=shown,
+        say=lambda line: typer.echo(line, err=True) if shown else None,
+        warn=lambda warning: typer.echo(f"warning: {warning}", err=True) if shown else None,
+    )
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(result.summary()))
+    elif not quiet:
+        typer.echo(report(result))
+
+
+def report(result: Reproduction) -> str:
+    """Return the scores beside the published ones, the verdicts, and where everything is."""
+    minutes = sum(result.seconds.values()) / 60
+    return "\n".join(
+        [
+            result.text,
+            *(f"warning: {warning}" for warning in result.warnings),
+            "",
+            *(f"{variant}: {sentence}" for variant, sentence in result.verdicts.items()),
+            "",
+            f"Figure: {Path(result.directory) / 'figure.png'}",
+            f"{minutes:.1f} minutes: {result.directory}",
+        ]
+    )
+
+
+def _print_list(as_json: bool) -> None:
+    from anglekit.recipes.listing import recipe_rows
+
+    rows = recipe_rows()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(rows))
+        return
+    columns = ("name", "teacher", "students", "published", "title")
+    cells = [columns, *(tuple(row[column] for column in columns) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
+    for row in cells:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
