@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from anglekit.checkpoints import load_checkpoint as load_checkpoint
     from anglekit.demo import DemoResult as DemoResult
     from anglekit.demo import run_demo as run_demo
+    from anglekit.distillation.callbacks import AngleCallback as AngleCallback
     from anglekit.distillation.sweep import SweepResult as SweepResult
     from anglekit.distillation.sweep import sweep as sweep
     from anglekit.errors import AnglekitError as AnglekitError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AngleCallback": "anglekit.distillation.callbacks",
     "AnalysisSettings": "anglekit.geometry.settings",
     "AnglekitError": "anglekit.errors",
     "Checkpoint": "anglekit.checkpoints",
