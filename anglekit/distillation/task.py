@@ -223,7 +223,8 @@ class Task(ABC):
             generation: how texts are generated, where the scores need any; None takes the task's.
         """
         values, notes = self.score_values(model, examples, tokenizer, batch_size, generation or GenerationSettings())
-        return ScoreReport({"examples": len(examples), **{name: values[name] for name in self.scores}}, notes)
+        number = len(examples) if examples.table is None else len(examples.table)
+        return ScoreReport({"examples": number, **{name: values[name] for name in self.scores}}, notes)
 
     @abstractmethod
     def score_values(

@@ -39,7 +39,7 @@ _ROWS_TOKENIZED_TOGETHER = 1000
 class DataSettings:
     """Which columns of a table are read; None finds them by the task or by usual names.
 
-    A name with dots reaches into dictionaries: `translation.en`.
+    What lies in a column of dictionaries has a dot in its name: `translation.en`.
 
     Attributes:
         text: the first text of classification, or the text of a language model.

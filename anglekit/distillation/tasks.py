@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from anglekit.distillation.causal import LanguageModelTask
 from anglekit.distillation.classification import ClassificationTask
+from anglekit.distillation.completion import CompletionTask, ConversationTask
+from anglekit.distillation.multiple_choice import HellaSwagTask, MultipleChoiceTask
 from anglekit.distillation.seq2seq import Seq2SeqTask
 from anglekit.distillation.task import Task
 from anglekit.errors import InputError, suggest
@@ -123,7 +126,33 @@ _SEQ2SEQ = (
     ),
 )
 
-TASKS: Final[Mapping[str, Task]] = {task.name: task for task in (*_CLASSIFICATION, *_SEQ2SEQ)}
+_CAUSAL = (
+    LanguageModelTask(name="language-model", description="predict the next token of texts", source="your own data"),
+    CompletionTask(name="completion", description="go on from a prompt", source="your own data"),
+    MultipleChoiceTask(
+        name="multiple-choice", description="the most probable choice after a prompt", source="your own data"
+    ),
+    HellaSwagTask(
+        name="hellaswag",
+        description="which ending follows",
+        source="Zellers et al. 2019, arXiv 1905.07830 (HellaSwag)",
+        prompt="ctx",
+        choices="endings",
+        label="label",
+        scores=("accuracy", "accuracy_normalized"),
+        student_epochs=160.0,
+    ),
+    ConversationTask(
+        name="coqa",
+        description="questions about a story",
+        source="Reddy et al. 2019, arXiv 1808.07042 (CoQA)",
+        scores=("normalized_exact_match", "exact_match", "perplexity"),
+        student_epochs=15.0,
+        max_length=1024,
+    ),
+)
+
+TASKS: Final[Mapping[str, Task]] = {task.name: task for task in (*_CLASSIFICATION, *_SEQ2SEQ, *_CAUSAL)}
 
 
 def task_by_name(name: str) -> Task:

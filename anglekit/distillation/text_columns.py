@@ -15,7 +15,7 @@ __all__ = ["find_text_column", "text_lists", "texts_of"]
 def find_text_column(
     table: Table, role: str, given: str | None, preferred: Sequence[str | None] = (), usual: Sequence[str] | None = None
 ) -> str:
-    """Return the column, maybe with a path into dictionaries behind it, that plays a role.
+    """Return the name of the column that plays a role.
 
     Args:
         table: the table.
@@ -27,13 +27,9 @@ def find_text_column(
     Raises:
         InputError: there is no such column.
     """
-    names = {str(name) for name in table.frame.columns}
     if given is None:
-        for wanted in preferred:
-            if wanted is not None and (wanted in names or wanted.partition(".")[0] in names):
-                return wanted
-    elif given not in names and "." in given and given.partition(".")[0] in names:
-        return given
+        names = {str(name) for name in table.frame.columns}
+        given = next((wanted for wanted in preferred if wanted in names), None)
     found = find_column(table, role, given, usual)
     if found is None:
         raise InputError(f"{table.source} has no column for --{role}; name one")
@@ -53,7 +49,7 @@ def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = Fal
         InputError: a cell holds something else, or none holds a text.
     """
     texts = []
-    for row, cell in enumerate(_cells(table, column)):
+    for row, cell in enumerate(table.frame[column].tolist()):
         if _missing(cell) or (isinstance(cell, str) and not cell.strip() and not may_be_missing):
             if not may_be_missing:
                 raise InputError(
@@ -76,7 +72,7 @@ def text_lists(table: Table, column: str, role: str, *, least: int = 1) -> tuple
         InputError: a cell holds fewer than `least` texts, or something that is no text.
     """
     rows = []
-    for row, cell in enumerate(_cells(table, column)):
+    for row, cell in enumerate(table.frame[column].tolist()):
         texts = _listed(cell)
         if any(not isinstance(text, str) for text in texts):
             raise InputError(_not_text(table, column, row, cell))
@@ -92,24 +88,6 @@ def text_lists(table: Table, column: str, role: str, *, least: int = 1) -> tuple
 
 def _options(role: str) -> str:
     return "--text or --text-pair" if role == "text" else f"--{role}"
-
-
-def _cells(table: Table, column: str) -> list[Any]:
-    """Return a column's cells; behind a dot, what lies in their dictionaries under that name."""
-    if column in table.frame.columns:
-        return list(table.frame[column].tolist())
-    first, *path = column.split(".")
-    cells = list(table.frame[first].tolist())
-    for row, cell in enumerate(cells):
-        for key in path:
-            if not isinstance(cell, dict) or key not in cell:
-                raise InputError(
-                    f"{table.source} has no {key!r} inside column {first!r} in row {row} (counted from 0); "
-                    "name the column by what it holds"
-                )
-            cell = cell[key]
-        cells[row] = cell
-    return cells
 
 
 def _listed(cell: object) -> list[Any]:

@@ -23,8 +23,8 @@ _TABLES = ".jsonl, .csv, .tsv, .parquet, hub:NAME[/CONFIG]:SPLIT or builtin:NAME
 Task = Annotated[
     str,
     typer.Option(
-        help="For your own data: classification or seq2seq. Known data: mnli, qqp, qnli, sst2, mrpc, cola, rte, wnli, "
-        "dart, wmt16-en-ro."
+        help="For your own data: classification, seq2seq, language-model, completion or multiple-choice. Known data: "
+        "mnli, qqp, qnli, sst2, mrpc, cola, rte, wnli, dart, wmt16-en-ro, hellaswag, coqa."
     ),
 ]
 Train = Annotated[str, typer.Option(help=f"Training table: {_TABLES}.")]
@@ -40,13 +40,34 @@ TextPair = Annotated[
 Label = Annotated[str | None, typer.Option(help="Column of the label.", show_default="by its usual names")]
 Source = Annotated[
     str | None,
-    typer.Option(help="seq2seq: column of the source; dots reach inside.", show_default="by its usual names"),
+    typer.Option(help="seq2seq: column of the source.", show_default="by its usual names"),
 ]
 Target = Annotated[
     str | None,
     typer.Option(help="seq2seq: column of the target, or of lists of them.", show_default="by its usual names"),
 ]
 Prefix = Annotated[str | None, typer.Option(help="seq2seq: put before every source.", show_default="the task's")]
+Prompt = Annotated[
+    str | None,
+    typer.Option(help="completion, multiple-choice: column of the prompt.", show_default="by its usual names"),
+]
+Completion = Annotated[
+    str | None,
+    typer.Option(help="completion: column of what follows, or of lists of it.", show_default="by its usual names"),
+]
+Choices = Annotated[
+    str | None,
+    typer.Option(
+        help="multiple-choice: column of lists, or columns with commas between.", show_default="by its usual names"
+    ),
+]
+LossOnPrompt = Annotated[
+    bool, typer.Option("--loss-on-prompt", help="Train on the prompt's tokens too, not on the completion alone.")
+]
+KlOnPrompt = Annotated[
+    bool | None,
+    typer.Option("--kl-on-prompt/--no-kl-on-prompt", help="KL on the prompt's tokens too.", show_default="no"),
+]
 TargetMaxLength = Annotated[
     int | None,
     typer.Option(help="seq2seq: tokens to which targets are cut.", show_default="the task's; else too long is refused"),

@@ -65,7 +65,7 @@ def test_columns_are_found_named_and_reached_into(tmp_path):
         ({"source": "a", "target": [3]}, {}, "row 1 .* holds list .*, not text"),
         ({"source": "a", "target": "b"}, {"target": "tagret"}, "no column 'tagret' for --target"),
         ({"source": "a", "target": "b"}, {"target": "source"}, "both name column 'source'"),
-        ({"source": "a", "target": "b"}, {"source": "source.en"}, "no 'en' inside column 'source' in row 0"),
+        ({"source": "a", "target": "b"}, {"source": "source.en"}, "no column 'source.en' for --source"),
     ],
 )
 def test_wrong_columns_are_refused(tmp_path, row, settings, message):
