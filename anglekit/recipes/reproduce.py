@@ -178,7 +178,7 @@ def reproduce(
         RunError: the hub cannot be reached, or a loss stopped being finite.
     """
     model = recipe.teacher.model
-    if model is not None and not Path(model).exists():
+    if model is not None and _is_hub_id(model):
         with hub_remedy(recipe, model):
             config, _ = teacher_config(recipe)
     else:
@@ -186,6 +186,10 @@ def reproduce(
     check_recipe(recipe, config, scale=scale, device=device)
     with ReproductionDirectory(out, overwrite=overwrite) as directory:
         return _Run(recipe, directory, scale, device, progress, say, warn).all_stages()
+
+
+def _is_hub_id(model: str) -> bool:
+    return not Path(model).exists() and model.count("/") <= 1 and not model.startswith((".", "/", "~"))
 
 
 class _Run:
