@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+import traceback
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,6 +24,8 @@ from anglekit_cli.finetune import EPILOG as FINETUNE_EPILOG
 from anglekit_cli.finetune import finetune
 from anglekit_cli.plan import plan
 from anglekit_cli.plot import plot
+from anglekit_cli.report import EPILOG as REPORT_EPILOG
+from anglekit_cli.report import report
 from anglekit_cli.reproduce import EPILOG as REPRODUCE_EPILOG
 from anglekit_cli.reproduce import reproduce
 from anglekit_cli.sweep import EPILOG as SWEEP_EPILOG
@@ -37,6 +41,10 @@ app = typer.Typer(
 )
 
 
+# What `--verbose` sets.
+_TRACED: list[bool] = []
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from anglekit import __version__
@@ -50,8 +58,15 @@ def root(
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what the libraries report, and the trace of an error.")
+    ] = False,
 ) -> None:
     """See a teacher's layers from inside its student: angles, layer matching and distillation."""
+    _TRACED.clear()
+    if verbose:
+        _TRACED.append(True)
+        os.environ["TRANSFORMERS_VERBOSITY"] = "info"
 
 
 app.command("demo", epilog=DEMO_EPILOG)(demo)
@@ -63,17 +78,36 @@ app.command("sweep", epilog=SWEEP_EPILOG)(sweep)
 app.command("evaluate", epilog=EVALUATE_EPILOG)(evaluate)
 app.command("plot")(plot)
 app.command("compare", epilog=COMPARE_EPILOG)(compare)
+app.command("report", epilog=REPORT_EPILOG)(report)
 app.command("reproduce", epilog=REPRODUCE_EPILOG)(reproduce)
 
 
 def main() -> None:
     """Run the command line; exit 0 done, 1 the run failed, 2 the input is wrong."""
     try:
-        app()
+        result = app(standalone_mode=False)
     except AnglekitError as error:
-        message = " ".join(str(error).split())
-        typer.echo(f"anglekit: {message}", err=True)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
     except KeyboardInterrupt:
-        typer.echo("anglekit: interrupted", err=True)
-        sys.exit(130)
+        _end("interrupted", 130)
+    except Exception as error:
+        # Typer brings its own copy of click in some versions, so its errors are known by what they can do.
+        if type(error).__name__ == "Abort":
+            _end("interrupted", 130)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        if not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        command = "anglekit" if context is None else context.command_path
+        _end(f"{error.format_message().rstrip('.')}; see {command} --help", getattr(error, "exit_code", 2))
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    """Print an error as one line, with --verbose behind the trace of how it came about, and exit."""
+    if _TRACED:
+        traceback.print_exc()
+    typer.echo(f"anglekit: {' '.join(message.split())}", err=True)
+    sys.exit(code)

@@ -1,0 +1,71 @@
+"""The command itself: usage errors are one line too, every command's help says how it is used."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from anglekit_cli.main import app, main
+
+COMMANDS = sorted(command.callback.__name__ for command in app.registered_commands)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["anglekit", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("analyze",), "Missing argument 'teacher'; see anglekit analyze --help"),
+        (("analyze", "a", "--bogus"), "No such option: --bogus"),
+        (("analyz",), "No such command 'analyz'. Did you mean 'analyze'"),
+        (("plot", "--width"), "Option '--width' requires an argument"),
+        (("analyze", "a", "b", "--probe", "p", "--out", "o", "--seed", "1.5"), "Invalid value for '--seed'"),
+    ],
+)
+def test_a_usage_error_is_one_line(call, arguments, words):
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"anglekit: {words}")
+    assert err.count("\n") == 1
+
+
+def test_without_a_command_the_help_is_shown(call):
+    code, out, err = call()
+    assert code == 2
+    assert "Commands:" in out + err
+
+
+def test_verbose_shows_how_an_error_came_about_and_its_absence_does_not(call):
+    mistake = ("analyze", "no/teacher", "no/student", "--probe", "probe.txt", "--out", "geometry")
+    code, _, err = call("--verbose", *mistake)
+    assert code == 2
+    assert "Traceback" in err
+    line = err.splitlines()[-1]
+    assert line.startswith("anglekit: probe.txt is not a kind of table")
+    assert call(*mistake) == (2, "", f"{line}\n")
+
+
+def test_a_mistake_of_ours_is_not_hidden(call, monkeypatch):
+    monkeypatch.setattr("anglekit_cli.main.app", lambda **_: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["anglekit"])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_a_sentence_and_an_example(call, command):
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert f"anglekit {command} " in " ".join(out.partition("\n")[2].split())
+    assert ". " in " ".join(out.split())
