@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+import transformers
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
@@ -20,6 +21,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.architectures import Stream, depth, model_streams, width
 from anglekit.errors import InputError, suggest
+from anglekit.lora_weights import has_lora, merge_lora
 from anglekit.projections import load_adapters
 
 __all__ = [
@@ -214,6 +216,11 @@ def load_weights(
     Raises:
         InputError: the weights cannot be read or need pickle without permission.
     """
+    corrected = has_lora(source)
+    headless = corrected and auto_class is AutoModel
+    if headless:
+        # Corrections are named by the model with its head.
+        auto_class = getattr(transformers, (config.architectures or [""])[0], None) or auto_class
     with quiet_transformers():
         try:
             model, report = auto_class.from_pretrained(
@@ -233,6 +240,9 @@ def load_weights(
     report["missing_keys"] = set(report["missing_keys"]) - {
         f"{name}.weight" for name, module in model.named_modules() if "Sinusoidal" in type(module).__name__
     }
+    if corrected:
+        model = merge_lora(model)
+        model = cast("PreTrainedModel", model.base_model) if headless else model
     return model.eval().to(options.device), report
 
 

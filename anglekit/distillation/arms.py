@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from anglekit.checkpoints import STUDENT_FILE, quiet_transformers
 from anglekit.distillation.adapters import LayerAdapters, create_adapters
+from anglekit.distillation.lora import add_lora, merged, save_beside_lora
 from anglekit.distillation.matching import FAMILIES
 from anglekit.distillation.objective import DistillationObjective
 from anglekit.distillation.plan import DistillationPlan
@@ -150,6 +151,7 @@ def check_arm(
         InputError: nothing to select by, nothing to train for, or a run of another plan in the directory.
     """
     _check_selection(settings, data)
+    _check_lora(settings, data)
     objective_of_plan(plan, settings, data)
     config = run_config("distill", data, settings, plan.seed, origin)
     if directory.resumes and directory.started:
@@ -254,9 +256,12 @@ def start_run(
         title: of the progress bar; None shows none.
     """
     _check_selection(settings, data)
+    _check_lora(settings, data)
     config = run_config(kind, data, settings, seed, origin)
     provenance = run_provenance(data, settings, seed, origin, note)
     use_cache = getattr(model.config, "use_cache", None)
+    if settings.lora is not None:
+        model = add_lora(model, settings.lora, seed, recomputes=settings.checkpoint_activations)
     score = data.task.selection_score
     metrics = data.task.compute_metrics()
 
@@ -302,6 +307,13 @@ def _check_selection(settings: TrainSettings, data: PreparedData) -> None:
         raise InputError("--select best needs a validation table and none came; give --validation, or --select last")
 
 
+def _check_lora(settings: TrainSettings, data: PreparedData) -> None:
+    if settings.lora is not None and data.task.new_head:
+        raise InputError(
+            f"--lora-rank came with task {data.task.name}, whose new head needs all its weights; leave it out"
+        )
+
+
 def _check_goes_on(directory: RunDirectory, config: Mapping[str, Any], plan: DistillationPlan | None) -> None:
     stored = None if plan is None else DistillationPlan.from_json(directory.plan())
     check_same_run(directory, config, () if plan is None or stored is None else plan.differences(stored))
@@ -314,9 +326,17 @@ def finish_arm(arm: Arm) -> RunResult:
     if arm.use_cache is not None:
         model.config.use_cache = arm.use_cache
     partial = directory.partial_checkpoint
+    beside = arm.settings.lora is not None and not arm.settings.lora_merge
+    if beside and directory.writes:
+        with quiet_transformers():
+            save_beside_lora(model, partial)
+    if arm.settings.lora is not None:
+        # Whoever loads corrections adds them to the weights: what is scored is what will be loaded.
+        model = merged(model)
     if directory.writes:
         with quiet_transformers():
-            model.save_pretrained(partial)
+            if not beside:
+                model.save_pretrained(partial)
             arm.data.tokenizer.save_pretrained(partial)
         trainer.save_adapters(partial)
         if arm.note is not None:

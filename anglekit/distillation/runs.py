@@ -219,7 +219,13 @@ def plan_run(
     if seed is None and directory.resumes and directory.started:
         seed = DistillationPlan.from_json(directory.plan()).seed
     training = settings.decisive()
-    return plan_distillation(config, seed=seed, training=training, **options)
+    plan = plan_distillation(config, seed=seed, training=training, **options)
+    if settings.lora is not None and plan.init == "random":
+        raise InputError(
+            "--lora-rank came with a random initialisation, whose frozen weights would stay random; take "
+            "--init teacher (of a sweep: --inits teacher)"
+        )
+    return plan
 
 
 LoadedTables = tuple[TextTable, list[TextTable]]

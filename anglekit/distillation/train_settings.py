@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
 from anglekit.distillation.generation import GenerationSettings
+from anglekit.distillation.lora import LoraSettings
 from anglekit.distillation.task_data import EncodingSettings
 from anglekit.errors import InputError, suggest
 
@@ -51,6 +52,11 @@ class TrainSettings:
         beams: of the generation that is scored; None takes the task's.
         max_new_tokens: where a generated text ends at the latest; None takes the task's.
         length_penalty: of generation with beams.
+        lora_rank: of low-rank corrections that are trained instead of the weights; None trains the weights.
+        lora_alpha: each correction is multiplied by alpha / rank.
+        lora_dropout: of a correction's input.
+        lora_targets: "all-linear", or names of layers with commas between.
+        lora_merge: whether the corrections are added to the weights that are saved; otherwise they lie beside them.
         group_by_length: whether batches hold examples of similar length, which saves padding.
         checkpoint_activations: whether activations are recomputed to save memory.
         seed: of initialisation, dropout and random draws; None draws one for the "random" strategy and takes 0
@@ -90,6 +96,11 @@ class TrainSettings:
     beams: int | None = None
     max_new_tokens: int | None = None
     length_penalty: float = 1.0
+    lora_rank: int | None = None
+    lora_alpha: float = 32.0
+    lora_dropout: float = 0.1
+    lora_targets: str = "all-linear"
+    lora_merge: bool = False
     group_by_length: bool = False
     checkpoint_activations: bool = False
     seed: int | None = None
@@ -133,7 +144,7 @@ class TrainSettings:
         if self.precision == "float16" and (self.device == "cpu" or not torch.cuda.is_available()):
             raise InputError("float16 training needs a GPU, and none is used here; choose float32 or bfloat16")
         # Each refuses what it does not allow.
-        _ = self.encoding, self.generation
+        _ = self.encoding, self.generation, self.lora
 
     @property
     def encoding(self) -> EncodingSettings:
@@ -144,6 +155,13 @@ class TrainSettings:
     def generation(self) -> GenerationSettings:
         """How texts are generated that are scored."""
         return GenerationSettings(self.beams, self.max_new_tokens, self.length_penalty)
+
+    @property
+    def lora(self) -> LoraSettings | None:
+        """Which low-rank corrections are trained, or None."""
+        if self.lora_rank is None:
+            return None
+        return LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets)
 
     def completed(self, *, epochs: float, learning_rate: float) -> TrainSettings:
         """Return the settings with the task's epochs and learning rate where none were given."""

@@ -149,7 +149,7 @@ class DistillationTrainer(Trainer):
         output = super().evaluation_loop(*args, **kwargs)
         if self._score_model is not None and output.metrics is not None:
             prefix = kwargs.get("metric_key_prefix", "eval")
-            found = self._score_model(cast("PreTrainedModel", self.accelerator.unwrap_model(self.model)))
+            found = self._score_model(_network(self.accelerator.unwrap_model(self.model)))
             output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
         return output
 

@@ -77,6 +77,15 @@ MaxNewTokens = Annotated[
     int | None, typer.Option(help="Where a generated text ends at the latest.", show_default="the task's")
 ]
 LengthPenalty = Annotated[float, typer.Option(help="Above 0 prefers longer texts among beams.")]
+LoraRank = Annotated[
+    int | None, typer.Option(help="Train low-rank corrections of this rank (needs peft).", show_default="all weights")
+]
+LoraAlpha = Annotated[float, typer.Option(help="Corrections are multiplied by alpha / rank.")]
+LoraDropout = Annotated[float, typer.Option(help="Of the corrections' input.")]
+LoraTargets = Annotated[str, typer.Option(help="all-linear, or names of layers with commas.")]
+LoraMerge = Annotated[
+    bool, typer.Option("--lora-merge", help="Save one model with the corrections added, not both beside each other.")
+]
 Match = Annotated[
     str | None,
     typer.Option(
