@@ -17,7 +17,7 @@ from anglekit.probe_batches import TokenizedProbe, TokenRuns
 if TYPE_CHECKING:
     from anglekit.probes import ProbeData
 
-__all__ = ["same_tokenization", "special_token_ids", "tokenize_probe"]
+__all__ = ["length_limit", "same_tokenization", "special_token_ids", "tokenize_probe"]
 
 # A chunk of texts is tokenised at once, so that the tokenizer's own objects (about 200 bytes a token) stay few.
 _CHUNK_EXAMPLES = 512
@@ -69,8 +69,8 @@ def tokenize_probe(
         )
     if needs_target and text_stream != "encoder":
         raise InputError("an encoder-decoder reads the text in its encoder; text_stream must be 'encoder'")
-    text_limit = _length_limit("--max-length", max_length, tokenizer, model_max_length, pad_to)
-    target_limit = _length_limit("--target-max-length", target_max_length, tokenizer, model_max_length, pad_to)
+    text_limit = length_limit("--max-length", max_length, tokenizer, model_max_length, pad_to)
+    target_limit = length_limit("--target-max-length", target_max_length, tokenizer, model_max_length, pad_to)
     special = None if keep_special_tokens else special_token_ids(tokenizer)
 
     text, lost = _tokenize(tokenizer, data.texts, data.text_pairs, text_limit, special)
@@ -121,13 +121,18 @@ def _check_options(
         raise InputError("the model's config names no decoder_start_token_id, and its decoder cannot start without one")
 
 
-def _length_limit(
+def length_limit(
     option: str,
     wanted: int | None,
     tokenizer: PreTrainedTokenizerBase,
     model_max_length: int | None,
     pad_to: int | None,
 ) -> int | None:
+    """Return the most tokens of a text: as wanted, or what tokenizer and model allow; None where nothing limits it.
+
+    Raises:
+        InputError: `wanted`, given by `option`, is out of range.
+    """
     if wanted is not None and wanted < 1:
         raise InputError(f"{option} {wanted} is too small; give 1 or more")
     if wanted is not None and model_max_length is not None and wanted > model_max_length:

@@ -24,11 +24,11 @@ from anglekit.distillation.task_data import (
     PaddedBatches,
     TextTable,
     TokenizedExamples,
-    encode_texts,
     length_sorted_batches,
 )
 from anglekit.distillation.text_columns import find_text_column, texts_of
 from anglekit.errors import InputError
+from anglekit.prompt_tokens import beginning, encode_texts, ending
 from anglekit.tables import read_table
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "CausalTask",
     "LanguageModelTask",
     "Texts",
-    "encode_completions",
     "log_likelihoods",
     "perplexity",
 ]
@@ -132,7 +131,7 @@ class LanguageModelTask(CausalTask):
         """Tokenise texts, each with the end-of-text token behind it, into windows; see `Task.tokenize`."""
         padding_id(tokenizer, end_of_text=True)
         length = encoding.max_length or self.max_length
-        front, behind = _beginning(tokenizer), _ending(tokenizer)
+        front, behind = beginning(tokenizer), ending(tokenizer)
         windows: list[list[int]] = []
         for ids in encode_texts(tokenizer, cast("Texts", table).texts, special_tokens=False)["input_ids"]:
             whole = [*front, *ids, *behind]
@@ -152,57 +151,6 @@ class LanguageModelTask(CausalTask):
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """Return the perplexity of the texts' tokens."""
         return {"perplexity": perplexity(model, examples, self.collator(tokenizer), batch_size)}, {}
-
-
-# ---- tokens ----
-
-
-def encode_completions(
-    tokenizer: Tokenizer, prompts: Sequence[str], completions: Sequence[str], *, ends: bool
-) -> tuple[list[list[int]], list[int]]:
-    """Tokenise prompts together with what follows them.
-
-    Prompt and completion are split as by lm-evaluation-harness (`HFLM._encode_pair`): blanks at the end of a prompt go
-    to its completion, both are tokenised as one text, and the completion's tokens are those behind as many as the
-    prompt alone has. The tokenizer's begin-of-text token comes first where it puts one there itself, or where the
-    prompt is empty; otherwise no special token is added in front.
-
-    Args:
-        tokenizer: the model's.
-        prompts: the prompts.
-        completions: as they follow, a blank in front included.
-        ends: whether the end-of-text token comes behind.
-
-    Returns:
-        The token ids of each, and how many of them are the prompt's.
-    """
-    stripped = [prompt.rstrip() for prompt in prompts]
-    whole = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-    together = encode_texts(tokenizer, whole, special_tokens=False)["input_ids"]
-    alone = encode_texts(tokenizer, stripped, special_tokens=False)["input_ids"]
-    front, behind = _beginning(tokenizer), _ending(tokenizer) if ends else []
-    ids, lengths = [], []
-    for tokens, prompt in zip(together, alone, strict=True):
-        first = front or ([] if prompt else _stand_in(tokenizer))
-        ids.append([*first, *tokens, *behind])
-        lengths.append(len(first) + min(len(prompt), max(len(tokens) - 1, 0)))
-    return ids, lengths
-
-
-def _beginning(tokenizer: Tokenizer) -> list[int]:
-    """Return the begin-of-text token if the tokenizer puts one before every text."""
-    begin = tokenizer.bos_token_id
-    return [int(begin)] if begin is not None and tokenizer("a")["input_ids"][:1] == [begin] else []
-
-
-def _ending(tokenizer: Tokenizer) -> list[int]:
-    return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-
-
-def _stand_in(tokenizer: Tokenizer) -> list[int]:
-    """Return what the first token of an empty prompt's completion is predicted from."""
-    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    return [] if begin is None else [int(begin)]
 
 
 # ---- scores ----

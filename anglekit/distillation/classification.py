@@ -28,11 +28,11 @@ from anglekit.distillation.task_data import (
     EncodingSettings,
     TextTable,
     TokenizedExamples,
-    encode_texts,
     length_sorted_batches,
 )
 from anglekit.distillation.text_columns import texts_of
 from anglekit.errors import InputError
+from anglekit.prompt_tokens import encode_texts
 from anglekit.tables import find_column, find_text_columns, read_table
 
 __all__ = ["ClassificationTask", "LabelledTexts"]

@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.distillation.causal import CausalTask, encode_completions, perplexity
+from anglekit.distillation.causal import CausalTask, perplexity
 from anglekit.distillation.generation import GenerationSettings, generate_texts, padding_id, scoring_mode
 from anglekit.distillation.task_data import (
     DataSettings,
@@ -24,9 +24,10 @@ from anglekit.distillation.task_data import (
 from anglekit.distillation.text_columns import find_text_column, text_lists, texts_of
 from anglekit.distillation.text_scores import exact_match, normalized_exact_match
 from anglekit.errors import InputError
+from anglekit.prompt_tokens import encode_completions, joined
 from anglekit.tables import Table, read_table
 
-__all__ = ["CompletionTask", "ConversationTask", "PromptsAndCompletions", "completion_examples", "joined"]
+__all__ = ["CompletionTask", "ConversationTask", "PromptsAndCompletions", "completion_examples"]
 
 _USUAL_PROMPTS = ("prompt", "question", "context", "instruction", "input", "text", "source")
 _USUAL_COMPLETIONS = ("completion", "answer", "response", "output", "target", "answers")
@@ -46,12 +47,6 @@ class PromptsAndCompletions(TextTable):
 
     def __len__(self) -> int:
         return len(self.prompts)
-
-
-def joined(prompt: str, completion: str) -> str:
-    """Return the completion as it follows its prompt: after a blank, unless one of the two has one there."""
-    bare = not prompt or prompt[-1].isspace() or completion[:1].isspace()
-    return completion if bare else f" {completion}"
 
 
 def completion_examples(

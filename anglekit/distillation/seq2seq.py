@@ -18,13 +18,13 @@ from anglekit.distillation.task_data import (
     PaddedBatches,
     TextTable,
     TokenizedExamples,
-    encode_texts,
     length_sorted_batches,
     model_limit,
 )
 from anglekit.distillation.text_columns import find_text_column, text_lists, texts_of
 from anglekit.distillation.text_scores import corpus_scores
 from anglekit.errors import InputError
+from anglekit.prompt_tokens import encode_texts
 from anglekit.tables import read_table
 
 __all__ = ["Seq2SeqTask", "SourcesAndTargets"]

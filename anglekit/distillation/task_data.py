@@ -25,14 +25,11 @@ __all__ = [
     "PaddedBatches",
     "TextTable",
     "TokenizedExamples",
-    "encode_texts",
     "evaluation_sources",
     "length_sorted_batches",
     "model_limit",
     "usable_length",
 ]
-
-_ROWS_TOKENIZED_TOGETHER = 1000
 
 
 @dataclass(frozen=True)
@@ -244,47 +241,6 @@ def usable_length(wanted: int | None, usual: int, tokenizer: Tokenizer, config: 
     if wanted is not None and not 4 <= wanted <= limit:
         raise InputError(f"--max-length is {wanted}; allowed for this model: 4 to {limit}")
     return min(usual, limit) if wanted is None else wanted
-
-
-def encode_texts(
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    pairs: Sequence[str] | None = None,
-    *,
-    max_length: int | None = None,
-    as_target: bool = False,
-    special_tokens: bool = True,
-) -> dict[str, list[list[int]]]:
-    """Tokenise texts (or pairs) a thousand at a time.
-
-    Args:
-        tokenizer: left without truncation.
-        texts: the texts.
-        pairs: the second texts.
-        max_length: to which they are cut; None cuts nothing.
-        as_target: whether they are targets, which some tokenizers (Marian's) treat otherwise.
-        special_tokens: whether the tokenizer adds its own.
-    """
-    encoded: dict[str, list[list[int]]] = {"input_ids": []}
-    for start in range(0, len(texts), _ROWS_TOKENIZED_TOGETHER):
-        part = slice(start, start + _ROWS_TOKENIZED_TOGETHER)
-        given: dict[str, Any] = {"text_target": list(texts[part])} if as_target else {"text": list(texts[part])}
-        if pairs is not None:
-            given["text_pair"] = list(pairs[part])
-        found = tokenizer(
-            **given,
-            truncation=max_length is not None,
-            max_length=max_length,
-            add_special_tokens=special_tokens,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        for name, rows in found.items():
-            encoded.setdefault(name, []).extend(rows)
-    # Truncation stays switched on inside a fast tokenizer and would be saved with it.
-    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
-        backend.no_truncation()
-    return encoded
 
 
 def length_sorted_batches(examples: TokenizedExamples, batch_size: int) -> list[list[int]]:

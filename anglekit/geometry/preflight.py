@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.architectures import Stream
 from anglekit.checkpoints import Checkpoint
 from anglekit.errors import InputError
 from anglekit.geometry.settings import AnalysisSettings
+from anglekit.probe_continuations import tokenize_continued_probe
 from anglekit.probes import ProbeData, TokenizedProbe, same_tokenization, tokenize_probe
 from anglekit.projections import ProjectionKind
 
@@ -68,10 +70,16 @@ def tokenize_for(
                 "two teacher layers: give a teacher with 2 or more"
             )
     two_streams = len(teacher.streams) == 2
+    if settings.prompts != "alone" and teacher.streams == ("decoder",):
+        return _tokenize_continued(teacher, students, probe, tokenizer, settings)
+    if settings.prompts == "excluded":
+        raise InputError(
+            f"--prompts excluded is for causal language models and {teacher.source} has "
+            f"{' and '.join(teacher.streams)}; leave it out"
+        )
     start = getattr(teacher.model.config, "decoder_start_token_id", None)
     if two_streams and start is None:
         raise InputError(f"{teacher.source} states no decoder_start_token_id; set it in its config.json")
-    limits = [limit for limit in (_position_limit(each) for each in (teacher, *students)) if limit is not None]
     official = settings.reading == "official"
     return tokenize_probe(
         probe,
@@ -83,9 +91,35 @@ def tokenize_for(
         token_budget=settings.token_budget,
         pad_to=settings.pad_to if official else None,
         decoder_start_token_id=start,
-        model_max_length=min(limits, default=None),
+        model_max_length=_shared_limit(teacher, students),
         text_stream="encoder" if "encoder" in teacher.streams else "decoder",
     )
+
+
+def _tokenize_continued(
+    teacher: Checkpoint,
+    students: Sequence[Checkpoint],
+    probe: ProbeData,
+    tokenizer: Tokenizer,
+    settings: AnalysisSettings,
+) -> TokenizedProbe:
+    """Tokenise each text with its target behind it, as a causal model reads a prompt and its completion."""
+    if settings.reading == "official":
+        raise InputError("the official reading has no targets for a causal language model; leave out --prompts")
+    return tokenize_continued_probe(
+        probe,
+        tokenizer,
+        prompts_count=settings.prompts == "included",
+        max_length=settings.max_length,
+        keep_special_tokens=settings.special_tokens,
+        token_budget=settings.token_budget,
+        model_max_length=_shared_limit(teacher, students),
+    )
+
+
+def _shared_limit(teacher: Checkpoint, students: Sequence[Checkpoint]) -> int | None:
+    limits = [limit for limit in (_position_limit(each) for each in (teacher, *students)) if limit is not None]
+    return min(limits, default=None)
 
 
 def _position_limit(checkpoint: Checkpoint) -> int | None:

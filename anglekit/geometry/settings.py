@@ -9,10 +9,11 @@ from anglekit.errors import InputError, suggest
 from anglekit.hidden_states import FinalNorm
 from anglekit.projections import ProjectionKind
 
-__all__ = ["AnalysisSettings", "Effort", "Reading"]
+__all__ = ["AnalysisSettings", "Effort", "Prompts", "Reading"]
 
 Reading = Literal["corrected", "official"]
 Effort = Literal["default", "all", "none"]
+Prompts = Literal["alone", "included", "excluded"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class AnalysisSettings:
         special_tokens: whether special tokens count.
         max_length: the most tokens of a text; None: what tokenizer and models allow.
         target_max_length: the same for targets.
+        prompts: what a causal model reads: `alone`, the text; `included`, text and target as one sequence, all tokens
+            counting; `excluded`, the same with the target's tokens alone counting. Encoder-decoders always read both.
         token_budget: the most padded tokens of a batch.
         pad_to: the padded length of the official reading.
         teacher_layers: the teacher layers to keep in every stream; None: all.
@@ -49,6 +52,7 @@ class AnalysisSettings:
     special_tokens: bool = True
     max_length: int | None = None
     target_max_length: int | None = None
+    prompts: Prompts = "alone"
     token_budget: int = 4096
     pad_to: int = 128
     teacher_layers: tuple[int, ...] | None = None
@@ -61,6 +65,7 @@ class AnalysisSettings:
         for option, value, allowed in (
             ("reading", self.reading, get_args(Reading)),
             ("final-norm", self.final_norm, get_args(FinalNorm)),
+            ("prompts", self.prompts, get_args(Prompts)),
             ("nulls", self.nulls, get_args(Effort)),
             ("similarity", self.similarity, get_args(Effort)),
             ("projection", self.projection, (None, *get_args(ProjectionKind))),

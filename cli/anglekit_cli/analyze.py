@@ -42,7 +42,15 @@ def analyze(
         str | None, typer.Option(help="Column of the second text; '-' for none; found by its usual names.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Column of the target, for encoder-decoders; found by its usual names.")
+        str | None, typer.Option(help="Column of the target, read teacher-forced; found by its usual names.")
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="alone|included|excluded",
+            help="Causal models: read the text alone, or its target too and count the text's tokens or not.",
+            show_default="included with --target, else alone",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use that many examples, drawn at random.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Most tokens of a text; longer ones are truncated.")] = None,
@@ -115,6 +123,7 @@ def analyze(
         special_tokens=special_tokens,
         max_length=max_length,
         target_max_length=target_max_length,
+        prompts=prompts or ("alone" if target in (None, "-") else "included"),  # type: ignore[arg-type]
         token_budget=batch_tokens,
         pad_to=pad_to,
         teacher_layers=chosen_layers,

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import PretrainedConfig
 
-from anglekit.distillation.causal import encode_completions, log_likelihoods
+from anglekit.distillation.causal import log_likelihoods
 from anglekit.distillation.completion import generated_completions
 from anglekit.distillation.generation import GenerationSettings
 from anglekit.distillation.losses import IGNORE_INDEX
@@ -25,6 +25,7 @@ from anglekit.distillation.task_data import DataSettings, EncodingSettings, Toke
 from anglekit.distillation.task_models import load_trained
 from anglekit.distillation.tasks import task_by_name
 from anglekit.errors import InputError
+from anglekit.prompt_tokens import encode_completions
 from tests.distillation.causal_corpus import (
     FAMILIES,
     causal_student,

@@ -1,0 +1,108 @@
+"""Texts to token ids, and prompts together with what follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+__all__ = ["beginning", "encode_completions", "encode_texts", "ending", "joined"]
+
+_ROWS_TOKENIZED_TOGETHER = 1000
+
+
+def encode_texts(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    max_length: int | None = None,
+    as_target: bool = False,
+    special_tokens: bool = True,
+) -> dict[str, list[list[int]]]:
+    """Tokenise texts (or pairs) a thousand at a time.
+
+    Args:
+        tokenizer: left without truncation.
+        texts: the texts.
+        pairs: the second texts.
+        max_length: to which they are cut; None cuts nothing.
+        as_target: whether they are targets, which some tokenizers (Marian's) treat otherwise.
+        special_tokens: whether the tokenizer adds its own.
+    """
+    encoded: dict[str, list[list[int]]] = {"input_ids": []}
+    for start in range(0, len(texts), _ROWS_TOKENIZED_TOGETHER):
+        part = slice(start, start + _ROWS_TOKENIZED_TOGETHER)
+        given: dict[str, Any] = {"text_target": list(texts[part])} if as_target else {"text": list(texts[part])}
+        if pairs is not None:
+            given["text_pair"] = list(pairs[part])
+        found = tokenizer(
+            **given,
+            truncation=max_length is not None,
+            max_length=max_length,
+            add_special_tokens=special_tokens,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        for name, rows in found.items():
+            encoded.setdefault(name, []).extend(rows)
+    # Truncation stays switched on inside a fast tokenizer and would be saved with it.
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_truncation()
+    return encoded
+
+
+def joined(prompt: str, completion: str) -> str:
+    """Return the completion as it follows its prompt: after a blank, unless one of the two has one there."""
+    bare = not prompt or prompt[-1].isspace() or completion[:1].isspace()
+    return completion if bare else f" {completion}"
+
+
+def encode_completions(
+    tokenizer: Tokenizer, prompts: Sequence[str], completions: Sequence[str], *, ends: bool
+) -> tuple[list[list[int]], list[int]]:
+    """Tokenise prompts together with what follows them.
+
+    Prompt and completion are split as by lm-evaluation-harness (`HFLM._encode_pair`): blanks at the end of a prompt go
+    to its completion, both are tokenised as one text, and the completion's tokens are those behind as many as the
+    prompt alone has. The tokenizer's begin-of-text token comes first where it puts one there itself, or where the
+    prompt is empty; otherwise no special token is added in front.
+
+    Args:
+        tokenizer: the model's.
+        prompts: the prompts.
+        completions: as they follow, a blank in front included.
+        ends: whether the end-of-text token comes behind.
+
+    Returns:
+        The token ids of each, and how many of them are the prompt's.
+    """
+    stripped = [prompt.rstrip() for prompt in prompts]
+    whole = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+    together = encode_texts(tokenizer, whole, special_tokens=False)["input_ids"]
+    alone = encode_texts(tokenizer, stripped, special_tokens=False)["input_ids"]
+    front, behind = beginning(tokenizer), ending(tokenizer) if ends else []
+    ids, lengths = [], []
+    for tokens, prompt in zip(together, alone, strict=True):
+        first = front or ([] if prompt else _stand_in(tokenizer))
+        ids.append([*first, *tokens, *behind])
+        lengths.append(len(first) + min(len(prompt), max(len(tokens) - 1, 0)))
+    return ids, lengths
+
+
+def beginning(tokenizer: Tokenizer) -> list[int]:
+    """Return the begin-of-text token if the tokenizer puts one before every text."""
+    begin = tokenizer.bos_token_id
+    return [int(begin)] if begin is not None and tokenizer("a")["input_ids"][:1] == [begin] else []
+
+
+def ending(tokenizer: Tokenizer) -> list[int]:
+    """Return the end-of-text token, if there is one."""
+    return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+
+
+def _stand_in(tokenizer: Tokenizer) -> list[int]:
+    """Return what the first token of an empty prompt's completion is predicted from."""
+    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    return [] if begin is None else [int(begin)]
