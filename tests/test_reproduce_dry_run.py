@@ -82,8 +82,12 @@ def test_training_memory_by_optimiser():
     assert cost.training_bytes("adafactor") == 8 * cost.parameters
     lora = cost.training_bytes("adamw", lora_rank=4)
     assert 4 * cost.parameters < lora < 16 * cost.parameters
-    assert cost.activation_bytes(100, half=True) < cost.activation_bytes(100)
-    assert cost.activation_bytes(100, recomputed=True) < cost.activation_bytes(100) / 10
+    whole = cost.activation_bytes(4, Tokens(100))
+    assert cost.activation_bytes(4, Tokens(100), half=True) == pytest.approx(whole / 2, rel=0.05)
+    assert cost.activation_bytes(4, Tokens(100), recomputed=True) < whole / 10
+    assert cost.activation_bytes(8, Tokens(100)) == 2 * whole
+    # One block, 24 wide, two heads whose attention drops: 66 x 24 and 18 x 2 x 100 bytes for each of 400 tokens.
+    assert whole == 400 * (66 * 24 + 18 * 2 * 100)
 
 
 # ---- plans ----
@@ -219,10 +223,11 @@ def test_triples_become_text(tmp_path):
     assert many["target"] == ["a", "b"]
 
 
-def test_a_conversation_asks_its_last_question(tmp_path):
+def test_a_conversation_asks_every_question(tmp_path):
     row = {"story": "Ann sat.", "questions": ["Who?", "What?"], "answers": {"input_text": ["Ann", "sat"]}}
-    (made,) = transform_rows(table_of(tmp_path, [row]), "conversation")
-    assert made == {"prompt": "Ann sat.\n\nQ: Who?\n\nA: Ann\n\nQ: What?\n\nA:", "completion": " sat"}
+    first, second = transform_rows(table_of(tmp_path, [row]), "conversation")
+    assert first == {"prompt": "Ann sat.\n\nQ: Who?\n\nA:", "completion": "Ann"}
+    assert second == {"prompt": "Ann sat.\n\nQ: Who?\n\nA: Ann\n\nQ: What?\n\nA:", "completion": "sat"}
 
 
 def test_text_that_is_there_is_taken(tmp_path):

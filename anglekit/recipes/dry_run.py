@@ -196,12 +196,13 @@ class _Planner:
         )
         memory = together * trained.training_bytes(training.optimizer or "adamw", lora_rank=training.lora_rank)
         half = training.precision in ("bfloat16", "float16")
-        memory += trained.activation_bytes(
-            batch * self.tokens.total, half=half, recomputed=bool(training.checkpoint_activations)
-        )
+        recomputed = bool(training.checkpoint_activations)
+        longest = _longest(self.recipe.task, training, two_streams=self.tokens.target > 0)
+        memory += trained.activation_bytes(batch, longest, half=half, recomputed=recomputed)
         if student is not None:
             flops += math.ceil(copies / together) * seen * self.teacher.forward_flops(self.tokens)
-            memory += 4.0 * self.teacher.parameters + 4.0 * batch * self.tokens.total * self.teacher.vocabulary
+            answered = longest.target or longest.text
+            memory += 4.0 * self.teacher.parameters + 4.0 * batch * answered * self.teacher.vocabulary
         return StageCost(name, words, steps, seen * self.tokens.total, flops, memory)
 
     def _validations(self, training: Training, steps: int) -> int:
@@ -263,16 +264,26 @@ def _tokens(recipe: Recipe, config: PretrainedConfig, notes: list[str]) -> Token
     training = recipe.students.training
     text, target = recipe.data.tokens, 0.0
     words = []
+    longest = _longest(recipe.task, training, two_streams=len(model_streams(config)) == 2)
     if text is None:
-        text = float(training.max_length or _DEFAULT_LENGTH)
+        text = longest.text
         words.append(f"at most {text:g} tokens an example")
     else:
         words.append(f"{text:g} tokens an example, as the recipe states")
     if len(model_streams(config)) == 2:
-        target = recipe.data.target_tokens or float(training.target_max_length or _DEFAULT_LENGTH)
+        target = recipe.data.target_tokens or longest.target
         words.append(f"{'' if recipe.data.target_tokens else 'at most '}{target:g} of its target")
     notes.append(", ".join(words))
     return Tokens(text, target)
+
+
+def _longest(task: str, training: Training, *, two_streams: bool) -> Tokens:
+    """Return the tokens of the longest example that a training run reads."""
+    from anglekit.distillation.tasks import TASKS
+
+    usual = getattr(TASKS.get(task), "max_length", None) or _DEFAULT_LENGTH
+    text = float(training.max_length or usual)
+    return Tokens(text, float(training.target_max_length or usual) if two_streams else 0.0)
 
 
 def _lacking(recipe: Recipe) -> Iterator[str]:

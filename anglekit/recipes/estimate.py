@@ -7,7 +7,8 @@ The formulas, each an estimate:
 - training memory: AdamW in float32 takes 16 bytes a parameter (weight, gradient, two moments), Adafactor and SGD 8;
   frozen weights 4.
 - activations: 66 bytes for each token, block and unit of width in float32, 34 in 16 bits (Korthikanti et al. 2022,
-  arXiv 2205.05198, without the attention probabilities, which fused attention does not keep); 4 or 2 where they are
+  arXiv 2205.05198, without the attention probabilities, which fused attention does not keep); 18 more for each token,
+  block, head and position where attention has dropout, which on a CPU is not fused; 4 or 2 in all where they are
   recomputed; 12 bytes for each token and entry of the vocabulary where there is a language-model head.
 """
 
@@ -28,7 +29,8 @@ FORMULAS: Final = (
     "FLOPs: forward 2 x parameters (embedding tables left out) x tokens + 4 x width x length x tokens x blocks,",
     "  backward twice that (LoRA: once); a pass of the teacher for each batch, shared by all students side by side.",
     "memory: AdamW in float32 16 bytes a parameter (Adafactor, SGD 8; frozen 4), the teacher's weights, activations:",
-    "  66 bytes a token, block and unit of width (34 in 16 bits), 12 a token and vocabulary entry with an LM head.",
+    "  66 bytes a token, block and unit of width (34 in 16 bits), 18 a token, block, head and position where attention",
+    "  has dropout, 12 a token and vocabulary entry with an LM head; at a batch of the longest examples.",
 )
 _STATE_BYTES: Final[Mapping[str, int]] = {"adamw": 16, "adafactor": 8, "sgd": 8}
 
@@ -62,6 +64,7 @@ class ModelCost:
         width: of the states.
         text_blocks: blocks that read the text.
         target_blocks: blocks that read the target.
+        dropping_heads: heads of attention with dropout; 0 where there is none.
         vocabulary: entries of the language-model head; 0 without one.
         adapted: parameters of LoRA for each unit of rank, on all linear layers.
     """
@@ -72,6 +75,7 @@ class ModelCost:
     width: int
     text_blocks: int
     target_blocks: int
+    dropping_heads: int
     vocabulary: int
     adapted: int
 
@@ -93,16 +97,23 @@ class ModelCost:
             return float(state * self.parameters)
         return 4.0 * self.parameters + state * lora_rank * self.adapted
 
-    def activation_bytes(self, tokens: float, *, half: bool = False, recomputed: bool = False) -> float:
+    def activation_bytes(self, batch: int, tokens: Tokens, *, half: bool = False, recomputed: bool = False) -> float:
         """Return the bytes that a training step keeps for its backward pass.
 
         Args:
-            tokens: of the batch, padding included, target included.
+            batch: examples of a forward pass.
+            tokens: of the longest of them, to which all are padded.
             half: whether the passes run in 16 bits.
             recomputed: whether activations are recomputed.
         """
         each = (34.0 if half else 66.0) if not recomputed else (2.0 if half else 4.0)
-        return tokens * (each * self.width * (self.text_blocks + self.target_blocks) + 12.0 * self.vocabulary)
+        kept = each * self.width * (self.text_blocks * tokens.text + self.target_blocks * tokens.target)
+        if not recomputed:
+            pairs = self.text_blocks * tokens.text**2 + self.target_blocks * tokens.target * tokens.total
+            kept += (9.0 if half else 18.0) * self.dropping_heads * pairs
+        # A language-model head answers at every token of the last stream.
+        answered = tokens.target or tokens.text
+        return batch * (kept + 12.0 * self.vocabulary * answered)
 
 
 def model_cost(config: PretrainedConfig, *, classifies: bool) -> ModelCost:
@@ -154,6 +165,16 @@ def model_cost(config: PretrainedConfig, *, classifies: bool) -> ModelCost:
         width=architectures.width(config),
         text_blocks=architectures.depth(config, first),
         target_blocks=architectures.depth(config, "decoder") if len(streams) == 2 else 0,
+        dropping_heads=_dropping_heads(config),
         vocabulary=0 if head_weight is None else int(head_weight.shape[0]),
         adapted=adapted,
     )
+
+
+def _dropping_heads(config: PretrainedConfig) -> int:
+    """Return the heads of attention that has dropout."""
+    names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "dropout_rate")
+    if not any(getattr(config, name, None) for name in names):
+        return 0
+    heads = (getattr(config, name, None) for name in ("num_attention_heads", "num_heads", "n_head"))
+    return int(next((number for number in heads if isinstance(number, int)), 0))

@@ -231,13 +231,17 @@ class Analysis:
 
     Attributes:
         probe: a table.
+        text, text_pair, target: its columns; None: those of the data, or the usual names.
         limit: examples, drawn at random; None: all.
         dtype: of the models; None: float32.
-        reading, final_norm, projection, special_tokens, max_length, target_max_length, token_budget, nulls, similarity,
-            seed: as `AnalysisSettings` has them; None: its defaults.
+        reading, final_norm, projection, special_tokens, max_length, target_max_length, prompts, token_budget, nulls,
+            similarity, seed: as `AnalysisSettings` has them; None: its defaults.
     """
 
     probe: str
+    text: str | None = None
+    text_pair: str | None = None
+    target: str | None = None
     limit: int | None = None
     dtype: str | None = None
     reading: str | None = None
@@ -246,6 +250,7 @@ class Analysis:
     special_tokens: bool | None = None
     max_length: int | None = None
     target_max_length: int | None = None
+    prompts: str | None = None
     token_budget: int | None = None
     nulls: str | None = None
     similarity: str | None = None

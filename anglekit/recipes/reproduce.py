@@ -69,7 +69,7 @@ class Reproduction:
 def stage_names(recipe: Recipe) -> tuple[str, ...]:
     """Return the stages of a recipe in the order in which they run."""
     return (
-        *(["data"] if recipe.data.transform else []),
+        *(["data"] if recipe.data.transform or recipe.data.columns.prefix else []),
         *(["untrained"] if recipe.teacher.model is None else []),
         *(["teacher"] if recipe.teacher.training is not None else []),
         *(f"sweep-{variant.name}" for variant in recipe.variants),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from anglekit.errors import AnglekitError, InputError
 from anglekit.recipes.recipe import Columns, Recipe
+from anglekit.tables import NO_COLUMN
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -44,7 +45,8 @@ def with_own_sources(
         recipe: as it was read.
         teacher: directory or hub id of the model from which the teacher is trained.
         trained_teacher: of a teacher that is trained already.
-        train: the training table.
+        train: the training table. Where it lacks a column that the recipe names, the task's usual names are looked for
+            in its place.
         validation: tables, each `SOURCE` or `NAME=SOURCE`; those without a name take the recipe's names in order.
         probe: the analysis's table; where validation tables came and no probe, the first of them.
         seeds: of the students.
@@ -59,7 +61,9 @@ def with_own_sources(
         given = replace(recipe.teacher, model=own, training=training, tokenizer=None, initialization="default")
         recipe = replace(recipe, teacher=given)
     if train is not None:
-        recipe = replace(recipe, data=replace(recipe.data, train=train, train_examples=None))
+        columns = _columns_there(recipe.data.columns, train)
+        data = replace(recipe.data, train=train, train_examples=None, columns=columns)
+        recipe = replace(recipe, data=data)
     if validation:
         named = _named(validation, tuple(recipe.data.validation))
         published = recipe.published
@@ -74,6 +78,18 @@ def with_own_sources(
     if seeds is not None:
         recipe = replace(recipe, students=replace(recipe.students, seeds=tuple(seeds)))
     return recipe
+
+
+def _columns_there(columns: Columns, train: str) -> Columns:
+    """Return the columns without those that a user's own table does not have."""
+    if train.startswith("hub:"):
+        return columns
+    from anglekit.tables import read_table
+
+    there = {str(name) for name in read_table(train, limit=1).frame.columns} | {NO_COLUMN}
+    names = [one.name for one in fields(columns) if one.name not in ("prefix", "limit")]
+    absent = [name for name in names if not set((getattr(columns, name) or NO_COLUMN).split(",")) <= there]
+    return replace(columns, **dict.fromkeys(absent))
 
 
 def _named(given: Sequence[str], names: tuple[str, ...]) -> dict[str, str]:
@@ -171,7 +187,7 @@ def analysis_settings(recipe: Recipe) -> AnalysisSettings:
     """
     from anglekit.geometry.settings import AnalysisSettings
 
-    own = {"probe", "limit", "dtype"}
+    own = {"probe", "text", "text_pair", "target", "limit", "dtype"}
     given = {one.name: getattr(recipe.analysis, one.name) for one in fields(recipe.analysis) if one.name not in own}
     return AnalysisSettings(**{name: value for name, value in given.items() if value is not None})
 

@@ -6,14 +6,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 
 from anglekit.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, quiet_transformers
 from anglekit.distillation.runs import evaluate, finetune
+from anglekit.distillation.seq2seq import SourcesAndTargets
 from anglekit.distillation.sweep import sweep
 from anglekit.distillation.sweep_records import SweepGrid
+from anglekit.distillation.tasks import task_by_name
 from anglekit.errors import InputError
 from anglekit.geometry.analyze import analyze
 from anglekit.geometry.compare import compare
@@ -43,31 +46,45 @@ __all__ = [
 
 
 def transform_data(recipe: Recipe, directory: Path) -> Recipe:
-    """Write the tables of a recipe with a transform as text columns, and return the recipe with these in their place.
+    """Write the tables that need it as text columns, and return the recipe with these in their place.
 
-    Files that are there are left alone.
+    A recipe with a transform has all its tables written, one with a prefix before its sources the probe alone, for the
+    analysis knows no prefix. Files that are there are left alone.
 
     Raises:
         InputError: a table has neither the columns that are needed nor what they are made of.
     """
-    if recipe.data.transform is None:
+    data, analysis = recipe.data, recipe.analysis
+    tables = {"probe": analysis.probe}
+    if data.transform is not None:
+        tables |= {"train": data.train, **data.validation}
+    elif not data.columns.prefix:
         return recipe
-    tables = {"train": recipe.data.train, **recipe.data.validation, "probe": recipe.analysis.probe}
     places = {name: directory / f"{name}.jsonl" for name in tables}
     for name, source in tables.items():
         if not places[name].exists():
-            rows = transform_rows(read_table(source), recipe.data.transform)
+            if data.transform is None:
+                rows = _prefixed(recipe, source)
+            else:
+                rows = transform_rows(read_table(source), data.transform)
             if name == "probe":
                 # The analysis reads one target an example: the first of several references.
                 rows = [{key: cell[0] if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows]
             write_whole(places[name], "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
-    data = replace(
-        recipe.data,
-        train=str(places["train"]),
-        validation={name: str(places[name]) for name in recipe.data.validation},
-        transform=None,
-    )
-    return replace(recipe, data=data, analysis=replace(recipe.analysis, probe=str(places["probe"])))
+    analysis = replace(analysis, probe=str(places["probe"]))
+    if data.transform is None:
+        return replace(recipe, analysis=replace(analysis, text="source", target="target"))
+    validation = {name: str(places[name]) for name in data.validation}
+    data = replace(data, train=str(places["train"]), validation=validation, transform=None)
+    return replace(recipe, data=data, analysis=analysis)
+
+
+def _prefixed(recipe: Recipe, source: str) -> list[dict[str, Any]]:
+    """Return `source`, the prefix before it, and `target` of a table, as the task reads them."""
+    texts = task_by_name(recipe.task).read(source, data_settings(recipe.data.columns), name="probe")
+    if not isinstance(texts, SourcesAndTargets):
+        raise InputError(f"recipe {recipe.name} has a prefix and task {recipe.task} no sources; leave it out")
+    return [{"source": one, "target": own[0]} for one, own in zip(texts.sources, texts.targets, strict=True)]
 
 
 def validation_sources(recipe: Recipe) -> list[str]:
@@ -199,6 +216,8 @@ def geometry_parts(recipe: Recipe, variant: Variant) -> dict[str, tuple[str, ...
     parts = [tuple(names[start : start + size]) for start in range(0, len(names), size)]
     if len(parts) == 1:
         return {f"geometry-{variant.name}": parts[0]}
+    if size == 1:
+        return {f"geometry-{variant.name}-{part[0]}": part for part in parts}
     return {f"geometry-{variant.name}-part{number}": part for number, part in enumerate(parts, 1)}
 
 
@@ -209,9 +228,9 @@ def measure_geometry(
     columns = recipe.data.columns
     probe = read_probe(
         recipe.analysis.probe,
-        text=columns.text or columns.source or columns.prompt,
-        text_pair=columns.text_pair,
-        target=columns.target or columns.completion,
+        text=recipe.analysis.text or columns.text or columns.source or columns.prompt,
+        text_pair=recipe.analysis.text_pair or columns.text_pair,
+        target=recipe.analysis.target or columns.target or columns.completion,
         limit=recipe.analysis.limit,
         seed=recipe.analysis.seed or 0,
     )
@@ -247,7 +266,9 @@ def _load_options(recipe: Recipe, device: str) -> LoadOptions:
 def draw(recipe: Recipe, geometries: Mapping[str, Path], target: Path) -> None:
     """Draw the recipe's figure, a panel for each stream of each Geometry."""
     label = recipe.figure.label or recipe.name
-    labels = [label] if len(geometries) == 1 else [f"{label}, {name.removeprefix('geometry-')}" for name in geometries]
+    # The variant tells nothing apart where there is one alone.
+    same = f"geometry-{recipe.variants[0].name}-" if len(recipe.variants) == 1 else "geometry-"
+    labels = [label] if len(geometries) == 1 else [f"{label}, {name.removeprefix(same)}" for name in geometries]
     loaded = [Geometry.load(path) for path in geometries.values()]
     write_whole(target, render(draw_figure(recipe.figure.name, loaded, labels=labels), "png"))
 

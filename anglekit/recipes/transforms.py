@@ -48,15 +48,17 @@ def _triples(row: Row) -> Iterator[dict[str, Any]]:
 def _conversation(row: Row) -> Iterator[dict[str, Any]]:
     r"""`story`, `questions` and answers -> `prompt` "story\n\nQ: ...\n\nA: ...\n\nQ: ...\n\nA:" and `completion`.
 
-    The last question is asked; the earlier ones stand in the prompt with their answers.
+    Every question gives a row; the earlier ones stand in its prompt with their answers.
     """
     questions = _listed(row["questions"], "questions")
     answers = _listed(row.get("answers.input_text") or row.get("answers"), "answers")
     if not questions or len(questions) != len(answers):
         raise InputError(f"{len(questions)} questions came with {len(answers)} answers; give one for each")
-    turns = [f"Q: {question}\n\nA: {answer}" for question, answer in zip(questions[:-1], answers, strict=False)]
-    prompt = "\n\n".join([str(row["story"]), *turns, f"Q: {questions[-1]}\n\nA:"])
-    yield {"prompt": prompt, "completion": f" {answers[-1]}"}
+    so_far = str(row["story"])
+    for question, answer in zip(questions, answers, strict=True):
+        so_far += f"\n\nQ: {question}\n\nA:"
+        yield {"prompt": so_far, "completion": str(answer)}
+        so_far += f" {answer}"
 
 
 TRANSFORMS: Final[Mapping[str, Transform]] = {

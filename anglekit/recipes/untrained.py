@@ -61,7 +61,9 @@ def make_untrained(recipe: Recipe, directory: Path, *, classifies: bool) -> None
 
     table = read_table(recipe.data.train, limit=recipe.data.columns.limit)
     tokenizer = train_tokenizer(_texts(table, recipe), wanted.vocab_size, wanted.max_length)
-    sized = {**recipe.teacher.config, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    known = {name: number for name, number in special.items() if number is not None}
+    sized = {**recipe.teacher.config, **known, "vocab_size": len(tokenizer)}
     config = architecture(replace(recipe, teacher=replace(recipe.teacher, config=sized)))
     set_seed(recipe.teacher.seed)
     model = model_with_head(config, classifies=classifies)
@@ -86,11 +88,16 @@ def make_untrained(recipe: Recipe, directory: Path, *, classifies: bool) -> None
 def _texts(table: Table, recipe: Recipe) -> Iterator[str]:
     """Yield the texts of a training table, of every column that the recipe names or that has a usual name."""
     columns = recipe.data.columns
-    named = [name for name in (columns.source, columns.target, columns.prompt, columns.completion) if name]
+    named = [
+        name for name in (columns.source, columns.target, columns.prompt, columns.choices, columns.completion) if name
+    ]
     if not named:
         text, pair = find_text_columns(table, columns.text, columns.text_pair)
         named = [text] if pair is None else [text, pair]
+    if columns.prefix:
+        yield columns.prefix
     for name in named:
         if name not in table.frame.columns:
             raise InputError(f"{table.source} has no column {name!r}; correct data.columns of recipe {recipe.name}")
-        yield from (cell for cell in table.frame[name] if isinstance(cell, str))
+        for cell in table.frame[name]:
+            yield from (text for text in (cell if isinstance(cell, list) else [cell]) if isinstance(text, str))
