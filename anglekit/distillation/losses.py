@@ -33,6 +33,7 @@ __all__ = [
     "kl_divergence",
     "layer_norm_mse",
     "mse",
+    "next_token_labels",
     "next_token_targets",
     "normalized_mse",
     "valid_positions",
@@ -319,6 +320,15 @@ def next_token_targets(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         Logits without the last position and labels without the first.
     """
     return logits[:, :-1], labels[:, 1:]
+
+
+def next_token_labels(labels: Tensor) -> Tensor:
+    """Return for each position the label of the next one, -100 at the last; int64 (batch, time).
+
+    The other side of `next_token_targets`: logits stay as they are. Cutting their last position off would copy all of
+    them, which is the largest tensor of a step.
+    """
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
 
 
 def check_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:

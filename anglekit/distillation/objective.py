@@ -20,7 +20,7 @@ from anglekit.distillation.losses import (
     cross_entropy,
     hidden_loss,
     kl_divergence,
-    next_token_targets,
+    next_token_labels,
     valid_positions,
 )
 from anglekit.distillation.official_losses import OFFICIAL, official_decoder_mask, official_hidden_loss
@@ -37,6 +37,23 @@ LayerPairs = Mapping[Stream, Sequence[tuple[int, int]]]
 """For each stream the matched (student layer, teacher layer)."""
 
 Inputs = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _LogitsRead:
+    """What cross-entropy and KL read of one batch.
+
+    Attributes:
+        logits: the student's, (..., classes).
+        labels: what each row predicts, (...), or None where no loss reads any.
+        reference: the teacher's logits, or None.
+        mask: of the rows that KL counts; None: all.
+    """
+
+    logits: Tensor
+    labels: Tensor | None
+    reference: Tensor | None
+    mask: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -170,11 +187,12 @@ class DistillationObjective:
             teacher: what the teacher gave for the same batch.
         """
         terms: dict[str, LossTerm] = {}
+        read = self._logits_read(inputs, logits, teacher)
         for name in self.term_names:
             if name == "ce":
-                term = self._cross_entropy(inputs, logits)
+                term = self._cross_entropy(read.logits, read.labels)
             elif name == "kl":
-                term = self._kl(inputs, logits, teacher)
+                term = self._kl(read)
             else:
                 term = self._hidden(_stream_of(name), inputs, states, teacher)
             if self.official and not name.startswith("hidden"):
@@ -184,12 +202,32 @@ class DistillationObjective:
 
     def task_loss(self, inputs: Inputs, logits: Tensor) -> LossTerm:
         """Return the cross-entropy alone, which is what evaluation reports whatever the student is trained for."""
-        return self._cross_entropy(inputs, logits)
+        return self._cross_entropy(logits, self._targets(inputs))
 
-    def _cross_entropy(self, inputs: Inputs, logits: Tensor) -> LossTerm:
+    def _targets(self, inputs: Inputs) -> Tensor:
+        """Return the label that each row of logits predicts."""
         labels = _labels(inputs)
-        if self.causal:
-            logits, labels = next_token_targets(logits, labels)
+        return next_token_labels(labels) if self.causal else labels
+
+    def _logits_read(self, inputs: Inputs, logits: Tensor, teacher: TeacherOutputs) -> _LogitsRead:
+        """Return what cross-entropy and KL read; where both read the same rows of tokens, these rows alone.
+
+        Picked out once instead of by each loss: with a large vocabulary that is a tenth of a small student's step.
+        """
+        mask = self._kl_mask(inputs) if self.weights.kl > 0.0 else None
+        labels = self._targets(inputs) if self.weights.ce > 0.0 else None
+        if labels is None or mask is None or teacher.logits is None or self._kl_reads_prompt:
+            return _LogitsRead(logits, labels, teacher.logits, mask)
+        if teacher.logits.shape != logits.shape:
+            # Refused by the loss itself, in words.
+            return _LogitsRead(logits, labels, teacher.logits, mask)
+        index = valid_positions(mask, logits.shape[:-1], logits.device)
+        ours, theirs = (one.reshape(-1, one.shape[-1]).index_select(0, index) for one in (logits, teacher.logits))
+        return _LogitsRead(ours, labels.reshape(-1)[index], theirs, None)
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor | None) -> LossTerm:
+        if labels is None:
+            raise InputError("the cross-entropy needs labels and a batch has none; give labels")
         if self.label_smoothing == 0.0:
             return cross_entropy(logits, labels)
         index = valid_positions(labels != IGNORE_INDEX, labels.shape, logits.device)
@@ -197,16 +235,13 @@ class DistillationObjective:
         total = F.cross_entropy(rows, labels.reshape(-1)[index], reduction="sum", label_smoothing=self.label_smoothing)
         return LossTerm(total, (labels != IGNORE_INDEX).sum())
 
-    def _kl(self, inputs: Inputs, logits: Tensor, teacher: TeacherOutputs) -> LossTerm:
-        if teacher.logits is None:
+    def _kl(self, read: _LogitsRead) -> LossTerm:
+        if read.reference is None:
             raise InputError("the KL loss needs the teacher's logits and the teacher gave none; use one with a head")
-        reference, mask = teacher.logits, self._kl_mask(inputs)
-        if self.causal:
-            logits, reference = logits[:, :-1], reference[:, :-1]
         own = OFFICIAL[self.family]
         temperature = self.temperature or (own.temperature if self.official else 1.0)
         direction = self.kl_direction or (own.kl_direction if self.official else "forward")
-        return kl_divergence(logits, reference, mask, temperature=temperature, direction=direction)
+        return kl_divergence(read.logits, read.reference, read.mask, temperature=temperature, direction=direction)
 
     def _hidden(
         self,
@@ -240,14 +275,21 @@ class DistillationObjective:
         labels = _optional(inputs, "labels")
         if not self.causal:
             return None if labels is None or labels.dim() == 1 else labels != IGNORE_INDEX
-        on_prompt = self.kl_on_prompt
-        if on_prompt is None:
-            on_prompt = self.official and OFFICIAL[self.family].kl_on_prompt
-        if labels is not None and not on_prompt:
-            return (labels != IGNORE_INDEX)[:, 1:]
+        if labels is not None and not self._kl_reads_prompt:
+            return next_token_labels(labels) != IGNORE_INDEX
         mask = _optional(inputs, "attention_mask")
         ids = _first_tensor(inputs)
-        return torch.ones(ids.shape[:2], device=ids.device)[:, 1:] if mask is None else mask[:, 1:]
+        kept = torch.ones(ids.shape[:2], device=ids.device) if mask is None else mask
+        return F.pad(kept[:, 1:], (0, 1))
+
+    @property
+    def _kl_reads_prompt(self) -> bool:
+        """Whether the KL of a causal model reads more than the labelled tokens."""
+        if not self.causal:
+            return False
+        if self.kl_on_prompt is None:
+            return self.official and OFFICIAL[self.family].kl_on_prompt
+        return self.kl_on_prompt
 
     def _stream_mask(self, stream: Stream, inputs: Inputs) -> Tensor | None:
         """Return the token positions whose states count; None where all do."""
