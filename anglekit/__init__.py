@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from anglekit.demo import DemoResult as DemoResult
     from anglekit.demo import run_demo as run_demo
     from anglekit.distillation.callbacks import AngleCallback as AngleCallback
+    from anglekit.distillation.matching import LayerMatching as LayerMatching
+    from anglekit.distillation.matching import layer_matching as layer_matching
+    from anglekit.distillation.objective import DistillationObjective as DistillationObjective
+    from anglekit.distillation.students import create_student as create_student
     from anglekit.distillation.sweep import SweepResult as SweepResult
     from anglekit.distillation.sweep import sweep as sweep
+    from anglekit.distillation.trainer import DistillationTrainer as DistillationTrainer
     from anglekit.errors import AnglekitError as AnglekitError
     from anglekit.errors import InputError as InputError
     from anglekit.errors import RunError as RunError
@@ -45,10 +50,13 @@ _HOMES = {
     "AnglekitError": "anglekit.errors",
     "Checkpoint": "anglekit.checkpoints",
     "Comparison": "anglekit.geometry.compare",
+    "DistillationObjective": "anglekit.distillation.objective",
+    "DistillationTrainer": "anglekit.distillation.trainer",
     "DemoResult": "anglekit.demo",
     "Geometry": "anglekit.geometry.results",
     "GeometryAccumulator": "anglekit.geometry.streaming",
     "InputError": "anglekit.errors",
+    "LayerMatching": "anglekit.distillation.matching",
     "LayerRecorder": "anglekit.hidden_states",
     "LoadOptions": "anglekit.checkpoints",
     "ProbeData": "anglekit.probes",
@@ -58,7 +66,9 @@ _HOMES = {
     "angle_degrees": "anglekit.geometry.angles",
     "angles_heatmap": "anglekit.plots.heatmaps",
     "compare": "anglekit.geometry.compare",
+    "create_student": "anglekit.distillation.students",
     "figure1": "anglekit.plots.figure1",
+    "layer_matching": "anglekit.distillation.matching",
     "load_checkpoint": "anglekit.checkpoints",
     "read_probe": "anglekit.probes",
     "read_table": "anglekit.tables",

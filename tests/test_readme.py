@@ -1,0 +1,108 @@
+"""Every command and every program of the README runs, on a tiny model and a few sentences of the names used there."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, BertForSequenceClassification
+
+import anglekit.demo
+from anglekit_cli.main import app, main
+from tests.test_demo import TINY
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    (anglekit .+)$", README, flags=re.MULTILINE)
+PROGRAMS = re.findall(r"^```python\n(.+?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+# The README tells its story from the end; what makes a directory runs before what reads it.
+ORDER = (
+    "finetune", "plan", "distill", "evaluate", "analyze", "plot", "sweep", "compare", "report", "reproduce", "demo",
+)  # fmt: skip
+# What makes the commands end soon.
+SHORTER = {
+    "finetune": "--max-steps 2",
+    "distill": "--max-steps 2",
+    "sweep": "--max-steps 2 --seeds 0 --strategies none,forward,reverse",
+}
+SENTENCES = ("a good film", "bad plot", "a great cast and no plot", "good", "a bad film with a good cast", "no film")
+
+
+def shortened(command: str) -> list[str]:
+    words = shlex.split(command)[1:]
+    more = SHORTER.get(words[0], "")
+    if words[0] == "reproduce" and "--out" in words and "--dry-run" not in words:
+        more = "--scale 0.004"
+    return [*words, *more.split()]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_tokenizer):
+    """Return a directory that holds the model and the tables that the README names."""
+    root = tmp_path_factory.mktemp("readme")
+    tokenizer = tiny_tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=12,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        num_labels=2,
+    )
+    BertForSequenceClassification(config).save_pretrained(root / "bert-base-uncased")
+    tokenizer.save_pretrained(root / "bert-base-uncased")
+    rows = "".join(f"{text}\t{number % 2}\n" for number, text in enumerate(SENTENCES * 2))
+    for table in ("train.tsv", "dev.tsv"):
+        (root / table).write_text(f"sentence\tlabel\n{rows}", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def after_commands(place):
+    """Run all commands in an order that they can have; return what each printed and its exit code."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(anglekit.demo, "run_demo", functools.partial(anglekit.demo.run_demo, settings=TINY))
+        for command in sorted(COMMANDS, key=lambda line: ORDER.index(line.split()[1])):
+            patch.setattr(sys, "argv", ["anglekit", *shortened(command)])
+            with pytest.raises(SystemExit) as stop:
+                main()
+            found[command] = stop.value.code
+    return found
+
+
+def test_the_readme_shows_every_command():
+    shown = {command.split()[1] for command in COMMANDS}
+    assert shown == {command.callback.__name__ for command in app.registered_commands} - {"merge"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_runs(after_commands, command):
+    assert after_commands[command] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda text: text.split("\n")[0])
+def test_every_program_runs(after_commands, place, program, monkeypatch):
+    assert len(PROGRAMS) == 2
+    monkeypatch.chdir(place)
+    exec(compile(program, "README.md", "exec"), {})
+
+
+@pytest.mark.slow
+def test_what_the_commands_name_is_there(after_commands, place):
+    for name in ("figure1.png", "angles.pdf", "report.html", "thorough/nulls.parquet", "runs/sweep/scores.csv"):
+        assert (place / name).stat().st_size > 0
+    assert not (place / "runs/mnli").exists()
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
+def test_what_the_readme_links_to_exists(path):
+    assert (Path(__file__).resolve().parents[1] / path).exists()
