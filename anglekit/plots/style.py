@@ -70,6 +70,7 @@ class Theme:
         neutral: colours for students whose initialisation is not recorded; none is an orange or a blue.
         diverging: the colour map of values with a meaningful middle.
         sequential: the colour map of the others.
+        dark: the ground is dark.
     """
 
     background: str
@@ -83,6 +84,7 @@ class Theme:
     neutral: tuple[str, ...]
     diverging: str
     sequential: str
+    dark: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Return the matplotlib settings of this theme."""
@@ -176,6 +178,7 @@ NIGHT_THEME = Theme(
     neutral=("#D0D0D0", "#41C46E", "#D76BCF", "#B9A443", "#9A9A9A"),
     diverging="RdBu_r",
     sequential="cividis",
+    dark=True,
 )
 
 #: Colour by initialisation on a light ground.

@@ -18,7 +18,12 @@ _SUFFIXES = (".png", ".pdf", ".svg")
 
 def plot(
     directories: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Directories that `anglekit analyze --out` wrote.")
+        list[Path],
+        typer.Argument(
+            metavar="DIR...",
+            help="Directories of `anglekit analyze --out`; for scores, directories of `anglekit sweep` or `distill`, "
+            "or a scores.csv.",
+        ),
     ],
     figure: Annotated[
         str,
@@ -26,10 +31,27 @@ def plot(
             "--figure",
             metavar="NAME",
             help="figure1: the angle to scale and its cosine's distribution, a panel per task and stream. "
-            "angles-heatmap: teacher layer by teacher layer, a panel per student layer (one DIR).",
+            "angles-heatmap: teacher layer by teacher layer, a panel per student layer. "
+            "null-heatmap: the same, observed minus null. "
+            "acute-fraction: the share of acute angles by student layer. "
+            "layer-distance, layer-cosine, layer-cka: teacher layer by student layer. "
+            "layer-norms: the length of states by layer. "
+            "anisotropy, dominant-dimensions: the cosine of unrelated tokens, and which dimensions make it. "
+            "vertex-sweep: the angle while the vertex moves from the teachers' centroid to the student and beyond. "
+            "layer-trajectories: teacher and students, layer by layer, in one plane. "
+            "training-angles: the angle over training (a DIR per step: provenance says which, or a name "
+            "that ends in it, as geometry-step-200). "
+            "scores-by-strategy: a point per seed, the line of no matching, the equivalence margin (sweeps). "
+            "angle-spread: mean angle against the spread between strategies (a Geometry and a sweep per task, in one "
+            "order).",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write it: .png, .pdf or .svg.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to write it: .png, .pdf or .svg.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="Where to write the numbers that it draws: .csv.")
+    ] = None,
     student: Annotated[
         list[str] | None, typer.Option("--student", help="Draw this student only; may be repeated.", show_default="all")
     ] = None,
@@ -51,9 +73,27 @@ def plot(
         typer.Option(
             "--value",
             metavar="COLUMN",
-            help="What a heat map shows: mean_cosine, mean_angle_degrees, acute_fraction, mean_tangential_cosine, "
-            "null_cosine, std_cosine or se_cosine.",
-            show_default="mean_cosine",
+            help="What is shown. angles-heatmap: mean_cosine, mean_angle_degrees, acute_fraction, "
+            "mean_tangential_cosine, mean_tangential_angle_degrees, null_cosine, std_cosine or se_cosine. "
+            "layer-distance: mean_distance or procrustes_distance. layer-cosine: mean_cosine or centred_cosine. "
+            "layer-cka: cka, debiased_cka, linear_cka or mutual_neighbours. scores-by-strategy, angle-spread: a "
+            "score's name.",
+            show_default="the first named",
+        ),
+    ] = None,
+    null: Annotated[
+        str | None,
+        typer.Option(
+            "--null",
+            metavar="NAME",
+            help="The null of null-heatmap: permuted-student, formula, or another of `analyze --nulls`.",
+            show_default="permuted-student",
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin", help="Largest difference of scores that does not matter, in their unit.", show_default="a point"
         ),
     ] = None,
     dark: Annotated[bool, typer.Option("--dark", help="Draw on a dark ground.")] = False,
@@ -62,36 +102,52 @@ def plot(
         str, typer.Option("--width", metavar="column|page", help="The width of a printed column or page.")
     ] = "page",
 ) -> None:
-    """Draw a figure of one or several analyses and write it to a file.
+    """Draw a figure of analyses or scores and write it to a file, its numbers beside it if asked.
 
     Example: anglekit plot runs/mnli runs/wmt --figure figure1 --task MNLI --task WMT --out figure1.pdf
     """
-    if out.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"cannot write {out.name!r}: a figure's file ends in {', '.join(_SUFFIXES)}; change --out")
-    if out.is_dir():
-        raise InputError(f"{out} is a directory; give a file with --out")
-    from anglekit.geometry.results import Geometry
-    from anglekit.plots.registry import FIGURES, draw_figure
+    _check_targets(out, data)
+    from anglekit.plots.registry import FIGURES, draw_figure, figure_data
     from anglekit.plots.render import render
+    from anglekit.plots.sources import read_figure_sources
 
     if figure not in FIGURES:
         raise InputError(f"no figure {figure!r}; {suggest(figure, FIGURES)}")
+    found = read_figure_sources(directories)
     labels = task
     if labels is None and "labels" in FIGURES[figure].options:
-        labels = [directory.resolve().name for directory in directories]
-    drawn = draw_figure(
-        figure,
-        [Geometry.load(directory) for directory in directories],
-        labels=labels,
-        students=student or None,
-        stream=stream,
-        vertices=vertex or None,
-        value=value,
-        width=width,
-        dark=dark,
-    )
-    _write(out, render(drawn, out.suffix.lower().removeprefix("."), dpi=dpi))
-    typer.echo(str(out))
+        labels = list(found.score_names if FIGURES[figure].uses == "scores" else found.names)
+    options = {
+        "labels": labels,
+        "students": student or None,
+        "stream": stream,
+        "vertices": vertex or None,
+        "value": value,
+        "null": null,
+        "margin": margin,
+    }
+    contents = {}
+    if out is not None:
+        drawn = draw_figure(figure, found.geometries, scores=found.scores, **options, width=width, dark=dark or None)
+        contents[out] = render(drawn, out.suffix.lower().removeprefix("."), dpi=dpi)
+    if data is not None:
+        numbers = figure_data(figure, found.geometries, scores=found.scores, **options)
+        contents[data] = numbers.to_csv(index=False, lineterminator="\n").encode()
+    for target, content in contents.items():
+        _write(target, content)
+        typer.echo(str(target))
+
+
+def _check_targets(out: Path | None, data: Path | None) -> None:
+    if out is None and data is None:
+        raise InputError("nothing to write; give a figure's file with --out, or one for its numbers with --data")
+    if out is not None and out.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"cannot write {out.name!r}: a figure's file ends in {', '.join(_SUFFIXES)}; change --out")
+    if data is not None and data.suffix.lower() != ".csv":
+        raise InputError(f"cannot write {data.name!r}: the numbers' file ends in .csv; change --data")
+    for target, option in ((out, "--out"), (data, "--data")):
+        if target is not None and target.is_dir():
+            raise InputError(f"{target} is a directory; give a file with {option}")
 
 
 def _write(target: Path, content: bytes) -> None:

@@ -86,7 +86,7 @@ def test_resolution_and_format_are_checked(geometry) -> None:
 
 
 def test_draw_figure_by_name(geometry) -> None:
-    assert set(FIGURES) == {"figure1", "angles-heatmap"}
+    assert list(FIGURES)[:3] == ["figure1", "angles-heatmap", "null-heatmap"]
     assert len(draw_figure("figure1", [geometry, geometry], labels=["a", "b"]).axes) == 3
     assert len(draw_figure("angles-heatmap", [geometry], students=["random-forward"], stream=None).axes) == 5
 
@@ -94,10 +94,11 @@ def test_draw_figure_by_name(geometry) -> None:
 @pytest.mark.parametrize(
     ("name", "count", "options", "message"),
     [
-        ("figure2", 1, {}, r"no figure 'figure2'; did you mean 'figure1'\? allowed: figure1, angles-heatmap"),
+        ("figure2", 1, {}, r"no figure 'figure2'; did you mean 'figure1'\? allowed: figure1, angles-heatmap, null-heatmap"),
         ("angles-heatmap", 2, {}, "angles-heatmap draws one directory, 2 were given"),
         ("angles-heatmap", 0, {}, "angles-heatmap draws one directory, 0 were given"),
         ("angles-heatmap", 1, {"labels": ["a"]}, r"takes no task labels \(--task\); figures that do: figure1"),
+        ("figure1", 0, {}, "no geometry to draw figure1 from"),
         ("figure1", 1, {"value": "mean_cosine"}, r"takes no value \(--value\); figures that do: angles-heatmap"),
     ],
 )
