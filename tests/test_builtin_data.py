@@ -185,7 +185,7 @@ def test_load_gives_a_frame_of_its_own():
     assert set(frame["label"]) == set(LABELS)
     frame.loc[0, "label"] = "spoiled"
     assert "spoiled" not in set(anglekit_data.load("inference")["label"])
-    assert anglekit_data.names() == ("inference",)
+    assert anglekit_data.names() == ("inference", "triples", "numbers", "endings", "questions")
     assert anglekit_data.splits("inference") == SPLITS
 
 

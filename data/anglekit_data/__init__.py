@@ -1,31 +1,47 @@
 """Corpora that ship with anglekit, each made by the project's own generator.
 
     >>> anglekit_data.names()
-    ('inference',)
+    ('inference', 'triples', 'numbers', 'endings', 'questions')
 
 A corpus is generated when it is first asked for and kept in memory; nothing is downloaded or written.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anglekit.errors import InputError, suggest
-from anglekit_data import inference
+from anglekit_data import endings, inference, numbers, triples
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["data_card", "load", "names", "splits"]
 
-_SPLITS: dict[str, tuple[str, ...]] = {"inference": tuple(inference.SPLIT_SIZES)}
+_Rows = list[dict[str, Any]]
+
+
+def _inference_rows(split: str, size: int) -> _Rows:
+    pairs = inference.generate(split, size)
+    return [{"premise": pair.premise, "hypothesis": pair.hypothesis, "label": pair.label} for pair in pairs]
+
+
+_CORPORA: dict[str, tuple[Mapping[str, int], Callable[[str, int], _Rows]]] = {
+    "inference": (inference.SPLIT_SIZES, _inference_rows),
+    "triples": (triples.SPLIT_SIZES, triples.rows),
+    "numbers": (numbers.SPLIT_SIZES, numbers.rows),
+    "endings": (endings.SPLIT_SIZES, endings.rows),
+    "questions": (endings.QUESTION_SIZES, endings.question_rows),
+}
 
 
 def names() -> tuple[str, ...]:
     """The names of the built-in corpora, as `builtin:NAME` takes them."""
-    return tuple(_SPLITS)
+    return tuple(_CORPORA)
 
 
 def splits(name: str) -> tuple[str, ...]:
@@ -34,25 +50,32 @@ def splits(name: str) -> tuple[str, ...]:
     Raises:
         InputError: there is no such corpus.
     """
-    if name not in _SPLITS:
+    if name not in _CORPORA:
         raise InputError(f"built-in corpus {name!r} does not exist: {suggest(name, names())}")
-    return _SPLITS[name]
+    return tuple(_CORPORA[name][0])
 
 
 def load(name: str, split: str = "validation") -> pd.DataFrame:
     """A split of a corpus as a data frame of its own: changing it changes no later answer.
 
     Args:
-        name: a name from `names()`. `inference` has the string columns `premise`, `hypothesis` and `label`
-            (`entailment`, `neutral`, `contradiction`).
+        name: a name from `names()`. The columns hold strings unless said otherwise:
+
+            - `inference`: `premise`, `hypothesis`, `label` (`entailment`, `neutral`, `contradiction`);
+            - `triples`: `source`, `target`, and `references`, lists of three whose first is `target`;
+            - `numbers`: `source` (English), `target` (Romanian);
+            - `endings`: `prompt`, `choices` (lists of four), `label` (an integer from 0), `completion` (the right one);
+            - `questions`: `prompt`, `completion`.
         split: a name from `splits(name)`.
 
     Raises:
-        InputError: there is no such corpus or split.
+        InputError: there is no such corpus or split, or the package that `numbers` takes its words from is missing.
     """
     if split not in splits(name):
         raise InputError(f"built-in corpus {name!r} has no split {split!r}: {suggest(split, splits(name))}")
-    return _frame(name, split).copy()
+    import pandas as pd
+
+    return pd.DataFrame(deepcopy(_rows(name, split)))
 
 
 def data_card(name: str) -> str:
@@ -66,14 +89,6 @@ def data_card(name: str) -> str:
 
 
 @cache
-def _frame(name: str, split: str) -> pd.DataFrame:
-    import pandas as pd
-
-    rows = inference.generate(split, inference.SPLIT_SIZES[split])
-    return pd.DataFrame(
-        {
-            "premise": [row.premise for row in rows],
-            "hypothesis": [row.hypothesis for row in rows],
-            "label": [row.label for row in rows],
-        }
-    )
+def _rows(name: str, split: str) -> _Rows:
+    sizes, generate = _CORPORA[name]
+    return generate(split, sizes[split])

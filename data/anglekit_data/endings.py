@@ -1,0 +1,85 @@
+"""The generator of the built-in `endings` and `questions` corpora: stories with four endings, or with a question.
+
+Four candidate endings are drawn first, then a story for each of them, so that every ending follows as often as it does
+not belong: an ending alone says nothing. `questions` asks of the same worlds for a word. The same split, size and seed
+give the same rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from anglekit_data.corpus_rows import SPLITS, check_request, seed_of, split_of
+from anglekit_data.inference_families import Draw
+from anglekit_data.worlds import Frame, draw_frame, tell
+
+__all__ = ["QUESTION_SIZES", "SPLIT_SIZES", "Story", "generate", "question_rows", "rows"]
+
+SPLIT_SIZES: dict[str, int] = dict(zip(SPLITS, (24_000, 1_000, 1_000), strict=True))
+QUESTION_SIZES: dict[str, int] = dict(zip(SPLITS, (24_000, 1_000, 1_000), strict=True))
+
+
+@dataclass(frozen=True)
+class Story:
+    """A story, what is asked of it, and the answer that follows: the frame's answer number `label`."""
+
+    text: str
+    frame: Frame
+    label: int
+
+
+def generate(corpus: str, split: str, size: int, seed: int = 0) -> list[Story]:
+    """Draw stories whose frames belong to one split; each frame comes with a story for each of its four answers.
+
+    Args:
+        corpus: `endings` or `questions`; each has its own stream.
+        split: a name from `SPLIT_SIZES`.
+        size: how many stories, a multiple of four.
+        seed: another seed gives another sample of the same split.
+
+    Returns:
+        The stories in random order; held-out ones are all different.
+
+    Raises:
+        ValueError: the split is unknown, or the size is no positive multiple of four.
+    """
+    check_request(split, size, multiple=4)
+    draw = Draw(seed_of(corpus, split, seed))
+    found: list[Story] = []
+    seen: set[tuple[str, str]] = set()
+    while len(found) < size:
+        frame = draw_frame(draw)
+        if split_of(frame.key) != split:
+            continue
+        new = [Story(tell(draw, frame, answer), frame, label) for label, answer in enumerate(frame.answers)]
+        keys = {(story.text, frame.key) for story in new}
+        if split != "train" and seen & keys:
+            continue
+        seen |= keys
+        found += new
+    return draw.distinct(found, len(found))
+
+
+def rows(split: str, size: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Stories as `prompt`, `choices` (four endings), `label` (which of them is right) and `completion` (that one)."""
+    return [
+        {
+            "prompt": story.text,
+            "choices": list(story.frame.endings),
+            "label": story.label,
+            "completion": story.frame.endings[story.label],
+        }
+        for story in generate("endings", split, size, seed)
+    ]
+
+
+def question_rows(split: str, size: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Stories as `prompt` (story, question and "Answer:") and `completion` (a word)."""
+    return [
+        {
+            "prompt": f"{story.text} {story.frame.question} Answer:",
+            "completion": story.frame.answers[story.label],
+        }
+        for story in generate("questions", split, size, seed)
+    ]
