@@ -14,6 +14,7 @@ import yaml
 from anglekit.errors import InputError
 from anglekit.geometry.results import Geometry
 from anglekit.recipes import stages
+from anglekit.recipes.recipe import Tokenizer
 from anglekit.recipes.recipe_files import load_recipe, recipe_file
 from anglekit.recipes.reproduce import reproduce, stage_names
 from anglekit.recipes.sources import with_own_sources
@@ -129,3 +130,53 @@ def test_ones_own_table_may_have_the_usual_columns(tmp_path):
     own = with_own_sources(recipe, train=str(tmp_path / "own.csv")).data.columns
     assert (own.source, own.target, own.prefix) == (None, None, recipe.data.columns.prefix)
     assert with_own_sources(recipe, train=str(tmp_path / "named.jsonl")).data.columns == recipe.data.columns
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "task", "table"),
+    [
+        ("t5", {"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 3, "num_decoder_layers": 3,
+                "num_heads": 2, "decoder_start_token_id": 0}, "seq2seq", "pairs"),
+        ("bart", {"model_type": "bart", "d_model": 8, "encoder_layers": 3, "decoder_layers": 3,
+                  "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8,
+                  "decoder_ffn_dim": 8, "max_position_embeddings": 64}, "seq2seq", "pairs"),
+        ("causal", {"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2,
+                    "num_key_value_heads": 2, "intermediate_size": 8, "max_position_embeddings": 64},
+         "multiple-choice", "choices"),
+    ],
+)  # fmt: skip
+def test_a_teacher_that_writes_can_be_made_from_scratch(kind, config, task, table, tmp_path, save_tiny, words):
+    name = "wmt16-en-ro" if table == "pairs" else "hellaswag"
+    recipe = load_recipe(shortened(name, tmp_path, save_tiny(tmp_path / "unused", "t5"), words))
+    lines = [
+        {"source": "the film", "target": "a plot."} if table == "pairs" else
+        {"prompt": "the film", "choices": ["was good.", "was bad."], "label": number % 2}
+        for number in range(12)
+    ]  # fmt: skip
+    (tmp_path / "own.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    own = str(tmp_path / "own.jsonl")
+    columns = (
+        {"source": "source", "target": "target"} if table == "pairs" else {"prompt": "prompt", "choices": "choices"}
+    )
+    data = replace(
+        recipe.data, train=own, validation={"validation": own}, columns=replace(type(recipe.data.columns)(), **columns)
+    )
+    teacher = replace(
+        recipe.teacher,
+        model=None,
+        config=config,
+        tokenizer=Tokenizer(kind, vocab_size=40, max_length=64),
+        training=replace(recipe.students.training, target_max_length=None),
+    )
+    text = "prompt" if table == "choices" else None
+    scratch = replace(
+        recipe,
+        task=task,
+        teacher=teacher,
+        data=data,
+        analysis=replace(recipe.analysis, probe=own, text=text),
+        published=None,
+    )
+    found = reproduce(scratch, tmp_path / "run", device="cpu")
+    assert stage_names(scratch)[0] == "untrained"
+    assert found.result["ours"].notna().all()

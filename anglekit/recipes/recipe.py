@@ -34,7 +34,7 @@ TASK_NAMES: Final = (
 )
 TRANSFORMS: Final = ("triples", "conversation")
 INITIALIZATIONS: Final = ("default", "matching-attention")
-TOKENIZERS: Final = ("words",)
+TOKENIZERS: Final = ("words", "bart", "t5", "causal")
 _INITS: Final = ("random", "teacher")
 
 
@@ -43,7 +43,8 @@ class Tokenizer:
     """The tokenizer of a teacher that is trained from scratch, made from the training texts.
 
     Attributes:
-        kind: "words": the most frequent lower-cased words, in BERT's manner.
+        kind: "words": the most frequent lower-cased words, in BERT's manner; "bart", "t5" or "causal": words that
+            become the same text again, with the special tokens of that family, for models that write.
         vocab_size: entries at most.
         max_length: tokens that it truncates to when asked.
     """

@@ -15,13 +15,14 @@ from transformers import (
     BertForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     set_seed,
 )
 
 from anglekit.architectures import model_streams
 from anglekit.checkpoints import quiet_transformers
 from anglekit.errors import InputError
-from anglekit.recipes.recipe import Recipe
+from anglekit.recipes.recipe import Recipe, Tokenizer
 from anglekit.recipes.sources import architecture
 from anglekit.tables import Table, find_text_columns, read_table
 
@@ -57,10 +58,8 @@ def make_untrained(recipe: Recipe, directory: Path, *, classifies: bool) -> None
     wanted = recipe.teacher.tokenizer
     if wanted is None:
         raise InputError(f"recipe {recipe.name}: a teacher from scratch needs teacher.tokenizer; add it")
-    from anglekit_data.tokenizer import train_tokenizer
-
     table = read_table(recipe.data.train, limit=recipe.data.columns.limit)
-    tokenizer = train_tokenizer(_texts(table, recipe), wanted.vocab_size, wanted.max_length)
+    tokenizer = _tokenizer(wanted, _texts(table, recipe))
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
     known = {name: number for name, number in special.items() if number is not None}
     sized = {**recipe.teacher.config, **known, "vocab_size": len(tokenizer)}
@@ -83,6 +82,16 @@ def make_untrained(recipe: Recipe, directory: Path, *, classifies: bool) -> None
         model.save_pretrained(partial)
     shutil.rmtree(directory, ignore_errors=True)
     partial.rename(directory)
+
+
+def _tokenizer(wanted: Tokenizer, texts: Iterator[str]) -> PreTrainedTokenizerFast:
+    if wanted.kind == "words":
+        from anglekit_data.tokenizer import train_tokenizer
+
+        return train_tokenizer(texts, wanted.vocab_size, wanted.max_length)
+    from anglekit_data.reversible_tokenizer import train_reversible_tokenizer
+
+    return train_reversible_tokenizer(texts, wanted.vocab_size, wanted.kind, wanted.max_length)
 
 
 def _texts(table: Table, recipe: Recipe) -> Iterator[str]:
