@@ -32,7 +32,8 @@ def wilson_interval(share: float, n: float) -> tuple[float, float]:
     square = _Z**2 / n
     centre = (share + square / 2) / (1 + square)
     half = _Z / (1 + square) * np.sqrt(share * (1 - share) / n + square / (4 * n))
-    return min(float(centre - half), share), max(float(centre + half), share)
+    # Rounding must not lift an end over the share, or out of [0, 1].
+    return min(max(float(centre - half), 0.0), share), max(min(float(centre + half), 1.0), share)
 
 
 def acute_fraction_data(

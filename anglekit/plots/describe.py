@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from anglekit.errors import InputError
+from anglekit.geometry.results import Geometry
+from anglekit.plots.labels import number_ranges
 
-__all__ = ["LAYER_NOTE", "OFFICIAL_NOTE", "range_words", "refuse", "students_words"]
+__all__ = ["LAYER_NOTE", "OFFICIAL_NOTE", "range_words", "refuse", "students_words", "vertex_note"]
 
 LAYER_NOTE = "Layer 0 is the embedding output, layer b + 1 the output of block b."
 OFFICIAL_NOTE = "Official reading: the paper's code, padding counted, one pair of layers."
@@ -39,3 +41,11 @@ def students_words(data: pd.DataFrame) -> str:
     """Return whom a table is about: up to three students by name, more by number."""
     names = [str(name) for name in data["student"].unique()]
     return ", ".join(names) if len(names) <= 3 else f"{len(names)} students"
+
+
+def vertex_note(geometry: Geometry, data: pd.DataFrame) -> list[str]:
+    """Return the sentence that says which student layers are drawn, where some are not."""
+    drawn, known = (sorted({int(layer) for layer in table["vertex"]}) for table in (data, geometry.angles))
+    if len(drawn) == len(known):
+        return []
+    return [f"Drawn: student layers {number_ranges(drawn)}, of {len(known)} analysed."]

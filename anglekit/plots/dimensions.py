@@ -219,7 +219,7 @@ def dominant_dimensions(
         notes.append("Students of another width have dimensions of their own: their numbers are not the teacher's.")
     look = theme(dark)
     with context(look):
-        return draw_matrix_blocks(blocks, _SHOWN, look, total_width, notes, most_annotated=4)
+        return draw_matrix_blocks(blocks, _SHOWN, look, total_width, notes, most_annotated=0)
 
 
 def dominant_dimensions_facts(data: pd.DataFrame) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from anglekit.errors import InputError, suggest
 from anglekit.geometry.results import Geometry
-from anglekit.plots.describe import LAYER_NOTE, OFFICIAL_NOTE, range_words, students_words
+from anglekit.plots.describe import LAYER_NOTE, OFFICIAL_NOTE, range_words, students_words, vertex_note
 from anglekit.plots.labels import number_ranges, plain
 from anglekit.plots.matrix_panels import (
     MatrixBlock,
@@ -21,7 +21,7 @@ from anglekit.plots.matrix_panels import (
     draw_matrix_blocks,
     missing_note,
 )
-from anglekit.plots.selection import choose_streams, choose_students, choose_vertices
+from anglekit.plots.selection import choose_few_vertices, choose_streams, choose_students
 from anglekit.plots.style import context, figure_width, theme
 
 __all__ = [
@@ -69,7 +69,7 @@ def angles_heatmap_data(
         raise InputError(f"no value {value!r}; {suggest(value, ANGLE_VALUES)}")
     names = choose_students([geometry], students)
     streams = choose_streams([geometry], stream)
-    layers = choose_vertices([geometry], vertices)
+    layers = choose_few_vertices([geometry], vertices)
     table = geometry.angles
     rows = table[table["student"].isin(names) & table["stream"].isin(streams) & table["vertex"].isin(layers)]
     return rows[[*_KEY, value, "n_tokens"]].reset_index(drop=True)
@@ -94,7 +94,7 @@ def angles_heatmap(
         geometry: what the analysis found.
         students: the students to draw; all by default.
         stream: `encoder` or `decoder`; both by default.
-        vertices: the student layers to draw; all by default.
+        vertices: the student layers to draw; by default all, or 12 spread over the depth where there are more.
         value: a column of `Geometry.angles` (see `ANGLE_VALUES`).
         width: `page` or `column`.
         dark: draw on a dark ground.
@@ -106,7 +106,11 @@ def angles_heatmap(
     total_width = figure_width(width)
     blocks = pair_blocks(data, value, ANGLE_VALUES[value].factor, geometry.students)
     check_panel_count(blocks, "choose a student or a stream")
-    notes = [LAYER_NOTE, *missing_note(blocks, "no token has an angle there (a teacher state equals the student's)")]
+    notes = [
+        *vertex_note(geometry, data),
+        LAYER_NOTE,
+        *missing_note(blocks, "no token has an angle there (a teacher state equals the student's)"),
+    ]
     if geometry.settings.get("reading") == "official":
         notes = [OFFICIAL_NOTE, *notes]
     look = theme(dark)

@@ -40,7 +40,7 @@ _NAME = 0.18  # inches over the first row of a block
 _LINE = 0.13
 _TICK = 0.16  # inches that a tick label needs
 _ROW = 0.16  # inches: the lowest row that can carry its own number
-_FLAT = 0.22  # inches: the height of an annotated cell where rows and columns differ
+_FLAT = 0.22  # inches: the most that a row is high where rows and columns differ
 _BAR = 2.4  # inches: a colour bar as long as its label
 _ANNOTATED_PANELS = 16  # more of them are drawn small, without numbers
 _MOST_PANELS = 80
@@ -168,7 +168,7 @@ def _lay_out(blocks: Sequence[MatrixBlock], room: float, most_annotated: int) ->
     side = min((room - (columns - 1) * _GAP) / columns, largest)
     cell = side / widest
     square = all(panel.matrix.shape[0] == panel.matrix.shape[1] for panel in panels)
-    row = cell if square else min(cell, _FLAT) if annotated else max(cell, min(_ROW, 1.6 / tallest))
+    row = cell if square else max(min(cell, _FLAT), min(_ROW, 1.6 / tallest))
     return _Layout(columns, cell, row, annotated and row >= _LINE)
 
 
@@ -225,6 +225,7 @@ def draw_matrix_blocks(
                     look,
                     labelled=(len(below_it) <= position, position == 0),
                     annotated=layout.annotated,
+                    room=layout.cell * _widest(blocks) + _GAP,
                 )
             top -= _TITLE + height + _BELOW
     used = _LEFT + layout.columns * layout.cell * _widest(blocks) + (layout.columns - 1) * _GAP
@@ -261,15 +262,19 @@ def _draw_panel(
     *,
     labelled: tuple[bool, bool],
     annotated: bool,
+    room: float,
 ) -> None:
-    """Draw a panel at `place` (left, top, width, height in inches), its x and y axes labelled or not."""
+    """Draw a panel at `place` (left, top, width, height in inches), its x and y axes labelled or not.
+
+    `room` is the distance to the next panel's left edge: what a title may take.
+    """
     left, top, width, height = place
     total_width, total_height = figure.get_size_inches()
     ax = figure.add_axes(
         (left / total_width, (top - height) / total_height, width / total_width, height / total_height)
     )
     _draw_matrix(ax, panel, shown, scale, look, (width, height), annotated=annotated)
-    ax.set_title(fit(figure, panel.title, width + _GAP - 0.06), pad=3, loc="left")
+    ax.set_title(fit(figure, panel.title, room - 0.06), pad=3, loc="left")
     ax.set_xlabel(panel.xlabel if labelled[0] else "")
     ax.set_ylabel(panel.ylabel if labelled[1] else "")
 

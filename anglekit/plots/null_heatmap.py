@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from anglekit.errors import InputError, suggest
 from anglekit.geometry.nulls import NULLS
 from anglekit.geometry.results import Geometry
-from anglekit.plots.describe import LAYER_NOTE, OFFICIAL_NOTE, range_words, students_words
+from anglekit.plots.describe import LAYER_NOTE, OFFICIAL_NOTE, range_words, students_words, vertex_note
 from anglekit.plots.heatmaps import pair_blocks
 from anglekit.plots.matrix_panels import ShownValue, check_panel_count, draw_matrix_blocks, missing_note
-from anglekit.plots.selection import choose_streams, choose_students, choose_vertices
+from anglekit.plots.selection import choose_few_vertices, choose_streams, choose_students
 from anglekit.plots.style import context, figure_width, theme
 
 __all__ = ["CLOSED_FORM", "DEFAULT_NULL", "null_heatmap", "null_heatmap_data", "null_heatmap_facts"]
@@ -47,7 +47,7 @@ def null_heatmap_data(
     """
     names = choose_students([geometry], students)
     streams = choose_streams([geometry], stream)
-    layers = choose_vertices([geometry], vertices)
+    layers = choose_few_vertices([geometry], vertices)
     table = _against(geometry, _choose_null(geometry, null))
     rows = table[table["student"].isin(names) & table["stream"].isin(streams) & table["vertex"].isin(layers)]
     return rows.reset_index(drop=True)
@@ -96,7 +96,7 @@ def null_heatmap(
         geometry: what the analysis found.
         students: the students to draw; all by default.
         stream: `encoder` or `decoder`; both by default.
-        vertices: the student layers to draw; all by default.
+        vertices: the student layers to draw; by default all, or 12 spread over the depth where there are more.
         null: a name of `anglekit.geometry.nulls.NULLS`; by default the student's states of another example, or the
             closed form where the Geometry has no table of nulls.
         width: `page` or `column`.
@@ -111,6 +111,7 @@ def null_heatmap(
     check_panel_count(blocks, "choose a student or a stream")
     notes = [
         _null_words(data),
+        *vertex_note(geometry, data),
         LAYER_NOTE,
         *missing_note(blocks, "no token has an angle there (a teacher state equals the student's)"),
     ]
@@ -130,7 +131,7 @@ def _null_words(data: pd.DataFrame) -> str:
         return f"{text} Without intervals: this null is a mean over the whole probe."
     above, below = int((low > 0).sum()), int((high < 0).sum())
     return (
-        f"{text} Of {int(known.sum())} cells {above} are above it, {below} below, and "
+        f"{text} Of {int(known.sum())} pairs {above} are above it, {below} below, and "
         f"{int(known.sum()) - above - below} not told from it (95% intervals, clustered by example)."
     )
 

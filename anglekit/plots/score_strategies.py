@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,9 +15,10 @@ from anglekit.errors import InputError, suggest
 from anglekit.geometry.compare import default_score_margin
 from anglekit.geometry.compare_cells import NONE, in_order
 from anglekit.plots.describe import refuse
+from anglekit.plots.labels import plain, text_width
 from anglekit.plots.line_panels import Entry, LinePanel, draw_line_panels
 from anglekit.plots.student_styles import StudentStyle, init_colour, init_order, init_words, strategy_styles
-from anglekit.plots.style import Theme, context, figure_width, theme
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme, context, figure_width, theme
 
 __all__ = [
     "choose_score",
@@ -220,7 +222,7 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StudentStyle], look: Theme, *, 
                 ax.hlines(mean["mean"], place - 0.3, place + 0.3, color=style.colour, linewidth=1.4, zorder=3)
                 ax.vlines(place, mean["low"], mean["high"], color=style.colour, linewidth=0.9, zorder=3)
         ax.set_xlim(-0.6, len(strategies) - 0.4)
-        ax.set_xticks(range(len(strategies)), [""] * len(strategies) if len(strategies) > 6 else _ticks(strategies))
+        ax.set_xticks(range(len(strategies)), _ticks(ax, strategies))
         ax.margins(y=0.12)
 
     task = f"{first['task']}, " if several and first["task"] else ""
@@ -230,9 +232,15 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StudentStyle], look: Theme, *, 
     return LinePanel(f"{task}{init_words(init)}{where}", draw, init_colour(init, look), label, "")
 
 
-def _ticks(strategies: Sequence[str]) -> list[str]:
-    """Return names short enough to stand side by side; the legend has them whole."""
-    return [name if len(name) <= 10 else f"{name[:9]}…" for name in strategies]
+def _ticks(ax: Axes, strategies: Sequence[str]) -> list[str]:
+    """Return the strategies' names where they can stand side by side; else none, the legend has them."""
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        return [""] * len(strategies)
+    step = ax.get_position().width * figure.get_size_inches()[0] / (len(strategies) + 0.2)
+    widths = [text_width(figure, plain(name), SMALL_FONT_SIZE) for name in strategies]
+    fitting = all((one + other) / 2 + 0.05 <= step for one, other in itertools.pairwise(widths))
+    return [plain(name) if fitting else "" for name in strategies]
 
 
 def scores_by_strategy_facts(data: pd.DataFrame) -> str:

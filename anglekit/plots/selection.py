@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from anglekit.errors import InputError, suggest
 from anglekit.geometry.results import Geometry
 
-__all__ = ["check_labels", "choose_streams", "choose_students", "choose_vertices"]
+__all__ = ["check_labels", "choose_few_vertices", "choose_streams", "choose_students", "choose_vertices"]
 
 _STREAM_ORDER = ("encoder", "decoder")
+_MOST_VERTICES = 12  # panels of one student, unless asked for
 
 
 def check_labels(geometries: Sequence[Geometry], labels: Sequence[str] | None) -> list[str | None]:
@@ -70,6 +71,19 @@ def choose_vertices(geometries: Sequence[Geometry], vertices: Sequence[int] | No
         if vertex not in known:
             raise InputError(f"no vertex {vertex}; the student layers analysed are {', '.join(map(str, known))}")
     return [vertex for vertex in known if vertex in vertices]
+
+
+def choose_few_vertices(geometries: Sequence[Geometry], vertices: Sequence[int] | None) -> list[int]:
+    """Return the student layers to draw a panel of: those that were asked for, else all, or 12 spread over the depth.
+
+    Raises:
+        InputError: a layer is a vertex of none of the geometries.
+    """
+    known = choose_vertices(geometries, vertices)
+    if vertices is not None or len(known) <= _MOST_VERTICES:
+        return known
+    step = (len(known) - 1) / (_MOST_VERTICES - 1)
+    return [known[round(number * step)] for number in range(_MOST_VERTICES)]
 
 
 def _ordered(streams: Iterable[str]) -> list[str]:

@@ -109,7 +109,8 @@ def training_angles_data(
         frame = pd.DataFrame(rows, columns=["step", "student", "stream", "vertex", value, "chance_cosine"])
         frames.append(with_arms(frame, geometry))
     data = pd.concat(frames, ignore_index=True)
-    if alone:  # one run's checkpoints are one student, whatever their directories are called
+    # One run's checkpoints are one student, whatever their directories are called; of two runs steps come twice.
+    if alone and not data.duplicated(["step", "stream", "vertex"]).any():
         data["student"] = str(data["student"].iloc[-1])
     twice = data[data.duplicated(["step", "student", "stream", "vertex"])]
     if len(twice):
@@ -131,7 +132,7 @@ def training_angles(
 ) -> Figure:
     """Draw the angle against the training step, a panel per student, a line per student layer.
 
-    Where every Geometry holds one student, these are taken for checkpoints of one run.
+    Where every Geometry holds one student and no step comes twice, these are taken for checkpoints of one run.
 
     Args:
         geometries: one per step; see `training_step` for how the step is read.

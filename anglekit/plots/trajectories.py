@@ -247,7 +247,7 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
     for position in named:
         x, y = (float(teacher[axis].iloc[position]) for axis in ("x", "y"))
         away = np.array([x, y]) - middle
-        away = 5.5 * away / (float(np.linalg.norm(away)) or 1.0)
+        away = 8.0 * away / (float(np.linalg.norm(away)) or 1.0)
         ax.annotate(
             str(int(teacher["layer"].iloc[position])),
             (x, y),
@@ -284,7 +284,7 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
         )
     # One unit is as long on both axes, or angles and lengths would lie.
     ax.set_aspect("equal", adjustable="datalim")
-    ax.margins(0.12)
+    ax.margins(0.18)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=5))
 

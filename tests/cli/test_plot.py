@@ -166,3 +166,55 @@ def test_help_names_every_figure_and_value() -> None:
     for name in [*FIGURES, *ANGLE_VALUES]:
         assert name in words
     assert "Example" in words
+
+
+def test_the_numbers_go_beside_the_figure_or_alone(saved: Path, tmp_path: Path) -> None:
+    out, data = tmp_path / "f.svg", tmp_path / "f.csv"
+    arguments = ("--figure", "angles-heatmap", "--student", "copied", "--value", "null_cosine")
+    result = run(saved, *arguments, "--out", out, "--data", data)
+    assert result.output == f"{out}\n{data}\n"
+    numbers = pd.read_csv(data)
+    table = Geometry.load(saved).angles.query("student == 'copied'")
+    np.testing.assert_allclose(numbers["null_cosine"], table["null_cosine"])
+    written = data.read_bytes()
+    out.unlink()
+    assert run(saved, *arguments, "--data", data).exit_code == 0
+    assert data.read_bytes() == written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--figure", "figure1"), "nothing to write; give a figure's file with --out"),
+        (("--figure", "figure1", "--data", "f.txt"), "the numbers' file ends in .csv; change --data"),
+        (("--figure", "vertex-sweep", "--data", "f.csv"), "no vertex sweep; run `anglekit analyze --nulls default`"),
+        (("--figure", "scores-by-strategy", "--data", "f.csv"), "drawn from scores; give directories of"),
+        (("--figure", "figure1", "--out", "f.png", "--null", "formula"), "figure1 takes no null (--null)"),
+        (("--figure", "figure1", "--out", "f.png", "--margin", "1"), "figure1 takes no margin (--margin)"),
+    ],
+)
+def test_bad_data_targets(saved: Path, tmp_path: Path, monkeypatch, arguments: tuple[str, ...], message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(saved, *arguments)
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_are_drawn_from_a_sweep(tmp_path: Path) -> None:
+    rows = [("none", "random", 0, "validation", 0.5), ("forward", "random", 0, "validation", 0.7)]
+    file = tmp_path / "scores.csv"
+    pd.DataFrame(rows, columns=["strategy", "init", "seed", "data", "accuracy"]).to_csv(file, index=False)
+    out = tmp_path / "f.svg"
+    result = run(file, "--figure", "scores-by-strategy", "--out", out, "--task", "MNLI", "--margin", 0.05)
+    assert result.exit_code == 0, result.output
+    assert "equivalence band, 0.05 high" in out.read_text()
+
+
+def test_steps_are_read_from_the_directories_names(saved: Path, tmp_path: Path) -> None:
+    geometry = Geometry.load(saved)
+    places = [geometry.save(tmp_path / f"geometry-step-{step}") for step in (100, 5)]
+    data = tmp_path / "f.csv"
+    assert run(*places, "--figure", "training-angles", "--data", data).exit_code == 0
+    assert sorted(pd.read_csv(data)["step"].unique()) == [5, 100]

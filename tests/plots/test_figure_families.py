@@ -1,0 +1,178 @@
+"""What holds for every figure family: readable, numbers and words, and one line where it cannot be drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from anglekit.errors import InputError
+from anglekit.plots.family import FigureFamily
+from anglekit.plots.registry import FIGURES, draw_figure, drawable, figure_data, why_not
+from tests.plots.full_geometry import FIVE, full_geometry, score_table
+
+TABLES = {  # the table without which a family cannot be drawn, and what makes it
+    "layer-distance": ("layers", "run `anglekit analyze` again"),
+    "layer-cosine": ("layers", "run `anglekit analyze` again"),
+    "layer-cka": ("layers", "--similarity default"),
+    "layer-norms": ("layers", "run `anglekit analyze` again"),
+    "anisotropy": ("anisotropy", "--nulls default"),
+    "dominant-dimensions": ("dimensions", "--nulls default"),
+    "vertex-sweep": ("vertex_sweep", "--nulls default"),
+    "layer-trajectories": ("layers", "run `anglekit analyze` again"),
+}
+
+
+def steps(geometry, numbers=(0, 100, 300)):
+    """The same geometry at several training steps."""
+    return [
+        dataclasses.replace(geometry, provenance={**geometry.provenance, "training_step": step}) for step in numbers
+    ]
+
+
+def inputs(name: str, geometry):
+    """Geometries and scores that a family can be drawn from."""
+    uses = FIGURES[name].uses
+    geometries = [] if uses == "scores" else steps(geometry) if name == "training-angles" else [geometry]
+    return geometries, [] if uses == "geometries" else [score_table()]
+
+
+@pytest.fixture(scope="module")
+def one():
+    return full_geometry(("forward",), ("teacher",))
+
+
+@pytest.fixture(scope="module")
+def ten():
+    return full_geometry(FIVE, teacher_layers=4, depth=1)
+
+
+@pytest.fixture(scope="module")
+def deep():
+    return full_geometry(("forward",), ("random",), teacher_layers=81, depth=20)
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "figure1"])
+@pytest.mark.parametrize("look", [{}, {"width": "column", "dark": True}], ids=["page", "column-dark"])
+def test_readable_with_one_student_and_with_ten_and_at_depth(name: str, look, one, ten, deep, faults_of) -> None:
+    for geometry in (ten if FIGURES[name].uses == "both" else one, ten, deep):
+        if FIGURES[name].uses == "both" and geometry is deep:
+            continue
+        geometries, scores = inputs(name, geometry)
+        figure = draw_figure(name, geometries, scores=scores, **look)
+        assert isinstance(figure, Figure)
+        assert faults_of(figure) == []
+        assert figure.get_size_inches()[0] == pytest.approx(3.03 if look else 6.30)
+
+
+def test_the_check_of_readability_can_fail(one, faults_of) -> None:
+    figure = draw_figure("layer-norms", [one])
+    figure.text(0.98, 0.5, "far too long to fit")
+    figure.text(0.5, 0.5, "one")
+    figure.text(0.5, 0.5, "two")
+    faults = faults_of(figure)
+    assert any(fault.startswith("outside") for fault in faults)
+    assert any(fault.startswith("overlap") for fault in faults)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_numbers_and_words(name: str, ten) -> None:
+    geometries, scores = inputs(name, ten)
+    family = FIGURES[name]
+    if name == "figure1":
+        assert family.facts(figure_data(name, geometries)).startswith("No student")
+        return
+    data = figure_data(name, geometries, scores=scores, width="column", dark=True)
+    assert isinstance(data, pd.DataFrame)
+    assert len(data)
+    pd.testing.assert_frame_equal(data, figure_data(name, geometries, scores=scores))
+    assert family.title
+    assert not family.title.endswith(".")
+    for words in (family.caption(data), family.alt(data)):
+        assert words.endswith(".")
+        assert "nan" not in words.lower().split()
+        assert "\n" not in words
+
+
+@pytest.mark.parametrize(("name", "table", "remedy"), [(name, *entry) for name, entry in TABLES.items()])
+def test_a_missing_table_is_one_line_that_names_the_option(name: str, table: str, remedy: str) -> None:
+    geometry = full_geometry(("forward",), ("random",), without=[table])
+    reason = why_not(name, [geometry])
+    assert reason is not None
+    assert remedy in reason
+    assert "\n" not in reason
+    assert name not in drawable([geometry])
+    for call in (draw_figure, figure_data):
+        with pytest.raises(InputError) as caught:
+            call(name, [geometry])
+        assert str(caught.value) == reason
+    assert why_not(name, [full_geometry(("forward",), ("random",))]) is None
+
+
+def test_drawable_by_inputs(ten) -> None:
+    some = drawable([ten])
+    assert set(FIGURES) - set(some) == {"training-angles", "scores-by-strategy", "angle-spread"}
+    assert set(drawable([ten], [score_table()])) - set(some) == {"scores-by-strategy", "angle-spread"}
+    assert drawable([], [score_table()]) == ["scores-by-strategy"]
+    assert "training-angles" in drawable(steps(ten))
+    assert drawable([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("scores-by-strategy", {"students": ["a"]}, r"takes no students \(--student\)"),
+        ("layer-cka", {"vertices": [1]}, r"takes no vertices \(--vertex\)"),
+        ("layer-cka", {"value": "mean_distance"}, "no value 'mean_distance'; .*allowed: cka"),
+        ("layer-cka", {"value": "linear_cka"}, "no linear_cka; run `anglekit analyze --similarity all`"),
+        ("null-heatmap", {"null": "origin"}, "no null 'origin'; run `anglekit analyze --nulls all`"),
+        ("null-heatmap", {"null": "permuted"}, "did you mean 'permuted-student'"),
+        ("anisotropy", {"value": "row"}, "did you mean 'raw'"),
+        ("vertex-sweep", {"value": "mean"}, "no value 'mean'"),
+        ("training-angles", {"value": "angle"}, "no value 'angle'"),
+        ("acute-fraction", {"stream": "x"}, "no stream 'x'; allowed: encoder"),
+        ("acute-fraction", {"vertices": [9]}, "no vertex 9"),
+        ("layer-norms", {"students": "forwrd-random-seed0"}, "did you mean 'forward-random-seed0'"),
+        ("layer-trajectories", {"width": "wide"}, "no figure width 'wide'"),
+        ("scores-by-strategy", {"margin": -1.0}, "--margin is -1; give a number above 0"),
+        ("scores-by-strategy", {"value": "bleu"}, "no score 'bleu'; allowed: accuracy"),
+        ("scores-by-strategy", {"labels": ["a", "b"]}, "2 task labels for 1 tables"),
+        ("angle-spread", {"labels": ["a", "b"]}, "2 task labels for 1 geometries"),
+    ],
+)
+def test_wrong_options(name: str, options: dict, message: str, ten) -> None:
+    geometries, scores = inputs(name, ten)
+    with pytest.raises(InputError, match=message) as caught:
+        draw_figure(name, geometries, scores=scores, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "tables", "message"),
+    [
+        ("scores-by-strategy", 1, [], "drawn from scores; give directories of `anglekit sweep`"),
+        ("scores-by-strategy", 0, [score_table(("forward",))], "all scores are of one strategy"),
+        ("scores-by-strategy", 0, [score_table().iloc[:0]], "holds no score"),
+        ("angle-spread", 1, [], "drawn from scores"),
+        ("angle-spread", 2, [score_table()], "2 Geometries and 1 tables of scores"),
+        ("angle-spread", 1, [score_table(("none", "forward"))], "share no two matching strategies"),
+        ("training-angles", 1, [], "at least two steps"),
+        ("vertex-sweep", 2, [], "draws one directory, 2 were given"),
+    ],
+)
+def test_wrong_inputs(name: str, count: int, tables, message: str, ten) -> None:
+    with pytest.raises(InputError, match=message):
+        draw_figure(name, [ten] * count, scores=tables)
+
+
+def test_a_family_says_what_it_takes() -> None:
+    family = FIGURES["layer-cka"]
+    assert isinstance(family, FigureFamily)
+    assert (family.many, family.uses) == (False, "geometries")
+    assert FIGURES["angle-spread"].uses == "both"
+    for name, one in FIGURES.items():
+        assert one.options <= {"students", "stream", "vertices", "labels", "value", "null", "margin"}, name
+        assert np.all([len(text) > 10 for text in (one.title, one.summary, one.reading)])

@@ -1,0 +1,158 @@
+"""Figures of scores: by strategy with the equivalence band, and the spread against the angle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from anglekit.errors import InputError
+from anglekit.plots.angle_spread import angle_spread, angle_spread_data
+from anglekit.plots.score_strategies import scores_by_strategy, scores_by_strategy_data
+from anglekit.plots.sources import read_figure_sources, read_score_table
+from anglekit.plots.style import LIGHT_THEME
+from tests.geometry.compare_corpus import score_rows, write_run, write_sweep
+from tests.plots.full_geometry import FIVE, full_geometry, score_table
+
+
+def by_gid(artists, gid: str):
+    return next(one for one in artists if one.get_gid() == gid)
+
+
+def test_points_are_the_seeds_in_the_strategys_colour_and_marker() -> None:
+    table = score_table()
+    ax = scores_by_strategy([table]).axes[0]
+    for strategy in FIVE:
+        line = by_gid(ax.lines, f"strategy-{strategy}")
+        own = table[(table["strategy"] == strategy) & (table["init"] == "random")]
+        np.testing.assert_allclose(line.get_ydata(), own.sort_values("seed")["value"])
+        assert line.get_color() == LIGHT_THEME.strategies[strategy].colour
+        assert line.get_marker() == LIGHT_THEME.strategies[strategy].marker
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(FIVE)
+    assert ax.get_ylabel() == "accuracy (share)"
+
+
+def test_the_none_line_and_the_band() -> None:
+    table = score_table()
+    ax = scores_by_strategy([table], margin=0.03).axes[1]
+    means = table[table["init"] == "teacher"].groupby("strategy")["value"].mean()
+    np.testing.assert_allclose(by_gid(ax.lines, "none").get_ydata(), means["none"])
+    band = by_gid(ax.patches, "band")
+    matching = means.drop("none")
+    assert band.get_height() == pytest.approx(0.03)
+    assert band.get_y() + band.get_height() / 2 == pytest.approx((matching.max() + matching.min()) / 2)
+
+
+@pytest.mark.parametrize(("step", "inside"), [(0.0, True), (0.002, True), (0.02, False)])
+def test_all_means_lie_in_the_band_just_when_no_two_differ_by_more_than_the_margin(step: float, inside: bool) -> None:
+    rows = [(name, "random", 0, "", "accuracy", 0.5 + step * rank, "") for rank, name in enumerate(FIVE)]
+    data = scores_by_strategy_data([pd.DataFrame(rows, columns=score_table().columns)])
+    own = data[data["strategy"] != "none"]
+    lying = ((own["mean"] >= own["band_low"] - 1e-12) & (own["mean"] <= own["band_high"] + 1e-12)).all()
+    assert lying == inside
+    assert data["low"].isna().all()
+
+
+def test_intervals_over_seeds_are_students() -> None:
+    table = score_table(seeds=4)
+    data = scores_by_strategy_data([table])
+    values = table.query("strategy == 'forward' and init == 'random'")["value"]
+    low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
+    row = data.query("strategy == 'forward' and init == 'random'").iloc[0]
+    assert (row["low"], row["high"]) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(("scale", "margin", "unit"), [(1.0, 0.01, "share"), (100.0, 1.0, "points")])
+def test_the_default_margin_is_a_point(scale: float, margin: float, unit: str) -> None:
+    table = score_table(scale=scale, score="bleu")
+    assert set(scores_by_strategy_data([table])["margin"]) == {margin}
+    figure = scores_by_strategy([table])
+    assert figure.axes[0].get_ylabel() == f"bleu ({unit})"
+    assert any(f"equivalence band, {margin:g} high" in text.get_text() for text in figure.texts)
+
+
+def test_a_panel_per_task_and_initialisation(faults_of) -> None:
+    figure = scores_by_strategy([score_table(), score_table(rng_seed=1)], labels=["MNLI", "SST-2"])
+    titles = [text.get_text() for text in figure.texts if text.get_gid() == "title"]
+    assert titles == [f"{t}, {i} init, validation" for t in ("MNLI", "SST-2") for i in ("random", "teacher")]
+    assert faults_of(figure) == []
+
+
+def test_other_strategies_are_drawn_and_named(faults_of) -> None:
+    names = [*FIVE, "last-layers", "learned-attention", "earth-mover"]
+    figure = scores_by_strategy([score_table(names)], width="column")
+    assert faults_of(figure) == []
+    assert {label.get_text() for label in figure.axes[0].get_xticklabels()} == {""}  # no room: the legend has them
+    assert [text.get_text() for text in figure.texts if text.get_gid() == "legend"][: len(names)] == names
+
+
+def test_spread_and_angle_of_each_task() -> None:
+    geometry, table = full_geometry(FIVE), score_table()
+    data = angle_spread_data([geometry, geometry], [table, score_table(scale=100.0)], labels=["a", "b"])
+    assert len(data) == 4
+    means = table[(table["init"] == "random") & (table["strategy"] != "none")].groupby("strategy")["value"].mean()
+    row = data.query("task == 'a' and init == 'random'").iloc[0]
+    assert row["spread"] == pytest.approx(100 * (means.max() - means.min()))
+    assert row["spread_low"] < row["spread"] < row["spread_high"]
+    assert data.query("task == 'b' and init == 'random'")["spread"].iloc[0] == pytest.approx(row["spread"])
+    matching = [f"{name}-random-seed0" for name in FIVE if name != "none"]
+    angles = geometry.angles[geometry.angles["student"].isin(matching)].groupby("student")["mean_angle_degrees"].mean()
+    assert row["mean_angle_degrees"] == pytest.approx(angles.mean())
+    assert (row["angle_low"], row["angle_high"]) == pytest.approx((angles.min(), angles.max()))
+
+
+def test_spread_points_are_the_data() -> None:
+    geometry, table = full_geometry(FIVE), score_table(seeds=1)
+    figure = angle_spread([geometry], [table], labels=["MNLI"])
+    data = angle_spread_data([geometry], [table], labels=["MNLI"])
+    for row in data.itertuples():
+        point = by_gid(figure.axes[0].lines, f"point-MNLI-{row.init}")
+        np.testing.assert_allclose(point.get_xydata(), [[row.mean_angle_degrees, row.spread]])
+        assert point.get_color() == LIGHT_THEME.init[row.init]
+    assert any("No interval of the spread: 1 seed." in " ".join(text.get_text().split()) for text in figure.texts)
+    assert figure.axes[0].get_xlabel() == "mean angle (degrees)"
+
+
+def test_sources_of_every_kind(tmp_path: Path) -> None:
+    full_geometry().save(tmp_path / "demo" / "geometry")
+    table = score_table(seeds=1)
+    wide = table.pivot_table(index=["strategy", "init", "seed", "data"], columns="score", values="value").reset_index()
+    file = tmp_path / "scores.csv"
+    wide.assign(examples=9, steps=3).to_csv(file, index=False)
+    found = read_figure_sources([tmp_path / "demo", file])
+    assert (found.names, found.score_names) == (("geometry",), ("scores",))
+    read = found.scores[0].sort_values(["strategy", "init"], ignore_index=True)
+    expected = table.sort_values(["strategy", "init"], ignore_index=True)
+    np.testing.assert_allclose(read["value"], expected["value"])
+    assert list(read["strategy"]) == list(expected["strategy"])  # "none" is a strategy, not a missing value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("strategy,init,seed,accuracy\nnone,random,0,1", "lacks the column 'data'"),
+        ("strategy,init,seed,data,accuracy\nnone,random,x,v,1", "a seed that is no whole number"),
+        ("strategy,init,seed,data,accuracy\nnone,random,0,v,", "holds no score"),
+        ("", "cannot be read"),
+    ],
+)
+def test_damaged_score_tables(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "scores.csv"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_score_table(file)
+
+
+def test_sweeps_are_a_task_each_and_runs_together_are_one(tmp_path: Path) -> None:
+    scores = {"none": 0.6, "forward": 0.7, "reverse": 0.69}
+    sweeps = [write_sweep(tmp_path / name, score_rows(scores)) for name in ("mnli", "sst2")]
+    runs = [write_run(tmp_path / "runs" / name, name, value) for name, value in scores.items()]
+    found = read_figure_sources([*sweeps, *runs])
+    assert found.score_names == ("mnli", "sst2", "runs")
+    assert [len(table) for table in found.scores] == [9, 9, 3]
+    assert sorted(found.scores[2]["value"]) == sorted(scores.values())
+    with pytest.raises(InputError, match="no directory"):
+        read_figure_sources([tmp_path / "absent"])
