@@ -40,6 +40,7 @@ _NAME = 0.18  # inches over the first row of a block
 _LINE = 0.13
 _TICK = 0.16  # inches that a tick label needs
 _ROW = 0.16  # inches: the lowest row that can carry its own number
+_BESIDE = 0.12  # inches between the last panel of a row and the colour bar
 _FLAT = 0.22  # inches: the most that a row is high where rows and columns differ
 _BAR = 2.4  # inches: a colour bar as long as its label
 _ANNOTATED_PANELS = 16  # more of them are drawn small, without numbers
@@ -225,12 +226,12 @@ def draw_matrix_blocks(
                     look,
                     labelled=(len(below_it) <= position, position == 0),
                     annotated=layout.annotated,
-                    room=layout.cell * _widest(blocks) + _GAP,
+                    room=layout.cell * _widest(blocks) + (_GAP if position + 1 < layout.columns else _BESIDE),
                 )
             top -= _TITLE + height + _BELOW
     used = _LEFT + layout.columns * layout.cell * _widest(blocks) + (layout.columns - 1) * _GAP
     bar = max(heights[0][0], min(_BAR, panel_heights - _TITLE - _BELOW))  # its label needs room
-    _draw_colour_bar(figure, shown, scale, look, (used + 0.14, total_height - _NAME - _TITLE - 0.04, bar))
+    _draw_colour_bar(figure, shown, scale, look, (used + _BESIDE + 0.02, total_height - _NAME - _TITLE - 0.04, bar))
     figure.text(
         0.05 / total_width,
         below / total_height,
@@ -266,7 +267,7 @@ def _draw_panel(
 ) -> None:
     """Draw a panel at `place` (left, top, width, height in inches), its x and y axes labelled or not.
 
-    `room` is the distance to the next panel's left edge: what a title may take.
+    `room` is the distance to what stands beside it: what a title may take.
     """
     left, top, width, height = place
     total_width, total_height = figure.get_size_inches()
@@ -333,7 +334,7 @@ def _cell_text(number: float, shown: ShownValue) -> str:
         text = f"<{low + step:.{decimals}f}"
     elif float(text) == 0:
         text = text.removeprefix("-")
-    if decimals and abs(number) < 1 and not text.endswith(f"1.{'0' * decimals}"):
+    if decimals > 1 and abs(number) < 1 and not text.endswith(f"1.{'0' * decimals}"):
         text = text.replace("0.", ".", 1)  # the zero before the point is left out: the cell is small
     return text.replace("-", "−")  # noqa: RUF001
 

@@ -303,3 +303,8 @@ def test_a_deep_student_is_thinned_and_says_so() -> None:
     assert (len(drawn), drawn[0], drawn[-1]) == (12, 0, 30)
     assert "of 31 analysed" in notes(null_heatmap(deep))
     assert sorted(null_heatmap_data(deep, vertices=range(20))["vertex"].unique()) == list(range(20))
+
+
+def test_numbers_of_one_decimal_keep_their_zero(geometry) -> None:
+    ax = layer_heatmap(geometry, "distance", students="none-random-seed0").axes[0]
+    assert "0.0" in {text.get_text() for text in ax.texts}
