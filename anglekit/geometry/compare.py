@@ -77,6 +77,12 @@ class Comparison:
     notes: tuple[str, ...]
     settings: Mapping[str, Any]
 
+    def _repr_html_(self) -> str:
+        """Show the answer, its reasons and the tables in a notebook."""
+        from anglekit.report.notebook import comparison_html
+
+        return comparison_html(self)
+
 
 def default_score_margin(scores: Iterable[Any]) -> float:
     """Return one point: 0.01 of scores between 0 and 1, 1 of scores that run to 100."""

@@ -16,7 +16,16 @@ from anglekit.geometry.compare_sentence import amount, interval_words, needed_wo
 from anglekit.geometry.compare_sources import UNRECORDED
 from anglekit.geometry.compare_statistics import BETWEEN
 
-__all__ = ["FORMATS", "Table", "comparison_document", "comparison_tables", "latex_text", "markdown_text", "render"]
+__all__ = [
+    "FORMATS",
+    "Table",
+    "closing_lines",
+    "comparison_document",
+    "comparison_tables",
+    "latex_text",
+    "markdown_text",
+    "render",
+]
 
 _MOST_OBTUSE_ROWS, _MOST_OBTUSE_PAIRS = 20, 6
 
@@ -189,7 +198,8 @@ def _obtuse_table(comparison: Comparison) -> Table:
 _ANGLE = "An example's angle is that of its mean cosine over tokens and pairs; examples count by their tokens."
 
 
-def _closing(comparison: Comparison) -> list[str]:
+def closing_lines(comparison: Comparison) -> list[str]:
+    """Return how the verdicts were reached, a sentence or two a line: margins, tests, what an angle is."""
     settings = comparison.settings
     default = settings["default_margins"]
     found = [("angle", settings["margin_degrees"])] if settings["margin_degrees"] is not None else []
@@ -206,8 +216,11 @@ def _closing(comparison: Comparison) -> list[str]:
         f"students ({settings['draws']} draws, seed {settings['seed']}).",
         *([_ANGLE] if settings["margin_degrees"] is not None else []),
         *(["No pair of teacher layers is obtuse on average."] if obtuse else []),
-        *(f"note: {note}" for note in comparison.notes),
     ]
+
+
+def _closing(comparison: Comparison) -> list[str]:
+    return [*closing_lines(comparison), *(f"note: {note}" for note in comparison.notes)]
 
 
 def _terminal(comparison: Comparison) -> str:

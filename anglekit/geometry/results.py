@@ -208,6 +208,12 @@ class Geometry:
             if missing:
                 raise InputError(f"the table {table!r} lacks the column {missing[0]!r}; expected: {', '.join(columns)}")
 
+    def _repr_html_(self) -> str:
+        """Show the verdict against chance and a row for each student layer in a notebook."""
+        from anglekit.report.notebook import geometry_html
+
+        return geometry_html(self)
+
     @property
     def students(self) -> list[str]:
         """The students' names, in the order of the analysis."""

@@ -1,0 +1,83 @@
+"""From directories to one self-contained page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from anglekit.geometry.compare import ANGLE_MARGIN
+from anglekit.report.figures import MOST_STUDENTS, draw_all
+from anglekit.report.gather import Findings, gather
+from anglekit.report.page import page
+from anglekit.report.svg import StyleSheet
+
+__all__ = ["Report", "build_report"]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A report.
+
+    Attributes:
+        html: the whole page; it needs no other file and no network.
+        findings: what it says.
+        figures: the names of the families that are drawn.
+        warnings: a sentence each, as on the page.
+    """
+
+    html: str
+    findings: Findings
+    figures: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The verdict that comes first on the page."""
+        found = self.findings
+        if found.comparison is not None and (found.scores or not found.analyses):
+            return found.comparison.sentence
+        return found.analyses[0].verdict.sentence if found.analyses else "The scores are of one strategy alone."
+
+
+def build_report(
+    directories: Sequence[str | Path],
+    *,
+    labels: Sequence[str] | None = None,
+    title: str = "Teacher layers seen from the student",
+    margin: float = ANGLE_MARGIN,
+    score_margin: float | None = None,
+    tick: Callable[[str], None] | None = None,
+) -> Report:
+    """Read results, compare them, draw every figure that they can fill, and set it all as a page.
+
+    Args:
+        directories: of `anglekit analyze`, `sweep` or `distill`, mixed at will.
+        labels: a task's name for each Geometry; by default the last part of its path.
+        title: the page's heading.
+        margin: the largest difference between angles that does not matter, in degrees.
+        score_margin: the same of scores, in their unit; None for one point.
+        tick: called with a phrase before each drawing.
+
+    Raises:
+        InputError: a directory is missing, damaged or of another kind, or an option is out of range.
+    """
+    findings = gather(directories, labels=labels, margin=margin, score_margin=score_margin)
+    styles = StyleSheet()
+    figures, refused = draw_all(findings, styles, tick or _silent)
+    warnings = (*findings.warnings, *_left_out(findings), *refused)
+    html = page(findings, figures, warnings, styles, title)
+    return Report(html, findings, tuple(figure.name for figure in figures), warnings)
+
+
+def _silent(_: str) -> None:
+    """Report no progress."""
+
+
+def _left_out(findings: Findings) -> list[str]:
+    return [
+        f"{analysis.label}: figures of single students are drawn for the first {MOST_STUDENTS} of "
+        f"{len(analysis.geometry.students)}; draw others with anglekit plot --student"
+        for analysis in findings.analyses
+        if len(analysis.geometry.students) > MOST_STUDENTS
+    ]

@@ -1,0 +1,53 @@
+"use strict";
+(() => {
+  // Sorting: every header of a sortable table becomes a button; the row's data-value counts where there is one.
+  const order = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
+  const valueOf = (row, column) => {
+    const cell = row.cells[column];
+    if (!cell) return "";
+    return cell.dataset.value === undefined ? cell.textContent.trim() : Number(cell.dataset.value);
+  };
+  const compare = (a, b, sign) => {
+    if (a === "" || b === "") return (a === "") - (b === ""); // what is unknown comes last either way
+    if (typeof a === "number" && typeof b === "number") return sign * (a - b);
+    return sign * order.compare(String(a), String(b));
+  };
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const body = table.tBodies[0];
+    for (const header of table.tHead.rows[0].cells) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = header.textContent;
+      header.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const next = header.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
+        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+        header.setAttribute("aria-sort", next);
+        const sign = next === "ascending" ? 1 : -1;
+        const column = header.cellIndex;
+        const rows = [...body.rows].map((row) => [valueOf(row, column), row]);
+        rows.sort((a, b) => compare(a[0], b[0], sign));
+        body.append(...rows.map((pair) => pair[1]));
+      });
+    }
+  }
+  // Switching: without this script the drawings of all students stand one under the other.
+  const picker = document.querySelector(".picker");
+  if (picker) {
+    const select = picker.querySelector("select");
+    const drawings = document.querySelectorAll(".student");
+    const show = () => {
+      for (const drawing of drawings) drawing.hidden = drawing.dataset.student !== select.value;
+    };
+    const step = (by) => {
+      const count = select.options.length;
+      select.selectedIndex = (select.selectedIndex + by + count) % count;
+      show();
+    };
+    picker.querySelector("[data-step='-1']").addEventListener("click", () => step(-1));
+    picker.querySelector("[data-step='1']").addEventListener("click", () => step(1));
+    select.addEventListener("change", show);
+    picker.hidden = false;
+    show();
+  }
+})();

@@ -1,0 +1,286 @@
+"""The page: verdict, how to read it, figures, tables, settings and provenance, warnings."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Final
+
+import anglekit
+from anglekit.geometry.chance import Standing
+from anglekit.geometry.compare import Comparison
+from anglekit.geometry.compare_sentence import overall_verdict
+from anglekit.geometry.compare_text import closing_lines, comparison_tables
+from anglekit.report.figures import Drawing, ReportFigure
+from anglekit.report.gather import Analysis, Findings
+from anglekit.report.markup import Markup, element, joined
+from anglekit.report.provenance import analysis_facts
+from anglekit.report.svg import StyleSheet
+from anglekit.report.tables import facts_table, html_table, layer_table, students_table
+
+__all__ = ["READING", "page"]
+
+READING: Final = (
+    "Stand at a student's hidden state and look at two of the teacher's layers: below 90° (acute, a cosine above 0) a "
+    "pull toward one layer is also a pull toward the other, so it matters less which of them teaches. Acute alone says "
+    "little, because both directions start from the same state: unrelated vectors of one length already show 60° (a "
+    "cosine of 0.5), so read every angle beside its chance level."
+)
+
+_STANDINGS: Final[dict[Standing, str]] = {
+    "narrower": "narrower than by chance",
+    "wider": "wider than by chance",
+    "mixed": "in places narrower than by chance, in places wider",
+    "unresolved": "like chance",
+    "unknown": "not measured",
+}
+
+
+def page(
+    findings: Findings, figures: Sequence[ReportFigure], warnings: Sequence[str], styles: StyleSheet, title: str
+) -> str:
+    """Return the document.
+
+    Args:
+        findings: what was found.
+        figures: drawn.
+        warnings: a sentence each.
+        styles: of the figures.
+        title: the page's heading.
+    """
+    parts = [
+        ("verdict", "Verdict", _verdicts(findings)),
+        ("figures", "Figures", _figures(figures)),
+        ("tables", "Tables", _tables(findings)),
+        ("settings", "Settings and provenance", _settings(findings)),
+        ("warnings", f"Warnings ({len(warnings)})", _warnings(warnings)),
+    ]
+    shown = [(key, name, content) for key, name, content in parts if content]
+    links = (element("li", element("a", name, href=f"#{key}")) for key, name, _ in shown)
+    sections = [
+        element(
+            "section",
+            # The verdicts are headings themselves; the part's own is for those who listen.
+            element("h2", name, id=f"{key}-heading", class_="unseen" if key == "verdict" else None),
+            content,
+            _reading() if key == "verdict" else None,
+            id=key,
+            aria_labelledby=f"{key}-heading",
+        )
+        for key, name, content in shown
+    ]
+    body = element(
+        "body",
+        element("header", element("h1", title), element("p", _lede(findings), class_="lede"), class_="top"),
+        element("main", element("nav", element("ul", *links), aria_label="Contents"), *sections),
+        element("footer", f"Made by anglekit {anglekit.__version__}.", class_="foot"),
+        _inline("script", _resource("page.js")),
+    )
+    style = _resource("page.css") + styles.css()
+    return f"<!doctype html>\n{element('html', _head(title, style), body, lang='en')}\n"
+
+
+def _head(title: str, style: str) -> Markup:
+    # Nothing is fetched, and no script or style counts but those of this page.
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            "img-src data:",
+            f"style-src '{_digest(style)}'",
+            f"script-src '{_digest(_resource('page.js'))}'",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    return element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("link", rel="icon", href="data:,"),
+        element("title", title),
+        _inline("style", style),
+    )
+
+
+def _inline(name: str, content: str) -> Markup:
+    return Markup(f"<{name}>{content}</{name}>")
+
+
+def _digest(content: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
+
+
+def _resource(name: str) -> str:
+    return files("anglekit.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _lede(findings: Findings) -> str:
+    parts = []
+    for analysis in findings.analyses:
+        provenance, counts = analysis.geometry.provenance, analysis.geometry.counts
+        teacher = (provenance.get("teacher") or {}).get("name", "a teacher")
+        students = len(analysis.geometry.students)
+        text = f"{teacher} seen from {students} student{'' if students == 1 else 's'}"
+        if "examples" in counts:
+            text += f" on {counts['examples']:,} examples"
+        source = (provenance.get("probe") or {}).get("source")
+        parts.append(text + (f" of {source}" if source else ""))
+    if findings.scores:
+        number = sum(len(table[["strategy", "init", "seed"]].drop_duplicates()) for table in findings.scores)
+        parts.append(f"scores of {number} students")
+    return "; ".join(parts) + "."
+
+
+def _verdicts(findings: Findings) -> Markup:
+    alone = [_chance_box(analysis, named=len(findings.analyses) > 1) for analysis in findings.analyses]
+    if findings.comparison is None:
+        return joined(*alone)
+    compared = _comparison_box(findings.comparison)
+    # Without scores the geometry is the finding, and what strategies do to it comes second.
+    return joined(compared, *alone) if findings.scores else joined(*alone, compared)
+
+
+def _comparison_box(comparison: Comparison) -> Markup:
+    parts = {family.part for family in comparison.families}
+    answers = [
+        (f"{part}s: {(own := overall_verdict([one for one in comparison.families if one.part == part]))}", own)
+        for part in ("angle", "score")
+        if part in parts
+    ]
+    return _box(
+        "Does it matter which layer?",
+        answers or [(comparison.verdict, comparison.verdict)],
+        comparison.verdict,
+        comparison.sentence,
+        comparison.reasons,
+        closing_lines(comparison),
+    )
+
+
+def _chance_box(analysis: Analysis, *, named: bool) -> Markup:
+    verdict = analysis.verdict
+    question = "How do the angles compare with chance?" + (f" {analysis.label}" if named else "")
+    answers = [(_STANDINGS[verdict.standing], "plain")]
+    return _box(question, answers, "plain", verdict.sentence, verdict.reasons, ())
+
+
+def _box(
+    question: str,
+    answers: Sequence[tuple[str, str]],
+    tone: str,
+    sentence: str,
+    reasons: Sequence[str],
+    method: Sequence[str],
+) -> Markup:
+    return element(
+        "div",
+        element("h3", question, class_="question"),
+        element("p", *(element("span", answer, class_=f"answer {own}") for answer, own in answers), class_="answers"),
+        element("p", sentence, class_="sentence"),
+        element("ul", *(element("li", f"{one[:1].upper()}{one[1:]}") for one in reasons)) if reasons else None,
+        element("details", element("summary", "How this was decided"), *(element("p", line) for line in method))
+        if method
+        else None,
+        class_=f"verdict {tone}",
+    )
+
+
+def _reading() -> Markup:
+    return element("div", element("h2", "How to read it"), element("p", READING), class_="reading")
+
+
+def _figures(figures: Sequence[ReportFigure]) -> Markup:
+    shared = [_figure(figure) for figure in figures if not figure.by_student]
+    own = [figure for figure in figures if figure.by_student]
+    if not own:
+        return joined(*shared)
+    students = list(dict.fromkeys(one.student for figure in own for one in figure.drawings if one.student is not None))
+    keys = {student: f"s{number}" for number, student in enumerate(students)}
+    return joined(
+        *shared,
+        element("h3", "Student by student", class_="part"),
+        _picker(keys) if len(keys) > 1 else None,
+        *(_figure(figure, keys) for figure in own),
+    )
+
+
+def _picker(keys: dict[str, str]) -> Markup:
+    return element(
+        "div",
+        element("label", "Student", for_="student"),
+        element("select", *(element("option", name, value=key) for name, key in keys.items()), id="student"),
+        element("button", "‹", type="button", data_step="-1", aria_label="Previous student"),  # noqa: RUF001
+        element("button", "›", type="button", data_step="1", aria_label="Next student"),  # noqa: RUF001
+        class_="picker",
+        hidden=True,
+    )
+
+
+def _figure(figure: ReportFigure, keys: dict[str, str] | None = None) -> Markup:
+    first = figure.drawings[0]
+    single = len(figure.drawings) == 1
+    return element(
+        "figure",
+        element("figcaption", element("h3", figure.title), element("p", figure.reading)),
+        *(_drawing(drawing, keys or {}, single=single) for drawing in figure.drawings),
+        _redraw(figure, first),
+        id=f"figure-{figure.name}",
+    )
+
+
+def _redraw(figure: ReportFigure, drawing: Drawing) -> Markup:
+    student = " --student NAME" if drawing.student is not None else ""
+    return element(
+        "p",
+        "Draw it for print: ",
+        element("code", f"anglekit plot DIR --figure {figure.name}{student} --out {figure.name}.pdf"),
+        class_="command",
+    )
+
+
+def _drawing(drawing: Drawing, keys: dict[str, str], *, single: bool) -> Markup:
+    name = ", ".join(part for part in (drawing.label, drawing.student) if part)
+    facts = element("p", drawing.facts, class_="note")
+    # A student's name stands in the drawing; its heading is for those who listen.
+    unseen = "unseen" if drawing.student is not None else None
+    heading = element("h4", name, class_=unseen) if name and not (single and drawing.student is None) else None
+    if drawing.narrow is None:
+        box = element("div", drawing.svg, class_="pan", role="region", aria_label=f"Figure of {name}", tabindex="0")
+    else:
+        box = joined(element("div", drawing.svg, class_="wide"), element("div", drawing.narrow, class_="narrow"))
+    if drawing.student is None:
+        return element("div", heading, facts, box, class_="drawn")
+    return element("div", heading, facts, box, class_="drawn student", data_student=keys[drawing.student])
+
+
+def _tables(findings: Findings) -> Markup:
+    compared = [] if findings.comparison is None else comparison_tables(findings.comparison)
+    named = len(findings.analyses) > 1
+    return joined(
+        *(html_table(table) for table in compared),
+        *(layer_table(analysis, named=named) for analysis in findings.analyses),
+    )
+
+
+def _settings(findings: Findings) -> Markup:
+    named = len(findings.analyses) > 1
+    parts = []
+    for analysis in findings.analyses:
+        own = f", {analysis.label}" if named else ""
+        parts.append(facts_table(f"Analysis{own}", analysis_facts(analysis)))
+        parts.append(students_table(analysis, named=named))
+    sources = list(dict.fromkeys(str(source) for table in findings.scores for source in table["source"]))
+    if sources:
+        parts.append(facts_table("Scores", [("read from", ", ".join(sources))]))
+    return joined(*parts)
+
+
+def _warnings(warnings: Sequence[str]) -> Markup:
+    if not warnings:
+        return element("p", "None.")
+    return element("ul", *(element("li", f"{one[:1].upper()}{one[1:]}") for one in warnings), class_="warnings")

@@ -1,0 +1,231 @@
+"""A figure's svg, made fit to stand in a page: small, with ids of its own, in the colours of light and dark.
+
+Matplotlib writes a colour into every mark. The same figure drawn on a light and on a dark ground has the same marks in
+the same order, so that both become one drawing whose styles are classes: each class holds the light style, and a dark
+one where it differs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from xml.etree import ElementTree
+
+from anglekit.report.markup import Markup, element, joined
+
+__all__ = ["StyleSheet", "inline_svg"]
+
+_NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_STEPS = {"M": 1, "L": 1, "Q": 2, "C": 3}
+_LEFT_OUT = frozenset({"metadata", "style"})
+_HREF = "{http://www.w3.org/1999/xlink}href"
+# Rulers of matplotlib's files that a page does not need: the size is the page's, the rest says what is so by itself.
+_DROPPED = frozenset({"id", "style", "width", "height", "version"})
+_UNMOVED = re.compile(r"rotate\(-?0(?:\.0)?(?: [^)]*)?\)")
+
+
+@dataclass
+class StyleSheet:
+    """The classes that styles of drawings were given, in the order of their first use."""
+
+    classes: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def class_of(self, light: str, dark: str) -> str:
+        """Return the class of a style on a light ground and on a dark one."""
+        return self.classes.setdefault((_tidy(light), _tidy(dark)), f"s{len(self.classes)}")
+
+    def css(self) -> str:
+        """Return the rules of all classes."""
+        rules = "".join(f".{name}{{{light}}}" for (light, _), name in self.classes.items())
+        dark = "".join(f".{name}{{{dark}}}" for (light, dark), name in self.classes.items() if dark != light)
+        return rules + (f"@media screen and (prefers-color-scheme:dark){{{dark}}}" if dark else "")
+
+
+def inline_svg(light: bytes, dark: bytes, *, key: str, title: str, description: str, styles: StyleSheet) -> Markup:
+    """Return a drawing for a page.
+
+    Args:
+        light: the svg file of a figure on a light ground.
+        dark: the same figure on a dark ground.
+        key: what its ids start with; unique in the page.
+        title: its accessible name.
+        description: what it shows, in words.
+        styles: of the page; the drawing's styles are added to it.
+    """
+    names = (element("title", title, id=f"{key}-title"), element("desc", description, id=f"{key}-desc"))
+    trees = _Tree.read(light, key), _Tree.read(dark, key)
+    root = trees[0].root
+    if _same_marks(*trees):
+        drawn = _Writer(styles, *trees).children()
+        return _svg(root, key, names, drawn, "drawing")
+    # Marks that differ cannot share a drawing: both stand in the page, and its style shows one.
+    twin_names = (element("title", title, id=f"{key}-n-title"), element("desc", description, id=f"{key}-n-desc"))
+    day = _svg(root, key, names, _Writer(styles, trees[0], trees[0]).children(), "drawing day")
+    night = _Tree.read(dark, f"{key}-n")
+    return joined(
+        day, _svg(night.root, f"{key}-n", twin_names, _Writer(styles, night, night).children(), "drawing night")
+    )
+
+
+def _svg(root: ElementTree.Element, key: str, names: tuple[Markup, Markup], drawn: str, kind: str) -> Markup:
+    box = " ".join(_short(float(part)) for part in root.attrib["viewBox"].split())
+    return Markup(
+        f'<svg class="{kind}" viewBox="{box}" role="img" aria-labelledby="{key}-title" '
+        f'aria-describedby="{key}-desc">{joined(*names)}{drawn}</svg>'
+    )
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """A parsed drawing and the names that its referenced ids are given."""
+
+    root: ElementTree.Element
+    ids: Mapping[str, str]
+
+    @classmethod
+    def read(cls, source: bytes, key: str) -> _Tree:
+        root = ElementTree.fromstring(source)
+        wanted = set()
+        for node in root.iter():
+            for value in node.attrib.values():
+                wanted |= set(_REFERENCE.findall(value))
+            wanted.add(node.attrib.get(_HREF, "").removeprefix("#"))
+        found = [node.attrib["id"] for node in root.iter() if node.attrib.get("id") in wanted]
+        return cls(root, {name: f"{key}-{number}" for number, name in enumerate(dict.fromkeys(found))})
+
+    def style(self, node: ElementTree.Element) -> str:
+        return self._renamed(node.attrib.get("style", ""))
+
+    def attributes(self, node: ElementTree.Element) -> dict[str, str]:
+        """Return the attributes that are kept, in the form in which they are written."""
+        kept = {}
+        if node.attrib.get("id") in self.ids:
+            kept["id"] = self.ids[node.attrib["id"]]
+        sized = _tag(node) in ("rect", "image", "pattern")
+        for name, value in node.attrib.items():
+            if name == _HREF:
+                link = value.removeprefix("#")
+                kept["href"] = f"#{self.ids[link]}" if link in self.ids else value
+            elif name == "transform" and _UNMOVED.fullmatch(value):
+                continue
+            elif name not in _DROPPED or (sized and name in ("width", "height")):
+                plain_name = name.rsplit("}", 1)[-1]
+                kept[plain_name] = _path(value) if name == "d" else self._renamed(_rounded(plain_name, value))
+        return kept
+
+    def _renamed(self, value: str) -> str:
+        return _REFERENCE.sub(lambda found: f"url(#{self.ids.get(found[1], found[1])})", value)
+
+
+def _same_marks(one: _Tree, other: _Tree) -> bool:
+    """Return whether two drawings differ in nothing but their styles."""
+    left, right = list(one.root.iter()), list(other.root.iter())
+    return len(left) == len(right) and all(
+        a.tag == b.tag and a.text == b.text and one.attributes(a) == other.attributes(b)
+        for a, b in zip(left, right, strict=True)
+        if _tag(a) not in _LEFT_OUT
+    )
+
+
+@dataclass(frozen=True)
+class _Writer:
+    styles: StyleSheet
+    light: _Tree
+    dark: _Tree
+
+    def children(self) -> str:
+        return "".join(self._inside(self.light.root, self.dark.root))
+
+    def _inside(self, one: ElementTree.Element, other: ElementTree.Element) -> Iterator[str]:
+        for child, twin in zip(one, other, strict=True):
+            tag = _tag(child)
+            if tag in _LEFT_OUT:
+                continue
+            attributes = self.light.attributes(child)
+            style = self.light.style(child)
+            if style:
+                attributes["class"] = self.styles.class_of(style, self.dark.style(twin))
+            inside = "".join(self._inside(child, twin))
+            text = (child.text or "") if tag in ("text", "tspan") else ""
+            if tag == "defs" and not inside:
+                continue
+            if tag == "g" and not attributes:  # a group that says nothing
+                yield inside
+                continue
+            written = "".join(f' {name}="{joined(value)}"' for name, value in attributes.items())
+            body = joined(text) + inside
+            yield f"<{tag}{written}>{body}</{tag}>" if body else f"<{tag}{written}/>"
+            if tag == "tspan":
+                yield joined(child.tail or "")
+
+
+def _tag(node: ElementTree.Element) -> str:
+    return node.tag.rsplit("}", 1)[-1] if isinstance(node.tag, str) else ""
+
+
+def _tidy(style: str) -> str:
+    """Return a style without spaces that say nothing; a reader without matplotlib's font gets one as wide."""
+    parts = (part.split(":", 1) for part in style.split(";") if ":" in part)
+    text = ";".join(f"{name.strip()}:{value.strip()}" for name, value in parts)
+    return text.replace("'DejaVu Sans', sans-serif", "'DejaVu Sans',Verdana,sans-serif")
+
+
+def _rounded(name: str, value: str) -> str:
+    """Return numbers with two decimals: a hundredth of a point; a scale keeps its digits."""
+    if name in ("x", "y", "width", "height") or (
+        name == "transform" and "scale" not in value and "matrix" not in value
+    ):
+        return _NUMBER.sub(lambda found: _short(float(found[0])), value)
+    return value
+
+
+def _short(number: float) -> str:
+    return _hundredths(round(number * 100))
+
+
+def _hundredths(number: int) -> str:
+    whole, rest = divmod(abs(number), 100)
+    digits = f"{rest:02d}".rstrip("0")
+    text = f"{whole or ''}.{digits}" if digits else str(whole)
+    return f"-{text}" if number < 0 else text
+
+
+def _path(source: str) -> str:
+    """Return a path in relative steps of hundredths of a point, each from the rounded place before: no drift."""
+    tokens = re.findall(r"[A-Za-z]|" + _NUMBER.pattern, source)
+    if any(token.isalpha() and token not in "MLQCz" for token in tokens):
+        return source
+    out, position, at, command, start = [], 0, (0, 0), "", (0, 0)
+    while position < len(tokens):
+        if tokens[position].isalpha():
+            command = tokens[position]
+            position += 1
+        if command == "z":
+            out.append("z")
+            at = start
+            continue
+        count = 2 * _STEPS[command]
+        numbers = [round(float(token) * 100) for token in tokens[position : position + count]]
+        position += count
+        points = list(zip(numbers[::2], numbers[1::2], strict=True))
+        steps = [(x - at[0], y - at[1]) for x, y in points]
+        if command == "L" and 0 in steps[0]:
+            dx, dy = steps[0]
+            out.append(f"v{_hundredths(dy)}" if dx == 0 else f"h{_hundredths(dx)}")
+        else:
+            out.append(command.lower() + _run([number for step in steps for number in step]))
+        at = points[-1]
+        if command == "M":
+            start, command = at, "L"  # what follows a place without a letter is a line
+    return "".join(out)
+
+
+def _run(numbers: list[int]) -> str:
+    """Return numbers with a space only where they would run into each other."""
+    text = ""
+    for number in numbers:
+        written = _hundredths(number)
+        text += written if not text or written.startswith("-") else f" {written}"
+    return text

@@ -1,0 +1,171 @@
+"""Tables as HTML: numbers flush right, every header ready to be sorted by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from anglekit.geometry.compare_sources import UNRECORDED, student_arms
+from anglekit.geometry.compare_text import Table
+from anglekit.report.gather import Analysis
+from anglekit.report.markup import Markup, element, joined
+
+__all__ = ["facts_table", "html_table", "layer_table", "students_table"]
+
+_FEW_ROWS: Final = 16
+_LONG: Final = 32
+
+
+def html_table(table: Table, *, note: str = "") -> Markup:
+    """Return a table in a box of its own, in which a wide one scrolls.
+
+    Columns in which no row says anything are left out.
+
+    Args:
+        table: texts.
+        note: a sentence under its title.
+    """
+    kept = [column for column in range(len(table.header)) if any(row[column] for row in table.rows)]
+    head = element(
+        "tr",
+        *(
+            element("th", table.header[column], scope="col", class_="number" if column in table.numeric else None)
+            for column in kept
+        ),
+    )
+    body = [element("tr", *(_cell(row[column], table, column) for column in kept)) for row in table.rows]
+    grid = element(
+        "table",
+        element("thead", head),
+        element("tbody", *body),
+        class_="sortable" if len(table.rows) > 1 else None,
+    )
+    tall = " tall" if len(table.rows) > _FEW_ROWS else ""
+    return element(
+        "section",
+        element("h3", table.title),
+        element("p", note, class_="note") if note else None,
+        element("div", grid, class_=f"scroll{tall}", role="region", aria_label=table.title, tabindex="0"),
+        class_="table",
+    )
+
+
+def _cell(text: str, table: Table, column: int) -> Markup:
+    if column in table.numeric:
+        number = _leading_number(text)
+        return element("td", _typeset(text), class_="number", data_value=None if number is None else f"{number:.12g}")
+    if text in ("equivalent", "different", "undecided"):
+        return element("td", element("span", text, class_=f"mark {text}"))
+    return element("td", text, class_="long" if len(text) > _LONG else None)
+
+
+def _leading_number(text: str) -> float | None:
+    """Return the number that a cell starts with, which it is sorted by."""
+    digits = ""
+    for character in text.replace("%", " "):
+        if character not in "+-.0123456789":
+            break
+        digits += character
+    try:
+        number = float(digits)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _typeset(text: str) -> str:
+    """Return a number with a minus sign for the hyphen."""
+    return " ".join(f"−{word[1:]}" if word[:1] == "-" and len(word) > 1 else word for word in text.split(" "))  # noqa: RUF001
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    key: str
+    form: Callable[[Any], str]
+
+
+def _degrees(value: float) -> str:
+    return f"{value:.1f}°"
+
+
+def _cosine(value: float) -> str:
+    return f"{value:z.3f}"
+
+
+_LAYER_COLUMNS: Final = (
+    _Column("layer", "vertex", str),
+    _Column("angle", "mean_angle_degrees", _degrees),
+    _Column("cosine", "mean_cosine", _cosine),
+    _Column("chance cosine", "null_cosine", _cosine),
+    _Column("acute", "acute_fraction", "{:.1%}".format),
+    _Column("tangential cosine", "mean_tangential_cosine", _cosine),
+    _Column("permuted cosine", "permuted_cosine", _cosine),
+    _Column("pairs above", "pairs_above_permuted", str),
+    _Column("pairs below", "pairs_below_permuted", str),
+    _Column("obtuse pairs", "obtuse_pairs", str),
+)
+
+LAYER_NOTE: Final = (
+    "Means over tokens and pairs of teacher layers. Chance: unrelated vectors of the same lengths. Tangential: the "
+    "student's own direction taken out; 0 for unrelated vectors. Permuted: the student's state of another example; "
+    "above and below count pairs surely on either side of it (95% interval). Layer 0 is the embedding output, layer "
+    "b + 1 the output of block b."
+)
+
+
+def layer_table(analysis: Analysis, *, named: bool) -> Markup:
+    """Return the table of every student's layers.
+
+    Args:
+        analysis: a Geometry.
+        named: whether its label stands in the title.
+    """
+    rows = tuple(
+        (row["student"], row["stream"], *(_shown(row, column) for column in _LAYER_COLUMNS))
+        for row in analysis.verdict.rows
+    )
+    header = ("student", "stream", *(column.name for column in _LAYER_COLUMNS))
+    title = "Angles by student and layer" + (f", {analysis.label}" if named else "")
+    return html_table(Table(title, header, rows, frozenset(range(2, len(header)))), note=LAYER_NOTE)
+
+
+def _shown(row: Mapping[str, Any], column: _Column) -> str:
+    value = row[column.key]
+    return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else column.form(value)
+
+
+def students_table(analysis: Analysis, *, named: bool) -> Markup:
+    """Return the table of teacher and students: how each was made, and the hash of its weights."""
+    provenance = analysis.geometry.provenance
+    arms = student_arms(analysis.geometry)
+    rows = []
+    teacher = provenance.get("teacher") or {}
+    for role, entry in (("teacher", teacher), *(("student", entry) for entry in provenance["students"])):
+        strategy, init, seed = arms[str(entry["name"])] if role == "student" else ("", "", None)
+        depth = entry.get("depth") or {}
+        rows.append(
+            (
+                role,
+                str(entry.get("name", "")),
+                strategy if entry.get("strategy") is not None else "",
+                "" if init == UNRECORDED else init,
+                "" if seed is None else str(seed),
+                str(entry.get("architecture") or ""),
+                " + ".join(str(blocks) for blocks in depth.values()),
+                str(entry.get("width") or ""),
+                str(entry.get("source") or ""),
+                str(entry.get("sha256") or ""),
+            )
+        )
+    header = ("role", "name", "strategy", "init", "seed", "architecture", "blocks", "width", "source", "sha256")
+    title = "Teacher and students" + (f", {analysis.label}" if named else "")
+    return html_table(Table(title, header, tuple(rows), frozenset({4, 6, 7})))
+
+
+def facts_table(title: str, facts: Sequence[tuple[str, str]]) -> Markup:
+    """Return names and values, one pair under the other."""
+    rows = (joined(element("dt", name), element("dd", value)) for name, value in facts)
+    return element("section", element("h3", title), element("dl", *rows), class_="facts")

@@ -1,0 +1,93 @@
+"""`anglekit report`: everything that was found as one page to read and to send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anglekit.errors import InputError
+
+__all__ = ["EPILOG", "report"]
+
+EPILOG = "Example: anglekit report geometry runs/sweep --out report.html"
+
+_SUFFIXES = (".html", ".htm")
+
+
+def report(
+    directories: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", help="Directories of `anglekit analyze`, `sweep` or `distill`, mixed at will."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it: a file that ends in .html.")],
+    title: Annotated[str, typer.Option(help="The page's heading.")] = "Teacher layers seen from the student",
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task", metavar="LABEL", help="A task's name for each Geometry, in order.", show_default="DIR's name"
+        ),
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option(metavar="DEGREES", help="The largest difference between angles that does not matter, in degrees."),
+    ] = 2.0,
+    score_margin: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="The largest difference between scores that does not matter, in their unit.",
+            show_default="one point: 0.01 of scores up to 1, else 1",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print nothing but errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written and the verdict as json.")] = False,
+) -> None:
+    """Write one self-contained HTML page: the verdict, how to read it, figures, tables, settings, warnings.
+
+    The page needs no network and can be read without script, in light and dark, on a telephone and on paper.
+    """
+    if out.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"cannot write {out.name!r}: a report's file ends in {' or '.join(_SUFFIXES)}; change --out")
+    if out.is_dir():
+        raise InputError(f"{out} is a directory; give a file with --out")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists; choose another file or allow overwriting (--overwrite)")
+    if any(parent.exists() and not parent.is_dir() for parent in out.parents):
+        raise InputError(f"{out} cannot be made: a part of its path is a file; choose another --out")
+
+    from tqdm import tqdm
+
+    from anglekit.report.build import build_report
+    from anglekit.whole_file import write_whole
+
+    with tqdm(desc="drawing", unit=" figures", leave=False, disable=quiet or as_json or None) as bar:
+
+        def tick(phrase: str) -> None:
+            bar.set_postfix_str(phrase)
+            bar.update()
+
+        built = build_report(
+            directories, labels=task or None, title=title, margin=margin, score_margin=score_margin, tick=tick
+        )
+    write_whole(out, built.html)
+    if as_json:
+        import json
+
+        comparison = built.findings.comparison
+        document = {
+            "out": str(out),
+            "bytes": len(built.html.encode()),
+            "verdict": None if comparison is None else comparison.verdict,
+            "sentence": built.sentence,
+            "figures": list(built.figures),
+            "warnings": list(built.warnings),
+        }
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    elif not quiet:
+        typer.echo(built.sentence)
+        typer.echo(f"Written to {out}: {len(built.figures)} figures, {len(built.warnings)} warnings.")
