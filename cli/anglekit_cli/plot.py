@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anglekit.errors import InputError, RunError, suggest
+from anglekit.errors import InputError, suggest
 
 __all__ = ["plot"]
 
@@ -110,6 +108,7 @@ def plot(
     from anglekit.plots.registry import FIGURES, draw_figure, figure_data
     from anglekit.plots.render import render
     from anglekit.plots.sources import read_figure_sources
+    from anglekit.whole_file import write_whole
 
     if figure not in FIGURES:
         raise InputError(f"no figure {figure!r}; {suggest(figure, FIGURES)}")
@@ -134,7 +133,7 @@ def plot(
         numbers = figure_data(figure, found.geometries, scores=found.scores, **options)
         contents[data] = numbers.to_csv(index=False, lineterminator="\n").encode()
     for target, content in contents.items():
-        _write(target, content)
+        write_whole(target, content)
         typer.echo(str(target))
 
 
@@ -148,24 +147,3 @@ def _check_targets(out: Path | None, data: Path | None) -> None:
     for target, option in ((out, "--out"), (data, "--data")):
         if target is not None and target.is_dir():
             raise InputError(f"{target} is a directory; give a file with {option}")
-
-
-def _write(target: Path, content: bytes) -> None:
-    """Write a file beside its final name and rename it: it is whole or absent."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    except OSError as error:
-        raise RunError(f"cannot write beside {target}: {error.strerror}") from error
-    scratch = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        scratch.chmod(0o666 & ~mask)
-        scratch.replace(target)
-    except OSError as error:
-        raise RunError(f"cannot write {target}: {error.strerror}") from error
-    finally:
-        scratch.unlink(missing_ok=True)
