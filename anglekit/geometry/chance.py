@@ -63,8 +63,9 @@ def _side_words(above: int, below: int, total: int, *, permuted: bool) -> str:
     what = "with the student's state of another example" if permuted else "by chance (unrelated vectors)"
     if not above + below:
         return f"none of {total} pairs of teacher layers can be told from what they would be {what}"
-    sides = [f"{number} surely {side}" for number, side in ((above, "narrower"), (below, "wider")) if number]
-    return f"of {total} pairs of teacher layers {' and '.join(sides)} than {what}"
+    found = [(number, side) for number, side in ((above, "narrower"), (below, "wider")) if number]
+    sides = [f"{number} {'is' if number == 1 else 'are'} surely {side}" for number, side in found]
+    return f"of {total} pairs of teacher layers, {' and '.join(sides)} than {what}"
 
 
 def _standing(above: int, below: int, total: int) -> Standing:

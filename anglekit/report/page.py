@@ -182,12 +182,16 @@ def _box(
         element("h3", question, class_="question"),
         element("p", *(element("span", answer, class_=f"answer {own}") for answer, own in answers), class_="answers"),
         element("p", sentence, class_="sentence"),
-        element("ul", *(element("li", f"{one[:1].upper()}{one[1:]}") for one in reasons)) if reasons else None,
+        element("ul", *(element("li", _capital(one)) for one in reasons)) if reasons else None,
         element("details", element("summary", "How this was decided"), *(element("p", line) for line in method))
         if method
         else None,
         class_=f"verdict {tone}",
     )
+
+
+def _capital(sentence: str) -> str:
+    return f"{sentence[:1].upper()}{sentence[1:]}"
 
 
 def _reading() -> Markup:
@@ -245,7 +249,7 @@ def _redraw(figure: ReportFigure, drawing: Drawing) -> Markup:
 
 def _drawing(drawing: Drawing, keys: dict[str, str], *, single: bool) -> Markup:
     name = ", ".join(part for part in (drawing.label, drawing.student) if part)
-    facts = element("p", drawing.facts, class_="note")
+    facts = element("p", _capital(drawing.facts), class_="note")
     # A student's name stands in the drawing; its heading is for those who listen.
     unseen = "unseen" if drawing.student is not None else None
     heading = element("h4", name, class_=unseen) if name and not (single and drawing.student is None) else None
@@ -283,4 +287,4 @@ def _settings(findings: Findings) -> Markup:
 def _warnings(warnings: Sequence[str]) -> Markup:
     if not warnings:
         return element("p", "None.")
-    return element("ul", *(element("li", f"{one[:1].upper()}{one[1:]}") for one in warnings), class_="warnings")
+    return element("ul", *(element("li", _capital(one)) for one in warnings), class_="warnings")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from anglekit.geometry.compare_sources import UNRECORDED, student_arms
 from anglekit.geometry.compare_text import Table
 from anglekit.report.gather import Analysis
+from anglekit.report.layers import LAYER_NOTE, layers_of
 from anglekit.report.markup import Markup, element, joined
 
 __all__ = ["facts_table", "html_table", "layer_table", "students_table"]
@@ -80,42 +80,6 @@ def _typeset(text: str) -> str:
     return " ".join(f"−{word[1:]}" if word[:1] == "-" and len(word) > 1 else word for word in text.split(" "))  # noqa: RUF001
 
 
-@dataclass(frozen=True)
-class _Column:
-    name: str
-    key: str
-    form: Callable[[Any], str]
-
-
-def _degrees(value: float) -> str:
-    return f"{value:.1f}°"
-
-
-def _cosine(value: float) -> str:
-    return f"{value:z.3f}"
-
-
-_LAYER_COLUMNS: Final = (
-    _Column("layer", "vertex", str),
-    _Column("angle", "mean_angle_degrees", _degrees),
-    _Column("cosine", "mean_cosine", _cosine),
-    _Column("chance cosine", "null_cosine", _cosine),
-    _Column("acute", "acute_fraction", "{:.1%}".format),
-    _Column("tangential cosine", "mean_tangential_cosine", _cosine),
-    _Column("permuted cosine", "permuted_cosine", _cosine),
-    _Column("pairs above", "pairs_above_permuted", str),
-    _Column("pairs below", "pairs_below_permuted", str),
-    _Column("obtuse pairs", "obtuse_pairs", str),
-)
-
-LAYER_NOTE: Final = (
-    "Means over tokens and pairs of teacher layers. Chance: unrelated vectors of the same lengths. Tangential: the "
-    "student's own direction taken out; 0 for unrelated vectors. Permuted: the student's state of another example; "
-    "above and below count pairs surely on either side of it (95% interval). Layer 0 is the embedding output, layer "
-    "b + 1 the output of block b."
-)
-
-
 def layer_table(analysis: Analysis, *, named: bool) -> Markup:
     """Return the table of every student's layers.
 
@@ -123,18 +87,8 @@ def layer_table(analysis: Analysis, *, named: bool) -> Markup:
         analysis: a Geometry.
         named: whether its label stands in the title.
     """
-    rows = tuple(
-        (row["student"], row["stream"], *(_shown(row, column) for column in _LAYER_COLUMNS))
-        for row in analysis.verdict.rows
-    )
-    header = ("student", "stream", *(column.name for column in _LAYER_COLUMNS))
     title = "Angles by student and layer" + (f", {analysis.label}" if named else "")
-    return html_table(Table(title, header, rows, frozenset(range(2, len(header)))), note=LAYER_NOTE)
-
-
-def _shown(row: Mapping[str, Any], column: _Column) -> str:
-    value = row[column.key]
-    return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else column.form(value)
+    return html_table(layers_of(analysis.verdict.rows, title), note=LAYER_NOTE)
 
 
 def students_table(analysis: Analysis, *, named: bool) -> Markup:
