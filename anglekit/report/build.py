@@ -23,12 +23,14 @@ class Report:
         html: the whole page; it needs no other file and no network.
         findings: what it says.
         figures: the names of the families that are drawn.
+        not_drawn: a sentence for each family that could not be drawn.
         warnings: a sentence each, as on the page.
     """
 
     html: str
     findings: Findings
     figures: tuple[str, ...]
+    not_drawn: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -64,10 +66,10 @@ def build_report(
     """
     findings = gather(directories, labels=labels, margin=margin, score_margin=score_margin)
     styles = StyleSheet()
-    figures, refused = draw_all(findings, styles, tick or _silent)
-    warnings = (*findings.warnings, *_left_out(findings), *refused)
-    html = page(findings, figures, warnings, styles, title)
-    return Report(html, findings, tuple(figure.name for figure in figures), warnings)
+    figures, not_drawn = draw_all(findings, styles, tick or _silent)
+    warnings = (*findings.warnings, *_left_out(findings))
+    html = page(findings, figures, not_drawn, warnings, styles, title)
+    return Report(html, findings, tuple(figure.name for figure in figures), tuple(not_drawn), warnings)
 
 
 def _silent(_: str) -> None:

@@ -90,7 +90,7 @@ def draw_all(
         try:
             drawings = tuple(_drawings(name, findings, styles, tick))
         except InputError as error:
-            refused.append(f"not drawn: {error}")
+            refused.append(f"{family.title}: {error}")
             continue
         if drawings:
             figures.append(ReportFigure(name, family.title, family.reading, drawings))
@@ -102,8 +102,9 @@ def _drawings(name: str, findings: Findings, styles: StyleSheet, tick: Callable[
     analyses = findings.analyses
     if family.many or family.uses != "geometries":
         inputs = _Inputs([analysis.geometry for analysis in analyses], findings.scores)
-        options = {}
-        if "labels" in family.options and family.uses == "geometries":
+        options: dict[str, Any] = {"margin": findings.score_margin} if "margin" in family.options else {}
+        # Scores carry no name of a task: they are named after the Geometries where there is one for each.
+        if "labels" in family.options and (family.uses == "geometries" or len(analyses) == len(findings.scores)):
             options["labels"] = [analysis.label for analysis in analyses]
         return [_draw(name, inputs, name, styles, tick, options)]
     drawings = []

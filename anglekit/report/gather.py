@@ -44,12 +44,14 @@ class Findings:
         scores: tables of scores, one for each task.
         comparison: of strategies, or None.
         warnings: what a reader should know, a sentence each.
+        score_margin: the largest difference between scores that does not matter; None for one point.
     """
 
     analyses: tuple[Analysis, ...]
     scores: tuple[pd.DataFrame, ...]
     comparison: Comparison | None
     warnings: tuple[str, ...]
+    score_margin: float | None = None
 
 
 def gather(
@@ -92,7 +94,7 @@ def gather(
         *(f"{analysis.label}: {note}" for analysis in analyses for note in analysis_notes(analysis.geometry)),
     ]
     scores = tuple(sources.scores for sources in found if not sources.scores.empty)
-    return Findings(analyses, scores, comparison, tuple(dict.fromkeys(warnings)))
+    return Findings(analyses, scores, comparison, tuple(dict.fromkeys(warnings)), score_margin)
 
 
 def _read(directories: Sequence[str | Path]) -> list[Sources]:

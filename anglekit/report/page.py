@@ -39,20 +39,26 @@ _STANDINGS: Final[dict[Standing, str]] = {
 
 
 def page(
-    findings: Findings, figures: Sequence[ReportFigure], warnings: Sequence[str], styles: StyleSheet, title: str
+    findings: Findings,
+    figures: Sequence[ReportFigure],
+    not_drawn: Sequence[str],
+    warnings: Sequence[str],
+    styles: StyleSheet,
+    title: str,
 ) -> str:
     """Return the document.
 
     Args:
         findings: what was found.
         figures: drawn.
+        not_drawn: a sentence for each figure that could not be drawn.
         warnings: a sentence each.
         styles: of the figures.
         title: the page's heading.
     """
     parts = [
         ("verdict", "Verdict", _verdicts(findings)),
-        ("figures", "Figures", _figures(figures)),
+        ("figures", "Figures", _figures(figures, not_drawn)),
         ("tables", "Tables", _tables(findings)),
         ("settings", "Settings and provenance", _settings(findings)),
         ("warnings", f"Warnings ({len(warnings)})", _warnings(warnings)),
@@ -198,19 +204,22 @@ def _reading() -> Markup:
     return element("div", element("h2", "How to read it"), element("p", READING), class_="reading")
 
 
-def _figures(figures: Sequence[ReportFigure]) -> Markup:
-    shared = [_figure(figure) for figure in figures if not figure.by_student]
+def _figures(figures: Sequence[ReportFigure], not_drawn: Sequence[str]) -> Markup:
     own = [figure for figure in figures if figure.by_student]
-    if not own:
-        return joined(*shared)
     students = list(dict.fromkeys(one.student for figure in own for one in figure.drawings if one.student is not None))
     keys = {student: f"s{number}" for number, student in enumerate(students)}
     return joined(
-        *shared,
-        element("h3", "Student by student", class_="part"),
+        *(_figure(figure, keys) for figure in figures if not figure.by_student),
+        element("h3", "Student by student", class_="part") if own else None,
         _picker(keys) if len(keys) > 1 else None,
         *(_figure(figure, keys) for figure in own),
+        _not_drawn(not_drawn) if not_drawn else None,
     )
+
+
+def _not_drawn(reasons: Sequence[str]) -> Markup:
+    number = f"{len(reasons)} figure{'s' if len(reasons) > 1 else ''} that this could not fill"
+    return element("details", element("summary", number), element("ul", *(element("li", one) for one in reasons)))
 
 
 def _picker(keys: dict[str, str]) -> Markup:
@@ -225,13 +234,13 @@ def _picker(keys: dict[str, str]) -> Markup:
     )
 
 
-def _figure(figure: ReportFigure, keys: dict[str, str] | None = None) -> Markup:
+def _figure(figure: ReportFigure, keys: dict[str, str]) -> Markup:
     first = figure.drawings[0]
     single = len(figure.drawings) == 1
     return element(
         "figure",
         element("figcaption", element("h3", figure.title), element("p", figure.reading)),
-        *(_drawing(drawing, keys or {}, single=single) for drawing in figure.drawings),
+        *(_drawing(drawing, keys, single=single) for drawing in figure.drawings),
         _redraw(figure, first),
         id=f"figure-{figure.name}",
     )
@@ -249,7 +258,7 @@ def _redraw(figure: ReportFigure, drawing: Drawing) -> Markup:
 
 def _drawing(drawing: Drawing, keys: dict[str, str], *, single: bool) -> Markup:
     name = ", ".join(part for part in (drawing.label, drawing.student) if part)
-    facts = element("p", _capital(drawing.facts), class_="note")
+    facts = element("p", drawing.facts, class_="note")
     # A student's name stands in the drawing; its heading is for those who listen.
     unseen = "unseen" if drawing.student is not None else None
     heading = element("h4", name, class_=unseen) if name and not (single and drawing.student is None) else None
@@ -287,4 +296,4 @@ def _settings(findings: Findings) -> Markup:
 def _warnings(warnings: Sequence[str]) -> Markup:
     if not warnings:
         return element("p", "None.")
-    return element("ul", *(element("li", _capital(one)) for one in warnings), class_="warnings")
+    return element("ul", *(element("li", one) for one in warnings), class_="warnings")

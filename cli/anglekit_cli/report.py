@@ -85,6 +85,7 @@ def report(
             "verdict": None if comparison is None else comparison.verdict,
             "sentence": built.sentence,
             "figures": list(built.figures),
+            "not_drawn": list(built.not_drawn),
             "warnings": list(built.warnings),
         }
         typer.echo(json.dumps(document, ensure_ascii=False))

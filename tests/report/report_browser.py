@@ -87,6 +87,25 @@ class Browser:
             raise RuntimeError(str(result["exceptionDetails"]))
         return result["result"].get("value")
 
+    def count(self, selector: str) -> int:
+        """Return how many elements there are, without script in the page."""
+        return len(self._nodes(selector))
+
+    def seen(self, selector: str) -> int:
+        """Return how many elements take up room, without script in the page."""
+        boxes = 0
+        for node in self._nodes(selector):
+            try:
+                self.send("DOM.getBoxModel", nodeId=node)
+            except RuntimeError:  # what is not laid out has no box
+                continue
+            boxes += 1
+        return boxes
+
+    def _nodes(self, selector: str) -> list[int]:
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        return list(self.send("DOM.querySelectorAll", nodeId=root, selector=selector)["nodeIds"])
+
     def press(self, key: str, code: int, text: str = "") -> None:
         """Press and release a key."""
         common = {"key": key, "code": key, "windowsVirtualKeyCode": code}

@@ -210,7 +210,7 @@ def test_in_a_real_browser_nothing_complains_is_fetched_or_overflows(written, wi
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-def test_in_a_real_browser_tables_are_sorted_by_the_keyboard_and_all_is_read_without_script(written):
+def test_in_a_real_browser_tables_are_sorted_by_the_keyboard(written):
     with browser() as page:
         page.open(written[0], 1280)
         first = "document.querySelector('table.sortable')"
@@ -222,6 +222,58 @@ def test_in_a_real_browser_tables_are_sorted_by_the_keyboard_and_all_is_read_wit
         assert page.value(f"{first}.querySelector('th[aria-sort]').getAttribute('aria-sort')") != sorted_once
         assert page.value(f"[...{first}.tBodies[0].rows].map(row => row.innerText).join('|')") != order
         assert page.complaints() == []
+
+
+SHOWN = "[...document.querySelectorAll('.student')].filter(one => one.offsetParent).map(one => one.dataset.student)"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_in_a_real_browser_the_student_is_switched_by_the_keyboard_and_all_stand_without_script(written):
+    with browser() as page:
+        page.open(written[0], 1280)
+        assert set(page.value(SHOWN)) == {"s0"}
+        page.value("document.querySelector('#student').focus()")
+        page.press("ArrowDown", 40)
+        assert set(page.value(SHOWN)) == {"s1"}
+        page.value("document.querySelector('[data-step=\"1\"]').focus()")
+        page.press(" ", 32, " ")
+        assert set(page.value(SHOWN)) == {"s0"}
+        assert page.value("document.querySelector('#student').value") == "s0"
+        assert page.complaints() == []
+    # A browser that starts without script: the elements are seen through the protocol, as no script can look.
+    with browser() as page:
         page.open(written[0], 1280, script=False)
-        assert page.value("document.querySelectorAll('svg').length") is not None
-        assert outside(page) == [written[0].resolve().as_uri()]
+        tree = json.dumps(page.send("DOMSnapshot.captureSnapshot", computedStyles=[])["strings"])
+        assert HOSTILE in json.loads(tree)
+        assert page.seen(".student") == page.count(".student") > 2
+        assert page.seen(".picker") == 0
+        assert page.count("th button") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_a_page_that_complains_fetches_and_overflows_is_noticed(tmp_path):
+    bad = tmp_path / "bad.html"
+    bad.write_text(
+        "<!doctype html><meta name=viewport content='width=device-width'><div style='width:2000px'>wide</div>"
+        "<img src='missing.png'><script>console.error('no')</script>",
+        encoding="utf-8",
+    )
+    with browser() as page:
+        page.open(bad, 1280)
+        assert any("consoleAPICalled" in one for one in page.complaints())
+        assert outside(page) == [bad.resolve().as_uri(), (tmp_path / "missing.png").resolve().as_uri()]
+        assert not page.value("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_the_policy_of_the_page_stops_a_script_that_came_in(written, tmp_path):
+    tampered = tmp_path / "tampered.html"
+    text = written[0].read_text(encoding="utf-8")
+    tampered.write_text(text.replace("<footer", "<script>document.title = 'in'</script><footer", 1), encoding="utf-8")
+    with browser() as page:
+        page.open(tampered, 1280)
+        assert page.value("document.title") != "in"
+        assert any("Content Security Policy" in one for one in page.complaints())

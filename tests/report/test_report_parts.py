@@ -1,0 +1,196 @@
+"""The parts of the report: markup, drawings made small, the verdict against chance, and what is gathered."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from anglekit.errors import InputError
+from anglekit.geometry.chance import against_chance
+from anglekit.geometry.compare_text import Table
+from anglekit.plots.render import render
+from anglekit.report.gather import gather
+from anglekit.report.markup import Markup, element, joined
+from anglekit.report.svg import StyleSheet, inline_svg
+from anglekit.report.tables import html_table
+from tests.geometry.compare_corpus import make_geometry, score_rows, write_run, write_sweep
+
+
+@given(st.text())
+def test_text_comes_back_from_markup_as_it_was_and_is_never_a_tag(text):
+    written = element("p", text, title=text)
+    assert written.count("<") == 2
+    parsed = ElementTree.fromstring(written)
+    shown = re.sub(r"[^\n\t]", lambda found: found[0] if found[0].isprintable() else "\N{REPLACEMENT CHARACTER}", text)
+    assert (parsed.text or "") == shown
+    assert parsed.attrib["title"].split() == shown.split()
+
+
+def test_markup_is_not_escaped_twice_and_attributes_are_left_out():
+    assert joined(element("b", "<"), None, "&") == "<b>&lt;</b>&amp;"
+    assert element("td", class_="number", hidden=True, title=None, data_step="1") == (
+        '<td class="number" hidden data-step="1"></td>'
+    )
+    assert joined(Markup("<br>")) == "<br>"
+
+
+def drawing(dark: bool, *, marks: int = 3, text: str = "a < b") -> bytes:
+    figure = Figure(figsize=(3, 2), facecolor="#15181c" if dark else "#ffffff")
+    ax = figure.add_subplot()
+    ax.plot(range(marks), [0.1, 0.7, 0.25, 0.5][:marks], "o-", color="#e6e6e6" if dark else "#1a1a1a")
+    ax.text(0.5, 0.3, text)
+    ax.set_xlim(0.2, 1.7)
+    return render(figure, "svg")
+
+
+def inline(light: bytes, dark: bytes, key: str = "f") -> tuple[str, StyleSheet]:
+    styles = StyleSheet()
+    return inline_svg(light, dark, key=key, title="T <", description="D &", styles=styles), styles
+
+
+def test_one_drawing_serves_both_grounds_and_is_much_smaller():
+    light, dark = drawing(False), drawing(True)
+    written, styles = inline(light, dark)
+    assert written.count("<svg") == 1
+    assert len(written) < len(light) / 2
+    parsed = ElementTree.fromstring(written)
+    assert parsed.find("title").text == "T <"
+    assert parsed.find("desc").text == "D &"
+    assert "a < b" in [node.text for node in parsed.iter("text")]
+    assert " style=" not in written
+    day, night = styles.css().split("@media", 1)
+    assert "#1a1a1a" in day
+    assert "#e6e6e6" not in day
+    assert "#e6e6e6" in night
+
+
+def test_drawings_of_other_marks_both_stand_in_the_page():
+    written, _ = inline(drawing(False), drawing(True, marks=4))
+    assert written.count('<svg class="drawing day"') == written.count('<svg class="drawing night"') == 1
+    ids = re.findall(r' id="([^"]+)"', written)
+    assert len(ids) == len(set(ids))
+
+
+def test_ids_are_the_drawings_own_and_references_hold():
+    first, _ = inline(drawing(False), drawing(True), "one")
+    second, _ = inline(drawing(False), drawing(True), "two")
+    ids = re.findall(r' id="([^"]+)"', first + second)
+    assert len(ids) == len(set(ids))
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', first + second))
+    assert len(used) >= 4
+    assert used <= set(ids)
+
+
+NUMBER = r"-?(?:\d+\.?\d*|\.\d+)"
+
+
+def corners(path: str) -> np.ndarray:
+    """Return the places of a path of relative lines, added up."""
+    at, places = np.zeros(2), []
+    for command, rest in re.findall(r"([mlhvz])([^mlhvz]*)", path):
+        numbers = [float(one) for one in re.findall(NUMBER, rest)]
+        step = {"h": lambda n: (n[0], 0), "v": lambda n: (0, n[0]), "z": lambda n: (0, 0)}.get(command, tuple)(numbers)
+        at = at + np.asarray(step)
+        places.append(at)
+    return np.asarray(places)
+
+
+@given(st.lists(st.tuples(st.floats(-999, 999), st.floats(-999, 999)), min_size=2, max_size=30))
+def test_a_path_keeps_its_places_to_a_hundredth_however_long_it_is(points):
+    path = " ".join(f"{'M' if not number else 'L'} {x:.6f} {y:.6f}" for number, (x, y) in enumerate(points))
+    source = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="{path}"/></svg>'.encode()
+    written, _ = inline(source, source)
+    kept = ElementTree.fromstring(written).find("path").attrib["d"]
+    assert np.abs(corners(kept) - np.asarray(points)).max() < 0.0051
+
+
+def test_numbers_are_flush_right_and_sorted_by_their_value():
+    rows = (("b", "-3.0° to 1.0°", "", "different"), ("a", "12%", "", "x" * 70))
+    written = html_table(Table("T", ("name", "value", "empty", "word"), rows, frozenset({1})))
+    cells = ElementTree.fromstring(written).findall(".//td")
+    assert [cell.attrib.get("data-value") for cell in cells] == [None, "-3", None, None, "12", None]
+    assert [cell.attrib.get("class") for cell in cells] == [None, "number", None, None, "number", "long"]
+    assert "empty" not in written
+    assert "\N{MINUS SIGN}3.0°" in written
+
+
+def with_nulls(low: float, high: float):
+    geometry = make_geometry({"forward": 70.0})
+    pairs = geometry.angles[["student", "stream", "vertex", "teacher_i", "teacher_k", "n_tokens"]]
+    nulls = pairs.assign(
+        null="permuted-student", mean_cosine=0.5, se=0.01, observed_cosine=0.34, observed_minus_null=(low + high) / 2,
+        low=low, high=high, mean_tangential_cosine=0.0,
+    )  # fmt: skip
+    object.__setattr__(geometry, "nulls", nulls)
+    return geometry
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "standing"), [(0.1, 0.2, "narrower"), (-0.2, -0.1, "wider"), (-0.1, 0.1, "unresolved")]
+)
+def test_the_side_of_chance_is_that_of_nearly_all_pairs(low, high, standing):
+    verdict = against_chance(with_nulls(low, high))
+    assert verdict.standing == standing
+    assert "12 pairs" in verdict.sentence
+
+
+def test_pairs_on_both_sides_are_mixed_and_without_nulls_the_closed_form_is_chance():
+    geometry = with_nulls(0.1, 0.2)
+    half = len(geometry.nulls) // 2
+    geometry.nulls.loc[: half - 1, ["low", "high"]] = (-0.2, -0.1)
+    assert against_chance(geometry).standing == "mixed"
+    bare = make_geometry({"forward": 70.0})
+    verdict = against_chance(bare)
+    assert verdict.standing == "wider"
+    assert "unrelated vectors" in verdict.sentence
+
+
+def test_a_geometry_without_an_angle_says_so():
+    geometry = make_geometry({"forward": 70.0})
+    geometry.angles[["mean_cosine", "mean_angle_degrees"]] = np.nan
+    geometry.angles["n_tokens"] = 0
+    assert against_chance(geometry).standing == "unknown"
+
+
+def test_what_cannot_be_compared_stands_side_by_side_with_the_reason(tmp_path):
+    two = {"forward": 70.0, "reverse": 71.0}
+    first = make_geometry(two).save(tmp_path / "mnli")
+    other = make_geometry(two, probe="9" * 64).save(tmp_path / "sst2")
+    found = gather([first, other])
+    assert found.comparison is None
+    assert [analysis.label for analysis in found.analyses] == ["mnli", "sst2"]
+    assert any("differ in the probe" in warning for warning in found.warnings)
+    with pytest.raises(InputError, match="3 task labels for 2 Geometries"):
+        gather([first, other], labels=["a", "b", "c"])
+
+
+def test_one_strategy_is_reported_without_a_comparison(tmp_path):
+    found = gather(
+        [make_geometry({"forward": 70.0}).save(tmp_path / "one"), write_run(tmp_path / "run", "forward", 0.9)]
+    )
+    assert found.comparison is None
+    assert len(found.scores) == 1
+
+
+def test_scores_and_geometry_are_compared(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", score_rows({"none": 0.7, "forward": 0.9, "reverse": 0.8}))
+    found = gather([make_geometry({"forward": 70.0, "reverse": 80.0}).save(tmp_path / "one"), sweep])
+    assert found.comparison is not None
+    assert found.comparison.verdict == "different"
+    assert isinstance(found.scores[0], pd.DataFrame)
+    with pytest.raises(InputError, match="--margin is -1"):
+        gather([sweep], margin=-1)
+
+
+def test_nothing_and_a_directory_of_another_kind_are_refused(tmp_path):
+    with pytest.raises(InputError, match="nothing came to report"):
+        gather([])
+    with pytest.raises(InputError, match="holds no Geometry and no scores"):
+        gather([tmp_path])
