@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["plan_batches"]
+__all__ = ["plan_batches", "share_batches"]
 
 # Padding that is tolerated for the sake of fewer batches, as a share of the real tokens, for each stream.
 _PADDING_TARGET = 0.015
@@ -47,6 +48,28 @@ def plan_batches(
             break
     best.sort(key=lambda batch: -_padded_tokens(batch, lengths, second_lengths))
     return tuple(best)
+
+
+def share_batches(costs: NDArray[np.int64], parts: int) -> tuple[NDArray[np.int64], ...]:
+    """Share batches among parts of nearly equal cost: each in turn goes to the part with the least so far.
+
+    For batches in the order of `plan_batches`, dearest first, that is at most a third over the best there is (Graham
+    1969), and the first batch goes to the first part.
+
+    Args:
+        costs: of each batch, its padded tokens for example, int64 (batches,).
+        parts: how many, 1 or more.
+
+    Returns:
+        For each part the numbers of its batches, ascending; a part may have none. Every number appears exactly once.
+    """
+    heap = [(0, part) for part in range(parts)]
+    shares: list[list[int]] = [[] for _ in range(parts)]
+    for number, cost in enumerate(costs.tolist()):
+        load, part = heap[0]
+        shares[part].append(number)
+        heapq.heapreplace(heap, (load + cost, part))
+    return tuple(np.array(share, dtype=np.int64) for share in shares)
 
 
 def _padded_tokens(batch: NDArray[np.int64], lengths: NDArray[np.int64], second: NDArray[np.int64] | None) -> int:

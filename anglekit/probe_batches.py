@@ -156,7 +156,7 @@ class TokenizedProbe:
     @property
     def n_batches(self) -> int:
         """The number of batches."""
-        return len(self._plan)
+        return len(self.plan)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -185,14 +185,18 @@ class TokenizedProbe:
     @cached_property
     def padding_share(self) -> float:
         """Padding as a share of all positions of all batches and streams, in [0, 1)."""
-        positions = real = 0
-        for stream in self.streams:
-            lengths = self._runs(stream).lengths
-            real += int(lengths.sum())
-            positions += sum(len(batch) * (self.pad_to or int(lengths[batch].max())) for batch in self._plan)
+        real = sum(int(self._runs(stream).lengths.sum()) for stream in self.streams)
+        positions = int(self.padded_tokens.sum())
         return 1 - real / positions if positions else 0.0
 
-    def batches(self, always_mask: bool = False) -> Iterator[ProbeBatch]:
+    @cached_property
+    def padded_tokens(self) -> NDArray[np.int64]:
+        """Positions of each batch, padding included, all streams together, int64 (batches,)."""
+        lengths = [self._runs(stream).lengths for stream in self.streams]
+        sizes = [sum(len(batch) * (self.pad_to or int(each[batch].max())) for each in lengths) for batch in self.plan]
+        return np.array(sizes, dtype=np.int64)
+
+    def batches(self, always_mask: bool = False, numbers: Sequence[int] | None = None) -> Iterator[ProbeBatch]:
         """Yield the batches, the same at every call.
 
         Without `pad_to` examples of like length share a batch, and the batch with the most padded tokens comes first,
@@ -200,8 +204,9 @@ class TokenizedProbe:
 
         Args:
             always_mask: give an attention mask even where nothing is padded.
+            numbers: which batches, by their places in `plan`; None: all.
         """
-        for positions in self._plan:
+        for positions in self.plan if numbers is None else (self.plan[number] for number in numbers):
             text = self._padded(self.text, positions, always_mask)
             parts: dict[Stream, _Padded] = {self.text_stream: text}
             target = None
@@ -251,7 +256,8 @@ class TokenizedProbe:
         return self.subset(np.sort(order[:middle])), self.subset(np.sort(order[middle:]))
 
     @cached_property
-    def _plan(self) -> tuple[NDArray[np.int64], ...]:
+    def plan(self) -> tuple[NDArray[np.int64], ...]:
+        """For each batch the positions of its examples, in the order of `batches`."""
         if self.pad_to is None:
             return plan_batches(
                 self.text.lengths, None if self.target is None else self.target.lengths, self.token_budget

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anglekit.batch_plan import plan_batches
+from anglekit.batch_plan import plan_batches, share_batches
 from anglekit.errors import InputError
 from anglekit.probe_batches import TokenizedProbe, TokenRuns
 
@@ -263,3 +263,27 @@ def test_building_batches_costs_little():
     seconds = time.process_time() - start
     # A 12-layer 768-wide forward pass takes some 50 microseconds a token on two cores; 1% of it is 0.5.
     assert seconds / n_tokens < 0.5e-6
+
+
+@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 7))
+@settings(deadline=None)
+def test_shares_of_batches_are_even_and_hold_each_once(costs, parts):
+    given_costs = np.array(sorted(costs, reverse=True), dtype=np.int64)
+    shares = share_batches(given_costs, parts)
+    assert len(shares) == parts
+    assert sorted(number for share in shares for number in share.tolist()) == list(range(len(costs)))
+    assert all((np.diff(share) > 0).all() for share in shares)
+    loads = [int(given_costs[share].sum()) for share in shares]
+    # No part is further behind than the last batch that another one took.
+    assert all(max(loads) - load <= max(costs, default=0) for load in loads)
+    assert not costs or shares[0][0] == 0
+
+
+def test_chosen_batches_are_those_of_the_whole():
+    tokenized = probe(of_lengths([1, 5, 9, 9, 3, 2, 7]), budget=10)
+    whole = list(tokenized.batches())
+    assert tokenized.padded_tokens.tolist() == [each.input_ids.numel() for each in whole]
+    assert len(whole) > 3
+    chosen = list(tokenized.batches(numbers=[3, 0]))
+    assert [each.examples.tolist() for each in chosen] == [whole[n].examples.tolist() for n in (3, 0)]
+    assert list(tokenized.batches(numbers=[])) == []

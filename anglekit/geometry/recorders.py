@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -65,10 +66,12 @@ class Recorders:
         return teacher, students
 
 
-def progress_batches(probe: TokenizedProbe, title: str, progress: bool) -> Iterator[ProbeBatch]:
-    """Yield the batches behind a progress bar that counts tokens, so that its estimate of the time left is fair."""
-    total = sum(probe.n_tokens(stream) for stream in probe.streams)
-    with tqdm(total=total, desc=title, unit="token", unit_scale=True, disable=not progress) as bar:
-        for batch in probe.batches():
+def progress_batches(probe: TokenizedProbe, title: str, progress: bool, numbers: Sequence[int]) -> Iterator[ProbeBatch]:
+    """Yield batches by number, behind a progress bar that counts tokens, so that its estimate of the rest is fair."""
+    with tqdm(desc=title, unit="token", unit_scale=True, disable=not progress) as bar:
+        if progress and len(numbers):
+            part = probe.subset(np.concatenate([probe.plan[number] for number in numbers]))
+            bar.reset(total=sum(part.n_tokens(stream) for stream in probe.streams))
+        for batch in probe.batches(numbers=numbers):
             yield batch
             bar.update(sum(len(batch.token_index(stream)) for stream in batch.streams))

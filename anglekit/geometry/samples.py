@@ -1,4 +1,4 @@
-"""The shell around the sample: batches of an analysis in, the tables that rest on the sample out."""
+"""The shell around the sample: batches of an analysis in, tokens of a few hundred examples and sums of means out."""
 
 from __future__ import annotations
 
@@ -7,95 +7,41 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from anglekit.architectures import Stream
 from anglekit.checkpoints import Checkpoint
-from anglekit.geometry.cka import CrossSums, debiased_cka
-from anglekit.geometry.null_sums import TokenSample, TokenSampler, example_means, sample_capacity
-from anglekit.geometry.nulls import DEFAULT_NULLS, NULLS
-from anglekit.geometry.preflight import StreamLayers
-from anglekit.geometry.sample_tables import (
-    SampledTokens,
-    null_table,
-    similarity_table,
-    sweep_table,
-    token_views,
-    view_tables,
-)
-from anglekit.geometry.settings import AnalysisSettings
+from anglekit.geometry.cka import CrossSums
+from anglekit.geometry.null_sums import TokenSample, TokenSampler, example_means
+from anglekit.geometry.subject import Key, Subject
 from anglekit.hidden_states import LayerRecorder, token_states
 from anglekit.probe_tokens import special_token_ids
 from anglekit.probes import ProbeBatch, TokenizedProbe
 
-__all__ = ["ProbeSamples"]
-
-# The most bytes that the feature-space sums of an exact CKA may take; beyond it the sample's CKA is given.
-_MOST_CROSS_BYTES = 1 << 30
-
-# Tokens that the default anisotropy looks at, the first of the sample, whose order is random: an eighth of the examples
-# within these bounds, so that it costs a small probe little.
-_FEWEST_VIEWED, _MOST_VIEWED, _VIEWED_SHARE = 64, 256, 8
+__all__ = ["ProbeSamples", "fresh_samples"]
 
 
 class ProbeSamples:
     """The samples of one analysis, a stream each; the same examples in every stream and for every student.
 
     Args:
+        subject: what is looked at.
         teacher: the teacher.
-        students: the students.
-        layers: the layers that take part, by stream.
-        settings: of the analysis.
-        rows: the row numbers of the examples that will come, int64 (examples,).
+        rows: the row numbers of the examples of all parts, int64 (examples,).
+        cross: the sums to go on from, by stream; they grow in place.
     """
 
     def __init__(
-        self,
-        teacher: Checkpoint,
-        students: Sequence[Checkpoint],
-        layers: Mapping[Stream, StreamLayers],
-        settings: AnalysisSettings,
-        rows: NDArray[np.int64],
+        self, subject: Subject, teacher: Checkpoint, rows: NDArray[np.int64], cross: Mapping[Stream, CrossSums]
     ) -> None:
-        self.students = students
-        self.layers = layers
-        self.settings = settings
-        self.wanted = settings.nulls != "none" or settings.similarity != "none"
-        numbers = sum(
-            len(chosen.teacher) * teacher.width
-            + sum(len(vertices) * student.width for vertices, student in zip(chosen.students, students, strict=True))
-            for chosen in layers.values()
-        )
-        self.capacity = min(sample_capacity(numbers), len(rows))
-        self._samplers = {stream: TokenSampler(settings.seed, self.capacity, rows) for stream in layers}
-        self._special = (
-            np.zeros(0, dtype=np.int32) if teacher.tokenizer is None else special_token_ids(teacher.tokenizer)
-        )
-        self._cross: dict[Stream, CrossSums] = {}
-        if settings.similarity == "all":
-            self._cross = self._cross_sums(teacher)
-        self._samples: dict[Stream, TokenSample] = {}
-        self._viewed = min(_MOST_VIEWED, max(_FEWEST_VIEWED, len(rows) // _VIEWED_SHARE))
-
-    def _cross_sums(self, teacher: Checkpoint) -> dict[Stream, CrossSums]:
-        """Return sums of no rows for every stream, or nothing where they would take too much memory."""
-        plans: dict[Stream, tuple[list[int], list[tuple[int, int]]]] = {}
-        for stream, chosen in self.layers.items():
-            widths = [teacher.width] * len(chosen.teacher)
-            pairs = [(a, b) for b in range(len(widths)) for a in range(b + 1)]
-            for vertices, student in zip(chosen.students, self.students, strict=True):
-                first = len(widths)
-                widths += [student.width] * len(vertices)
-                side = [*range(len(chosen.teacher)), *range(first, len(widths))]
-                pairs += [(a, b) for b in range(first, len(widths)) for a in side if a <= b]
-            plans[stream] = widths, pairs
-        if sum(CrossSums.bytes_needed(widths, pairs) for widths, pairs in plans.values()) > _MOST_CROSS_BYTES:
-            return {}
-        device = "cpu" if teacher.model.device.type == "mps" else teacher.model.device
-        return {stream: CrossSums.zeros(widths, pairs, device) for stream, (widths, pairs) in plans.items()}
+        self.wanted = subject.sampled
+        self.cross = cross
+        self._special = _special_ids(teacher)
+        self._samplers = {
+            stream: TokenSampler(subject.settings.seed, subject.capacity, rows) for stream in subject.layers
+        }
 
     def update(
         self, batch: ProbeBatch, teacher: Mapping[Stream, Tensor], students: Sequence[Mapping[Stream, Tensor]]
@@ -107,173 +53,67 @@ class ProbeSamples:
             sides = [teacher[stream], *(states[stream] for states in students)]
             token_example = batch.token_example(stream)
             sampler.update(sides, token_example, batch.examples, _special_tokens(batch, stream, self._special))
-            if stream in self._cross:
+            if stream in self.cross:
                 means = [example_means(side, token_example, len(batch.examples)) for side in sides]
-                self._cross[stream].update([layer for side in means for layer in side])
+                self.cross[stream].update([layer for side in means for layer in side])
 
-    def sample(self, stream: Stream) -> TokenSample:
-        """Return a stream's sample; call it when the probe is through."""
-        if stream not in self._samples:
-            self._samples[stream] = self._samplers[stream].state()
-        return self._samples[stream]
-
-    def tokens(
-        self,
-        stream: Stream,
-        position: int,
-        kind: str,
-        name: str,
-        projections: Sequence[Tensor] | None = None,
-        epsilon: float = 0.0,
-        most: int | None = None,
-        fresh: Tensor | None = None,
-    ) -> tuple[SampledTokens, Tensor | None, int]:
-        """Return a student's tokens of a kind, finite at every layer, and how many were left out.
-
-        Args:
-            stream: which.
-            position: which student.
-            kind: as in `TokenSample.tokens`.
-            name: the student's name.
-            projections: of the student's layers, or None.
-            epsilon: of the official reading.
-            most: take no more than the first so many.
-            fresh: states that follow the same choice, of all tokens of that kind, shape (vertices, tokens, width).
-        """
-        _, sides = self.sample(stream).tokens(kind)
-        states = [sides[0], sides[position + 1], *([] if fresh is None else [fresh])]
-        if most is not None:
-            states = [side[:, :most] for side in states]
-        finite = _finite_tokens(states)
-        left_out = int(len(finite) - finite.sum())
-        if left_out:
-            states = [side[:, finite] for side in states]
-        chosen = self.layers[stream]
-        tokens = SampledTokens(
-            name, stream, chosen.teacher, chosen.students[position], states[0], states[1], projections, epsilon
-        )
-        return tokens, states[2] if fresh is not None else None, left_out
-
-    def cka(self, stream: Stream) -> tuple[list[Tensor | None], int]:
-        """Return the debiased CKA of example means by student, over teacher and student layers, and the examples."""
-        if self.settings.similarity == "none":
-            return [None] * len(self.students), 0
-        chosen = self.layers[stream]
-        n = len(chosen.teacher)
-        starts = np.cumsum([n, *(len(vertices) for vertices in chosen.students)])
-        parts = [
-            [*range(n), *range(start, start + len(vertices))]
-            for start, vertices in zip(starts, chosen.students, strict=False)
-        ]
-        if stream in self._cross and int(self._cross[stream].n):
-            whole = self._cross[stream].cka()
-            return [whole[part][:, part] for part in parts], int(self._cross[stream].n)
-        _, sides = self.sample(stream).tokens("mean")
-        finite = _finite_tokens(sides)
-        if bool(finite.all()):
-            whole = debiased_cka([layer for side in sides for layer in side])
-            return [whole[part][:, part] for part in parts], len(finite)
-        # An example that one student cannot give must not be missing from the others' numbers.
-        results: list[Tensor | None] = []
-        for position in range(len(self.students)):
-            tokens, _, _ = self.tokens(stream, position, "mean", "")
-            results.append(debiased_cka([*tokens.teacher, *tokens.own]))
-        return results, int(finite.sum())
-
-    def tables(
-        self,
-        names: Sequence[str],
-        projections: Mapping[tuple[Stream, int], Sequence[Tensor] | None],
-        epsilon: float,
-        probe: TokenizedProbe,
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the tables that rest on the sample, and what is to be counted.
-
-        Args:
-            names: the students' names.
-            projections: for every stream and student the projections of its layers, or None.
-            epsilon: of the official reading.
-            probe: what was measured; an untrained student reads the sampled examples once more.
-        """
-        parts: dict[str, list[pd.DataFrame]] = {}
-        counts: dict[str, Any] = {}
-        for position, name in enumerate(names):
-            fresh = self._fresh_states(position, probe) if self.settings.nulls == "all" else {}
-            for stream in self.layers:
-                options = (name, projections[stream, position], epsilon)
-                found, left_out = self._stream_tables(stream, position, options, fresh.get(stream))
-                for table, frame in found:
-                    if len(frame):
-                        parts.setdefault(table, []).append(frame)
-                counts.setdefault(name, {})[stream] = {"examples": len(self.sample(stream)), "nonfinite": left_out}
-        return {table: pd.concat(frames, ignore_index=True) for table, frames in parts.items()}, counts
-
-    def _stream_tables(
-        self,
-        stream: Stream,
-        position: int,
-        options: tuple[str, Sequence[Tensor] | None, float],
-        fresh: Tensor | None,
-    ) -> tuple[list[tuple[str, pd.DataFrame]], int]:
-        effort, found, left_out = self.settings.nulls, list[tuple[str, pd.DataFrame]](), 0
-        if effort != "none":
-            tokens, _, left_out = self.tokens(stream, position, "all", *options)
-            if fresh is not None:
-                # The untrained student must be finite too, for its own null only.
-                both, finite_fresh, _ = self.tokens(stream, position, "all", *options, fresh=fresh)
-                found.append(("nulls", null_table(both, ["fresh-student"], self.settings.seed, finite_fresh)))
-            names = tuple(NULLS) if effort == "all" else DEFAULT_NULLS
-            found.append(("nulls", null_table(tokens, names, self.settings.seed)))
-            found.append(("vertex_sweep", sweep_table(tokens)))
-            for kind in ("all", "content", "special"):
-                most = None if effort == "all" else self._viewed
-                some, _, _ = self.tokens(stream, position, kind, *options, most=most)
-                if some.n_tokens < 2:  # no token of another example to compare with
-                    continue
-                tables = view_tables(some, kind, token_views(kind, effort))
-                found += [("anisotropy", tables.anisotropy), ("angle_views", tables.angle_views)]
-                if kind == "all":
-                    found.append(("dimensions", tables.dimensions))
-        if self.settings.similarity == "all":
-            for states, kind in (("example-mean", "mean"), ("token", "all")):
-                tokens, _, _ = self.tokens(stream, position, kind, *options)
-                if tokens.n_tokens:
-                    found.append(("similarity", similarity_table(tokens, states)))
-        return found, left_out
-
-    def _fresh_states(self, position: int, probe: TokenizedProbe) -> dict[Stream, Tensor]:
-        """Return an untrained student's states at the sampled tokens, by stream, (vertices, tokens, width)."""
-        real = self.students[position].model
-        devices = [real.device] if real.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.settings.seed)
-            model: Any = type(real)(copy.deepcopy(real.config))
-        model = model.eval().to(device=real.device, dtype=real.dtype)
-        wanted = {stream: chosen.students[position] for stream, chosen in self.layers.items()}
-        samplers = {stream: TokenSampler(self.settings.seed, self.capacity) for stream in self.layers}
-        sampled = next(iter(self.layers))
-        chosen = np.flatnonzero(np.isin(probe.rows, self.sample(sampled).example.numpy()))
-        with LayerRecorder(model, wanted, self.settings.final_norm) as recorder:
-            for batch in probe.subset(chosen).batches():
-                for stream, found in token_states(recorder, batch).items():
-                    special = _special_tokens(batch, stream, self._special)
-                    side = self.sample(stream).states[0]
-                    samplers[stream].update(
-                        [found.states.to(side.device)], batch.token_example(stream), batch.examples, special
-                    )
-        return {stream: sampler.state().tokens("all")[1][0] for stream, sampler in samplers.items()}
+    def state(self) -> dict[Stream, TokenSample]:
+        """Return the samples of the batches so far."""
+        return {stream: sampler.state() for stream, sampler in self._samplers.items()}
 
 
-def _finite_tokens(sides: Sequence[Tensor]) -> Tensor:
-    """Return which tokens are finite at every layer of every side, bool (tokens,).
+def fresh_samples(
+    subject: Subject,
+    teacher: Checkpoint,
+    students: Sequence[Checkpoint],
+    probe: TokenizedProbe,
+    numbers: Sequence[int],
+    samples: Mapping[Stream, TokenSample],
+) -> dict[Key, TokenSample]:
+    """Return untrained students' states at the sampled tokens of some batches.
 
-    A layer that is broken at more than half of the tokens takes no part: the other layers' numbers stand without it.
+    Sampled examples of one batch are read together, so that every part reads them as the whole would.
+
+    Args:
+        subject: what is looked at.
+        teacher: the teacher.
+        students: the students; each gives its configuration.
+        probe: what is measured.
+        numbers: of the batches.
+        samples: the samples of these batches.
     """
-    finite = torch.cat([torch.linalg.vector_norm(side, dim=-1) for side in sides]).isfinite()
-    if bool(finite.all()):
-        return finite[0]
-    whole = 2 * finite.sum(1) >= finite.shape[1]
-    return finite[whole].all(0)
+    if subject.settings.nulls != "all":
+        return {}
+    special_ids = _special_ids(teacher)
+    sampled = samples[next(iter(samples))].example.numpy()
+    among = np.isin(probe.rows, sampled)
+    groups = [positions[among[positions]] for positions in (probe.plan[number] for number in numbers)]
+    found = dict[Key, TokenSample]()
+    for position, student in enumerate(students):
+        samplers = {stream: TokenSampler(subject.settings.seed, subject.capacity) for stream in subject.layers}
+        wanted = {stream: chosen.students[position] for stream, chosen in subject.layers.items()}
+        with LayerRecorder(_untrained(student, subject.settings.seed), wanted, subject.settings.final_norm) as recorder:
+            for group in groups:
+                for batch in probe.subset(group).batches() if len(group) else ():
+                    for stream, states in token_states(recorder, batch).items():
+                        special = _special_tokens(batch, stream, special_ids)
+                        side = states.states.to(samples[stream].states[0].device)
+                        samplers[stream].update([side], batch.token_example(stream), batch.examples, special)
+        found |= {(stream, position): sampler.state() for stream, sampler in samplers.items()}
+    return found
+
+
+def _untrained(student: Checkpoint, seed: int) -> Any:  # noqa: ANN401 - of the student's own class
+    real = student.model
+    devices = [real.device] if real.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        model: Any = type(real)(copy.deepcopy(real.config))
+    return model.eval().to(device=real.device, dtype=real.dtype)
+
+
+def _special_ids(teacher: Checkpoint) -> NDArray[np.int32]:
+    return np.zeros(0, dtype=np.int32) if teacher.tokenizer is None else special_token_ids(teacher.tokenizer)
 
 
 def _special_tokens(batch: ProbeBatch, stream: Stream, special_ids: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anglekit.architectures import Stream
+from anglekit.checkpoints import Checkpoint
 from anglekit.geometry.angles import DEGENERATE_TOLERANCE, vertex_cosine
+from anglekit.geometry.subject import Subject
+from anglekit.probes import ProbeBatch
 
-__all__ = ["token_plane", "typical_token"]
+__all__ = ["sketch_token", "token_plane", "typical_token"]
 
 
 def typical_token(teacher_i: Tensor, teacher_k: Tensor, student: Tensor) -> int | None:
@@ -61,4 +65,50 @@ def token_plane(teacher: Sequence[Tensor], student: Tensor, i: int, k: int, laye
             for layer, direction in zip(layers, directions, strict=True)
             if bool(torch.isfinite(direction).all())
         ],
+    }
+
+
+def sketch_token(
+    subject: Subject,
+    stream: Stream,
+    position: int,
+    states: tuple[Tensor, Tensor],
+    batch: ProbeBatch,
+    teacher: Checkpoint,
+) -> dict[str, Any] | None:
+    """Return the token that a sketch of a student shows, with its plane, or None where no token has an angle.
+
+    Its vertex and pair are the paper's, layer 1 with the first and the last block, or the nearest that are kept.
+
+    Args:
+        subject: what is looked at.
+        stream: which.
+        position: which student.
+        states: of the teacher and of the student, shape (layers, tokens, width).
+        batch: where they come from.
+        teacher: whose tokenizer names the token.
+    """
+    chosen, projections = subject.layers[stream], subject.projections[stream, position]
+    vertices = chosen.students[position]
+    vertex = vertices.index(1) if 1 in vertices else len(vertices) - 1
+    i = next((row for row, layer in enumerate(chosen.teacher) if layer >= 1), 0)
+    k = len(chosen.teacher) - 1
+    if i == k:
+        i = 0
+    teacher_states, student = states[0], states[1][vertex].double()
+    if projections is not None:
+        student = student @ projections[vertex].T.to(student.device)
+    token = typical_token(teacher_states[i], teacher_states[k], student)
+    if token is None:
+        return None
+    ids = batch.input_ids if stream != "decoder" or batch.decoder_input_ids is None else batch.decoder_input_ids
+    token_id = int(ids.flatten()[batch.token_index(stream)[token]])
+    piece = teacher.tokenizer.convert_ids_to_tokens(token_id) if teacher.tokenizer is not None else None
+    return {
+        "vertex": int(vertices[vertex]),
+        "teacher_i": int(chosen.teacher[i]),
+        "teacher_k": int(chosen.teacher[k]),
+        "example": int(batch.examples[batch.token_example(stream)[token]]),
+        "token": str(piece),
+        **token_plane(list(teacher_states[:, token]), student[token], i, k, chosen.teacher),
     }

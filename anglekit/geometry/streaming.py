@@ -41,6 +41,7 @@ class GeometryAccumulator:
         projections: for each vertex a matrix (teacher width, student width); None where the widths agree.
         epsilon: added to the product of lengths, as the paper's code does; 0 leaves undefined angles out.
         device: where the sums live and are computed.
+        sums: what was summed before and grows on in place, on `device`; None: nothing.
 
     Attributes:
         sums: the state so far. Its tensors grow in place; add two states for a new one.
@@ -56,8 +57,9 @@ class GeometryAccumulator:
         projections: Sequence[Tensor] | None = None,
         epsilon: float = 0.0,
         device: torch.device | str = "cpu",
+        sums: GeometrySums | None = None,
     ) -> None:
-        self.sums = GeometrySums.zeros(teacher_layers, vertices, teacher_width, student_width, device)
+        self.sums = sums or GeometrySums.zeros(teacher_layers, vertices, teacher_width, student_width, device)
         if projections is None:
             # The vertices are the student's own layers: one set of tensors, summed once.
             self.sums = replace(self.sums, vertex=self.sums.student)
