@@ -39,7 +39,7 @@ class Report:
         found = self.findings
         if found.comparison is not None and (found.scores or not found.analyses):
             return found.comparison.sentence
-        return found.analyses[0].verdict.sentence if found.analyses else "The scores are of one strategy alone."
+        return found.analyses[0].verdict.sentence if found.analyses else found.not_compared
 
 
 def build_report(

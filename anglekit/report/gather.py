@@ -43,6 +43,7 @@ class Findings:
         analyses: the Geometries.
         scores: tables of scores, one for each task.
         comparison: of strategies, or None.
+        not_compared: why there is none, in a sentence; empty where there is one.
         warnings: what a reader should know, a sentence each.
         score_margin: the largest difference between scores that does not matter; None for one point.
     """
@@ -50,6 +51,7 @@ class Findings:
     analyses: tuple[Analysis, ...]
     scores: tuple[pd.DataFrame, ...]
     comparison: Comparison | None
+    not_compared: str
     warnings: tuple[str, ...]
     score_margin: float | None = None
 
@@ -64,7 +66,7 @@ def gather(
     """Read directories of Geometries, sweeps and runs.
 
     Results that cannot be compared (of other probes, teachers or tasks, or of one strategy) stand side by side, and
-    the reason is among the warnings.
+    the reason is kept.
 
     Args:
         directories: of `anglekit analyze`, `sweep` or `distill`.
@@ -86,15 +88,14 @@ def gather(
         Analysis(label, source, geometry, against_chance(geometry))
         for label, (source, geometry) in zip(own, named, strict=True)
     )
-    comparison, refused = _compared(directories, found, margin, score_margin)
+    comparison, not_compared = _compared(directories, found, margin, score_margin)
     warnings = [
         *_reading_warnings(analyses),
-        *refused,
         *(comparison.notes if comparison is not None else [note for sources in found for note in sources.notes]),
         *(f"{analysis.label}: {note}" for analysis in analyses for note in analysis_notes(analysis.geometry)),
     ]
     scores = tuple(sources.scores for sources in found if not sources.scores.empty)
-    return Findings(analyses, scores, comparison, tuple(dict.fromkeys(warnings)), score_margin)
+    return Findings(analyses, scores, comparison, not_compared, tuple(dict.fromkeys(warnings)), score_margin)
 
 
 def _read(directories: Sequence[str | Path]) -> list[Sources]:
@@ -108,7 +109,7 @@ def _read(directories: Sequence[str | Path]) -> list[Sources]:
 
 def _compared(
     directories: Sequence[str | Path], found: Sequence[Sources], margin: float, score_margin: float | None
-) -> tuple[Comparison | None, list[str]]:
+) -> tuple[Comparison | None, str]:
     strategies = {
         strategy
         for sources in found
@@ -118,13 +119,13 @@ def _compared(
         )
     }
     if len(strategies) < 2:
-        return None, []
+        return None, "All students are of one strategy: add another to compare (anglekit sweep)."
     try:
-        return compare(directories, margin=margin, score_margin=score_margin), []
+        return compare(directories, margin=margin, score_margin=score_margin), ""
     except InputError as error:
         if len(found) == 1:  # they fit together: an option is wrong
             raise
-        return None, [f"the strategies are not compared: {error}"]
+        return None, f"The strategies are not compared: {error}."
 
 
 def _reading_warnings(analyses: Sequence[Analysis]) -> list[str]:

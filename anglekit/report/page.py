@@ -29,6 +29,12 @@ READING: Final = (
     "cosine of 0.5), so read every angle beside its chance level."
 )
 
+SCORES_READING: Final = (
+    "Each student was taught by another matching of its layers to the teacher's: if it does not matter which layer "
+    "teaches, strategies differ by less than the margin, however far they all are from a student without matching "
+    "(none). With one seed each, nothing is known of how much a score varies by itself, so no verdict is given."
+)
+
 _STANDINGS: Final[dict[Standing, str]] = {
     "narrower": "narrower than by chance",
     "wider": "wider than by chance",
@@ -71,7 +77,7 @@ def page(
             # The verdicts are headings themselves; the part's own is for those who listen.
             element("h2", name, id=f"{key}-heading", class_="unseen" if key == "verdict" else None),
             content,
-            _reading() if key == "verdict" else None,
+            _reading(findings) if key == "verdict" else None,
             id=key,
             aria_labelledby=f"{key}-heading",
         )
@@ -143,9 +149,11 @@ def _lede(findings: Findings) -> str:
 
 
 def _verdicts(findings: Findings) -> Markup:
+    reason = findings.not_compared
     alone = [_chance_box(analysis, named=len(findings.analyses) > 1) for analysis in findings.analyses]
     if findings.comparison is None:
-        return joined(*alone)
+        refused = _box("Does it matter which layer?", [("not compared", "undecided")], "undecided", reason, (), ())
+        return joined(*alone, refused)
     compared = _comparison_box(findings.comparison)
     # Without scores the geometry is the finding, and what strategies do to it comes second.
     return joined(compared, *alone) if findings.scores else joined(*alone, compared)
@@ -200,8 +208,9 @@ def _capital(sentence: str) -> str:
     return f"{sentence[:1].upper()}{sentence[1:]}"
 
 
-def _reading() -> Markup:
-    return element("div", element("h2", "How to read it"), element("p", READING), class_="reading")
+def _reading(findings: Findings) -> Markup:
+    text = READING if findings.analyses else SCORES_READING
+    return element("div", element("h2", "How to read it"), element("p", text), class_="reading")
 
 
 def _figures(figures: Sequence[ReportFigure], not_drawn: Sequence[str]) -> Markup:

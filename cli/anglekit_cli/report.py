@@ -91,4 +91,4 @@ def report(
         typer.echo(json.dumps(document, ensure_ascii=False))
     elif not quiet:
         typer.echo(built.sentence)
-        typer.echo(f"Written to {out}: {len(built.figures)} figures, {len(built.warnings)} warnings.")
+        typer.echo(f"Written to {out}. Figures: {len(built.figures)}, warnings: {len(built.warnings)}.")

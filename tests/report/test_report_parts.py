@@ -166,7 +166,7 @@ def test_what_cannot_be_compared_stands_side_by_side_with_the_reason(tmp_path):
     found = gather([first, other])
     assert found.comparison is None
     assert [analysis.label for analysis in found.analyses] == ["mnli", "sst2"]
-    assert any("differ in the probe" in warning for warning in found.warnings)
+    assert "differ in the probe" in found.not_compared
     with pytest.raises(InputError, match="3 task labels for 2 Geometries"):
         gather([first, other], labels=["a", "b", "c"])
 
@@ -176,6 +176,7 @@ def test_one_strategy_is_reported_without_a_comparison(tmp_path):
         [make_geometry({"forward": 70.0}).save(tmp_path / "one"), write_run(tmp_path / "run", "forward", 0.9)]
     )
     assert found.comparison is None
+    assert "one strategy" in found.not_compared
     assert len(found.scores) == 1
 
 
@@ -183,7 +184,7 @@ def test_scores_and_geometry_are_compared(tmp_path):
     sweep = write_sweep(tmp_path / "sweep", score_rows({"none": 0.7, "forward": 0.9, "reverse": 0.8}))
     found = gather([make_geometry({"forward": 70.0, "reverse": 80.0}).save(tmp_path / "one"), sweep])
     assert found.comparison is not None
-    assert found.comparison.verdict == "different"
+    assert (found.comparison.verdict, found.not_compared) == ("different", "")
     assert isinstance(found.scores[0], pd.DataFrame)
     with pytest.raises(InputError, match="--margin is -1"):
         gather([sweep], margin=-1)
