@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from anglekit.errors import InputError
 
 if TYPE_CHECKING:
+    from anglekit.geometry.measure import Shard
     from anglekit.geometry.results import Geometry
 
 EPILOG = "Example: anglekit analyze runs/teacher runs/forward runs/reverse --probe validation.tsv --out geometry"
@@ -22,6 +24,25 @@ def _layer_list(text: str | None, option: str) -> tuple[int, ...] | None:
     if not parts or not all(part.isdecimal() for part in parts):
         raise InputError(f"{option} {text!r} is not a list of layers; give numbers such as 0,6,12 (0 is the embedding)")
     return tuple(int(part) for part in parts)
+
+
+def _shard(text: str | None) -> Shard | None:
+    if text is None:
+        return None
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal()) or len(text) > 18:
+        raise InputError(f"--shard {text!r} is not a part; give one such as 2/4, the second of four")
+    from anglekit.geometry.measure import Shard
+
+    return Shard(int(number), int(of))
+
+
+def check_place(out: Path, overwrite: bool) -> None:
+    """Raise the InputError for a directory that cannot be written, before anything is computed."""
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists; choose another directory, or replace it with --overwrite")
+    if any(parent.exists() and not parent.is_dir() for parent in out.parents):
+        raise InputError(f"{out} cannot be made: a part of its path is a file; choose another directory")
 
 
 def analyze(
@@ -98,23 +119,38 @@ def analyze(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Accept checkpoints that bring their own code.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Analyse the I-th of N parts and save its sums too, for anglekit merge: about 8 kB for each student "
+            "layer and pair of teacher layers, and up to 256 MB of sampled states (1 GB more with --similarity all).",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output directory that exists.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.")] = False,
 ) -> None:
-    """Compute the angles between a teacher's layers as seen from its students, and everything beside them."""
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another directory, or replace it with --overwrite")
-    if any(parent.exists() and not parent.is_dir() for parent in out.parents):
-        raise InputError(f"{out} cannot be made: a part of its path is a file; choose another directory")
+    """Compute the angles between a teacher's layers as seen from its students, and everything beside them.
+
+    Several processes share the probe and give the same result: accelerate launch --multi_gpu --num_processes 2 -m
+    anglekit_cli analyze ... (--multi_gpu also on processors; torchrun does as well).
+    """
+    # Cheap mistakes are found before anything heavy is imported, and before large weights are read.
+    alone = int(os.environ.get("WORLD_SIZE", "1") or 1) < 2
+    if alone:
+        check_place(out, overwrite)
+    part = _shard(shard)
     chosen_layers = _layer_list(teacher_layers, "--teacher-layers")
     chosen_vertices = _layer_list(vertices, "--vertices")
 
     from anglekit.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, load_config
-    from anglekit.geometry.analyze import analyze as run_analysis
-    from anglekit.geometry.overview import summary_rows
+    from anglekit.geometry.measure import measure
     from anglekit.geometry.settings import AnalysisSettings
+    from anglekit.geometry.shards import gathered, shard_geometry
+    from anglekit.geometry.tabulate import tabulate
     from anglekit.probes import read_probe
+    from anglekit.processes import launched_processes
 
     settings = AnalysisSettings(
         reading=reading,  # type: ignore[arg-type]  # checked by the settings themselves
@@ -132,22 +168,43 @@ def analyze(
         nulls=nulls,  # type: ignore[arg-type]
         similarity=similarity,  # type: ignore[arg-type]
     )
-    options = LoadOptions(
-        device=device,
-        dtype=dtype,
-        revision=revision,
-        allow_pickle=allow_pickle,
-        trust_remote_code=trust_remote_code,
-    )
-    # Cheap mistakes are found before large weights are read.
-    data = read_probe(probe, text=text, text_pair=text_pair, target=target, limit=limit, seed=seed)
-    for source in (teacher, *students):
-        load_config(checkpoint_of(source), options)
-    models = [load_checkpoint(source, options) for source in (teacher, *students)]
-    geometry = run_analysis(models[0], models[1:], data, settings, progress=not quiet and not as_json)
-    written = geometry.save(out, overwrite=overwrite)
+    with launched_processes(device) as (processes, own_device):
+        with processes.together():
+            if processes.first and not alone:
+                check_place(out, overwrite)
+            options = LoadOptions(
+                device=own_device,
+                dtype=dtype,
+                revision=revision,
+                allow_pickle=allow_pickle,
+                trust_remote_code=trust_remote_code,
+            )
+            data = read_probe(probe, text=text, text_pair=text_pair, target=target, limit=limit, seed=seed)
+            for source in (teacher, *students):
+                load_config(checkpoint_of(source), options)
+            models = [load_checkpoint(source, options) for source in (teacher, *students)]
+        progress = processes.first and not quiet and not as_json
+        subject, measured = measure(
+            models[0], models[1:], data, settings, shard=part, processes=processes, progress=progress
+        )
+        whole = gathered(processes, subject, measured)
+        with processes.together():
+            if whole is not None:  # only the first process has it
+                geometry = tabulate(subject, whole) if part is None else shard_geometry(subject, whole, part)
+                written = geometry.save(out, overwrite=overwrite)
+    if not processes.first:
+        return
+    print_result(geometry, written, quiet=quiet, as_json=as_json)
+    if part is not None and not quiet and not as_json:
+        typer.echo(f"This is part {part}; join all {part.of}: anglekit merge PART... --out DIR")
+
+
+def print_result(geometry: Geometry, written: Path, *, quiet: bool, as_json: bool) -> None:
+    """Print what an analysis found and where it was written."""
     if as_json:
         import json
+
+        from anglekit.geometry.overview import summary_rows
 
         typer.echo(json.dumps({"out": str(written), "rows": summary_rows(geometry)}))
     elif not quiet:

@@ -22,6 +22,8 @@ from anglekit_cli.evaluate import EPILOG as EVALUATE_EPILOG
 from anglekit_cli.evaluate import evaluate
 from anglekit_cli.finetune import EPILOG as FINETUNE_EPILOG
 from anglekit_cli.finetune import finetune
+from anglekit_cli.merge import EPILOG as MERGE_EPILOG
+from anglekit_cli.merge import merge
 from anglekit_cli.plan import plan
 from anglekit_cli.plot import plot
 from anglekit_cli.report import EPILOG as REPORT_EPILOG
@@ -71,6 +73,7 @@ def root(
 
 app.command("demo", epilog=DEMO_EPILOG)(demo)
 app.command("analyze", epilog=ANALYZE_EPILOG)(analyze)
+app.command("merge", epilog=MERGE_EPILOG)(merge)
 app.command("finetune", epilog=FINETUNE_EPILOG)(finetune)
 app.command("plan")(plan)
 app.command("distill", epilog=DISTILL_EPILOG)(distill)
@@ -106,8 +109,12 @@ def main() -> None:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    """Print an error as one line, with --verbose behind the trace of how it came about, and exit."""
-    if _TRACED:
-        traceback.print_exc()
-    typer.echo(f"anglekit: {' '.join(message.split())}", err=True)
+    """Print an error as one line, with --verbose behind the trace of how it came about, and exit.
+
+    Of processes that were launched together the first one speaks: all of them end with the same error.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        if _TRACED:
+            traceback.print_exc()
+        typer.echo(f"anglekit: {' '.join(message.split())}", err=True)
     sys.exit(code)

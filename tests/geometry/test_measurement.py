@@ -9,32 +9,18 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pandas.testing import assert_frame_equal
 
 from anglekit.errors import InputError
 from anglekit.geometry import measure as measuring
 from anglekit.geometry.analyze import analyze
 from anglekit.geometry.measure import Shard, measure
 from anglekit.geometry.measurement import Measurement
-from anglekit.geometry.results import COLUMNS, OPTIONAL_COLUMNS, Geometry
 from anglekit.geometry.settings import AnalysisSettings
 from anglekit.geometry.tabulate import tabulate
+from tests.geometry.same_geometry import assert_same
 
 ALL = AnalysisSettings(nulls="all", similarity="all", token_budget=60)
 STREAMED = AnalysisSettings(nulls="none", similarity="none", token_budget=60)
-
-
-def assert_same(a: Geometry, b: Geometry, tolerance: float = 1e-9) -> None:
-    """Every count alike, every number up to rounding of float64 sums."""
-    for table in (*COLUMNS, *OPTIONAL_COLUMNS):
-        one, other = getattr(a, table), getattr(b, table)
-        counts = [column for column in one.columns if one[column].dtype.kind != "f"]
-        assert_frame_equal(one[counts], other[counts])
-        assert_frame_equal(one, other, rtol=tolerance, atol=tolerance)
-    assert a.counts == b.counts
-    assert a.sketch_tokens == b.sketch_tokens
-    for mine, theirs in zip(a.projections, b.projections, strict=True):
-        assert mine == {**theirs, "r_squared": pytest.approx(theirs["r_squared"], rel=1e-6)}
 
 
 def parts_of(pair, probe, options, of):

@@ -1,0 +1,136 @@
+"""`anglekit analyze` on one, two and three processes over torch.distributed (gloo), and as jobs that are merged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from anglekit.geometry.results import Geometry
+from tests.geometry.same_geometry import assert_same
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory, save_tiny, words) -> Path:
+    """Checkpoints and a probe of sixty texts."""
+    root = tmp_path_factory.mktemp("shelf")
+    save_tiny(root / "teacher", "bert", seed=1)
+    save_tiny(root / "student", "bert", seed=2, depth=2)
+    save_tiny(root / "narrow", "bert", seed=3, depth=2, width=8)
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(words, size)) for size in rng.integers(1, 21, 60)]
+    (root / "probe.tsv").write_text("sentence\n" + "\n".join(texts) + "\n")
+    return root
+
+
+def together(count: int, *arguments: object, folder: Path) -> list[Ended]:
+    """Run the command in so many processes, as a launcher would, and wait for all of them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-W", "error::UserWarning", "-m", "anglekit_cli", *map(str, arguments)]
+    launch = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    running = []
+    for rank in range(count):
+        own = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+        if count > 1:
+            own |= {**launch, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        pipe = subprocess.PIPE
+        running.append(subprocess.Popen(command, cwd=folder, env=own, stdout=pipe, stderr=pipe, text=True))
+    return [Ended(process.returncode, *texts) for process in running for texts in [process.communicate(timeout=180)]]
+
+
+EVERYTHING = (
+    *("analyze", "teacher", "student", "narrow", "--probe", "probe.tsv", "--projection", "least-squares"),
+    *("--nulls", "all", "--similarity", "all", "--batch-tokens", "100"),
+)
+
+
+@pytest.mark.slow
+def test_one_two_and_three_processes_give_one_geometry(shelf, tmp_path):
+    found = []
+    for count in (1, 2, 3):
+        ended = together(count, *EVERYTHING, "--out", tmp_path / str(count), folder=shelf)
+        assert [each.code for each in ended] == [0] * count
+        assert "Written to" in ended[0].out
+        assert all((each.out, each.err) == ("", "") for each in ended[1:])
+        found.append(Geometry.load(tmp_path / str(count)))
+    for other in found[1:]:
+        assert_same(other, found[0])
+        assert other.provenance == found[0].provenance
+        assert other.settings == found[0].settings
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["1", "2", "3"]
+
+
+@pytest.mark.slow
+def test_a_process_without_a_batch_and_shards_of_several_processes(shelf, tmp_path):
+    """One batch for two processes; and a job of two processes is a shard like any other."""
+    pair = ("analyze", "teacher", "student", "--probe", "probe.tsv", "--quiet")
+    for count in (1, 2):
+        ended = together(count, *pair, "--batch-tokens", "100000", "--out", tmp_path / f"one-{count}", folder=shelf)
+        assert [(each.code, each.out, each.err) for each in ended] == [(0, "", "")] * count
+    assert_same(Geometry.load(tmp_path / "one-2"), Geometry.load(tmp_path / "one-1"))
+    options = (*pair, "--batch-tokens", "100")
+    for number, count in ((1, 2), (2, 1)):
+        out = tmp_path / f"part-{number}"
+        ended = together(count, *options, "--shard", f"{number}/2", "--out", out, folder=shelf)
+        assert [each.code for each in ended] == [0] * count
+    merged = together(1, "merge", tmp_path / "part-2", tmp_path / "part-1", "--out", tmp_path / "merged", folder=shelf)
+    assert (merged[0].code, merged[0].err) == (0, "")
+    assert "60 examples" in merged[0].out
+    together(1, *options, "--out", tmp_path / "whole", folder=shelf)
+    assert_same(Geometry.load(tmp_path / "merged"), Geometry.load(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_mistake_is_said_once_and_ends_every_process_alike(shelf, tmp_path):
+    (tmp_path / "there").mkdir()
+    for arguments, word in (
+        (("teacher", "./gone", "--out", tmp_path / "out"), "no such directory"),
+        (("teacher", "student", "--out", tmp_path / "there"), "--overwrite"),
+        (("teacher", "narrow", "--projection", "procrustes", "--limit", "2", "--out", tmp_path / "out"), "more probe"),
+    ):
+        ended = together(2, "analyze", "--probe", "probe.tsv", *arguments, "--quiet", folder=shelf)
+        assert [each.code for each in ended] == [2, 2]
+        assert ended[0].err.count("\n") == 1
+        assert word in ended[0].err
+        assert (ended[0].out, ended[1].out, ended[1].err) == ("", "", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.slow
+def test_what_fails_in_one_process_ends_all(shelf, tmp_path):
+    """The second process does not see the student that the first one reads."""
+    folder = tmp_path / "shelf"
+    shutil.copytree(shelf, folder)
+    hide = (
+        "import os, shutil, sys; os.environ['RANK'] == '1' and os.chdir('elsewhere');"
+        "from anglekit_cli.main import main; main()"
+    )
+    (folder / "elsewhere").mkdir()
+    shutil.copytree(folder / "teacher", folder / "elsewhere" / "teacher")
+    shutil.copy(folder / "probe.tsv", folder / "elsewhere")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command += ["--no-python", sys.executable, "-c", hide]
+    command += ["analyze", "teacher", "./student", "--probe", "probe.tsv", "--out", "out", "--quiet"]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("anglekit: ") == 1
+    assert "anglekit: cannot load './student'" in done.stderr or "no such directory" in done.stderr
+    assert not (folder / "out").exists()
