@@ -101,7 +101,18 @@ def test_a_mistake_is_said_once_and_ends_every_process_alike(shelf, tmp_path):
     for arguments, word in (
         (("teacher", "./gone", "--out", tmp_path / "out"), "no such directory"),
         (("teacher", "student", "--out", tmp_path / "there"), "--overwrite"),
-        (("teacher", "narrow", "--projection", "procrustes", "--limit", "2", "--out", tmp_path / "out"), "more probe"),
+        (
+            (
+                "teacher",
+                "narrow",
+                "--projection",
+                "procrustes",
+                *("--limit", "4", "--max-length", "3"),
+                "--out",
+                tmp_path / "out",
+            ),
+            "more probe",
+        ),
     ):
         ended = together(2, "analyze", "--probe", "probe.tsv", *arguments, "--quiet", folder=shelf)
         assert [each.code for each in ended] == [2, 2]
@@ -124,7 +135,7 @@ def test_what_fails_in_one_process_ends_all(shelf, tmp_path):
     shutil.copytree(folder / "teacher", folder / "elsewhere" / "teacher")
     shutil.copy(folder / "probe.tsv", folder / "elsewhere")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command += ["--no-python", sys.executable, "-c", hide]
     command += ["analyze", "teacher", "./student", "--probe", "probe.tsv", "--out", "out", "--quiet"]
     done = subprocess.run(
