@@ -22,7 +22,7 @@ QUESTION_SIZES: dict[str, int] = dict(zip(SPLITS, (24_000, 1_000, 1_000), strict
 
 @dataclass(frozen=True)
 class Story:
-    """A story, what is asked of it, and the answer that follows: the frame's answer number `label`."""
+    """A story, what is asked of it, and which of the frame's candidates follows."""
 
     text: str
     frame: Frame
@@ -50,10 +50,10 @@ def generate(corpus: str, split: str, size: int, seed: int = 0) -> list[Story]:
     seen: set[tuple[str, str]] = set()
     while len(found) < size:
         frame = draw_frame(draw)
-        if split_of(frame.key) != split:
+        if split_of(frame.content) != split:
             continue
         new = [Story(tell(draw, frame, answer), frame, label) for label, answer in enumerate(frame.answers)]
-        keys = {(story.text, frame.key) for story in new}
+        keys = {(story.text, frame.content) for story in new}
         if split != "train" and seen & keys:
             continue
         seen |= keys

@@ -1,26 +1,28 @@
-"""Small worlds told in a few sentences: who is where, who holds what, where a thing is, how many someone has.
+"""Small worlds told in a few sentences: where someone is, who holds a thing, where a thing is, how many someone has.
 
-A world is told for a wanted answer. The other three candidates stand in the story too, in roles that the question rules
-out (an earlier place, another person's place, another thing's holder), so that no answer is likelier for being named.
+A world is told for a wanted answer. The other three candidates play a role in the story too (an earlier place, a place
+that is only thought of, someone who is only shown the thing, the number before a change), so that none is likelier for
+being told of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from anglekit_data.inference_families import Draw
 
 __all__ = ["FAMILIES", "Frame", "draw_frame", "tell"]
 
-PEOPLE = ("Anna", "Ben", "Carl", "Dora", "Emil", "Fay", "Gus", "Hana")
-PLACES = ("attic", "barn", "cellar", "garage", "garden", "kitchen", "library", "office")
-THINGS = ("ball", "book", "coin", "cup", "hat", "key", "lamp", "map")
-FRUITS = ("apples", "lemons", "nuts", "pears", "plums", "figs")
-_COUNTS = tuple(range(10))
+_PEOPLE = ("Anna", "Ben", "Carl", "Dora", "Emil", "Fay", "Gus", "Hana")
+_PLACES = ("attic", "barn", "cellar", "garage", "garden", "kitchen", "library", "office")
+_THINGS = ("ball", "book", "coin", "cup", "hat", "key", "lamp", "map")
+_FRUITS = ("apples", "figs", "lemons", "nuts", "pears", "plums")
+_LEAST = range(7)
 
-# How often the other candidates lie on one other thread, so that the question alone says which thread counts.
-_BUSY = 0.5
+# How often a wrong candidate was true once, rather than merely thought of or shown.
+_ONCE_TRUE = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,14 @@ class Frame:
     question: str
 
     @property
-    def key(self) -> str:
-        """The frame's four answers, whatever their order: a key belongs to one split.
-
-        Whom or what the question names is no part of it, as one story may be asked about two people.
-        """
-        return " ".join((self.family, *sorted(self.answers)))
+    def content(self) -> str:
+        """What is asked about and the answers, whatever their order: content belongs to one split."""
+        return " ".join((self.family, *self.about, *sorted(self.answers)))
 
 
 def draw_frame(draw: Draw) -> Frame:
     """Draw what is asked, and four answers."""
-    return FAMILIES[draw.pick(_URN)][0](draw)
+    return FAMILIES[draw.pick(tuple(FAMILIES))][0](draw)
 
 
 def tell(draw: Draw, frame: Frame, answer: str) -> str:
@@ -67,127 +66,125 @@ def tell(draw: Draw, frame: Frame, answer: str) -> str:
     return " ".join(FAMILIES[frame.family][1](draw, frame, answer, others))
 
 
-def _woven(draw: Draw, *threads: Sequence[str]) -> list[str]:
-    """The sentences of all threads in one random order that keeps the order within each."""
-    urn = draw.distinct([place for place, thread in enumerate(threads) for _ in thread], sum(map(len, threads)))
-    left = [list(thread) for thread in threads]
-    return [left[place].pop(0) for place in urn]
+def _split(draw: Draw, others: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The candidates that were true once, and those that were not."""
+    once = [draw.chance(_ONCE_TRUE) for _ in others]
+    return [o for o, true in zip(others, once, strict=True) if true], [
+        o for o, true in zip(others, once, strict=True) if not true
+    ]
 
 
-def _went(who: str, place: str) -> str:
-    return f"{who} went to the {place}."
-
-
-def _took(who: str, thing: str) -> str:
-    return f"{who} took the {thing}."
-
-
-def _gave(who: str, thing: str, whom: str) -> str:
-    return f"{who} gave the {thing} to {whom}."
-
-
-def _counted(count: int, fruit: str) -> str:
-    return f"{count} {fruit.removesuffix('s') if count == 1 else fruit}"
-
-
-def _has(who: str, count: int, fruit: str) -> str:
-    return f"{who} has {_counted(count, fruit)}."
-
-
-def _others(said: Callable[[str, str], str], second: str, third: str, others: Sequence[str]) -> list[list[str]]:
-    """The last two of the other answers, told of one person one after the other, or of two."""
-    if second == third:
-        return [[said(second, others[1]), said(second, others[2])]]
-    return [[said(second, others[1])], [said(third, others[2])]]
+def _insert(draw: Draw, sentences: list[str], sentence: str, first: int = 0) -> None:
+    """Put a sentence at a random place, not before number `first`."""
+    sentences.insert(draw.pick(range(first, len(sentences) + 1)), sentence)
 
 
 # ---- where a person is ----
 
 
 def _person_frame(draw: Draw) -> Frame:
-    who = draw.pick(PEOPLE)
-    places = tuple(draw.distinct(PLACES, 4))
-    endings = tuple(f"Now {who} is in the {place}." for place in places)
-    return Frame("person", (who,), places, endings, f"Where is {who}?")
+    who = draw.pick(_PEOPLE)
+    places = tuple(draw.distinct(_PLACES, 4))
+    return Frame(
+        "person", (who,), places, tuple(f"Now {who} is in the {place}." for place in places), f"Where is {who}?"
+    )
 
 
 def _person_story(draw: Draw, frame: Frame, answer: str, others: Sequence[str]) -> list[str]:
     (who,) = frame.about
-    second, third = draw.distinct([one for one in PEOPLE if one != who], 2)
-    last = second if draw.chance(_BUSY) else third
-    return _woven(draw, [_went(who, others[0]), _went(who, answer)], *_others(_went, second, last, others))
+    visited, thought_of = _split(draw, others)
+    sentences = [f"{who} went to the {place}." for place in (*visited, answer)]
+    for place in thought_of:
+        _insert(draw, sentences, f"{who} thought of the {place}.")
+    return sentences
 
 
 # ---- who holds a thing ----
 
 
 def _holder_frame(draw: Draw) -> Frame:
-    thing = draw.pick(THINGS)
-    people = tuple(draw.distinct(PEOPLE, 4))
-    endings = tuple(f"Now the {thing} is with {who}." for who in people)
-    return Frame("holder", (thing,), people, endings, f"Who has the {thing}?")
+    thing = draw.pick(_THINGS)
+    people = tuple(draw.distinct(_PEOPLE, 4))
+    return Frame(
+        "holder", (thing,), people, tuple(f"Now the {thing} is with {who}." for who in people), f"Who has the {thing}?"
+    )
 
 
 def _holder_story(draw: Draw, frame: Frame, answer: str, others: Sequence[str]) -> list[str]:
     (thing,) = frame.about
-    second, third = draw.distinct([one for one in THINGS if one != thing], 2)
-    threads = [[_took(others[1], second)], [_took(others[2], third)]]
-    if draw.chance(_BUSY):
-        threads = [[_took(others[1], second), _gave(others[1], second, others[2])]]
-    return _woven(draw, [_took(others[0], thing), _gave(others[0], thing, answer)], *threads)
+    held, shown = _split(draw, others)
+    holders = [*held, answer]
+    # Whom the thing is shown to, at the latest by its last holder, does not get it.
+    showings: list[list[str]] = [[] for _ in holders]
+    for who in shown:
+        draw.pick(showings).append(who)
+    sentences = [f"{holders[0]} took the {thing}."]
+    for place, who in enumerate(holders):
+        if place:
+            sentences.append(f"{holders[place - 1]} gave the {thing} to {who}.")
+        sentences += [f"{who} showed the {thing} to {other}." for other in showings[place]]
+    return sentences
 
 
 # ---- where a thing is ----
 
 
 def _thing_frame(draw: Draw) -> Frame:
-    thing = draw.pick(THINGS)
-    places = tuple(draw.distinct(PLACES, 4))
+    who, thing = draw.pick(_PEOPLE), draw.pick(_THINGS)
+    places = tuple(draw.distinct(_PLACES, 4))
     endings = tuple(f"Now the {thing} is in the {place}." for place in places)
-    return Frame("thing", (thing,), places, endings, f"Where is the {thing}?")
+    return Frame("thing", (who, thing), places, endings, f"Where is the {thing}?")
 
 
 def _thing_story(draw: Draw, frame: Frame, answer: str, others: Sequence[str]) -> list[str]:
-    (thing,) = frame.about
-    who, second, third = draw.distinct(PEOPLE, 3)
-    other_thing = draw.pick([one for one in THINGS if one != thing])
-    threads = _others(_went, second, second if draw.chance(_BUSY) else third, others)
-    threads[0].insert(draw.pick(range(len(threads[0]))), _took(second, other_thing))
-    return _woven(draw, [_went(who, others[0]), _took(who, thing), _went(who, answer)], *threads)
+    who, thing = frame.about
+    stop = draw.pick(range(len(others) + 1))
+    path = [*others[:stop], answer, *others[stop:]]
+    taken = draw.pick(range(stop + 1))
+    left = stop < len(others) or draw.chance(0.5)
+    sentences = []
+    for place, name in enumerate(path):
+        sentences.append(f"{who} went to the {name}.")
+        if place == taken:
+            sentences.append(f"{who} took the {thing}.")
+        if place == stop and left:
+            sentences.append(f"{who} left the {thing}.")
+    return sentences
 
 
 # ---- how many someone has ----
 
 
 def _count_frame(draw: Draw) -> Frame:
-    who, fruit = draw.pick(PEOPLE), draw.pick(FRUITS)
-    counts = tuple(str(one) for one in draw.distinct(_COUNTS, 4))
-    endings = tuple(f"Now {_has(who, int(count), fruit)}" for count in counts)
+    who, fruit = draw.pick(_PEOPLE), draw.pick(_FRUITS)
+    # Four numbers in a row, so that every change is of three at most.
+    least = draw.pick(_LEAST)
+    counts = tuple(str(count) for count in draw.distinct(range(least, least + 4), 4))
+    endings = tuple(f"Now {who} has {_counted(int(count), fruit)}." for count in counts)
     return Frame("count", (who, fruit), counts, endings, f"How many {fruit} does {who} have?")
+
+
+def _counted(count: int, fruit: str) -> str:
+    return f"{count} {fruit.removesuffix('s') if count == 1 else fruit}"
 
 
 def _count_story(draw: Draw, frame: Frame, answer: str, others: Sequence[str]) -> list[str]:
     who, fruit = frame.about
-    second, third, fourth = draw.distinct([one for one in PEOPLE if one != who], 3)
-    # The start is one of the other candidates, so that it can be no answer; the change makes the answer of it. That
-    # someone else has the answer's number keeps it from being the one candidate that the story does not name.
-    start, change = int(others[0]), int(answer) - int(others[0])
-    changes = f"{who} {'finds' if change > 0 else 'loses'} {_counted(abs(change), fruit)}."
-    return _woven(
-        draw,
-        [_has(who, start, fruit), changes],
-        [_has(second, int(others[1]), fruit)],
-        [_has(third, int(others[2]), fruit)],
-        [_has(fourth, int(answer), fruit)],
-    )
+    held, seen = _split(draw, others)
+    steps = [int(count) for count in (*held, answer)]
+    sentences = [f"{who} has {_counted(steps[0], fruit)}."]
+    for before, after in pairwise(steps):
+        verb = "finds" if after > before else "loses"
+        sentences.append(f"{who} {verb} {_counted(abs(after - before), fruit)}.")
+    for count in seen:
+        _insert(draw, sentences, f"{who} sees {_counted(int(count), fruit)}.")
+    return sentences
 
 
-FAMILIES: dict[str, tuple[Callable[[Draw], Frame], Callable[[Draw, Frame, str, Sequence[str]], list[str]], int]] = {
-    "person": (_person_frame, _person_story, 1),
-    "holder": (_holder_frame, _holder_story, 1),
-    "thing": (_thing_frame, _thing_story, 1),
-    "count": (_count_frame, _count_story, 1),
+FAMILIES: dict[str, tuple[Callable[[Draw], Frame], Callable[[Draw, Frame, str, Sequence[str]], list[str]]]] = {
+    "person": (_person_frame, _person_story),
+    "holder": (_holder_frame, _holder_story),
+    "thing": (_thing_frame, _thing_story),
+    "count": (_count_frame, _count_story),
 }
-"""How a frame of each family is drawn, how its story is told, and its share."""
-
-_URN = tuple(name for name, (_, _, parts) in FAMILIES.items() for _ in range(parts))
+"""How a frame of each family is drawn, and how its story is told; all are equally often."""
