@@ -66,6 +66,12 @@ class Processes:
         if failure is not None:
             raise failure
 
+    def all(self, holds: bool) -> bool:
+        """Return whether something holds in every process."""
+        count = torch.tensor(int(holds))
+        self.add_up(count)
+        return int(count) == self.count
+
     def add_up(self, tensor: Tensor) -> None:
         """Put the sum over all processes of a tensor in main memory in its place, in every process."""
         if self.count > 1:

@@ -18,7 +18,7 @@ from anglekit.geometry.measurement import Measurement
 from anglekit.geometry.null_sums import TokenSample
 from anglekit.geometry.subject import Key, Subject
 
-__all__ = ["measurement_bytes", "measurement_from_bytes", "read_measurement", "write_measurement"]
+__all__ = ["measurement_bytes", "measurement_from_bytes", "read_measurement", "read_metadata", "write_measurement"]
 
 _FACTS = "anglekit"
 _PROJECTIONS = "projections"
@@ -33,14 +33,22 @@ def measurement_bytes(subject: Subject, measurement: Measurement) -> bytes:
     return save(dict(_tensors(subject, measurement)), metadata={_FACTS: _facts(measurement)})
 
 
-def write_measurement(path: Path, subject: Subject, measurement: Measurement) -> None:
+def write_measurement(
+    path: Path, subject: Subject, measurement: Measurement, more: Mapping[str, str] | None = None
+) -> None:
     """Write a measurement, with the projections through which it was made, as a safetensors file.
+
+    Args:
+        path: the file.
+        subject: of the measurement.
+        measurement: what to write.
+        more: texts to write beside it, which `read_metadata` gives back.
 
     Raises:
         OSError: it cannot be written.
     """
     try:
-        save_file(dict(_tensors(subject, measurement)), path, metadata={_FACTS: _facts(measurement)})
+        save_file(dict(_tensors(subject, measurement)), path, metadata={**(more or {}), _FACTS: _facts(measurement)})
     except SafetensorError as error:  # its own kind of a full disk
         raise OSError(str(error)) from error
 
@@ -50,6 +58,19 @@ def measurement_from_bytes(subject: Subject, content: bytes) -> Measurement:
     size = int.from_bytes(content[:8], "little")
     facts = json.loads(content[8 : 8 + size])["__metadata__"][_FACTS]
     return _restored(subject, load(content), facts)[1]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the texts of a file that `write_measurement` wrote.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}); make it again") from error
 
 
 def read_measurement(path: Path, subject: Subject) -> tuple[Subject, Measurement]:
@@ -217,7 +238,8 @@ def _taken(tensors: dict[str, Tensor], name: str, template: Tensor) -> Tensor:
         raise _Unfit(f"it lacks {name!r}")
     if held.shape != template.shape or held.dtype != template.dtype:
         raise _Unfit(f"{name} is {held.dtype} {tuple(held.shape)}; expected {template.dtype} {tuple(template.shape)}")
-    return held
+    # A file's tensors lie where they lie; matrix products may round otherwise where memory is not aligned.
+    return held.clone()
 
 
 def _read_facts(text: str, subject: Subject) -> tuple[int, int, dict[Key, dict[str, Any]]]:

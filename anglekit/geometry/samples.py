@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anglekit.architectures import Stream
 from anglekit.checkpoints import Checkpoint
-from anglekit.geometry.cka import CrossSums
+from anglekit.geometry.measurement import Measurement
 from anglekit.geometry.null_sums import TokenSample, TokenSampler, example_means
 from anglekit.geometry.subject import Key, Subject
 from anglekit.hidden_states import LayerRecorder, token_states
@@ -30,14 +30,16 @@ class ProbeSamples:
         subject: what is looked at.
         teacher: the teacher.
         rows: the row numbers of the examples of all parts, int64 (examples,).
-        cross: the sums to go on from, by stream; they grow in place.
+        start: what to go on from; its feature-space sums grow in place.
+
+    Attributes:
+        cross: the feature-space sums so far, by stream.
     """
 
-    def __init__(
-        self, subject: Subject, teacher: Checkpoint, rows: NDArray[np.int64], cross: Mapping[Stream, CrossSums]
-    ) -> None:
+    def __init__(self, subject: Subject, teacher: Checkpoint, rows: NDArray[np.int64], start: Measurement) -> None:
         self.wanted = subject.sampled
-        self.cross = cross
+        self.cross = start.cross
+        self._before = start.samples
         self._special = _special_ids(teacher)
         self._samplers = {
             stream: TokenSampler(subject.settings.seed, subject.capacity, rows) for stream in subject.layers
@@ -59,7 +61,7 @@ class ProbeSamples:
 
     def state(self) -> dict[Stream, TokenSample]:
         """Return the samples of the batches so far."""
-        return {stream: sampler.state() for stream, sampler in self._samplers.items()}
+        return {stream: self._before[stream] + sampler.state() for stream, sampler in self._samplers.items()}
 
 
 def fresh_samples(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from anglekit.errors import InputError
-from anglekit.geometry.measure import Shard
 from anglekit.geometry.measurement import Measurement
 from anglekit.geometry.measurement_file import (
     measurement_bytes,
@@ -19,6 +18,7 @@ from anglekit.geometry.measurement_file import (
     read_measurement,
     write_measurement,
 )
+from anglekit.geometry.preparation import Shard
 from anglekit.geometry.results import Geometry
 from anglekit.geometry.subject import Subject, first_difference
 from anglekit.geometry.subject_document import subject_document, subject_of

@@ -11,7 +11,7 @@ import typer
 from anglekit.errors import InputError
 
 if TYPE_CHECKING:
-    from anglekit.geometry.measure import Shard
+    from anglekit.geometry.preparation import Shard
     from anglekit.geometry.results import Geometry
 
 EPILOG = "Example: anglekit analyze runs/teacher runs/forward runs/reverse --probe validation.tsv --out geometry"
@@ -32,7 +32,7 @@ def _shard(text: str | None) -> Shard | None:
     number, slash, of = text.partition("/")
     if not (slash and number.isdecimal() and of.isdecimal()) or len(text) > 18:
         raise InputError(f"--shard {text!r} is not a part; give one such as 2/4, the second of four")
-    from anglekit.geometry.measure import Shard
+    from anglekit.geometry.preparation import Shard
 
     return Shard(int(number), int(of))
 
@@ -127,6 +127,15 @@ def analyze(
             "layer and pair of teacher layers, and up to 256 MB of sampled states (1 GB more with --similarity all).",
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep what is measured in OUT.unfinished, and go on from there if a run was stopped; the result is "
+            "the uninterrupted one.",
+        ),
+    ] = False,
+    save_every: Annotated[int, typer.Option(help="With --resume, batches after which it is kept.")] = 100,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output directory that exists.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.")] = False,
@@ -139,16 +148,14 @@ def analyze(
     # Cheap mistakes are found before anything heavy is imported, and before large weights are read.
     alone = int(os.environ.get("WORLD_SIZE", "1") or 1) < 2
     if alone:
-        check_place(out, overwrite)
+        check_place(out, overwrite or resume)
     part = _shard(shard)
     chosen_layers = _layer_list(teacher_layers, "--teacher-layers")
     chosen_vertices = _layer_list(vertices, "--vertices")
 
     from anglekit.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, load_config
-    from anglekit.geometry.measure import measure
+    from anglekit.geometry.saved_analysis import save_analysis
     from anglekit.geometry.settings import AnalysisSettings
-    from anglekit.geometry.shards import gathered, shard_geometry
-    from anglekit.geometry.tabulate import tabulate
     from anglekit.probes import read_probe
     from anglekit.processes import launched_processes
 
@@ -171,7 +178,7 @@ def analyze(
     with launched_processes(device) as (processes, own_device):
         with processes.together():
             if processes.first and not alone:
-                check_place(out, overwrite)
+                check_place(out, overwrite or resume)
             options = LoadOptions(
                 device=own_device,
                 dtype=dtype,
@@ -183,18 +190,21 @@ def analyze(
             for source in (teacher, *students):
                 load_config(checkpoint_of(source), options)
             models = [load_checkpoint(source, options) for source in (teacher, *students)]
-        progress = processes.first and not quiet and not as_json
-        subject, measured = measure(
-            models[0], models[1:], data, settings, shard=part, processes=processes, progress=progress
+        geometry = save_analysis(
+            out,
+            models[0],
+            models[1:],
+            data,
+            settings,
+            shard=part,
+            processes=processes,
+            save_every=save_every if resume else None,
+            overwrite=overwrite,
+            progress=processes.first and not quiet and not as_json,
         )
-        whole = gathered(processes, subject, measured)
-        with processes.together():
-            if whole is not None:  # only the first process has it
-                geometry = tabulate(subject, whole) if part is None else shard_geometry(subject, whole, part)
-                written = geometry.save(out, overwrite=overwrite)
-    if not processes.first:
+    if geometry is None:  # the first process prints
         return
-    print_result(geometry, written, quiet=quiet, as_json=as_json)
+    print_result(geometry, out, quiet=quiet, as_json=as_json)
     if part is not None and not quiet and not as_json:
         typer.echo(f"This is part {part}; join all {part.of}: anglekit merge PART... --out DIR")
 

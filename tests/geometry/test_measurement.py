@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from anglekit.errors import InputError
 from anglekit.geometry import measure as measuring
 from anglekit.geometry.analyze import analyze
-from anglekit.geometry.measure import Shard, measure
+from anglekit.geometry.measure import measure
 from anglekit.geometry.measurement import Measurement
+from anglekit.geometry.preparation import Shard
 from anglekit.geometry.settings import AnalysisSettings
 from anglekit.geometry.tabulate import tabulate
 from tests.geometry.same_geometry import assert_same

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from anglekit.errors import AnglekitError, InputError
 from anglekit.geometry.analyze import analyze
-from anglekit.geometry.measure import Shard, measure
+from anglekit.geometry.measure import measure
 from anglekit.geometry.measurement_file import measurement_bytes, measurement_from_bytes
+from anglekit.geometry.preparation import Shard
 from anglekit.geometry.results import Geometry
 from anglekit.geometry.settings import AnalysisSettings
 from anglekit.geometry.shards import (
@@ -128,7 +129,9 @@ def test_shards_of_another_analysis_are_refused(three, save_shard, bert_pair, ta
     for message, changes in cases.items():
         with pytest.raises(InputError, match=message):
             merge_shards([one, save_shard("2/3", **changes), third])
-    monkeypatch.setattr("anglekit.geometry.measure.version", lambda name: "99.1" if name == "torch" else version(name))
+    monkeypatch.setattr(
+        "anglekit.geometry.preparation.version", lambda name: "99.1" if name == "torch" else version(name)
+    )
     with pytest.raises(InputError, match=r"another major version of torch \(99.1, not 2"):
         merge_shards([one, save_shard("2/3"), third])
 

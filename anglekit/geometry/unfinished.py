@@ -1,0 +1,207 @@
+"""What an analysis has measured so far, kept beside its output so that a run that was killed goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from anglekit.errors import InputError, RunError
+from anglekit.geometry.measurement import Measurement
+from anglekit.geometry.measurement_file import read_measurement, read_metadata, write_measurement
+from anglekit.geometry.preparation import WHOLE, Prepared, Shard
+from anglekit.geometry.subject import Key, Subject, first_difference
+from anglekit.geometry.subject_document import subject_document, subject_of
+from anglekit.processes import ALONE, Processes
+
+__all__ = ["UnfinishedAnalysis", "unfinished_directory"]
+
+_NO_MATRIX = torch.zeros(0)
+_LOCK, _SUBJECT, _SHARD = "lock", "subject", "shard"
+
+
+def unfinished_directory(out: Path) -> Path:
+    """Return where an analysis keeps what it has measured until `out` is there."""
+    return out.with_name(f"{out.name}.unfinished")
+
+
+@dataclass(frozen=True)
+class UnfinishedAnalysis:
+    """The kept measurements of an analysis, one file for each of its processes, each whole or as it was before.
+
+    Attributes:
+        directory: where they lie.
+        every: batches after which a process writes its file again.
+        shard: the part of the batches that the job takes.
+        processes: of the job.
+    """
+
+    directory: Path
+    every: int = 100
+    shard: Shard = WHOLE
+    processes: Processes = ALONE
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InputError(f"--save-every {self.every} batches cannot be; give 1 or more")
+
+    @property
+    def file(self) -> Path:
+        """This process's file."""
+        return self.directory / f"process-{self.processes.rank + 1}-of-{self.processes.count}.safetensors"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs out of the directory for the length of a block.
+
+        Raises:
+            InputError: it is in use, cannot be written, or holds something else or what another number of processes
+                left.
+        """
+        with ExitStack() as stack:
+            with self.processes.together():
+                if self.processes.first:
+                    self._check()
+                    stack.enter_context(_locked(self.directory))
+            yield
+
+    def _check(self) -> None:
+        if self.directory.exists() and not self.directory.is_dir():
+            raise InputError(f"{self.directory} is a file; --resume needs that name for what is measured: move it away")
+        ending = f"-of-{self.processes.count}.safetensors"
+        for entry in sorted(self.directory.iterdir()) if self.directory.is_dir() else ():
+            if entry.name == _LOCK or entry.name.startswith("."):
+                continue
+            if not entry.name.startswith("process-"):
+                raise InputError(f"{self.directory} holds {entry.name!r}, which is not of an analysis; move it away")
+            if not entry.name.endswith(ending):
+                raise InputError(
+                    f"{entry} was left by another number of processes than {self.processes.count}; start as many, or "
+                    "remove it to begin anew"
+                )
+
+    def load(self) -> tuple[Subject, Measurement] | None:
+        """Return what this process had measured, or None where it had not written anything.
+
+        Raises:
+            InputError: the file is damaged, or of another part of the batches.
+        """
+        if not self.file.exists():
+            return None
+        metadata = read_metadata(self.file)
+        if metadata.get(_SHARD) != str(self.shard):
+            raise InputError(
+                f"{self.file} was left by --shard {metadata.get(_SHARD)}, not {self.shard}; remove {self.directory} to "
+                "begin anew"
+            )
+        try:
+            subject = subject_of(json.loads(metadata.get(_SUBJECT, "")))
+        except (ValueError, RecursionError, InputError) as error:
+            raise InputError(f"{self.file} is damaged ({error}); remove it to begin anew") from error
+        return read_measurement(self.file, subject)
+
+    def check_same(self, kept: Subject, subject: Subject) -> None:
+        """Check that what was kept is of this analysis.
+
+        Raises:
+            InputError: it is not; the message names the first difference.
+        """
+        difference = first_difference(kept, subject)
+        if difference is not None:
+            raise self._other(difference)
+
+    def projections(self, kept: Subject, prepared: Prepared) -> list[Mapping[Key, Tensor] | None]:
+        """Return the projections of the run that was stopped, so that they need not be fitted again.
+
+        Raises:
+            InputError: they are not of these layers and widths.
+        """
+        projections = list(prepared.adapters)
+        shapes = {position: (prepared.teacher.width, prepared.students[position].width) for position in prepared.fitted}
+        if kept.layers != prepared.layers or any(
+            matrix.shape != shapes[position]
+            for position in prepared.fitted
+            for stream in prepared.layers
+            for matrix in kept.projections.get((stream, position)) or (_NO_MATRIX,)
+        ):
+            raise self._other("other layers, widths or adapters")
+        for position in prepared.fitted:
+            projections[position] = {
+                (stream, vertex): matrix
+                for stream, chosen in prepared.layers.items()
+                for vertex, matrix in zip(
+                    chosen.students[position], kept.projections[stream, position] or (), strict=True
+                )
+            }
+        return projections
+
+    def _other(self, difference: str) -> InputError:
+        return InputError(
+            f"{self.directory} holds an unfinished analysis, and this is one with {difference}; remove it to begin anew"
+        )
+
+    def save(self, subject: Subject, measurement: Measurement) -> None:
+        """Write this process's file, whole or not at all.
+
+        Raises:
+            RunError: it cannot be written; what was written before stays.
+        """
+        scratch = self.directory / f".writing-{self.processes.rank + 1}"
+        more = {_SUBJECT: json.dumps(subject_document(subject), ensure_ascii=False), _SHARD: str(self.shard)}
+        try:
+            write_measurement(scratch, subject, measurement, more)
+            with scratch.open("rb") as written:
+                os.fsync(written.fileno())
+            scratch.replace(self.file)
+        except OSError as error:
+            scratch.unlink(missing_ok=True)
+            raise RunError(f"cannot write {self.file}: {error.strerror or error}") from error
+
+    def remove(self) -> None:
+        """Remove the directory: the result is there."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / _LOCK).open("a", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write to {directory}: {error.strerror}; name an output you may write") from error
+    with lock:
+        _lock(lock, directory)
+        try:
+            yield
+        finally:
+            _remove_empty(directory)
+
+
+def _remove_empty(directory: Path) -> None:
+    """Remove a directory in which nothing was kept; what was left in writing is nothing."""
+    if directory.is_dir() and not any(entry.name.startswith("process-") for entry in directory.iterdir()):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _lock(lock: IO[Any], directory: Path) -> None:
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        # The system lets go of it when the process ends, however it ends.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"{directory} is in use by another run; wait for it or name another output") from error
+    # Whoever held the lock may have finished, and removed the directory, between our opening and locking the file.
+    if not (directory / _LOCK).exists() or os.fstat(lock.fileno()).st_ino != (directory / _LOCK).stat().st_ino:
+        raise InputError(f"{directory} was in use by another run until now; try again")
