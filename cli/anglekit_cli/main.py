@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
 import typer
@@ -55,8 +57,23 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+@contextmanager
+def _talkative_libraries() -> Iterator[None]:
+    """The level that transformers reads when it is imported; what comes after the command has its own."""
+    before = os.environ.get("TRANSFORMERS_VERBOSITY")
+    os.environ["TRANSFORMERS_VERBOSITY"] = "info"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TRANSFORMERS_VERBOSITY"]
+        else:
+            os.environ["TRANSFORMERS_VERBOSITY"] = before
+
+
 @app.callback()
 def root(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
@@ -68,7 +85,7 @@ def root(
     _TRACED.clear()
     if verbose:
         _TRACED.append(True)
-        os.environ["TRANSFORMERS_VERBOSITY"] = "info"
+        context.with_resource(_talkative_libraries())
 
 
 app.command("demo", epilog=DEMO_EPILOG)(demo)
@@ -88,7 +105,7 @@ app.command("reproduce", epilog=REPRODUCE_EPILOG)(reproduce)
 def main() -> None:
     """Run the command line; exit 0 done, 1 the run failed, 2 the input is wrong."""
     try:
-        result = app(standalone_mode=False)
+        result = app(standalone_mode=False, prog_name="anglekit")
     except AnglekitError as error:
         _end(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -54,6 +55,21 @@ def test_verbose_shows_how_an_error_came_about_and_its_absence_does_not(call):
     line = err.splitlines()[-1]
     assert line.startswith("anglekit: probe.txt is not a kind of table")
     assert call(*mistake) == (2, "", f"{line}\n")
+
+
+@pytest.mark.parametrize("level", [None, "error"])
+def test_verbose_ends_with_its_command(call, monkeypatch, level):
+    """What a program runs after it, in this process or below it, is as quiet as before."""
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)
+    if level:
+        monkeypatch.setenv("TRANSFORMERS_VERBOSITY", level)
+    seen = []
+    monkeypatch.setattr(
+        "anglekit_cli.analyze.check_place", lambda *_: seen.append(os.environ["TRANSFORMERS_VERBOSITY"])
+    )
+    assert call("--verbose", "analyze", "no/teacher", "no/student", "--probe", "probe.txt", "--out", "geometry")[0] == 2
+    assert seen == ["info"]
+    assert os.environ.get("TRANSFORMERS_VERBOSITY") == level
 
 
 def test_a_mistake_of_ours_is_not_hidden(call, monkeypatch):
