@@ -91,11 +91,11 @@ def angle_degrees(u: Tensor, v: Tensor) -> Tensor:
 
 
 def angle_degrees_of_cosine(cosine: Tensor) -> Tensor:
-    """Return angles in degrees from cosines in [-1, 1]: 2 atan2(|u - v|, |u + v|) with |u -+ v|^2 = 2 -+ 2 cos.
+    """Return angles in degrees from cosines in [-1, 1].
 
-    A small angle keeps the digits that its cosine still has; from vectors `angle_degrees` keeps them all.
+    The arc cosine keeps every digit that a small angle's cosine still has; from vectors `angle_degrees` keeps them all.
     """
-    return torch.rad2deg(torch.atan2((1 - cosine).sqrt_(), (1 + cosine).sqrt_()).mul_(2))
+    return torch.rad2deg(torch.acos(cosine))
 
 
 @dataclass(frozen=True)

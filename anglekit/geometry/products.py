@@ -28,6 +28,7 @@ class TokenProducts:
         cross: <T_i, V_j>, (teacher layers, vertices, tokens); V_j is S_j, projected where widths differ.
         vertex: <V_j, V_l>, (vertices, vertices, tokens).
         student: <S_j, S_l> in the student's own width; the same tensor as `vertex` without a projection.
+        rows: `cross` on top of `vertex`, one tensor, of which the two are views.
         teacher_sum: sum of the teacher's states over the tokens, (teacher layers, width).
         student_sum: sum of the student's states in its own width, (vertices, student width).
     """
@@ -36,6 +37,7 @@ class TokenProducts:
     cross: Tensor
     vertex: Tensor
     student: Tensor
+    rows: Tensor
     teacher_sum: Tensor
     student_sum: Tensor
 
@@ -134,7 +136,7 @@ class _StudentSide:
         grams = _tokens_last(self.grams)
         vertex = grams[self.first :]
         student = vertex if self.own_grams is None else _tokens_last(self.own_grams)
-        return TokenProducts(teacher, grams[: self.first], vertex, student, teacher_sum, self.sum)
+        return TokenProducts(teacher, grams[: self.first], vertex, student, grams, teacher_sum, self.sum)
 
 
 def _block_length(rows: int, width: int, device: torch.device) -> int:

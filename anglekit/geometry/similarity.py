@@ -22,9 +22,9 @@ def pair_cosines(products: Tensor, squared_a: Tensor, squared_b: Tensor) -> tupl
     """
     usable_a = torch.isfinite(squared_a) & (squared_a > 0)
     usable_b = torch.isfinite(squared_b) & (squared_b > 0)
-    defined = usable_a.unsqueeze(1) & usable_b.unsqueeze(0)
     cosine = (products * squared_a.rsqrt().unsqueeze(1)).mul_(squared_b.rsqrt().unsqueeze(0))
-    return _zero_where_undefined(cosine, defined).clamp_(-1.0, 1.0), defined
+    cosine, defined = _zero_where_undefined(cosine, usable_a, usable_b)
+    return cosine.clamp_(-1.0, 1.0), defined
 
 
 def pair_distances(products: Tensor, squared_a: Tensor, squared_b: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,14 +33,20 @@ def pair_distances(products: Tensor, squared_a: Tensor, squared_b: Tensor) -> tu
     Shapes as in `pair_cosines`. In float64 the expansion |a|^2 + |b|^2 - 2 <a, b> resolves distances down to about 1e-7
     of the states' lengths, the resolution of float32 states.
     """
-    defined = torch.isfinite(squared_a).unsqueeze(1) & torch.isfinite(squared_b).unsqueeze(0)
     squared = torch.add(squared_a.unsqueeze(1), products, alpha=-2).add_(squared_b.unsqueeze(0))
-    return _zero_where_undefined(squared, defined).clamp_(min=0.0).sqrt_(), defined
+    squared, defined = _zero_where_undefined(squared, torch.isfinite(squared_a), torch.isfinite(squared_b))
+    return squared.clamp_(min=0.0).sqrt_(), defined
 
 
-def _zero_where_undefined(values: Tensor, defined: Tensor) -> Tensor:
-    """Return values with 0 where they are not defined; nearly always all are, and a masked copy costs as much."""
-    return values if bool(defined.all()) else torch.where(defined, values, 0.0)
+def _zero_where_undefined(values: Tensor, usable_a: Tensor, usable_b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return values with 0 where they are not defined, and where they are.
+
+    Nearly always all are; a mask of every pair and a masked copy would cost as much as the values.
+    """
+    if bool(usable_a.all()) and bool(usable_b.all()):
+        return values, torch.ones((), dtype=torch.bool, device=values.device).expand(values.shape)
+    defined = usable_a.unsqueeze(1) & usable_b.unsqueeze(0)
+    return torch.where(defined, values, 0.0), defined
 
 
 def centred_cosines(

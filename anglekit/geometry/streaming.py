@@ -25,7 +25,7 @@ from anglekit.workspace import Workspace
 __all__ = ["GeometryAccumulator", "accumulate_batch"]
 
 # Bytes of one value for every vertex, pair and token of a run: what the angles of that run are computed in at once.
-_RUN_BYTES = {"cpu": 1 << 20}
+_RUN_BYTES = {"cpu": 2 << 20}
 _ACCELERATOR_RUN_BYTES = 64 << 20
 _FEWEST_TOKENS = 16
 
@@ -139,7 +139,7 @@ def accumulate_batch(
     device = accumulators[0].device
     teacher_states = _stacked(teacher).to(device)
     student_states = [_stacked(states).to(device) for states in students]
-    run = min(_run_length(accumulator) for accumulator in accumulators)
+    run = _even_run(n_tokens, min(_run_length(accumulator) for accumulator in accumulators))
     projections = [accumulator.projections for accumulator in accumulators]
     # Known on the host, so that cutting the batch into runs asks the accelerator nothing.
     host_example = token_example.cpu()
@@ -181,6 +181,11 @@ def _run_length(accumulator: GeometryAccumulator) -> int:
     return max(_FEWEST_TOKENS, budget // (8 * max(1, accumulator.sums.angles.count.numel())))
 
 
+def _even_run(n_tokens: int, run: int) -> int:
+    """Return the length of equal runs of about `run` tokens: a short rest would cost as many calls as a full one."""
+    return -(-n_tokens // max(1, round(n_tokens / run)))
+
+
 def _complete_tokens(products: TokenProducts) -> Tensor | None:
     """Return which tokens are finite at every layer of every side, or None if all are."""
     finite = torch.cat([*products.squared()]).isfinite()
@@ -208,9 +213,13 @@ def _add_layers(accumulator: GeometryAccumulator, products: TokenProducts, compl
             matrix @ state for matrix, state in zip(accumulator.projections, products.student_sum, strict=True)
         ]
         _add_side(sums.vertex, vertex, torch.stack(projected), complete)
-    _add_block(sums.teacher_teacher, products.teacher, teacher, teacher, complete)
-    _add_block(sums.teacher_student, products.cross, teacher, vertex, complete)
-    _add_block(sums.student_student, products.student, student, student, complete)
+    _add_blocks((sums.teacher_teacher,), products.teacher, teacher, teacher, complete)
+    if accumulator.projections is not None:
+        _add_blocks((sums.teacher_student,), products.cross, teacher, vertex, complete)
+        _add_blocks((sums.student_student,), products.student, student, student, complete)
+    else:  # both blocks in one: what they cost is the number of calls
+        both = (sums.teacher_student, sums.student_student)
+        _add_blocks(both, products.rows, torch.cat([teacher, student]), student, complete)
 
 
 def _add_side(sums: SideSums, squared: Tensor, state: Tensor, complete: Tensor | None) -> None:
@@ -224,16 +233,23 @@ def _add_side(sums: SideSums, squared: Tensor, state: Tensor, complete: Tensor |
     sums.squared.add_((squared if complete is None else squared[:, complete]).sum(1))
 
 
-def _add_block(
-    sums: BlockSums, products: Tensor, squared_a: Tensor, squared_b: Tensor, complete: Tensor | None
+def _add_blocks(
+    blocks: Sequence[BlockSums], products: Tensor, squared_a: Tensor, squared_b: Tensor, complete: Tensor | None
 ) -> None:
-    cosine, defined = pair_cosines(products, squared_a, squared_b)
-    sums.cosine.add_(cosine.sum(-1))
-    sums.n_cosine.add_(defined.sum(-1))
-    distance, defined = pair_distances(products, squared_a, squared_b)
-    sums.distance.add_(distance.sum(-1))
-    sums.n_distance.add_(defined.sum(-1))
-    sums.product.add_((products if complete is None else products[..., complete]).sum(-1))
+    """Add one tensor of products to blocks whose layers of A lie one below the other in it."""
+    cosine, with_cosine = pair_cosines(products, squared_a, squared_b)
+    distance, with_distance = pair_distances(products, squared_a, squared_b)
+    added = {
+        "cosine": cosine.sum(-1),
+        "n_cosine": with_cosine.sum(-1),
+        "distance": distance.sum(-1),
+        "n_distance": with_distance.sum(-1),
+        "product": (products if complete is None else products[..., complete]).sum(-1),
+    }
+    lengths = [len(block.product) for block in blocks]
+    for name, values in added.items():
+        for block, rows in zip(blocks, values.split(lengths), strict=True):
+            getattr(block, name).add_(rows)
 
 
 def _add_angles(

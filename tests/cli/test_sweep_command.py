@@ -135,7 +135,9 @@ def test_failed_arms_are_one_line_after_the_table(world, tmp_path, monkeypatch):
 
 
 def in_background(given):
-    code = "import sys; from anglekit_cli.main import main; main()"
+    # A shell's background jobs ignore ctrl-c and so does what they start: the child listens again.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; import sys; from anglekit_cli.main import main; main()"
     folders = os.pathsep.join(path for path in sys.path if path)
     environment = os.environ | {"PYTHONPATH": folders, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
