@@ -1,13 +1,15 @@
 """Memory kept from batch to batch."""
 
+import gc
 import platform
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
 
-from anglekit.workspace import Workspace
+from anglekit.workspace import Workspace, only_new_garbage
 
 CPU = torch.device("cpu")
 
@@ -59,3 +61,41 @@ def test_a_freed_block_of_an_embeddings_size_is_not_fetched_again():
         return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
 
     assert faults(True) < faults(False) / 4
+
+
+class _Loop:
+    def __init__(self):
+        self.itself = self
+
+
+def test_old_objects_are_out_of_the_collectors_way_inside_the_block_and_back_after_it():
+    old = weakref.ref(_Loop())
+    gc.collect()
+    assert old() is None, "the negative control: a loop is collected outside"
+    kept = [_Loop()]
+    old = weakref.ref(kept[0])
+    with only_new_garbage():
+        kept.clear()
+        new = weakref.ref(_Loop())
+        gc.collect()
+        assert new() is None
+        assert old() is not None
+        with only_new_garbage():  # within another block it changes nothing
+            pass
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0
+    gc.collect()
+    assert old() is None
+
+
+def test_a_process_that_froze_objects_itself_keeps_them_frozen():
+    gc.freeze()
+    try:
+        with pytest.raises(KeyError), only_new_garbage():
+            raise KeyError
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+    with pytest.raises(KeyError), only_new_garbage():
+        raise KeyError
+    assert gc.get_freeze_count() == 0

@@ -10,10 +10,12 @@ from anglekit.geometry.results import Geometry
 from anglekit.geometry.settings import AnalysisSettings
 from anglekit.geometry.tabulate import tabulate
 from anglekit.probes import ProbeData
+from anglekit.workspace import only_new_garbage
 
 __all__ = ["analyze"]
 
 
+@only_new_garbage()
 def analyze(
     teacher: Checkpoint,
     students: Sequence[Checkpoint],

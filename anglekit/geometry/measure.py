@@ -25,11 +25,12 @@ from anglekit.hidden_states import evaluation_mode
 from anglekit.probes import ProbeData, TokenizedProbe
 from anglekit.processes import ALONE, Processes
 from anglekit.projections import ProjectionFit, solve_projection
-from anglekit.workspace import keep_freed_memory
+from anglekit.workspace import keep_freed_memory, only_new_garbage
 
 __all__ = ["measure"]
 
 
+@only_new_garbage()
 def measure(
     teacher: Checkpoint,
     students: Sequence[Checkpoint],
