@@ -246,10 +246,12 @@ def _add_blocks(
         "n_distance": with_distance.sum(-1),
         "product": (products if complete is None else products[..., complete]).sum(-1),
     }
-    lengths = [len(block.product) for block in blocks]
-    for name, values in added.items():
-        for block, rows in zip(blocks, values.split(lengths), strict=True):
-            getattr(block, name).add_(rows)
+    first = 0
+    for block in blocks:
+        last = first + len(block.product)
+        for name, values in added.items():
+            getattr(block, name).add_(values[first:last])
+        first = last
 
 
 def _add_angles(
