@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +12,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, ProcessGroupGloo, Store
+from torch.distributed.rendezvous import rendezvous
 
 from anglekit.errors import AnglekitError, InputError, RunError
 
-__all__ = ["ALONE", "Processes", "launched_processes"]
+__all__ = ["ALONE", "Processes", "launched_processes", "processes_apart"]
 
+# How long processes that were started together may take to find each other.
+_MEETING = timedelta(minutes=10)
 # A process may wait for another one for as long as that one's share of the work takes.
 _PATIENCE = timedelta(days=30)
 # The most bytes of one message.
 _MESSAGE_BYTES = 256 << 20
+# By what accelerate and `Trainer` know that they are one of several.
+_LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Processes:
     Attributes:
         rank: its number, from 0; the first process alone writes and prints.
         count: how many there are.
-        group: the channel of torch.distributed over which tensors in main memory go (gloo); None for one process.
+        group: gloo's channel of torch.distributed, over which tensors in main memory go; None for one process.
     """
 
     rank: int = 0
@@ -57,10 +64,9 @@ class Processes:
         except Exception as error:
             failure = error
         if self.count > 1:
-            outcomes: list[tuple[str, str] | None] = [None] * self.count
-            with _named_loss():
-                torch.distributed.all_gather_object(outcomes, _described(failure), group=self.group)
-            failed = [(rank, outcome) for rank, outcome in enumerate(outcomes) if outcome is not None]
+            failed = [
+                (rank, outcome) for rank, outcome in enumerate(self.gather(_described(failure))) if outcome is not None
+            ]
             if failed and (failure is None or isinstance(failure, AnglekitError)):
                 raise _error_of(*failed[0]) from failure
         if failure is not None:
@@ -68,39 +74,58 @@ class Processes:
 
     def all(self, holds: bool) -> bool:
         """Return whether something holds in every process."""
-        count = torch.tensor(int(holds))
-        self.add_up(count)
-        return int(count) == self.count
+        return all(self.gather(holds))
+
+    def alike(self, value: Any) -> bool:  # noqa: ANN401 - whatever json takes
+        """Return whether all processes have the same value, as json."""
+        return len({json.dumps(each, sort_keys=True) for each in self.gather(value)}) == 1
+
+    def gather(self, value: Any) -> list[Any]:  # noqa: ANN401 - whatever json takes
+        """Return the values of all processes, as json gives them back, in the order of their ranks."""
+        if self.count == 1:
+            return [json.loads(json.dumps(value))]
+        content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        sizes = torch.zeros(self.count, dtype=torch.int64)
+        sizes[self.rank] = len(content)
+        self.add_up(sizes)
+        padded = torch.zeros(int(sizes.max()), dtype=torch.uint8)
+        padded[: len(content)] = content
+        found = [torch.empty_like(padded) for _ in range(self.count)]
+        with _named_loss():
+            self.group.allgather([found], [padded]).wait()
+        return [
+            json.loads(each[:size].numpy().tobytes().decode()) for each, size in zip(found, sizes.tolist(), strict=True)
+        ]
 
     def add_up(self, tensor: Tensor) -> None:
         """Put the sum over all processes of a tensor in main memory in its place, in every process."""
         if self.count > 1:
             with _named_loss():
-                torch.distributed.all_reduce(tensor, group=self.group)
+                self.group.allreduce([tensor]).wait()
 
     def share_first(self, tensor: Tensor) -> None:
         """Put the first process's numbers into a tensor in main memory, in every process."""
         if self.count > 1:
             with _named_loss():
-                torch.distributed.broadcast(tensor, src=0, group=self.group)
+                self.group.broadcast(tensor, 0).wait()
 
     def send_to_first(self, content: bytes) -> None:
         """Hand over to the first process, which reads it by `receive`."""
         buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         with _named_loss():
-            torch.distributed.send(torch.tensor([len(buffer)]), dst=0, group=self.group)
+            self.group.send([torch.tensor([len(buffer)])], 0, 0).wait()
             for start in range(0, len(buffer), _MESSAGE_BYTES):
-                torch.distributed.send(buffer[start : start + _MESSAGE_BYTES], dst=0, group=self.group)
+                self.group.send([buffer[start : start + _MESSAGE_BYTES]], 0, 0).wait()
 
     def receive(self) -> Iterator[bytes]:
         """Yield what every other process sends, in the order of their ranks; for the first process."""
         for rank in range(1, self.count):
             size = torch.zeros(1, dtype=torch.int64)
             with _named_loss():
-                torch.distributed.recv(size, src=rank, group=self.group)
+                self.group.recv([size], rank, 0).wait()
                 buffer = torch.empty(int(size), dtype=torch.uint8)
                 for start in range(0, len(buffer), _MESSAGE_BYTES):
-                    torch.distributed.recv(buffer[start : start + _MESSAGE_BYTES], src=rank, group=self.group)
+                    self.group.recv([buffer[start : start + _MESSAGE_BYTES]], rank, 0).wait()
             yield buffer.numpy().tobytes()
 
 
@@ -141,20 +166,70 @@ def launched_processes(device: str = "cpu") -> Iterator[tuple[Processes, str]]:
 
     Yields:
         The processes, and the device of this one.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1") or 1) < 2:
-        yield ALONE, device
-        return
-    from accelerate import PartialState
 
-    joined = torch.distributed.is_initialized()
-    state = PartialState(cpu=device.partition(":")[0] == "cpu", timeout=_PATIENCE)
-    group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
-    if device == "cuda":
-        device = f"cuda:{state.local_process_index}"
+    Raises:
+        InputError: what the launcher says about them is not complete.
+        RunError: they did not find each other.
+    """
+    processes = _met()
+    if device == "cuda" and processes.count > 1:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', processes.rank)}"
+    yield processes, device
+
+
+@contextmanager
+def processes_apart() -> Iterator[Processes]:
+    """Join the processes of this launch for a block in which each of them trains by itself, on a device of its own.
+
+    accelerate and `Trainer` take the process for a single one meanwhile.
+
+    Raises:
+        InputError: what the launcher says about them is not complete.
+        RunError: they did not find each other.
+    """
+    processes = _met()
+    before = {name: os.environ.get(name) for name in (*_LAUNCH, "CUDA_VISIBLE_DEVICES")}
+    if processes.count > 1:
+        devices = torch.cuda.device_count()
+        if devices > 1:
+            own = int(before["LOCAL_RANK"] or processes.rank) % devices
+            visible = before["CUDA_VISIBLE_DEVICES"]
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(own) if visible is None else visible.split(",")[own].strip()
+        for name in _LAUNCH:
+            os.environ.pop(name, None)
     try:
-        yield Processes(state.process_index, state.num_processes, group), device
+        yield processes
     finally:
-        if not joined:
-            torch.distributed.destroy_process_group()
-            PartialState._reset_state()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _met() -> Processes:
+    """Return this process with a channel to those that were launched with it; torch's default group is left alone."""
+    found = {name: os.environ.get(name) or "" for name in ("WORLD_SIZE", "RANK", "MASTER_PORT")}
+    if found["WORLD_SIZE"] in ("", "1"):
+        return ALONE
+    if not all(value.isdecimal() for value in found.values()) or not os.environ.get("MASTER_ADDR"):
+        given = ", ".join(f"{name}={value}" for name, value in found.items())
+        raise InputError(
+            f"the environment does not say which processes belong together ({given}); use accelerate launch"
+        )
+    try:
+        store, rank, count = next(rendezvous("env://", timeout=_MEETING))
+        # Those who do not come are noticed soon; whoever works may take long.
+        _gloo("meeting", store, rank, count, _MEETING).barrier().wait()
+        group = _gloo("work", store, rank, count, _PATIENCE)
+    except (RuntimeError, ValueError) as error:  # torch's own errors derive from the first
+        where = f"{os.environ['MASTER_ADDR']}:{found['MASTER_PORT']}"
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"the {found['WORLD_SIZE']} processes of this launch did not meet at {where} ({reason}); start all again"
+        ) from error
+    return Processes(rank, count, group)
+
+
+def _gloo(name: str, store: Store, rank: int, count: int, patience: timedelta) -> Any:  # noqa: ANN401 - untyped
+    return ProcessGroupGloo(PrefixStore(f"anglekit-{name}", store), rank, count, patience)

@@ -86,9 +86,12 @@ class MetricsFile(TrainerCallback):
         """Keep the lines up to the step at which training begins."""
         if state.is_world_process_zero and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            # A killed process may have left half a line.
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
-            self.path.write_text("".join(kept), encoding="utf-8")
+            # A killed process may have left half a line, or the last one of its session, which comes again.
+            whole = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
+            kept = [line for line, log in whole if log["step"] <= state.global_step and "train_runtime" not in log]
+            partial = self.path.with_name(f"{self.path.name}.partial")
+            partial.write_text("".join(kept), encoding="utf-8")
+            partial.replace(self.path)
 
     def on_log(
         self,

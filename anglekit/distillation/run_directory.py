@@ -27,7 +27,10 @@ IfExists = Literal["refuse", "resume", "overwrite"]
 
 _CONFIG, _PLAN, _SCORES, _PROVENANCE = "run_config.json", "plan.json", "scores.json", "provenance.json"
 _LOCK = "run.lock"
-_OWN = {_CONFIG, _PLAN, _SCORES, _PROVENANCE, _LOCK, "metrics.jsonl", "checkpoint", "checkpoint.partial", "training"}
+_METRICS = "metrics.jsonl"
+# What a killed run may leave of a file that it was writing.
+_HALF = {f"{name}.partial" for name in (_CONFIG, _PLAN, _SCORES, _PROVENANCE, _METRICS)}
+_OWN = {_CONFIG, _PLAN, _SCORES, _PROVENANCE, _LOCK, _METRICS, "checkpoint", "checkpoint.partial", "training"} | _HALF
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -85,6 +88,8 @@ class RunDirectory:
         except InputError:
             self.close()
             raise
+        if self.resumes:
+            self._remove_left_over()
 
     @property
     def checkpoint(self) -> Path:
@@ -99,7 +104,7 @@ class RunDirectory:
     @property
     def metrics(self) -> Path:
         """The file of logs and validations."""
-        return self.path / "metrics.jsonl"
+        return self.path / _METRICS
 
     @property
     def started(self) -> bool:
@@ -185,6 +190,14 @@ class RunDirectory:
         foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in _OWN)
         if foreign and not self.started:
             raise InputError(f"{self.path} holds {foreign[0]!r} and no run of anglekit; name a new or empty directory")
+
+    def _remove_left_over(self) -> None:
+        """Remove what a killed run was writing, and what one that had just ended did not come to remove."""
+        for name in _HALF:
+            (self.path / name).unlink(missing_ok=True)
+        for directory in (self.training, self.partial_checkpoint) if self.finished else ():
+            if directory.exists():
+                shutil.rmtree(directory)
 
     def _take_lock(self) -> IO[str]:
         try:

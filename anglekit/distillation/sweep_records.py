@@ -135,7 +135,8 @@ class SweepDirectory:
         """Check that nothing but arms lies in a directory that holds no sweep yet."""
         if self.stored is not None or not self.path.is_dir():
             return
-        own = {arm.name for arm in grid.arms}
+        # A kill may have left the file that was being written first.
+        own = {arm.name for arm in grid.arms} | {f"{_SWEEP}.partial"}
         foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in own)
         if foreign:
             raise InputError(f"{self.path} holds {foreign[0]!r} and no sweep; name a new or empty directory")

@@ -20,7 +20,7 @@ from anglekit.geometry.settings import AnalysisSettings
 from anglekit.geometry.sketch import sketch_token
 from anglekit.geometry.streaming import GeometryAccumulator, accumulate_batch
 from anglekit.geometry.subject import Key, Subject
-from anglekit.geometry.unfinished import UnfinishedAnalysis
+from anglekit.geometry.unfinished import UnfinishedAnalysis, projections_sha256
 from anglekit.hidden_states import evaluation_mode
 from anglekit.probes import ProbeData, TokenizedProbe
 from anglekit.processes import ALONE, Processes
@@ -74,11 +74,12 @@ def measure(
         recorders = Recorders(stack, teacher, students, prepared.layers, prepared.settings.final_norm)
         measured, projections = prepared.measured, prepared.adapters
         if prepared.fitted:
-            if unfinished is None or not processes.all(kept is not None):
-                # All processes must measure through one projection: those that kept one begin anew with the others.
+            same = processes.alike(None if kept is None else projections_sha256(kept[0]))
+            if unfinished is None or kept is None or not same:
+                # All processes must measure through one projection: those that kept another begin anew with the rest.
                 kept = None
                 projections = _fitted(prepared, recorders, processes, progress)
-            elif kept is not None:
+            else:
                 with processes.together():
                     projections = unfinished.projections(kept[0], prepared)
         subject = described_subject(prepared, probe, projections, shard)

@@ -35,6 +35,8 @@ __all__ = ["WHOLE", "Prepared", "Shard", "described", "described_subject", "prep
 # Tokens that the default anisotropy looks at, the first of the sample, whose order is random: an eighth of the examples
 # within these bounds, so that it costs a small probe little.
 _FEWEST_VIEWED, _MOST_VIEWED, _VIEWED_SHARE = 64, 256, 8
+# More jobs than anybody starts: what says more is a slip, and each part takes memory in every job.
+_MOST_SHARDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Shard:
     of: int = 1
 
     def __post_init__(self) -> None:
+        if self.of > _MOST_SHARDS:
+            raise InputError(f"shard {self.number}/{self.of} is of more than {_MOST_SHARDS} parts; give fewer")
         if not 1 <= self.number <= self.of:
             raise InputError(f"shard {self.number}/{self.of} cannot be; give 1/{self.of} to {self.of}/{self.of}")
 

@@ -243,8 +243,14 @@ class Geometry:
         np.add.at(counts, rows["bin"].to_numpy(), rows["count"].to_numpy())
         return counts
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool = False, scratch: Path | None = None) -> Path:
         """Write the directory `path`: it appears whole or not at all.
+
+        Args:
+            path: where to.
+            overwrite: replace what is there.
+            scratch: a directory that does not exist, on the same file system, in which to write first: the caller
+                finds there what a kill leaves. None takes a hidden one beside `path`.
 
         Raises:
             InputError: the directory exists and `overwrite` is off.
@@ -255,7 +261,10 @@ class Geometry:
             raise InputError(f"{target} exists; choose another directory or allow overwriting (--overwrite)")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+            if scratch is None:
+                scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+            else:
+                scratch.mkdir()
         except OSError as error:
             raise RunError(f"cannot write beside {target}: {error.strerror}") from error
         try:

@@ -82,7 +82,9 @@ def save_analysis(
         with processes.together():
             if whole is not None:
                 geometry = tabulate(subject, whole) if shard is None else shard_geometry(subject, whole, shard)
-                geometry.save(out, overwrite=overwrite)
+                geometry.save(
+                    out, overwrite=overwrite, scratch=None if unfinished is None else unfinished.result_scratch
+                )
                 if unfinished is not None:
                     unfinished.remove()
         return geometry

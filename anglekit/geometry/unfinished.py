@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,15 +24,25 @@ from anglekit.geometry.subject import Key, Subject, first_difference
 from anglekit.geometry.subject_document import subject_document, subject_of
 from anglekit.processes import ALONE, Processes
 
-__all__ = ["UnfinishedAnalysis", "unfinished_directory"]
+__all__ = ["UnfinishedAnalysis", "projections_sha256", "unfinished_directory"]
 
 _NO_MATRIX = torch.zeros(0)
-_LOCK, _SUBJECT, _SHARD = "lock", "subject", "shard"
+_LOCK, _PROCESS, _SCRATCH = "lock", "process-", ".writing-"
+_SUBJECT, _SHARD = "subject", "shard"
 
 
 def unfinished_directory(out: Path) -> Path:
     """Return where an analysis keeps what it has measured until `out` is there."""
     return out.with_name(f"{out.name}.unfinished")
+
+
+def projections_sha256(subject: Subject) -> str:
+    """Return a hash of the matrices through which a subject is measured."""
+    found = hashlib.sha256()
+    for key in subject.keys:
+        for matrix in subject.projections[key] or ():
+            found.update(f"{key} {tuple(matrix.shape)};".encode() + matrix.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class UnfinishedAnalysis:
     @property
     def file(self) -> Path:
         """This process's file."""
-        return self.directory / f"process-{self.processes.rank + 1}-of-{self.processes.count}.safetensors"
+        return self.directory / f"{_PROCESS}{self.processes.rank + 1}-of-{self.processes.count}.safetensors"
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -70,20 +81,21 @@ class UnfinishedAnalysis:
         with ExitStack() as stack:
             with self.processes.together():
                 if self.processes.first:
-                    self._check()
                     stack.enter_context(_locked(self.directory))
+                    self._check()
             yield
 
     def _check(self) -> None:
-        if self.directory.exists() and not self.directory.is_dir():
-            raise InputError(f"{self.directory} is a file; --resume needs that name for what is measured: move it away")
+        """Check that nothing else lies in the directory, and remove what a killed run was writing."""
         ending = f"-of-{self.processes.count}.safetensors"
-        for entry in sorted(self.directory.iterdir()) if self.directory.is_dir() else ():
-            if entry.name == _LOCK or entry.name.startswith("."):
+        for entry in sorted(self.directory.iterdir()):
+            if entry.name == _LOCK:
                 continue
-            if not entry.name.startswith("process-"):
+            if entry.name.startswith(_SCRATCH):
+                _remove(entry)
+            elif not entry.name.startswith(_PROCESS):
                 raise InputError(f"{self.directory} holds {entry.name!r}, which is not of an analysis; move it away")
-            if not entry.name.endswith(ending):
+            elif not entry.name.endswith(ending):
                 raise InputError(
                     f"{entry} was left by another number of processes than {self.processes.count}; start as many, or "
                     "remove it to begin anew"
@@ -155,7 +167,7 @@ class UnfinishedAnalysis:
         Raises:
             RunError: it cannot be written; what was written before stays.
         """
-        scratch = self.directory / f".writing-{self.processes.rank + 1}"
+        scratch = self.directory / f"{_SCRATCH}{self.processes.rank + 1}"
         more = {_SUBJECT: json.dumps(subject_document(subject), ensure_ascii=False), _SHARD: str(self.shard)}
         try:
             write_measurement(scratch, subject, measurement, more)
@@ -166,13 +178,22 @@ class UnfinishedAnalysis:
             scratch.unlink(missing_ok=True)
             raise RunError(f"cannot write {self.file}: {error.strerror or error}") from error
 
+    @property
+    def result_scratch(self) -> Path:
+        """Where the result is written before it is put in its place: what a kill leaves goes with the directory."""
+        return self.directory / f"{_SCRATCH}result"
+
     def remove(self) -> None:
-        """Remove the directory: the result is there."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Remove what was kept: the result is there."""
+        for entry in self.directory.iterdir():
+            if entry.name.startswith((_PROCESS, _SCRATCH)):
+                _remove(entry)
 
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file; --resume needs that name for what is measured: move it away")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / _LOCK).open("a", encoding="utf-8")
@@ -186,10 +207,23 @@ def _locked(directory: Path) -> Iterator[None]:
             _remove_empty(directory)
 
 
+def _remove(entry: Path) -> None:
+    """Remove a file, or a directory with all that is in it."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
+
+
 def _remove_empty(directory: Path) -> None:
     """Remove a directory in which nothing was kept; what was left in writing is nothing."""
-    if directory.is_dir() and not any(entry.name.startswith("process-") for entry in directory.iterdir()):
-        shutil.rmtree(directory, ignore_errors=True)
+    entries = list(directory.iterdir()) if directory.is_dir() else []
+    if any(entry.name != _LOCK and not entry.name.startswith(_SCRATCH) for entry in entries):
+        return
+    for entry in entries:
+        _remove(entry)
+    with suppress(OSError):
+        directory.rmdir()
 
 
 def _lock(lock: IO[Any], directory: Path) -> None:

@@ -20,7 +20,10 @@ __all__ = ["ReproductionDirectory"]
 _FORMAT: Final = "anglekit-reproduction-1"
 _FILE: Final = "reproduce.json"
 _LOCK: Final = "reproduce.lock"
-_OWN: Final = (_FILE, _LOCK, "data", "untrained", "teacher", "scores.csv", "result.csv", "result.json", "figure.png")
+_OWN: Final = (
+    *(_FILE, _LOCK, "data", "untrained", "untrained.partial", "teacher"),
+    *("scores.csv", "result.csv", "result.json", "figure.png"),
+)
 _OWN_STARTS: Final = (
     "sweep-",
     "geometry-",
@@ -74,6 +77,8 @@ class ReproductionDirectory:
         Raises:
             InputError: it names the first difference.
         """
+        for left in (self.path, self.path / "data"):
+            _remove_half_written(left)
         asked = json.loads(json.dumps(content))
         if self._content:
             if found := next(_differences(asked, self._content["begun_with"]), None):
@@ -164,6 +169,12 @@ class ReproductionDirectory:
             lock.close()
             raise InputError(f"{self.path} was in use by another reproduction until now; try again")
         return lock
+
+
+def _remove_half_written(directory: Path) -> None:
+    """Remove what a killed process was writing: hidden, under names that are given once."""
+    for entry in directory.glob(".*") if directory.is_dir() else ():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _is_own(name: str) -> bool:

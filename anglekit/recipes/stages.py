@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,10 @@ from anglekit.distillation.sweep import sweep
 from anglekit.distillation.sweep_records import SweepGrid
 from anglekit.distillation.tasks import task_by_name
 from anglekit.errors import InputError
-from anglekit.geometry.analyze import analyze
 from anglekit.geometry.compare import compare
 from anglekit.geometry.results import Geometry
+from anglekit.geometry.saved_analysis import save_analysis
+from anglekit.geometry.unfinished import unfinished_directory
 from anglekit.plots.registry import draw_figure
 from anglekit.plots.render import render
 from anglekit.probes import read_probe
@@ -43,6 +45,10 @@ __all__ = [
     "validation_sources",
     "write_scores",
 ]
+
+
+# Batches after which what is measured is kept: writing it takes a moment.
+_SAVE_EVERY = 100
 
 
 def transform_data(recipe: Recipe, directory: Path) -> Recipe:
@@ -222,9 +228,16 @@ def geometry_parts(recipe: Recipe, variant: Variant) -> dict[str, tuple[str, ...
 
 
 def measure_geometry(
-    recipe: Recipe, teacher: str, swept: Path, students: tuple[str, ...], *, device: str, progress: bool
-) -> Geometry:
-    """Look at the teacher from inside some students of a sweep."""
+    recipe: Recipe,
+    teacher: str,
+    swept: Path,
+    students: tuple[str, ...],
+    out: Path,
+    *,
+    device: str,
+    progress: bool,
+) -> None:
+    """Look at the teacher from inside some students of a sweep, or go on looking, and save what was found."""
     columns = recipe.data.columns
     probe = read_probe(
         recipe.analysis.probe,
@@ -238,7 +251,7 @@ def measure_geometry(
     with quiet_transformers():
         loaded = load_checkpoint(teacher, options)
         others = [load_checkpoint(checkpoint_of(str(swept / name)), options) for name in students]
-    return analyze(loaded, others, probe, analysis_settings(recipe), progress=progress)
+    save_analysis(out, loaded, others, probe, analysis_settings(recipe), save_every=_SAVE_EVERY, progress=progress)
 
 
 def measure_geometries(
@@ -253,9 +266,12 @@ def measure_geometries(
 ) -> None:
     """Measure and save the Geometries of `geometry_parts`; those that are there are whole, and are left alone."""
     for name, students in parts.items():
+        left = unfinished_directory(directory / name)
+        if (directory / name).exists() and left.exists():
+            # Saved, and killed before what was kept on the way was removed.
+            shutil.rmtree(left)
         if not (directory / name).exists():
-            geometry = measure_geometry(recipe, teacher, swept, students, device=device, progress=progress)
-            geometry.save(directory / name)
+            measure_geometry(recipe, teacher, swept, students, directory / name, device=device, progress=progress)
 
 
 def _load_options(recipe: Recipe, device: str) -> LoadOptions:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from anglekit.errors import InputError, RunError
@@ -180,93 +176,3 @@ def test_a_full_disk_leaves_what_was_kept(job, uninterrupted, tmp_path, monkeypa
     assert sorted(files_of(unfinished_directory(out))) == ["lock", "process-1-of-1.safetensors"]
     job(out)
     assert files_of(out) == uninterrupted
-
-
-# Starts the command again and again from an interpreter that has everything imported, and kills it after a while.
-_KILLER = """
-import os, random, signal, socket, sys, time
-import anglekit.geometry.saved_analysis, anglekit.probes, accelerate, transformers.models.bert.modeling_bert, pandas
-import pyarrow.parquet
-from anglekit_cli.main import main
-count, seed, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-arguments = sys.argv[4:]
-random.seed(seed)
-kept = f"{out}.unfinished/process-1-of-{count}.safetensors"
-
-def written():
-    try:
-        return os.stat(kept).st_mtime_ns
-    except FileNotFoundError:
-        return 0
-
-kills = 0
-while True:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    before, children = written(), []
-    for rank in range(count):
-        child = os.fork()
-        if child == 0:
-            if count > 1:
-                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            sys.argv = ["anglekit", "analyze", *arguments, "--out", out]
-            main()
-        children.append(child)
-    # Most are killed while they measure and later, some while they start. The seed 0 kills none.
-    early = random.random() < 0.15
-    end = time.monotonic() + random.uniform(0, 2) if early else None
-    codes = {}
-    while len(codes) < count and (seed == 0 or end is None or time.monotonic() < end):
-        for child in children:
-            pid, status = (0, 0) if child in codes else os.waitpid(child, os.WNOHANG)
-            if pid:
-                codes[child] = os.waitstatus_to_exitcode(status)
-        if end is None and written() != before:
-            end = time.monotonic() + random.uniform(0, 0.7)
-        time.sleep(0.001)
-    for child in children:
-        if child not in codes:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-    if any(codes.values()):
-        sys.exit(f"ended with {codes}")
-    if len(codes) == count:
-        break
-    kills += 1
-print(kills)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("count", "wanted"), [(1, 25), (2, 8)])
-def test_killed_at_random_points_it_ends_with_the_same_result(count, wanted, save_tiny, words, tmp_path):
-    """Nothing lost, nothing doubled: what a killed run leaves is complete, or as if it had never been."""
-    save_tiny(tmp_path / "teacher", "bert", seed=1)
-    save_tiny(tmp_path / "student", "bert", seed=2, depth=2)
-    rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice(words, size)) for size in rng.integers(1, 21, 100)]
-    (tmp_path / "probe.tsv").write_text("sentence\n" + "\n".join(texts) + "\n")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = ("teacher", "student", "--probe", "probe.tsv", "--batch-tokens", "60", "--quiet")
-    kills = 0
-
-    def run(out: str, seed: int) -> int:
-        arguments = [sys.executable, "-c", _KILLER, str(count), str(seed), out]
-        arguments += [*command, "--resume", "--save-every", "1"]
-        done = subprocess.run(
-            arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=True
-        )
-        return int(done.stdout)
-
-    assert run("whole", 0) == 0
-    expected = files_of(tmp_path / "whole")
-    number = 0
-    while kills < wanted:
-        number += 1
-        kills += run(f"out-{number}", number)
-        assert files_of(tmp_path / f"out-{number}") == expected
-    left = {path.name for path in tmp_path.iterdir() if "out-" in path.name}
-    # A run that was killed while it wrote its result leaves a hidden folder; a result is never there in part.
-    assert {name for name in left if not name.startswith(".")} == {f"out-{each}" for each in range(1, number + 1)}
