@@ -7,6 +7,7 @@ ends. All randomness of an arm comes from its own seed: student and adapters hav
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -326,6 +327,9 @@ def finish_arm(arm: Arm) -> RunResult:
     if arm.use_cache is not None:
         model.config.use_cache = arm.use_cache
     partial = directory.partial_checkpoint
+    if directory.writes:
+        # What a killed run was saving has other names than what is saved now.
+        shutil.rmtree(partial, ignore_errors=True)
     beside = arm.settings.lora is not None and not arm.settings.lora_merge
     if beside and directory.writes:
         with quiet_transformers():

@@ -213,6 +213,10 @@ class DistillationTrainer(Trainer):
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Trainer's
         """Fetch the batches of one optimiser step; the adapters' gradients start at zero with it."""
+        if self.state.global_step >= self.state.max_steps:
+            # Killed behind its last step and resumed: `Trainer` would take one more.
+            self.control.should_training_stop = True
+            return [], None
         if self.adapters is not None:
             self.adapters.zero_grad()
         return super().get_batch_samples(*args, **kwargs)

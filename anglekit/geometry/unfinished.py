@@ -167,15 +167,17 @@ class UnfinishedAnalysis:
         Raises:
             RunError: it cannot be written; what was written before stays.
         """
-        scratch = self.directory / f"{_SCRATCH}{self.processes.rank + 1}"
+        # In a folder of its own, for safetensors writes a file of another name first.
+        scratch = self.directory / f"{_SCRATCH}{self.processes.rank + 1}" / self.file.name
         more = {_SUBJECT: json.dumps(subject_document(subject), ensure_ascii=False), _SHARD: str(self.shard)}
         try:
+            scratch.parent.mkdir(exist_ok=True)
             write_measurement(scratch, subject, measurement, more)
             with scratch.open("rb") as written:
                 os.fsync(written.fileno())
             scratch.replace(self.file)
         except OSError as error:
-            scratch.unlink(missing_ok=True)
+            _remove(scratch.parent)
             raise RunError(f"cannot write {self.file}: {error.strerror or error}") from error
 
     @property

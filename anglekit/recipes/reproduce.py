@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -177,6 +178,8 @@ def reproduce(
         InputError: something that was given is wrong, or the directory holds another reproduction.
         RunError: the hub cannot be reached, or a loss stopped being finite.
     """
+    if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
+        raise InputError("a reproduction runs in one process; start it without `accelerate launch`")
     model = recipe.teacher.model
     if model is not None and _is_hub_id(model):
         with hub_remedy(recipe, model):

@@ -223,7 +223,8 @@ def survive(name: str, world: Path, wanted: int, draw: random.Random, say: Calla
         found = contents(place)
         different = sorted(each for each in {*found, *expected} if found.get(each, 0) != expected.get(each, 0))
         for each in different[:10]:
-            say(f"  {name}, run {runs}: {each} is {'missing' if each not in found else 'not as expected'}")
+            say(f"  {name}, run {runs}: {each} is {str(found.get(each, 'missing'))[:600]}")
+            say(f"    and should be {str(expected.get(each, 'absent'))[:600]}")
         tried += kills
         survived += 0 if different else kills
         runs += 1

@@ -72,6 +72,24 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, stop, accumulation):
     assert all(torch.equal(ours[key]["exp_avg"], theirs[key]["exp_avg"]) for key in ours)
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_run_killed_behind_its_last_step_takes_no_further_one(tmp_path, accumulation):
+    """The end lies inside an epoch, and the schedule leaves it a learning rate."""
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "lr_scheduler_type": "constant"}
+
+    def trainer():
+        args = arguments(tmp_path, gradient_accumulation_steps=accumulation, **options)
+        return make_trainer(tmp_path, dropout=0.3, width=16, args=args)
+
+    whole = trainer()
+    whole.train()
+    assert (tmp_path / "checkpoint-4").is_dir()
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=True)
+    assert (resumed.state.global_step, resumed.control.should_training_stop) == (4, True)
+    assert same(weights_of(whole), weights_of(resumed))
+
+
 def test_a_resumed_run_with_a_changed_adapter_differs(tmp_path):
     """The negative control: were adapters not restored, the test above could not see it."""
     args = arguments(tmp_path / "a", max_steps=4, save_strategy="steps", save_steps=2)
