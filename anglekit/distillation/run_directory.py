@@ -61,6 +61,8 @@ class RunDirectory:
     Args:
         path: the directory; made if absent.
         if_exists: what to do with a run that is already there: "refuse" it, "resume" it, or "overwrite" it.
+        writes: whether this process writes; one that does not, because another one does, holds nothing and reads alone.
+            None: of several processes that `accelerate launch` starts, the first one.
 
     Attributes:
         resumes: whether a run that is there goes on.
@@ -71,13 +73,12 @@ class RunDirectory:
             changed: what is overwritten goes when the new run begins.
     """
 
-    def __init__(self, path: str | Path, if_exists: str = "refuse") -> None:
+    def __init__(self, path: str | Path, if_exists: str = "refuse", *, writes: bool | None = None) -> None:
         if if_exists not in get_args(IfExists):
             raise InputError(f"no way {if_exists!r} to treat a run; {suggest(if_exists, get_args(IfExists))}")
         self.path = Path(path)
         self.resumes = if_exists == "resume"
-        # Of several processes that `accelerate launch` starts, the first one alone writes.
-        self.writes = os.environ.get("RANK", "0") == "0"
+        self.writes = os.environ.get("RANK", "0") == "0" if writes is None else writes
         self._lock: IO[str] | None = None
         if not self.writes:
             return

@@ -22,12 +22,13 @@ from anglekit.distillation.run_directory import IfExists, RunDirectory
 from anglekit.distillation.run_records import now
 from anglekit.distillation.runs import load_teacher_and_data, plan_run
 from anglekit.distillation.students import INITS, CopyBlocks
-from anglekit.distillation.sweep_arms import ArmsInTraining, PlannedArm, SweepBar, waves
+from anglekit.distillation.sweep_arms import ArmsInTraining, PlannedArm, SweepBar, share_arms, waves
 from anglekit.distillation.sweep_records import ArmKey, SweepDirectory, SweepGrid, shared_facts
 from anglekit.distillation.task_data import DataSettings
 from anglekit.distillation.tasks import task_by_name
 from anglekit.distillation.train_settings import TrainSettings
 from anglekit.errors import InputError, RunError
+from anglekit.processes import ALONE, Processes
 
 __all__ = ["SIDE_BY_SIDE", "SweepError", "SweepResult", "sweep"]
 
@@ -104,6 +105,7 @@ def sweep(
     if_exists: IfExists = "refuse",
     side_by_side: int = SIDE_BY_SIDE,
     order_per_seed: bool = False,
+    processes: Processes = ALONE,
     progress: bool = False,
     warn: Callable[[str], None] = lambda _warning: None,
     **plan_options: Any,  # noqa: ANN401 - as `runs.distill` takes them
@@ -111,7 +113,7 @@ def sweep(
     """Train all strategies x initialisations x seeds over one teacher.
 
     Every arm ends as its own `distill` run would, bit for bit on a CPU, in a run directory of its own. Arms that see
-    the same batches share the teacher's forward pass.
+    the same batches share the teacher's forward pass. Several processes share the arms, each with a teacher of its own.
 
     Args:
         teacher: directory, run directory or hub id of a trained teacher.
@@ -132,10 +134,11 @@ def sweep(
         if_exists: what to do with a sweep that is already there: "refuse", "resume" or "overwrite". A resumed sweep
             may have more arms than it had.
         side_by_side: how many students train at the same time, which bounds the memory; the result does not depend
-            on it.
+            on it. Of several processes each trains so many.
         order_per_seed: whether each seed has an order of the data of its own, `settings.data_seed + seed`; arms of
             different seeds then share nothing.
-        progress: whether to show a bar over the steps of all arms.
+        processes: those that share the arms, of `processes.processes_apart`; each calls this function alike.
+        progress: whether to show a bar over the steps of all arms that this process trains.
         warn: called with each warning before anything is trained.
         plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams` of
             `plan.plan_distillation`.
@@ -147,70 +150,102 @@ def sweep(
     start = time.perf_counter()
     if side_by_side < 1:
         raise InputError(f"students side by side are {side_by_side}; allowed: at least 1")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("a sweep runs in one process; start it without `accelerate launch`, or distil each arm")
+    if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
+        raise InputError(
+            "this is one of several processes and would train all arms; use the command, or call it inside "
+            "anglekit.processes.processes_apart"
+        )
     settings = settings or TrainSettings()
     if settings.seed is not None:
         raise InputError(f"the settings hold seed {settings.seed}; a sweep takes its seeds by `seeds`")
     chosen = task_by_name(task)
     settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
     with ExitStack() as held:
-        root = SweepDirectory(out, if_exists)
-        grid = _grid(strategies, inits, seeds, width, root)
-        root.check_foreign(grid)
-        if copy_blocks is not None and "teacher" not in grid.inits:
-            raise InputError("a copy map came and no arm is copied from the teacher; add 'teacher' to the inits")
+        with processes.together():
+            root = SweepDirectory(out, if_exists)
+            grid = _grid(strategies, inits, seeds, width, root)
+            root.check_foreign(grid)
+            if copy_blocks is not None and "teacher" not in grid.inits:
+                raise InputError("a copy map came and no arm is copied from the teacher; add 'teacher' to the inits")
+            done = [key.name for key in grid.arms if root.resumes and root.run(key, writes=False).finished]
+        # A seed may have been drawn, and all share the same arms.
+        seeds, done = processes.gather([grid.seeds, done])[0]
+        grid = replace(grid, seeds=tuple(seeds or ()))
         held.callback(root.remove_if_empty)
-        taken = dict.fromkeys((*grid.arms, *(root.stored_arms if if_exists == "overwrite" else ())))
-        directories = {key: held.enter_context(RunDirectory(root.path / key.name, if_exists)) for key in taken}
-        source = checkpoint_of(teacher)
-        config = load_config(source, load)
-        options = {"teacher": teacher, "layers": layers, "width": width, **plan_options}
-        entries = [
-            _entry(key, directories[key], config, settings, order_per_seed, copy_blocks, options) for key in grid.arms
-        ]
-        loaded, prepared = load_teacher_and_data(
-            source,
-            config,
-            chosen,
-            train=train,
-            validation=validation,
-            data=data,
-            encoding=settings.encoding,
-            load=load,
-        )
-        record = loaded.provenance()
-        configs = [check_arm(one.plan, prepared, one.directory, one.settings, record) for one in entries]
-        warnings = _warnings([one.plan for one in entries])
-        content = _content(root, entries, settings, order_per_seed, configs[0], record, warnings)
-        root.check_same(content)
-        for warning in warnings:
+        with processes.together():
+            directories = _directories(root, grid, done, processes, held)
+            source = checkpoint_of(teacher)
+            config = load_config(source, load)
+            options = {"teacher": teacher, "layers": layers, "width": width, **plan_options}
+            entries = [
+                _entry(key, directories[key], config, settings, order_per_seed, copy_blocks, options)
+                for key in grid.arms
+            ]
+            loaded, prepared = load_teacher_and_data(
+                source,
+                config,
+                chosen,
+                train=train,
+                validation=validation,
+                data=data,
+                encoding=settings.encoding,
+                load=load,
+            )
+            record = loaded.provenance()
+            configs = [check_arm(one.plan, prepared, one.directory, one.settings, record) for one in entries]
+            warnings = _warnings([one.plan for one in entries])
+            content = _content(root, entries, settings, order_per_seed, configs[0], record, warnings)
+            root.check_same(content)
+        for warning in warnings if processes.first else ():
             warn(warning)
-        root.begin(content, list(directories.values()))
-        running = ArmsInTraining(root, grid.arms)
-        for one in entries:
-            if root.resumes and one.directory.finished:
-                running.keep(one.key, stored_result(one.directory))
-                one.directory.close()
-        pending = [one for one in entries if one.key not in running.results]
-        # Around all of them: each arm's own silence ends while others still train.
-        with SweepBar(len(pending), shown=progress) as bar, quiet_transformers():
-            for wave in waves(pending, side_by_side):
-                running.train(wave, loaded, prepared, record, bar)
-        summary = running.summary()
-        result = SweepResult(
-            str(root.path),
-            running.scores(),
-            {key.name: running.results[key] for key in grid.arms if key in running.results},
-            summary["failed"],
-            warnings,
-            seconds=time.perf_counter() - start,
-            **summary["last_session"],
-        )
-        root.write({**content, **summary, "finished": None if result.failed else now()})
+        root.begin(content, [one for one in directories.values() if one.writes], processes)
+        elsewhere = {one.key: one.directory for one in entries if not one.directory.writes}
+        running = ArmsInTraining(root, grid.arms, elsewhere, writes=processes.first)
+        with processes.together():
+            for one in entries:
+                if root.resumes and one.directory.writes and one.directory.finished:
+                    running.keep(one.key, stored_result(one.directory))
+                    one.directory.close()
+            pending = [one for one in entries if one.directory.writes and one.key not in running.results]
+            # Around all of them: each arm's own silence ends while others still train.
+            with SweepBar(len(pending), shown=progress and processes.first) as bar, quiet_transformers():
+                for wave in waves(pending, side_by_side):
+                    running.train(wave, loaded, prepared, record, bar)
+        failed = {name: reason for found in processes.gather(running.failures()) for name, reason in found.items()}
+        sessions = processes.gather(running.session())
+        session = {name: round(sum(each[name] for each in sessions), 3) for name in sessions[0]}
+        with processes.together():
+            running.look_elsewhere()
+            result = SweepResult(
+                str(root.path),
+                running.scores(),
+                {key.name: running.results[key] for key in grid.arms if key in running.results},
+                {key.name: failed[key.name] for key in grid.arms if key.name in failed},
+                warnings,
+                seconds=time.perf_counter() - start,
+                **session,
+            )
+            if processes.first:
+                finished = None if result.failed else now()
+                root.write({**content, "failed": result.failed, "last_session": session, "finished": finished})
     if result.failed:
-        raise SweepError(result, settings.resumable) from next(iter(running.errors.values()))
+        raise SweepError(result, settings.resumable) from next(iter(running.errors.values()), None)
     return result
+
+
+def _directories(
+    root: SweepDirectory, grid: SweepGrid, done: Sequence[str], processes: Processes, held: ExitStack
+) -> dict[ArmKey, RunDirectory]:
+    """Return the directories of all arms, those held that this process trains or has to look after.
+
+    The first process looks after the arms that are done and after those that go because the sweep is overwritten.
+    """
+    own = set(share_arms([key for key in grid.arms if key.name not in done], processes.count)[processes.rank])
+    others: list[ArmKey] = []
+    if processes.first:
+        own |= {key for key in grid.arms if key.name in done}
+        others = [key for key in root.replaced_arms if key not in grid.arms]
+    return {key: held.enter_context(root.run(key, writes=key in own or key in others)) for key in (*grid.arms, *others)}
 
 
 def _grid(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from anglekit.distillation.arms import Arm, RunResult, build_arm, finish_arm, objective_of_plan
+from anglekit.distillation.arms import Arm, RunResult, build_arm, finish_arm, objective_of_plan, stored_result
 from anglekit.distillation.lockstep import HandOver, Outcome, Turn, take_turns
 from anglekit.distillation.plan import DistillationPlan
 from anglekit.distillation.prepared_data import PreparedData
@@ -22,7 +23,7 @@ from anglekit.distillation.task_models import TaskModel
 from anglekit.distillation.train_settings import TrainSettings
 from anglekit.errors import AnglekitError
 
-__all__ = ["ArmsInTraining", "PlannedArm", "SweepBar", "train_side_by_side", "waves"]
+__all__ = ["ArmsInTraining", "PlannedArm", "SweepBar", "share_arms", "train_side_by_side", "waves"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,20 +44,54 @@ def waves(entries: Sequence[PlannedArm], side_by_side: int) -> list[Sequence[Pla
     return [entries[first : first + size] for first in range(0, len(entries), size)]
 
 
-class ArmsInTraining:
-    """What is known of a sweep's arms so far; every finished arm goes into scores.csv at once."""
+def share_arms(arms: Sequence[ArmKey], count: int) -> list[Sequence[ArmKey]]:
+    """Share arms among processes: nearly as many to each, of as few seeds as can be; some processes may have none.
 
-    def __init__(self, root: SweepDirectory, arms: Sequence[ArmKey]) -> None:
+    Seeds may have orders of the data of their own, and arms of one order share the teacher's answers.
+    """
+    ordered = sorted(arms, key=lambda arm: arm.seed)
+    edges = [len(ordered) * part // count for part in range(count + 1)]
+    return [ordered[first:last] for first, last in itertools.pairwise(edges)]
+
+
+class ArmsInTraining:
+    """What is known of a sweep's arms so far; every finished arm goes into scores.csv at once.
+
+    Args:
+        root: the sweep's directory.
+        arms: of the sweep.
+        elsewhere: the directories of arms that other processes train, looked into when the table is written.
+        writes: whether this process writes the table.
+    """
+
+    def __init__(
+        self,
+        root: SweepDirectory,
+        arms: Sequence[ArmKey],
+        elsewhere: Mapping[ArmKey, RunDirectory] | None = None,
+        *,
+        writes: bool = True,
+    ) -> None:
         self.results: dict[ArmKey, RunResult] = {}
         self.errors: dict[ArmKey, Exception] = {}
         self._root = root
         self._arms = arms
+        self._elsewhere = dict(elsewhere or {})
+        self._writes = writes
         self._teachers: list[SharedTeacher] = []
 
     def keep(self, key: ArmKey, result: RunResult) -> None:
         """Take in a finished arm."""
         self.results[key] = result
-        self._root.write_scores(self.scores())
+        self.look_elsewhere()
+
+    def look_elsewhere(self) -> None:
+        """Take in what other processes have finished, and write the table."""
+        for key, directory in self._elsewhere.items():
+            if key not in self.results and directory.finished:
+                self.results[key] = stored_result(directory)
+        if self._writes:
+            self._root.write_scores(self.scores())
 
     def train(
         self,
@@ -110,15 +145,12 @@ class ArmsInTraining:
             for key, error in self.errors.items()
         }
 
-    def summary(self) -> dict[str, Any]:
-        """Return what sweep.json holds beside the beginning when a sweep has ended."""
+    def session(self) -> dict[str, Any]:
+        """Return what this process did."""
         return {
-            "failed": self.failures(),
-            "last_session": {
-                "teacher_passes": sum(one.passes for one in self._teachers),
-                "teacher_answers": sum(one.answers for one in self._teachers),
-                "teacher_seconds": round(sum(one.seconds for one in self._teachers), 3),
-            },
+            "teacher_passes": sum(one.passes for one in self._teachers),
+            "teacher_answers": sum(one.answers for one in self._teachers),
+            "teacher_seconds": round(sum(one.seconds for one in self._teachers), 3),
         }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +22,7 @@ from anglekit.distillation.plan import DistillationPlan
 from anglekit.distillation.run_directory import IfExists, RunDirectory, read_json, write_json
 from anglekit.distillation.students import INITS
 from anglekit.errors import InputError, suggest
+from anglekit.processes import ALONE, Processes
 
 __all__ = ["ArmKey", "SweepDirectory", "SweepGrid", "score_rows", "shared_facts"]
 
@@ -100,6 +102,7 @@ class SweepDirectory:
             raise InputError(f"no way {if_exists!r} to treat a sweep; {suggest(if_exists, get_args(IfExists))}")
         self.path = Path(path)
         self.resumes = if_exists == "resume"
+        self._if_exists = if_exists
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file; name a directory for the sweep")
         self.stored: dict[str, Any] | None = None
@@ -130,6 +133,15 @@ class SweepDirectory:
         """The arms of a sweep that is already there."""
         arms = (self.stored or {}).get("arms", [])
         return tuple(ArmKey(arm["strategy"], arm["init"], int(arm["seed"])) for arm in arms)
+
+    @property
+    def replaced_arms(self) -> tuple[ArmKey, ...]:
+        """The arms that go because the sweep is overwritten."""
+        return self.stored_arms if self._if_exists == "overwrite" else ()
+
+    def run(self, arm: ArmKey, *, writes: bool) -> RunDirectory:
+        """Return the directory of an arm, held if this process is to write in it."""
+        return RunDirectory(self.path / arm.name, self._if_exists, writes=writes)
 
     def check_foreign(self, grid: SweepGrid) -> None:
         """Check that nothing but arms lies in a directory that holds no sweep yet."""
@@ -165,17 +177,27 @@ class SweepDirectory:
                 "name another directory, or use --overwrite"
             )
 
-    def begin(self, content: Mapping[str, Any], replaced: Sequence[RunDirectory]) -> None:
+    def begin(self, content: Mapping[str, Any], replaced: Sequence[RunDirectory], processes: Processes = ALONE) -> None:
         """Write what the sweep is begun with, after removing the runs that it replaces.
 
         The old sweep.json goes first: a directory without it, but with arms, can be resumed or overwritten alike.
+
+        Args:
+            content: of sweep.json.
+            replaced: the runs that this process holds.
+            processes: that share the sweep.
         """
         if not self.resumes:
-            (self.path / _SWEEP).unlink(missing_ok=True)
-            (self.path / _SCORES).unlink(missing_ok=True)
-            for run in replaced:
-                run.clear()
-        self.write(content)
+            with processes.together():
+                if processes.first:
+                    (self.path / _SWEEP).unlink(missing_ok=True)
+                    (self.path / _SCORES).unlink(missing_ok=True)
+            with processes.together():
+                for run in replaced:
+                    run.clear()
+        with processes.together():
+            if processes.first:
+                self.write(content)
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Write sweep.json, whole or not at all."""
@@ -189,7 +211,7 @@ class SweepDirectory:
 
     def remove_if_empty(self) -> None:
         """Leave no trace of a sweep that was refused."""
-        if self.path.is_dir() and not any(self.path.iterdir()):
+        with suppress(OSError):
             self.path.rmdir()
 
 

@@ -52,8 +52,9 @@ def sweep(
         typer.Option(
             "--side-by-side",
             metavar="N",
-            help="Students that train at the same time. Each takes about three times its weights in memory with adamw "
-            "(four with --accumulation); the teacher runs once a batch for all of them. Changes no result.",
+            help="Students that train at the same time, in each process. Each takes about three times its weights in "
+            "memory with adamw (four with --accumulation); the teacher runs once a batch for all of them. Changes no "
+            "result.",
         ),
     ] = 10,
     layers: Annotated[int | None, typer.Option(help="Blocks of the students.", show_default="the teacher's")] = None,
@@ -145,6 +146,10 @@ def sweep(
     Each student is the one that its own `distill` run would give, in a run directory under its arm's name, as
     forward-random-seed0. Beside them: scores.csv and sweep.json. A killed sweep goes on with --resume, also with more
     seeds, strategies or initialisations than before.
+
+    Several processes share the students, each with a teacher and a device of its own, and give the same ones:
+    accelerate launch --multi_gpu --num_processes 2 -m anglekit_cli sweep ... (--multi_gpu also on processors; torchrun
+    does as well). A sweep may go on with another number of processes.
     """
     values = dict(locals())
     mode = option.if_exists(resume, overwrite)
@@ -157,41 +162,48 @@ def sweep(
     from anglekit.distillation.map_text import parse_copy_map
     from anglekit.distillation.sweep import SweepError
     from anglekit.distillation.sweep import sweep as run
+    from anglekit.processes import processes_apart
 
-    load = LoadOptions(revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
-    copied = None if copy is None else parse_copy_map(copy, model_streams(load_config(checkpoint_of(teacher), load)))
     shown = not quiet and not as_json
-    try:
-        result = run(
-            teacher,
-            strategies=chosen_strategies or (),
-            inits=chosen_inits,
-            seeds=chosen_seeds,
-            copy_blocks=copied,
-            task=task,
-            train=train,
-            out=out,
-            layers=layers,
-            width=width,
-            validation=validation or (),
-            data=option.data_settings(values),
-            settings=option.train_settings(values),
-            load=load,
-            if_exists=mode,
-            side_by_side=side_by_side,
-            order_per_seed=order_per_seed,
-            progress=shown,
-            warn=lambda warning: typer.echo(f"warning: {warning}", err=True) if shown else None,
-            weights=LossWeights(alpha_ce, alpha_kl, alpha_hidden),
-            hidden_loss=hidden_loss,
-            reading=reading,
-            match_streams=option.names("match-streams", match_streams),
+    with processes_apart() as processes:
+        load = LoadOptions(revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+        copied = (
+            None if copy is None else parse_copy_map(copy, model_streams(load_config(checkpoint_of(teacher), load)))
         )
-    except SweepError as error:
-        # What the other arms reached, before the one line about those that failed.
-        _print_result(error.result, quiet=quiet, as_json=as_json)
-        raise
-    _print_result(result, quiet=quiet, as_json=as_json)
+        try:
+            result = run(
+                teacher,
+                strategies=chosen_strategies or (),
+                inits=chosen_inits,
+                seeds=chosen_seeds,
+                copy_blocks=copied,
+                task=task,
+                train=train,
+                out=out,
+                layers=layers,
+                width=width,
+                validation=validation or (),
+                data=option.data_settings(values),
+                settings=option.train_settings(values),
+                load=load,
+                if_exists=mode,
+                side_by_side=side_by_side,
+                order_per_seed=order_per_seed,
+                processes=processes,
+                progress=shown,
+                warn=lambda warning: typer.echo(f"warning: {warning}", err=True) if shown else None,
+                weights=LossWeights(alpha_ce, alpha_kl, alpha_hidden),
+                hidden_loss=hidden_loss,
+                reading=reading,
+                match_streams=option.names("match-streams", match_streams),
+            )
+        except SweepError as error:
+            # What the other arms reached, before the one line about those that failed.
+            if processes.first:
+                _print_result(error.result, quiet=quiet, as_json=as_json)
+            raise
+    if processes.first:
+        _print_result(result, quiet=quiet, as_json=as_json)
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:

@@ -147,6 +147,6 @@ def test_a_finished_run_of_its_own_becomes_an_arm_when_resumed(world, tmp_path):
 
 def test_one_process_runs_a_sweep(world, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="a sweep runs in one process"):
+    with pytest.raises(InputError, match="one of several processes and would train all arms"):
         swept(world, tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
