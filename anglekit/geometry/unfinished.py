@@ -176,6 +176,7 @@ class UnfinishedAnalysis:
             with scratch.open("rb") as written:
                 os.fsync(written.fileno())
             scratch.replace(self.file)
+            scratch.parent.rmdir()
         except OSError as error:
             _remove(scratch.parent)
             raise RunError(f"cannot write {self.file}: {error.strerror or error}") from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,7 +86,7 @@ def test_arms_that_fail_are_named_whichever_process_trained_them(world, tmp_path
 
 @pytest.mark.slow
 def test_accelerate_launch_shares_the_arms(world, tmp_path):
-    launch = [shutil.which("accelerate") or "accelerate", "launch", "--multi_gpu", "--num_processes", "2"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     given = [*launch, "-m", "anglekit_cli", "sweep", world["teacher"], "--task", "classification"]
     given += ["--train", world["train"], "--strategies", "none,forward", "--inits", "random", "--seeds", "0"]
