@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -134,6 +135,25 @@ def test_a_run_that_is_done_runs_nothing_again(world, done, monkeypatch):
     again = reproduce(mine(world), done[0].directory, device="cpu", say=lines.append)
     pd.testing.assert_frame_equal(again.result, done[0].result)
     assert sum(line.endswith("done before") for line in lines) == 5
+
+
+def test_a_student_without_a_teacher_is_trained_on_the_labels_alone(world, tmp_path):
+    recipe = mine(world)
+    students = replace(recipe.students, strategies=("none",), seeds=(0,), alone=True)
+    found = reproduce(replace(recipe, students=students), tmp_path / "run", device="cpu")
+    assert "alone-2-layers" in found.seconds
+    alone, taught = tmp_path / "run/alone-2-layers/none-random-seed0", tmp_path / "run/sweep-2-layers/none-random-seed0"
+    first = [json.loads((place / "metrics.jsonl").read_text().splitlines()[0]) for place in (alone, taught)]
+    # The same student, data and order: only the teacher's share of the loss is missing.
+    assert first[0]["loss_ce"] == first[1]["loss_ce"]
+    assert first[0]["loss"] == pytest.approx(first[0]["loss_ce"])
+    assert ["loss_kl" in entry for entry in first] == [False, True]
+    scores = pd.read_csv(tmp_path / "run" / "scores.csv", keep_default_na=False)
+    own = json.loads((alone / "scores.json").read_text())["scores"][0]["accuracy"]
+    row = scores[(scores["strategy"] == "alone") & (scores["data"] == "matched")].iloc[0]
+    assert (row["init"], float(row["accuracy"])) == ("random", own)
+    assert list(scores["strategy"].unique()) == ["", "none", "alone"]
+    assert re.search(r"random +alone +[\d.]+ +- +-", found.text)
 
 
 # ---- going on ----

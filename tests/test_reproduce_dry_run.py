@@ -102,6 +102,7 @@ def test_every_recipe_can_be_planned_without_the_hub(name, monkeypatch):
     assert set(stages) == {
         *(["teacher"] if recipe.teacher.training else []),
         *(f"{kind}-{variant.name}" for kind in ("sweep", "geometry") for variant in recipe.variants),
+        *(f"alone-{variant.name}" for variant in recipe.variants if recipe.students.alone),
     }
     assert all(one.flops > 0 and one.memory > 0 and one.tokens > 0 for one in planned.stages)
     text = planned.text()
@@ -122,6 +123,16 @@ def test_a_plan_grows_with_what_is_trained():
     few = dry_run(replace(recipe, students=replace(recipe.students, side_by_side=2)))
     assert few.stages[1].memory < whole.stages[1].memory
     assert few.stages[1].flops > whole.stages[1].flops
+
+
+def test_a_student_without_a_teacher_costs_no_passes_of_one():
+    recipe = load_recipe("mnli")
+    whole = {one.name: one for one in dry_run(recipe).stages}
+    planned = {one.name: one for one in dry_run(replace(recipe, students=replace(recipe.students, alone=True))).stages}
+    alone = planned.pop("alone-3-layers")
+    assert planned == whole
+    assert 0 < alone.flops < whole["sweep-3-layers"].flops / 10
+    assert alone.memory < whole["sweep-3-layers"].memory
 
 
 def test_a_plan_counts_local_files_and_a_local_teacher(tmp_path, save_tiny):

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pandas as pd
 
 from anglekit.recipes.published import PublishedScore, published_of
-from anglekit.recipes.recipe import Recipe
+from anglekit.recipes.recipe import ALONE, Recipe
 
 __all__ = ["RESULT_COLUMNS", "caveats", "result_frame", "result_text"]
 
@@ -126,6 +126,8 @@ def caveats(recipe: Recipe, scale: float) -> list[str]:
         f"ours: {'the mean over seeds' if many else 'one run of each student, seed'} {seeds}"
         + ("" if many else "; how much another seed would change is not known from it"),
     ]
+    if students.alone:
+        lines.append(f"{ALONE}: a student from random weights without a teacher, trained on the labels alone")
     if recipe.published is None:
         lines.append("published: no numbers of the paper are carried for this recipe")
     else:

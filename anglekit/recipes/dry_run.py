@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from anglekit.errors import InputError
 from anglekit.recipes.estimate import FORMULAS, ModelCost, Tokens, model_cost
-from anglekit.recipes.recipe import Recipe, Variant
+from anglekit.recipes.recipe import ALONE, Recipe, Variant
 from anglekit.recipes.reproduce import plans_of
 from anglekit.recipes.sources import analysis_settings, teacher_config
 from anglekit.recipes.training import Training, check_scale
@@ -159,7 +159,11 @@ class _Planner:
         for variant, cost in students.items():
             arms = self._arms
             words = f"train {arms} students of {_short(cost.parameters)} parameters"
-            yield self._training(f"sweep-{variant.name}", words, cost)
+            yield self._training(f"sweep-{variant.name}", words, cost, copies=arms)
+            if self.recipe.students.alone:
+                seeds = len(self.recipe.students.seeds)
+                words = f"train {seeds} of them without a teacher"
+                yield self._training(f"{ALONE}-{variant.name}", words, cost, copies=seeds, taught=False)
         for variant, cost in students.items():
             yield self._analysis(variant, cost)
 
@@ -177,8 +181,10 @@ class _Planner:
             student_config(self.config, blocks=blocks, new_width=variant.width), classifies=self.classifies
         )
 
-    def _training(self, name: str, words: str, student: ModelCost | None) -> StageCost:
-        """Cost the training of the teacher, or of all students of one variant, with its validations."""
+    def _training(
+        self, name: str, words: str, student: ModelCost | None, *, copies: int = 1, taught: bool = True
+    ) -> StageCost:
+        """Cost the training of the teacher, or of students of one variant, with its validations."""
         students = self.recipe.students
         training = students.training if student is not None else self.recipe.teacher.training
         trained = student or self.teacher
@@ -187,8 +193,7 @@ class _Planner:
         steps = training.steps(self.counts["train"], scale=self.scale)
         batch = training.batch_size or 32
         seen = steps * batch * (training.accumulation or 1)
-        copies = 1 if student is None else self._arms
-        together = 1 if student is None else min(students.side_by_side, copies)
+        together = min(students.side_by_side, copies)
         lora = training.lora_rank is not None
         passes = self._validations(training, steps) * self.counts["validation"]
         flops = copies * (
@@ -199,7 +204,7 @@ class _Planner:
         recomputed = bool(training.checkpoint_activations)
         longest = _longest(self.recipe.task, training, two_streams=self.tokens.target > 0)
         memory += trained.activation_bytes(batch, longest, half=half, recomputed=recomputed)
-        if student is not None:
+        if student is not None and taught:
             flops += math.ceil(copies / together) * seen * self.teacher.forward_flops(self.tokens)
             answered = longest.target or longest.text
             memory += 4.0 * self.teacher.parameters + 4.0 * batch * answered * self.teacher.vocabulary

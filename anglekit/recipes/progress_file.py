@@ -26,6 +26,7 @@ _OWN: Final = (
 )
 _OWN_STARTS: Final = (
     "sweep-",
+    "alone-",
     "geometry-",
     ".geometry-",
     ".reproduce.json-",

@@ -12,6 +12,7 @@ from anglekit.recipes.published import check_published
 from anglekit.recipes.training import Training
 
 __all__ = [
+    "ALONE",
     "TASK_NAMES",
     "Analysis",
     "Columns",
@@ -35,6 +36,8 @@ TASK_NAMES: Final = (
 TRANSFORMS: Final = ("triples", "conversation")
 INITIALIZATIONS: Final = ("default", "matching-attention")
 TOKENIZERS: Final = ("words", "bart", "t5", "causal")
+ALONE: Final = "alone"
+"""Stands in the place of a strategy where a student has no teacher."""
 _INITS: Final = ("random", "teacher")
 
 
@@ -173,6 +176,7 @@ class Students:
         train_adapters: whether width adapters are trained; the paper's BERT adapters were not.
         order_per_seed: whether each seed has its own order of the data.
         side_by_side: students in memory at the same time, in training and analysis.
+        alone: whether for each seed a student from random weights is trained without a teacher too, on labels alone.
     """
 
     layers: tuple[int, ...]
@@ -187,6 +191,7 @@ class Students:
     train_adapters: bool = True
     order_per_seed: bool = False
     side_by_side: int = 10
+    alone: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("layers", None), ("strategies", STRATEGIES), ("inits", _INITS), ("seeds", None)):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from anglekit.errors import InputError
 from anglekit.recipes.progress_file import ReproductionDirectory
-from anglekit.recipes.recipe import Recipe
+from anglekit.recipes.recipe import ALONE, Recipe
 from anglekit.recipes.sources import analysis_settings, data_settings, hub_remedy, plan_options, teacher_config
 from anglekit.recipes.training import check_scale
 from anglekit.recipes.typed_values import to_plain
@@ -34,8 +34,9 @@ class Reproduction:
     """What a reproduction left behind.
 
     Attributes:
-        directory: holds `teacher` (where it was trained), a `sweep-...` and `geometry-...` for each variant,
-            `scores.csv`, `result.csv`, `result.json` and `figure.png`.
+        directory: holds `teacher` (where it was trained), for each variant a `sweep-...`, a `geometry-...` and (where
+            the recipe has students without a teacher) an `alone-...`, then `scores.csv`, `result.csv`, `result.json`
+            and `figure.png`.
         recipe: what was run, a user's own sources in place of the recipe's.
         scale: the fraction of the steps that was made.
         result: ours beside the paper's; see `beside_published.result_frame`.
@@ -73,11 +74,15 @@ def stage_names(recipe: Recipe) -> tuple[str, ...]:
         *(["data"] if recipe.data.transform or recipe.data.columns.prefix else []),
         *(["untrained"] if recipe.teacher.model is None else []),
         *(["teacher"] if recipe.teacher.training is not None else []),
-        *(f"sweep-{variant.name}" for variant in recipe.variants),
+        *(f"{kind}-{variant.name}" for variant in recipe.variants for kind in _training_kinds(recipe)),
         "evaluation",
         *(f"geometry-{variant.name}" for variant in recipe.variants),
         "figure",
     )
+
+
+def _training_kinds(recipe: Recipe) -> tuple[str, ...]:
+    return ("sweep", ALONE) if recipe.students.alone else ("sweep",)
 
 
 def plans_of(recipe: Recipe, config: PretrainedConfig) -> dict[str, DistillationPlan]:
@@ -223,9 +228,12 @@ class _Run:
         teacher = self._teacher(stages, recipe)
         sweeps = {variant: self.path / f"sweep-{variant.name}" for variant in recipe.variants}
         for variant, swept in sweeps.items():
-            train = partial(stages.train_students, recipe, variant, teacher, swept, scale=self.scale)
+            train = partial(stages.train_students, recipe, variant, teacher, directory=swept, scale=self.scale)
             train = partial(train, device=self.device, progress=self.progress, warn=self.warn)
             self._stage(swept.name, f"train the students, {variant.name}", train, swept.name)
+            alone = stages.alone_directory(swept)
+            train = partial(train, directory=alone, alone=True)
+            self._stage(alone.name, f"train a student without a teacher, {variant.name}", train, alone.name)
         scores_file = self.path / "scores.csv"
         score = partial(stages.write_scores, recipe, teacher, sweeps, scores_file, device=self.device)
         self._stage("evaluation", "score teacher and students", score, scores_file.name)

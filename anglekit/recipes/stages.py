@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from anglekit.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, quiet_transformers
+from anglekit.distillation.losses import LossWeights
 from anglekit.distillation.runs import evaluate, finetune
 from anglekit.distillation.seq2seq import SourcesAndTargets
 from anglekit.distillation.sweep import sweep
@@ -26,13 +27,14 @@ from anglekit.geometry.unfinished import unfinished_directory
 from anglekit.plots.registry import draw_figure
 from anglekit.plots.render import render
 from anglekit.probes import read_probe
-from anglekit.recipes.recipe import Recipe, Variant
+from anglekit.recipes.recipe import ALONE, Recipe, Variant
 from anglekit.recipes.sources import analysis_settings, data_settings, plan_options
 from anglekit.recipes.transforms import transform_rows
 from anglekit.tables import read_table
 from anglekit.whole_file import write_whole
 
 __all__ = [
+    "alone_directory",
     "compare_strategies",
     "draw",
     "geometry_parts",
@@ -126,16 +128,24 @@ def train_students(
     device: str,
     progress: bool,
     warn: Callable[[str], None],
+    alone: bool = False,
 ) -> None:
-    """Train all students of one depth and width, or go on with them, and score them."""
+    """Train all students of one depth and width, or go on with them, and score them.
+
+    With `alone` a single one of each seed: from random weights and on the labels alone, as `none` without its KL.
+    """
     students = recipe.students
     options = plan_options(recipe)
-    if students.copy_blocks is not None:
+    strategies, inits = students.strategies, students.inits
+    if alone:
+        strategies, inits = ("none",), ("random",)
+        options["weights"] = LossWeights(1.0, 0.0, 0.0)
+    elif students.copy_blocks is not None:
         options["copy_blocks"] = dict(students.copy_blocks)
     sweep(
         teacher,
-        strategies=students.strategies,
-        inits=students.inits,
+        strategies=strategies,
+        inits=inits,
         seeds=students.seeds,
         task=recipe.task,
         train=recipe.data.train,
@@ -160,7 +170,7 @@ def train_students(
 
 
 def score_frame(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], *, device: str) -> pd.DataFrame:
-    """Return the scores of the teacher and all students.
+    """Return the scores of the teacher and all students; the strategy of those without a teacher is "alone".
 
     A teacher that was trained here and every student were scored when they ended; one that came trained is scored now.
 
@@ -170,8 +180,11 @@ def score_frame(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], *,
     """
     frames = [_teacher_scores(recipe, teacher, device)]
     for variant, directory in sweeps.items():
-        scores = pd.read_csv(directory / "scores.csv", keep_default_na=False)
-        frames.append(scores.assign(model="student", layers=variant.layers, width=variant.width))
+        for place in (directory, *([alone_directory(directory)] if recipe.students.alone else [])):
+            scores = pd.read_csv(place / "scores.csv", keep_default_na=False)
+            if place != directory:
+                scores["strategy"] = ALONE
+            frames.append(scores.assign(model="student", layers=variant.layers, width=variant.width))
     frame = pd.concat(frames, ignore_index=True)
     if missing := [name for name in recipe.scores if name not in frame.columns]:
         raise InputError(
@@ -182,6 +195,11 @@ def score_frame(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], *,
         name for name in frame.columns if name not in _KEYS and name not in ("checkpoint", "selected_step", "seconds")
     ]
     return frame[[*_KEYS, *others]]
+
+
+def alone_directory(swept: Path) -> Path:
+    """Return where the students without a teacher lie, beside a sweep."""
+    return swept.with_name(swept.name.replace("sweep-", f"{ALONE}-", 1))
 
 
 def write_scores(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], target: Path, *, device: str) -> None:
