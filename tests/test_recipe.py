@@ -204,6 +204,23 @@ def test_a_recipe_survives_being_written(tmp_path):
         (("model: my-bert, ", ""), "made from scratch; that needs tokenizer"),
         (("{model_type: bert}", "{}"), "config names no model_type"),
         (("scores: [accuracy]", "scores: []"), "scores names none"),
+        (("max_steps: 4", "max_steps: 4, beams: 0"), "own.yaml: students.training.beams is 0; allowed: at least 1"),
+        (("max_steps: 4", "max_steps: 4, learning_rate: -1"), "students.training.learning_rate is -1.0; allowed"),
+        (("epochs: 1", "epochs: 1, optimizer: adam"), "teacher.training.optimizer is 'adam'; did you mean 'adamw'?"),
+        (("epochs: 1", "epochs: 1, max_new_tokens: 0"), "teacher.training.max_new_tokens is 0; allowed: at least 1"),
+        (
+            ("{probe: dev.tsv}", "{probe: dev.tsv, nulls: al}"),
+            "analysis: --nulls 'al' is not known; did you mean 'all'?",
+        ),
+        (("title: my own", "title: my own\nlosses: {ce: -1}"), "losses: loss weight ce is -1.0; allowed"),
+        (("title: my own", "title: my own\nlosses: {temperature: 0}"), "losses.temperature is 0; allowed: a finite"),
+        (("title: my own", "title: my own\nlosses: {hidden_loss: mae}"), "losses.hidden_loss is 'mae'; did you mean"),
+        (
+            ("title: my own", "title: my own\nfigure: {name: figure2}"),
+            "figure.name is 'figure2'; did you mean 'figure1'?",
+        ),
+        (("max_steps: 4", "max_steps: 4, lora_rank: 2"), "students: training.lora_rank came with students from random"),
+        (("scores: [accuracy]", "scores: [acuracy]"), "scores is 'acuracy'; did you mean 'accuracy'?"),
         (("title: my own", "title: my own\npublished: {tasks: {dev: mnly}, scores: {}, layers: 3}"), "no task 'mnly'"),
     ],
 )

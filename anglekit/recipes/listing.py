@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anglekit.recipes.published import published_of
-from anglekit.recipes.recipe_files import load_recipe, recipe_names
+from anglekit.recipes.recipe_files import read_recipe, recipe_names
 
 __all__ = ["recipe_rows"]
 
@@ -12,7 +12,7 @@ def recipe_rows() -> list[dict[str, str]]:
     """Return a row for each recipe: `name`, `teacher`, `students`, `published` (how many numbers), `task`, `title`."""
     rows = []
     for name in recipe_names():
-        recipe = load_recipe(name)
+        recipe = read_recipe(name)
         students = recipe.students
         layers = " ".join(map(str, students.layers))
         widths = f", {' '.join(map(str, students.widths))} wide" if students.widths else ""

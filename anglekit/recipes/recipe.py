@@ -203,6 +203,11 @@ class Students:
         _check_at_least(1, layers=min(self.layers), widths=min(self.widths, default=1), side_by_side=self.side_by_side)
         if self.widths and "teacher" in self.inits:
             raise InputError("a student of another width cannot be copied from its teacher; give inits: [random]")
+        if self.training.lora_rank is not None and ("random" in self.inits or self.alone):
+            raise InputError(
+                "training.lora_rank came with students from random weights, which would stay random but for it; give "
+                "inits: [teacher] and no alone"
+            )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from anglekit.recipes.recipe import Recipe
 from anglekit.recipes.typed_values import build
 from anglekit.recipes.yaml_text import read_yaml
 
-__all__ = ["load_recipe", "recipe_file", "recipe_names"]
+__all__ = ["load_recipe", "read_recipe", "recipe_file", "recipe_names"]
 
 _SUFFIXES: Final = (".yaml", ".yml")
 
@@ -40,7 +40,7 @@ def recipe_file(recipe: str) -> Path:
 
 
 def load_recipe(recipe: str | Path) -> Recipe:
-    """Read a recipe by its name, or from a file of one's own.
+    """Read a recipe by its name, or from a file of one's own, and check every value that can be checked by itself.
 
     Args:
         recipe: a name in `recipe_names()`, or the path of a .yaml file.
@@ -49,8 +49,21 @@ def load_recipe(recipe: str | Path) -> Recipe:
         InputError: no such recipe, an unknown or missing key, a wrong type, or values that do not go together; the
             message names the file, the key and what is allowed.
     """
+    from anglekit.recipes.checked_values import check_values
+
+    found = read_recipe(recipe)
+    check_values(found, _shown_file(recipe))
+    return found
+
+
+def read_recipe(recipe: str | Path) -> Recipe:
+    """Read a recipe as `load_recipe` does, without asking the library about its values, which takes seconds to load."""
     path = recipe_file(str(recipe))
-    return build(Recipe, read_yaml(path), path.name if str(recipe) in recipe_names() else str(recipe))
+    return build(Recipe, read_yaml(path), _shown_file(recipe))
+
+
+def _shown_file(recipe: str | Path) -> str:
+    return f"{recipe}.yaml" if str(recipe) in recipe_names() else str(recipe)
 
 
 def _folder() -> Any:  # noqa: ANN401 - importlib's Traversable

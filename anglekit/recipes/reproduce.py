@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anglekit.errors import InputError
+from anglekit.recipes.checked_values import key_named
 from anglekit.recipes.progress_file import ReproductionDirectory
 from anglekit.recipes.recipe import ALONE, Recipe
 from anglekit.recipes.sources import analysis_settings, data_settings, hub_remedy, plan_options, teacher_config
@@ -128,9 +129,10 @@ def check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, devi
     if device not in _DEVICES:
         raise InputError(f"--device is {device!r}; allowed: auto (an accelerator if there is one), cpu")
     task_by_name(recipe.task)
-    for training in (recipe.teacher.training, recipe.students.training):
+    for part, training in (("teacher", recipe.teacher.training), ("students", recipe.students.training)):
         if training is not None:
-            training.settings(scale=scale, device=device)
+            with key_named(f"recipe {recipe.name}: {part}.training"):
+                training.settings(scale=scale, device=device)
     data_settings(recipe.data.columns)
     analysis_settings(recipe)
     plans_of(recipe, config)
