@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from anglekit.errors import InputError
 from anglekit.geometry.compare_cells import NONE, score_cells
@@ -20,7 +19,7 @@ from anglekit.plots.describe import refuse
 from anglekit.plots.line_panels import Entry, LinePanel, draw_line_panels
 from anglekit.plots.score_strategies import choose_score
 from anglekit.plots.student_styles import init_order, init_words
-from anglekit.plots.style import Theme, context, figure_width, theme
+from anglekit.plots.style import Theme, context, figure_width, round_ticks, theme
 
 __all__ = ["angle_spread", "angle_spread_data", "angle_spread_facts", "lacks_spread"]
 
@@ -158,7 +157,7 @@ def angle_spread(
                 ),
             ],
             notes=[
-                f"{points} point{'s' if points > 1 else ''}. Spread: largest minus smallest mean of the matching "
+                f"A dot per task and initialisation: {points}. Spread: largest minus smallest mean of the matching "
                 "strategies; a point is 0.01 of a score between 0 and 1. Across: range of the angle over strategies. "
                 + (
                     "Upright: 95% interval over seeds for all pairs at once."
@@ -195,7 +194,7 @@ def _draw(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme) -> No
     low, high = ax.get_xlim()
     if low <= 90.0 <= high:
         ax.axvline(90.0, color=look.faint, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    ax.xaxis.set_major_locator(round_ticks(6))
 
 
 def angle_spread_facts(data: pd.DataFrame) -> str:

@@ -65,7 +65,8 @@ def arm_panels(
                     if bars:
                         low, high = (own[end].to_numpy(float) * factor for end in ("low", "high"))
                         if few:
-                            ax.vlines(places, low, high, color=style.colour, linewidth=1.0, zorder=3)
+                            # over the markers: a narrow interval would hide behind its own point
+                            ax.vlines(places, low, high, color=style.colour, linewidth=1.0, zorder=5)
                         else:
                             ax.fill_between(places, low, high, color=style.colour, alpha=0.2, linewidth=0, zorder=2)
                     ax.plot(

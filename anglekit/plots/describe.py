@@ -13,7 +13,7 @@ from anglekit.plots.labels import number_ranges
 
 __all__ = ["LAYER_NOTE", "OFFICIAL_NOTE", "range_words", "refuse", "students_words", "vertex_note"]
 
-LAYER_NOTE = "Layer 0 is the embedding output, layer b + 1 the output of block b."
+LAYER_NOTE = "Layer 0: embeddings; layer b + 1: output of block b."
 OFFICIAL_NOTE = "Official reading: the paper's code, padding counted, one pair of layers."
 
 

@@ -80,9 +80,9 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
             title="Angles between all pairs of teacher layers",
             summary="teacher layer by teacher layer, a panel per student layer",
             reading=(
-                "A cell is the angle between the directions from the student's layer to two teacher layers, mean over "
-                "tokens. Red is acute, blue obtuse, white a right angle. Neighbouring layers are near each other, so "
-                "cells by the diagonal are acute for that reason alone."
+                "A cell is the cosine of the angle between the directions from the student's layer to two teacher "
+                "layers, mean over tokens. Red is acute (above 0), blue obtuse, white a right angle. Neighbouring "
+                "layers are near each other, so cells by the diagonal are acute for that reason alone."
             ),
             draw=angles_heatmap,
             data=angles_heatmap_data,

@@ -10,11 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from anglekit.plots.cosine_curves import Curve, Panel
 from anglekit.plots.labels import text_width
-from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE, Theme
+from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE, Theme, round_ticks
 
 __all__ = ["CHANCE_DASHES", "MOST_SHARES", "CurveStyle", "curve_styles", "draw_histograms", "percent"]
 
@@ -103,7 +102,7 @@ def draw_histograms(
     ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1\n180°", "−0.5\n120°", "0\n90°", "0.5\n60°", "1\n0°"])  # noqa: RUF001
     ax.set_xlabel("cosine (below: angle in degrees)")
     ax.set_ylabel("density (per unit cosine)")
-    ax.yaxis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=2))
+    ax.yaxis.set_major_locator(round_ticks(4))
     if not panel.curves:
         ax.text(0.5, 0.5, "no finite cosine", ha="center", va="center", transform=ax.transAxes)
         ax.set_yticks([])

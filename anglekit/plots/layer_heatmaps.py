@@ -214,18 +214,18 @@ def _blocks(data: pd.DataFrame, value: str, students: Sequence[str]) -> list[Mat
         layers = sorted({*own.index, *own.columns})
         own = own.reindex(index=layers, columns=layers)
         whole = own.where(own.notna(), own.T)
-        label = plain(str(stream))
-        if len(own):
-            panel = MatrixPanel("teacher with itself", whole, "teacher layer", "teacher layer")
-            blocks.append(MatrixBlock("Teacher", f", {label}", (panel,)))
         panels = []
+        if len(own):
+            panels.append(MatrixPanel("teacher with itself", whole, "teacher layer", "teacher layer"))
         for student in students:
             across = rows[(rows["student"] == student) & (rows["side_b"] == "student")]
             if len(across):
                 matrix = across.pivot_table(index="layer_b", columns="layer_a", values=value, dropna=False)
                 panels.append(MatrixPanel(student, matrix, "teacher layer", "student layer"))
         if panels:
-            blocks.append(MatrixBlock("Teacher with student", f", {label}", tuple(panels)))
+            blocks.append(
+                MatrixBlock("Teacher with itself and with students", f", {plain(str(stream))}", tuple(panels))
+            )
     return blocks
 
 

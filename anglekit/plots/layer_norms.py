@@ -18,6 +18,8 @@ from anglekit.plots.style import Theme, context, figure_width, theme
 
 __all__ = ["draw_teacher", "lacks_norms", "layer_norms", "layer_norms_data", "layer_norms_facts", "teacher_entry"]
 
+_LEAST_REACH = 0.05  # of the middle: the axis shows at least so much to both sides
+
 
 def lacks_norms(geometry: Geometry) -> str | None:
     """Return why norms cannot be drawn, or None where they can."""
@@ -96,8 +98,13 @@ def layer_norms(
     look = theme(dark)
     own = data[data["side"] == "student"]
 
+    middle = float(data["mean_norm"].max() + data["mean_norm"].min()) / 2
+
     def behind(ax: Axes, name: str) -> None:
         draw_teacher(data, "mean_norm", look, ax, name)
+        # Behind a layer norm all lengths are nearly one: an axis of hundredths of a percent would tell of a difference.
+        first = float(data["layer"].min())
+        ax.update_datalim([(first, (1 - _LEAST_REACH) * middle), (first, (1 + _LEAST_REACH) * middle)])
 
     with context(look):
         return draw_line_panels(

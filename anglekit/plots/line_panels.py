@@ -13,11 +13,10 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from anglekit.errors import InputError
 from anglekit.plots.labels import fit, plain, text_width, wrap
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure, round_ticks
 
 __all__ = ["Entry", "LinePanel", "draw_line_panels", "integer_ticks", "layer_bar", "shared_limits"]
 
@@ -75,7 +74,7 @@ def layer_bar(layers: Sequence[int], colours: Colormap, label: str) -> _Bar:
 
 def integer_ticks(ax: Axes, most: int = 7) -> None:
     """Give the x axis whole numbers only, few enough to stand side by side."""
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_locator(round_ticks(most, integer=True))
 
 
 def shared_limits(axes: Sequence[Axes]) -> None:
@@ -134,7 +133,7 @@ def draw_line_panels(
     columns = _grid(len(panels), total_width, most_columns)
     rows = -(-len(panels) // columns)
     room = total_width - (_BAR if bar else 0.0)
-    cell = min(room / columns, 4.2)
+    cell = room / columns
     lines = [line for note in notes for line in wrap(figure, note, total_width - 0.1)]
     placed = _flow(figure, legend, total_width - 0.1)
     legend_height = _ROW * (max(row for row, *_ in placed) + 1) + 0.06 if placed else 0.0
@@ -174,7 +173,7 @@ def draw_line_panels(
         )
         ax.set_gid("colour-bar")
         drawn = figure.colorbar(ScalarMappable(norm=bar.scale, cmap=bar.colours), cax=ax)
-        drawn.ax.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+        drawn.ax.yaxis.set_major_locator(round_ticks(6, integer=True))
         drawn.set_label(bar.label)
         drawn.outline.set_linewidth(0.6)
     _draw_legend(figure, legend, placed, below + legend_height - 0.02)

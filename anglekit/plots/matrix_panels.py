@@ -35,6 +35,7 @@ ANNOTATED_COLUMNS = 8
 _CELL = 0.26  # inches: a cell that holds a number of two decimals at 7 points
 _LEFT, _RIGHT = 0.40, 0.80  # inches: axis label and ticks; the colour bar with its own
 _GAP = 0.30  # inches between panels of a row: tick labels
+_NAMED_GAP = 0.48  # the same where panels of a row have row labels of their own
 _TITLE, _BELOW = 0.18, 0.36  # inches over and under a panel
 _NAME = 0.18  # inches over the first row of a block
 _LINE = 0.13
@@ -77,7 +78,7 @@ class MatrixPanel:
         matrix: the numbers in the unit of the colour bar; its index and columns are the tick labels.
         xlabel: of the columns.
         ylabel: of the rows.
-        open_diagonal: the diagonal has no meaning and stays blank.
+        open_diagonal: the diagonal has no meaning: it stays blank, and a line says that it is one.
     """
 
     title: str
@@ -149,6 +150,7 @@ class _Layout:
     cell: float
     row: float
     annotated: bool
+    gap: float
 
     def size(self, panel: MatrixPanel) -> tuple[float, float]:
         rows, columns = panel.matrix.shape
@@ -162,15 +164,16 @@ def _lay_out(blocks: Sequence[MatrixBlock], room: float, most_annotated: int) ->
     tallest = max(panel.matrix.shape[0] for panel in panels)
     most = max(len(block.panels) for block in blocks)
     annotated = _are_annotated(blocks, most_annotated)
+    gap = _NAMED_GAP if any(len({panel.ylabel for panel in block.panels}) > 1 for block in blocks) else _GAP
     smallest = max(_CELL * widest, 0.9) if annotated else 1.0
-    columns = max(1, min(most, 4, int((room + _GAP) // (smallest + _GAP))))
+    columns = max(1, min(most, 4, int((room + gap) // (smallest + gap))))
     columns = -(-most // -(-most // columns))  # rows of nearly equal length
     largest = max(0.4 * widest, 1.0) if annotated else 2.4
-    side = min((room - (columns - 1) * _GAP) / columns, largest)
+    side = min((room - (columns - 1) * gap) / columns, largest)
     cell = side / widest
     square = all(panel.matrix.shape[0] == panel.matrix.shape[1] for panel in panels)
     row = cell if square else max(min(cell, _FLAT), min(_ROW, 1.6 / tallest))
-    return _Layout(columns, cell, row, annotated and row >= _LINE)
+    return _Layout(columns, cell, row, annotated and row >= _LINE, gap)
 
 
 def _are_annotated(blocks: Sequence[MatrixBlock], most: int = _ANNOTATED_PANELS) -> bool:
@@ -215,7 +218,7 @@ def draw_matrix_blocks(
         top -= _NAME
         for number, (row, height) in enumerate(zip(own_rows, own_heights, strict=True)):
             for position, panel in enumerate(row):
-                left = _LEFT + position * (layout.cell * _widest(blocks) + _GAP)
+                left = _LEFT + position * (layout.cell * _widest(blocks) + layout.gap)
                 below_it = own_rows[number + 1] if number + 1 < len(own_rows) else ()
                 _draw_panel(
                     figure,
@@ -224,12 +227,12 @@ def draw_matrix_blocks(
                     shown,
                     scale,
                     look,
-                    labelled=(len(below_it) <= position, position == 0),
+                    labelled=(len(below_it) <= position, position == 0 or panel.ylabel != row[position - 1].ylabel),
                     annotated=layout.annotated,
-                    room=layout.cell * _widest(blocks) + (_GAP if position + 1 < layout.columns else _BESIDE),
+                    room=layout.cell * _widest(blocks) + (layout.gap if position + 1 < layout.columns else _BESIDE),
                 )
             top -= _TITLE + height + _BELOW
-    used = _LEFT + layout.columns * layout.cell * _widest(blocks) + (layout.columns - 1) * _GAP
+    used = _LEFT + layout.columns * layout.cell * _widest(blocks) + (layout.columns - 1) * layout.gap
     bar = max(heights[0][0], min(_BAR, panel_heights - _TITLE - _BELOW))  # its label needs room
     _draw_colour_bar(figure, shown, scale, look, (used + _BESIDE + 0.02, total_height - _NAME - _TITLE - 0.04, bar))
     figure.text(
@@ -313,6 +316,9 @@ def _draw_matrix(
         collection = PatchCollection(cells, facecolor=look.blank, edgecolor=look.faint, linewidth=0, hatch=hatch)
         collection.set_gid("missing")
         ax.add_collection(collection)
+    if panel.open_diagonal:  # a blank cell looks like the middle of a diverging scale
+        count = len(panel.matrix)
+        ax.plot([0, count], [0, count], color=look.faint, linewidth=0.6, scalex=False, scaley=False, gid="diagonal")
     for names, axis, length in ((panel.matrix.columns, "x", size[0]), (panel.matrix.index, "y", size[1])):
         step = _tick_step(len(names), length)
         set_ticks = ax.set_xticks if axis == "x" else ax.set_yticks
@@ -342,7 +348,7 @@ def _cell_text(number: float, shown: ShownValue) -> str:
 def _tick_step(count: int, length: float) -> int:
     """Return the spacing of tick labels, in cells, that gives each label its room."""
     most = max(int(length / _TICK), 1)
-    return next(step for step in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 50, 100, count) if count / step <= most)
+    return next(step for step in (1, 2, 3, 4, 5, 6, 10, 20, 25, 50, 100, count) if count / step <= most)
 
 
 def _draw_colour_bar(

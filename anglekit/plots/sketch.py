@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 
 from anglekit.plots.labels import fit, layer_name, plain, text_extent, text_width, wrap
-from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE, Theme
+from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE, Theme, behind_text
 
 __all__ = ["draw_sketch", "is_drawable", "sketch_caption"]
 
 _STATE_SIZE = SMALL_FONT_SIZE / 0.7  # mathematics sets a subscript at 0.7 of its base
 _MARGIN = 0.24  # inches between the outermost point and the panel's edge: room for its label
+_CROWD = 16  # more dots are drawn small and few of them are named
+_NAMED = 4  # of a crowd, so many steps between named layers
 _SCALE_STRIP = 0.26  # inches under the drawing for the scale bar
 
 
@@ -133,6 +135,11 @@ class _Plane:
         return [point for point in self.path if point[0] not in self.pair]
 
     @property
+    def crowded(self) -> bool:
+        """Whether there are more layers than could all be named."""
+        return len(self.others) > _CROWD
+
+    @property
     def reach(self) -> float:
         """The radius of the arc."""
         return 0.45 * min(math.hypot(*self.end_i), math.hypot(*self.end_k))
@@ -186,7 +193,7 @@ def draw_sketch(
     ax.add_patch(sector)
     ax.plot([x for x, _ in arc], [y for _, y in arc], color=colour, linewidth=1.0, zorder=2, gid="arc")
     path_x, path_y = [x for _, x, _ in plane.path], [y for _, _, y in plane.path]
-    ax.plot(path_x, path_y, color=look.faint, linewidth=0.5, zorder=2, gid="path")
+    ax.plot(path_x, path_y, color=look.faint, linewidth=0.3 if plane.crowded else 0.5, zorder=2, gid="path")
     for end in (plane.end_i, plane.end_k):
         arrow = {"arrowstyle": "-|>", "color": look.ink, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0}
         ax.annotate("", xy=end, xytext=(0, 0), zorder=3, arrowprops=arrow)
@@ -197,7 +204,7 @@ def draw_sketch(
         [y for _, _, y in others],
         "o",
         color=look.faint,
-        markersize=2.6,
+        markersize=1.6 if plane.crowded else 2.6,
         zorder=4,
         gid="layers",
     )
@@ -255,6 +262,7 @@ def _draw_labels(figure: Figure, ax: Axes, look: Theme, placer: _Placer, frame: 
                 fontsize=size,
                 color=look.ink,
                 zorder=6,
+                bbox=behind_text(look) if plane.crowded else None,
             )
 
 
@@ -271,7 +279,8 @@ def _wanted_labels(plane: _Plane) -> Iterator[tuple[str, tuple[float, float], fl
         return
     middle = (float(np.mean([x for _, x, _ in others])), float(np.mean([y for _, _, y in others])))
     ends = (0, len(others) - 1)  # the first and the last layer are named first, the others where room is left
-    for rank in sorted(range(len(others)), key=lambda index: index not in ends):
+    step = -(-len(others) // _NAMED) if plane.crowded else 1
+    for rank in sorted({*range(0, len(others), step), *ends}, key=lambda index: index not in ends):
         layer, x, y = others[rank]
         yield str(layer), (x, y), math.atan2(y - middle[1], x - middle[0]), 0.03, False
 

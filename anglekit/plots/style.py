@@ -16,6 +16,7 @@ import matplotlib as mpl
 import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from anglekit.errors import InputError, suggest
 
@@ -25,14 +26,17 @@ __all__ = [
     "INIT_COLOURS",
     "LIGHT_THEME",
     "NIGHT_THEME",
+    "PAGE_HEIGHT",
     "SMALL_FONT_SIZE",
     "STRATEGY_STYLES",
     "WIDTHS",
     "StrategyStyle",
     "Theme",
+    "behind_text",
     "context",
     "figure_width",
     "new_figure",
+    "round_ticks",
     "theme",
 ]
 
@@ -44,6 +48,10 @@ SMALL_FONT_SIZE = 7.0
 
 #: Inches: a column and the text block of a two-column proceedings page.
 WIDTHS: Mapping[str, float] = MappingProxyType({"column": 3.03, "page": 6.30})
+
+
+#: Inches: the height of that text block; a higher figure cannot be printed at its size.
+PAGE_HEIGHT = 9.7
 
 
 @dataclass(frozen=True)
@@ -192,6 +200,11 @@ def theme(dark: bool) -> Theme:
     return NIGHT_THEME if dark else LIGHT_THEME
 
 
+def behind_text(look: Theme) -> dict[str, Any]:
+    """Return the box (for a text's `bbox`) that keeps it readable over lines."""
+    return {"facecolor": look.background, "alpha": 0.8, "linewidth": 0, "boxstyle": "square,pad=0.08"}
+
+
 @contextmanager
 def context(look: Theme) -> Iterator[None]:
     """Apply a theme on top of matplotlib's own defaults, so that the caller's settings cannot change a figure.
@@ -218,3 +231,15 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
+
+
+def round_ticks(most: int, *, integer: bool = False) -> MaxNLocator:
+    """Return a locator of at most `most` intervals between ticks at numbers that are easily read: no 2.4, no 15.
+
+    Args:
+        most: intervals.
+        integer: whole numbers only, such as layers and steps; then there may be a single tick.
+    """
+    if integer:
+        return MaxNLocator(nbins=most, steps=[1, 2, 4, 5, 10], integer=True, min_n_ticks=1)
+    return MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10])

@@ -9,7 +9,6 @@ from types import MappingProxyType
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from anglekit.errors import InputError, suggest
 from anglekit.geometry.results import Geometry
@@ -19,7 +18,7 @@ from anglekit.plots.layer_lines import layer_colours, layer_line_panels
 from anglekit.plots.line_panels import Entry, draw_line_panels, layer_bar
 from anglekit.plots.selection import check_labels, choose_streams, choose_students, choose_vertices
 from anglekit.plots.student_styles import with_arms
-from anglekit.plots.style import context, figure_width, theme
+from anglekit.plots.style import Theme, context, figure_width, round_ticks, theme
 
 __all__ = [
     "TRAINING_VALUES",
@@ -157,7 +156,7 @@ def training_angles(
     def behind(ax: Axes) -> None:
         if middle is not None and _near(data[value], middle):
             ax.axhline(middle, color=look.faint, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
+        ax.xaxis.set_major_locator(round_ticks(4, integer=True))
 
     dashed = "chance_cosine" if chance is not None else None
     with context(look):
@@ -167,13 +166,22 @@ def training_angles(
             total_width,
             xlabel="training step",
             ylabel=label,
-            legend=[Entry.line("chance (closed form)", look.ink, linestyle=(0, (3, 2)), linewidth=0.8)]
-            if dashed
-            else [],
+            legend=_legend(middle if middle is not None and _near(data[value], middle) else None, dashed, look),
             notes=[f"Mean over tokens and pairs of teacher layers, on one probe. {LAYER_NOTE}"],
             bar=layer_bar(list(data["vertex"]), layer_colours(look), "student layer"),
             height=1.4,
         )
+
+
+def _legend(middle: float | None, dashed: str | None, look: Theme) -> list[Entry]:
+    """Return the entries of the guides that are drawn."""
+    guides = []
+    if middle is not None:
+        words = "half" if middle == 0.5 else "right angle"
+        guides.append(Entry.line(words, look.faint, linestyle=(0, (2, 2)), linewidth=0.8))
+    if dashed is not None:
+        guides.append(Entry.line("chance (closed form)", look.ink, linestyle=(0, (3, 2)), linewidth=0.8))
+    return guides
 
 
 def _near(values: pd.Series, middle: float) -> bool:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from anglekit.geometry.compare_cells import in_order
@@ -20,7 +19,7 @@ from anglekit.plots.layer_norms import teacher_entry
 from anglekit.plots.line_panels import LinePanel, draw_line_panels
 from anglekit.plots.selection import choose_streams, choose_students
 from anglekit.plots.student_styles import StudentStyle, init_colour, init_order, init_words, strategy_styles, with_arms
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme, context, figure_width, theme
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme, behind_text, context, figure_width, round_ticks, theme
 
 __all__ = [
     "Plane",
@@ -239,7 +238,10 @@ def _panels(data: pd.DataFrame, stream: str, look: Theme) -> list[LinePanel]:
 def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[str, StudentStyle], look: Theme) -> None:
     teacher = rows[rows["side"] == "teacher"].sort_values("layer")
     few = len(teacher) <= _NAMED_LAYERS
-    ax.plot(teacher["x"], teacher["y"], color=look.ink, linewidth=1.2, linestyle=(0, (4, 1.2)), zorder=3, gid="teacher")
+    width = 1.2 if few else 0.7
+    ax.plot(
+        teacher["x"], teacher["y"], color=look.ink, linewidth=width, linestyle=(0, (4, 1.2)), zorder=3, gid="teacher"
+    )
     ax.plot(teacher["x"], teacher["y"], "." if few else "", color=look.ink, markersize=4, zorder=3)
     last = len(teacher) - 1
     named = range(last + 1) if few else (0, last // 2, last)
@@ -257,6 +259,7 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
             va="center",
             fontsize=SMALL_FONT_SIZE,
             zorder=6,
+            bbox=None if few else behind_text(look),
         )
     for student, style in _students(own, styles):
         line = own[own["student"] == student].sort_values("layer")
@@ -286,7 +289,7 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.18)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(nbins=5))
+        axis.set_major_locator(round_ticks(5))
 
 
 def _draw_off_plane(
@@ -309,7 +312,7 @@ def _draw_off_plane(
             zorder=4,
         )
     ax.set_ylim(bottom=0.0)
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_locator(round_ticks(7, integer=True))
 
 
 def _students(own: pd.DataFrame, styles: dict[str, StudentStyle]) -> list[tuple[str, StudentStyle]]:

@@ -128,6 +128,7 @@ def plot(
     contents = {}
     if out is not None:
         drawn = draw_figure(figure, found.geometries, scores=found.scores, **options, width=width, dark=dark or None)
+        _warn_of_height(float(drawn.get_size_inches()[1]), FIGURES[figure].options)
         contents[out] = render(drawn, out.suffix.lower().removeprefix("."), dpi=dpi)
     if data is not None:
         numbers = figure_data(figure, found.geometries, scores=found.scores, **options)
@@ -135,6 +136,16 @@ def plot(
     for target, content in contents.items():
         write_whole(target, content)
         typer.echo(str(target))
+
+
+def _warn_of_height(inches: float, options: frozenset[str]) -> None:
+    from anglekit.plots.style import PAGE_HEIGHT
+
+    ways = {"students": "--student", "stream": "--stream", "vertices": "--vertex"}
+    if inches > PAGE_HEIGHT:
+        fewer = " or ".join(way for option, way in ways.items() if option in options)
+        advice = f"; draw fewer panels with {fewer}" if fewer else ""
+        typer.echo(f"note: {inches:.0f} inches high, more than a page holds ({PAGE_HEIGHT:g}){advice}", err=True)
 
 
 def _check_targets(out: Path | None, data: Path | None) -> None:

@@ -158,6 +158,16 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, tmp_path: Path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["f.png"]
 
 
+def test_a_figure_that_no_page_holds_is_written_and_said(saved: Path, tmp_path: Path) -> None:
+    options = ("--figure", "angles-heatmap", "--width", "column", "--dpi", "20", "--out")
+    tall = run(saved, *options, tmp_path / "tall.png")
+    assert tall.exit_code == 0
+    assert tall.stdout == f"{tmp_path / 'tall.png'}\n"
+    assert "inches high, more than a page holds (9.7); draw fewer panels with --student or --stream or" in tall.stderr
+    short = run(saved, *options, tmp_path / "short.png", "--student", "copied", "--vertex", "1")
+    assert short.stderr == ""
+
+
 def test_help_names_every_figure_and_value() -> None:
     from anglekit.plots.heatmaps import ANGLE_VALUES
     from anglekit.plots.registry import FIGURES

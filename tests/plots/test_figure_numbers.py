@@ -158,6 +158,28 @@ def test_norms_of_teacher_and_students(geometry) -> None:
     assert legend(figure) == ["teacher", *FIVE]
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
+def test_norms_that_hardly_differ_look_as_if_they_hardly_differ(geometry, scale: float) -> None:
+    nearly = scale * (1 + 1e-4 * np.sin(np.arange(len(geometry.layers))))
+    layers = geometry.layers.assign(mean_norm=geometry.layers["mean_norm"].notna().map({True: 1.0}) * nearly)
+    low, high = layer_norms(dataclasses.replace(geometry, layers=layers)).axes[0].get_ylim()
+    assert low <= 0.96 * scale
+    assert high >= 1.04 * scale
+
+
+def test_a_lone_panel_takes_the_width(geometry) -> None:
+    figure = acute_fraction(geometry, students="forward-random-seed0")
+    assert figure.axes[0].get_position().x1 > 0.95
+
+
+def test_teacher_and_student_stand_side_by_side_on_a_page(geometry) -> None:
+    for width, side_by_side in (("page", True), ("column", False)):
+        figure = layer_heatmap(geometry, "cka", students="forward-random-seed0", width=width)
+        own, across = figure.axes[:2]
+        assert bool(np.isclose(own.get_position().y1, across.get_position().y1)) is side_by_side
+        assert [own.get_ylabel(), across.get_ylabel()] == ["teacher layer", "student layer"]
+
+
 def test_anisotropy_draws_the_view_that_is_asked_for(geometry) -> None:
     for view in ("raw", "centred"):
         rows = geometry.anisotropy.query(f"view == '{view}' and side == 'student' and student == 'random-random-seed0'")
@@ -244,6 +266,8 @@ def test_angles_over_training_in_the_order_of_steps(geometry) -> None:
     start = geometry.angles.query("student == 'forward-random-seed0' and vertex == 1")["mean_angle_degrees"].mean()
     np.testing.assert_allclose(line.get_xdata(), [0, 100, 300])
     np.testing.assert_allclose(line.get_ydata(), start + np.array([0, 4, 9]))
+    assert legend(figure) == []
+    assert legend(training_angles([at_step(geometry, s, s, training_step=s) for s in (0, 60)])) == ["right angle"]
 
 
 def test_the_step_is_read_from_provenance_else_the_name(geometry) -> None:

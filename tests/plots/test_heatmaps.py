@@ -38,6 +38,14 @@ def test_pair_matrix_is_symmetric_without_a_diagonal() -> None:
     assert np.isnan(matrix.loc[0, 5])
 
 
+def test_the_diagonal_is_told_from_a_right_angle(geometry) -> None:
+    for ax in panels(angles_heatmap(geometry)):
+        (line,) = ax.lines
+        assert line.get_gid() == "diagonal"
+        np.testing.assert_allclose(line.get_xydata(), [[0, 0], [13, 13]])
+        assert ax.get_xlim() == ax.get_ylim() == (0, 13)
+
+
 @pytest.mark.parametrize("value", list(ANGLE_VALUES))
 def test_cells_are_the_column(geometry, value: str) -> None:
     figure = angles_heatmap(geometry, students="random-forward", vertices=[2], value=value)

@@ -122,3 +122,11 @@ def test_without_a_plane_the_panel_says_so(geometry, faults_of, spoil) -> None:
 def test_the_sketch_follows_the_chosen_student(geometry) -> None:
     assert "of teacher-forward" in caption(figure1([geometry], students=["teacher-forward"]))
     assert "of random-forward" in caption(figure1([geometry]))
+
+
+def test_of_very_many_layers_a_few_are_named(make_geometry, faults_of) -> None:
+    figure = figure1([make_geometry(teacher_layers=81)])
+    named = [text.get_text() for text in sketch_of(figure).texts if text.get_text().isdecimal()]
+    assert 0 < len(named) <= 6
+    assert len(line(sketch_of(figure), "layers")) == 79
+    assert faults_of(figure) == []

@@ -23,6 +23,7 @@ from anglekit.plots.style import (
     context,
     figure_width,
     new_figure,
+    round_ticks,
 )
 
 # Machado, Oliveira, Fernandes 2009, severity 1, linear sRGB
@@ -126,6 +127,22 @@ def test_import_and_drawing_leave_the_backend_alone() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("end", "integer", "expected"),
+    [
+        (2.9, False, [0, 1, 2]),
+        (0.8, False, [0, 0.2, 0.4, 0.6, 0.8]),
+        (3, True, [0, 1, 2, 3]),
+        (12, True, [0, 4, 8, 12]),
+        (40, True, [0, 10, 20, 30, 40]),
+        (80, True, [0, 20, 40, 60, 80]),
+    ],
+)
+def test_ticks_are_at_numbers_that_are_easily_read(end: float, integer: bool, expected: list[float]) -> None:
+    ticks = round_ticks(4, integer=integer).tick_values(0, end)
+    assert [float(tick) for tick in ticks if tick <= end] == pytest.approx(expected)
 
 
 def test_widths() -> None:
