@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,14 +12,15 @@ from typing import Any, cast
 
 import torch
 import transformers
-from huggingface_hub.errors import HFValidationError, StrictDataclassError
-from safetensors import SafetensorError
+from huggingface_hub.errors import HFValidationError
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.architectures import Stream, depth, model_streams, width
-from anglekit.errors import InputError, suggest
+from anglekit.checkpoint_files import bounded_construction, check_directory, check_tokenizer_files, stored_weights
+from anglekit.errors import InputError, foreign_failures, suggest
+from anglekit.json_files import read_json_object
 from anglekit.lora_weights import has_lora, merge_lora
 from anglekit.projections import load_adapters
 
@@ -48,8 +48,6 @@ DTYPES: Mapping[str, torch.dtype] = {
     "float16": torch.float16,
 }
 
-_SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # Weights that take no part in the hidden states: a checkpoint may lack them.
 _UNUSED_PREFIXES = ("pooler.",)
 
@@ -154,13 +152,14 @@ def load_config(source: str, options: LoadOptions | None = None) -> PretrainedCo
     options = options or LoadOptions()
     directory = Path(source)
     if directory.exists() or _looks_like_path(source):
-        _check_directory(directory, options)
-    try:
-        config = AutoConfig.from_pretrained(
-            source, revision=options.revision, trust_remote_code=options.trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, TypeError, HFValidationError, StrictDataclassError) as error:
-        raise InputError(_load_problem(source, error)) from error
+        check_directory(directory, allow_pickle=options.allow_pickle, trust_remote_code=options.trust_remote_code)
+    with quiet_transformers(), foreign_failures(lambda reason: _load_problem(source, reason)):
+        try:
+            config = AutoConfig.from_pretrained(
+                source, revision=options.revision, trust_remote_code=options.trust_remote_code
+            )
+        except HFValidationError as error:
+            raise InputError(_load_problem(source, "it is neither a directory nor a valid hub id")) from error
     if not isinstance(config, PretrainedConfig):
         raise InputError(f"{source} does not hold the configuration of a model")
     return config
@@ -220,22 +219,25 @@ def load_weights(
     headless = corrected and auto_class is AutoModel
     if headless:
         # Corrections are named by the model with its head.
-        auto_class = getattr(transformers, (config.architectures or [""])[0], None) or auto_class
-    with quiet_transformers():
-        try:
-            model, report = auto_class.from_pretrained(
-                source,
-                config=config,
-                revision=options.revision,
-                dtype=DTYPES[options.dtype],
-                use_safetensors=None if options.allow_pickle else True,
-                trust_remote_code=options.trust_remote_code,
-                output_loading_info=True,
-                # Reported by the caller, in one line, instead of by an error that points to a table.
-                ignore_mismatched_sizes=True,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-            raise InputError(_load_problem(source, error)) from error
+        auto_class = _with_its_head(config) or auto_class
+    stored = stored_weights(Path(source)) if Path(source).is_dir() else None
+    # A configuration decides what is built, so that a damaged one can make any class of models fail in any way.
+    with (
+        quiet_transformers(),
+        foreign_failures(lambda reason: _load_problem(source, reason)),
+        bounded_construction(source, stored),
+    ):
+        model, report = auto_class.from_pretrained(
+            source,
+            config=config,
+            revision=options.revision,
+            dtype=DTYPES[options.dtype],
+            use_safetensors=None if options.allow_pickle else True,
+            trust_remote_code=options.trust_remote_code,
+            output_loading_info=True,
+            # Reported by the caller, in one line, instead of by an error that points to a table.
+            ignore_mismatched_sizes=True,
+        )
     # Positions that are computed (Marian's sines) are in no file, and transformers has just filled them in.
     report["missing_keys"] = set(report["missing_keys"]) - {
         f"{name}.weight" for name, module in model.named_modules() if "Sinusoidal" in type(module).__name__
@@ -278,44 +280,15 @@ def _looks_like_path(source: str) -> bool:
     return source.startswith(("/", "./", "../", "~")) or source.count("/") > 1 or source in ("", ".", "..")
 
 
-def _check_directory(directory: Path, options: LoadOptions) -> None:
-    """Refuse, before anything is loaded, a directory that holds no model or one that is not allowed."""
-    if not directory.exists():
-        raise InputError(f"no such directory: {directory}; give a checkpoint directory or a hub id such as org/name")
-    if not directory.is_dir():
-        raise InputError(f"{directory} is a file; give the directory that holds config.json and the weights")
-    config_file = directory / "config.json"
-    if not config_file.is_file():
-        raise InputError(
-            f"{directory} holds no model: config.json is missing; give a Hugging Face checkpoint directory"
-        )
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{config_file} is not readable json ({error}); save the checkpoint again") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{config_file} is not a json object; save the checkpoint again")
-    if "auto_map" in config and not options.trust_remote_code:
-        raise InputError(
-            f"{directory} brings its own code (auto_map in config.json); read it, then allow it by --trust-remote-code"
-        )
-    if any((directory / name).is_file() for name in _SAFE_WEIGHTS):
-        return
-    pickled = any((directory / name).is_file() for name in _PICKLED_WEIGHTS)
-    if pickled and not options.allow_pickle:
-        raise InputError(
-            f"{directory} has only pickled weights, which can run code when read; convert them to safetensors, or "
-            "allow them with --allow-pickle if you trust their source"
-        )
-    if not pickled:
-        raise InputError(f"{directory} holds no weights; expected one of {', '.join(_SAFE_WEIGHTS)}")
+def _with_its_head(config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """Return the class that a configuration names, if it is one of transformers' models."""
+    names = config.architectures
+    found = getattr(transformers, str(names[0]), None) if isinstance(names, list) and names else None
+    return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
 
 
-def _load_problem(source: str, error: Exception) -> str:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, HFValidationError):
-        reason = "it is neither a directory nor a valid hub id"
-    return f"cannot load {source!r}: {reason[:300]}; give a checkpoint directory or a hub id that can be reached"
+def _load_problem(source: str, reason: str) -> str:
+    return f"cannot load {source!r}: {reason}; give a checkpoint directory or a hub id that can be reached"
 
 
 def _check_complete(source: str, report: Mapping[str, Any]) -> None:
@@ -335,31 +308,22 @@ def load_tokenizer(source: str, options: LoadOptions) -> Tokenizer | None:
         InputError: it is damaged.
     """
     directory = Path(source)
-    names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
-    if directory.is_dir() and not any((directory / name).is_file() for name in names):
+    if directory.is_dir() and not check_tokenizer_files(directory, trust_remote_code=options.trust_remote_code):
         return None
-    with quiet_transformers():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                source, revision=options.revision, trust_remote_code=options.trust_remote_code
-            )
-        except Exception as error:  # the tokenizers library raises bare Exceptions on damaged files
-            raise InputError(f"cannot read the tokenizer of {source!r}: {str(error)[:200]}") from error
+    with (
+        quiet_transformers(),
+        foreign_failures(lambda reason: f"cannot read the tokenizer of {source!r}: {reason}; save it again"),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=options.revision, trust_remote_code=options.trust_remote_code
+        )
     if not isinstance(tokenizer, Tokenizer):
         raise InputError(f"{source} does not hold a tokenizer that transformers can read")
     return tokenizer
 
 
 def _read_training(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} is damaged ({error}); remove it or save the student again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} is not a json object; remove it or save the student again")
-    return content
+    return read_json_object(file, "remove it or save the student again") if file.is_file() else {}
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

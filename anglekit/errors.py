@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 
-__all__ = ["AnglekitError", "InputError", "RunError", "suggest"]
+__all__ = ["AnglekitError", "InputError", "RunError", "foreign_failures", "suggest"]
+
+# Of a longer message the middle is left out: what arrived stands at its start, what to do at its end.
+_LONGEST = 2000
+# A list of names in a message; what has more is shown by the first ones.
+_MOST_NAMES = 60
+_LONGEST_NAME = 80
 
 
 class AnglekitError(Exception):
-    """Anything that anglekit reports to a person in one line; `exit_code` is the command line's."""
+    """Anything that anglekit reports to a person in one line; `exit_code` is the command line's.
+
+    The message is that line, whatever of the input it quotes: line breaks and control characters are written as
+    escapes, and the middle of a very long one is left out.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
 
 
 class InputError(AnglekitError):
@@ -26,14 +41,49 @@ class RunError(AnglekitError):
     exit_code = 1
 
 
+def _one_line(message: str) -> str:
+    if len(message) > _LONGEST:
+        half = _LONGEST // 2
+        message = f"{message[:half]} [...] {message[-half:]}"
+    if message.isprintable():
+        return message
+    spaced = " ".join(part for part in message.splitlines() if part)
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in spaced)
+
+
+@contextmanager
+def foreign_failures(describe: Callable[[str], str]) -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into an InputError.
+
+    For the readers of formats that are not ours: on hostile files they raise what they like, from KeyError to a
+    panic of a Rust extension, which is no `Exception`. It encloses the one foreign call and nothing of our own.
+
+    Args:
+        describe: from the library's reason, in one line, to the message.
+
+    Raises:
+        InputError: the library raised; an AnglekitError passes as it is.
+    """
+    try:
+        yield
+    except AnglekitError:
+        raise
+    except BaseException as error:  # the libraries document none of what they raise; see above
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # an interrupt, or the end of the process
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(describe(reason)) from error
+
+
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """Return a phrase for an error message: the nearest allowed name, if one is near, and all of them.
 
     Args:
         name: what arrived.
-        allowed: the names that would have been accepted.
+        allowed: the names that would have been accepted; of very many or very long ones not all is shown.
     """
-    names = list(allowed)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    names = [str(each)[:_LONGEST_NAME] for each in islice(allowed, _MOST_NAMES + 1)]
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}allowed: {', '.join(names)}"
+    more = ", ..." if len(names) > _MOST_NAMES else ""
+    return f"{hint}allowed: {', '.join(names[:_MOST_NAMES])}{more}"

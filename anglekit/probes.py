@@ -9,7 +9,7 @@ import numpy as np
 from anglekit.errors import InputError
 from anglekit.probe_batches import ProbeBatch, TokenizedProbe
 from anglekit.probe_tokens import same_tokenization, tokenize_probe
-from anglekit.tables import NO_COLUMN, Table, find_column, find_text_columns, read_table
+from anglekit.tables import NO_COLUMN, Table, check_text, find_column, find_text_columns, read_table
 
 __all__ = [
     "ProbeBatch",
@@ -127,9 +127,5 @@ def _cells(table: Table, column: str) -> list[str]:
         where = f"{table.source}, column {column!r}, row {row} (counted from 0)"
         if not isinstance(cell, str):
             raise InputError(f"{where} holds {type(cell).__name__} {str(cell)[:40]!r}, not text; name a column of text")
-        try:
-            cell.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"{where} holds half of a surrogate pair, which is no text; correct the escape") from error
-        texts.append(cell if cell.strip() else "")
+        texts.append(check_text(cell, where) if cell.strip() else "")
     return texts

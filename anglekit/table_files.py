@@ -7,20 +7,23 @@ import csv
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anglekit.arrow_tables import check_count, check_names, read_parquet_columns
 from anglekit.errors import InputError, suggest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SUFFIXES", "frame_from_arrow", "read_table_file"]
+__all__ = ["SUFFIXES", "object_frame", "read_table_file"]
 
 _CHUNK_BYTES = 1 << 20
+# Rows of json may differ in their keys, and each row has a place for the keys of all.
+_PLACES_PER_CELL, _MORE_PLACES = 20, 10_000_000
 
 
 def read_table_file(source: str, limit: int | None = None) -> tuple[pd.DataFrame, str]:
@@ -120,7 +123,7 @@ def _read_delimited(path: Path, source: str, limit: int | None, delimiter: str) 
         try:
             rows = (row for row in reader if row)
             header = next(rows)
-            _check_names(header, source)
+            check_names(header, source)
             columns: list[list[Any]] = [[] for _ in header]
             for row in islice(rows, limit):
                 if len(row) != len(header):
@@ -135,7 +138,7 @@ def _read_delimited(path: Path, source: str, limit: int | None, delimiter: str) 
                 f'{source}, line {reader.line_num}: {error}; put a field that begins with a quote in "..." and double '
                 "the quotes inside it"
             ) from error
-    return _object_frame(dict(zip(header, columns, strict=True)))
+    return object_frame(dict(zip(header, columns, strict=True)))
 
 
 def _read_csv(path: Path, source: str, limit: int | None) -> pd.DataFrame:
@@ -148,11 +151,11 @@ def _read_tsv(path: Path, source: str, limit: int | None) -> pd.DataFrame:
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a JSON object's dict, or refuse it: json itself silently keeps the last of two equal keys."""
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {repeated!r} appears twice")
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise ValueError(f"the key {name[:80]!r} appears twice")
+        result[name] = value
     return result
 
 
@@ -186,76 +189,40 @@ _JSON_NAMES = {list: "list", str: "string", int: "number", float: "number", bool
 
 def _read_jsonl(path: Path, source: str, limit: int | None) -> pd.DataFrame:
     columns: dict[str, list[Any]] = {}
-    n_rows = 0
+    n_rows = n_cells = 0
     with path.open(encoding="utf-8-sig") as handle:
         for number, line in enumerate(handle, start=1):
             if limit is not None and n_rows >= limit:
                 break
             if not line.strip():
                 continue
-            for name, value in _json_row(line, f"{source}, line {number}").items():
+            row = _json_row(line, f"{source}, line {number}")
+            n_cells += len(row)
+            for name, value in row.items():
                 columns.setdefault(name, [None] * n_rows).append(value)
             n_rows += 1
+            check_count(len(columns), source)
+            if n_rows * len(columns) > _PLACES_PER_CELL * n_cells + _MORE_PLACES:
+                raise InputError(
+                    f"{source}, line {number}: {n_rows} rows have {len(columns)} keys, and nearly every row others; "
+                    "give rows of the same keys"
+                )
             for column in columns.values():
                 if len(column) < n_rows:
                     column.append(None)
-    return _object_frame(columns)
+    return object_frame(columns)
 
 
-def _read_parquet(path: Path, source: str, limit: int | None) -> pd.DataFrame:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        # Not pq.read_table, which adds columns that it reads off directory names like a=b.
-        with pq.ParquetFile(path) as file:
-            _check_names(file.schema_arrow.names, source)
-            tables = (pa.Table.from_batches([batch]) for batch in file.iter_batches())
-            return frame_from_arrow(tables, source, file.schema_arrow, limit)
-    except (pa.ArrowException, OSError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{source} is not a readable parquet file: {first_line}") from error
-
-
-def frame_from_arrow(tables: Iterable[Any], source: str, schema: Any, limit: int | None = None) -> pd.DataFrame:  # noqa: ANN401 - pyarrow has no types
-    """Return the rows of Arrow tables as plain Python values; a struct column becomes columns `outer.inner`.
-
-    Args:
-        tables: `pyarrow.Table` pieces of one table.
-        source: what to call the table in an error.
-        schema: the pieces' `pyarrow.Schema`.
-        limit: keep only that many rows.
-
-    Raises:
-        InputError: two columns have one name.
-    """
-    names = schema.empty_table().flatten().column_names
-    _check_names(names, source)
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    left = limit
-    for table in tables:
-        if left is not None and left <= 0:
-            break
-        piece = table.flatten() if left is None else table.slice(0, left).flatten()
-        for name in names:
-            columns[name].extend(piece.column(name).to_pylist())
-        left = None if left is None else left - piece.num_rows
-    return _object_frame(columns)
-
-
-def _check_names(names: Iterable[str], source: str) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise InputError(f"{source} has two columns named {name!r}; rename or remove one")
-        seen.add(name)
-
-
-def _object_frame(columns: dict[str, list[Any]]) -> pd.DataFrame:
+def object_frame(columns: dict[str, list[Any]]) -> pd.DataFrame:
+    """Return columns of plain Python values as a frame that leaves them as they are."""
     import pandas as pd
 
     # dtype object: pandas would otherwise turn integers beside a missing value into floats.
     return pd.DataFrame(columns, dtype=object)
+
+
+def _read_parquet(path: Path, source: str, limit: int | None) -> pd.DataFrame:
+    return object_frame(read_parquet_columns(path, source, limit))
 
 
 SUFFIXES: dict[str, Callable[[Path, str, int | None], pd.DataFrame]] = {

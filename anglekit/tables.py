@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anglekit.arrow_tables import columns_from_arrow
 from anglekit.errors import InputError, RunError, suggest
-from anglekit.table_files import frame_from_arrow, read_table_file
+from anglekit.table_files import object_frame, read_table_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,7 @@ __all__ = [
     "USUAL_COLUMNS",
     "USUAL_PARTNERS",
     "Table",
+    "check_text",
     "find_column",
     "find_text_columns",
     "read_table",
@@ -66,6 +68,12 @@ USUAL_PARTNERS: dict[str, str] = {
     "question": "sentence",
 }
 """For a text column the column that is the second text of the pair (GLUE's names), where there is one."""
+
+_LONGEST_TEXT = 1_000_000
+"""Characters of one text: a tokenizer takes a few hundred bytes for each of its tokens at the same time."""
+
+_MOST_NAMES = 60
+"""Columns that a message shows."""
 
 NO_COLUMN = "-"
 """Given as a column's name it says: use none, even if one is there."""
@@ -145,7 +153,7 @@ def find_column(
     if found is None and required:
         raise InputError(
             f"{table.source} has no column with a usual name for {option} ({', '.join(looked_for)}); "
-            f"name one with {option}: {', '.join(map(_one_line, names))}"
+            f"name one with {option}: {_listed(names)}"
         )
     return found
 
@@ -180,13 +188,39 @@ def find_text_columns(table: Table, text: str | None = None, text_pair: str | No
     return column, pair
 
 
+def check_text(text: str, where: str) -> str:
+    """Return a text that a tokenizer can take.
+
+    Args:
+        text: a cell.
+        where: the table, column and row, for the message.
+
+    Raises:
+        InputError: it holds half of a surrogate pair, or is longer than a million characters.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where} holds half of a surrogate pair, which is no text; correct the escape") from error
+    if len(text) > _LONGEST_TEXT:
+        raise InputError(
+            f"{where} holds a text of {len(text):,} characters; at most {_LONGEST_TEXT:,} are read: make several rows "
+            "of it"
+        )
+    return text
+
+
 def _present(names: Sequence[str], wanted: str) -> str | None:
     """Return the first column whose name is `wanted` in any case."""
     return next((name for name in names if name.lower() == wanted.lower()), None)
 
 
 def _one_line(name: str) -> str:
-    return name if name.isprintable() and name else repr(name)
+    return name if name.isprintable() and 0 < len(name) <= 80 else repr(name[:80])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(_one_line, names[:_MOST_NAMES])) + (", ..." if len(names) > _MOST_NAMES else "")
 
 
 def _suggest_columns(given: str, names: Sequence[str]) -> str:
@@ -218,7 +252,7 @@ def _read_hub(source: str) -> tuple[pd.DataFrame, str]:
         )
     rows = _load_hub(source, match["name"], match["split"])
     table = rows.with_format("arrow")[:]
-    frame = frame_from_arrow([table], source, table.schema)
+    frame = object_frame(columns_from_arrow([table], source, table.schema))
     return frame, _rows_sha256(frame)
 
 

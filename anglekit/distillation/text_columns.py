@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from anglekit.errors import InputError
-from anglekit.tables import Table, find_column
+from anglekit.tables import Table, check_text, find_column
 
 __all__ = ["find_text_column", "text_lists", "texts_of"]
 
@@ -57,7 +57,7 @@ def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = Fal
                 )
             texts.append("")
         elif isinstance(cell, str):
-            texts.append(cell)
+            texts.append(check_text(cell, _where(table, column, row)))
         else:
             raise InputError(_not_text(table, column, row, cell))
     if not any(text.strip() for text in texts):
@@ -76,6 +76,8 @@ def text_lists(table: Table, column: str, role: str, *, least: int = 1) -> tuple
         texts = _listed(cell)
         if any(not isinstance(text, str) for text in texts):
             raise InputError(_not_text(table, column, row, cell))
+        for text in texts:
+            check_text(text, _where(table, column, row))
         if len(texts) < least or any(not text.strip() for text in texts):
             wanted = f"at least {least} {role}" if least > 1 else f"a {role}"
             raise InputError(
@@ -96,7 +98,7 @@ def _listed(cell: object) -> list[Any]:
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
             read = json.loads(cell)
-        except ValueError:
+        except (ValueError, RecursionError):  # a text that begins with a bracket
             return [cell]
         return read if isinstance(read, list) else [cell]
     return list(cell) if isinstance(cell, list | tuple) else [cell]
@@ -106,8 +108,11 @@ def _missing(cell: object) -> bool:
     return cell is None or bool(cell != cell)  # NaN alone differs from itself
 
 
+def _where(table: Table, column: str, row: int) -> str:
+    return f"{table.source}, column {column!r}, row {row} (counted from 0)"
+
+
 def _not_text(table: Table, column: str, row: int, cell: object) -> str:
     return (
-        f"{table.source}, column {column!r}, row {row} (counted from 0) holds {type(cell).__name__} "
-        f"{str(cell)[:40]!r}, not text; name a column of text"
+        f"{_where(table, column, row)} holds {type(cell).__name__} {str(cell)[:40]!r}, not text; name a column of text"
     )

@@ -15,130 +15,10 @@ import numpy as np
 import pandas as pd
 
 from anglekit.errors import InputError, RunError, suggest
+from anglekit.geometry.saved_geometry import SCHEMA_VERSION, read_document, read_tables
+from anglekit.geometry.table_columns import COLUMNS, N_BINS, OPTIONAL_COLUMNS
 
-__all__ = ["COLUMNS", "OPTIONAL_COLUMNS", "SCHEMA_VERSION", "Geometry", "official_histogram_name"]
-
-SCHEMA_VERSION = 1
-N_BINS = 1000
-
-_INTEGER = "int64"
-_FLOAT = "float64"
-
-#: The tables of a Geometry, their columns and types.
-COLUMNS: dict[str, Mapping[str, str]] = {
-    "angles": {
-        "student": "str",
-        "stream": "str",
-        "vertex": _INTEGER,
-        "teacher_i": _INTEGER,
-        "teacher_k": _INTEGER,
-        "mean_cosine": _FLOAT,
-        "std_cosine": _FLOAT,
-        "mean_angle_degrees": _FLOAT,
-        "acute_fraction": _FLOAT,
-        "mean_tangential_cosine": _FLOAT,
-        "mean_tangential_angle_degrees": _FLOAT,
-        "null_cosine": _FLOAT,
-        "se_cosine": _FLOAT,
-        "n_tokens": _INTEGER,
-        "n_examples": _INTEGER,
-    },
-    "histograms": {
-        "student": "str",
-        "stream": "str",
-        "vertex": _INTEGER,
-        "teacher_i": _INTEGER,
-        "teacher_k": _INTEGER,
-        "bin": _INTEGER,
-        "count": _INTEGER,
-    },
-    "layers": {
-        "student": "str",
-        "stream": "str",
-        "side_a": "str",
-        "layer_a": _INTEGER,
-        "side_b": "str",
-        "layer_b": _INTEGER,
-        "mean_cosine": _FLOAT,
-        "centred_cosine": _FLOAT,
-        "mean_distance": _FLOAT,
-        "cka": _FLOAT,
-        "mean_norm": _FLOAT,
-    },
-    "examples": {
-        "student": "str",
-        "stream": "str",
-        "vertex": _INTEGER,
-        "example": _INTEGER,
-        "mean_cosine": _FLOAT,
-        "n_tokens": _INTEGER,
-    },
-}
-
-# Columns that Geometries of earlier versions lack: they are read as NaN.
-_ADDED_COLUMNS = {"angles": ("mean_tangential_angle_degrees",)}
-
-_NAMES = {"student": "str", "stream": "str"}
-_PAIR = {**_NAMES, "vertex": _INTEGER, "teacher_i": _INTEGER, "teacher_k": _INTEGER}
-_TWO_LAYERS = {**_NAMES, "side_a": "str", "layer_a": _INTEGER, "side_b": "str", "layer_b": _INTEGER}
-
-#: Tables that an analysis may leave out, and that older Geometries lack: they are then empty.
-OPTIONAL_COLUMNS: dict[str, Mapping[str, str]] = {
-    "nulls": {
-        **_PAIR,
-        "null": "str",
-        "mean_cosine": _FLOAT,
-        "se": _FLOAT,
-        "n_tokens": _INTEGER,
-        "observed_cosine": _FLOAT,
-        "observed_minus_null": _FLOAT,
-        "low": _FLOAT,
-        "high": _FLOAT,
-        "mean_tangential_cosine": _FLOAT,
-    },
-    "vertex_sweep": {
-        **_PAIR,
-        "t": _FLOAT,
-        "mean_cosine": _FLOAT,
-        "se": _FLOAT,
-        "mean_angle_degrees": _FLOAT,
-        "mean_tangential_cosine": _FLOAT,
-        "mean_tangential_angle_degrees": _FLOAT,
-        "n_tokens": _INTEGER,
-    },
-    "anisotropy": {
-        **_NAMES,
-        "side": "str",
-        "layer": _INTEGER,
-        "tokens": "str",
-        "view": "str",
-        "mean_cosine": _FLOAT,
-        "se": _FLOAT,
-        "top_dimension": _INTEGER,
-        "top_share": _FLOAT,
-        "n_tokens": _INTEGER,
-    },
-    "dimensions": {**_NAMES, "side": "str", "layer": _INTEGER, "dimension": _INTEGER, "share": _FLOAT},
-    "angle_views": {
-        **_PAIR,
-        "tokens": "str",
-        "view": "str",
-        "mean_cosine": _FLOAT,
-        "se": _FLOAT,
-        "mean_tangential_cosine": _FLOAT,
-        "n_tokens": _INTEGER,
-    },
-    "similarity": {
-        **_TWO_LAYERS,
-        "states": "str",
-        "debiased_cka": _FLOAT,
-        "minibatch_cka": _FLOAT,
-        "linear_cka": _FLOAT,
-        "procrustes_distance": _FLOAT,
-        "mutual_neighbours": _FLOAT,
-        "n": _INTEGER,
-    },
-}
+__all__ = ["COLUMNS", "N_BINS", "OPTIONAL_COLUMNS", "SCHEMA_VERSION", "Geometry", "official_histogram_name"]
 
 
 def _empty_table(table: str) -> Callable[[], pd.DataFrame]:
@@ -320,24 +200,8 @@ class Geometry:
             InputError: there is no such directory, a file is missing or damaged, or the schema is of another version.
         """
         directory = Path(path)
-        document = _read_document(directory)
-        tables: dict[str, pd.DataFrame] = {}
-        for table, columns in (COLUMNS | OPTIONAL_COLUMNS).items():
-            file = directory / f"{table}.parquet"
-            if table in OPTIONAL_COLUMNS and not file.exists():
-                continue
-            try:
-                frame = pd.read_parquet(file)
-            except FileNotFoundError as error:
-                raise InputError(f"{directory} lacks {file.name}; run the analysis again") from error
-            except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
-                raise InputError(f"{file} is damaged ({error}); run the analysis again") from error
-            missing = [column for column in columns if column not in frame.columns]
-            if missing and set(missing) <= set(_ADDED_COLUMNS.get(table, ())):
-                frame = frame.assign(**dict.fromkeys(missing, np.nan))
-            elif missing:
-                raise InputError(f"{file} lacks the column {missing[0]!r}; expected: {', '.join(columns)}")
-            tables[table] = frame
+        document = read_document(directory)
+        tables = read_tables(directory, [entry["name"] for entry in document["provenance"]["students"]])
         return cls(
             **tables,
             settings=document["settings"],
@@ -346,34 +210,6 @@ class Geometry:
             projections=document["projections"],
             sketch_tokens=document["sketch_tokens"],
         )
-
-
-def _read_document(directory: Path) -> dict[str, Any]:
-    file = directory / "geometry.json"
-    if not directory.is_dir():
-        raise InputError(f"no directory {directory}; give one that `anglekit analyze --out` wrote")
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{directory} holds no geometry.json; give a directory of `anglekit analyze --out`") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} is damaged ({error}); run the analysis again") from error
-    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
-        version = document.get("schema_version") if isinstance(document, dict) else None
-        raise InputError(f"{file} has schema version {version!r}; this anglekit reads {SCHEMA_VERSION}")
-    for key, kind in (
-        ("settings", dict),
-        ("provenance", dict),
-        ("counts", dict),
-        ("projections", list),
-        ("sketch_tokens", list),
-    ):
-        if not isinstance(document.get(key), kind):
-            raise InputError(f"{file} lacks a proper {key!r}; run the analysis again")
-    students = document["provenance"].get("students")
-    if not isinstance(students, list) or not all(isinstance(entry, dict) and "name" in entry for entry in students):
-        raise InputError(f"{file} lacks the students' names; run the analysis again")
-    return document
 
 
 def _umask() -> int:

@@ -101,7 +101,7 @@ def _listed(cell: Any, column: str) -> list[Any]:  # noqa: ANN401 - a cell of a 
     if isinstance(cell, str):
         try:
             cell = json.loads(cell)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{column} is {cell[:40]!r}; expected a list, or one as json") from error
     if not isinstance(cell, list):
         raise InputError(f"{column} is {str(cell)[:40]!r}; expected a list")

@@ -32,7 +32,9 @@ def build(reading="corrected", students=("s", "étudiant"), mean=0.25):
         settings={"reading": reading, "seed": 3},
         provenance={"students": [{"name": name, "init": "random"} for name in students]},
         counts={"encoder": {"tokens": 10}},
-        projections=[{"vertex": 0, "r_squared": 0.5}],
+        projections=[
+            {**KEY, "vertex": 0, "kind": "adapter", "r_squared": 0.5, "teacher_layer": 0},
+        ],
         sketch_tokens=[{"student": "s", "points": [[0, 0.0, 1.5]]}],
     )
 
@@ -204,7 +206,7 @@ def test_a_missing_damaged_or_incomplete_table_is_named(saved, table):
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b'{"schema_version": ', b"[" * 100_000])
 def test_a_damaged_document_is_one_line(saved, content):
     (saved / "geometry.json").write_bytes(content)
-    refused(saved, "geometry.json is damaged")
+    refused(saved, "geometry.json is not readable json")
 
 
 @pytest.mark.parametrize("version", [None, 0, SCHEMA_VERSION + 1, "1"])
@@ -215,7 +217,7 @@ def test_another_schema_version_is_refused(saved, version):
 
 def test_a_document_that_is_no_object_is_refused(saved):
     (saved / "geometry.json").write_text("[1, 2]", encoding="utf-8")
-    refused(saved, "has schema version None")
+    refused(saved, "is not a json object")
 
 
 @pytest.mark.parametrize("key", ["settings", "provenance", "counts", "projections", "sketch_tokens"])
