@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from anglekit.geometry.settings import AnalysisSettings
 from anglekit.recipes.published import SOURCE, published_of, published_scores
 from anglekit.recipes.recipe import TASK_NAMES, Analysis, Columns, Recipe, Variant
 from anglekit.recipes.recipe_files import load_recipe, recipe_file, recipe_names
+from anglekit.recipes.reproduce import reproduce
 from anglekit.recipes.sources import with_own_sources
 from anglekit.recipes.training import Training
 from anglekit.recipes.typed_values import build, to_plain
@@ -226,6 +228,20 @@ def test_a_recipe_survives_being_written(tmp_path):
 )
 def test_a_wrong_key_or_type_is_one_line_that_names_file_and_key(tmp_path, changed, message):
     assert message in refused(tmp_path, MINIMAL.replace(*changed))
+
+
+def test_a_package_that_is_not_there_is_said_of_the_key_before_anything_runs(tmp_path, monkeypatch):
+    text = MINIMAL.replace("layers: [2]", "layers: [2], inits: [teacher]").replace(
+        "max_steps: 4", "max_steps: 4, lora_rank: 2"
+    )
+    scratch = text.replace("model: my-bert", "tokenizer: {kind: words}")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    recipe = load_recipe(written(tmp_path, scratch))
+    with pytest.raises(
+        InputError, match=r"recipe own: students\.training\.lora_rank needs the `peft` package; install"
+    ):
+        reproduce(recipe, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,9 @@ def padding_id(tokenizer: Tokenizer, *, end_of_text: bool = False) -> int:
     if end_of_text and tokenizer.eos_token_id is not None:
         return int(tokenizer.eos_token_id)
     also = " and no end-of-text token that could stand in" if end_of_text else ""
+    place = f" of {tokenizer.name_or_path}" if tokenizer.name_or_path else ""
     raise InputError(
-        f"the tokenizer has no pad token{also}; set one (for example the end-of-text token: "
+        f"the tokenizer{place} has no pad token{also}; set one (for example the end-of-text token: "
         "tokenizer.pad_token = tokenizer.eos_token) and save it again"
     )
 

@@ -102,8 +102,8 @@ def test_a_target_that_is_too_long_is_refused_unless_it_may_be_cut(tmp_path, tin
     assert cut.lengths == [3 + 3, 3 + 10]
     with pytest.raises(InputError, match="--target-max-length is 65; allowed for this model: 2 to 64"):
         TASK.encoding(EncodingSettings(None, 65), tokenizer, PretrainedConfig())
-    tokenizer.pad_token = None
-    with pytest.raises(InputError, match="has no pad token; set one"):
+    tokenizer.pad_token, tokenizer.name_or_path = None, "my-bart"
+    with pytest.raises(InputError, match="the tokenizer of my-bart has no pad token; set one"):
         TASK.tokenize(table, tokenizer, EncodingSettings(16, 10), PretrainedConfig(), training=True)
 
 
