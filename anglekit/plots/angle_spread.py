@@ -142,9 +142,10 @@ def angle_spread(
     seeds = int(data["n_seeds"].min())
     points = len(data)
     known = data["spread_low"].notna().any()
+    shares = all(float(table["value"].abs().max()) <= 1 for table in scores)
     with context(look):
         return draw_line_panels(
-            [LinePanel("", lambda ax: _draw(ax, data, tasks, look), None)],
+            [LinePanel("", lambda ax: _draw(ax, data, tasks, look, most=100.0 if shares else np.inf), None)],
             look,
             total_width,
             xlabel="mean angle (degrees)",
@@ -170,7 +171,7 @@ def angle_spread(
         )
 
 
-def _draw(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme) -> None:
+def _draw(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme, *, most: float) -> None:
     for row in data.to_dict("records"):
         colour = look.init.get(str(row["init"]), look.ink)
         ax.hlines(row["spread"], row["angle_low"], row["angle_high"], color=colour, linewidth=0.9, alpha=0.7, zorder=2)
@@ -189,7 +190,9 @@ def _draw(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme) -> No
             zorder=4,
             gid=f"point-{row['task']}-{row['init']}",
         )
-    ax.set_ylim(bottom=0.0, top=1.1 * float(np.nanmax(data[["spread", "spread_high"]].to_numpy(float))) or 1.0)
+    # The interval of few seeds reaches beyond any spread that there can be.
+    highest = max(float(data["spread"].max()), float(data["spread_high"].fillna(0.0).clip(upper=most).max()))
+    ax.set_ylim(bottom=0.0, top=min(1.1 * highest, max(most, highest)) or 1.0)
     ax.margins(x=0.12)
     low, high = ax.get_xlim()
     if low <= 90.0 <= high:

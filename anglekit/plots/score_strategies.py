@@ -28,6 +28,7 @@ __all__ = [
     "scores_by_strategy_facts",
 ]
 
+_EDGE = 0.02  # over and under what a share can be, so that points at its ends are whole
 _KEY = ["task", "data", "score", "init"]
 
 
@@ -157,6 +158,8 @@ def scores_by_strategy(
         if seeds.max() > 1
         else "one seed each, so how much seeds differ is unknown"
     )
+    beyond = (data["low"] < _floor(data["value"])) | (data["high"] > 1)
+    cut = ", bars end where a share does" if data["value"].abs().max() <= 1 and beyond.any() else ""
     with context(look):
         return draw_line_panels(
             panels,
@@ -176,7 +179,7 @@ def scores_by_strategy(
             ],
             notes=[
                 f"A point per seed; {interval}. If the means of all matching strategies lie in the band, no two differ "
-                "by more than the margin. Scales differ between panels."
+                f"by more than the margin. Scales differ between panels{cut}."
             ],
             height=1.7,
             most_columns=2,
@@ -224,12 +227,20 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StudentStyle], look: Theme, *, 
         ax.set_xlim(-0.6, len(strategies) - 0.4)
         ax.set_xticks(range(len(strategies)), _ticks(ax, strategies))
         ax.margins(y=0.12)
+        if shares:  # an interval of few seeds reaches far beyond what a share can be, and would squeeze the points
+            low, high = ax.get_ylim()
+            ax.set_ylim(max(low, _floor(rows["value"]) - _EDGE), min(high, 1 + _EDGE))
 
+    shares = float(rows["value"].abs().max()) <= 1
     task = f"{first['task']}, " if several and first["task"] else ""
-    unit = "share" if float(rows["value"].abs().max()) <= 1 else "points"
-    label = f"{str(first['score']).replace('_', ' ')} ({unit})"
+    label = f"{str(first['score']).replace('_', ' ')} ({'share' if shares else 'points'})"
     where = f", {first['data']}" if first["data"] else ""
     return LinePanel(f"{task}{init_words(init)}{where}", draw, init_colour(init, look), label, "")
+
+
+def _floor(values: pd.Series) -> float:
+    """Return the least that a share can be: 0, or -1 of correlations."""
+    return -1.0 if float(values.min()) < 0 else 0.0
 
 
 def _ticks(ax: Axes, strategies: Sequence[str]) -> list[str]:

@@ -104,6 +104,23 @@ def test_spread_and_angle_of_each_task() -> None:
     assert (row["angle_low"], row["angle_high"]) == pytest.approx((angles.min(), angles.max()))
 
 
+def test_intervals_of_few_seeds_do_not_squeeze_the_points_of_a_share() -> None:
+    table = score_table(seeds=2)
+    table["value"] = [0.1 if seed else 0.9 for seed in table["seed"]]
+    figure = scores_by_strategy([table])
+    data = scores_by_strategy_data([table])
+    assert data["low"].min() < -1
+    assert data["high"].max() > 2
+    for ax in figure.axes:
+        assert ax.get_ylim() == pytest.approx((-0.02, 1.02))
+    assert any("bars end where a share does" in " ".join(text.get_text().split()) for text in figure.texts)
+    whole = scores_by_strategy([table.assign(value=100 * table["value"])])
+    assert whole.axes[0].get_ylim()[1] > 200
+    assert not any("bars end" in " ".join(text.get_text().split()) for text in whole.texts)
+    spread = angle_spread([full_geometry(FIVE)], [table])
+    assert spread.axes[0].get_ylim()[1] <= 100
+
+
 def test_spread_points_are_the_data() -> None:
     geometry, table = full_geometry(FIVE), score_table(seeds=1)
     figure = angle_spread([geometry], [table], labels=["MNLI"])
