@@ -6,7 +6,9 @@ output of block `b`. A model has one stream, `encoder` or `decoder`, or both.
 
 from __future__ import annotations
 
-from typing import Literal, cast
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, cast
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -25,6 +27,7 @@ __all__ = [
     "model_streams",
     "stack",
     "width",
+    "with_blocks",
 ]
 
 Stream = Literal["encoder", "decoder"]
@@ -47,6 +50,13 @@ _DEPTH_KEYS: dict[Stream, tuple[str, ...]] = {
         "n_layers",
         "n_layer",
     ),
+}
+
+# Every name under which a depth may be written; those that a configuration has are kept in step.
+_SHARED_DEPTH_NAMES: Final = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+_ALL_DEPTH_NAMES: Final[Mapping[Stream, tuple[str, ...]]] = {
+    "encoder": ("encoder_layers", "num_encoder_layers", *_SHARED_DEPTH_NAMES),
+    "decoder": ("decoder_layers", "num_decoder_layers"),
 }
 
 # A norm that closes a stack is a direct child of it under one of these names.
@@ -101,6 +111,37 @@ def width(config: PretrainedConfig) -> int:
         if isinstance(value, int):
             return value
     raise InputError(f"the configuration of model type {config.model_type!r} states no hidden size")
+
+
+def with_blocks(config: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]) -> PretrainedConfig:
+    """Return the configuration of a model that has only some blocks of this one's.
+
+    Settings that are listed layer by layer (`layer_types` of Qwen3 or ModernBERT) keep the entries of these blocks.
+
+    Args:
+        config: left as it is.
+        blocks: for each stream the blocks, in the order of the new model.
+    """
+    fewer = copy.deepcopy(config)
+    streams = model_streams(config)
+    for stream, chosen in blocks.items():
+        names = _ALL_DEPTH_NAMES[stream] if len(streams) == 2 else _SHARED_DEPTH_NAMES + _ALL_DEPTH_NAMES["decoder"]
+        for name in names:
+            if isinstance(getattr(fewer, name, None), int):
+                setattr(fewer, name, len(chosen))
+    if len(streams) == 1:
+        for name, value in _listed_by_layer(config, depth(config, streams[0])).items():
+            setattr(fewer, name, [value[block] for block in blocks[streams[0]]])
+    return fewer
+
+
+def _listed_by_layer(config: PretrainedConfig, n_blocks: int) -> dict[str, list[Any]]:
+    """Return the settings that have one entry a layer."""
+    return {
+        name: value
+        for name, value in vars(config).items()
+        if "layer" in name and isinstance(value, list) and len(value) == n_blocks
+    }
 
 
 def stack(model: PreTrainedModel, stream: Stream) -> nn.Module:

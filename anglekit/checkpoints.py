@@ -17,11 +17,12 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.architectures import Stream, depth, model_streams, width
+from anglekit.architectures import Stream, depth, model_streams, width, with_blocks
 from anglekit.checkpoint_files import bounded_construction, check_directory, check_tokenizer_files, stored_weights
 from anglekit.errors import InputError, foreign_failures, suggest
 from anglekit.json_files import read_json_object
 from anglekit.lora_weights import has_lora, merge_lora
+from anglekit.placement import Placement, is_placed, whole_state
 from anglekit.projections import load_adapters
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "STUDENT_FILE",
     "Checkpoint",
     "LoadOptions",
+    "checkpoint_name",
     "checkpoint_of",
+    "held_config",
     "load_checkpoint",
     "load_config",
     "load_tokenizer",
@@ -62,6 +65,8 @@ class LoadOptions:
         revision: branch, tag or commit of a hub checkpoint.
         allow_pickle: accept weights in pickle files, which can run code when they are read.
         trust_remote_code: accept checkpoints that bring their own code.
+        placement: how a model that one device does not hold is spread, offloaded or quantised.
+        blocks: hold only the first so many blocks of these streams; None: all. Read by `load_checkpoint`.
 
     Raises:
         InputError: an unknown dtype or a device that is not there.
@@ -72,6 +77,8 @@ class LoadOptions:
     revision: str | None = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
+    placement: Placement = field(default_factory=Placement)
+    blocks: Mapping[Stream, int] | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -97,6 +104,7 @@ class Checkpoint:
         training: what the trainer wrote about the student (`init`, `strategy`, `seed`, `teacher`, `taught_by`); may be
             empty.
         sha256: the hash of the weights' content (`weights_hash`).
+        whole_depth: the blocks of a stream of which only the first are held; empty where all are.
     """
 
     source: str
@@ -107,6 +115,7 @@ class Checkpoint:
     adapters: Mapping[tuple[Stream, int], Tensor] | None
     training: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    whole_depth: Mapping[Stream, int] = field(default_factory=dict)
 
     def matched_layer(self, stream: Stream, layer: int) -> int | None:
         """Return the teacher layer that taught a student layer, where the trainer wrote it down and there was one."""
@@ -121,8 +130,15 @@ class Checkpoint:
         return width(self.model.config)
 
     def depth(self, stream: Stream) -> int:
-        """Return the number of blocks of a stream."""
-        return depth(self.model.config, stream)
+        """Return the number of blocks of a stream, whether or not all of them are held."""
+        return self.whole_depth.get(stream) or depth(self.model.config, stream)
+
+    @property
+    def quantization(self) -> str | None:
+        """How the weights were quantised while they were loaded, or None."""
+        told = getattr(getattr(self.model, "config", None), "quantization_config", None)
+        method = getattr(told, "quant_method", None)
+        return None if method is None else f"{getattr(method, 'value', method)}, {self.model.dtype}"
 
     def provenance(self) -> dict[str, Any]:
         """Return what a result records about the checkpoint."""
@@ -133,6 +149,9 @@ class Checkpoint:
             "width": self.width,
             "depth": {stream: self.depth(stream) for stream in self.streams},
             "sha256": self.sha256,
+            # The hash is then of these blocks, and of what belongs to none.
+            **({"blocks_held": {s: depth(self.model.config, s) for s in self.whole_depth}} if self.whole_depth else {}),
+            **({"quantization": self.quantization} if self.quantization else {}),
             **{key: self.training[key] for key in ("init", "strategy", "seed") if key in self.training},
         }
 
@@ -179,19 +198,36 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
     options = options or LoadOptions()
     source = checkpoint_of(source)
     config = load_config(source, options)
+    config, whole_depth = held_config(source, config, options.blocks)
     model, report = load_weights(AutoModel, source, config, options)
     _check_complete(source, report)
     directory = Path(source)
     return Checkpoint(
         source=source,
-        name=_name(source),
+        name=checkpoint_name(source),
         model=model,
         tokenizer=load_tokenizer(source, options),
         streams=model_streams(config),
         adapters=load_adapters(directory) if directory.is_dir() else None,
         training=_read_training(directory / STUDENT_FILE) if directory.is_dir() else {},
         sha256=weights_hash(model, without=report["missing_keys"]),
+        whole_depth=whole_depth,
     )
+
+
+def held_config(
+    source: str, config: PretrainedConfig, blocks: Mapping[Stream, int] | None
+) -> tuple[PretrainedConfig, dict[Stream, int]]:
+    """Return the configuration of the blocks that are held, and the whole depth of each stream that is cut short.
+
+    LoRA's corrections are named by the whole model: a checkpoint that has them is held whole.
+    """
+    whole = {stream: depth(config, stream) for stream in model_streams(config)}
+    cut = {stream: number for stream, number in (blocks or {}).items() if 0 < number < whole[stream]}
+    if not cut or has_lora(source):
+        return config, {}
+    kept = {stream: range(cut.get(stream, number)) for stream, number in whole.items()}
+    return with_blocks(config, kept), {stream: whole[stream] for stream in cut}
 
 
 def load_weights(
@@ -234,6 +270,7 @@ def load_weights(
             dtype=DTYPES[options.dtype],
             use_safetensors=None if options.allow_pickle else True,
             trust_remote_code=options.trust_remote_code,
+            **options.placement.loading(DTYPES[options.dtype]),
             output_loading_info=True,
             # Reported by the caller, in one line, instead of by an error that points to a table.
             ignore_mismatched_sizes=True,
@@ -245,7 +282,8 @@ def load_weights(
     if corrected:
         model = merge_lora(model)
         model = cast("PreTrainedModel", model.base_model) if headless else model
-    return model.eval().to(options.device), report
+    model = model.eval()
+    return model if options.placement.spread or is_placed(model) else model.to(options.device), report
 
 
 def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
@@ -258,15 +296,15 @@ def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
         without: weights to leave out: those that the checkpoint did not hold (a pooler) are drawn at random.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in whole_state(model):
         if name in without:
             continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _name(source: str) -> str:
+def checkpoint_name(source: str) -> str:
     """Return the last part of a path or hub id; of a run's checkpoint the run's name, which tells runs apart."""
     directory = Path(source)
     if not directory.is_dir():

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from anglekit.architectures import Stream, blocks, depth, model_streams, stack
 from anglekit.errors import InputError
+from anglekit.placement import compute_device
 from anglekit.probes import ProbeBatch
 from anglekit.workspace import Workspace
 
@@ -125,7 +126,7 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
 
 def forward_inputs(model: PreTrainedModel, batch: ProbeBatch) -> dict[str, Any]:
     """Return the keyword arguments with which the headless model reads a batch, on the model's device."""
-    on_device = batch.to(model.device)
+    on_device = batch.to(compute_device(model))
     inputs: dict[str, Any] = {"input_ids": on_device.input_ids}
     if on_device.attention_mask is not None:
         inputs["attention_mask"] = on_device.attention_mask

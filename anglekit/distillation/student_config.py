@@ -5,24 +5,17 @@ Attribute names differ between model types; nothing is built here, so a plan can
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from transformers import PretrainedConfig
 
-from anglekit.architectures import Stream, depth, model_streams, width
+from anglekit.architectures import Stream, depth, model_streams, width, with_blocks
 from anglekit.distillation.matching import check_depths, family_of
 from anglekit.errors import InputError
 
 __all__ = ["model_family", "student_config", "student_depths"]
 
-# Every name under which a depth may be written; those that a configuration has are kept in step.
-_SHARED_DEPTH_NAMES: Final = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
-_DEPTH_NAMES: Final[Mapping[Stream, tuple[str, ...]]] = {
-    "encoder": ("encoder_layers", "num_encoder_layers", *_SHARED_DEPTH_NAMES),
-    "decoder": ("decoder_layers", "num_decoder_layers"),
-}
 _WIDTH_NAMES: Final = ("hidden_size", "d_model", "n_embd", "dim")
 _HEAD_NAMES: Final = (
     "num_attention_heads",
@@ -95,17 +88,8 @@ def student_config(
     Raises:
         InputError: the width is not possible for this model type.
     """
-    student = copy.deepcopy(config)
+    student = with_blocks(config, blocks)
     student.name_or_path = ""
-    streams = model_streams(config)
-    for stream, chosen in blocks.items():
-        names = _DEPTH_NAMES[stream] if len(streams) == 2 else _SHARED_DEPTH_NAMES + _DEPTH_NAMES["decoder"]
-        for name in names:
-            if isinstance(getattr(student, name, None), int):
-                setattr(student, name, len(chosen))
-    if len(streams) == 1:
-        for name, value in _listed_by_layer(config, depth(config, streams[0])).items():
-            setattr(student, name, [value[block] for block in blocks[streams[0]]])
     if new_width is not None and new_width != width(config):
         _set_width(student, width(config), new_width)
     try:
@@ -113,15 +97,6 @@ def student_config(
     except (ValueError, TypeError) as error:
         raise InputError(f"no {config.model_type} student of this shape exists: {error}") from error
     return student
-
-
-def _listed_by_layer(config: PretrainedConfig, teacher_blocks: int) -> dict[str, list[Any]]:
-    """Return the settings that have one entry a layer."""
-    return {
-        name: value
-        for name, value in vars(config).items()
-        if "layer" in name and isinstance(value, list) and len(value) == teacher_blocks
-    }
 
 
 def _set_width(student: PretrainedConfig, old: int, new: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from transformers import TrainingArguments
@@ -23,6 +23,12 @@ SELECTIONS: Final = ("best", "last")
 # One kernel for all of a step's arithmetic: on a CPU the plain AdamW takes a fifth of a small student's step.
 OPTIMIZERS: Final[Mapping[str, str]] = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "sgd": "sgd"}
 DEVICES: Final = ("auto", "cpu")
+# Its name in `TrainingArguments`, which changed in transformers 5.23.
+_RECOMPUTATION: Final = (
+    "activation_checkpointing"
+    if "activation_checkpointing" in TrainingArguments.__dataclass_fields__
+    else "gradient_checkpointing"
+)
 _SCHEDULES: Final = tuple(str(kind.value) for kind in SchedulerType)
 
 
@@ -190,6 +196,7 @@ class TrainSettings:
         """
         cadence = "epoch" if self.evaluate_every is None else "steps"
         best = validates and self.select == "best"
+        recomputation: dict[str, Any] = {_RECOMPUTATION: self.checkpoint_activations}
         return TrainingArguments(
             output_dir=str(output),
             num_train_epochs=self.epochs or 1.0,
@@ -206,7 +213,7 @@ class TrainSettings:
             bf16=self.precision == "bfloat16",
             fp16=self.precision == "float16",
             train_sampling_strategy="group_by_length" if self.group_by_length else "random",
-            activation_checkpointing=self.checkpoint_activations,
+            **recomputation,
             seed=seed,
             data_seed=self.data_seed,
             eval_strategy=cadence if validates else "no",

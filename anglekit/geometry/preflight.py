@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+from transformers import PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.architectures import Stream
+from anglekit.architectures import Stream, depth, model_streams
 from anglekit.checkpoints import Checkpoint
 from anglekit.errors import InputError
 from anglekit.geometry.settings import AnalysisSettings
@@ -18,6 +19,7 @@ from anglekit.projections import ProjectionKind
 
 __all__ = [
     "StreamLayers",
+    "blocks_to_hold",
     "checked_adapters",
     "choose_layers",
     "projection_kind",
@@ -35,6 +37,28 @@ class StreamLayers:
 
     teacher: tuple[int, ...]
     students: tuple[tuple[int, ...], ...]
+
+
+def blocks_to_hold(config: PretrainedConfig, settings: AnalysisSettings, *, teacher: bool) -> dict[Stream, int] | None:
+    """Return the blocks of each stream that must be held for the layers that are looked at; None: all of them.
+
+    What comes behind the last such layer changes nothing, except through an encoder, whose end the decoder reads. Of a
+    student that is compared with an untrained one all blocks are held, so that both are drawn alike.
+
+    Args:
+        config: of the whole model.
+        settings: of the analysis.
+        teacher: whether the model is the teacher.
+    """
+    official = settings.reading == "official"
+    chosen = settings.teacher_layers if teacher else (1,) if official else settings.vertices
+    if not chosen or (settings.nulls == "all" and not teacher):
+        return None
+    # The stack's own end is taken behind its norm: with one block more the last layer looked at is not that end.
+    behind_norm = official or settings.final_norm == "included"
+    last = max(1, *chosen) + (1 if behind_norm else 0)
+    stream = model_streams(config)[-1]
+    return {stream: last} if max(chosen) <= depth(config, stream) and last < depth(config, stream) else None
 
 
 def tokenize_for(

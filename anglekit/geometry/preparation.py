@@ -27,6 +27,7 @@ from anglekit.geometry.preflight import (
 from anglekit.geometry.projected import aimed_layer
 from anglekit.geometry.settings import AnalysisSettings
 from anglekit.geometry.subject import Key, Subject
+from anglekit.placement import device_names
 from anglekit.probes import ProbeData, TokenizedProbe
 from anglekit.projections import ProjectionKind
 
@@ -237,7 +238,7 @@ def described(prepared: Prepared, probe: ProbeData, shard: Shard | None) -> dict
                 package: version(package) for package in ("anglekit", "torch", "transformers", "numpy", "pandas")
             },
             "python": platform.python_version(),
-            "device": str(teacher.model.device),
+            "device": device_names(teacher.model),
             "dtype": str(teacher.model.dtype).removeprefix("torch."),
             "precision": "inner products and sums in float64",
             **({} if shard is None else {"shard": str(shard)}),

@@ -14,6 +14,7 @@ from anglekit.architectures import Stream
 from anglekit.checkpoints import Checkpoint
 from anglekit.geometry.preflight import StreamLayers
 from anglekit.hidden_states import FinalNorm, LayerRecorder, token_states
+from anglekit.placement import compute_device
 from anglekit.probes import ProbeBatch, TokenizedProbe
 from anglekit.workspace import Workspace
 
@@ -22,7 +23,7 @@ __all__ = ["Recorders", "progress_batches", "sum_device"]
 
 def sum_device(teacher: Checkpoint) -> torch.device:
     """Return where the sums live: beside the teacher, unless its device has no float64 (MPS)."""
-    device = teacher.model.device
+    device = compute_device(teacher.model)
     return torch.device("cpu") if device.type == "mps" else device
 
 

@@ -17,6 +17,7 @@ from anglekit.geometry.measurement import Measurement
 from anglekit.geometry.null_sums import TokenSample, TokenSampler, example_means
 from anglekit.geometry.subject import Key, Subject
 from anglekit.hidden_states import LayerRecorder, token_states
+from anglekit.placement import compute_device
 from anglekit.probe_tokens import special_token_ids
 from anglekit.probes import ProbeBatch, TokenizedProbe
 
@@ -107,11 +108,12 @@ def fresh_samples(
 
 def _untrained(student: Checkpoint, seed: int) -> Any:  # noqa: ANN401 - of the student's own class
     real = student.model
-    devices = [real.device] if real.device.type == "cuda" else []
+    device = compute_device(real)
+    devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         model: Any = type(real)(copy.deepcopy(real.config))
-    return model.eval().to(device=real.device, dtype=real.dtype)
+    return model.eval().to(device=device, dtype=real.dtype)
 
 
 def _special_ids(teacher: Checkpoint) -> NDArray[np.int32]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,7 +113,36 @@ def analyze(
     batch_tokens: Annotated[int, typer.Option(help="Most tokens of a batch, padding included.")] = 4096,
     seed: Annotated[int, typer.Option(help="Seed of the random draws.")] = 0,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")] = "cpu",
+    teacher_device: Annotated[
+        str | None, typer.Option(help="Where the teacher goes.", show_default="that of --device")
+    ] = None,
+    student_device: Annotated[
+        str | None, typer.Option(help="Where the students go.", show_default="that of --device")
+    ] = None,
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|balanced|balanced_low_0|sequential|JSON",
+            help="Spread each model that has no device of its own over devices, and the disk where they are too small; "
+            'as json the device of every part: \'{"embeddings": "cpu", "encoder": "disk"}\'.',
+            show_default="one device",
+        ),
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(help="With --device-map auto: the most of each device, 0=10GiB,cpu=30GiB.", show_default="all"),
+    ] = None,
+    offload_folder: Annotated[
+        str | None,
+        typer.Option(help="With --device-map: where weights go that the disk holds and no safetensors file has."),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="Precision of the models: float32, bfloat16, float16.")] = "float32",
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            metavar="8bit|4bit", help="Quantise weights while they are loaded (needs bitsandbytes).", show_default="no"
+        ),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of hub checkpoints.")] = None,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Accept pickled weights, which can run code when read.")
@@ -136,9 +167,17 @@ def analyze(
         ),
     ] = False,
     save_every: Annotated[int, typer.Option(help="With --resume, batches after which it is kept.")] = 100,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print models, tokens, FLOPs and memory, and stop; reads no weights and writes nothing."
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output directory that exists.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.")] = False,
+    *,
+    context: typer.Context,
 ) -> None:
     """Compute the angles between a teacher's layers as seen from its students, and everything beside them.
 
@@ -147,15 +186,18 @@ def analyze(
     """
     # Cheap mistakes are found before anything heavy is imported, and before large weights are read.
     alone = int(os.environ.get("WORLD_SIZE", "1") or 1) < 2
-    if alone:
+    if alone and not dry_run:
         check_place(out, overwrite or resume)
     part = _shard(shard)
     chosen_layers = _layer_list(teacher_layers, "--teacher-layers")
     chosen_vertices = _layer_list(vertices, "--vertices")
+    verbose = bool(context.find_root().params.get("verbose"))
 
     from anglekit.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, load_config
+    from anglekit.geometry.preflight import blocks_to_hold
     from anglekit.geometry.saved_analysis import save_analysis
     from anglekit.geometry.settings import AnalysisSettings
+    from anglekit.placement import Placement
     from anglekit.probes import read_probe
     from anglekit.processes import launched_processes
 
@@ -179,17 +221,41 @@ def analyze(
         with processes.together():
             if processes.first and not alone:
                 check_place(out, overwrite or resume)
-            options = LoadOptions(
-                device=own_device,
-                dtype=dtype,
-                revision=revision,
-                allow_pickle=allow_pickle,
-                trust_remote_code=trust_remote_code,
-            )
+            if device_map is not None and not alone:
+                raise InputError(
+                    f"--device-map {device_map!r} spreads one process's models over all devices, and several processes "
+                    "were launched; start one, or leave the map out"
+                )
+            spread = Placement(device_map, max_memory, offload_folder, quantization)
+            options = []
+            for number, source in enumerate((teacher, *students)):
+                own = teacher_device if number == 0 else student_device
+                there = LoadOptions(
+                    device=own or own_device,
+                    dtype=dtype,
+                    revision=revision,
+                    allow_pickle=allow_pickle,
+                    trust_remote_code=trust_remote_code,
+                    placement=spread if own is None else Placement(quantization=quantization),
+                )
+                config = load_config(checkpoint_of(source), there)
+                options.append(replace(there, blocks=blocks_to_hold(config, settings, teacher=number == 0)))
             data = read_probe(probe, text=text, text_pair=text_pair, target=target, limit=limit, seed=seed)
-            for source in (teacher, *students):
-                load_config(checkpoint_of(source), options)
-            models = [load_checkpoint(source, options) for source in (teacher, *students)]
+            plan = None
+            if dry_run or verbose:
+                from anglekit.geometry.analysis_plan import plan_analysis
+
+                plan = plan_analysis(teacher, students, data, settings, options, shard=part)
+            if dry_run:
+                models = []
+            else:
+                models = [
+                    load_checkpoint(source, each) for source, each in zip((teacher, *students), options, strict=True)
+                ]
+        if plan is not None and dry_run:
+            if processes.first:
+                typer.echo(json.dumps(plan.summary()) if as_json else plan.text())
+            return
         geometry = save_analysis(
             out,
             models[0],
@@ -202,6 +268,14 @@ def analyze(
             overwrite=overwrite,
             progress=processes.first and not quiet and not as_json,
         )
+    if plan is not None:
+        from anglekit.geometry.memory import peak_memory
+
+        taken, expected = peak_memory(), plan.peak()
+        typer.echo(
+            f"peak memory {taken / 2**20:,.0f} MiB, estimated {expected / 2**20:,.0f} MiB ({taken / expected:.2f})",
+            err=True,
+        )
     if geometry is None:  # the first process prints
         return
     print_result(geometry, out, quiet=quiet, as_json=as_json)
@@ -212,8 +286,6 @@ def analyze(
 def print_result(geometry: Geometry, written: Path, *, quiet: bool, as_json: bool) -> None:
     """Print what an analysis found and where it was written."""
     if as_json:
-        import json
-
         from anglekit.geometry.overview import summary_rows
 
         typer.echo(json.dumps({"out": str(written), "rows": summary_rows(geometry)}))
