@@ -21,6 +21,9 @@ __all__ = ["BY_STUDENT", "MOST_STUDENTS", "Drawing", "ReportFigure", "draw_all"]
 #: Families of which each student has a drawing of its own: the panels of ten students are too many for one.
 BY_STUDENT: Final = frozenset({"angles-heatmap", "null-heatmap", "layer-distance", "layer-cosine", "layer-cka"})
 
+#: Those of them that a column holds, the teacher over the student: one drawing serves a page and a telephone.
+_SLIM: Final = frozenset({"layer-distance", "layer-cosine", "layer-cka"})
+
 #: Such drawings are made for so many students of each Geometry: each adds to the page.
 MOST_STUDENTS: Final = 24
 
@@ -35,6 +38,7 @@ class Drawing:
         facts: its main numbers, in a sentence.
         label: the Geometry that it shows; empty where it shows all.
         student: the student that it shows; None where it shows all.
+        slim: `svg` is narrow enough for a telephone too.
     """
 
     svg: Markup
@@ -42,6 +46,7 @@ class Drawing:
     facts: str
     label: str = ""
     student: str | None = None
+    slim: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,4 +154,5 @@ def _draw(
         return inline_svg(light, dark, key=own_key, title=family.title, description=alt, styles=styles)
 
     narrow = svg("column", f"{key}-narrow") if student is None else None
-    return Drawing(svg("page", key), narrow, family.facts(data), label, student)
+    slim = name in _SLIM
+    return Drawing(svg("column" if slim else "page", key), narrow, family.facts(data), label, student, slim)

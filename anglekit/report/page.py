@@ -271,7 +271,9 @@ def _drawing(drawing: Drawing, keys: dict[str, str], *, single: bool) -> Markup:
     # A student's name stands in the drawing; its heading is for those who listen.
     unseen = "unseen" if drawing.student is not None else None
     heading = element("h4", name, class_=unseen) if name and not (single and drawing.student is None) else None
-    if drawing.narrow is None:
+    if drawing.slim:
+        box = element("div", drawing.svg, class_="slim")
+    elif drawing.narrow is None:
         box = element("div", drawing.svg, class_="pan", role="region", aria_label=f"Figure of {name}", tabindex="0")
     else:
         box = joined(element("div", drawing.svg, class_="wide"), element("div", drawing.narrow, class_="narrow"))

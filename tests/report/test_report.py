@@ -201,6 +201,9 @@ def test_in_a_real_browser_nothing_complains_is_fetched_or_overflows(written, wi
         assert page.complaints() == []
         assert outside(page) == [written[0].resolve().as_uri()]
         assert page.value("document.documentElement.scrollWidth <= window.innerWidth")
+        slim = "[...document.querySelectorAll('.student:not([hidden]) .slim .drawing')]"
+        assert page.value(f"{slim}.length") == 3  # families, of the student who is shown
+        assert page.value(f"{slim}.every(one => one.getBoundingClientRect().right <= window.innerWidth)")
         assert page.value(f"document.body.innerText.includes({json.dumps(HOSTILE)})")
         light = page.value("getComputedStyle(document.body).backgroundColor")
         assert light.startswith("rgb")
