@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from anglekit.architectures import Stream, model_streams
 from anglekit.hidden_states import FinalNorm, LayerRecorder
+from anglekit.placement import compute_device, is_placed
 
 __all__ = ["TeacherForward", "TeacherOutputs", "TeacherProvider", "accepted_inputs"]
 
@@ -62,6 +63,8 @@ class TeacherForward:
         layers: for each stream, the teacher layers that losses read.
         logits: whether a loss reads the logits.
         final_norm: which last state a layer number at the end of a stack means.
+        device: the teacher's own, which it does not leave for the student's; None: the student's. What it answers goes
+            back to where the inputs were. A teacher that is spread over devices or quantised stays where it is.
 
     Raises:
         InputError: a stream or layer that the teacher does not have.
@@ -74,12 +77,14 @@ class TeacherForward:
         *,
         logits: bool = True,
         final_norm: FinalNorm = "excluded",
+        device: torch.device | str | None = None,
     ) -> None:
         teacher.eval()  # type: ignore[no-untyped-call]
         self.teacher = teacher
         self.layers = {stream: tuple(wanted) for stream, wanted in layers.items() if wanted}
         self.logits = logits
         self.final_norm = final_norm
+        self.device = None if device is None else torch.device(device)
         self._recorder = LayerRecorder(teacher, self.layers, final_norm)
         self._extra = {"use_cache": False} if "decoder" in model_streams(teacher.config) else {}
 
@@ -89,12 +94,13 @@ class TeacherForward:
         return self.logits or bool(self.layers)
 
     def to(self, device: torch.device) -> TeacherForward:
-        """Move the teacher to a device and return self."""
-        nn.Module.to(self.teacher, device)
+        """Move the teacher to the student's device, unless it has its own, and return self."""
+        if not is_placed(self.teacher):
+            nn.Module.to(self.teacher, self.device or device)
         return self
 
     def __call__(self, inputs: Mapping[str, Any]) -> TeacherOutputs:
-        """Return what the losses read for one batch; `inputs` are on the teacher's device."""
+        """Return what the losses read for one batch, on the device of its inputs."""
         if not self.needed:
             return TeacherOutputs()
         if self.teacher.training:
@@ -102,8 +108,17 @@ class TeacherForward:
         network = self.teacher if self.logits else self.teacher.base_model
         recorder = self._recorder
         # Not inference mode: its tensors cannot be saved for the student's backward pass.
+        here = compute_device(self.teacher)
+        given = {key: _sent(value, here) for key, value in accepted_inputs(network, inputs).items()}
+        back = next((value.device for value in inputs.values() if isinstance(value, Tensor)), here)
         with torch.no_grad(), recorder:
-            outputs = network(**accepted_inputs(network, inputs), **self._extra)
-        hidden = {stream: dict(kept) for stream, kept in recorder.states.items()}
+            outputs = network(**given, **self._extra)
+        hidden = {
+            stream: {layer: state.to(back) for layer, state in kept.items()} for stream, kept in recorder.states.items()
+        }
         recorder.clear()
-        return TeacherOutputs(outputs.logits if self.logits else None, hidden)
+        return TeacherOutputs(outputs.logits.to(back) if self.logits else None, hidden)
+
+
+def _sent(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - a batch may hold more than tensors
+    return value.to(device) if isinstance(value, Tensor) else value
