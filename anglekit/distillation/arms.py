@@ -258,6 +258,8 @@ def start_run(
     """
     _check_selection(settings, data)
     _check_lora(settings, data)
+    if data.evaluations:
+        data.task.generation(settings.generation, data.tokenizer, model.config)
     config = run_config(kind, data, settings, seed, origin)
     provenance = run_provenance(data, settings, seed, origin, note)
     use_cache = getattr(model.config, "use_cache", None)
@@ -316,7 +318,7 @@ def _check_lora(settings: TrainSettings, data: PreparedData) -> None:
 
 
 def _check_goes_on(directory: RunDirectory, config: Mapping[str, Any], plan: DistillationPlan | None) -> None:
-    stored = None if plan is None else DistillationPlan.from_json(directory.plan())
+    stored = None if plan is None else DistillationPlan.from_json(directory.plan(), f"the plan of {directory.path}")
     check_same_run(directory, config, () if plan is None or stored is None else plan.differences(stored))
 
 

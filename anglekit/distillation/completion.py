@@ -160,6 +160,19 @@ class CompletionTask(CausalTask):
             scored = TokenizedExamples({"input_ids": prompts})
         return TokenizedExamples(**made, table=table, scored=scored)
 
+    def generation(
+        self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig
+    ) -> GenerationSettings:
+        """Return complete settings, which leave the prompt room; see `Task.generation`."""
+        chosen = wanted.completed(self.beams, self.max_new_tokens)
+        if self._generates:
+            _room_for_prompts(tokenizer, config, chosen)
+        return chosen
+
+    @property
+    def _generates(self) -> bool:
+        return bool({"exact_match", "normalized_exact_match"} & set(self.scores))
+
     def score_values(
         self,
         model: PreTrainedModel,
@@ -173,8 +186,8 @@ class CompletionTask(CausalTask):
         notes: dict[str, Any] = {}
         if "perplexity" in self.scores:
             values["perplexity"] = perplexity(model, examples, self.collator(tokenizer), batch_size)
-        if {"exact_match", "normalized_exact_match"} & set(self.scores):
-            chosen = generation.completed(self.beams, self.max_new_tokens)
+        if self._generates:
+            chosen = self.generation(generation, tokenizer, model.config)
             texts = generated_completions(model, examples.scored or examples, tokenizer, batch_size, chosen)
             references = cast("PromptsAndCompletions", examples.table).completions
             values["exact_match"] = exact_match(texts, references)
@@ -202,10 +215,7 @@ def generated_completions(
     Raises:
         InputError: the model has no room for so many new tokens.
     """
-    limit, new = model_limit(tokenizer, model.config), generation.max_new_tokens or 0
-    room = limit - new
-    if room < 1:
-        raise InputError(f"--max-new-tokens is {new} and the model reads {limit} in all; leave room for the prompt")
+    room = _room_for_prompts(tokenizer, model.config, generation)
     pad_id = padding_id(tokenizer, end_of_text=True)
     collate = PaddedBatches(pad_id, left=True)
     texts = np.empty(len(prompts), dtype=object)
@@ -214,6 +224,13 @@ def generated_completions(
             inputs = collate([{"input_ids": prompts[index]["input_ids"][-room:]} for index in batch])
             texts[batch] = generate_texts(model, tokenizer, inputs, generation, pad_id)
     return list(texts)
+
+
+def _room_for_prompts(tokenizer: Tokenizer, config: PretrainedConfig, generation: GenerationSettings) -> int:
+    limit, new = model_limit(tokenizer, config), generation.max_new_tokens or 0
+    if new >= limit:
+        raise InputError(f"--max-new-tokens is {new} and the model reads {limit} in all; leave room for the prompt")
+    return limit - new
 
 
 @dataclass(frozen=True, kw_only=True)

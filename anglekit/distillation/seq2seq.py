@@ -155,6 +155,17 @@ class Seq2SeqTask(Task):
 
     # ---- scores ----
 
+    def generation(
+        self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig
+    ) -> GenerationSettings:
+        """Return complete settings; by default a text ends where the decoder's positions do. See `Task.generation`."""
+        positions = getattr(config, "max_position_embeddings", None)
+        usual = self.target_max_length or _NEW_TOKENS
+        chosen = wanted.completed(self.beams, min(usual, positions or usual))
+        if positions and (chosen.max_new_tokens or 0) > positions:
+            raise InputError(f"--max-new-tokens is {chosen.max_new_tokens}; this model writes 1 to {positions}")
+        return chosen
+
     def score_values(
         self,
         model: PreTrainedModel,
@@ -164,7 +175,7 @@ class Seq2SeqTask(Task):
         generation: GenerationSettings,
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """Return BLEU and chrF of what the model generates, with sacreBLEU's signatures."""
-        chosen = generation.completed(self.beams, self.target_max_length or _NEW_TOKENS)
+        chosen = self.generation(generation, tokenizer, model.config)
         texts = generated_targets(model, examples, tokenizer, batch_size, chosen)
         references = cast("SourcesAndTargets", examples.table).targets
         values, signatures = corpus_scores(self.scores, texts, references)

@@ -204,6 +204,16 @@ class Task(ABC):
         """Return what scores the logits of a validation, or None where scores need more than these."""
         return None
 
+    def generation(
+        self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig
+    ) -> GenerationSettings:
+        """Return how texts are generated: as wanted, completed by the task; a task that generates none looks at none.
+
+        Raises:
+            InputError: the model cannot write so many tokens.
+        """
+        return wanted
+
     def score(
         self,
         model: PreTrainedModel,

@@ -187,6 +187,23 @@ def test_generation_is_the_models_own_and_no_habit_of_its_changes_it(world):
         assert text == loaded.tokenizer.decode(found[0], skip_special_tokens=True).strip()
 
 
+def test_a_text_ends_where_the_decoders_positions_do(world, tmp_path):
+    """T5's are relative and have no end; BART and Marian have 64."""
+    loaded = load_trained(world["teacher"], TASK)
+    chosen = TASK.generation(GenerationSettings(1), loaded.tokenizer, loaded.model.config)
+    bounded = loaded.model.config.model_type != "t5"
+    assert chosen.max_new_tokens == (64 if bounded else 128)
+    examples = TASK.tokenize(
+        TASK.read(world["dev"]), loaded.tokenizer, EncodingSettings(32), loaded.model.config, training=False
+    )
+    # An untrained model writes on and on, to the last position.
+    assert len(generated_targets(loaded.model, examples, loaded.tokenizer, 13, chosen)) == 13
+    if bounded:
+        with pytest.raises(InputError, match="--max-new-tokens is 65; this model writes 1 to 64"):
+            seq2seq_student(world, tmp_path / "run", settings=quick(max_new_tokens=65))
+        assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
