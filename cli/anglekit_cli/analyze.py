@@ -227,6 +227,7 @@ def analyze(
                     "were launched; start one, or leave the map out"
                 )
             spread = Placement(device_map, max_memory, offload_folder, quantization)
+            data = read_probe(probe, text=text, text_pair=text_pair, target=target, limit=limit, seed=seed)
             options = []
             for number, source in enumerate((teacher, *students)):
                 own = teacher_device if number == 0 else student_device
@@ -240,7 +241,6 @@ def analyze(
                 )
                 config = load_config(checkpoint_of(source), there)
                 options.append(replace(there, blocks=blocks_to_hold(config, settings, teacher=number == 0)))
-            data = read_probe(probe, text=text, text_pair=text_pair, target=target, limit=limit, seed=seed)
             plan = None
             if dry_run or verbose:
                 from anglekit.geometry.analysis_plan import plan_analysis
