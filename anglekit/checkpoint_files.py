@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
@@ -20,7 +20,14 @@ from torch.nn.modules import module as nn_module
 from anglekit.errors import InputError
 from anglekit.json_files import read_json_object
 
-__all__ = ["StoredWeights", "bounded_construction", "check_directory", "check_tokenizer_files", "stored_weights"]
+__all__ = [
+    "StoredWeights",
+    "bounded_construction",
+    "check_counts",
+    "check_directory",
+    "check_tokenizer_files",
+    "stored_weights",
+]
 
 SAFE_WEIGHTS: Final = "model.safetensors"
 SAFE_INDEX: Final = "model.safetensors.index.json"
@@ -36,11 +43,14 @@ _MORE_VOCABULARIES: Final = ("vocab.json", "vocab.txt", "merges.txt", "spiece.mo
 # What transformers counts up to in Python while it reads a configuration, by the ends of the keys' names.
 _COUNTED: Final = ("layers", "layer", "blocks", "depth", "heads", "head", "experts", "labels", "depths", "stages")
 _MOST_COUNTED: Final = 100_000
+_MOST_FILES: Final = 10_000
 # Beside what the files hold: new heads, positions that are computed, a pooler that a checkpoint may lack.
 _MORE_ELEMENTS: Final = 1 << 25
 _MORE_TENSORS: Final = 1000
 # Weights may be packed (eight values of four bits in 32), and tied ones are registered more than once.
 _TIMES: Final = 8
+# Of a model that is only planned: four times the weights of the deepest, and any size of them.
+_MOST_BUILT, _MOST_ELEMENTS = 100_000, 1 << 62
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: b
     config = read_json_object(config_file, _SAVE_AGAIN)
     if not trust_remote_code:
         _check_no_code(config_file, config)
-    _check_counts(config_file, config)
+    check_counts(config_file, config)
     # A name here would make transformers read that file in the place of the usual ones, a pickled one too.
     if config.get("transformers_weights") not in (None, SAFE_WEIGHTS, SAFE_INDEX):
         raise InputError(
@@ -108,12 +118,22 @@ def _check_no_code(file: Path, config: Mapping[str, Any]) -> None:
             )
 
 
-def _check_counts(file: Path, config: Mapping[str, Any]) -> None:
+def check_counts(where: str | Path, config: Mapping[str, Any], remedy: str = _SAVE_AGAIN) -> None:
+    """Refuse numbers of layers, labels and the like up to which nobody wants to count.
+
+    Args:
+        where: the configuration is written, for the message.
+        config: as json or YAML has it.
+        remedy: the end of the message.
+
+    Raises:
+        InputError: it names the key.
+    """
     for key, value in _entries(config):
         if key.endswith(_COUNTED) and isinstance(value, int | float) and value > _MOST_COUNTED:
             raise InputError(
-                f"{file} says {key} is {value:.6g}; at most {_MOST_COUNTED:,} are read, which is more than any model "
-                f"has: {_SAVE_AGAIN}"
+                f"{where} says {key} is {value:.6g}; at most {_MOST_COUNTED:,} are read, which is more than any model "
+                f"has: {remedy}"
             )
 
 
@@ -192,8 +212,10 @@ def _weight_files(directory: Path) -> list[Path]:
     if not isinstance(content.get("metadata", {}), dict):
         raise InputError(f"{index} has a metadata that is no object; {_SAVE_AGAIN}")
     names = sorted(set(named.values()))
+    if len(names) > _MOST_FILES:
+        raise InputError(f"{index} names {len(names):,} files; at most {_MOST_FILES:,} are read: {_SAVE_AGAIN}")
     for name in names:
-        if name != PurePosixPath(name).name or name != PureWindowsPath(name).name or not name.endswith(".safetensors"):
+        if set(name) & set("/\\:\0") or not name.endswith(".safetensors"):
             raise InputError(
                 f"{index} names the file {name[:80]!r}; only safetensors files beside it are read: {_SAVE_AGAIN}"
             )
@@ -223,19 +245,19 @@ def bounded_construction(source: str, stored: StoredWeights | None) -> Iterator[
 
     Args:
         source: named in the message.
-        stored: what the files hold; None does not bound.
+        stored: what the files hold; None bounds the number of weights alone, by what can be built in some seconds.
 
     Raises:
         InputError: the model has outgrown them.
     """
-    if stored is None:
-        yield
-        return
     thread = threading.get_ident()
-    left = {
-        "tensors": _TIMES * stored.tensors + _MORE_TENSORS,
-        "elements": _TIMES * stored.elements + _MORE_ELEMENTS,
-    }
+    if stored is None:
+        left = {"tensors": _MOST_BUILT, "elements": _MOST_ELEMENTS}
+    else:
+        left = {
+            "tensors": _TIMES * stored.tensors + _MORE_TENSORS,
+            "elements": _TIMES * stored.elements + _MORE_ELEMENTS,
+        }
 
     def count(_module: nn.Module, _name: str, tensor: Tensor | None) -> None:
         if tensor is None or not tensor.is_meta or threading.get_ident() != thread:
@@ -244,6 +266,10 @@ def bounded_construction(source: str, stored: StoredWeights | None) -> Iterator[
         left["elements"] -= tensor.numel()
         for what, number in left.items():
             if number < 0:
+                if stored is None:
+                    raise InputError(
+                        f"{source} describes a model of more weights than can be built; give a smaller one"
+                    )
                 known = "weights" if what == "tensors" else "values"
                 raise InputError(
                     f"cannot load {source!r}: its config.json describes a model far larger than the "

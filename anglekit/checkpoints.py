@@ -53,6 +53,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 
 # Weights that take no part in the hidden states: a checkpoint may lack them.
 _UNUSED_PREFIXES = ("pooler.",)
+_NOTE_REMEDY = "remove it or save the student again"
 
 
 @dataclass(frozen=True)
@@ -361,7 +362,13 @@ def load_tokenizer(source: str, options: LoadOptions) -> Tokenizer | None:
 
 
 def _read_training(file: Path) -> dict[str, Any]:
-    return read_json_object(file, "remove it or save the student again") if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    content = read_json_object(file, _NOTE_REMEDY)
+    for key, kind in (("init", str), ("strategy", str), ("seed", int)):
+        if content.get(key) is not None and type(content[key]) is not kind:
+            raise InputError(f"{file} says {key} is {str(content[key])[:40]!r}, which none is; {_NOTE_REMEDY}")
+    return content
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from anglekit.architectures import Stream
-from anglekit.errors import InputError
+from anglekit.errors import InputError, foreign_failures
 
 __all__ = [
     "ADAPTER_FILE",
@@ -67,31 +67,33 @@ def load_adapters(directory: Path) -> dict[tuple[Stream, int], Tensor] | None:
     if not path.is_file():
         return None
     adapters: dict[tuple[Stream, int], Tensor] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            for key in file.keys():  # noqa: SIM118 - safe_open is not a mapping
-                adapters[_parse_key(key, path)] = file.get_tensor(key)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error}); save the student again") from error
+    with (
+        foreign_failures(
+            lambda reason: f"{path} is not a readable safetensors file ({reason}); save the student again"
+        ),
+        safe_open(path, framework="pt") as file,
+    ):
+        metadata = file.metadata() or {}
+        for key in file.keys():  # noqa: SIM118 - safe_open is not a mapping
+            adapters[_parse_key(key, path)] = file.get_tensor(key)
     if metadata.get("format") != _FORMAT:
-        raise InputError(f"{path} has format {metadata.get('format')!r}; expected {_FORMAT!r}")
+        raise InputError(f"{path} has format {str(metadata.get('format'))[:40]!r}; expected {_FORMAT!r}")
     if metadata.get("trained") != "true":
         raise InputError(
             f"{path} holds adapters that were never trained; train the student with a hidden loss or choose "
             "--projection least-squares or procrustes"
         )
-    wrong = [key for key, weight in adapters.items() if weight.ndim != 2]
+    wrong = [key for key, weight in adapters.items() if weight.ndim != 2 or not weight.is_floating_point()]
     if wrong:
-        raise InputError(f"{path}: the adapter of {wrong[0]} is not a matrix; save the student again")
+        raise InputError(f"{path}: the adapter of {wrong[0]} is not a matrix of numbers; save the student again")
     return adapters
 
 
 def _parse_key(key: str, path: Path) -> tuple[Stream, int]:
     stream, _, rest = key.partition(".")
     number, _, kind = rest.partition(".")
-    if stream not in get_args(Stream) or not number.isdecimal() or kind != "weight":
-        raise InputError(f"{path} holds {key!r}; expected names such as 'encoder.3.weight'")
+    if stream not in get_args(Stream) or not number.isdecimal() or len(number) > 6 or kind != "weight":
+        raise InputError(f"{path} holds {key[:80]!r}; expected names such as 'encoder.3.weight'")
     return ("encoder" if stream == "encoder" else "decoder", int(number))
 
 

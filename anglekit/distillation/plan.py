@@ -195,14 +195,18 @@ class DistillationPlan:
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> DistillationPlan:
+    def from_json(cls, values: Mapping[str, Any], source: str = "the plan") -> DistillationPlan:
         """Read what `to_json` wrote.
+
+        Args:
+            values: of the json object.
+            source: named in messages.
 
         Raises:
             InputError: another format, a key missing or unknown, or values that do not go together.
         """
         if values.get("format") != _FORMAT:
-            raise InputError(f"the plan has format {values.get('format')!r}; expected {_FORMAT!r}")
+            raise InputError(f"{source} has format {str(values.get('format'))[:40]!r}; expected {_FORMAT!r}")
         try:
             fields = {name: value for name, value in values.items() if name not in ("format", "strategy")}
             fields["streams"] = tuple(
@@ -212,8 +216,8 @@ class DistillationPlan:
             fields["weights"] = LossWeights(**values["weights"])
             fields["training"] = tuple(sorted(values["training"].items()))
             return cls(**fields)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"this is not a plan written by anglekit: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+            raise InputError(f"{source} is not one that anglekit wrote: {error}; begin the run again") from error
 
 
 def plan_distillation(

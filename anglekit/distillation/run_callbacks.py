@@ -87,8 +87,8 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             # A killed process may have left half a line, or the last one of its session, which comes again.
-            whole = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
-            kept = [line for line, log in whole if log["step"] <= state.global_step and "train_runtime" not in log]
+            logs = ((line, _log_of(line)) for line in lines if line.endswith("\n"))
+            kept = [line for line, log in logs if log is not None and log["step"] <= state.global_step]
             partial = self.path.with_name(f"{self.path.name}.partial")
             partial.write_text("".join(kept), encoding="utf-8")
             partial.replace(self.path)
@@ -107,6 +107,16 @@ class MetricsFile(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
 
 
+def _log_of(line: str) -> dict[str, Any] | None:
+    """Return a line of the file as the log of a step; None for the last one of a session, and for what is none."""
+    try:
+        log = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    usable = isinstance(log, dict) and type(log.get("step")) is int and "train_runtime" not in log
+    return log if usable else None
+
+
 def quiet(trainer: DistillationTrainer) -> None:
     """Take away the callbacks with which `Trainer` prints every log."""
     trainer.remove_callback(PrinterCallback)
@@ -123,6 +133,6 @@ def _is_whole(checkpoint: Path) -> bool:
     # `Trainer` writes its state after everything else.
     try:
         json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return True

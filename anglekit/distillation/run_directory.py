@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
 from anglekit.errors import InputError, RunError, suggest
+from anglekit.json_files import read_json_object
 
 __all__ = ["IfExists", "RunDirectory", "check_same_run", "read_json", "write_json"]
 
@@ -27,6 +28,7 @@ IfExists = Literal["refuse", "resume", "overwrite"]
 
 _CONFIG, _PLAN, _SCORES, _PROVENANCE = "run_config.json", "plan.json", "scores.json", "provenance.json"
 _LOCK = "run.lock"
+_BEGIN_AGAIN = "use --overwrite to start the run again"
 _METRICS = "metrics.jsonl"
 # What a killed run may leave of a file that it was writing.
 _HALF = {f"{name}.partial" for name in (_CONFIG, _PLAN, _SCORES, _PROVENANCE, _METRICS)}
@@ -47,12 +49,9 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: the file is absent or damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); use --overwrite to start the run again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a json object; use --overwrite to start the run again")
-    return content
+        return read_json_object(path, _BEGIN_AGAIN)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; {_BEGIN_AGAIN}") from error
 
 
 class RunDirectory:
@@ -126,8 +125,21 @@ class RunDirectory:
         return read_json(self.path / _PLAN)
 
     def scores(self) -> dict[str, Any]:
-        """Return the final scores."""
-        return read_json(self.path / _SCORES)
+        """Return the final scores.
+
+        Raises:
+            InputError: the file is damaged, or holds something else.
+        """
+        content = read_json(self.path / _SCORES)
+        rows = content.get("scores")
+        numbers: list[Any] = [content.get(name) for name in ("steps", "selected_step", "train_seconds")]
+        if (
+            not isinstance(rows, list)
+            or not all(isinstance(row, dict) and all(map(_is_plain, row.values())) for row in rows)
+            or not all(type(number) in (int, float) and 0 <= number < 2**62 for number in numbers)
+        ):
+            raise InputError(f"{self.path / _SCORES} does not hold the scores of a run; {_BEGIN_AGAIN}")
+        return content
 
     def begin(self, config: Mapping[str, Any], plan: Mapping[str, Any] | None, provenance: Mapping[str, Any]) -> None:
         """Remove a run that is to be overwritten and write what the new one starts from.
@@ -230,6 +242,10 @@ class RunDirectory:
             raise InputError(f"{self.path} holds a finished run; name another directory, or use --overwrite")
         if if_exists == "refuse" and self.started:
             raise InputError(f"{self.path} holds an unfinished run; use --resume to go on, or --overwrite")
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float)
 
 
 def check_same_run(directory: RunDirectory, config: Mapping[str, Any], differences: tuple[str, ...]) -> None:

@@ -217,7 +217,7 @@ def plan_run(
     """
     seed = settings.seed
     if seed is None and directory.resumes and directory.started:
-        seed = DistillationPlan.from_json(directory.plan()).seed
+        seed = DistillationPlan.from_json(directory.plan(), f"the plan of {directory.path}").seed
     training = settings.decisive()
     plan = plan_distillation(config, seed=seed, training=training, **options)
     if settings.lora is not None and plan.init == "random":

@@ -126,6 +126,17 @@ class SweepDirectory:
                 f"{self.path / _SWEEP} has format {stored.get('format')!r}; expected {_FORMAT!r}; "
                 "name another directory"
             )
+        arms = stored.get("arms")
+        keys = [(arm.get("strategy"), arm.get("init"), arm.get("name")) for arm in arms or () if isinstance(arm, dict)]
+        seeds = [arm.get("seed") for arm in arms or () if isinstance(arm, dict)]
+        if (
+            not isinstance(arms, list)
+            or not len(keys) == len(arms)
+            or not all(isinstance(each, str) and each == Path(each).name for key in keys for each in key)
+            or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
+            or not all(isinstance(stored.get(part), dict) for part in ("student", "data"))
+        ):
+            raise InputError(f"{self.path / _SWEEP} does not say what the sweep was begun with; use --overwrite")
         return stored
 
     @property

@@ -6,7 +6,6 @@ note. They are read as the plain files that they are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 
 from anglekit.errors import InputError
 from anglekit.geometry.results import Geometry
+from anglekit.json_files import read_json_object
 
 __all__ = ["SCORE_COLUMNS", "UNRECORDED", "Sources", "read_sources", "student_arms"]
 
@@ -174,13 +174,7 @@ def _below(directory: Path) -> str:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} cannot be read ({error}); run it again, or leave {file.parent} out") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} is not a json object; run it again, or leave {file.parent} out")
-    return content
+    return read_json_object(file, f"run it again, or leave {file.parent} out")
 
 
 def _check_format(file: Path, content: Mapping[str, Any], expected: str) -> None:

@@ -13,10 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save, save_file
 from torch import Tensor
 
-from anglekit.errors import InputError
+from anglekit.errors import InputError, foreign_failures
 from anglekit.geometry.measurement import Measurement
 from anglekit.geometry.null_sums import TokenSample
 from anglekit.geometry.subject import Key, Subject
+from anglekit.json_files import MOST_JSON_BYTES
 
 __all__ = ["measurement_bytes", "measurement_from_bytes", "read_measurement", "read_metadata", "write_measurement"]
 
@@ -66,11 +67,11 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         InputError: it is damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}); make it again") from error
+    with foreign_failures(lambda reason: _damaged(path, reason)), safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+    if any(len(text) > MOST_JSON_BYTES for text in metadata.values()):
+        raise InputError(_damaged(path, f"its description is larger than {MOST_JSON_BYTES >> 20} MiB"))
+    return metadata
 
 
 def read_measurement(path: Path, subject: Subject) -> tuple[Subject, Measurement]:
@@ -86,13 +87,17 @@ def read_measurement(path: Path, subject: Subject) -> tuple[Subject, Measurement
     Raises:
         InputError: the file is missing or damaged, or holds something else than the subject says.
     """
+    facts = read_metadata(path).get(_FACTS, "")
+    with foreign_failures(lambda reason: _damaged(path, reason)), safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = (file.metadata() or {}).get(_FACTS, "")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         return _restored(subject, tensors, facts)
-    except (SafetensorError, OSError, ValueError, RuntimeError, RecursionError, _Unfit) as error:
-        raise InputError(f"{path} is damaged ({error}); make it again") from error
+    except (ValueError, RuntimeError, RecursionError, _Unfit) as error:
+        raise InputError(_damaged(path, str(error))) from error
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"{path} is damaged ({reason}); make it again"
 
 
 def _facts(measurement: Measurement) -> str:

@@ -31,6 +31,7 @@ _LARGEST: Final = 1e40
 # A row's numbers do not compress below a byte; a small file may be all repetition.
 _ROWS_PER_BYTE, _MORE_ROWS = 4, 1_000_000
 _ROUNDING: Final = 1e-6
+_LONGEST_NAME: Final = 300
 
 _NUMBER = (int, float)
 _TEXT, _COUNT = (str,), (int,)
@@ -222,6 +223,9 @@ def _read_table(file: Path, columns: Mapping[str, str], added: tuple[str, ...]) 
     for name, kind in columns.items():
         if kind != "float64" and frame[name].isna().any():
             raise InputError(damaged(f"the column {name!r} has cells without a value"))
+        # Still one object for all rows that have it, which columns of text would copy.
+        if kind == "str" and max(map(len, frame[name].unique()), default=0) > _LONGEST_NAME:
+            raise InputError(damaged(f"the column {name!r} has names of more than {_LONGEST_NAME} characters"))
     return frame.astype({name: "str" if kind == "str" else kind for name, kind in columns.items()})
 
 

@@ -23,6 +23,7 @@ from anglekit.geometry.results import Geometry
 from anglekit.geometry.subject import Subject, first_difference
 from anglekit.geometry.subject_document import subject_document, subject_of
 from anglekit.geometry.tabulate import tabulate
+from anglekit.json_files import read_json_object
 from anglekit.processes import Processes
 
 __all__ = ["SHARD_FILE", "SUMS_FILE", "ShardGeometry", "gathered", "merge_shards", "shard_geometry"]
@@ -31,8 +32,6 @@ __all__ = ["SHARD_FILE", "SUMS_FILE", "ShardGeometry", "gathered", "merge_shards
 SHARD_FILE, SUMS_FILE = "shard.json", "sums.safetensors"
 
 _FORMAT = "anglekit-shard-1"
-# A description has some kilobytes; what is far larger is none.
-_MOST_DESCRIPTION_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,18 +167,14 @@ def _read_description(directory: Path) -> _Described:
     if not directory.is_dir():
         raise InputError(f"no directory {directory}; give one that anglekit analyze --shard wrote")
     try:
-        if file.stat().st_size > _MOST_DESCRIPTION_BYTES:
-            raise ValueError(f"it has {file.stat().st_size >> 20} MiB")
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json_object(file, "analyse that shard again")
     except FileNotFoundError as error:
         raise InputError(
             f"{directory} holds no sums to merge; give directories that anglekit analyze --shard wrote"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} is damaged ({error}); analyse that shard again") from error
-    if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        held = document.get("format") if isinstance(document, dict) else None
-        raise InputError(f"{file} has format {str(held)[:40]!r}; this anglekit reads {_FORMAT!r}")
+    if document.get("format") != _FORMAT:
+        held = str(document.get("format"))[:40]
+        raise InputError(f"{file} has format {held!r}; this anglekit reads {_FORMAT!r}")
     try:
         if document.pop("sha256", None) != _document_hash(document):
             raise ValueError("its contents were changed")

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from anglekit.errors import InputError
+from anglekit.errors import foreign_failures
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -130,17 +130,20 @@ def model_cost(config: PretrainedConfig, *, classifies: bool) -> ModelCost:
     from torch import nn
 
     from anglekit import architectures
+    from anglekit.checkpoint_files import bounded_construction
     from anglekit.checkpoints import quiet_transformers
     from anglekit.recipes.untrained import model_with_head
 
-    try:
-        with torch.device("meta"), quiet_transformers():
-            model = model_with_head(config, classifies=classifies)
-    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"no {config.model_type} model of this shape exists: {reason}; correct teacher.config"
-        ) from error
+    def refusal(reason: str) -> str:
+        return f"no {config.model_type} model of this shape exists: {reason}; correct teacher.config"
+
+    with (
+        torch.device("meta"),
+        quiet_transformers(),
+        foreign_failures(refusal),
+        bounded_construction("teacher.config", None),
+    ):
+        model = model_with_head(config, classifies=classifies)
     streams = architectures.model_streams(config)
     head = None if classifies else model.get_output_embeddings()  # type: ignore[no-untyped-call]
     head_weight = getattr(head, "weight", None)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from anglekit.errors import InputError, RunError
+from anglekit.json_files import read_json_object
 from anglekit.whole_file import write_whole
 
 __all__ = ["ReproductionDirectory"]
@@ -139,12 +140,12 @@ class ReproductionDirectory:
         if not file.exists():
             return {}
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json_object(file, "start again with --overwrite")
             stages = content["stages"] if content["format"] == _FORMAT else {"": {"seconds": -1}}
             usable = isinstance(content["begun_with"], dict) and all(
                 float(one["seconds"]) >= 0 for one in stages.values()
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{file} is damaged ({type(error).__name__}); start again with --overwrite") from error
         if not usable:
             raise InputError(f"{file} is damaged; start again with --overwrite")

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anglekit.errors import AnglekitError, InputError
+from anglekit.errors import AnglekitError, InputError, foreign_failures
 from anglekit.recipes.recipe import Columns, Recipe
 from anglekit.tables import NO_COLUMN
 
@@ -148,17 +148,20 @@ def architecture(recipe: Recipe) -> PretrainedConfig:
     Raises:
         InputError: transformers knows no such model type, or refuses a value.
     """
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, PretrainedConfig
+
+    from anglekit.checkpoint_files import check_counts
+    from anglekit.checkpoints import quiet_transformers
 
     stated = dict(recipe.teacher.config)
     if recipe.teacher.tokenizer is not None:
         stated.setdefault("vocab_size", recipe.teacher.tokenizer.vocab_size)
-    try:
+    where = f"recipe {recipe.name}: teacher.config"
+    check_counts(where, stated, "correct it")
+    if "auto_map" in stated:
+        raise InputError(f"{where} has an auto_map, which is code; leave it out")
+    with foreign_failures(lambda reason: f"{where} makes no model: {reason}; correct it"), quiet_transformers():
         config = AutoConfig.for_model(**stated)
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"recipe {recipe.name}: teacher.config makes no model: {reason}; correct it") from error
     if not isinstance(config, PretrainedConfig):
         raise InputError(f"recipe {recipe.name}: teacher.config makes no model; correct its model_type")
     return config

@@ -13,7 +13,9 @@ import pandas as pd
 import torch
 
 from anglekit.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, quiet_transformers
+from anglekit.distillation.arms import stored_result
 from anglekit.distillation.losses import LossWeights
+from anglekit.distillation.run_directory import RunDirectory
 from anglekit.distillation.runs import evaluate, finetune
 from anglekit.distillation.seq2seq import SourcesAndTargets
 from anglekit.distillation.sweep import sweep
@@ -213,8 +215,7 @@ _KEYS = ("model", "layers", "width", "strategy", "init", "seed", "data", "exampl
 def _teacher_scores(recipe: Recipe, teacher: str, device: str) -> pd.DataFrame:
     stored = Path(teacher) / "scores.json"
     if stored.is_file():
-        content = json.loads(stored.read_text(encoding="utf-8"))
-        frame = pd.DataFrame(content["scores"])
+        frame = stored_result(RunDirectory(teacher, "resume", writes=False)).scores
     else:
         training = recipe.students.training
         lengths = {

@@ -128,7 +128,7 @@ def test_a_directory_of_other_things_is_left_alone(world, tmp_path):
 
 def test_a_damaged_record_is_one_line_and_can_be_overwritten(world, kept, tmp_path):
     out = tmp_path / "sweep"
-    for content, message in (("{", "sweep.json cannot be read"), ('{"format": "x"}', "has format 'x'; expected")):
+    for content, message in (("{", "sweep.json is not readable json"), ('{"format": "x"}', "has format 'x'; expected")):
         out.mkdir(exist_ok=True)
         (out / "sweep.json").write_text(content)
         for mode in ("refuse", "resume"):

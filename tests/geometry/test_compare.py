@@ -343,7 +343,7 @@ def test_sources_without_anything_to_compare_are_refused(tmp_path: Path) -> None
     (sweep / "scores.csv").unlink()
     refused("a sweep of which no arm is finished", sweep)
     (sweep / "sweep.json").write_text("{")
-    refused("sweep.json cannot be read", sweep)
+    refused("sweep.json is not readable json", sweep)
     (sweep / "sweep.json").write_text(json.dumps({"format": "x"}))
     refused("has format 'x'; this anglekit reads 'anglekit-sweep-1'", sweep)
 

@@ -1,0 +1,103 @@
+"""Hostile run directories, sweeps and scores: what `compare` reads and what `--resume` goes on from."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BertConfig
+
+from anglekit.distillation.arms import stored_result
+from anglekit.distillation.plan import DistillationPlan, plan_distillation
+from anglekit.distillation.run_directory import RunDirectory, check_same_run
+from anglekit.distillation.sweep_records import SweepDirectory
+from anglekit.geometry.compare import compare
+from anglekit.plots.sources import read_score_table
+from anglekit.recipes.progress_file import ReproductionDirectory
+from tests.fuzz.harness import Campaign, Case, cases, fresh
+from tests.fuzz.mutations import damaged_file, damaged_json_file
+from tests.geometry.compare_corpus import FIVE, score_rows, write_run, write_sweep
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    """A sweep, two runs and a reproduction."""
+    root = tmp_path_factory.mktemp("runs")
+    accuracies = dict.fromkeys(FIVE, 0.7)
+    write_sweep(root / "sweep", score_rows(accuracies, seeds=(0, 1)), student={"layers": 3}, begun="2024")
+    for number, strategy in enumerate(("forward", "none")):
+        run = write_run(root / strategy, strategy, 0.7 + number / 100)
+        content = json.loads((run / "scores.json").read_text())
+        content |= {"steps": 10, "selected_step": 10, "train_seconds": 1.5}
+        (run / "scores.json").write_text(json.dumps(content))
+        config = BertConfig(num_hidden_layers=4, hidden_size=16, num_attention_heads=2)
+        plan = plan_distillation(config, teacher="x", strategy="forward", layers=2, seed=0)
+        (run / "plan.json").write_text(json.dumps(plan.to_json()))
+    (root / "again").mkdir()
+    begun = {"format": "anglekit-reproduction-1", "begun_with": {"recipe": {"name": "x"}}, "incidental": {}}
+    (root / "again" / "reproduce.json").write_text(json.dumps({**begun, "stages": {"teacher": {"seconds": 1.0}}}))
+    return root
+
+
+def damage(case: Case, place: Path) -> None:
+    for _ in range(case.rng.choice((1, 1, 2))):
+        file = case.rng.choice(sorted(each for each in place.rglob("*") if each.suffix in (".json", ".csv")))
+        if file.suffix == ".csv":
+            damaged_file(case, file)
+        else:
+            damaged_json_file(case, file, {"name": "../../x", "arms": [{}], "seed": 10**30, "scores": [{"a": [1]}]})
+
+
+def compared(place: Path) -> None:
+    compare([place / "sweep"], draws=100)
+    compare([place / "forward", place / "none"], draws=100)
+    read_score_table(place / "sweep" / "scores.csv")
+
+
+def resumed(place: Path) -> None:
+    for strategy in ("forward", "none"):
+        directory = RunDirectory(place / strategy, "resume", writes=False)
+        check_same_run(directory, directory.config(), ())
+        stored_result(directory)
+    sweep = SweepDirectory(place / "sweep", "resume")
+    assert all(0 <= arm.seed < 2**32 for arm in sweep.stored_arms)
+    asked: dict[str, Any] = {"arms": [], "student": {}, "data": {}}
+    sweep.check_same({**asked, **(sweep.stored or {})})
+
+
+def planned(place: Path) -> None:
+    file = place / "forward" / "plan.json"
+    plan = DistillationPlan.from_json(RunDirectory(file.parent, "resume", writes=False).plan(), str(file))
+    assert plan.differences(plan) == ()
+
+
+def reproduced(place: Path) -> None:
+    directory = ReproductionDirectory(place / "again")
+    try:
+        assert all(seconds >= 0 for seconds in directory.seconds.values())
+        directory.done("teacher")
+    finally:
+        directory.close()
+
+
+@pytest.mark.parametrize("use", [compared, resumed, reproduced], ids=lambda use: use.__name__)
+def test_runs(use, original, tmp_path):
+    campaign = Campaign(place := tmp_path / "place")
+    for case in cases(f"runs {use.__name__}", few=50):
+        directory = fresh(original, place / "runs")
+        damage(case, directory)
+        # What is said of all students together names no directory.
+        campaign.judge(case, partial(use, directory), "" if use is compared else str(directory))
+    campaign.finish()
+
+
+def test_plans(original, tmp_path):
+    campaign = Campaign(place := tmp_path / "place")
+    for case in cases("plans", few=50):
+        directory = fresh(original, place / "runs")
+        damaged_json_file(case, directory / "forward" / "plan.json", {"streams": [{"matching": {}, "blocks": 3}]})
+        campaign.judge(case, partial(planned, directory), str(directory))
+    campaign.finish()
