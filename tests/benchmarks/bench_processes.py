@@ -7,17 +7,14 @@ does not grow with the probe. Run it alone on a quiet machine of two cores or mo
 
 from __future__ import annotations
 
-import os
-import socket
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
 from bench_analysis import pair
 from measuring import _clock as clock
-from measuring import probe_of, report
+from measuring import launch, probe_of, report
 
 from anglekit.checkpoints import Checkpoint
 from anglekit.geometry.analyze import analyze
@@ -90,17 +87,7 @@ def child() -> None:
 
 def main() -> None:
     """Launch both processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    launch = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen([sys.executable, Path(__file__), "--child"], env={**launch, "RANK": rank, "LOCAL_RANK": rank})
-        for rank in ("0", "1")
-    ]
-    codes = [process.wait() for process in running]
-    if any(codes):
-        raise SystemExit("a process failed")
+    launch(2, [Path(__file__), "--child"])
 
 
 if __name__ == "__main__":

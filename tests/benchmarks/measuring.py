@@ -6,9 +6,12 @@ import csv
 import importlib.util
 import json
 import os
+import socket
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -114,3 +117,26 @@ def real_pair() -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerFa
     for layer, block in enumerate((2, 5)):
         student.encoder.layer[layer].load_state_dict(teacher.encoder.layer[block].state_dict())
     return teacher, student, PreTrainedTokenizerFast.from_pretrained(source)
+
+
+def launch(count: int, arguments: Sequence[str | Path]) -> None:
+    """Run this interpreter with some arguments in so many processes of one thread that form one group.
+
+    Raises:
+        SystemExit: one of them failed.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    given = {**os.environ, "OMP_NUM_THREADS": "1", **(group if count > 1 else {})}
+    running = [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            env={**given, **({"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {})},
+        )
+        for rank in range(count)
+    ]
+    codes = [process.wait() for process in running]
+    if any(codes):
+        raise SystemExit("a process failed")
