@@ -254,8 +254,7 @@ def load_weights(
     """
     corrected = has_lora(source)
     headless = corrected and auto_class is AutoModel
-    if headless:
-        # Corrections are named by the model with its head.
+    if headless:  # corrections are named by the model with its head
         auto_class = _with_its_head(config) or auto_class
     stored = stored_weights(Path(source)) if Path(source).is_dir() else None
     # A configuration decides what is built, so that a damaged one can make any class of models fail in any way.
@@ -283,8 +282,8 @@ def load_weights(
     if corrected:
         model = merge_lora(model)
         model = cast("PreTrainedModel", model.base_model) if headless else model
-    model = model.eval()
-    return model if options.placement.spread or is_placed(model) else model.to(options.device), report
+    placed = options.placement.spread or is_placed(model)
+    return model.eval() if placed else model.eval().to(options.device), report
 
 
 def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
