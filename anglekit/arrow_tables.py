@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from anglekit.errors import InputError, foreign_failures
+from anglekit.parquet_footer import claimed_values
 
 __all__ = ["check_count", "check_names", "columns_from_arrow", "read_parquet_columns"]
 
@@ -57,9 +58,10 @@ def read_parquet_columns(path: Path, source: str, limit: int | None) -> dict[str
         check_names(schema.names, source)
         check_count(metadata.num_columns, source)
         size = path.stat().st_size
-        with foreign_failures(damaged):
-            groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-            values = [group.column(each).num_values for group in groups for each in range(metadata.num_columns)]
+        try:
+            values = claimed_values(path)
+        except ValueError as error:
+            raise InputError(damaged(str(error))) from error
         claimed = max(metadata.num_rows, sum(values))
         if claimed > _VALUES_PER_BYTE * size + _MORE_VALUES or min([metadata.num_rows, *values]) < 0:
             raise InputError(damaged(f"it claims {claimed:,} values in {size:,} bytes"))

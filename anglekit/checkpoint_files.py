@@ -130,7 +130,12 @@ def check_counts(where: str | Path, config: Mapping[str, Any], remedy: str = _SA
         InputError: it names the key.
     """
     for key, value in _entries(config):
-        if key.endswith(_COUNTED) and isinstance(value, int | float) and value > _MOST_COUNTED:
+        if not key.endswith(_COUNTED) or not isinstance(value, int | float):
+            continue
+        # Others, such as vision_feature_layer, count from the end.
+        if value < 0 and key.startswith(("num_", "n_", "encoder_", "decoder_")):
+            raise InputError(f"{where} says {key} is {value:.6g}; allowed: 0 or more: {remedy}")
+        if value > _MOST_COUNTED:
             raise InputError(
                 f"{where} says {key} is {value:.6g}; at most {_MOST_COUNTED:,} are read, which is more than any model "
                 f"has: {remedy}"

@@ -19,6 +19,7 @@ from anglekit.distillation.sweep_records import SweepDirectory
 from anglekit.distillation.text_columns import text_lists, texts_of
 from anglekit.errors import InputError, foreign_failures, suggest
 from anglekit.geometry.results import COLUMNS, Geometry
+from anglekit.parquet_footer import claimed_values
 from anglekit.projections import load_adapters
 from anglekit.tables import Table, read_table
 from tests.fuzz.test_fuzz_geometries import documented
@@ -46,6 +47,7 @@ def edit(file, **entries):
         ({"attn_implementation": "evil/kernel"}, "asks for a kernel of the hub"),
         ({"text_config": {"auto_map": {}}}, "brings its own code"),
         ({"num_hidden_layers": 10**6}, "says num_hidden_layers is 1e\\+06"),
+        ({"num_hidden_layers": -1}, "says num_hidden_layers is -1; allowed: 0 or more"),
         ({"num_labels": 10**9}, "says num_labels is 1e\\+09"),
         ({"num_hidden_layers": 5000}, "far larger than the 39 weights"),
         ({"hidden_size": 10**9}, "far larger than the 6,192 values"),
@@ -213,3 +215,38 @@ def test_stored_arms_are_directories_of_the_sweep(tmp_path, arms):
 def test_lines_that_are_no_log_are_dropped(line):
     assert _log_of(line) is None
     assert _log_of('{"step": 3}') == {"step": 3}
+
+
+def test_a_footer_claims_what_was_written(tmp_path):
+    file = tmp_path / "x.parquet"
+    frame = pd.DataFrame(
+        {"text": ["a"] * 10, "choices": [["x", "y", "z"]] * 10, "number": [1.5] * 10, "yes": [True] * 10}
+    )
+    frame.to_parquet(file, row_group_size=6)
+    # A group for the first six rows and one for the rest; a list column holds its elements.
+    assert claimed_values(file) == [6, 18, 6, 6, 4, 12, 4, 4]
+    assert len(read_table(str(file)).frame) == 10
+
+
+def test_every_damage_to_a_footer_is_refused_or_read_and_never_ends_the_process(tmp_path):
+    file = tmp_path / "x.parquet"
+    pd.DataFrame({"text": ["a", None], "choices": [["x"], []]}).to_parquet(file)
+    whole = file.read_bytes()
+    for place in range(len(whole) - 900, len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        file.write_bytes(changed)
+        try:
+            assert len(read_table(str(file)).frame) <= 2
+        except InputError as error:
+            assert str(file) in str(error)  # noqa: PT017 - either is right
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PAR1", b"PAR1" * 3, b"x" * 40, b"PAR1" + b"\x1c" * 400 + b"\x90\x01\0\0PAR1"]
+)
+def test_what_has_no_footer_is_no_parquet(tmp_path, content):
+    file = tmp_path / "x.parquet"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="footer"):
+        claimed_values(file)
