@@ -153,8 +153,25 @@ def _without(value: Any) -> Any:
     return [_without(each) for each in value] if isinstance(value, list) else value
 
 
-def start(job: Job, place: Path, *, again: bool) -> list[int]:
-    """Fork the processes of a job from this interpreter, which has everything imported; return their numbers."""
+def import_everything() -> None:
+    """Import what the commands would, so that forked processes need not."""
+    import pyarrow.parquet  # noqa: F401 - what a fork would import again
+    import transformers.models.bert.modeling_bert  # noqa: F401
+
+    import anglekit.geometry.saved_analysis
+    import anglekit.plots.registry
+    import anglekit.recipes.stages  # noqa: F401
+
+
+def start(job: Job, place: Path, *, again: bool, streams: Path | None = None) -> list[int]:
+    """Fork the processes of a job from this interpreter, which has everything imported; return their numbers.
+
+    Args:
+        job: what to run.
+        place: where.
+        again: whether it was started before.
+        streams: a folder for what each process prints, in `RANK.out` and `RANK.err`; None: where this one prints.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -163,6 +180,8 @@ def start(job: Job, place: Path, *, again: bool) -> list[int]:
         child = os.fork()
         if child == 0:
             os.chdir(place)
+            for number, name in ((1, "out"), (2, "err")) if streams is not None else ():
+                os.dup2(os.open(streams / f"{rank}.{name}", os.O_WRONLY | os.O_CREAT), number)
             if job.processes > 1:
                 os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job.processes)}
                 os.environ |= {"LOCAL_WORLD_SIZE": str(job.processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -176,6 +195,7 @@ def start(job: Job, place: Path, *, again: bool) -> list[int]:
                 code = int(ended.code or 0)
             finally:
                 sys.stdout.flush()
+                sys.stderr.flush()
                 os._exit(code)
         children.append(child)
     return children
@@ -251,13 +271,7 @@ def _whole_run(job: Job, world: Path, place: Path) -> float:
 def main(arguments: Sequence[str]) -> int:
     """Run the jobs that are named and print what they survived; 1 where one did not."""
     wanted, seed = int(arguments[0]) if arguments else 20, int(arguments[1]) if len(arguments) > 1 else 0
-    import pyarrow.parquet  # noqa: F401 - what a fork would import again
-    import transformers.models.bert.modeling_bert  # noqa: F401
-
-    import anglekit.geometry.saved_analysis
-    import anglekit.plots.registry
-    import anglekit.recipes.stages  # noqa: F401
-
+    import_everything()
     lost = 0
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder)

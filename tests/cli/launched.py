@@ -1,0 +1,32 @@
+"""Runs commands in several processes each, as a launcher would, from one interpreter that has imported everything.
+
+Reads requests from its standard input, a JSON line each: how many processes, in which folder, the command's arguments,
+and a folder for what the processes print (`kill_resume.start`). Answers each with a line of the exit codes by rank.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from kill_resume import Job, import_everything, start
+
+
+def main() -> None:
+    """Serve until there are no more requests."""
+    import_everything()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        job = Job(tuple(asked["arguments"]), asked["count"])
+        children = start(job, Path(asked["folder"]), again=False, streams=Path(asked["streams"]))
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        sys.stdout.write(json.dumps(codes) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
