@@ -89,7 +89,7 @@ def test_a_damaged_file_is_one_line(tmp_path, damage):
 @pytest.mark.parametrize("metadata", [None, {"format": "other", "trained": "true"}])
 def test_another_format_is_refused(tmp_path, metadata):
     save_file({"encoder.0.weight": torch.zeros(2, 2)}, tmp_path / ADAPTER_FILE, metadata=metadata)
-    refused(tmp_path, "has format (None|'other'); expected 'anglekit-adapters-1'")
+    refused(tmp_path, "has format '(None|other)'; expected 'anglekit-adapters-1'")
 
 
 @pytest.mark.parametrize("name", ["encoder.weight", "middle.0.weight", "encoder.-1.weight", "encoder.0.bias", "x"])
