@@ -206,8 +206,8 @@ def test_two_names_for_one_student_are_named():
         (lambda: replace(plan(), student_width=800), "allowed: 1 to 768"),
         (lambda: replace(plan(init="teacher"), student_width=384), "use --init random"),
         (lambda: DistillationPlan.from_json({}), "the plan has format .None.; expected"),
-        (lambda: DistillationPlan.from_json({"format": "anglekit-plan-1"}), "not one that anglekit wrote.*begin the run again"),
-        (lambda: DistillationPlan.from_json({**plan().to_json(), "extra": 1}), "not one that anglekit wrote.*begin the run again"),
+        (lambda: DistillationPlan.from_json({"format": "anglekit-plan-1"}), "not one that anglekit wrote"),
+        (lambda: DistillationPlan.from_json({**plan().to_json(), "extra": 1}), "not one that anglekit wrote"),
     ],
 )
 def test_wrong_input_is_named(call, message):
