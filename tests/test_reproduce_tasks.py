@@ -123,6 +123,24 @@ def test_a_prefix_before_what_has_no_sources_is_refused(tmp_path, save_tiny, wor
         stages.transform_data(replace(recipe, data=replace(recipe.data, columns=columns)), tmp_path / "data")
 
 
+def test_references_that_the_analysis_cannot_read_are_refused_before_any_training(tmp_path, save_tiny, words):
+    model = save_tiny(tmp_path / "model", "t5", depth=4, head=True)
+    recipe = load_recipe(shortened("wmt16-en-ro", tmp_path, model, words))
+    lines = [{"source": "the film", "target": "a plot", "references": ["a plot", "the plot"]} for _ in range(12)]
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    columns = replace(recipe.data.columns, source="source", target="references", prefix="")
+    data = replace(recipe.data, train=str(own), validation={"validation": str(own)}, columns=columns)
+    several = replace(recipe, data=data, published=None, analysis=replace(recipe.analysis, probe=str(own)))
+    with pytest.raises(InputError, match=r"analysis: .* column 'references', row 0 .*keys text, text_pair and target"):
+        reproduce(several, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+    found = reproduce(
+        replace(several, analysis=replace(several.analysis, target="target")), tmp_path / "other", device="cpu"
+    )
+    assert found.result["ours"].notna().all()
+
+
 def test_ones_own_table_may_have_the_usual_columns(tmp_path):
     (tmp_path / "own.csv").write_text("source,target\na,b\n")
     (tmp_path / "named.jsonl").write_text('{"translation": {"en": "a", "ro": "b"}}\n')

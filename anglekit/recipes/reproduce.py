@@ -222,10 +222,13 @@ class _Run:
 
     def all_stages(self) -> Reproduction:
         content = {"recipe": to_plain(self.recipe), "scale": self.scale, "tables": table_hashes(self.recipe)}
-        if self.directory.begin(content, {"device": self.device}):
-            self.say(f"going on with {self.path}")
         from anglekit.recipes import stages
 
+        if "data" not in self.names:
+            # Refused now rather than behind the training. The data stage writes a probe that can be read.
+            stages.probe_of(self.recipe)
+        if self.directory.begin(content, {"device": self.device}):
+            self.say(f"going on with {self.path}")
         recipe = self._data(stages)
         teacher = self._teacher(stages, recipe)
         sweeps = {variant: self.path / f"sweep-{variant.name}" for variant in recipe.variants}

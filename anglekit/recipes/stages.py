@@ -28,7 +28,7 @@ from anglekit.geometry.saved_analysis import save_analysis
 from anglekit.geometry.unfinished import unfinished_directory
 from anglekit.plots.registry import draw_figure
 from anglekit.plots.render import render
-from anglekit.probes import read_probe
+from anglekit.probes import ProbeData, read_probe
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
 from anglekit.recipes.sources import analysis_settings, data_settings, plan_options
 from anglekit.recipes.transforms import transform_rows
@@ -42,6 +42,7 @@ __all__ = [
     "geometry_parts",
     "measure_geometries",
     "measure_geometry",
+    "probe_of",
     "score_frame",
     "train_students",
     "train_teacher",
@@ -246,6 +247,26 @@ def geometry_parts(recipe: Recipe, variant: Variant) -> dict[str, tuple[str, ...
     return {f"geometry-{variant.name}-part{number}": part for number, part in enumerate(parts, 1)}
 
 
+def probe_of(recipe: Recipe) -> ProbeData:
+    """Return the examples of the analysis.
+
+    Raises:
+        InputError: the columns that the recipe names cannot be its texts, as lists of references cannot.
+    """
+    columns = recipe.data.columns
+    try:
+        return read_probe(
+            recipe.analysis.probe,
+            text=recipe.analysis.text or columns.text or columns.source or columns.prompt,
+            text_pair=recipe.analysis.text_pair or columns.text_pair,
+            target=recipe.analysis.target or columns.target or columns.completion,
+            limit=recipe.analysis.limit,
+            seed=recipe.analysis.seed or 0,
+        )
+    except InputError as error:
+        raise InputError(f"recipe {recipe.name}: analysis: {error} (keys text, text_pair and target)") from error
+
+
 def measure_geometry(
     recipe: Recipe,
     teacher: str,
@@ -257,15 +278,7 @@ def measure_geometry(
     progress: bool,
 ) -> None:
     """Look at the teacher from inside some students of a sweep, or go on looking, and save what was found."""
-    columns = recipe.data.columns
-    probe = read_probe(
-        recipe.analysis.probe,
-        text=recipe.analysis.text or columns.text or columns.source or columns.prompt,
-        text_pair=recipe.analysis.text_pair or columns.text_pair,
-        target=recipe.analysis.target or columns.target or columns.completion,
-        limit=recipe.analysis.limit,
-        seed=recipe.analysis.seed or 0,
-    )
+    probe = probe_of(recipe)
     options = _load_options(recipe, device)
     with quiet_transformers():
         loaded = load_checkpoint(teacher, options)
