@@ -300,8 +300,10 @@ def kl_divergence(
             f"{tuple(teacher_logits.shape)}; both need the same classes or vocabulary"
         )
     index = valid_positions(mask, student_logits.shape[:-1], student_logits.device)
-    log_student = F.log_softmax(_rows(student_logits, index) / temperature, dim=-1)
-    log_teacher = F.log_softmax(_rows(teacher_logits, index) / temperature, dim=-1)
+    student, teacher = _rows(student_logits, index), _rows(teacher_logits, index)
+    if temperature != 1.0:  # dividing by 1 changes nothing and costs a vocabulary's width of memory, there and back
+        student, teacher = student / temperature, teacher / temperature
+    log_student, log_teacher = F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1)
     if direction == "forward":
         total = F.kl_div(log_student, log_teacher, reduction="sum", log_target=True)
     else:
