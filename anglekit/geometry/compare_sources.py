@@ -236,6 +236,8 @@ def _read_run(directory: Path, scores: _Scores) -> None:
             note = _read_json(file)
     if not {"strategy", "init", "seed"} <= set(note):
         raise InputError(f"{directory} is not the run of a distilled student; leave it out, or give a run of `distill`")
+    if type(note["seed"]) is not int:
+        raise InputError(f"{directory} has seed {str(note['seed'])[:40]!r}, which is no whole number; run it again")
     entries = content.get("scores")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{directory / 'scores.json'} holds no list of scores; run it again, or leave it out")
@@ -244,10 +246,7 @@ def _read_run(directory: Path, scores: _Scores) -> None:
         scores.facts_of(config, str(directory))
         scores.settings_of(config.get("settings"), str(directory))
     for entry in entries:
-        try:
-            scores.add(str(note["strategy"]), str(note["init"]), int(note["seed"]), entry, str(directory))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{directory} has seed {note['seed']!r}, which is no number; run it again") from error
+        scores.add(str(note["strategy"]), str(note["init"]), note["seed"], entry, str(directory))
 
 
 def _once(scores: pd.DataFrame) -> pd.DataFrame:

@@ -67,7 +67,7 @@ def command(case: Case, world: Path) -> list[str]:
 def test_commands(original, tmp_path, monkeypatch, capfd):
     campaign = Campaign(tmp_path / "place")
     world = campaign.place / "world"
-    for case in cases("command", few=25):
+    for case in cases("command", few=15):
         fresh(original, world)
         words = command(case, world)
         case.did.append(" ".join(words)[:200])

@@ -18,11 +18,13 @@ from anglekit.distillation.run_directory import RunDirectory
 from anglekit.distillation.sweep_records import SweepDirectory
 from anglekit.distillation.text_columns import text_lists, texts_of
 from anglekit.errors import InputError, foreign_failures, suggest
+from anglekit.geometry.compare_sources import read_sources
 from anglekit.geometry.results import COLUMNS, Geometry
 from anglekit.parquet_footer import claimed_values
 from anglekit.projections import load_adapters
 from anglekit.tables import Table, read_table
 from tests.fuzz.test_fuzz_geometries import documented
+from tests.geometry.compare_corpus import write_run
 from tests.plots.full_geometry import full_geometry
 
 
@@ -201,6 +203,14 @@ def test_stored_scores_are_rows_of_numbers(tmp_path, scores):
     (tmp_path / "scores.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="does not hold the scores of a run"):
         RunDirectory(tmp_path, "resume", writes=False).scores()
+
+
+@pytest.mark.parametrize("seed", [float("inf"), "1", None, [1]])
+def test_a_runs_seed_is_a_whole_number(tmp_path, seed):
+    run = write_run(tmp_path / "forward", "forward", 0.5)
+    edit(run / "checkpoint" / STUDENT_FILE, seed=seed)
+    with pytest.raises(InputError, match="which is no whole number"):
+        read_sources([run])
 
 
 @pytest.mark.parametrize("arms", [None, [3], [{"strategy": "none", "init": "random", "name": "../x", "seed": 0}]])

@@ -119,7 +119,7 @@ def sane(geometry: Geometry) -> None:
 
 def test_geometries(originals, tmp_path):
     campaign = Campaign(place := tmp_path / "place")
-    for case in cases("geometry", few=60):
+    for case in cases("geometry", few=30):
         directory = fresh(case.rng.choice(originals), place / "geometry")
         damage(case, directory, place)
         campaign.judge(case, partial(Geometry.load, directory), str(directory), sane)

@@ -86,7 +86,7 @@ def reproduced(place: Path) -> None:
 @pytest.mark.parametrize("use", [compared, resumed, reproduced], ids=lambda use: use.__name__)
 def test_runs(use, original, tmp_path):
     campaign = Campaign(place := tmp_path / "place")
-    for case in cases(f"runs {use.__name__}", few=50):
+    for case in cases(f"runs {use.__name__}", few=25):
         directory = fresh(original, place / "runs")
         damage(case, directory)
         # What is said of all students together names no directory.
