@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class LayerRecorder:
 
     Attributes:
         states: after a forward pass, `states[stream][layer]` of shape (batch, length, width).
-        keep: what takes a state as it comes, with its stream and layer; puts it into `states` unless replaced.
+        keep: what takes a state as it comes, with its stream and layer; puts it into `states` unless replaced, which is
+            for the passes of the thread that does it.
 
     Raises:
         InputError: a stream that the model does not have, or a layer out of range.
@@ -70,7 +72,7 @@ class LayerRecorder:
         self.layers = {stream: tuple(sorted(set(wanted))) for stream, wanted in layers.items()}
         self.final_norm: FinalNorm = final_norm
         self.states: dict[Stream, dict[int, Tensor]] = {stream: {} for stream in layers}
-        self.keep: Callable[[Stream, int, Tensor], None] = self._keep_whole
+        self._of_thread = threading.local()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> LayerRecorder:
@@ -95,6 +97,14 @@ class LayerRecorder:
         """Forget what was recorded, so that the memory can be used again."""
         for kept in self.states.values():
             kept.clear()
+
+    @property
+    def keep(self) -> Callable[[Stream, int, Tensor], None]:  # noqa: D102 - see the class
+        return getattr(self._of_thread, "keep", self._keep_whole)
+
+    @keep.setter
+    def keep(self, take: Callable[[Stream, int, Tensor], None]) -> None:
+        self._of_thread.keep = take
 
     def _keep_whole(self, stream: Stream, layer: int, state: Tensor) -> None:
         self.states[stream][layer] = state

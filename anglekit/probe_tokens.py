@@ -270,6 +270,8 @@ def _same_pipeline(tokenizer_a: PreTrainedTokenizerBase, tokenizer_b: PreTrained
 
     Written out by the library that runs them, which is five times as fast as two vocabularies in Python.
     """
+    if tokenizer_a is tokenizer_b:
+        return True
     if type(tokenizer_a) is not type(tokenizer_b) or not (tokenizer_a.is_fast and tokenizer_b.is_fast):
         return False
     return bool(tokenizer_a.backend_tokenizer.to_str() == tokenizer_b.backend_tokenizer.to_str())

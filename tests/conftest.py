@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,15 @@ def _tokenizer(words: tuple[str, ...] = WORDS) -> PreTrainedTokenizerFast:
         sep_token="[SEP]",
         model_max_length=64,
     )
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Two threads for torch, as on a machine with two cores; the suite runs with one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

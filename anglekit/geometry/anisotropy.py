@@ -33,6 +33,9 @@ VIEWS: tuple[View, ...] = get_args(View)
 #: How many dimensions `dropped` leaves out.
 DOMINANT_DIMENSIONS = 3
 
+# Bytes of float64 states that are worked on at once.
+_GROUP_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class Anisotropy:
@@ -62,20 +65,22 @@ def anisotropy(states: Tensor) -> Anisotropy:
     share = states.new_full((layers, width), torch.nan, dtype=torch.float64)
     if n < 2:
         return Anisotropy(mean, se, share)
-    # One layer at a time: its states then stay in the processor's cache.
-    for layer, given in enumerate(states):
-        x = given.double()
+    # As many layers at a time as stay in the processor's cache.
+    step = max(1, _GROUP_BYTES // (n * width * 8))
+    for first in range(0, layers, step):
+        here = slice(first, first + step)
+        x = states[here].double()
         square = x * x
-        squared = square.sum(1)
+        squared = square.sum(2)
         inverse = torch.where(squared == 0, 0.0, squared.rsqrt())
-        total = inverse @ x
-        contribution = total * total - (inverse * inverse) @ square
-        pair_sum = contribution.sum()
-        mean[layer] = pair_sum / (n * (n - 1))
-        share[layer] = contribution / pair_sum
+        total = (inverse.unsqueeze(1) @ x).squeeze(1)
+        contribution = total * total - ((inverse * inverse).unsqueeze(1) @ square).squeeze(1)
+        pair_sum = contribution.sum(1)
+        mean[here] = pair_sum / (n * (n - 1))
+        share[here] = contribution / pair_sum.unsqueeze(1)
         # Each token's mean cosine with the others; the mean over pairs varies with twice their mean (U-statistic).
-        own = (inverse * (x @ total) - inverse * inverse * squared) / (n - 1)
-        se[layer] = 2 * own.std() / n**0.5
+        own = (inverse * (x @ total.unsqueeze(2)).squeeze(2) - inverse * inverse * squared) / (n - 1)
+        se[here] = 2 * own.std(1) / n**0.5
     return Anisotropy(mean, se, share)
 
 

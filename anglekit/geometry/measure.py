@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from anglekit.checkpoints import Checkpoint
 from anglekit.geometry.measurement import Measurement
 from anglekit.geometry.preparation import WHOLE, Prepared, Shard, described_subject, prepare
 from anglekit.geometry.projected import aimed_layer
-from anglekit.geometry.recorders import Recorders, progress_batches, sum_device
+from anglekit.geometry.recorders import BatchStates, Recorders, progress_batches, sum_device
 from anglekit.geometry.samples import ProbeSamples, fresh_samples
 from anglekit.geometry.settings import AnalysisSettings
 from anglekit.geometry.sketch import sketch_token
@@ -22,7 +23,8 @@ from anglekit.geometry.streaming import GeometryAccumulator, accumulate_batch
 from anglekit.geometry.subject import Key, Subject
 from anglekit.geometry.unfinished import UnfinishedAnalysis, projections_sha256
 from anglekit.hidden_states import evaluation_mode
-from anglekit.probes import ProbeData, TokenizedProbe
+from anglekit.lanes import run_in_lanes
+from anglekit.probes import ProbeBatch, ProbeData, TokenizedProbe
 from anglekit.processes import ALONE, Processes
 from anglekit.projections import ProjectionFit, solve_projection
 from anglekit.workspace import keep_freed_memory, only_new_garbage
@@ -116,13 +118,21 @@ def _fitted(
     }
     with processes.together():
         numbers = share_batches(probe.padded_tokens, processes.count)[processes.rank].tolist()
-        for batch in progress_batches(probe, "fitting the projection", progress, numbers):
-            teacher_states, student_states = recorders.states(batch, sum_device(teacher))
+
+        def consume(_batch: ProbeBatch, states: BatchStates) -> None:
+            teacher_states, student_states = states
             for position, kind in prepared.fitted.items():
                 for stream, chosen in prepared.layers.items():
                     for vertex, state in zip(chosen.students[position], student_states[position][stream], strict=True):
                         aim = aimed_layer(stream, vertex, chosen, teacher, students[position], kind)
                         fits[position][stream, vertex].update(state, teacher_states[stream][chosen.teacher.index(aim)])
+
+        run_in_lanes(
+            progress_batches(probe, "fitting the projection", progress, numbers),
+            partial(recorders.states, sum_device(teacher)),
+            consume,
+            recorders.lanes,
+        )
     projections = list(prepared.adapters)
     for position, kind in prepared.fitted.items():
         solved = {}
@@ -173,24 +183,35 @@ def _measure(
         return Measurement(n_batches, n_examples, sums, samples.state(), fresh, samples.cross, sketches)
 
     left = numbers[start.n_batches :]
-    for done, batch in enumerate(progress_batches(probe, "analysing", progress, left), start.n_batches):
-        teacher_states, student_states = recorders.states(batch, device)
+    done = start.n_batches
+
+    def consume(batch: ProbeBatch, states: BatchStates) -> None:
+        nonlocal done, n_examples, sketches
+        teacher_states, student_states = states
         samples.update(batch, teacher_states, student_states)
         n_examples += len(batch.examples)
         for stream in subject.layers:
             accumulate_batch(
                 [accumulators[stream, position] for position in range(len(subject.names))],
                 teacher_states[stream],
-                [states[stream] for states in student_states],
+                [each[stream] for each in student_states],
                 batch.token_example(stream),
                 batch.examples,
             )
             for position in range(len(subject.names)) if numbers[done] == 0 else ():
-                states = (teacher_states[stream], student_states[position][stream])
-                sketch = sketch_token(subject, stream, position, states, batch, prepared.teacher)
+                seen = (teacher_states[stream], student_states[position][stream])
+                sketch = sketch_token(subject, stream, position, seen, batch, prepared.teacher)
                 sketches |= {(stream, position): sketch} if sketch else {}
-        if unfinished is not None and ((done + 1) % unfinished.every == 0 or done + 1 == len(numbers)):
-            unfinished.save(subject, so_far(done + 1))
+        done += 1
+        if unfinished is not None and (done % unfinished.every == 0 or done == len(numbers)):
+            unfinished.save(subject, so_far(done))
+
+    run_in_lanes(
+        progress_batches(probe, "analysing", progress, left),
+        partial(recorders.states, device),
+        consume,
+        recorders.lanes,
+    )
     taken = samples.state()
     fresh = fresh_samples(subject, prepared.teacher, prepared.students, probe, numbers, taken)
     return so_far(len(numbers))

@@ -8,7 +8,9 @@ The parts, in bytes, each of the device that holds it:
 - *reading*: while a file whose weights change their precision or device is read, it is mapped beside them.
 - *pass*: the largest batch's padded tokens x (2 x the widest inner layer, or 3 where it is gated, and 4 x the width);
   one block is alive at a time, on a CPU in float32. Attention that is not fused keeps its scores, thrice in float32.
-- *states*: layers that are looked at x tokens of the largest batch x width, of the teacher and of each student.
+  Where batches run in lanes (`anglekit.lanes`), as many of the largest as there are lanes.
+- *states*: layers that are looked at x tokens of the largest batch x width, of the teacher and of each student; in
+  lanes, of as many of the largest as there are slots.
 - *sums*: every accumulator's own tensors, counted on the meta device.
 - *sample*: states of up to 256 examples, and a copy where they are handed over.
 - *work*: buffers of a fixed size in which products and angles are computed.
@@ -28,20 +30,23 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from anglekit.architectures import blocks, model_streams, stack, width
+from anglekit.architectures import Stream, blocks, model_streams, stack, width
 from anglekit.geometry.measurement import Measurement
 from anglekit.geometry.preparation import Prepared
 from anglekit.geometry.subject import Subject
+from anglekit.lanes import lane_count, slot_count
+from anglekit.probes import ProbeBatch, TokenizedProbe
 
 __all__ = ["HeldWeights", "analysis_parts", "inner_widths", "memory_now", "peak_memory"]
 
 # Buffers of `streaming` and `products`: a run's values for every vertex, pair and token, and a block of states.
 _RUN_BUFFERS = 12
-_RUN_BYTES, _BLOCK_BYTES = {"cpu": 2 << 20}, {"cpu": 6 << 20}
+_RUN_BYTES, _THREAD_BLOCK_BYTES = 2 << 20, 2 << 20
 _ACCELERATOR_RUN_BYTES, _ACCELERATOR_BLOCK_BYTES = 64 << 20, 256 << 20
 # Measured on several pairs: threads' arenas, code that is first run then, parquet's writers.
 _FIRST_USE_BYTES = 32 << 20
@@ -123,12 +128,12 @@ def analysis_parts(
     ]
     widths = (subject.teacher_width, *subject.student_widths)
     probes = [prepared.measured, *([prepared.fit_half] if prepared.fitted else [])]
+    lanes = lane_count([each.model for each in held], [each.device for each in held])
     tokens = {
-        stream: max(len(batch.token_index(stream)) for probe in probes for batch in _largest_batches(probe))
-        for stream in subject.layers
+        stream: max(_largest_tokens(probe, stream, slot_count(lanes)) for probe in probes) for stream in subject.layers
     }
-    padded = max(int(probe.padded_tokens.max()) for probe in probes)
-    longest = max(int(batch.input_ids.shape[1]) for probe in probes for batch in _largest_batches(probe))
+    padded = max(int(np.sort(probe.padded_tokens)[-lanes:].sum()) for probe in probes)
+    longest = max(int(batch.input_ids.shape[1]) for probe in probes for batch in _largest_batches(probe, 1))
     passes: dict[str, list[int]] = {}
     for each, counted, states_width in zip(held, layers, widths, strict=True):
         passes.setdefault(str(each.device), []).append(_pass_bytes(each, padded, longest))
@@ -148,8 +153,9 @@ def analysis_parts(
         add(sums_at, "sample", 2 * 3 * 4 * numbers * subject.capacity)
     most = max(len(subject.layers[s].students[p]) * _pairs(len(subject.layers[s].teacher)) for s, p in subject.keys)
     kind = torch.device(sums_at).type
-    run = max(_RUN_BYTES.get(kind, _ACCELERATOR_RUN_BYTES), 16 * 8 * most)
-    add(sums_at, "work", _RUN_BUFFERS * run + _BLOCK_BYTES.get(kind, _ACCELERATOR_BLOCK_BYTES))
+    run = max(_RUN_BYTES if kind == "cpu" else _ACCELERATOR_RUN_BYTES, 16 * 8 * most)
+    block = _THREAD_BLOCK_BYTES * torch.get_num_threads() if kind == "cpu" else _ACCELERATOR_BLOCK_BYTES
+    add(sums_at, "work", _RUN_BUFFERS * run + block)
     rows = _BINS * sum(
         len(subject.layers[s].students[p]) * (_pairs(len(subject.layers[s].teacher)) + 1) for s, p in subject.keys
     )
@@ -171,10 +177,16 @@ def _add_reading(host: dict[str, int], held: Sequence[HeldWeights]) -> None:
     host["reading"] = max(0, peak - sitting - later)
 
 
-def _largest_batches(probe: Any) -> list[Any]:  # noqa: ANN401 - a probe and its batches
-    """Return the batch with the most padded tokens and the one with the longest example."""
-    numbers = {int(probe.padded_tokens.argmax()), 0}
+def _largest_batches(probe: TokenizedProbe, several: int) -> list[ProbeBatch]:
+    """Return the batches with the most padded tokens and the one with the longest example."""
+    numbers = {0, *np.argsort(probe.padded_tokens)[-several:].tolist()}
     return list(probe.batches(numbers=sorted(numbers)))
+
+
+def _largest_tokens(probe: TokenizedProbe, stream: Stream, several: int) -> int:
+    """Return how many tokens as many batches hold at most."""
+    counts = [len(batch.token_index(stream)) for batch in _largest_batches(probe, several)]
+    return sum(sorted(counts)[-several:])
 
 
 def _pass_bytes(held: HeldWeights, padded: int, longest: int) -> int:

@@ -27,6 +27,7 @@ __all__ = [
     "difference_lags",
     "gaussian_like",
     "gaussian_products",
+    "mean_and_error",
     "origin_products",
     "random_rotation",
     "rescaled",
@@ -197,14 +198,21 @@ def centroid_products(products: SampleProducts) -> SampleProducts:
     return SampleProducts(products.teacher, cross, cross.mean(0))
 
 
-def sweep_products(products: SampleProducts, t: float) -> SampleProducts:
-    """Return the products with every vertex moved to C + t (V - C), C the mean of each token's teacher states."""
+def sweep_products(products: SampleProducts, ts: Sequence[float]) -> SampleProducts:
+    """Return the products with every vertex V moved to C + t (V - C), C the mean of each token's teacher states.
+
+    Args:
+        products: of the sample.
+        ts: how far; the vertices of the first t come before those of the second.
+    """
     centre = centroid_products(products)
     between = products.cross.mean(0)  # <C, V>
     return SampleProducts(
         products.teacher,
-        (1 - t) * centre.cross + t * products.cross,
-        (1 - t) ** 2 * centre.vertex + 2 * t * (1 - t) * between + t**2 * products.vertex,
+        torch.cat([(1 - t) * centre.cross + t * products.cross for t in ts], dim=1),
+        torch.cat(
+            [(1 - t) ** 2 * centre.vertex + 2 * t * (1 - t) * between + t**2 * products.vertex for t in ts], dim=0
+        ),
     )
 
 
@@ -281,15 +289,15 @@ def summarize(
     """
     null, null_valid = null.expand_as(observed), null_valid.expand_as(observed)
     both = observed_valid & null_valid
-    mean, se, _, _ = _mean_and_error(null, null_valid, lags)
-    difference, difference_se, n, freedom = _mean_and_error(observed - null, both, lags)
+    mean, se, _, _ = mean_and_error(null, null_valid, lags)
+    difference, difference_se, n, freedom = mean_and_error(observed - null, both, lags)
     quantile = torch.from_numpy(stdtrit(freedom.cpu().numpy(), 0.975)).to(observed.device)
     width = quantile * difference_se
     observed_mean = torch.where(both, observed, 0.0).sum(-1) / torch.where(n > 0, n, torch.nan)
     return NullSummary(mean, se, n, observed_mean, difference, difference - width, difference + width)
 
 
-def _mean_and_error(values: Tensor, valid: Tensor, lags: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def mean_and_error(values: Tensor, valid: Tensor, lags: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the mean, its standard error, the tokens and the error's degrees of freedom; NaN with too few tokens.
 
     With m ties a row, a row's own included, the sum of m autocovariances about the estimated mean is too small by

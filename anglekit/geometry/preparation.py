@@ -6,7 +6,7 @@ import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -206,6 +206,10 @@ def _plan_hash(probe: TokenizedProbe) -> str:
     return found.hexdigest()
 
 
+# Reading a package's metadata takes as long as a batch of short texts.
+_version = cache(version)
+
+
 def described(prepared: Prepared, probe: ProbeData, shard: Shard | None) -> dict[str, dict[str, Any]]:
     """Return what the Geometry says about the settings, where everything came from, and the probe."""
     teacher, students, layers = prepared.teacher, prepared.students, prepared.layers
@@ -235,7 +239,7 @@ def described(prepared: Prepared, probe: ProbeData, shard: Shard | None) -> dict
                 "target": probe.target_column,
             },
             "packages": {
-                package: version(package) for package in ("anglekit", "torch", "transformers", "numpy", "pandas")
+                package: _version(package) for package in ("anglekit", "torch", "transformers", "numpy", "pandas")
             },
             "python": platform.python_version(),
             "device": device_names(teacher.model),

@@ -12,9 +12,10 @@ from anglekit.workspace import Workspace
 
 __all__ = ["TokenProducts", "take_products"]
 
-# Bytes of float64 states that are worked on at once. On a CPU a block that leaves the cache is read from memory three
-# times, and a small one pays more for starting each operation than it saves; an accelerator wants work.
-_BLOCK_BYTES = {"cpu": 6 << 20}
+# Bytes of float64 states that each thread of a CPU works on at once, or an accelerator. A block that leaves a core's
+# cache is read from memory three times, and a small one pays more for starting each operation than it saves; an
+# accelerator wants work.
+_THREAD_BLOCK_BYTES = 2 << 20
 _ACCELERATOR_BLOCK_BYTES = 256 << 20
 _FEWEST_TOKENS = 16
 
@@ -140,7 +141,7 @@ class _StudentSide:
 
 
 def _block_length(rows: int, width: int, device: torch.device) -> int:
-    budget = _BLOCK_BYTES.get(device.type, _ACCELERATOR_BLOCK_BYTES)
+    budget = _THREAD_BLOCK_BYTES * torch.get_num_threads() if device.type == "cpu" else _ACCELERATOR_BLOCK_BYTES
     return max(_FEWEST_TOKENS, budget // (rows * width * 8))
 
 

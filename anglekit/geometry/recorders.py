@@ -14,11 +14,15 @@ from anglekit.architectures import Stream
 from anglekit.checkpoints import Checkpoint
 from anglekit.geometry.preflight import StreamLayers
 from anglekit.hidden_states import FinalNorm, LayerRecorder, token_states
+from anglekit.lanes import lane_count, slot_count
 from anglekit.placement import compute_device
 from anglekit.probes import ProbeBatch, TokenizedProbe
 from anglekit.workspace import Workspace
 
-__all__ = ["Recorders", "progress_batches", "sum_device"]
+__all__ = ["BatchStates", "Recorders", "progress_batches", "sum_device"]
+
+#: The teacher's and every student's states of a batch, by stream.
+BatchStates = tuple[dict[Stream, Tensor], list[dict[Stream, Tensor]]]
 
 
 def sum_device(teacher: Checkpoint) -> torch.device:
@@ -51,18 +55,19 @@ class Recorders:
             )
             for position, student in enumerate(students)
         ]
-        self._workspaces = [Workspace() for _ in (teacher, *students)]
+        models = [checkpoint.model for checkpoint in (teacher, *students)]
+        #: How many batches may be on their way at once.
+        self.lanes = lane_count(models, [compute_device(model) for model in models])
+        self._workspaces = [[Workspace() for _ in models] for _ in range(slot_count(self.lanes))]
 
-    def states(
-        self, batch: ProbeBatch, device: torch.device
-    ) -> tuple[dict[Stream, Tensor], list[dict[Stream, Tensor]]]:
+    def states(self, device: torch.device, batch: ProbeBatch, slot: int = 0) -> BatchStates:
         """Return the teacher's and every student's states by stream, shape (layers, tokens, width), on `device`.
 
-        The next call overwrites them.
+        The next call for the same slot overwrites them.
         """
         teacher, *students = (
             {stream: found.states.to(device) for stream, found in token_states(recorder, batch, workspace).items()}
-            for recorder, workspace in zip((self.teacher, *self.students), self._workspaces, strict=True)
+            for recorder, workspace in zip((self.teacher, *self.students), self._workspaces[slot], strict=True)
         )
         return teacher, students
 

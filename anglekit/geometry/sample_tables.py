@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from anglekit.geometry.nulls import (
     difference_lags,
     gaussian_like,
     gaussian_products,
+    mean_and_error,
     origin_products,
     random_rotation,
     rescaled,
@@ -57,6 +60,9 @@ Array = NDArray[Any]
 
 #: Rows of a minibatch of the minibatch estimate of CKA.
 MINIBATCH = 64
+
+# Bytes of one value for every vertex, pair and token of the places of the vertex that are worked on at once.
+_GROUP_BYTES = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,11 @@ class SampledTokens:
             return own
         return torch.stack([state.double() @ matrix.T for state, matrix in zip(own, self.projections, strict=True)])
 
+    @cached_property
+    def products(self) -> SampleProducts:
+        """Inner products of the states, token by token."""
+        return sample_products(self.teacher, self.projected())
+
     def labels(self) -> dict[str, Array]:
         """Return vertex, teacher_i and teacher_k of every row."""
         vertex, i, k = pair_labels(self.vertices, self.teacher_layers)
@@ -121,8 +132,8 @@ def _column(value: Any, rows: int) -> Array:  # noqa: ANN401 - a column's value 
 
 def _mean(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean, standard error and number of the valid tokens; each token is an example of its own."""
-    summary = summarize(values, valid, values, valid)
-    return summary.mean, summary.se, summary.n_tokens
+    mean, se, n_tokens, _ = mean_and_error(values, valid)
+    return mean, se, n_tokens
 
 
 def null_table(tokens: SampledTokens, names: Sequence[str], seed: int, fresh: Tensor | None = None) -> pd.DataFrame:
@@ -137,8 +148,7 @@ def null_table(tokens: SampledTokens, names: Sequence[str], seed: int, fresh: Te
         seed: of the draws, which are the same for every student.
         fresh: an untrained student's states of the same tokens, in the student's own width.
     """
-    vertices = tokens.projected()
-    products = sample_products(tokens.teacher, vertices)
+    vertices, products = tokens.projected(), tokens.products
     observed = sample_angles(products, tokens.epsilon)
     parts = []
     for name in (name for name in NULLS if name in names):
@@ -207,23 +217,24 @@ def _drawn_products(
 
 def sweep_table(tokens: SampledTokens) -> pd.DataFrame:
     """Return the rows of `vertex_sweep.parquet` for one student and stream."""
-    products = sample_products(tokens.teacher, tokens.projected())
-    parts = []
-    for t in SWEEP:
-        angles = sample_angles(sweep_products(products, t), tokens.epsilon)
+    products, parts = tokens.products, list[dict[str, Any]]()
+    numbers = len(products.vertex) * math.comb(len(tokens.teacher), 2) * tokens.n_tokens
+    step = max(1, _GROUP_BYTES // (8 * max(1, numbers)))
+    for first in range(0, len(SWEEP), step):
+        ts = SWEEP[first : first + step]
+        angles = sample_angles(sweep_products(products, ts), tokens.epsilon)
         mean, se, n = _mean(angles.cosine, angles.valid)
         tangential, _, _ = _mean(angles.tangential, angles.tangential_valid)
-        parts.append(
-            {
-                "t": t,
-                "mean_cosine": mean,
-                "se": se,
-                "mean_angle_degrees": _mean_angle(angles.cosine, angles.valid),
-                "mean_tangential_cosine": tangential,
-                "mean_tangential_angle_degrees": _mean_angle(angles.tangential, angles.tangential_valid),
-                "n_tokens": n,
-            }
-        )
+        columns = {
+            "mean_cosine": mean,
+            "se": se,
+            "mean_angle_degrees": _mean_angle(angles.cosine, angles.valid),
+            "mean_tangential_cosine": tangential,
+            "mean_tangential_angle_degrees": _mean_angle(angles.tangential, angles.tangential_valid),
+            "n_tokens": n,
+        }
+        several = zip(*(values.chunk(len(ts)) for values in columns.values()), strict=True)
+        parts += [{"t": t, **dict(zip(columns, each, strict=True))} for t, each in zip(ts, several, strict=True)]
     return tokens.table(parts)
 
 

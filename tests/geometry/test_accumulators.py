@@ -224,7 +224,7 @@ def test_runs_and_blocks_that_cut_an_example_change_nothing(monkeypatch, run, bl
     projections = [torch.randn(WIDTH, 3, generator=torch.Generator().manual_seed(2)) for _ in range(VERTICES)]
     whole, whole_projected = sums_of(*drawn), sums_of(*projected, projections=projections)
     monkeypatch.setattr(streaming, "_RUN_BYTES", {"cpu": run})
-    monkeypatch.setattr(products, "_BLOCK_BYTES", {"cpu": block})
+    monkeypatch.setattr(products, "_THREAD_BLOCK_BYTES", block)
     assert min(streaming._run_length(GeometryAccumulator(LAYERS, VERTICES, WIDTH)), block) < 40
     assert_same(sums_of(*drawn), whole)
     assert_same(sums_of(*projected, projections=projections), whole_projected)

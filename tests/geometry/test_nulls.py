@@ -145,13 +145,13 @@ def test_the_origin_is_the_plain_cosine_and_the_centroid_of_a_simplex_is_minus_o
 def test_the_sweep_is_the_vertex_on_the_line_from_the_centroid(t):
     teacher, student = normal(LAYERS, 20, 8, seed=1), normal(VERTICES, 20, 8, seed=2)
     centre = teacher.mean(0, keepdim=True)
-    found = sample_angles(sweep_products(sample_products(teacher, student), t)).cosine
+    found = sample_angles(sweep_products(sample_products(teacher, student), [t])).cosine
     torch.testing.assert_close(found, dense_cosines(teacher, centre + t * (student - centre)), rtol=0, atol=1e-7)
 
 
 def test_the_sweep_ends_at_the_centroid_and_at_the_student():
     products = sample_products(normal(LAYERS, 20, 8, seed=1), normal(VERTICES, 20, 8, seed=2))
-    ends = [sample_angles(sweep_products(products, t)).cosine for t in (0.0, 1.0)]
+    ends = [sample_angles(sweep_products(products, [t])).cosine for t in (0.0, 1.0)]
     torch.testing.assert_close(ends[0], sample_angles(centroid_products(products)).cosine.expand_as(ends[0]))
     torch.testing.assert_close(ends[1], sample_angles(products).cosine)
 

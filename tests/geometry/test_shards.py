@@ -130,7 +130,7 @@ def test_shards_of_another_analysis_are_refused(three, save_shard, bert_pair, ta
         with pytest.raises(InputError, match=message):
             merge_shards([one, save_shard("2/3", **changes), third])
     monkeypatch.setattr(
-        "anglekit.geometry.preparation.version", lambda name: "99.1" if name == "torch" else version(name)
+        "anglekit.geometry.preparation._version", lambda name: "99.1" if name == "torch" else version(name)
     )
     with pytest.raises(InputError, match=r"another major version of torch \(99.1, not 2"):
         merge_shards([one, save_shard("2/3"), third])
