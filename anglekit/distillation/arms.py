@@ -24,7 +24,8 @@ from anglekit.distillation.matching import FAMILIES
 from anglekit.distillation.objective import DistillationObjective
 from anglekit.distillation.plan import DistillationPlan
 from anglekit.distillation.prepared_data import PreparedData
-from anglekit.distillation.run_callbacks import MetricsFile, TrainingBar, last_step, quiet
+from anglekit.distillation.resume_point import resume_point
+from anglekit.distillation.run_callbacks import MetricsFile, TrainingBar, quiet
 from anglekit.distillation.run_directory import RunDirectory, check_same_run, write_json
 from anglekit.distillation.run_records import SCORES_FORMAT, now, run_config, run_provenance
 from anglekit.distillation.students import create_student
@@ -298,7 +299,7 @@ def start_run(
     resume_from = None
     if directory.resumes and directory.started:
         _check_goes_on(directory, config, plan)
-        resume_from = last_step(directory.training)
+        resume_from = resume_point(directory.training)
     else:
         # After everything that can still be refused: what is overwritten goes now.
         directory.begin(config, None if plan is None else plan.to_json(), provenance)

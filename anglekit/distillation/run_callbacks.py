@@ -8,12 +8,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from anglekit.distillation.trainer import DistillationTrainer
 
-__all__ = ["MetricsFile", "TrainingBar", "last_step", "quiet"]
+__all__ = ["MetricsFile", "TrainingBar", "quiet"]
 
 
 class TrainingBar(TrainerCallback):
@@ -121,18 +120,3 @@ def quiet(trainer: DistillationTrainer) -> None:
     """Take away the callbacks with which `Trainer` prints every log."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-
-
-def last_step(training: Path) -> str | None:
-    """Return the last checkpoint that can be resumed, or None; one that was being written at a kill cannot."""
-    steps = {int(path.name.removeprefix("checkpoint-")): path for path in training.glob("checkpoint-*[0-9]")}
-    return next((str(path) for _, path in sorted(steps.items(), reverse=True) if _is_whole(path)), None)
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    # `Trainer` writes its state after everything else.
-    try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return True

@@ -19,6 +19,7 @@ from anglekit.distillation.adapters import LayerAdapters
 from anglekit.distillation.batch_order import LengthGroupedOrder
 from anglekit.distillation.losses import LossTerm
 from anglekit.distillation.objective import DistillationObjective
+from anglekit.distillation.resume_point import reading_checkpoint
 from anglekit.distillation.teacher import TeacherForward, TeacherOutputs, TeacherProvider, accepted_inputs
 from anglekit.distillation.term_meter import TermMeter
 from anglekit.errors import InputError, RunError
@@ -259,8 +260,17 @@ class DistillationTrainer(Trainer):
             save_adapters(directory, self.adapters.weights(), trained=trained)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        with reading_checkpoint(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._restore_adapters(Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading_checkpoint(checkpoint or ""):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading_checkpoint(checkpoint or ""):
+            super()._load_rng_state(checkpoint)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

@@ -99,7 +99,7 @@ def analyze(
     nulls: Annotated[
         str,
         typer.Option(
-            help="Null baselines, vertex sweep and anisotropy: default (about 1% of the time), all (with a rotated and "
+            help="Null baselines, vertex sweep and anisotropy: default (a few percent of the time), all (with a rotated and "
             "an untrained student and Gaussians of the layers' covariance) or none."
         ),
     ] = "default",

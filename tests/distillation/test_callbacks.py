@@ -42,8 +42,13 @@ def losses(trainer):
 
 
 @pytest.mark.parametrize("width", [32, 16])
-def test_the_training_is_the_same_bit_for_bit(tmp_path, teacher, probe, width):
-    """With dropout, whose draws a measurement must not move; with adapters where the student is narrow."""
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_training_is_the_same_bit_for_bit(tmp_path, teacher, probe, width, threads, two_threads):
+    """With dropout, whose draws a measurement must not move; with adapters where the student is narrow.
+
+    With two threads a measurement runs in lanes of one thread each, and the training must get both back.
+    """
+    torch.set_num_threads(threads)
     alone = make_trainer(tmp_path / "alone", dropout=0.1, width=width)
     alone.train()
     watched = make_trainer(tmp_path / "watched", dropout=0.1, width=width)

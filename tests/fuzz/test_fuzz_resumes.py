@@ -1,0 +1,145 @@
+"""Hostile `training` folders: what `--resume` goes on from is damaged, another's, or a program that wants to be run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from transformers import TrainerCallback
+
+from anglekit.distillation.arms import Arm, RunResult
+from anglekit.distillation.run_directory import RunDirectory
+from tests.distillation.run_corpus import make_world, quick, student
+from tests.fuzz.harness import Campaign, Case, canary_command, cases, fresh
+from tests.fuzz.mutations import damaged_file, damaged_json_file, damaged_safetensors, hostile_values
+
+SETTINGS = quick(max_steps=6, evaluate_every=2, select="best", seed=3)
+# What `Trainer` reads when it goes on.
+STATES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+
+
+class _Kill(TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_model, tiny_tokenizer, words) -> dict[str, str]:
+    return make_world(tmp_path_factory.mktemp("world"), tiny_model, tiny_tokenizer(), words)
+
+
+@pytest.fixture(scope="module")
+def unfinished(world, tmp_path_factory) -> Path:
+    """A run with adapters that was killed behind its fifth step; its fourth was kept."""
+    out = tmp_path_factory.mktemp("unfinished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        train = Arm.train
+
+        def killed(arm: Arm) -> None:
+            arm.trainer.add_callback(_Kill())
+            train(arm)
+
+        patch.setattr(Arm, "train", killed)
+        with pytest.raises(KeyboardInterrupt):
+            student(world, out, settings=SETTINGS, width=16)
+    assert {file.name for file in (out / "training" / "checkpoint-4").iterdir()} > {*STATES, "trainer_state.json"}
+    return out
+
+
+class _Program:
+    """Pickled, a command that whoever unpickles it runs."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def damage(case: Case, checkpoint: Path, canary: str) -> None:
+    for _ in range(case.rng.choice((1, 1, 1, 2))):
+        file = case.rng.choice(sorted(each for each in checkpoint.iterdir() if each.is_file()))
+        if file.suffix in (".pt", ".pth", ".bin") and case.rng.random() < 0.3:
+            case.did.append(f"a program as {file.name}")
+            file.write_bytes(pickle.dumps(_Program(canary)))
+        elif file.suffix == ".json":
+            damaged_json_file(case, file, {"best_model_checkpoint": "/etc", "global_step": 2, "log_history": [{}]})
+        elif file.suffix == ".safetensors":
+            damaged_safetensors(case, file)
+        else:
+            damaged_file(case, file)
+    if case.rng.random() < 0.2:
+        case.did.append("a program beside")
+        (checkpoint / case.rng.choice(("pytorch_model.bin", "scaler.pt", "training_args.bin"))).write_bytes(
+            pickle.dumps(_Program(canary))
+        )
+    if case.rng.random() < 0.1:
+        name = case.rng.choice(("checkpoint-x9", "checkpoint-", "checkpoint-99999999999999999999", "checkpoint-9"))
+        case.did.append(name)
+        (checkpoint.parent / name).mkdir()
+
+
+def sane(result: RunResult) -> None:
+    """What was finished is a whole run, whatever its weights are."""
+    directory = RunDirectory(Path(result.checkpoint).parent, "resume", writes=False)
+    assert directory.finished
+    assert result.steps == SETTINGS.max_steps
+    assert not directory.training.exists()
+    assert all(math.isfinite(score) for score in result.scores["score"])
+
+
+def test_resumes(unfinished, world, tmp_path):
+    campaign = Campaign(tmp_path / "place")
+    canary = canary_command(campaign.place)
+    for case in cases("resumes", few=20):
+        out = fresh(unfinished, tmp_path / "run")
+        damage(case, out / "training" / "checkpoint-4", canary)
+        campaign.judge(
+            case, lambda out=out: student(world, out, settings=SETTINGS, width=16, if_exists="resume"), "", sane
+        )
+    campaign.finish()
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_program_is_not_run_but_named(name, unfinished, world, tmp_path):
+    campaign = Campaign(tmp_path / "place")
+    out = fresh(unfinished, tmp_path / "run")
+    (out / "training" / "checkpoint-4" / name).write_bytes(pickle.dumps(_Program(canary_command(campaign.place))))
+    case = next(cases(f"a program as {name}", few=1))
+    campaign.judge(
+        case, lambda: student(world, out, settings=SETTINGS, width=16, if_exists="resume"), str(out / "training")
+    )
+    campaign.finish()
+    assert campaign.refused == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("global_step", 2, "is of step 2"),
+        ("global_step", "4", "global_step is not as a training writes it"),
+        ("best_model_checkpoint", "/etc", "names a best checkpoint that is not one of this run, '/etc'"),
+        ("log_history", [1], "log_history is not as a training writes it"),
+        ("surprise", 1, "surprise is not as a training writes it"),
+    ],
+)
+def test_a_state_that_lies_is_refused(entry, value, message, unfinished, world, tmp_path):
+    from anglekit.errors import InputError
+
+    out = fresh(unfinished, tmp_path / "run")
+    file = out / "training" / "checkpoint-4" / "trainer_state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), entry: value}))
+    with pytest.raises(InputError, match=message):
+        student(world, out, settings=SETTINGS, width=16, if_exists="resume")
+    assert (out / "training" / "checkpoint-4").is_dir()
+
+
+def test_the_undamaged_run_goes_on(unfinished, world, tmp_path):
+    """The control: it is the damage that is refused."""
+    out = fresh(unfinished, tmp_path / "run")
+    sane(student(world, out, settings=SETTINGS, width=16, if_exists="resume"))
