@@ -15,6 +15,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from anglekit.errors import InputError, foreign_failures
 from anglekit.json_files import read_json_object
+from anglekit.whole_file import write_whole
 
 __all__ = ["reading_checkpoint", "resume_point"]
 
@@ -27,18 +28,20 @@ _PREFIX: Final = "checkpoint-"
 def resume_point(training: Path) -> str | None:
     """Return the last checkpoint that can be resumed, or None; one that was being written at a kill cannot.
 
+    Its state names the best checkpoint by its whole path; a run that was moved since gets the new one written there.
+
     Args:
         training: the folder of a run that `Trainer` writes to.
 
     Raises:
-        InputError: its state is not what `Trainer` wrote there, of another step, or names a best checkpoint that lies
-            elsewhere.
+        InputError: its state is not what `Trainer` wrote there, of another step, or names a best checkpoint that the
+            run does not have.
     """
     steps = {int(path.name.removeprefix(_PREFIX)): path for path in training.glob(f"{_PREFIX}*") if _is_step(path)}
     found = next((path for _, path in sorted(steps.items(), reverse=True) if _is_whole(path)), None)
     if found is None:
         return None
-    _check_state(found)
+    _settle_state(found)
     return str(found)
 
 
@@ -55,20 +58,26 @@ def _is_whole(checkpoint: Path) -> bool:
     return True
 
 
-def _check_state(checkpoint: Path) -> None:
+def _settle_state(checkpoint: Path) -> None:
     file = checkpoint / TRAINER_STATE_NAME
     state = read_json_object(file, _remedy(checkpoint), most_bytes=_MOST_STATE_BYTES)
     known = {field.name for field in fields(TrainerState)}
     unknown = next((name for name in state if name not in known), None)
     wrong = next((name for name, holds in _CHECKS.items() if name in state and not holds(state[name])), None)
     if unknown is not None or wrong is not None or "global_step" not in state:
-        raise InputError(f"{file}: {unknown or wrong or 'global_step'} is not as a training writes it; "
-                         f"{_remedy(checkpoint)}")  # fmt: skip
+        raise InputError(
+            f"{file}: {unknown or wrong or 'global_step'} is not as a training writes it; {_remedy(checkpoint)}"
+        )
     if f"{_PREFIX}{state['global_step']}" != checkpoint.name:
         raise InputError(f"{file} is of step {state['global_step']}; {_remedy(checkpoint)}")
     best = state.get("best_model_checkpoint")
-    if best is not None and Path(best).resolve().parent != checkpoint.resolve().parent:
-        raise InputError(f"{file} names a best checkpoint that is not one of this run, {best!r}; {_remedy(checkpoint)}")
+    if best is None:
+        return
+    here = checkpoint.parent / Path(best).name
+    if not (_is_step(here) and here.name.startswith(_PREFIX)):
+        raise InputError(f"{file} names a best checkpoint that this run does not have, {best!r}; {_remedy(checkpoint)}")
+    if here.resolve() != Path(best).resolve():  # the run was moved since
+        write_whole(file, json.dumps({**state, "best_model_checkpoint": str(here)}, indent=2) + "\n")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from transformers import TrainerCallback
 
 from anglekit.distillation.arms import Arm, RunResult
 from anglekit.distillation.run_directory import RunDirectory
+from anglekit.errors import InputError
 from tests.distillation.run_corpus import make_world, quick, student
 from tests.fuzz.harness import Campaign, Case, canary_command, cases, fresh
-from tests.fuzz.mutations import damaged_file, damaged_json_file, damaged_safetensors, hostile_values
+from tests.fuzz.mutations import damaged_file, damaged_json_file, damaged_safetensors
 
 SETTINGS = quick(max_steps=6, evaluate_every=2, select="best", seed=3)
 # What `Trainer` reads when it goes on.
@@ -90,7 +92,7 @@ def sane(result: RunResult) -> None:
     assert directory.finished
     assert result.steps == SETTINGS.max_steps
     assert not directory.training.exists()
-    assert all(math.isfinite(score) for score in result.scores["score"])
+    assert all(math.isfinite(score) for score in result.scores["accuracy"])
 
 
 def test_resumes(unfinished, world, tmp_path):
@@ -123,14 +125,12 @@ def test_a_program_is_not_run_but_named(name, unfinished, world, tmp_path):
     [
         ("global_step", 2, "is of step 2"),
         ("global_step", "4", "global_step is not as a training writes it"),
-        ("best_model_checkpoint", "/etc", "names a best checkpoint that is not one of this run, '/etc'"),
+        ("best_model_checkpoint", "/etc", "names a best checkpoint that this run does not have, '/etc'"),
         ("log_history", [1], "log_history is not as a training writes it"),
         ("surprise", 1, "surprise is not as a training writes it"),
     ],
 )
 def test_a_state_that_lies_is_refused(entry, value, message, unfinished, world, tmp_path):
-    from anglekit.errors import InputError
-
     out = fresh(unfinished, tmp_path / "run")
     file = out / "training" / "checkpoint-4" / "trainer_state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), entry: value}))
@@ -139,7 +139,15 @@ def test_a_state_that_lies_is_refused(entry, value, message, unfinished, world, 
     assert (out / "training" / "checkpoint-4").is_dir()
 
 
-def test_the_undamaged_run_goes_on(unfinished, world, tmp_path):
-    """The control: it is the damage that is refused."""
-    out = fresh(unfinished, tmp_path / "run")
-    sane(student(world, out, settings=SETTINGS, width=16, if_exists="resume"))
+def test_a_run_that_was_moved_goes_on_and_finds_its_best_step(unfinished, world, tmp_path):
+    """The control too: it is the damage that is refused. The second step is made the best one, and stays it."""
+    out = fresh(unfinished, tmp_path / "moved")
+    file = out / "training" / "checkpoint-4" / "trainer_state.json"
+    state = json.loads(file.read_text())
+    assert not state["best_model_checkpoint"].startswith(str(out))
+    shutil.copytree(out / "training" / "checkpoint-4", out / "training" / "checkpoint-2", dirs_exist_ok=True)
+    state |= {"best_metric": 2.0, "best_model_checkpoint": "/gone/training/checkpoint-2", "best_global_step": 2}
+    file.write_text(json.dumps(state))
+    result = student(world, out, settings=SETTINGS, width=16, if_exists="resume")
+    sane(result)
+    assert result.selected_step == 2
