@@ -268,6 +268,10 @@ class DistillationTrainer(Trainer):
         with reading_checkpoint(checkpoint or ""):
             super()._load_optimizer_and_scheduler(checkpoint)
 
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with reading_checkpoint(checkpoint or ""):
+            super()._load_scaler(checkpoint)
+
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with reading_checkpoint(checkpoint or ""):
             super()._load_rng_state(checkpoint)
