@@ -22,7 +22,7 @@ from anglekit.checkpoint_files import bounded_construction, check_directory, che
 from anglekit.errors import InputError, foreign_failures, suggest
 from anglekit.json_files import read_json_object
 from anglekit.lora_weights import has_lora, merge_lora
-from anglekit.placement import Placement, is_placed, whole_state
+from anglekit.placement import Placement, check_device, is_placed, whole_state
 from anglekit.projections import load_adapters
 
 __all__ = [
@@ -84,11 +84,7 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r} is not known; {suggest(self.dtype, DTYPES)}")
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"device {self.device!r} cannot be used here ({reason}); use cpu") from error
+        check_device(self.device, "the device is")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,16 @@ from transformers import PreTrainedModel
 
 from anglekit.errors import InputError, suggest
 
-__all__ = ["DEVICE_MAPS", "QUANTIZATIONS", "Placement", "compute_device", "device_names", "is_placed", "whole_state"]
+__all__ = [
+    "DEVICE_MAPS",
+    "QUANTIZATIONS",
+    "Placement",
+    "check_device",
+    "compute_device",
+    "device_names",
+    "is_placed",
+    "whole_state",
+]
 
 #: The maps that accelerate makes by itself.
 DEVICE_MAPS: Final = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -85,7 +94,8 @@ class Placement:
         if not found or not all(type(device) in (str, int) for device in found.values()):
             raise InputError(f"--device-map {self.device_map!r} does not name a device for each part; {allowed}")
         for part, device in found.items():
-            _check_device(device)
+            if device != "disk":  # which is always there
+                check_device(device, "--device-map names the device")
             inside = next((other for other in found if other != part and other.startswith(part and f"{part}.")), None)
             if inside is not None:
                 raise InputError(
@@ -134,15 +144,21 @@ class Placement:
         return told
 
 
-def _check_device(device: str | int) -> None:
-    """Refuse a device that is not there; `disk` is always."""
-    if device == "disk":
-        return
+def check_device(device: str | int, what: str) -> None:
+    """Refuse a device that is not there.
+
+    Args:
+        device: its name, or the number of an accelerator.
+        what: the option or the place that names it, as the message begins.
+
+    Raises:
+        InputError: it cannot be used here.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--device-map names the device {device!r}, which is not here ({reason}); use cpu") from error
+        raise InputError(f"{what} {device!r}, which cannot be used here ({reason}); use cpu") from error
 
 
 def is_placed(model: PreTrainedModel) -> bool:

@@ -82,7 +82,7 @@ def test_a_map_made_by_accelerate_keeps_to_the_memory_it_is_given(places, tmp_pa
         ({"device_map": '{"encoder": [1]}'}, "does not name a device for each part"),
         ({"device_map": "{}"}, "does not name a device for each part"),
         ({"device_map": '{"encoder": "cpu", "encoder.layer.0": "disk"}'}, "both 'encoder' and 'encoder.layer.0'"),
-        ({"device_map": '{"encoder": "cuda:99"}'}, "names the device 'cuda:99', which is not here"),
+        ({"device_map": '{"encoder": "cuda:99"}'}, "names the device 'cuda:99', which cannot be used here"),
         ({"max_memory": "cpu=1GB"}, "--max-memory 'cpu=1GB' came without --device-map"),
         ({"offload_folder": "there"}, "--offload-folder 'there' came without --device-map"),
         ({"device_map": "auto", "max_memory": "much"}, "is not a list of devices and sizes; give for example 0=10GiB"),

@@ -286,6 +286,7 @@ def start_run(
         objective=objective,
         teacher=teacher,
         teacher_forward=teacher_forward,
+        teacher_device=settings.teacher_device,
         adapters=adapters,
         train_dataset=data.train,
         eval_dataset=data.validation,

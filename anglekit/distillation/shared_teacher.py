@@ -32,6 +32,7 @@ class SharedTeacher:
     Args:
         teacher: put into evaluation mode.
         objectives: of all students that will ask.
+        device: the teacher's own, or None for that of the students.
 
     Attributes:
         passes: forward passes that were run.
@@ -43,7 +44,9 @@ class SharedTeacher:
         InputError: objectives that mean different states by the last layer, or a layer that does not exist.
     """
 
-    def __init__(self, teacher: PreTrainedModel, objectives: Sequence[DistillationObjective]) -> None:
+    def __init__(
+        self, teacher: PreTrainedModel, objectives: Sequence[DistillationObjective], device: str | None = None
+    ) -> None:
         norms = sorted({objective.final_norm for objective in objectives})
         if len(norms) > 1:
             raise InputError("students of the corrected and the official reading cannot share a teacher; sweep each")
@@ -52,6 +55,7 @@ class SharedTeacher:
             _union(objectives),
             logits=any(objective.reads_teacher_logits for objective in objectives),
             final_norm=norms[0] if norms else "excluded",
+            device=device,
         )
         self._held: dict[bytes, TeacherOutputs] = {}
         self.passes = 0

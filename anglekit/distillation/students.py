@@ -7,11 +7,12 @@ anglekit. Nothing here disturbs the global random state.
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from anglekit import architectures
@@ -19,6 +20,7 @@ from anglekit.architectures import Stream
 from anglekit.distillation.matching import check_copied_blocks, copy_map
 from anglekit.distillation.student_config import model_family, student_config, student_depths
 from anglekit.errors import InputError, suggest
+from anglekit.placement import whole_state
 
 __all__ = ["INITS", "Init", "copied_blocks", "create_student"]
 
@@ -134,6 +136,7 @@ def _copy_weights(teacher: PreTrainedModel, student: PreTrainedModel, chosen: Ma
     whole = student.get_output_embeddings() is not None  # type: ignore[no-untyped-call]
     homes = {stream: _path_of(student, architectures.blocks(student, stream)) for stream in chosen}
     source = teacher.state_dict()
+    copies = defaultdict[str, list[Tensor]](list)
     with torch.no_grad():
         for name, target in student.state_dict().items():
             if not (whole or name.startswith(base)):
@@ -144,7 +147,11 @@ def _copy_weights(teacher: PreTrainedModel, student: PreTrainedModel, chosen: Ma
                     f"the student's {name} has no counterpart of its shape in the teacher ({origin}); "
                     "choose other blocks to copy, or --init random"
                 )
-            target.copy_(source[origin])
+            copies[origin].append(target)
+        # Once each, for those that lie on the disk.
+        for origin, tensor in whole_state(teacher):
+            for target in copies.get(origin, ()):
+                target.copy_(tensor)
 
 
 def _origin(name: str, homes: Mapping[Stream, str], chosen: Mapping[Stream, Sequence[int]]) -> str:

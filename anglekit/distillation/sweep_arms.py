@@ -102,7 +102,8 @@ class ArmsInTraining:
         bar: SweepBar,
     ) -> None:
         """Train arms side by side and finish each as it ends."""
-        shared = SharedTeacher(loaded.model, [objective_of_plan(one.plan, one.settings, prepared) for one in wave])
+        objectives = [objective_of_plan(one.plan, one.settings, prepared) for one in wave]
+        shared = SharedTeacher(loaded.model, objectives, wave[0].settings.teacher_device)
         self._teachers.append(shared)
         arms = []
         for one in wave:

@@ -15,6 +15,7 @@ from anglekit.distillation.generation import GenerationSettings
 from anglekit.distillation.lora import LoraSettings
 from anglekit.distillation.task_data import EncodingSettings
 from anglekit.errors import InputError, suggest
+from anglekit.placement import check_device
 
 __all__ = ["OPTIMIZERS", "PRECISIONS", "SELECTIONS", "TrainSettings"]
 
@@ -75,6 +76,7 @@ class TrainSettings:
         eval_batch_size: examples of one forward pass in validation.
         workers: processes that prepare batches; 0 prepares them in this one.
         device: "auto" takes an accelerator if there is one; "cpu" takes none.
+        teacher_device: the teacher's own, such as `cuda:1` or `cpu`; None: the student's.
         tensorboard: whether event files are written into the run directory.
 
     Raises:
@@ -118,6 +120,7 @@ class TrainSettings:
     eval_batch_size: int = 64
     workers: int = 0
     device: str = "auto"
+    teacher_device: str | None = None
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -149,6 +152,8 @@ class TrainSettings:
                 raise InputError(f"{_option(name)} is {value}; allowed: 0 to {2**32 - 1}")
         if self.precision == "float16" and (self.device == "cpu" or not torch.cuda.is_available()):
             raise InputError("float16 training needs a GPU, and none is used here; choose float32 or bfloat16")
+        if self.teacher_device is not None:
+            check_device(self.teacher_device, "--teacher-device is")
         # Each refuses what it does not allow.
         _ = self.encoding, self.generation, self.lora
 
@@ -179,7 +184,8 @@ class TrainSettings:
 
     def decisive(self) -> dict[str, str | int | float | bool | None]:
         """Return what changes the trained model, by which runs are compared: not the seed, which a plan records."""
-        incidental = {"log_every", "eval_batch_size", "workers", "tensorboard", "resumable", "device", "seed"}
+        incidental = {"log_every", "eval_batch_size", "workers", "tensorboard", "resumable", "seed"}
+        incidental |= {"device", "teacher_device"}
         return {name: value for name, value in asdict(self).items() if name not in incidental}
 
     def arguments(

@@ -50,6 +50,7 @@ class DistillationTrainer(Trainer):
         objective: the terms and what they read.
         teacher: its model, with a head if there is a KL term. Moved to the student's device.
         teacher_forward: called instead of a `TeacherForward` over `teacher`: what shares one teacher among students.
+        teacher_device: the teacher's own device; None: that of the student.
         adapters: for students of another width, one for each matched layer. Adapters whose weights do not require
             gradients stay as they are, and are marked as untrained where they are saved.
         score_model: called at every validation with the model; its scores are reported beside the loss. For scores that
@@ -76,6 +77,7 @@ class DistillationTrainer(Trainer):
         objective: DistillationObjective,
         teacher: PreTrainedModel | None = None,
         teacher_forward: TeacherProvider | None = None,
+        teacher_device: str | None = None,
         adapters: LayerAdapters | None = None,
         score_model: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
         **trainer_options: Any,  # noqa: ANN401 - Trainer's own
@@ -100,6 +102,7 @@ class DistillationTrainer(Trainer):
                 objective.teacher_layers,
                 logits=objective.reads_teacher_logits,
                 final_norm=objective.final_norm,
+                device=teacher_device,
             )
         self.teacher_forward = teacher_forward
         self._score_model = score_model

@@ -99,8 +99,8 @@ def analyze(
     nulls: Annotated[
         str,
         typer.Option(
-            help="Null baselines, vertex sweep and anisotropy: default (a few percent of the time), all (with a rotated and "
-            "an untrained student and Gaussians of the layers' covariance) or none."
+            help="Null baselines, vertex sweep and anisotropy: default (a few percent of the time), all (with a "
+            "rotated and an untrained student and Gaussians of the layers' covariance) or none."
         ),
     ] = "default",
     similarity: Annotated[

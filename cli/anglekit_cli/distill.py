@@ -104,6 +104,8 @@ def distill(
     log_every: option.LogEvery = 50,
     select: option.Select = "last",
     device: option.Device = "auto",
+    teacher_device: option.TeacherDevice = None,
+    teacher_device_map: option.TeacherDeviceMap = None,
     workers: option.Workers = 0,
     tensorboard: option.TensorBoard = False,
     resume: option.Resume = False,
@@ -121,12 +123,12 @@ def distill(
     mode = option.if_exists(resume, overwrite)
 
     from anglekit.architectures import model_streams
-    from anglekit.checkpoints import LoadOptions, checkpoint_of, load_config
+    from anglekit.checkpoints import checkpoint_of, load_config
     from anglekit.distillation.losses import LossWeights
     from anglekit.distillation.map_text import parse_copy_map, parse_layer_map
     from anglekit.distillation.runs import distill as run
 
-    load = LoadOptions(revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    load = option.teacher_loading(values)
     streams = model_streams(load_config(checkpoint_of(teacher), load))
     result = run(
         teacher,

@@ -131,6 +131,8 @@ def sweep(
     log_every: option.LogEvery = 50,
     select: option.Select = "last",
     device: option.Device = "auto",
+    teacher_device: option.TeacherDevice = None,
+    teacher_device_map: option.TeacherDeviceMap = None,
     workers: option.Workers = 0,
     tensorboard: option.TensorBoard = False,
     resume: option.Resume = False,
@@ -157,7 +159,7 @@ def sweep(
     chosen_seeds = parse_seeds(seeds)
 
     from anglekit.architectures import model_streams
-    from anglekit.checkpoints import LoadOptions, checkpoint_of, load_config
+    from anglekit.checkpoints import checkpoint_of, load_config
     from anglekit.distillation.losses import LossWeights
     from anglekit.distillation.map_text import parse_copy_map
     from anglekit.distillation.sweep import SweepError
@@ -166,7 +168,12 @@ def sweep(
 
     shown = not quiet and not as_json
     with processes_apart() as processes:
-        load = LoadOptions(revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+        load = option.teacher_loading(values)
+        if teacher_device_map is not None and processes.count > 1:
+            raise InputError(
+                f"--teacher-device-map {teacher_device_map!r} spreads one process's teacher over all devices, and "
+                f"{processes.count} processes were launched; start one, or leave the map out"
+            )
         copied = (
             None if copy is None else parse_copy_map(copy, model_streams(load_config(checkpoint_of(teacher), load)))
         )

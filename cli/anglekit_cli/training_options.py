@@ -13,6 +13,7 @@ from anglekit.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from anglekit.checkpoints import LoadOptions
     from anglekit.distillation.arms import RunResult
     from anglekit.distillation.run_directory import IfExists
     from anglekit.distillation.task_data import DataSettings
@@ -123,6 +124,17 @@ EvaluateEvery = Annotated[int | None, typer.Option(help="Steps between validatio
 LogEvery = Annotated[int, typer.Option(help="Steps between entries of metrics.jsonl.")]
 Select = Annotated[str, typer.Option(help="Keep the weights of the best validation (best) or of the end (last).")]
 Device = Annotated[str, typer.Option(help="auto takes an accelerator if there is one; cpu takes none.")]
+TeacherDevice = Annotated[
+    str | None, typer.Option(help="The teacher's own: cpu, cuda:1.", show_default="that of the student")
+]
+TeacherDeviceMap = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|balanced|balanced_low_0|sequential|JSON",
+        help="Spread the teacher over devices, and the disk where they are too small; as json every part's device.",
+        show_default="one device",
+    ),
+]
 Workers = Annotated[int, typer.Option(help="Processes that prepare batches; 0: none but this one.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write event files into the run directory.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the directory, if there is one.")]
@@ -175,6 +187,27 @@ def train_settings(values: dict[str, Any]) -> TrainSettings:
     from anglekit.distillation.train_settings import TrainSettings
 
     return TrainSettings(**{name: values[name] for name in TrainSettings.__dataclass_fields__ if name in values})
+
+
+def teacher_loading(values: dict[str, Any]) -> LoadOptions:
+    """Return how a command loads its teacher.
+
+    Raises:
+        InputError: both a device and a map came, or one of them is not there.
+    """
+    from anglekit.checkpoints import LoadOptions
+    from anglekit.placement import Placement
+
+    device, spread = values["teacher_device"], values["teacher_device_map"]
+    if device is not None and spread is not None:
+        raise InputError(f"--teacher-device {device!r} and --teacher-device-map {spread!r}: give one of the two")
+    return LoadOptions(
+        device=device or "cpu",
+        revision=values["revision"],
+        allow_pickle=values["allow_pickle"],
+        trust_remote_code=values["trust_remote_code"],
+        placement=Placement(device_map=spread),
+    )
 
 
 def print_result(result: RunResult, *, quiet: bool, as_json: bool) -> None:

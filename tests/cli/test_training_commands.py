@@ -6,7 +6,9 @@ import json
 import re
 
 import pytest
+import torch
 import typer
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from anglekit.errors import InputError
@@ -94,6 +96,28 @@ def test_finetune_then_distil_then_evaluate(world, tmp_path):
     assert table[0]["accuracy"] == 1.0
 
 
+ON_DISK = json.dumps({"bert.embeddings": "cpu", "bert.encoder": "disk", "bert.pooler": "cpu", "classifier": "cpu"})
+
+
+@pytest.mark.parametrize("init", ["random", "teacher"])
+@pytest.mark.parametrize("where", [("--teacher-device", "cpu"), ("--teacher-device-map", ON_DISK)])
+def test_a_teacher_elsewhere_teaches_the_same_student(world, tmp_path, init, where):
+    given = ("--strategy", "forward", "--layers", 2, "--init", init, "-q")
+    distilled(world, tmp_path / "beside", *given)
+    distilled(world, tmp_path / "apart", *given, *where)
+    ours, theirs = (load_file(tmp_path / run / "checkpoint" / "model.safetensors") for run in ("beside", "apart"))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    # Where the teacher was is no part of what the run is: it goes on under another.
+    assert "finished" in run_again(world, tmp_path / "apart", *given)
+
+
+def run_again(world, out, *given):
+    distilled(world, out, *given, "--resume")
+    with pytest.raises(InputError) as refused:
+        distilled(world, out, *given)
+    return str(refused.value)
+
+
 def test_resume_and_overwrite(world, tmp_path):
     options = ("--strategy", "forward", "--layers", 2, "--quiet")
     distilled(world, tmp_path / "run", *options)
@@ -127,6 +151,12 @@ def test_resume_and_overwrite(world, tmp_path):
         (("--strategy", "none", "--layers", 2, "--alpha-ce", 0, "--alpha-kl", 0), "nothing would be trained"),
         (("--strategy", "none", "--layers", 2, "--temperature", 0), "temperature is 0.0"),
         (("--strategy", "none", "--layers", 2, "--task", "mlni"), "did you mean 'mnli'"),
+        (("--strategy", "none", "--layers", 2, "--teacher-device", "toaster"), "use cpu"),
+        (("--strategy", "none", "--layers", 2, "--teacher-device-map", "atuo"), "allowed: auto, balanced"),
+        (
+            ("--strategy", "none", "--layers", 2, "--teacher-device", "cpu", "--teacher-device-map", "auto"),
+            "--teacher-device 'cpu' and --teacher-device-map 'auto': give one of the two",
+        ),
     ],
 )
 def test_every_mistake_is_one_line_with_exit_2_and_no_trace(world, tmp_path, more, message):

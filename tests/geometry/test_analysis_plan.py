@@ -114,7 +114,7 @@ def test_the_command_prints_the_plan_and_writes_nothing(place):
 def test_devices_of_teacher_and_student(place):
     refused = command(place, "--teacher-device", "cuda:77")
     assert isinstance(refused.exception, InputError)
-    assert "device 'cuda:77' cannot be used here" in str(refused.exception)
+    assert "the device is 'cuda:77', which cannot be used here" in str(refused.exception)
     parts = json.dumps({"embeddings": "cpu", "pooler": "cpu", "encoder": "disk"})
     found = command(place, "--device-map", parts, "--student-device", "cpu", "--quiet")
     assert found.exit_code == 0, found.output
