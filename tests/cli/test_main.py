@@ -37,7 +37,8 @@ def call(monkeypatch, capsys):
 def test_a_usage_error_is_one_line(call, arguments, words):
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
-    assert err.startswith(f"anglekit: {words}")
+    # typer names an argument as the help does, in capitals, or as the program does: that depends on its version.
+    assert err.lower().startswith(f"anglekit: {words.lower()}")
     assert err.count("\n") == 1
 
 

@@ -13,6 +13,7 @@ from transformers.trainer_callback import PrinterCallback
 from anglekit.distillation.batch_order import LengthGroupedOrder
 from anglekit.distillation.losses import LossWeights
 from anglekit.distillation.objective import DistillationObjective
+from anglekit.distillation.train_settings import _RECOMPUTATION
 from anglekit.distillation.trainer import DistillationTrainer
 from anglekit.errors import InputError
 from anglekit.projections import ADAPTER_FILE, load_adapters
@@ -184,7 +185,7 @@ def test_checkpointed_activations_give_the_same_student(tmp_path, reentrant):
     ends = []
     for options in (
         {},
-        {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": reentrant}},
+        {_RECOMPUTATION: True, f"{_RECOMPUTATION}_kwargs": {"use_reentrant": reentrant}},
     ):
         # Plain descent: AdamW makes large steps of gradients that differ by rounding alone.
         trainer = make_trainer(tmp_path, dropout=0.1, args=arguments(tmp_path, optim="sgd", **options))
