@@ -75,7 +75,8 @@ def load_adapters(directory: Path) -> dict[tuple[Stream, int], Tensor] | None:
     ):
         metadata = file.metadata() or {}
         for key in file.keys():  # noqa: SIM118 - safe_open is not a mapping
-            adapters[_parse_key(key, path)] = file.get_tensor(key)
+            # A copy: older safetensors return the file itself, mapped, and it may be written again.
+            adapters[_parse_key(key, path)] = file.get_tensor(key).clone()
     if metadata.get("format") != _FORMAT:
         raise InputError(f"{path} has format {str(metadata.get('format'))[:40]!r}; expected {_FORMAT!r}")
     if metadata.get("trained") != "true":

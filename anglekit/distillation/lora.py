@@ -85,17 +85,12 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, seed: int, *, recom
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         torch.default_generator.manual_seed(seed)
         try:
-            wrapped: Any = get_peft_model(model, config)
+            return cast("PreTrainedModel", get_peft_model(model, config))
         except ValueError as error:
             last = sorted({name.rpartition(".")[2] for name, one in model.named_modules() if hasattr(one, "weight")})
             raise InputError(
                 f"--lora-targets {settings.targets!r} fits no layer; there are {', '.join(last)}"
             ) from error
-    for one in wrapped.peft_config.values():
-        # A model that was made here has no name; peft below 0.21 would look for the empty one on the hub.
-        one.base_model_name_or_path = one.base_model_name_or_path or None
-    return cast("PreTrainedModel", wrapped)
-
 
 def save_beside_lora(wrapped: Any, directory: Path) -> None:  # noqa: ANN401 - peft is optional
     """Write the frozen weights as an ordinary checkpoint, and the corrections beside them.
