@@ -92,6 +92,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, seed: int, *, recom
                 f"--lora-targets {settings.targets!r} fits no layer; there are {', '.join(last)}"
             ) from error
 
+
 def save_beside_lora(wrapped: Any, directory: Path) -> None:  # noqa: ANN401 - peft is optional
     """Write the frozen weights as an ordinary checkpoint, and the corrections beside them.
 
