@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import Normalize
@@ -283,6 +286,21 @@ def _draw_panel(
     ax.set_ylabel(panel.ylabel if labelled[1] else "")
 
 
+@contextmanager
+def _nothing_drawn(ax: Axes) -> Iterator[None]:
+    """Keep seaborn from drawing the whole figure behind every panel to look for labels that overlap: it gets none.
+
+    With many panels that is most of the time: all that are there are drawn again for each one more.
+    """
+    figure = cast("Figure", ax.get_figure(root=True))
+    canvas = figure.canvas
+    FigureCanvasBase(figure)  # draws nothing
+    try:
+        yield
+    finally:
+        figure.set_canvas(canvas)
+
+
 def _draw_matrix(
     ax: Axes,
     panel: MatrixPanel,
@@ -294,20 +312,21 @@ def _draw_matrix(
     annotated: bool,
 ) -> None:
     labels = panel.matrix.map(lambda number: _cell_text(number, shown)) if annotated else False
-    sns.heatmap(
-        panel.matrix,
-        ax=ax,
-        cmap=_colour_map(shown, look),
-        vmin=scale.vmin,
-        vmax=scale.vmax,
-        cbar=False,
-        annot=labels,
-        fmt="",
-        annot_kws={"fontsize": SMALL_FONT_SIZE},
-        xticklabels=False,
-        yticklabels=False,
-        rasterized=not annotated,
-    )
+    with _nothing_drawn(ax):
+        sns.heatmap(
+            panel.matrix,
+            ax=ax,
+            cmap=_colour_map(shown, look),
+            vmin=scale.vmin,
+            vmax=scale.vmax,
+            cbar=False,
+            annot=labels,
+            fmt="",
+            annot_kws={"fontsize": SMALL_FONT_SIZE},
+            xticklabels=False,
+            yticklabels=False,
+            rasterized=not annotated,
+        )
     ax.invert_yaxis()
     missing = np.argwhere(panel.missing)
     if len(missing):
