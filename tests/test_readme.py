@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from transformers import BertConfig, BertForSequenceClassification
 
 import anglekit.demo
+from anglekit.recipes.recipe_files import recipe_file, recipe_names
 from anglekit_cli.main import app, main
 from tests.test_demo import TINY
 
@@ -28,6 +30,8 @@ SHORTER = {
     "distill": "--max-steps 2",
     "sweep": "--max-steps 2 --seeds 0 --strategies none,forward,reverse",
 }
+# The recipe that is shown, on fewer examples.
+SMALL_RECIPE = "small.yaml"
 SENTENCES = ("a good film", "bad plot", "a great cast and no plot", "good", "a bad film with a good cast", "no film")
 
 
@@ -36,6 +40,8 @@ def shortened(command: str) -> list[str]:
     more = SHORTER.get(words[0], "")
     if words[0] == "reproduce" and "--out" in words and "--dry-run" not in words:
         more = "--scale 0.004"
+        assert words[1] in recipe_names()
+        words[1] = SMALL_RECIPE
     return [*words, *more.split()]
 
 
@@ -58,6 +64,10 @@ def place(tmp_path_factory, tiny_tokenizer):
     rows = "".join(f"{text}\t{number % 2}\n" for number, text in enumerate(SENTENCES * 2))
     for table in ("train.tsv", "dev.tsv"):
         (root / table).write_text(f"sentence\tlabel\n{rows}", encoding="utf-8")
+    recipe = yaml.safe_load(recipe_file("builtin-inference").read_text(encoding="utf-8"))
+    recipe["data"]["columns"]["limit"] = 96
+    recipe["analysis"]["limit"] = 24
+    (root / SMALL_RECIPE).write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return root
 
 
