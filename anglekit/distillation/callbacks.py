@@ -37,7 +37,8 @@ class AngleCallback(TrainerCallback):
 
     The student's training does not notice: its modes, the random states and the gradients are left as they were, so
     that its weights are the same bit for bit. A measurement costs the forward passes of teacher and student over the
-    probe: of an `every` of 500 and a probe of as many batches as 25 steps, about 3%. What it took is logged.
+    probe and an eighth more: for 200 reviews, a 6-layer teacher and a 2-layer student it took as long as five training
+    steps of 32, which is 1% of the time at an `every` of 500. What it took is logged.
 
     Args:
         teacher: whose layers are looked at.
