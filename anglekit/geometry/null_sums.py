@@ -175,7 +175,12 @@ class TokenSampler:
         self._states: tuple[Tensor, ...] = ()
 
     def update(
-        self, states: Sequence[Tensor], token_example: Tensor, examples: Tensor, special: NDArray[np.bool_] | None
+        self,
+        states: Sequence[Tensor],
+        token_example: Tensor,
+        examples: Tensor,
+        special: NDArray[np.bool_] | None,
+        means: Sequence[Tensor] | None = None,
     ) -> None:
         """Look at a batch of whole examples.
 
@@ -184,6 +189,7 @@ class TokenSampler:
             token_example: for each token the position of its example in `examples`, int64 (tokens,), ascending.
             examples: the row numbers of the examples, int64 (examples,).
             special: whether a token is a special one, bool (tokens,); None: none is.
+            means: for each side what `example_means` gives, where it is known already.
         """
         rows = examples.cpu().numpy()
         priorities = example_draws(self.seed, rows, _PRIORITY)
@@ -213,8 +219,12 @@ class TokenSampler:
             drawn.n_special,
             drawn.special_drawn,
         ]
-        for kept, side in zip(self._states, states, strict=True):
-            _keep(kept, side, drawn, places, starts[position], lengths[position])
+        for number, (kept, side) in enumerate(zip(self._states, states, strict=True)):
+            if means is None:
+                mean = _means(side, starts[position], lengths[position])
+            else:
+                mean = means[number].index_select(1, torch.from_numpy(position).to(side.device))
+            _keep(kept, side, drawn, places, mean)
 
     def _place(self, priorities: NDArray[np.int64]) -> dict[int, int]:
         """Return for the places that change hands the position of the example that gets them."""
@@ -307,8 +317,7 @@ def _keep(
     side: Tensor,
     drawn: _DrawnTokens,
     places: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
+    mean: Tensor,
 ) -> None:
     """Copy what is kept of the chosen examples of a batch to their places."""
     index = torch.from_numpy(places).to(kept.device)
@@ -321,7 +330,7 @@ def _keep(
         source = torch.from_numpy(tokens[there]).to(side.device)
         target = index if there.all() else index[torch.from_numpy(there).to(index.device)]
         kept[kind].index_copy_(1, target, side.index_select(1, source).to(kept.dtype))
-    kept[MEAN].index_copy_(1, index, _means(side, starts, lengths).to(kept.dtype))
+    kept[MEAN].index_copy_(1, index, mean.to(kept.dtype))
 
 
 def example_means(side: Tensor, token_example: Tensor, n_examples: int) -> Tensor:

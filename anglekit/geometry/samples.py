@@ -55,10 +55,12 @@ class ProbeSamples:
         for stream, sampler in self._samplers.items():
             sides = [teacher[stream], *(states[stream] for states in students)]
             token_example = batch.token_example(stream)
-            sampler.update(sides, token_example, batch.examples, _special_tokens(batch, stream, self._special))
+            means = None
             if stream in self.cross:
                 means = [example_means(side, token_example, len(batch.examples)) for side in sides]
                 self.cross[stream].update([layer for side in means for layer in side])
+            special = _special_tokens(batch, stream, self._special)
+            sampler.update(sides, token_example, batch.examples, special, means)
 
     def state(self) -> dict[Stream, TokenSample]:
         """Return the samples of the batches so far."""
@@ -123,4 +125,6 @@ def _special_ids(teacher: Checkpoint) -> NDArray[np.int32]:
 def _special_tokens(batch: ProbeBatch, stream: Stream, special_ids: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return which tokens of a batch are special ones, bool (tokens,)."""
     ids = batch.input_ids if stream != "decoder" or batch.decoder_input_ids is None else batch.decoder_input_ids
-    return np.isin(ids.flatten()[batch.token_index(stream)].cpu().numpy(), special_ids)
+    chosen = ids.flatten()[batch.token_index(stream)].cpu()
+    # For a handful of ids torch compares with each, where numpy prepares a table first.
+    return torch.isin(chosen, torch.from_numpy(special_ids).to(chosen.dtype)).numpy()

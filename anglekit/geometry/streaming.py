@@ -17,7 +17,7 @@ from anglekit.geometry.accumulators import (
     SideSums,
     cosine_bins,
 )
-from anglekit.geometry.angles import angle_degrees_of_cosine, angles_from_products, chance_factors, layer_pairs
+from anglekit.geometry.angles import angles_from_products, chance_factors, layer_pairs
 from anglekit.geometry.products import TokenProducts, take_products
 from anglekit.geometry.similarity import pair_cosines, pair_distances
 from anglekit.workspace import Workspace
@@ -263,18 +263,17 @@ def _add_angles(
     all_usable = bool(angles.usable.all())
     # An undefined angle has cosine 0 and must count nowhere; nearly always there is none.
     valid = None if all_usable else angles.valid
-    sums.count.add_(_count_pairs(angles.usable, accumulator._pairs))
+    sums.count.add_(_count_pairs(angles.usable, accumulator._pairs) if valid is not None else cosine.shape[-1])
     sums.cosine.add_(cosine.sum(-1))
     sums.cosine_squared.add_((cosine * cosine).sum(-1))
     sums.acute.add_((cosine > 0).sum(-1))
-    angle = angle_degrees_of_cosine(cosine)
-    sums.angle.add_((angle if valid is None else torch.where(valid, angle, 0.0)).sum(-1))
-    sums.tangential_count.add_(_count_pairs(angles.tangent_usable, accumulator._pairs))
+    sums.angle.add_(_sum_of_angles(cosine, valid))
+    tangential_valid = None if bool(angles.tangent_usable.all()) else angles.tangential_valid
+    sums.tangential_count.add_(
+        cosine.shape[-1] if tangential_valid is None else _count_pairs(angles.tangent_usable, accumulator._pairs)
+    )
     sums.tangential.add_(angles.tangential.sum(-1))
-    angle = angle_degrees_of_cosine(angles.tangential)
-    if not bool(angles.tangent_usable.all()):
-        angle = torch.where(angles.tangential_valid, angle, 0.0)
-    sums.tangential_angle.add_(angle.sum(-1))
+    sums.tangential_angle.add_(_sum_of_angles(angles.tangential, tangential_valid))
     sums.zero_direction.add_(angles.zero_direction.sum(-1))
     bins = cosine_bins(cosine).flatten(0, 1).add_(accumulator._bin_offset).flatten()
     ones = accumulator._one.expand_as(bins) if valid is None else valid.flatten().to(torch.int64)
@@ -284,6 +283,12 @@ def _add_angles(
     buffer.cosine[:, where] += cosine.flatten(0, 1) @ member
     buffer.count[:, where] += member.sum(0) if valid is None else valid.flatten(0, 1).double() @ member
     buffer.tokens[:, where] += (angles.usable.sum(1) >= 2).double() @ member
+
+
+def _sum_of_angles(cosine: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the sum over tokens of the angles in degrees, those that are not valid left out."""
+    angle = torch.acos(cosine)
+    return torch.rad2deg((angle if valid is None else torch.where(valid, angle, 0.0)).sum(-1))
 
 
 def _count_pairs(usable: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:

@@ -241,6 +241,9 @@ def pair_labels(vertices: Sequence[int], teacher_layers: Sequence[int]) -> tuple
 def labelled(student: str, stream: str, columns: dict[str, Any]) -> pd.DataFrame:
     """Return a table of these columns behind the student's and the stream's name."""
     rows = len(next(iter(columns.values())))
-    return pd.DataFrame(
-        {"student": np.full(rows, student, dtype=object), "stream": np.full(rows, stream, dtype=object), **columns}
-    )
+    return pd.DataFrame({"student": _repeated(student, rows), "stream": _repeated(stream, rows), **columns})
+
+
+def _repeated(text: str, rows: int) -> Any:  # noqa: ANN401 - an array of strings as this pandas keeps them
+    """Return a column of one text, made into what pandas keeps strings in once and not row by row."""
+    return pd.Series([text]).array.take(np.zeros(rows, dtype=np.int64))
