@@ -201,12 +201,16 @@ def teacher_loading(values: dict[str, Any]) -> LoadOptions:
     device, spread = values["teacher_device"], values["teacher_device_map"]
     if device is not None and spread is not None:
         raise InputError(f"--teacher-device {device!r} and --teacher-device-map {spread!r}: give one of the two")
+    try:
+        placement = Placement(device_map=spread)
+    except InputError as error:  # it names the option of `analyze`
+        raise InputError(str(error).replace("--device-map", "--teacher-device-map")) from error
     return LoadOptions(
         device=device or "cpu",
         revision=values["revision"],
         allow_pickle=values["allow_pickle"],
         trust_remote_code=values["trust_remote_code"],
-        placement=Placement(device_map=spread),
+        placement=placement,
     )
 
 
