@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,9 @@ __all__ = ["Workspace", "keep_freed_memory", "only_new_garbage"]
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 _LARGEST_KEPT_BLOCK = 1 << 30
 _NEVER = (1 << 31) - 1
+
+# Held while a block of `only_new_garbage` has everything else set aside.
+_set_aside = threading.Lock()
 
 
 class Workspace:
@@ -66,7 +70,8 @@ def only_new_garbage() -> Iterator[None]:
     pandas are loaded, and the lists of tokens of a thousand texts set one off every few analyses. Afterwards everything
     is in its care as before. A process that has set objects aside by itself is left as it is.
     """
-    if gc.get_freeze_count():
+    # Within another block the question would be answered by counting all that the other one set aside.
+    if _set_aside.locked() or gc.get_freeze_count() or not _set_aside.acquire(blocking=False):
         yield
         return
     gc.freeze()
@@ -74,3 +79,4 @@ def only_new_garbage() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+        _set_aside.release()
