@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -16,30 +15,34 @@ from anglekit.geometry.measurement import Measurement
 from anglekit.geometry.nulls import DEFAULT_NULLS, NULLS
 from anglekit.geometry.sample_tables import (
     SampledTokens,
-    null_table,
-    similarity_table,
-    sweep_table,
+    null_rows,
+    similarity_rows,
+    sweep_rows,
     token_views,
-    view_tables,
+    view_rows,
 )
 from anglekit.geometry.subject import Subject
+from anglekit.geometry.table_rows import Rows
 
-__all__ = ["layer_cka", "sample_tables"]
+__all__ = ["layer_cka", "sample_rows"]
 
 
-def sample_tables(subject: Subject, measurement: Measurement) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """Return the tables that rest on the sample, and how many examples it holds and lacks by student and stream."""
-    parts: dict[str, list[pd.DataFrame]] = {}
+def sample_rows(subject: Subject, measurement: Measurement) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
+    """Return the rows that rest on the sample by table, and how many examples it holds and lacks by student and stream.
+
+    A table that would be empty is left out.
+    """
+    tables: dict[str, list[Rows]] = {}
     counts: dict[str, Any] = {}
     for position, name in enumerate(subject.names):
         for stream in subject.layers:
-            found, left_out = _stream_tables(subject, measurement, stream, position)
-            for table, frame in found:
-                if len(frame):
-                    parts.setdefault(table, []).append(frame)
+            found, left_out = _stream_rows(subject, measurement, stream, position)
+            for table, rows in found:
+                if rows:
+                    tables.setdefault(table, []).extend(rows)
             sample = measurement.samples[stream]
             counts.setdefault(name, {})[stream] = {"examples": len(sample), "nonfinite": left_out}
-    return {table: pd.concat(frames, ignore_index=True) for table, frames in parts.items()}, counts
+    return tables, counts
 
 
 def layer_cka(subject: Subject, measurement: Measurement, stream: Stream) -> tuple[list[Tensor | None], int]:
@@ -113,10 +116,10 @@ def _tokens(
     return tokens, states[2] if fresh is not None else None, left_out
 
 
-def _stream_tables(
+def _stream_rows(
     subject: Subject, measurement: Measurement, stream: Stream, position: int
-) -> tuple[list[tuple[str, pd.DataFrame]], int]:
-    found, left_out = list[tuple[str, pd.DataFrame]](), 0
+) -> tuple[list[tuple[str, list[Rows]]], int]:
+    found, left_out = list[tuple[str, list[Rows]]](), 0
     if not len(measurement.samples[stream]):
         return found, left_out
     which = (subject, measurement, stream, position)
@@ -127,24 +130,24 @@ def _stream_tables(
             # The untrained student must be finite too, for its own null only.
             fresh = measurement.fresh[stream, position].tokens("all")[1][0]
             both, finite_fresh, _ = _tokens(*which, "all", fresh=fresh)
-            found.append(("nulls", null_table(both, ["fresh-student"], seed, finite_fresh)))
+            found.append(("nulls", null_rows(both, ["fresh-student"], seed, finite_fresh)))
         names = tuple(NULLS) if effort == "all" else DEFAULT_NULLS
-        found.append(("nulls", null_table(tokens, names, seed)))
-        found.append(("vertex_sweep", sweep_table(tokens)))
+        found.append(("nulls", null_rows(tokens, names, seed)))
+        found.append(("vertex_sweep", sweep_rows(tokens)))
         for kind in ("all", "content", "special"):
             most = None if effort == "all" else subject.viewed
             some, _, _ = _tokens(*which, kind, most=most)
             if some.n_tokens < 2:  # no token of another example to compare with
                 continue
-            tables = view_tables(some, kind, token_views(kind, effort))
-            found += [("anisotropy", tables.anisotropy), ("angle_views", tables.angle_views)]
+            rows = view_rows(some, kind, token_views(kind, effort))
+            found += [("anisotropy", rows.anisotropy), ("angle_views", rows.angle_views)]
             if kind == "all":
-                found.append(("dimensions", tables.dimensions))
+                found.append(("dimensions", rows.dimensions))
     if subject.settings.similarity == "all":
         for states, kind in (("example-mean", "mean"), ("token", "all")):
             tokens, _, _ = _tokens(*which, kind)
             if tokens.n_tokens:
-                found.append(("similarity", similarity_table(tokens, states)))
+                found.append(("similarity", [similarity_rows(tokens, states)]))
     return found, left_out
 
 

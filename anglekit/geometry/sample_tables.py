@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -44,16 +43,17 @@ from anglekit.geometry.nulls import (
     sweep_products,
 )
 from anglekit.geometry.settings import Effort
-from anglekit.geometry.summary import labelled, pair_labels
+from anglekit.geometry.summary import pair_labels
+from anglekit.geometry.table_rows import Rows
 
 __all__ = [
     "SampledTokens",
-    "ViewTables",
-    "null_table",
-    "similarity_table",
-    "sweep_table",
+    "ViewRows",
+    "null_rows",
+    "similarity_rows",
+    "sweep_rows",
     "token_views",
-    "view_tables",
+    "view_rows",
 ]
 
 Array = NDArray[Any]
@@ -106,28 +106,11 @@ class SampledTokens:
         """Inner products of the states, token by token."""
         return sample_products(self.teacher, self.projected())
 
-    def labels(self) -> dict[str, Array]:
-        """Return vertex, teacher_i and teacher_k of every row."""
+    def labelled(self, columns: Mapping[str, Any]) -> Rows:
+        """Return rows for every vertex and pair, of columns that are one value or a tensor (vertices, pairs)."""
         vertex, i, k = pair_labels(self.vertices, self.teacher_layers)
-        return {"vertex": vertex.reshape(-1), "teacher_i": i.reshape(-1), "teacher_k": k.reshape(-1)}
-
-    def table(self, parts: Sequence[dict[str, Any]]) -> pd.DataFrame:
-        """Return parts below one another, each column a value or a tensor (vertices, pairs)."""
-        if not parts:
-            return pd.DataFrame()
-        labels, columns = self.labels(), dict[str, Any]()
-        rows = len(labels["vertex"])
-        for name, values in labels.items():
-            columns[name] = np.tile(values, len(parts))
-        for name in parts[0]:
-            columns[name] = np.concatenate([_column(part[name], rows) for part in parts])
-        return labelled(self.student, self.stream, columns)
-
-
-def _column(value: Any, rows: int) -> Array:  # noqa: ANN401 - a column's value is a name, a number or a tensor
-    if isinstance(value, Tensor):
-        return np.asarray(value.cpu().numpy()).reshape(-1)
-    return np.full(rows, value, dtype=object if isinstance(value, str) else None)
+        names = {"student": self.student, "stream": self.stream}
+        return {**names, "vertex": vertex, "teacher_i": i, "teacher_k": k, **columns}
 
 
 def _mean(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,7 +119,7 @@ def _mean(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, se, n_tokens
 
 
-def null_table(tokens: SampledTokens, names: Sequence[str], seed: int, fresh: Tensor | None = None) -> pd.DataFrame:
+def null_rows(tokens: SampledTokens, names: Sequence[str], seed: int, fresh: Tensor | None = None) -> list[Rows]:
     """Return the rows of `nulls.parquet` for one student and stream.
 
     A null that needs more tokens than there are is left out: a permutation of all needs more than there are teacher
@@ -187,7 +170,7 @@ def null_table(tokens: SampledTokens, names: Sequence[str], seed: int, fresh: Te
                 "mean_tangential_cosine": tangential.expand_as(summary.mean),
             }
         )
-    return tokens.table(parts)
+    return [tokens.labelled(part) for part in parts]
 
 
 def _drawn_products(
@@ -215,7 +198,7 @@ def _drawn_products(
     return simple[name](products)
 
 
-def sweep_table(tokens: SampledTokens) -> pd.DataFrame:
+def sweep_rows(tokens: SampledTokens) -> list[Rows]:
     """Return the rows of `vertex_sweep.parquet` for one student and stream."""
     products, parts = tokens.products, list[dict[str, Any]]()
     numbers = len(products.vertex) * math.comb(len(tokens.teacher), 2) * tokens.n_tokens
@@ -235,7 +218,7 @@ def sweep_table(tokens: SampledTokens) -> pd.DataFrame:
         }
         several = zip(*(values.chunk(len(ts)) for values in columns.values()), strict=True)
         parts += [{"t": t, **dict(zip(columns, each, strict=True))} for t, each in zip(ts, several, strict=True)]
-    return tokens.table(parts)
+    return [tokens.labelled(part) for part in parts]
 
 
 def _mean_angle(cosine: Tensor, valid: Tensor) -> Tensor:
@@ -250,15 +233,15 @@ def token_views(kind: str, effort: Effort) -> tuple[View, ...]:
 
 
 @dataclass(frozen=True)
-class ViewTables:
-    """The tables of one kind of tokens: rows of `anisotropy`, `dimensions` (raw only) and `angle_views`."""
+class ViewRows:
+    """What one kind of tokens adds to the tables `anisotropy`, `dimensions` (raw only) and `angle_views`."""
 
-    anisotropy: pd.DataFrame
-    dimensions: pd.DataFrame
-    angle_views: pd.DataFrame
+    anisotropy: list[Rows]
+    dimensions: list[Rows]
+    angle_views: list[Rows]
 
 
-def view_tables(tokens: SampledTokens, kind: str, views: Sequence[View]) -> ViewTables:
+def view_rows(tokens: SampledTokens, kind: str, views: Sequence[View]) -> ViewRows:
     """Return anisotropy and angles of one kind of tokens in several views.
 
     Args:
@@ -271,58 +254,47 @@ def view_tables(tokens: SampledTokens, kind: str, views: Sequence[View]) -> View
     raw = {side: anisotropy(states) for side, states in sides.items()}
     one_space = tokens.projections is None
     dropped = {side: dominant_dimensions([*raw.values()] if one_space else [raw[side]]) for side in sides}
-    rows: list[dict[str, Any]] = []
-    angles: list[dict[str, Any]] = []
+    names = {"student": tokens.student, "stream": tokens.stream}
+    rows, angles = list[Rows](), list[Rows]()
     for view in views:
         seen = {side: transformed(states, view, dropped[side]) for side, states in sides.items()}
         for side, states in seen.items():
             found = raw[side] if view == "raw" else anisotropy(states)
-            rows.append(_layer_rows(found, side, layers[side], kind, view, dropped[side], tokens.n_tokens))
+            left_out = dropped[side] if view == "dropped" else None
+            labels = {**names, "side": side, "layer": np.asarray(layers[side]), "tokens": kind, "view": view}
+            rows.append({**labels, **_anisotropy_columns(found, left_out), "n_tokens": tokens.n_tokens})
         vertices = seen["student"]
         if not one_space:
             vertices = tokens.projected()
             out = dominant_dimensions([raw["teacher"], anisotropy(vertices)]) if view == "dropped" else None
             vertices = transformed(vertices, view, out)
             seen["teacher"] = transformed(tokens.teacher, view, out)
-        angles.append({"tokens": kind, "view": view, **_angle_columns(seen["teacher"], vertices, tokens.epsilon)})
-    shares = [
+        columns = _angle_columns(seen["teacher"], vertices, tokens.epsilon)
+        angles.append(tokens.labelled({"tokens": kind, "view": view, **columns}))
+    shares: list[Rows] = [
         {
-            "side": np.full(found.share.numel(), side, dtype=object),
+            **names,
+            "side": side,
             "layer": np.repeat(np.asarray(layers[side], dtype=np.int64), found.share.shape[1]),
             "dimension": np.tile(np.arange(found.share.shape[1]), len(layers[side])),
-            "share": found.share.flatten().cpu().numpy(),
+            "share": found.share,
         }
         for side, found in raw.items()
     ]
-    tables = [
-        labelled(
-            tokens.student,
-            tokens.stream,
-            {name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
-        )
-        for parts in (rows, shares)
-    ]
-    return ViewTables(tables[0], tables[1], tokens.table(angles))
+    return ViewRows(rows, shares, angles)
 
 
-def _layer_rows(
-    found: Anisotropy, side: str, layers: Sequence[int], kind: str, view: View, dropped: Tensor, n_tokens: int
-) -> dict[str, Any]:
+def _anisotropy_columns(found: Anisotropy, dropped: Tensor | None) -> dict[str, Any]:
+    """Return a row for each layer; dimensions keep the numbers that they had before some were dropped."""
     top = found.share.nan_to_num(0.0).abs().max(1).indices
-    kept = np.arange(found.share.shape[1])
-    if view == "dropped":
-        kept = np.delete(np.arange(len(kept) + len(dropped)), dropped.cpu().numpy())
-    n = len(layers)
+    number = np.arange(found.share.shape[1])
+    if dropped is not None:
+        number = np.delete(np.arange(len(number) + len(dropped)), dropped.cpu().numpy())
     return {
-        "side": np.full(n, side, dtype=object),
-        "layer": np.asarray(layers, dtype=np.int64),
-        "tokens": np.full(n, kind, dtype=object),
-        "view": np.full(n, view, dtype=object),
-        "mean_cosine": found.mean_cosine.cpu().numpy(),
-        "se": found.se.cpu().numpy(),
-        "top_dimension": kept[top.cpu().numpy()],
-        "top_share": found.share.gather(1, top.unsqueeze(1)).squeeze(1).cpu().numpy(),
-        "n_tokens": np.full(n, n_tokens),
+        "mean_cosine": found.mean_cosine,
+        "se": found.se,
+        "top_dimension": number[top.cpu().numpy()],
+        "top_share": found.share.gather(1, top.unsqueeze(1)),
     }
 
 
@@ -333,7 +305,7 @@ def _angle_columns(teacher: Tensor, vertices: Tensor, epsilon: float) -> dict[st
     return {"mean_cosine": mean, "se": se, "mean_tangential_cosine": tangential, "n_tokens": n}
 
 
-def similarity_table(tokens: SampledTokens, states: str) -> pd.DataFrame:
+def similarity_rows(tokens: SampledTokens, states: str) -> Rows:
     """Return the rows of `similarity.parquet` for one kind of states: every two layers of teacher and student.
 
     Args:
@@ -353,15 +325,16 @@ def similarity_table(tokens: SampledTokens, states: str) -> pd.DataFrame:
     pairs = list(itertools.combinations_with_replacement(range(len(layers)), 2))
     a, b = np.array(pairs).T
     side, number = (np.array([name[part] for name in names], dtype=dtype) for part, dtype in ((0, object), (1, int)))
-    columns: dict[str, Any] = {
+    return {
+        "student": tokens.student,
+        "stream": tokens.stream,
         "side_a": side[a],
         "layer_a": number[a],
         "side_b": side[b],
         "layer_b": number[b],
-        "states": np.full(len(pairs), states, dtype=object),
+        "states": states,
         **{name: matrix.cpu().numpy()[a, b] for name, matrix in matrices.items()},
-        "procrustes_distance": [float(procrustes_distance(layers[x], layers[y])) for x, y in pairs],
-        "mutual_neighbours": [float(mutual_neighbours(layers[x], layers[y])) for x, y in pairs],
-        "n": np.full(len(pairs), tokens.n_tokens),
+        "procrustes_distance": np.array([float(procrustes_distance(layers[x], layers[y])) for x, y in pairs]),
+        "mutual_neighbours": np.array([float(mutual_neighbours(layers[x], layers[y])) for x, y in pairs]),
+        "n": tokens.n_tokens,
     }
-    return labelled(tokens.student, tokens.stream, columns)

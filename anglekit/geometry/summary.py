@@ -6,22 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
 from anglekit.geometry.accumulators import AngleSums, BlockSums, GeometrySums, SideSums
 from anglekit.geometry.angles import layer_pairs
 from anglekit.geometry.similarity import centred_cosines
+from anglekit.geometry.table_rows import Rows
 
 __all__ = [
-    "angle_table",
+    "angle_rows",
     "clustered_standard_error",
     "degenerate_counts",
-    "example_table",
-    "histogram_table",
-    "labelled",
-    "layer_table",
+    "example_rows",
+    "histogram_rows",
+    "layer_rows",
     "pair_labels",
 ]
 
@@ -55,16 +54,18 @@ def clustered_standard_error(angles: AngleSums) -> Array:
     return np.asarray(np.sqrt(correction * np.clip(residual, 0, None)) / np.where(enough, n, np.nan))
 
 
-def angle_table(
+def angle_rows(
     sums: GeometrySums, student: str, stream: str, vertices: Sequence[int], teacher_layers: Sequence[int]
-) -> pd.DataFrame:
+) -> Rows:
     """Return the rows of `angles.parquet` for one student and stream; statistics without a token are NaN."""
     angles = sums.angles
     count = _array(angles.count)
     mean = _mean(_array(angles.cosine), count)
     square = _mean(_array(angles.cosine_squared), count)
     vertex, i, k = pair_labels(vertices, teacher_layers)
-    columns: dict[str, Any] = {
+    return {
+        "student": student,
+        "stream": stream,
         "vertex": vertex,
         "teacher_i": i,
         "teacher_k": k,
@@ -79,12 +80,11 @@ def angle_table(
         "n_tokens": count,
         "n_examples": _array(angles.example_count),
     }
-    return labelled(student, stream, {name: values.reshape(-1) for name, values in columns.items()})
 
 
-def histogram_table(
+def histogram_rows(
     sums: GeometrySums, student: str, stream: str, vertices: Sequence[int], teacher_layers: Sequence[int]
-) -> pd.DataFrame:
+) -> Rows:
     """Return the rows of `histograms.parquet`: every pair, and each vertex pooled; empty bins left out."""
     histogram = _array(sums.angles.histogram)
     pooled = histogram.sum(1, keepdims=True)
@@ -98,27 +98,25 @@ def histogram_table(
     ]
     counts = np.concatenate([histogram, pooled], axis=1).reshape(-1, histogram.shape[-1])
     row, bins = np.nonzero(counts)
-    return labelled(
-        student,
-        stream,
-        {
-            "vertex": labels[0][row],
-            "teacher_i": labels[1][row],
-            "teacher_k": labels[2][row],
-            "bin": bins,
-            "count": counts[row, bins],
-        },
-    )
+    return {
+        "student": student,
+        "stream": stream,
+        "vertex": labels[0][row],
+        "teacher_i": labels[1][row],
+        "teacher_k": labels[2][row],
+        "bin": bins,
+        "count": counts[row, bins],
+    }
 
 
-def layer_table(
+def layer_rows(
     sums: GeometrySums,
     student: str,
     stream: str,
     vertices: Sequence[int],
     teacher_layers: Sequence[int],
     cka: Tensor | None = None,
-) -> pd.DataFrame:
+) -> list[Rows]:
     """Return the rows of `layers.parquet`: teacher with teacher, teacher with student, student with student.
 
     Within a side each pair of layers is one row (a <= b). Rows of the student with itself are in its own width; rows
@@ -137,16 +135,11 @@ def layer_table(
     teacher = ("teacher", teacher_layers, sums.teacher)
     own = ("student", vertices, sums.student)
     projected = ("student", vertices, sums.vertex)
-    return pd.concat(
-        [
-            _block_rows(sums, sums.teacher_teacher, teacher, teacher, student, stream, values[:n, :n], same_side=True),
-            _block_rows(
-                sums, sums.teacher_student, teacher, projected, student, stream, values[:n, n:], same_side=False
-            ),
-            _block_rows(sums, sums.student_student, own, own, student, stream, values[n:, n:], same_side=True),
-        ],
-        ignore_index=True,
-    )
+    return [
+        _block_rows(sums, sums.teacher_teacher, teacher, teacher, student, stream, values[:n, :n], same_side=True),
+        _block_rows(sums, sums.teacher_student, teacher, projected, student, stream, values[:n, n:], same_side=False),
+        _block_rows(sums, sums.student_student, own, own, student, stream, values[n:, n:], same_side=True),
+    ]
 
 
 def _block_rows(
@@ -159,7 +152,7 @@ def _block_rows(
     cka: Array,
     *,
     same_side: bool,
-) -> pd.DataFrame:
+) -> Rows:
     name_a, layers_a, sums_a = side_a
     name_b, layers_b, sums_b = side_b
     centred = centred_cosines(
@@ -167,38 +160,34 @@ def _block_rows(
     )
     a, b = np.triu_indices(len(layers_a)) if same_side else np.indices((len(layers_a), len(layers_b))).reshape(2, -1)
     norm = _mean(_array(sums_a.norm), _array(sums_a.n_finite))
-    return labelled(
-        student,
-        stream,
-        {
-            "side_a": np.full(len(a), name_a, dtype=object),
-            "layer_a": np.asarray(layers_a)[a],
-            "side_b": np.full(len(a), name_b, dtype=object),
-            "layer_b": np.asarray(layers_b)[b],
-            "mean_cosine": _mean(_array(block.cosine), _array(block.n_cosine))[a, b],
-            "centred_cosine": _array(centred)[a, b],
-            "mean_distance": _mean(_array(block.distance), _array(block.n_distance))[a, b],
-            "cka": cka[a, b],
-            "mean_norm": np.where(a == b, norm[a], np.nan) if same_side else np.full(len(a), np.nan),
-        },
-    )
+    return {
+        "student": student,
+        "stream": stream,
+        "side_a": name_a,
+        "layer_a": np.asarray(layers_a)[a],
+        "side_b": name_b,
+        "layer_b": np.asarray(layers_b)[b],
+        "mean_cosine": _mean(_array(block.cosine), _array(block.n_cosine))[a, b],
+        "centred_cosine": _array(centred)[a, b],
+        "mean_distance": _mean(_array(block.distance), _array(block.n_distance))[a, b],
+        "cka": cka[a, b],
+        "mean_norm": np.where(a == b, norm[a], np.nan) if same_side else np.nan,
+    }
 
 
-def example_table(sums: GeometrySums, student: str, stream: str, vertices: Sequence[int]) -> pd.DataFrame:
+def example_rows(sums: GeometrySums, student: str, stream: str, vertices: Sequence[int]) -> Rows:
     """Return the rows of `examples.parquet`: each example's mean over its tokens and pairs, vertex by vertex."""
     examples = sums.examples
     number = len(examples.example)
     mean = _mean(_array(examples.cosine), _array(examples.n_cosines))
-    return labelled(
-        student,
-        stream,
-        {
-            "vertex": np.repeat(np.asarray(vertices, dtype=np.int64), number),
-            "example": np.tile(_array(examples.example), len(vertices)),
-            "mean_cosine": mean.reshape(-1),
-            "n_tokens": _array(examples.n_tokens).reshape(-1),
-        },
-    )
+    return {
+        "student": student,
+        "stream": stream,
+        "vertex": np.repeat(np.asarray(vertices, dtype=np.int64), number),
+        "example": np.tile(_array(examples.example), len(vertices)),
+        "mean_cosine": mean,
+        "n_tokens": _array(examples.n_tokens),
+    }
 
 
 def degenerate_counts(sums: GeometrySums, vertices: Sequence[int], teacher_layers: Sequence[int]) -> dict[str, Any]:
@@ -236,14 +225,3 @@ def pair_labels(vertices: Sequence[int], teacher_layers: Sequence[int]) -> tuple
     shape = (len(vertices), len(i))
     vertex = np.broadcast_to(np.asarray(vertices, dtype=np.int64).reshape(-1, 1), shape)
     return vertex, np.broadcast_to(layers[i], shape), np.broadcast_to(layers[k], shape)
-
-
-def labelled(student: str, stream: str, columns: dict[str, Any]) -> pd.DataFrame:
-    """Return a table of these columns behind the student's and the stream's name."""
-    rows = len(next(iter(columns.values())))
-    return pd.DataFrame({"student": _repeated(student, rows), "stream": _repeated(stream, rows), **columns})
-
-
-def _repeated(text: str, rows: int) -> Any:  # noqa: ANN401 - an array of strings as this pandas keeps them
-    """Return a column of one text, made into what pandas keeps strings in once and not row by row."""
-    return pd.Series([text]).array.take(np.zeros(rows, dtype=np.int64))

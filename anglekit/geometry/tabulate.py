@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-
-import pandas as pd
 
 from anglekit.errors import RunError
 from anglekit.geometry.measurement import Measurement
 from anglekit.geometry.projected import explained_variance
 from anglekit.geometry.results import Geometry
-from anglekit.geometry.sample_summary import layer_cka, sample_tables
+from anglekit.geometry.sample_summary import layer_cka, sample_rows
 from anglekit.geometry.subject import Subject
-from anglekit.geometry.summary import (
-    angle_table,
-    degenerate_counts,
-    example_table,
-    histogram_table,
-    layer_table,
-)
+from anglekit.geometry.summary import angle_rows, degenerate_counts, example_rows, histogram_rows, layer_rows
+from anglekit.geometry.table_rows import Rows, data_frame
 
 __all__ = ["tabulate"]
 
@@ -34,21 +26,18 @@ def tabulate(subject: Subject, measurement: Measurement) -> Geometry:
         _check_finite(subject, measurement)
     cka = {stream: layer_cka(subject, measurement, stream) for stream in subject.layers}
 
-    def table(make: Callable[..., pd.DataFrame], *, with_teacher: bool = True) -> pd.DataFrame:
-        frames = []
-        for stream, position in subject.keys:
-            chosen = subject.layers[stream]
-            labels = [chosen.students[position], *([chosen.teacher] if with_teacher else [])]
-            more = [cka[stream][0][position]] if make is layer_table else []
-            frames.append(make(measurement.sums[stream, position], subject.names[position], stream, *labels, *more))
-        return pd.concat(frames, ignore_index=True)
-
-    tables, sampled = sample_tables(subject, measurement)
+    rows: dict[str, list[Rows]] = {"angles": [], "histograms": [], "layers": [], "examples": []}
+    for stream, position in subject.keys:
+        chosen = subject.layers[stream]
+        sums, vertices = measurement.sums[stream, position], chosen.students[position]
+        labels = (subject.names[position], stream, vertices)
+        rows["angles"].append(angle_rows(sums, *labels, chosen.teacher))
+        rows["histograms"].append(histogram_rows(sums, *labels, chosen.teacher))
+        rows["layers"] += layer_rows(sums, *labels, chosen.teacher, cka[stream][0][position])
+        rows["examples"].append(example_rows(sums, *labels))
+    sampled_rows, sampled = sample_rows(subject, measurement)
     return Geometry(
-        angles=table(angle_table),
-        histograms=table(histogram_table),
-        layers=table(layer_table),
-        examples=table(example_table, with_teacher=False),
+        **{table: data_frame(parts) for table, parts in (rows | sampled_rows).items()},
         settings=subject.described["settings"],
         provenance=subject.described["provenance"],
         counts={
@@ -65,7 +54,6 @@ def tabulate(subject: Subject, measurement: Measurement) -> Geometry:
             for position, name in enumerate(subject.names)
             if (stream, position) in measurement.sketches
         ],
-        **tables,
     )
 
 

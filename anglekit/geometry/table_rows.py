@@ -1,0 +1,59 @@
+"""Rows of a table, gathered part by part and made into one data frame at the end.
+
+A data frame costs a fraction of a millisecond however few rows it has, and a table has parts for every student, stream,
+null and view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["Rows", "data_frame"]
+
+#: Some rows of a table by column: arrays or tensors of one length, which may have any shape, or one value for all rows.
+Rows = Mapping[str, Any]
+
+Array = NDArray[Any]
+
+
+def data_frame(parts: Sequence[Rows]) -> pd.DataFrame:
+    """Return a table of these rows below one another.
+
+    Args:
+        parts: one or more, with the same columns; each has at least one array or tensor.
+
+    Raises:
+        ValueError: columns of different lengths.
+    """
+    lengths = [_length(part) for part in parts]
+    columns = {name: _column([part[name] for part in parts], lengths) for name in parts[0]}
+    return pd.DataFrame(columns, copy=False)
+
+
+def _length(part: Rows) -> int:
+    sizes = {int(np.size(value)) for value in part.values() if isinstance(value, np.ndarray)}
+    sizes |= {value.numel() for value in part.values() if isinstance(value, Tensor)}
+    if len(sizes) != 1:
+        raise ValueError(f"columns of different lengths: {sorted(sizes)}")
+    return sizes.pop()
+
+
+def _column(values: Sequence[Any], lengths: Sequence[int]) -> Any:  # noqa: ANN401 - an array as this pandas wants it
+    if all(isinstance(value, str) for value in values):
+        # Each text is made into what pandas keeps strings in once, not row by row.
+        texts = list(dict.fromkeys(values))
+        codes = np.array([texts.index(value) for value in values], dtype=np.int64)
+        return pd.Series(texts).array.take(np.repeat(codes, lengths))
+    return np.concatenate([_flat(value, length) for value, length in zip(values, lengths, strict=True)])
+
+
+def _flat(value: Any, length: int) -> Array:  # noqa: ANN401
+    if isinstance(value, Tensor):
+        value = value.cpu().numpy()
+    return value.reshape(-1) if isinstance(value, np.ndarray) else np.full(length, value)
