@@ -34,7 +34,7 @@ VIEWS: tuple[View, ...] = get_args(View)
 DOMINANT_DIMENSIONS = 3
 
 # Bytes of float64 states that are worked on at once.
-_GROUP_BYTES = 1 << 20
+_GROUP_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,10 @@ class Anisotropy:
     se: Tensor
     share: Tensor
 
+    def of(self, layers: slice) -> Anisotropy:
+        """Return what was found of some of the layers."""
+        return Anisotropy(self.mean_cosine[layers], self.se[layers], self.share[layers])
+
 
 def anisotropy(states: Tensor) -> Anisotropy:
     """Return the anisotropy of layers from one token of each example.
@@ -65,7 +69,7 @@ def anisotropy(states: Tensor) -> Anisotropy:
     share = states.new_full((layers, width), torch.nan, dtype=torch.float64)
     if n < 2:
         return Anisotropy(mean, se, share)
-    # As many layers at a time as stay in the processor's cache.
+    # As many layers at a time as stay near the processor; fewer would cost more in calls than they save.
     step = max(1, _GROUP_BYTES // (n * width * 8))
     for first in range(0, layers, step):
         here = slice(first, first + step)

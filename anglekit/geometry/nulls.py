@@ -7,6 +7,7 @@ examples, in random order, so its tokens are independent and "another example's 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,19 +95,27 @@ def sample_products(
     """
     layers, n_tokens, width = teacher.shape
     rows = layers + len(vertices)
-    shifts = [0] * rows if offsets is None else [*offsets[0], *offsets[1]]
+    # Neighbouring layers of one side that are shifted alike are copied together.
+    together: list[tuple[Tensor, int, int, int]] = []
+    for number, side in enumerate((teacher, vertices)):
+        shifts, row = [0] * len(side) if offsets is None else offsets[number], layers * number
+        for shift, alike in itertools.groupby(shifts):
+            size, within = len(list(alike)), row - layers * number
+            together.append((side[within : within + size], row, row + size, shift))
+            row += size
     grams = torch.empty(n_tokens, rows, rows, dtype=torch.float64, device=teacher.device)
     block = max(16, _BLOCK_BYTES // (rows * width * 8))
     states = torch.empty(min(block, n_tokens), rows, width, dtype=torch.float64, device=teacher.device)
     for start in range(0, n_tokens, block):
         stop = min(start + block, n_tokens)
         here = states[: stop - start]
-        for row, (layer, shift) in enumerate(zip((*teacher, *vertices), shifts, strict=True)):
+        for side, first, last, shift in together:
+            target = here[:, first:last].transpose(0, 1)
             if shift % n_tokens == 0:
-                here[:, row] = layer[start:stop]
+                target.copy_(side[:, start:stop])
             else:
                 places = torch.arange(start + shift, stop + shift, device=teacher.device).remainder_(n_tokens)
-                here[:, row] = layer.index_select(0, places)
+                target.copy_(side.index_select(1, places))
         torch.bmm(here, here.transpose(1, 2), out=grams[start:stop])
     grams = grams.permute(1, 2, 0)
     return SampleProducts(

@@ -249,38 +249,39 @@ def view_rows(tokens: SampledTokens, kind: str, views: Sequence[View]) -> ViewRo
         kind: `all`, `content` or `special`.
         views: how to look at their states.
     """
-    sides = {"teacher": tokens.teacher, "student": tokens.own}
-    layers = {"teacher": tokens.teacher_layers, "student": tokens.vertices}
-    raw = {side: anisotropy(states) for side, states in sides.items()}
-    one_space = tokens.projections is None
-    dropped = {side: dominant_dimensions([*raw.values()] if one_space else [raw[side]]) for side in sides}
     names = {"student": tokens.student, "stream": tokens.stream}
-    rows, angles = list[Rows](), list[Rows]()
+    n, teacher_labels = len(tokens.teacher), ("teacher", np.asarray(tokens.teacher_layers, dtype=np.int64))
+    student_labels = ("student", np.asarray(tokens.vertices, dtype=np.int64))
+    # Sides of one width are one space, in which differences are taken: they lose the same dimensions, and are looked at
+    # together, which costs half the calls. For each space its states, and each side's labels and place there.
+    if tokens.projections is None:
+        both = torch.cat([tokens.teacher, tokens.own])
+        spaces = [(both, [(*teacher_labels, slice(n)), (*student_labels, slice(n, None))])]
+    else:
+        spaces = [(tokens.teacher, [(*teacher_labels, slice(n))]), (tokens.own, [(*student_labels, slice(None))])]
+    raw = [anisotropy(states) for states, _ in spaces]
+    dropped = [dominant_dimensions([found]) for found in raw]
+    rows, angles, shares = list[Rows](), list[Rows](), list[Rows]()
     for view in views:
-        seen = {side: transformed(states, view, dropped[side]) for side, states in sides.items()}
-        for side, states in seen.items():
-            found = raw[side] if view == "raw" else anisotropy(states)
-            left_out = dropped[side] if view == "dropped" else None
-            labels = {**names, "side": side, "layer": np.asarray(layers[side]), "tokens": kind, "view": view}
-            rows.append({**labels, **_anisotropy_columns(found, left_out), "n_tokens": tokens.n_tokens})
-        vertices = seen["student"]
-        if not one_space:
+        seen = [transformed(states, view, out) for (states, _), out in zip(spaces, dropped, strict=True)]
+        every = raw if view == "raw" else [anisotropy(states) for states in seen]
+        for (_, held), found, out in zip(spaces, every, dropped, strict=True):
+            for side, layer, place in held:
+                columns = _anisotropy_columns(found.of(place), out if view == "dropped" else None)
+                labels = {**names, "side": side, "layer": layer, "tokens": kind, "view": view}
+                rows.append({**labels, **columns, "n_tokens": tokens.n_tokens})
+        teacher, vertices = seen[0][:n], seen[0][n:]
+        if tokens.projections is not None:
             vertices = tokens.projected()
-            out = dominant_dimensions([raw["teacher"], anisotropy(vertices)]) if view == "dropped" else None
-            vertices = transformed(vertices, view, out)
-            seen["teacher"] = transformed(tokens.teacher, view, out)
-        columns = _angle_columns(seen["teacher"], vertices, tokens.epsilon)
-        angles.append(tokens.labelled({"tokens": kind, "view": view, **columns}))
-    shares: list[Rows] = [
-        {
-            **names,
-            "side": side,
-            "layer": np.repeat(np.asarray(layers[side], dtype=np.int64), found.share.shape[1]),
-            "dimension": np.tile(np.arange(found.share.shape[1]), len(layers[side])),
-            "share": found.share,
-        }
-        for side, found in raw.items()
-    ]
+            out = dominant_dimensions([raw[0], anisotropy(vertices)])
+            teacher, vertices = (transformed(states, view, out) for states in (tokens.teacher, vertices))
+        angle_columns = _angle_columns(teacher, vertices, tokens.epsilon)
+        angles.append(tokens.labelled({"tokens": kind, "view": view, **angle_columns}))
+    for (_, held), found in zip(spaces, raw, strict=True):
+        width = found.share.shape[1]
+        for side, layer, place in held:
+            dimension = {"layer": np.repeat(layer, width), "dimension": np.tile(np.arange(width), len(layer))}
+            shares.append({**names, "side": side, **dimension, "share": found.share[place]})
     return ViewRows(rows, shares, angles)
 
 

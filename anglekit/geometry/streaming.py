@@ -223,12 +223,16 @@ def _add_layers(accumulator: GeometryAccumulator, products: TokenProducts, compl
 
 
 def _add_side(sums: SideSums, squared: Tensor, state: Tensor, complete: Tensor | None) -> None:
-    finite = torch.isfinite(squared)
-    n_finite = finite.sum(1)
-    sums.n_finite.add_(n_finite)
-    sums.n_nonfinite.add_(squared.shape[1] - n_finite)
+    if complete is None:
+        sums.n_finite.add_(squared.shape[1])
+        sums.norm.add_(squared.sqrt().sum(1))
+    else:
+        finite = torch.isfinite(squared)
+        n_finite = finite.sum(1)
+        sums.n_finite.add_(n_finite)
+        sums.n_nonfinite.add_(squared.shape[1] - n_finite)
+        sums.norm.add_(torch.where(finite, squared, 0.0).sqrt_().sum(1))
     sums.n_zero.add_((squared == 0).sum(1))
-    sums.norm.add_(torch.where(finite, squared, 0.0).sqrt_().sum(1))
     sums.state.add_(state)
     sums.squared.add_((squared if complete is None else squared[:, complete]).sum(1))
 
@@ -237,13 +241,15 @@ def _add_blocks(
     blocks: Sequence[BlockSums], products: Tensor, squared_a: Tensor, squared_b: Tensor, complete: Tensor | None
 ) -> None:
     """Add one tensor of products to blocks whose layers of A lie one below the other in it."""
-    cosine, with_cosine = pair_cosines(products, squared_a, squared_b)
-    distance, with_distance = pair_distances(products, squared_a, squared_b)
+    finite = complete is None
+    cosine, with_cosine = pair_cosines(products, squared_a, squared_b, finite=finite)
+    distance, with_distance = pair_distances(products, squared_a, squared_b, finite=finite)
+    every = torch.full(products.shape[:2], products.shape[-1], device=products.device)
     added = {
         "cosine": cosine.sum(-1),
-        "n_cosine": with_cosine.sum(-1),
+        "n_cosine": every if with_cosine is None else with_cosine.sum(-1),
         "distance": distance.sum(-1),
-        "n_distance": with_distance.sum(-1),
+        "n_distance": every if with_distance is None else with_distance.sum(-1),
         "product": (products if complete is None else products[..., complete]).sum(-1),
     }
     first = 0
@@ -301,11 +307,14 @@ def _count_pairs(usable: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
 def _add_chance(sums: AngleSums, teacher_squared: Tensor, vertex_squared: Tensor, pairs: tuple[Tensor, Tensor]) -> None:
     factors = chance_factors(teacher_squared, vertex_squared)
     known = torch.isfinite(factors)
-    factors = torch.where(known, factors, 0.0)
+    if bool(known.all()):
+        sums.null_count.add_(factors.shape[-1])
+    else:
+        factors = torch.where(known, factors, 0.0)
+        sums.null_count.add_(_count_pairs(known, pairs))
     i, k = pairs
     # The mean of r_i r_k over tokens is a product of matrices: every pair at once.
     sums.null.add_((factors @ factors.transpose(1, 2))[:, i, k])
-    sums.null_count.add_(_count_pairs(known, pairs))
 
 
 def _add_examples(accumulator: GeometryAccumulator, buffer: _BatchExamples, examples: Tensor) -> None:
