@@ -13,14 +13,8 @@ from anglekit.architectures import Stream
 from anglekit.geometry.cka import debiased_cka
 from anglekit.geometry.measurement import Measurement
 from anglekit.geometry.nulls import DEFAULT_NULLS, NULLS
-from anglekit.geometry.sample_tables import (
-    SampledTokens,
-    null_rows,
-    similarity_rows,
-    sweep_rows,
-    token_views,
-    view_rows,
-)
+from anglekit.geometry.sample_rows import SampledTokens, null_rows, similarity_rows, sweep_rows
+from anglekit.geometry.sample_views import token_views, view_rows
 from anglekit.geometry.subject import Subject
 from anglekit.geometry.table_rows import Rows
 

@@ -169,7 +169,8 @@ def main() -> None:
     else:
         measure_time("real pair (6 x 384, 2 x 384), all tokens' angles", *real, repeats=11, settings=STREAMED)
         measure_time("real pair (6 x 384, 2 x 384), nulls and similarity too", *real, repeats=11)
-        measure_padded("real pair", real[0], real[1], real[2][:400])
+        measure_padded("real pair", *real)
+        measure_padded("real pair, fewer reviews", real[0], real[1], real[2][:400])
     teacher, student, texts = pair("wide")
     measure_time("12 x 768 teacher, 3 x 768 student", teacher, student, texts[:150], repeats=11)
     measure_memory()

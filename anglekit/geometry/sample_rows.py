@@ -1,4 +1,4 @@
-"""From a sample of tokens to tables of a Geometry: nulls, the sweep of the vertex, anisotropy and similarity."""
+"""From a sample of tokens to rows of a Geometry: nulls, the sweep of the vertex and similarity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anglekit.geometry.angles import angle_degrees_of_cosine, chance_factors, layer_pairs
-from anglekit.geometry.anisotropy import VIEWS, Anisotropy, View, anisotropy, dominant_dimensions, transformed
 from anglekit.geometry.cka import (
     MinibatchSums,
     debiased_cka,
@@ -42,18 +41,14 @@ from anglekit.geometry.nulls import (
     summarize,
     sweep_products,
 )
-from anglekit.geometry.settings import Effort
 from anglekit.geometry.summary import pair_labels
 from anglekit.geometry.table_rows import Rows
 
 __all__ = [
     "SampledTokens",
-    "ViewRows",
     "null_rows",
     "similarity_rows",
     "sweep_rows",
-    "token_views",
-    "view_rows",
 ]
 
 Array = NDArray[Any]
@@ -225,85 +220,6 @@ def _mean_angle(cosine: Tensor, valid: Tensor) -> Tensor:
     n = valid.sum(-1)
     angle = torch.where(valid, angle_degrees_of_cosine(cosine), 0.0)
     return angle.sum(-1) / torch.where(n > 0, n, torch.nan)
-
-
-def token_views(kind: str, effort: Effort) -> tuple[View, ...]:
-    """Return in which views the tokens of a kind are looked at."""
-    return VIEWS if kind == "all" or effort == "all" else ("raw",)
-
-
-@dataclass(frozen=True)
-class ViewRows:
-    """What one kind of tokens adds to the tables `anisotropy`, `dimensions` (raw only) and `angle_views`."""
-
-    anisotropy: list[Rows]
-    dimensions: list[Rows]
-    angle_views: list[Rows]
-
-
-def view_rows(tokens: SampledTokens, kind: str, views: Sequence[View]) -> ViewRows:
-    """Return anisotropy and angles of one kind of tokens in several views.
-
-    Args:
-        tokens: of that kind.
-        kind: `all`, `content` or `special`.
-        views: how to look at their states.
-    """
-    names = {"student": tokens.student, "stream": tokens.stream}
-    n, teacher_labels = len(tokens.teacher), ("teacher", np.asarray(tokens.teacher_layers, dtype=np.int64))
-    student_labels = ("student", np.asarray(tokens.vertices, dtype=np.int64))
-    # Sides of one width are one space, in which differences are taken: they lose the same dimensions, and are looked at
-    # together, which costs half the calls. For each space its states, and each side's labels and place there.
-    if tokens.projections is None:
-        both = torch.cat([tokens.teacher, tokens.own])
-        spaces = [(both, [(*teacher_labels, slice(n)), (*student_labels, slice(n, None))])]
-    else:
-        spaces = [(tokens.teacher, [(*teacher_labels, slice(n))]), (tokens.own, [(*student_labels, slice(None))])]
-    raw = [anisotropy(states) for states, _ in spaces]
-    dropped = [dominant_dimensions([found]) for found in raw]
-    rows, angles, shares = list[Rows](), list[Rows](), list[Rows]()
-    for view in views:
-        seen = [transformed(states, view, out) for (states, _), out in zip(spaces, dropped, strict=True)]
-        every = raw if view == "raw" else [anisotropy(states) for states in seen]
-        for (_, held), found, out in zip(spaces, every, dropped, strict=True):
-            for side, layer, place in held:
-                columns = _anisotropy_columns(found.of(place), out if view == "dropped" else None)
-                labels = {**names, "side": side, "layer": layer, "tokens": kind, "view": view}
-                rows.append({**labels, **columns, "n_tokens": tokens.n_tokens})
-        teacher, vertices = seen[0][:n], seen[0][n:]
-        if tokens.projections is not None:
-            vertices = tokens.projected()
-            out = dominant_dimensions([raw[0], anisotropy(vertices)])
-            teacher, vertices = (transformed(states, view, out) for states in (tokens.teacher, vertices))
-        angle_columns = _angle_columns(teacher, vertices, tokens.epsilon)
-        angles.append(tokens.labelled({"tokens": kind, "view": view, **angle_columns}))
-    for (_, held), found in zip(spaces, raw, strict=True):
-        width = found.share.shape[1]
-        for side, layer, place in held:
-            dimension = {"layer": np.repeat(layer, width), "dimension": np.tile(np.arange(width), len(layer))}
-            shares.append({**names, "side": side, **dimension, "share": found.share[place]})
-    return ViewRows(rows, shares, angles)
-
-
-def _anisotropy_columns(found: Anisotropy, dropped: Tensor | None) -> dict[str, Any]:
-    """Return a row for each layer; dimensions keep the numbers that they had before some were dropped."""
-    top = found.share.nan_to_num(0.0).abs().max(1).indices
-    number = np.arange(found.share.shape[1])
-    if dropped is not None:
-        number = np.delete(np.arange(len(number) + len(dropped)), dropped.cpu().numpy())
-    return {
-        "mean_cosine": found.mean_cosine,
-        "se": found.se,
-        "top_dimension": number[top.cpu().numpy()],
-        "top_share": found.share.gather(1, top.unsqueeze(1)),
-    }
-
-
-def _angle_columns(teacher: Tensor, vertices: Tensor, epsilon: float) -> dict[str, Any]:
-    angles = sample_angles(sample_products(teacher, vertices), epsilon)
-    mean, se, n = _mean(angles.cosine, angles.valid)
-    tangential, _, _ = _mean(angles.tangential, angles.tangential_valid)
-    return {"mean_cosine": mean, "se": se, "mean_tangential_cosine": tangential, "n_tokens": n}
 
 
 def similarity_rows(tokens: SampledTokens, states: str) -> Rows:
