@@ -12,12 +12,12 @@ from transformers import PretrainedConfig, set_seed
 from anglekit.architectures import Stream
 from anglekit.checkpoints import LoadOptions, checkpoint_of, load_config, quiet_transformers
 from anglekit.distillation.arms import Arm, RunResult, build_arm, finish_arm, start_run, stored_result
-from anglekit.distillation.generation import GenerationSettings
 from anglekit.distillation.losses import LossWeights
 from anglekit.distillation.objective import DistillationObjective
 from anglekit.distillation.plan import DistillationPlan, plan_distillation
 from anglekit.distillation.prepared_data import PreparedData, prepare_data
 from anglekit.distillation.run_directory import IfExists, RunDirectory
+from anglekit.distillation.run_scoring import ScoringSettings, run_scoring
 from anglekit.distillation.students import CopyBlocks
 from anglekit.distillation.task import Task
 from anglekit.distillation.task_data import DataSettings, EncodingSettings, TextTable, evaluation_sources
@@ -250,28 +250,29 @@ def evaluate(
     target_max_length: int | None = None,
     beams: int | None = None,
     max_new_tokens: int | None = None,
-    length_penalty: float = 1.0,
+    length_penalty: float | None = None,
     batch_size: int = 64,
     load: LoadOptions | None = None,
 ) -> pd.DataFrame:
-    """Score trained models.
+    """Score trained models; a run directory of this task as the run scored it, where nothing else is asked for.
 
     Args:
         checkpoints: directories, run directories or hub ids.
         task: a name in `tasks.TASKS`.
         data: tables, each `SOURCE` or `NAME=SOURCE`.
         columns: columns by name.
-        max_length: tokens of an example; None takes the task's.
-        target_max_length: tokens to which targets are cut; None takes the task's.
-        beams: of generation; None takes the task's.
-        max_new_tokens: where a generated text ends at the latest; None takes the task's.
-        length_penalty: of generation with beams.
+        max_length: tokens of an example; here and below None takes the run's, or the task's.
+        target_max_length: tokens to which targets are cut.
+        beams: of generation.
+        max_new_tokens: where a generated text ends at the latest.
+        length_penalty: of generation with beams; 1 if no run has another.
         batch_size: examples of one forward pass.
         load: device, precision and what is allowed in loading.
 
     Returns:
         A row for each checkpoint and table: `checkpoint`, `data`, `examples` and the task's scores. The frame's
-        `attrs["scoring"]` says, by table, how they were computed (sacreBLEU's signatures, beams).
+        `attrs["scoring"]` says, by table, how they were computed (sacreBLEU's signatures, beams), `attrs["settings"]`,
+        by checkpoint, what was taken from its run.
 
     Raises:
         InputError: a checkpoint that cannot be loaded or has no head, or a label that it does not know.
@@ -281,24 +282,33 @@ def evaluate(
         raise InputError("nothing to evaluate: give at least one checkpoint and one table")
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; allowed: at least 1")
-    generation = GenerationSettings(beams, max_new_tokens, length_penalty)
-    wanted = EncodingSettings(max_length, target_max_length)
+    asked = ScoringSettings(max_length, target_max_length, beams, max_new_tokens, length_penalty)
+    asked.encoding(), asked.generation()
+    taken = {source: run_scoring(source, chosen.name) for source in checkpoints}
     tables = [chosen.read(source, columns, name=name) for name, source in evaluation_sources(data).items()]
     rows: list[dict[str, Any]] = []
     scoring: dict[str, Any] = {}
     for source in checkpoints:
+        settings = asked.or_else(taken[source])
         loaded = load_trained(source, chosen, load)
         config, tokenizer = loaded.model.config, loaded.tokenizer
         settled = chosen.for_trained(config)
-        encoding = settled.encoding(wanted, tokenizer, config)
+        encoding = settled.encoding(settings.encoding(), tokenizer, config)
         for table in tables:
             examples = settled.tokenize(table, tokenizer, encoding, config, training=False)
             with quiet_transformers():
-                report = settled.score(loaded.model, examples, tokenizer, batch_size=batch_size, generation=generation)
+                report = settled.score(
+                    loaded.model, examples, tokenizer, batch_size=batch_size, generation=settings.generation()
+                )
             rows.append({"checkpoint": source, "data": table.name, **report.scores})
             scoring[table.name] = dict(report.notes)
     frame = pd.DataFrame(rows)
     frame.attrs["scoring"] = scoring
+    frame.attrs["settings"] = {
+        source: {name: value for name, value in found.given().items() if getattr(asked, name) is None}
+        for source, found in taken.items()
+        if found.given()
+    }
     return frame
 
 

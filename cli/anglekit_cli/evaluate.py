@@ -12,6 +12,8 @@ __all__ = ["evaluate"]
 
 EPILOG = "Example: anglekit evaluate teacher runs/forward runs/reverse --task sst2 --data dev.tsv"
 
+_THE_RUNS = "the run's, or the task's"
+
 
 def evaluate(
     checkpoints: Annotated[
@@ -29,11 +31,17 @@ def evaluate(
     completion: option.Completion = None,
     choices: option.Choices = None,
     limit: option.Limit = None,
-    max_length: option.MaxLength = None,
-    target_max_length: option.TargetMaxLength = None,
-    beams: option.Beams = None,
-    max_new_tokens: option.MaxNewTokens = None,
-    length_penalty: option.LengthPenalty = 1.0,
+    max_length: Annotated[int | None, typer.Option(help="Most tokens of an example.", show_default=_THE_RUNS)] = None,
+    target_max_length: Annotated[
+        int | None, typer.Option(help="seq2seq: tokens to which targets are cut.", show_default=_THE_RUNS)
+    ] = None,
+    beams: Annotated[int | None, typer.Option(help="Of generated texts; 1 is greedy.", show_default=_THE_RUNS)] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Where a generated text ends at the latest.", show_default=_THE_RUNS)
+    ] = None,
+    length_penalty: Annotated[
+        float | None, typer.Option(help="Above 0 prefers longer texts among beams.", show_default="the run's, or 1")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Examples of a forward pass.")] = 64,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Precision of the models: float32, bfloat16, float16.")] = "float32",
@@ -42,7 +50,10 @@ def evaluate(
     allow_pickle: option.AllowPickle = False,
     trust_remote_code: option.TrustRemoteCode = False,
 ) -> None:
-    """Score trained models on one or more tables."""
+    """Score trained models on one or more tables.
+
+    A run directory is scored as the run scored it: with its lengths and its generation, where no option says otherwise.
+    """
     values = dict(locals())
     from anglekit.checkpoints import LoadOptions
     from anglekit.distillation.runs import evaluate as run
@@ -72,3 +83,7 @@ def evaluate(
         typer.echo(option.score_table(scores))
         for line in option.signature_lines(scores.attrs["scoring"]):
             typer.echo(line)
+        for source, settings in scores.attrs["settings"].items():
+            if settings:
+                named = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())
+                typer.echo(f"{source}: scored with its run's settings: {named}", err=True)

@@ -75,7 +75,7 @@ def test_finetune_then_distil_then_evaluate(world, tmp_path):
         {**world, "teacher": tmp_path / "teacher"},
         tmp_path / "student",
         *("--map", "1:2,2:4", "--init", "teacher", "--layers", 2, "--copy", "0,3", "--alpha-kl", 0, "--hidden-loss"),
-        *("cosine", "-q"),
+        *("cosine", "--max-length", 20, "-q"),
     )
     plan = json.loads((tmp_path / "student" / "plan.json").read_text())
     assert plan["strategy"] == "explicit"
@@ -86,6 +86,7 @@ def test_finetune_then_distil_then_evaluate(world, tmp_path):
         *("evaluate", tmp_path / "teacher", tmp_path / "student", "--task", "classification"),
         *("--data", world["dev"], "--data", f"again={world['train']}"),
     )
+    assert shown.stderr == f"{tmp_path / 'student'}: scored with its run's settings: max length 20\n"
     rows = [line.split() for line in shown.stdout.splitlines()]
     assert rows[0] == ["checkpoint", "data", "examples", "accuracy", "macro_f1"]
     assert [row[1] for row in rows[1:]] == ["dev", "again", "dev", "again"]

@@ -249,14 +249,29 @@ def test_fine_tuning_learns_and_a_wrong_target_scores_less(world, tmp_path):
     assert max(line.get("eval_bleu", 0) for line in lines) == pytest.approx(own)
 
 
+def lengths(run):
+    settings = json.loads((run / "run_config.json").read_text())["settings"]
+    return {name: settings[name] for name in ("max_length", "target_max_length") if settings[name] is not None}
+
+
 def test_a_reloaded_student_generates_the_same_and_its_ties_hold(world, tmp_path):
     result = seq2seq_student(world, tmp_path / "run", init="teacher")
     stored = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert stored["scoring"]["dev"]["generation"] == {"beams": 2, "max_new_tokens": 8, "length_penalty": 1.0}
     assert stored["scoring"]["dev"]["signatures"]["bleu"].startswith("nrefs:1|case:mixed")
-    again = evaluate([result.directory], task="seq2seq", data=[world["dev"]], beams=2, max_new_tokens=8)
+    again = evaluate([result.directory], task="seq2seq", data=[world["dev"]])
     assert again[["bleu", "chrf"]].to_dict("records") == result.scores[["bleu", "chrf"]].to_dict("records")
     assert again.attrs["scoring"] == stored["scoring"]
+    assert again.attrs["settings"] == {
+        str(result.directory): {"beams": 2, "max_new_tokens": 8, **lengths(tmp_path / "run")}
+    }
+    # What is asked for counts more than the run, and its checkpoint by itself is any checkpoint.
+    other = evaluate([result.directory], task="seq2seq", data=[world["dev"]], beams=1, max_new_tokens=3)
+    assert other.attrs["scoring"]["dev"]["generation"] == {"beams": 1, "max_new_tokens": 3, "length_penalty": 1.0}
+    assert not {"beams", "max_new_tokens"} & set(other.attrs["settings"][str(result.directory)])
+    bare = evaluate([result.checkpoint], task="seq2seq", data=[world["dev"]], max_new_tokens=8)
+    assert bare.attrs["scoring"]["dev"]["generation"]["beams"] != 2
+    assert bare.attrs["settings"] == {}
     model, report = AutoModelForSeq2SeqLM.from_pretrained(result.checkpoint, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     ties = {model.get_encoder().embed_tokens.weight.data_ptr(), model.get_decoder().embed_tokens.weight.data_ptr()}
