@@ -96,26 +96,26 @@ def sample_products(
     layers, n_tokens, width = teacher.shape
     rows = layers + len(vertices)
     # Neighbouring layers of one side that are shifted alike are copied together.
-    together: list[tuple[Tensor, int, int, int]] = []
-    for number, side in enumerate((teacher, vertices)):
-        shifts, row = [0] * len(side) if offsets is None else offsets[number], layers * number
-        for shift, alike in itertools.groupby(shifts):
-            size, within = len(list(alike)), row - layers * number
-            together.append((side[within : within + size], row, row + size, shift))
-            row += size
+    together = list[tuple[Tensor, slice, int]]()
+    for first, side, shifts in ((0, teacher, offsets and offsets[0]), (layers, vertices, offsets and offsets[1])):
+        begin = 0
+        for shift, alike in itertools.groupby(shifts or [0] * len(side)):
+            end = begin + len(list(alike))
+            together.append((side[begin:end], slice(first + begin, first + end), shift))
+            begin = end
     grams = torch.empty(n_tokens, rows, rows, dtype=torch.float64, device=teacher.device)
     block = max(16, _BLOCK_BYTES // (rows * width * 8))
     states = torch.empty(min(block, n_tokens), rows, width, dtype=torch.float64, device=teacher.device)
     for start in range(0, n_tokens, block):
         stop = min(start + block, n_tokens)
         here = states[: stop - start]
-        for side, first, last, shift in together:
-            target = here[:, first:last].transpose(0, 1)
+        for alike_layers, place, shift in together:
+            target = here[:, place].transpose(0, 1)
             if shift % n_tokens == 0:
-                target.copy_(side[:, start:stop])
+                target.copy_(alike_layers[:, start:stop])
             else:
                 places = torch.arange(start + shift, stop + shift, device=teacher.device).remainder_(n_tokens)
-                target.copy_(side.index_select(1, places))
+                target.copy_(alike_layers.index_select(1, places))
         torch.bmm(here, here.transpose(1, 2), out=grams[start:stop])
     grams = grams.permute(1, 2, 0)
     return SampleProducts(
