@@ -45,10 +45,10 @@ def shortened(command: str) -> list[str]:
     return [*words, *more.split()]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory, tiny_tokenizer):
+@pytest.fixture
+def place(tmp_path, tiny_tokenizer, monkeypatch):
     """Return a directory that holds the model and the tables that the README names."""
-    root = tmp_path_factory.mktemp("readme")
+    root = tmp_path
     tokenizer = tiny_tokenizer()
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -68,22 +68,8 @@ def place(tmp_path_factory, tiny_tokenizer):
     recipe["data"]["columns"]["limit"] = 96
     recipe["analysis"]["limit"] = 24
     (root / SMALL_RECIPE).write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    monkeypatch.chdir(root)
     return root
-
-
-@pytest.fixture(scope="module")
-def after_commands(place):
-    """Run all commands in an order that they can have; return what each printed and its exit code."""
-    found = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        patch.setattr(anglekit.demo, "run_demo", functools.partial(anglekit.demo.run_demo, settings=TINY))
-        for command in sorted(COMMANDS, key=lambda line: ORDER.index(line.split()[1])):
-            patch.setattr(sys, "argv", ["anglekit", *shortened(command)])
-            with pytest.raises(SystemExit) as stop:
-                main()
-            found[command] = stop.value.code
-    return found
 
 
 def test_the_readme_shows_every_command():
@@ -92,25 +78,21 @@ def test_the_readme_shows_every_command():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_runs(after_commands, command):
-    assert after_commands[command] == 0
-
-
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument")
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda text: text.split("\n")[0])
-def test_every_program_runs(after_commands, place, program, monkeypatch):
-    assert len(PROGRAMS) == 2
-    monkeypatch.chdir(place)
-    exec(compile(program, "README.md", "exec"), {})
-
-
-@pytest.mark.slow
-def test_what_the_commands_name_is_there(after_commands, place):
+def test_every_command_and_every_program_runs(place, monkeypatch):
+    """In an order that they can have. One test, because each rests on what the others left."""
+    monkeypatch.setattr(anglekit.demo, "run_demo", functools.partial(anglekit.demo.run_demo, settings=TINY))
+    for command in sorted(COMMANDS, key=lambda line: ORDER.index(line.split()[1])):
+        monkeypatch.setattr(sys, "argv", ["anglekit", *shortened(command)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 0, command
     for name in ("figure1.png", "angles.pdf", "report.html", "thorough/nulls.parquet", "runs/sweep/scores.csv"):
         assert (place / name).stat().st_size > 0
     assert not (place / "runs/mnli").exists()
+    assert len(PROGRAMS) == 2
+    for program in PROGRAMS:
+        exec(compile(program, "README.md", "exec"), {})
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))

@@ -58,7 +58,7 @@ _ANALYZE = (
 )
 _SWEEP = (
     *("sweep", "classifier", "--task", "classification", "--train", "train.tsv", "--validation", "dev.tsv"),
-    *("--strategies", "none,forward,reverse", "--seeds", "0", "--layers", "2", "--max-steps", "8"),
+    *("--strategies", "none,forward,reverse", "--seeds", "0", "--layers", "2", "--max-steps", "5"),
     *("--batch-size", "8", "--log-every", "1", "--evaluate-every", "1", "--select", "best", "--device", "cpu"),
     *("--side-by-side", "3", "--quiet", "--out", "out"),
 )
