@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -18,9 +18,9 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from anglekit.errors import InputError
+from anglekit.streams import Stream
 
 __all__ = [
-    "Stream",
     "blocks",
     "depth",
     "final_norm_module",
@@ -30,7 +30,6 @@ __all__ = [
     "with_blocks",
 ]
 
-Stream = Literal["encoder", "decoder"]
 
 # Attribute names of a stack's depth, in the order in which they are tried.
 _DEPTH_KEYS: dict[Stream, tuple[str, ...]] = {

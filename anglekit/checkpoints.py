@@ -17,13 +17,14 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.architectures import Stream, depth, model_streams, width, with_blocks
+from anglekit.architectures import depth, model_streams, width, with_blocks
 from anglekit.checkpoint_files import bounded_construction, check_directory, check_tokenizer_files, stored_weights
 from anglekit.errors import InputError, foreign_failures, suggest
 from anglekit.json_files import read_json_object
 from anglekit.lora_weights import has_lora, merge_lora
 from anglekit.placement import Placement, check_device, is_placed, whole_state
 from anglekit.projections import load_adapters
+from anglekit.streams import Stream
 
 __all__ = [
     "DTYPES",

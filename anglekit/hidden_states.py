@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from anglekit.architectures import Stream, blocks, depth, model_streams, stack
+from anglekit.architectures import blocks, depth, model_streams, stack
 from anglekit.errors import InputError
 from anglekit.placement import compute_device
 from anglekit.probes import ProbeBatch
+from anglekit.streams import Stream
 from anglekit.workspace import Workspace
 
 __all__ = ["FinalNorm", "LayerRecorder", "TokenStates", "evaluation_mode", "forward_inputs", "token_states"]

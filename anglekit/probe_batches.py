@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anglekit.architectures import Stream
 from anglekit.batch_plan import plan_batches
 from anglekit.errors import InputError
+from anglekit.streams import Stream
 
 __all__ = ["ProbeBatch", "TokenRuns", "TokenizedProbe"]
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from anglekit.architectures import Stream
 from anglekit.errors import InputError
 from anglekit.probe_batches import TokenizedProbe, TokenRuns
+from anglekit.streams import Stream
 
 if TYPE_CHECKING:
     from anglekit.probes import ProbeData

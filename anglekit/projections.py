@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from anglekit.architectures import Stream
 from anglekit.errors import InputError, foreign_failures
+from anglekit.streams import Stream
 
 __all__ = [
     "ADAPTER_FILE",

@@ -166,6 +166,13 @@ def test_importing_loads_nothing_heavy(statement: str) -> None:
     assert heavy_after(statement) == []
 
 
+def test_reading_comparing_and_drawing_results_needs_no_torch() -> None:
+    names = ("geometry.results", "geometry.compare", "geometry.compare_text", "plots.registry", "plots.sources")
+    statement = "; ".join(f"import anglekit.{name}" for name in (*names, "report.build", "whole_file"))
+    assert {"torch", "transformers"}.isdisjoint(heavy_after(statement))
+    assert "torch" in heavy_after("import anglekit.geometry.nulls")
+
+
 def test_no_file_is_too_long() -> None:
     assert too_long(python_files(*PACKAGE_FOLDERS, "tests")) == []
 

@@ -13,9 +13,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from anglekit.architectures import Stream
 from anglekit.distillation.matching import LayerMatching
 from anglekit.errors import InputError
+from anglekit.streams import Stream
 
 __all__ = ["LayerAdapters", "create_adapters"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from anglekit.errors import InputError, suggest
 
 if TYPE_CHECKING:
-    from anglekit.architectures import Stream
+    from anglekit.streams import Stream
 
 __all__ = ["parse_copy_map", "parse_layer_map"]
 

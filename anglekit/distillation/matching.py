@@ -18,7 +18,7 @@ from anglekit.errors import InputError, suggest
 
 if TYPE_CHECKING:
     # Only its name is needed: maps are made without importing torch.
-    from anglekit.architectures import Stream
+    from anglekit.streams import Stream
 
 __all__ = [
     "EXPLICIT",

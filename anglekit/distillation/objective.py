@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anglekit.architectures import Stream
 from anglekit.distillation.losses import (
     HIDDEN_LOSSES,
     IGNORE_INDEX,
@@ -27,6 +26,7 @@ from anglekit.distillation.official_losses import OFFICIAL, official_decoder_mas
 from anglekit.distillation.teacher import TeacherOutputs
 from anglekit.errors import InputError, suggest
 from anglekit.hidden_states import FinalNorm
+from anglekit.streams import Stream
 
 __all__ = ["READINGS", "DistillationObjective", "LayerPairs", "Reading"]
 

@@ -9,7 +9,6 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from anglekit import architectures
-from anglekit.architectures import Stream
 from anglekit.distillation.losses import HIDDEN_LOSSES, LossWeights
 from anglekit.distillation.matching import (
     EXPLICIT,
@@ -22,6 +21,7 @@ from anglekit.distillation.matching import (
 from anglekit.distillation.student_config import model_family, student_config, student_depths
 from anglekit.distillation.students import INITS, CopyBlocks, Init, copied_blocks
 from anglekit.errors import InputError, suggest
+from anglekit.streams import Stream
 
 __all__ = ["DistillationPlan", "StreamPlan", "plan_distillation"]
 

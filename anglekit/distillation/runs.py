@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 from transformers import PretrainedConfig, set_seed
 
-from anglekit.architectures import Stream
 from anglekit.checkpoints import LoadOptions, checkpoint_of, load_config, quiet_transformers
 from anglekit.distillation.arms import Arm, RunResult, build_arm, finish_arm, start_run, stored_result
 from anglekit.distillation.losses import LossWeights
@@ -25,6 +24,7 @@ from anglekit.distillation.task_models import TaskModel, load_for_fine_tuning, l
 from anglekit.distillation.tasks import task_by_name
 from anglekit.distillation.train_settings import TrainSettings
 from anglekit.errors import InputError
+from anglekit.streams import Stream
 
 __all__ = ["LoadedTables", "distill", "evaluate", "finetune", "load_teacher_and_data", "plan_run", "read_tables"]
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from anglekit.architectures import Stream
 from anglekit.distillation.objective import DistillationObjective
 from anglekit.distillation.teacher import TeacherForward, TeacherOutputs
 from anglekit.errors import InputError
+from anglekit.streams import Stream
 
 __all__ = ["MarkedBatches", "SharedTeacher", "batch_mark"]
 

@@ -10,9 +10,10 @@ from typing import Final
 
 from transformers import PretrainedConfig
 
-from anglekit.architectures import Stream, depth, model_streams, width, with_blocks
+from anglekit.architectures import depth, model_streams, width, with_blocks
 from anglekit.distillation.matching import check_depths, family_of
 from anglekit.errors import InputError
+from anglekit.streams import Stream
 
 __all__ = ["model_family", "student_config", "student_depths"]
 

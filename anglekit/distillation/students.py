@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from anglekit import architectures
-from anglekit.architectures import Stream
 from anglekit.distillation.matching import check_copied_blocks, copy_map
 from anglekit.distillation.student_config import model_family, student_config, student_depths
 from anglekit.errors import InputError, suggest
 from anglekit.placement import whole_state
+from anglekit.streams import Stream
 
 __all__ = ["INITS", "Init", "copied_blocks", "create_student"]
 

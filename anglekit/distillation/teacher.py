@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from anglekit.architectures import Stream, model_streams
+from anglekit.architectures import model_streams
 from anglekit.hidden_states import FinalNorm, LayerRecorder
 from anglekit.placement import compute_device, is_placed
+from anglekit.streams import Stream
 
 __all__ = ["TeacherForward", "TeacherOutputs", "TeacherProvider", "accepted_inputs"]
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from anglekit.architectures import Stream, width
+from anglekit.architectures import width
 from anglekit.distillation.adapters import LayerAdapters
 from anglekit.distillation.batch_order import LengthGroupedOrder
 from anglekit.distillation.losses import LossTerm
@@ -25,6 +25,7 @@ from anglekit.distillation.term_meter import TermMeter
 from anglekit.errors import InputError, RunError
 from anglekit.hidden_states import LayerRecorder
 from anglekit.projections import ADAPTER_FILE, load_adapters, save_adapters
+from anglekit.streams import Stream
 from anglekit.workspace import keep_freed_memory
 
 __all__ = ["DistillationTrainer"]

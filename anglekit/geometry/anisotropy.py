@@ -10,25 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from anglekit.geometry.vocabulary import VIEWS, View
+
 __all__ = [
     "DOMINANT_DIMENSIONS",
-    "VIEWS",
     "Anisotropy",
-    "View",
     "anisotropy",
     "dominant_dimensions",
     "transformed",
 ]
-
-View = Literal["raw", "centred", "standardised", "dropped"]
-
-#: The ways to look at states; `dropped` is raw without the dominant dimensions.
-VIEWS: tuple[View, ...] = get_args(View)
 
 #: How many dimensions `dropped` leaves out.
 DOMINANT_DIMENSIONS = 3

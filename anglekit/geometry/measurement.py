@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from anglekit.architectures import Stream
 from anglekit.geometry.accumulators import GeometrySums
 from anglekit.geometry.cka import CrossSums
 from anglekit.geometry.null_sums import TokenSample
 from anglekit.geometry.subject import Key, Subject, cross_plan
+from anglekit.streams import Stream
 
 __all__ = ["Measurement"]
 

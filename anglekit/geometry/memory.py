@@ -35,12 +35,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from anglekit.architectures import Stream, blocks, model_streams, stack, width
+from anglekit.architectures import blocks, model_streams, stack, width
 from anglekit.geometry.measurement import Measurement
 from anglekit.geometry.preparation import Prepared
 from anglekit.geometry.subject import Subject
 from anglekit.lanes import lane_count, slot_count
 from anglekit.probes import ProbeBatch, TokenizedProbe
+from anglekit.streams import Stream
 
 __all__ = ["HeldWeights", "analysis_parts", "inner_widths", "memory_now", "peak_memory"]
 

@@ -8,7 +8,7 @@ examples, in random order, so its tokens are independent and "another example's 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,6 @@ from torch import Tensor
 from anglekit.geometry.angles import VertexAngles, angles_from_products, layer_pairs
 
 __all__ = [
-    "DEFAULT_NULLS",
-    "NULLS",
     "SWEEP",
     "NullSummary",
     "SampleProducts",
@@ -38,22 +36,6 @@ __all__ = [
     "summarize",
     "sweep_products",
 ]
-
-#: The ladder: every null and what it keeps.
-NULLS: Mapping[str, str] = {
-    "formula": "closed form for independent vectors of the same lengths",
-    "gaussian-norm": "independent isotropic Gaussian directions, every token's lengths kept",
-    "gaussian-covariance": "independent Gaussians with each layer's mean and covariance",
-    "permuted-student": "the student's states of another example, the teacher's pairing kept",
-    "permuted-all": "every teacher layer and the student from examples of their own",
-    "rotated-student": "the student's states rotated by one random orthogonal matrix",
-    "fresh-student": "an untrained student of the same shape, brought to the student's lengths",
-    "origin": "vertex at the origin: the teacher's plain cosine",
-    "centroid": "vertex at the mean of the token's teacher states",
-}
-
-#: The nulls that cost next to nothing.
-DEFAULT_NULLS = ("formula", "gaussian-norm", "permuted-student", "permuted-all", "origin", "centroid")
 
 #: Where the sweep puts the vertex: C + t (S - C), from the teachers' centroid C (0) to the student S (1) and beyond.
 SWEEP = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)

@@ -9,13 +9,14 @@ from torch import Tensor
 from transformers import PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.architectures import Stream, depth, model_streams
+from anglekit.architectures import depth, model_streams
 from anglekit.checkpoints import Checkpoint
 from anglekit.errors import InputError
 from anglekit.geometry.settings import AnalysisSettings
 from anglekit.probe_continuations import tokenize_continued_probe
 from anglekit.probes import ProbeData, TokenizedProbe, same_tokenization, tokenize_probe
 from anglekit.projections import ProjectionKind
+from anglekit.streams import Stream
 
 __all__ = [
     "StreamLayers",

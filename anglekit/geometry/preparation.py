@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from anglekit.architectures import Stream, final_norm_module
+from anglekit.architectures import final_norm_module
 from anglekit.checkpoints import Checkpoint, unique_names
 from anglekit.errors import InputError
 from anglekit.geometry.null_sums import sample_capacity
@@ -30,6 +30,7 @@ from anglekit.geometry.subject import Key, Subject
 from anglekit.placement import device_names
 from anglekit.probes import ProbeData, TokenizedProbe
 from anglekit.projections import ProjectionKind
+from anglekit.streams import Stream
 
 __all__ = ["WHOLE", "Prepared", "Shard", "described", "described_subject", "prepare"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anglekit.architectures import Stream
 from anglekit.checkpoints import Checkpoint
 from anglekit.geometry.accumulators import GeometrySums
 from anglekit.geometry.preflight import StreamLayers
 from anglekit.geometry.subject import Key, Subject
 from anglekit.projections import ProjectionKind, relative_depth_layer
+from anglekit.streams import Stream
 
 __all__ = ["aimed_layer", "explained_variance"]
 

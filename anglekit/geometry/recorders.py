@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from anglekit.architectures import Stream
 from anglekit.checkpoints import Checkpoint
 from anglekit.geometry.preflight import StreamLayers
 from anglekit.hidden_states import FinalNorm, LayerRecorder, token_states
 from anglekit.lanes import lane_count, slot_count
 from anglekit.placement import compute_device
 from anglekit.probes import ProbeBatch, TokenizedProbe
+from anglekit.streams import Stream
 from anglekit.workspace import Workspace
 
 __all__ = ["BatchStates", "Recorders", "progress_batches", "sum_device"]

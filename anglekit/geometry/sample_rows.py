@@ -24,7 +24,6 @@ from anglekit.geometry.cka import (
     procrustes_distance,
 )
 from anglekit.geometry.nulls import (
-    NULLS,
     SWEEP,
     SampleProducts,
     centroid_products,
@@ -43,6 +42,7 @@ from anglekit.geometry.nulls import (
 )
 from anglekit.geometry.summary import pair_labels
 from anglekit.geometry.table_rows import Rows
+from anglekit.geometry.vocabulary import NULLS
 
 __all__ = [
     "SampledTokens",

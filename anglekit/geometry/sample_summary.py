@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anglekit.architectures import Stream
 from anglekit.geometry.cka import debiased_cka
 from anglekit.geometry.measurement import Measurement
-from anglekit.geometry.nulls import DEFAULT_NULLS, NULLS
 from anglekit.geometry.sample_rows import SampledTokens, null_rows, similarity_rows, sweep_rows
 from anglekit.geometry.sample_views import token_views, view_rows
 from anglekit.geometry.subject import Subject
 from anglekit.geometry.table_rows import Rows
+from anglekit.geometry.vocabulary import DEFAULT_NULLS, NULLS
+from anglekit.streams import Stream
 
 __all__ = ["layer_cka", "sample_rows"]
 

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anglekit.geometry.anisotropy import VIEWS, Anisotropy, View, anisotropy, dominant_dimensions, transformed
+from anglekit.geometry.anisotropy import Anisotropy, anisotropy, dominant_dimensions, transformed
 from anglekit.geometry.nulls import mean_and_error, sample_angles, sample_products
 from anglekit.geometry.sample_rows import SampledTokens
 from anglekit.geometry.settings import Effort
 from anglekit.geometry.table_rows import Rows
+from anglekit.geometry.vocabulary import VIEWS, View
 
 __all__ = ["ViewRows", "token_views", "view_rows"]
 

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anglekit.architectures import Stream
 from anglekit.checkpoints import Checkpoint
 from anglekit.geometry.measurement import Measurement
 from anglekit.geometry.null_sums import TokenSample, TokenSampler, example_means
@@ -20,6 +19,7 @@ from anglekit.hidden_states import LayerRecorder, token_states
 from anglekit.placement import compute_device
 from anglekit.probe_tokens import special_token_ids
 from anglekit.probes import ProbeBatch, TokenizedProbe
+from anglekit.streams import Stream
 
 __all__ = ["ProbeSamples", "fresh_samples"]
 

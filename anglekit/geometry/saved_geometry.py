@@ -13,10 +13,10 @@ from typing import Any, Final, get_args
 import numpy as np
 import pandas as pd
 
-from anglekit.architectures import Stream
 from anglekit.errors import InputError, foreign_failures
 from anglekit.geometry.table_columns import ADDED_COLUMNS, COLUMNS, N_BINS, OPTIONAL_COLUMNS
 from anglekit.json_files import read_json_object
+from anglekit.streams import Stream
 
 __all__ = ["SCHEMA_VERSION", "read_document", "read_tables"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anglekit.architectures import Stream
 from anglekit.checkpoints import Checkpoint
 from anglekit.geometry.angles import DEGENERATE_TOLERANCE, vertex_cosine
 from anglekit.geometry.subject import Subject
 from anglekit.probes import ProbeBatch
+from anglekit.streams import Stream
 
 __all__ = ["sketch_token", "token_plane", "typical_token"]
 

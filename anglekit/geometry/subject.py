@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anglekit.architectures import Stream
 from anglekit.geometry.cka import CrossSums
 from anglekit.geometry.preflight import StreamLayers
 from anglekit.geometry.settings import AnalysisSettings
 from anglekit.projections import ProjectionKind
+from anglekit.streams import Stream
 
 __all__ = ["Key", "Subject", "cross_plan", "first_difference"]
 

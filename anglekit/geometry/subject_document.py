@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 import torch
 
-from anglekit.architectures import Stream
 from anglekit.geometry.preflight import StreamLayers
 from anglekit.geometry.settings import AnalysisSettings
 from anglekit.geometry.subject import Key, Subject
 from anglekit.projections import ProjectionKind
+from anglekit.streams import Stream
 
 __all__ = ["subject_document", "subject_of"]
 

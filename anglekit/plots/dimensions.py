@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError, suggest
-from anglekit.geometry.anisotropy import VIEWS
 from anglekit.geometry.results import Geometry
+from anglekit.geometry.vocabulary import VIEWS
 from anglekit.plots.arm_panels import arm_legend, arm_panels, stream_order
 from anglekit.plots.describe import LAYER_NOTE, range_words, refuse, students_words
 from anglekit.plots.layer_norms import draw_teacher, teacher_entry
@@ -105,7 +105,7 @@ def anisotropy_figure(
         geometry: what the analysis found.
         students: the students to draw; all by default.
         stream: `encoder` or `decoder`; both by default.
-        value: how the states are looked at, of `anglekit.geometry.anisotropy.VIEWS`.
+        value: how the states are looked at, of `anglekit.geometry.vocabulary.VIEWS`.
         width: `page` or `column`.
         dark: draw on a dark ground.
 

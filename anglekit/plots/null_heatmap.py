@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError, suggest
-from anglekit.geometry.nulls import NULLS
 from anglekit.geometry.results import Geometry
+from anglekit.geometry.vocabulary import NULLS
 from anglekit.plots.describe import LAYER_NOTE, OFFICIAL_NOTE, range_words, students_words, vertex_note
 from anglekit.plots.heatmaps import pair_blocks
 from anglekit.plots.matrix_panels import ShownValue, check_panel_count, draw_matrix_blocks, missing_note
@@ -97,7 +97,7 @@ def null_heatmap(
         students: the students to draw; all by default.
         stream: `encoder` or `decoder`; both by default.
         vertices: the student layers to draw; by default all, or 12 spread over the depth where there are more.
-        null: a name of `anglekit.geometry.nulls.NULLS`; by default the student's states of another example, or the
+        null: a name of `anglekit.geometry.vocabulary.NULLS`; by default the student's states of another example, or the
             closed form where the Geometry has no table of nulls.
         width: `page` or `column`.
         dark: draw on a dark ground.

@@ -28,12 +28,12 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from anglekit.architectures import Stream
 from anglekit.distillation.causal import CausalBatches
 from anglekit.distillation.matching import layer_matching
 from anglekit.distillation.objective import DistillationObjective
 from anglekit.distillation.task_data import PaddedBatches
 from anglekit.distillation.trainer import DistillationTrainer
+from anglekit.streams import Stream
 
 BATCH = 32
 

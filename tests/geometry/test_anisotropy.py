@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from anglekit.geometry.anisotropy import VIEWS, anisotropy, dominant_dimensions, transformed
+from anglekit.geometry.anisotropy import anisotropy, dominant_dimensions, transformed
 from anglekit.geometry.nulls import sample_angles, sample_products
+from anglekit.geometry.vocabulary import VIEWS
 
 WIDTH = 24
 

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from anglekit.geometry.angles import layer_pairs, vertex_cosine
 from anglekit.geometry.nulls import (
-    DEFAULT_NULLS,
-    NULLS,
     centroid_products,
     difference_lags,
     gaussian_like,
@@ -25,6 +23,7 @@ from anglekit.geometry.nulls import (
     summarize,
     sweep_products,
 )
+from anglekit.geometry.vocabulary import DEFAULT_NULLS, NULLS
 
 TOKENS, LAYERS, VERTICES, WIDTH = 400, 4, 2, 64
 

@@ -13,9 +13,10 @@ from pandas.testing import assert_frame_equal
 from anglekit.errors import InputError
 from anglekit.geometry.analyze import analyze
 from anglekit.geometry.cka import debiased_cka
-from anglekit.geometry.nulls import DEFAULT_NULLS, NULLS, SWEEP
+from anglekit.geometry.nulls import SWEEP
 from anglekit.geometry.results import OPTIONAL_COLUMNS, Geometry
 from anglekit.geometry.settings import AnalysisSettings
+from anglekit.geometry.vocabulary import DEFAULT_NULLS, NULLS
 from anglekit.probe_tokens import special_token_ids
 from tests.geometry.naive_analysis import all_states, unit
 
