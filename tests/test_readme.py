@@ -29,6 +29,7 @@ SHORTER = {
     "finetune": "--max-steps 2",
     "distill": "--max-steps 2",
     "sweep": "--max-steps 2 --seeds 0 --strategies none,forward,reverse",
+    "report": "--workers 1",
 }
 # The recipe that is shown, on fewer examples.
 SMALL_RECIPE = "small.yaml"

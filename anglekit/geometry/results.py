@@ -55,8 +55,8 @@ class Geometry:
 
     These rest on a sample of the probe, one token of each of up to 256 examples, examples weighted equally, and may be
     empty:
-        nulls: for every vertex, pair and null (`anglekit.geometry.vocabulary.NULLS`) the cosine that the null gives, the
-            observed one of the same tokens, and observed minus null with its 95% interval, clustered by example.
+        nulls: for every vertex, pair and null (`anglekit.geometry.vocabulary.NULLS`) the cosine that the null gives,
+            the observed one of the same tokens, and observed minus null with its 95% interval, clustered by example.
         vertex_sweep: the cosine with the vertex at C + t (S - C), C the mean of the token's teacher states: 0 is the
             teachers' centroid, 1 the student.
         anisotropy: for every layer, the cosine between tokens of different examples, by `view` of the states (raw,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from anglekit.errors import InputError
 from anglekit.geometry.compare import ANGLE_MARGIN
 from anglekit.report.figures import MOST_STUDENTS, draw_all
 from anglekit.report.gather import Findings, gather
@@ -50,6 +51,7 @@ def build_report(
     margin: float = ANGLE_MARGIN,
     score_margin: float | None = None,
     tick: Callable[[str], None] | None = None,
+    workers: int | None = 1,
 ) -> Report:
     """Read results, compare them, draw every figure that they can fill, and set it all as a page.
 
@@ -60,13 +62,18 @@ def build_report(
         margin: the largest difference between angles that does not matter, in degrees.
         score_margin: the same of scores, in their unit; None for one point.
         tick: called with a phrase before each drawing.
+        workers: how many processes draw, 1 or more; None: one for each core, where there is work for it. A program that
+            takes more than one needs the usual `if __name__ == "__main__":`. The page is the same.
 
     Raises:
         InputError: a directory is missing, damaged or of another kind, or an option is out of range.
+        RunError: a process that draws ended too early.
     """
+    if workers is not None and workers < 1:
+        raise InputError(f"{workers} processes cannot draw; allowed: at least 1 (--workers)")
     findings = gather(directories, labels=labels, margin=margin, score_margin=score_margin)
     styles = StyleSheet()
-    figures, not_drawn = draw_all(findings, styles, tick or _silent)
+    figures, not_drawn = draw_all(findings, styles, tick or _silent, workers)
     warnings = (*findings.warnings, *_left_out(findings))
     html = page(findings, figures, not_drawn, warnings, styles, title)
     return Report(html, findings, tuple(figure.name for figure in figures), tuple(not_drawn), warnings)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-import pandas as pd
-
 from anglekit.errors import InputError
-from anglekit.geometry.results import Geometry
-from anglekit.plots.registry import FIGURES, draw_figure, figure_data, why_not
-from anglekit.plots.render import render
+from anglekit.plots.registry import FIGURES, figure_data, why_not
+from anglekit.report.drawers import Inputs, Sheet, drawers, usable_cores
 from anglekit.report.gather import Findings
 from anglekit.report.markup import Markup
 from anglekit.report.svg import StyleSheet, inline_svg
@@ -26,6 +23,9 @@ _SLIM: Final = frozenset({"layer-distance", "layer-cosine", "layer-cka"})
 
 #: Such drawings are made for so many students of each Geometry: each adds to the page.
 MOST_STUDENTS: Final = 24
+
+# A process that draws takes a second or two to start; a drawing, in light and dark, takes about half of one.
+_DRAWINGS_A_WORKER: Final = 10
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,30 @@ class ReportFigure:
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    geometries: Sequence[Geometry]
-    scores: Sequence[pd.DataFrame]
+class _Plan:
+    """A drawing that is to be made.
+
+    Attributes:
+        key: what its ids start with.
+        place: of the Geometry that it shows; None shows everything.
+        options: of the family's function.
+        label: as in `Drawing`.
+        student: as in `Drawing`.
+    """
+
+    key: str
+    place: int | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    student: str | None = None
+
+
+#: Gives the svg file of one width on a light ground, or on a dark one.
+_Files = Callable[[str, bool], bytes]
 
 
 def draw_all(
-    findings: Findings, styles: StyleSheet, tick: Callable[[str], None]
+    findings: Findings, styles: StyleSheet, tick: Callable[[str], None], workers: int | None = 1
 ) -> tuple[list[ReportFigure], list[str]]:
     """Draw every family.
 
@@ -86,73 +103,98 @@ def draw_all(
         findings: what there is.
         styles: of the page; the drawings' styles are added to it.
         tick: called with a phrase before each drawing.
+        workers: how many processes draw; None: one for each core, where there is work for it.
 
     Returns:
         The figures, and a sentence for each that cannot be drawn.
+
+    Raises:
+        RunError: a process that draws ended too early.
     """
     figures, refused = [], []
-    for name, family in FIGURES.items():
-        try:
-            drawings = tuple(_drawings(name, findings, styles, tick))
-        except InputError as error:
-            refused.append(f"{family.title}: {error}")
-            continue
-        if drawings:
-            figures.append(ReportFigure(name, family.title, family.reading, drawings))
+    inputs = Inputs([analysis.geometry for analysis in findings.analyses], findings.scores)
+    plans = {name: _plans(name, findings) for name in FIGURES}
+    reasons = {name: _why_not(name, own, inputs) for name, own in plans.items()}
+    able = {name: own for name, own in plans.items() if reasons[name] is None}
+    if workers is None:
+        workers = max(1, min(usable_cores(), sum(map(len, able.values())) // _DRAWINGS_A_WORKER))
+    with drawers(inputs, workers) as begin:
+        begun = {name: [_begin(name, plan, begin) for plan in own] for name, own in able.items()}
+        for name, family in FIGURES.items():
+            try:
+                if (reason := reasons[name]) is not None:
+                    raise InputError(reason)
+                drawings = tuple(
+                    _finish(name, plan, files, inputs, styles, tick)
+                    for plan, files in zip(able[name], begun[name], strict=True)
+                )
+            except InputError as error:
+                refused.append(f"{family.title}: {error}")
+                continue
+            if drawings:
+                figures.append(ReportFigure(name, family.title, family.reading, drawings))
     return figures, refused
 
 
-def _drawings(name: str, findings: Findings, styles: StyleSheet, tick: Callable[[str], None]) -> list[Drawing]:
-    family = FIGURES[name]
-    analyses = findings.analyses
+def _plans(name: str, findings: Findings) -> list[_Plan]:
+    """Return the drawings of a family."""
+    family, analyses = FIGURES[name], findings.analyses
     if family.many or family.uses != "geometries":
-        inputs = _Inputs([analysis.geometry for analysis in analyses], findings.scores)
         options: dict[str, Any] = {"margin": findings.score_margin} if "margin" in family.options else {}
         # Scores carry no name of a task: they are named after the Geometries where there is one for each.
         if "labels" in family.options and (family.uses == "geometries" or len(analyses) == len(findings.scores)):
             options["labels"] = [analysis.label for analysis in analyses]
-        return [_draw(name, inputs, name, styles, tick, options)]
-    drawings = []
+        return [_Plan(name, None, options)]
+    plans = []
     for place, analysis in enumerate(analyses):
-        inputs = _Inputs([analysis.geometry], ())
         label = analysis.label if len(analyses) > 1 else ""
         if name not in BY_STUDENT:
-            drawings.append(_draw(name, inputs, f"{name}-{place}", styles, tick, {}, label=label))
+            plans.append(_Plan(f"{name}-{place}", place, label=label))
             continue
         for number, student in enumerate(analysis.geometry.students[:MOST_STUDENTS]):
-            key = f"{name}-{place}-{number}"
-            drawings.append(_draw(name, inputs, key, styles, tick, {"students": student}, label=label, student=student))
-    return drawings
+            plans.append(_Plan(f"{name}-{place}-{number}", place, {"students": student}, label, student))
+    return plans
 
 
-def _draw(
-    name: str,
-    inputs: _Inputs,
-    key: str,
-    styles: StyleSheet,
-    tick: Callable[[str], None],
-    options: dict[str, Any],
-    *,
-    label: str = "",
-    student: str | None = None,
+def _why_not(name: str, plans: Sequence[_Plan], inputs: Inputs) -> str | None:
+    """Return why a family cannot be drawn, in one line, or None where it can."""
+    for place in dict.fromkeys(plan.place for plan in plans):
+        chosen = inputs.of(place)
+        reason = why_not(name, chosen.geometries, chosen.scores)
+        if reason is not None:
+            return reason
+    return None
+
+
+def _begin(name: str, plan: _Plan, begin: Callable[[Sheet], Callable[[], bytes]]) -> _Files:
+    """Take a drawing's files in hand."""
+    waiting = {
+        (width, dark): begin(Sheet(name, plan.place, width, dark, plan.options))
+        for width in _widths(name, plan)
+        for dark in (False, True)
+    }
+    return lambda width, dark: waiting[width, dark]()
+
+
+def _widths(name: str, plan: _Plan) -> tuple[str, ...]:
+    """Return the widths in which a drawing is made, the main one last."""
+    main = "column" if name in _SLIM else "page"
+    return (main,) if plan.student is not None else tuple(dict.fromkeys(("column", main)))
+
+
+def _finish(
+    name: str, plan: _Plan, files: _Files, inputs: Inputs, styles: StyleSheet, tick: Callable[[str], None]
 ) -> Drawing:
-    reason = why_not(name, inputs.geometries, inputs.scores)
-    if reason is not None:
-        raise InputError(reason)
-    tick(name if student is None else f"{name}, {student}")
-    family = FIGURES[name]
-    data = figure_data(name, inputs.geometries, scores=inputs.scores, **options)
+    tick(name if plan.student is None else f"{name}, {plan.student}")
+    family, chosen = FIGURES[name], inputs.of(plan.place)
+    data = figure_data(name, chosen.geometries, scores=chosen.scores, **plan.options)
     alt = family.alt(data)
 
-    def svg(width: str, own_key: str) -> Markup:
-        light, dark = (
-            render(
-                draw_figure(name, inputs.geometries, scores=inputs.scores, width=width, dark=night, **options), "svg"
-            )
-            for night in (False, True)
-        )
-        return inline_svg(light, dark, key=own_key, title=family.title, description=alt, styles=styles)
+    def svg(width: str, key: str) -> Markup:
+        light, dark = files(width, False), files(width, True)
+        return inline_svg(light, dark, key=key, title=family.title, description=alt, styles=styles)
 
-    narrow = svg("column", f"{key}-narrow") if student is None else None
     slim = name in _SLIM
-    return Drawing(svg("column" if slim else "page", key), narrow, family.facts(data), label, student, slim)
+    narrow = svg("column", f"{plan.key}-narrow") if plan.student is None else None
+    main = svg("column" if slim else "page", plan.key)
+    return Drawing(main, narrow, family.facts(data), plan.label, plan.student, slim)

@@ -48,6 +48,9 @@ app = typer.Typer(
 # What `--verbose` sets.
 _TRACED: list[bool] = []
 
+# What a shell calls a program that Ctrl-C ended.
+_INTERRUPTED = 130
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -109,11 +112,11 @@ def main() -> None:
     except AnglekitError as error:
         _end(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _end("interrupted", 130)
+        _end("interrupted", _INTERRUPTED)
     except Exception as error:
         # Typer brings its own copy of click in some versions, so its errors are known by what they can do.
         if type(error).__name__ == "Abort":
-            _end("interrupted", 130)
+            _end("interrupted", _INTERRUPTED)
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]
             sys.exit(2)
@@ -122,6 +125,8 @@ def main() -> None:
         context = getattr(error, "ctx", None)
         command = "anglekit" if context is None else context.command_path
         _end(f"{error.format_message().rstrip('.')}; see {command} --help", getattr(error, "exit_code", 2))
+    if result == _INTERRUPTED:  # typer turns Ctrl-C into this code and says nothing
+        _end("interrupted", _INTERRUPTED)
     sys.exit(result if isinstance(result, int) else 0)
 
 

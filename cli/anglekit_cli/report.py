@@ -43,6 +43,10 @@ def report(
             show_default="one point: 0.01 of scores up to 1, else 1",
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that draw.", show_default="one for each core, where there is work for it"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written and the verdict as json.")] = False,
@@ -72,7 +76,13 @@ def report(
             bar.update()
 
         built = build_report(
-            directories, labels=task or None, title=title, margin=margin, score_margin=score_margin, tick=tick
+            directories,
+            labels=task or None,
+            title=title,
+            margin=margin,
+            score_margin=score_margin,
+            tick=tick,
+            workers=workers,
         )
     write_whole(out, built.html)
     if as_json:

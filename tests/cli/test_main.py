@@ -73,6 +73,15 @@ def test_verbose_ends_with_its_command(call, monkeypatch, level):
     assert os.environ.get("TRANSFORMERS_VERBOSITY") == level
 
 
+def test_an_interruption_is_one_line(call, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("anglekit_cli.analyze.check_place", interrupted)
+    arguments = ("analyze", "no/teacher", "no/student", "--probe", "probe.txt", "--out", "geometry")
+    assert call(*arguments) == (130, "", "anglekit: interrupted\n")
+
+
 def test_a_mistake_of_ours_is_not_hidden(call, monkeypatch):
     monkeypatch.setattr("anglekit_cli.main.app", lambda **_: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["anglekit"])
