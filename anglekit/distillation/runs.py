@@ -283,7 +283,8 @@ def evaluate(
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; allowed: at least 1")
     asked = ScoringSettings(max_length, target_max_length, beams, max_new_tokens, length_penalty)
-    asked.encoding(), asked.generation()
+    asked.encoding()  # what is not allowed is refused before a table is read
+    asked.generation()
     taken = {source: run_scoring(source, chosen.name) for source in checkpoints}
     tables = [chosen.read(source, columns, name=name) for name, source in evaluation_sources(data).items()]
     rows: list[dict[str, Any]] = []
