@@ -8,7 +8,6 @@ is taken out, after each dimension is standardised as well, and without the domi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,21 +81,20 @@ def anisotropy(states: Tensor) -> Anisotropy:
     return Anisotropy(mean, se, share)
 
 
-def dominant_dimensions(sides: Sequence[Anisotropy], count: int = DOMINANT_DIMENSIONS) -> Tensor:
-    """Return the dimensions that add most to the cosines between examples, over all layers of all sides.
+def dominant_dimensions(found: Anisotropy, count: int = DOMINANT_DIMENSIONS) -> Tensor:
+    """Return the dimensions that add most to the cosines between examples, over all layers.
 
     One set for all layers, because a difference of two layers needs one space.
 
     Args:
-        sides: the anisotropy of each side's raw states, one width for all.
+        found: the anisotropy of the raw states of all layers of a space.
         count: how many; at most all but one.
 
     Returns:
         int64 (count,), the largest first.
     """
     # What a dimension adds, not its share: shares of a cosine of nearly 0 are large and say nothing.
-    added = [(side.share * side.mean_cosine.unsqueeze(1)).nan_to_num(0.0).abs().sum(0) for side in sides]
-    size = torch.stack(added).sum(0)
+    size = (found.share * found.mean_cosine.unsqueeze(1)).nan_to_num(0.0).abs().sum(0)
     return size.topk(min(count, len(size) - 1)).indices
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from anglekit.geometry.angles import angle_degrees_of_cosine, chance_factors, layer_pairs
@@ -50,8 +49,6 @@ __all__ = [
     "similarity_rows",
     "sweep_rows",
 ]
-
-Array = NDArray[Any]
 
 #: Rows of a minibatch of the minibatch estimate of CKA.
 MINIBATCH = 64

@@ -64,7 +64,7 @@ class _Space:
     @cached_property
     def dropped(self) -> Tensor:
         """The dominant dimensions."""
-        return dominant_dimensions([self.raw])
+        return dominant_dimensions(self.raw)
 
     def seen(self, view: View) -> Tensor:
         """Return the states in a view."""

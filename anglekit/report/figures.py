@@ -121,9 +121,10 @@ def draw_all(
     with drawers(inputs, workers) as begin:
         begun = {name: [_begin(name, plan, begin) for plan in own] for name, own in able.items()}
         for name, family in FIGURES.items():
+            if reasons[name] is not None:
+                refused.append(f"{family.title}: {reasons[name]}")
+                continue
             try:
-                if (reason := reasons[name]) is not None:
-                    raise InputError(reason)
                 drawings = tuple(
                     _finish(name, plan, files, inputs, styles, tick)
                     for plan, files in zip(able[name], begun[name], strict=True)
@@ -194,7 +195,6 @@ def _finish(
         light, dark = files(width, False), files(width, True)
         return inline_svg(light, dark, key=key, title=family.title, description=alt, styles=styles)
 
-    slim = name in _SLIM
-    narrow = svg("column", f"{plan.key}-narrow") if plan.student is None else None
-    main = svg("column" if slim else "page", plan.key)
-    return Drawing(main, narrow, family.facts(data), plan.label, plan.student, slim)
+    *narrower, main = _widths(name, plan)
+    narrow = svg(narrower[0], f"{plan.key}-narrow") if narrower else None
+    return Drawing(svg(main, plan.key), narrow, family.facts(data), plan.label, plan.student, name in _SLIM)
