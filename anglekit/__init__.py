@@ -9,73 +9,73 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anglekit.checkpoints import Checkpoint as Checkpoint
-    from anglekit.checkpoints import LoadOptions as LoadOptions
-    from anglekit.checkpoints import load_checkpoint as load_checkpoint
-    from anglekit.demo import DemoResult as DemoResult
-    from anglekit.demo import run_demo as run_demo
-    from anglekit.distillation.callbacks import AngleCallback as AngleCallback
-    from anglekit.distillation.matching import LayerMatching as LayerMatching
-    from anglekit.distillation.matching import layer_matching as layer_matching
-    from anglekit.distillation.objective import DistillationObjective as DistillationObjective
-    from anglekit.distillation.students import create_student as create_student
-    from anglekit.distillation.sweep import SweepResult as SweepResult
-    from anglekit.distillation.sweep import sweep as sweep
-    from anglekit.distillation.trainer import DistillationTrainer as DistillationTrainer
+    from anglekit.analysis.analyze import analyze as analyze
+    from anglekit.analysis.settings import AnalysisSettings as AnalysisSettings
+    from anglekit.comparison.compare import Comparison as Comparison
+    from anglekit.comparison.compare import compare as compare
+    from anglekit.distillation.losses.objective import DistillationObjective as DistillationObjective
+    from anglekit.distillation.matching.strategies import LayerMatching as LayerMatching
+    from anglekit.distillation.matching.strategies import layer_matching as layer_matching
+    from anglekit.distillation.students.create import create_student as create_student
+    from anglekit.distillation.sweep.sweep import SweepResult as SweepResult
+    from anglekit.distillation.sweep.sweep import sweep as sweep
+    from anglekit.distillation.training.callbacks import AngleCallback as AngleCallback
+    from anglekit.distillation.training.trainer import DistillationTrainer as DistillationTrainer
     from anglekit.errors import AnglekitError as AnglekitError
     from anglekit.errors import InputError as InputError
     from anglekit.errors import RunError as RunError
-    from anglekit.geometry.analyze import analyze as analyze
+    from anglekit.geometry.accumulator import GeometryAccumulator as GeometryAccumulator
     from anglekit.geometry.angles import angle_degrees as angle_degrees
     from anglekit.geometry.angles import tangential_cosine as tangential_cosine
     from anglekit.geometry.angles import vertex_cosine as vertex_cosine
-    from anglekit.geometry.compare import Comparison as Comparison
-    from anglekit.geometry.compare import compare as compare
-    from anglekit.geometry.results import Geometry as Geometry
-    from anglekit.geometry.settings import AnalysisSettings as AnalysisSettings
-    from anglekit.geometry.streaming import GeometryAccumulator as GeometryAccumulator
-    from anglekit.hidden_states import LayerRecorder as LayerRecorder
-    from anglekit.plots.figure1 import figure1 as figure1
-    from anglekit.plots.heatmaps import angles_heatmap as angles_heatmap
-    from anglekit.probes import ProbeData as ProbeData
-    from anglekit.probes import read_probe as read_probe
-    from anglekit.probes import tokenize_probe as tokenize_probe
-    from anglekit.tables import read_table as read_table
+    from anglekit.models.checkpoints import Checkpoint as Checkpoint
+    from anglekit.models.checkpoints import LoadOptions as LoadOptions
+    from anglekit.models.checkpoints import load_checkpoint as load_checkpoint
+    from anglekit.plots.families.heatmaps import angles_heatmap as angles_heatmap
+    from anglekit.plots.figure1.figure1 import figure1 as figure1
+    from anglekit.probes.data import ProbeData as ProbeData
+    from anglekit.probes.data import read_probe as read_probe
+    from anglekit.probes.tokenize import tokenize_probe as tokenize_probe
+    from anglekit.recipes.demo import DemoResult as DemoResult
+    from anglekit.recipes.demo import run_demo as run_demo
+    from anglekit.results.geometry import Geometry as Geometry
+    from anglekit.states.recorder import LayerRecorder as LayerRecorder
+    from anglekit.tables.read import read_table as read_table
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AngleCallback": "anglekit.distillation.callbacks",
-    "AnalysisSettings": "anglekit.geometry.settings",
+    "AngleCallback": "anglekit.distillation.training.callbacks",
+    "AnalysisSettings": "anglekit.analysis.settings",
     "AnglekitError": "anglekit.errors",
-    "Checkpoint": "anglekit.checkpoints",
-    "Comparison": "anglekit.geometry.compare",
-    "DistillationObjective": "anglekit.distillation.objective",
-    "DistillationTrainer": "anglekit.distillation.trainer",
-    "DemoResult": "anglekit.demo",
-    "Geometry": "anglekit.geometry.results",
-    "GeometryAccumulator": "anglekit.geometry.streaming",
+    "Checkpoint": "anglekit.models.checkpoints",
+    "Comparison": "anglekit.comparison.compare",
+    "DistillationObjective": "anglekit.distillation.losses.objective",
+    "DistillationTrainer": "anglekit.distillation.training.trainer",
+    "DemoResult": "anglekit.recipes.demo",
+    "Geometry": "anglekit.results.geometry",
+    "GeometryAccumulator": "anglekit.geometry.accumulator",
     "InputError": "anglekit.errors",
-    "LayerMatching": "anglekit.distillation.matching",
-    "LayerRecorder": "anglekit.hidden_states",
-    "LoadOptions": "anglekit.checkpoints",
-    "ProbeData": "anglekit.probes",
+    "LayerMatching": "anglekit.distillation.matching.strategies",
+    "LayerRecorder": "anglekit.states.recorder",
+    "LoadOptions": "anglekit.models.checkpoints",
+    "ProbeData": "anglekit.probes.data",
     "RunError": "anglekit.errors",
-    "SweepResult": "anglekit.distillation.sweep",
-    "analyze": "anglekit.geometry.analyze",
+    "SweepResult": "anglekit.distillation.sweep.sweep",
+    "analyze": "anglekit.analysis.analyze",
     "angle_degrees": "anglekit.geometry.angles",
-    "angles_heatmap": "anglekit.plots.heatmaps",
-    "compare": "anglekit.geometry.compare",
-    "create_student": "anglekit.distillation.students",
-    "figure1": "anglekit.plots.figure1",
-    "layer_matching": "anglekit.distillation.matching",
-    "load_checkpoint": "anglekit.checkpoints",
-    "read_probe": "anglekit.probes",
-    "read_table": "anglekit.tables",
-    "run_demo": "anglekit.demo",
-    "sweep": "anglekit.distillation.sweep",
+    "angles_heatmap": "anglekit.plots.families.heatmaps",
+    "compare": "anglekit.comparison.compare",
+    "create_student": "anglekit.distillation.students.create",
+    "figure1": "anglekit.plots.figure1.figure1",
+    "layer_matching": "anglekit.distillation.matching.strategies",
+    "load_checkpoint": "anglekit.models.checkpoints",
+    "read_probe": "anglekit.probes.data",
+    "read_table": "anglekit.tables.read",
+    "run_demo": "anglekit.recipes.demo",
+    "sweep": "anglekit.distillation.sweep.sweep",
     "tangential_cosine": "anglekit.geometry.angles",
-    "tokenize_probe": "anglekit.probes",
+    "tokenize_probe": "anglekit.probes.tokenize",
     "vertex_cosine": "anglekit.geometry.angles",
 }
 

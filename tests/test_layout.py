@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, what starts fast, how long a file may be."""
+"""The rules of the house: who may import whom, what starts fast, what lies where."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,30 +16,27 @@ import anglekit
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_FOLDERS = ("anglekit", "cli/anglekit_cli", "data/anglekit_data")
-PURE_FILES = tuple(
-    ROOT / "anglekit" / name
-    for name in (
-        *(
-            f"geometry/{name}.py"
-            for name in (
-                "accumulators",
-                "angles",
-                "anisotropy",
-                "bootstrap",
-                "cka",
-                "equivalence",
-                "null_sums",
-                "nulls",
-                "products",
-                "similarity",
-            )
-        ),
-        "distillation/losses.py",
-    )
+#: The floors of the house, from the top: what a room may import lies on a lower floor, or in the room itself.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("anglekit_cli",),
+    ("anglekit.report",),
+    ("anglekit",),
+    ("anglekit.recipes",),
+    ("anglekit.distillation",),
+    ("anglekit.analysis",),
+    ("anglekit.plots", "anglekit.states"),
+    ("anglekit.comparison", "anglekit.probes"),
+    ("anglekit.results", "anglekit.tables", "anglekit.models", "anglekit.geometry"),
+    ("anglekit.display", "anglekit_data", "anglekit.runtime"),
+    ("anglekit.errors", "anglekit.vocabulary"),
 )
-NOT_PURE = ("transformers", "pathlib", "matplotlib", "os", "io", "pandas", "seaborn")
+MOST_FILES = 16
+#: All that the mathematics may import beside the standard library, and what it may not take from that.
+PURE_LIBRARIES = ("torch", "numpy")
+NOT_PURE = ("os", "io", "pathlib", "json", "shutil", "tempfile", "subprocess")
 HEAVY = ("torch", "transformers", "pandas", "numpy", "matplotlib", "scipy")
-LONGEST_FILE = 400
+#: Modules that not every system has, and what we use in their place.
+POSIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios")
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -108,9 +106,84 @@ def heavy_after(statement: str) -> list[str]:
     return done.stdout.split()
 
 
-def too_long(paths: list[Path]) -> list[str]:
-    """Return the names of the files of more than 400 lines."""
-    return [path.name for path in paths if len(path.read_text(encoding="utf-8").splitlines()) > LONGEST_FILE]
+def modules(root: Path) -> dict[str, Path]:
+    """Return the files of the three packages by dotted name; a package has the name of its folder."""
+    found = {}
+    for folder in PACKAGE_FOLDERS:
+        for path in sorted((root / folder).rglob("*.py")):
+            parts = path.relative_to((root / folder).parent).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def room_of(module: str) -> str:
+    """Return the room of a module: the first folder below anglekit, or the package of the command line or the data."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "anglekit" else parts[0]
+
+
+def import_graph(root: Path) -> dict[str, set[str]]:
+    """Return what each file imports of the others, at any time and for type checkers too."""
+    files = modules(root)
+    graph = {}
+    for module, path in files.items():
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        names = imports_of(path.read_text(encoding="utf-8"), package, when="ever")
+        # `from a import b` gives a and a.b: where a.b is a file, a is only the way there.
+        ways = {name.rpartition(".")[0] for name in names if name in files}
+        graph[module] = {name for name in names if name in files and name not in ways} - {module}
+    return graph
+
+
+def imports_up(graph: dict[str, set[str]]) -> list[str]:
+    """Return the imports that lead to the same floor, or up, in another room."""
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    return [
+        f"{module} -> {other}"
+        for module in sorted(graph)
+        for other in sorted(graph[module])
+        if room_of(module) != room_of(other) and floor[room_of(module)] >= floor[room_of(other)]
+    ]
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the groups of files that import each other in circles of any length."""
+    reached = {module: reachable(graph, module) for module in graph}
+    found = {frozenset({other for other in reached[module] if module in reached[other]}) for module in graph}
+    return sorted(sorted(circle) for circle in found if circle)
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    """Return all files that a file leads to."""
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        fresh = graph[waiting.pop()] - seen
+        seen |= fresh
+        waiting += fresh
+    return seen
+
+
+def full_folders(paths: list[Path]) -> list[str]:
+    """Return the folders that hold more Python files than one can look over."""
+    counts = Counter(path.parent for path in paths)
+    return sorted(folder.name for folder, count in counts.items() if count > MOST_FILES)
+
+
+def unmirrored_tests(root: Path) -> list[str]:
+    """Return the folders of tests that have no folder of code: tests/a/b tests anglekit/a/b."""
+    elsewhere = {"benchmarks", "cli", "data", "fuzz"}
+    folders = {path.parent.relative_to(root / "tests") for path in (root / "tests").rglob("test_*.py")}
+    return sorted(
+        folder.as_posix()
+        for folder in folders
+        if folder.parts and folder.parts[0] not in elsewhere and not (root / "anglekit" / folder).is_dir()
+    )
+
+
+def imported_tests(source: str) -> set[str]:
+    """Return the modules of tests that a file imports."""
+    return {name for name in imports_of(source, "tests", when="ever") if name.rpartition(".")[2].startswith("test_")}
 
 
 def stray_packages(root: Path) -> list[str]:
@@ -141,18 +214,48 @@ def typed_homes(source: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("path", python_files("anglekit/geometry"), ids=lambda path: path.stem)
-def test_geometry_never_imports_distillation(path: Path) -> None:
-    package = module_of(path, ROOT)
-    assert not forbidden_imports(path.read_text(encoding="utf-8"), package, ("anglekit.distillation",))
+def test_imports_run_down_or_stay_in_the_room() -> None:
+    graph = import_graph(ROOT)
+    assert {room_of(module) for module in graph} == {room for rooms in FLOORS for room in rooms}
+    assert imports_up(graph) == []
 
 
-@pytest.mark.parametrize("path", PURE_FILES, ids=lambda path: path.stem)
-def test_the_mathematics_sees_no_models_files_or_plots(path: Path) -> None:
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circles(import_graph(ROOT)) == []
+
+
+def test_no_folder_holds_too_many_files() -> None:
+    assert full_folders(python_files(*PACKAGE_FOLDERS)) == []
+
+
+def test_tests_mirror_the_folders() -> None:
+    assert unmirrored_tests(ROOT) == []
+
+
+@pytest.mark.parametrize("path", python_files("tests"), ids=lambda path: path.stem)
+def test_no_test_imports_another(path: Path) -> None:
+    assert imported_tests(path.read_text(encoding="utf-8")) == set()
+
+
+PURE = python_files("anglekit/geometry", "anglekit/distillation/losses")
+
+
+@pytest.mark.parametrize("path", PURE, ids=lambda path: path.stem)
+def test_the_mathematics_sees_tensors_and_numbers_only(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert not forbidden_imports(source, module_of(path, ROOT), NOT_PURE)
+    roots = {name.partition(".")[0] for name in imports_of(source, module_of(path, ROOT), when="ever")}
+    assert roots <= {*sys.stdlib_module_names, *PURE_LIBRARIES, "anglekit"}
     opens = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name) and node.id == "open"]
     assert not opens
+
+
+def test_the_library_imports_where_no_posix_module_is() -> None:
+    hidden = "; ".join(f"sys.modules[{name!r}] = None" for name in POSIX_ONLY)
+    loads = "; ".join(f"import {name}" for name in modules(ROOT) if not name.endswith("__main__"))
+    # Libraries of others may use them, and are loaded before they are hidden.
+    others = "import torch, transformers, pandas, matplotlib.pyplot, seaborn, accelerate, typer, datasets, peft, psutil"
+    heavy_after(f"{others}; {hidden}; {loads}")
 
 
 @pytest.mark.parametrize("path", python_files("cli/anglekit_cli"), ids=lambda path: path.stem)
@@ -167,14 +270,10 @@ def test_importing_loads_nothing_heavy(statement: str) -> None:
 
 
 def test_reading_comparing_and_drawing_results_needs_no_torch() -> None:
-    names = ("geometry.results", "geometry.compare", "geometry.compare_text", "plots.registry", "plots.sources")
-    statement = "; ".join(f"import anglekit.{name}" for name in (*names, "report.build", "whole_file"))
+    names = ("results.geometry", "comparison.compare", "comparison.text", "plots.registry", "plots.sources")
+    statement = "; ".join(f"import anglekit.{name}" for name in (*names, "report.build", "runtime.files"))
     assert {"torch", "transformers"}.isdisjoint(heavy_after(statement))
     assert "torch" in heavy_after("import anglekit.geometry.nulls")
-
-
-def test_no_file_is_too_long() -> None:
-    assert too_long(python_files(*PACKAGE_FOLDERS, "tests")) == []
 
 
 def test_no_folder_is_a_package_by_accident() -> None:
@@ -198,11 +297,11 @@ def test_type_checkers_see_the_names_that_exist() -> None:
     "source",
     [
         "from anglekit.distillation import losses",
-        "import anglekit.distillation.losses as losses",
+        "import anglekit.distillation.losses.functional as losses",
         "from anglekit import distillation",
         "from ..distillation.losses import hidden_loss",
         "from .. import distillation",
-        "def inside():\n    from anglekit.distillation.losses import hidden_loss",
+        "def inside():\n    from anglekit.distillation.losses.functional import hidden_loss",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import anglekit.distillation",
     ],
 )
@@ -241,11 +340,36 @@ def test_a_heavy_import_is_noticed() -> None:
     assert "numpy" in heavy_after("import numpy")
 
 
-def test_a_long_file_is_noticed(tmp_path: Path) -> None:
-    longest, longer = tmp_path / "longest.py", tmp_path / "longer.py"
-    longest.write_text("x = 1\n" * LONGEST_FILE)
-    longer.write_text("x = 1\n" * (LONGEST_FILE + 1))
-    assert too_long([longest, longer]) == ["longer.py"]
+def test_an_import_up_is_noticed() -> None:
+    graph = {"anglekit.geometry.sums": {"anglekit.analysis.run"}, "anglekit.analysis.run": {"anglekit.geometry.sums"}}
+    assert imports_up(graph) == ["anglekit.geometry.sums -> anglekit.analysis.run"]
+    assert imports_up({"anglekit.plots.render": {"anglekit.states.recorder"}, "anglekit.states.recorder": set()})
+
+
+def test_a_circle_is_noticed() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}
+    assert circles(graph) == [["a", "b", "c"]]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_a_full_folder_is_noticed(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.py" for number in range(MOST_FILES + 1)]
+    assert full_folders(paths) == [tmp_path.name]
+    assert full_folders(paths[1:]) == []
+
+
+def test_a_folder_of_tests_without_code_is_noticed(tmp_path: Path) -> None:
+    for folder in ("tests/geometry", "tests/nowhere", "tests/fuzz", "anglekit/geometry"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "test_one.py").touch()
+    assert unmirrored_tests(tmp_path) == ["nowhere"]
+
+
+@pytest.mark.parametrize(
+    "source", ["from tests.cli.test_main import run", "from tests.cli import test_main", "import tests.cli.test_main"]
+)
+def test_a_test_that_imports_another_is_noticed(source: str) -> None:
+    assert imported_tests(source) == {"tests.cli.test_main"} or "tests.cli.test_main.run" in source
 
 
 @pytest.mark.parametrize("folder", ["cli", "data", "figures", "tests", "tests/geometry"])

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from transformers import BertConfig, BertForSequenceClassification
 
-import anglekit.demo
+import anglekit.recipes.demo
 from anglekit.recipes.recipe_files import recipe_file, recipe_names
 from anglekit_cli.main import app, main
-from tests.test_demo import TINY
+from tests.recipes.test_demo import TINY
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    (anglekit .+)$", README, flags=re.MULTILINE)
@@ -82,7 +82,9 @@ def test_the_readme_shows_every_command():
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument")
 def test_every_command_and_every_program_runs(place, monkeypatch):
     """In an order that they can have. One test, because each rests on what the others left."""
-    monkeypatch.setattr(anglekit.demo, "run_demo", functools.partial(anglekit.demo.run_demo, settings=TINY))
+    monkeypatch.setattr(
+        anglekit.recipes.demo, "run_demo", functools.partial(anglekit.recipes.demo.run_demo, settings=TINY)
+    )
     for command in sorted(COMMANDS, key=lambda line: ORDER.index(line.split()[1])):
         monkeypatch.setattr(sys, "argv", ["anglekit", *shortened(command)])
         with pytest.raises(SystemExit) as stop:

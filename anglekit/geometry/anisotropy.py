@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anglekit.geometry.vocabulary import VIEWS, View
+from anglekit.vocabulary import VIEWS, View
 
 __all__ = [
     "DOMINANT_DIMENSIONS",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anglekit.workspace import Workspace
+from anglekit.runtime.workspace import Workspace
 
 __all__ = ["TokenProducts", "take_products"]
 

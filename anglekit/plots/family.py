@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 from matplotlib.figure import Figure
 
-from anglekit.geometry.results import Geometry
+from anglekit.results.geometry import Geometry
 
 __all__ = ["FigureFamily", "Uses"]
 
@@ -26,7 +26,7 @@ class FigureFamily:
     """A kind of figure.
 
     The functions take the inputs first: one Geometry; where `many`, a sequence of Geometries; tables of scores, one per
-    task (`anglekit.geometry.compare_sources.SCORE_COLUMNS`); or Geometries and tables of scores.
+    task (`anglekit.comparison.sources.SCORE_COLUMNS`); or Geometries and tables of scores.
 
     Attributes:
         title: a heading, without a full stop.

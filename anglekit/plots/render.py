@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError, suggest
-from anglekit.plots.style import LIGHT_THEME, context
+from anglekit.plots.panels.style import LIGHT_THEME, context
 
 __all__ = ["FORMATS", "render"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from anglekit.comparison.sources import SCORE_COLUMNS, read_sources
 from anglekit.errors import InputError
-from anglekit.geometry.compare_sources import SCORE_COLUMNS, read_sources
-from anglekit.geometry.results import Geometry
+from anglekit.results.geometry import Geometry
 
 __all__ = ["FigureSources", "read_figure_sources", "read_score_table"]
 

@@ -26,8 +26,8 @@ def check_values(recipe: Recipe, file: str) -> None:
     Raises:
         InputError: a value that is not allowed; the message names the file and the key.
     """
-    from anglekit.distillation.losses import HIDDEN_LOSSES, KL_DIRECTIONS
-    from anglekit.distillation.tasks import TASKS
+    from anglekit.distillation.losses.functional import HIDDEN_LOSSES, KL_DIRECTIONS
+    from anglekit.distillation.tasks.registry import TASKS
     from anglekit.plots.registry import FIGURES
 
     for part, training in (("teacher", recipe.teacher.training), ("students", recipe.students.training)):

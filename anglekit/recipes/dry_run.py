@@ -17,7 +17,7 @@ from anglekit.recipes.training import Training, check_scale
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from anglekit.distillation.plan import DistillationPlan
+    from anglekit.distillation.matching.plan import DistillationPlan
 
 __all__ = ["DryRun", "StageCost", "dry_run"]
 
@@ -173,7 +173,7 @@ class _Planner:
         return len(students.strategies) * len(students.inits) * len(students.seeds)
 
     def _student(self, variant: Variant, plans: dict[str, DistillationPlan]) -> ModelCost:
-        from anglekit.distillation.student_config import student_config
+        from anglekit.distillation.students.student_config import student_config
 
         plan = next(plan for name, plan in plans.items() if name.startswith(f"{variant.name} "))
         blocks = {part.stream: part.blocks for part in plan.streams}
@@ -231,7 +231,7 @@ class _Planner:
 
 
 def _classifies(task: str) -> bool:
-    from anglekit.distillation.tasks import TASKS
+    from anglekit.distillation.tasks.registry import TASKS
 
     known = TASKS.get(task)
     return known is not None and hasattr(known, "labels")
@@ -239,7 +239,7 @@ def _classifies(task: str) -> bool:
 
 def _examples(recipe: Recipe) -> tuple[dict[str, int], list[str]]:
     """Return the examples of training, validation and probe tables, and where the numbers are from."""
-    from anglekit.tables import read_table
+    from anglekit.tables.read import read_table
 
     limit = recipe.data.columns.limit
     stated = {"train": recipe.data.train_examples, "validation": recipe.data.validation_examples}
@@ -264,7 +264,7 @@ def _examples(recipe: Recipe) -> tuple[dict[str, int], list[str]]:
 
 def _tokens(recipe: Recipe, config: PretrainedConfig, notes: list[str]) -> Tokens:
     """Return the tokens of an example: as the recipe states, or the longest that are allowed."""
-    from anglekit.architectures import model_streams
+    from anglekit.models.architectures import model_streams
 
     training = recipe.students.training
     text, target = recipe.data.tokens, 0.0
@@ -284,7 +284,7 @@ def _tokens(recipe: Recipe, config: PretrainedConfig, notes: list[str]) -> Token
 
 def _longest(task: str, training: Training, *, two_streams: bool) -> Tokens:
     """Return the tokens of the longest example that a training run reads."""
-    from anglekit.distillation.tasks import TASKS
+    from anglekit.distillation.tasks.registry import TASKS
 
     usual = getattr(TASKS.get(task), "max_length", None) or _DEFAULT_LENGTH
     text = float(training.max_length or usual)
@@ -292,7 +292,7 @@ def _longest(task: str, training: Training, *, two_streams: bool) -> Tokens:
 
 
 def _lacking(recipe: Recipe) -> Iterator[str]:
-    from anglekit.distillation.tasks import TASKS
+    from anglekit.distillation.tasks.registry import TASKS
 
     if not _classifies(recipe.task) and recipe.task != "language-model":
         yield "a score counts one forward pass an example; generating texts takes more"

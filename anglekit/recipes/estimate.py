@@ -129,9 +129,9 @@ def model_cost(config: PretrainedConfig, *, classifies: bool) -> ModelCost:
     import torch
     from torch import nn
 
-    from anglekit import architectures
-    from anglekit.checkpoint_files import bounded_construction
-    from anglekit.checkpoints import quiet_transformers
+    from anglekit.models import architectures
+    from anglekit.models.checkpoint_files import bounded_construction
+    from anglekit.models.checkpoints import quiet_transformers
     from anglekit.recipes.untrained import model_with_head
 
     def refusal(reason: str) -> str:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from anglekit.errors import InputError, RunError
-from anglekit.json_files import read_json_object
-from anglekit.whole_file import write_whole
+from anglekit.runtime.files import read_json_object, write_whole
 
 __all__ = ["ReproductionDirectory"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from anglekit.distillation.matching import STRATEGIES
+from anglekit.distillation.matching.strategies import STRATEGIES
 from anglekit.errors import InputError, suggest
 from anglekit.recipes.published import check_published
 from anglekit.recipes.training import Training

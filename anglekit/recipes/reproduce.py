@@ -17,13 +17,13 @@ from anglekit.recipes.recipe import ALONE, Recipe
 from anglekit.recipes.sources import analysis_settings, data_settings, hub_remedy, plan_options, teacher_config
 from anglekit.recipes.training import check_scale
 from anglekit.recipes.typed_values import to_plain
-from anglekit.whole_file import write_whole
+from anglekit.runtime.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PretrainedConfig
 
-    from anglekit.distillation.plan import DistillationPlan
+    from anglekit.distillation.matching.plan import DistillationPlan
 
 __all__ = ["Reproduction", "plans_of", "reproduce", "stage_names"]
 
@@ -92,7 +92,7 @@ def plans_of(recipe: Recipe, config: PretrainedConfig) -> dict[str, Distillation
     Raises:
         InputError: a student that is not possible.
     """
-    from anglekit.distillation.plan import plan_distillation
+    from anglekit.distillation.matching.plan import plan_distillation
 
     students = recipe.students
     options = plan_options(recipe)
@@ -123,7 +123,7 @@ def check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, devi
     Raises:
         InputError: what would end the run later on.
     """
-    from anglekit.distillation.tasks import task_by_name
+    from anglekit.distillation.tasks.registry import task_by_name
 
     check_scale(scale)
     if device not in _DEVICES:
@@ -145,7 +145,7 @@ def table_hashes(recipe: Recipe) -> dict[str, str]:
         InputError: a table cannot be read.
         RunError: the hub cannot be reached; the message says how to go on without it.
     """
-    from anglekit.tables import read_table
+    from anglekit.tables.read import read_table
 
     hashes = {}
     tables = {"train": recipe.data.train, **recipe.data.validation, "probe": recipe.analysis.probe}
@@ -270,7 +270,7 @@ class _Run:
     def _teacher(self, stages: Any, recipe: Recipe) -> str:  # noqa: ANN401
         model = recipe.teacher.model
         if model is None:
-            from anglekit.distillation.tasks import task_by_name
+            from anglekit.distillation.tasks.registry import task_by_name
             from anglekit.recipes.untrained import make_untrained
 
             untrained = self.path / "untrained"

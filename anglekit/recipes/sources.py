@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from anglekit.errors import AnglekitError, InputError, foreign_failures
 from anglekit.recipes.recipe import Columns, Recipe
-from anglekit.tables import NO_COLUMN
+from anglekit.tables.read import NO_COLUMN
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from anglekit.distillation.task_data import DataSettings
-    from anglekit.geometry.settings import AnalysisSettings
+    from anglekit.analysis.settings import AnalysisSettings
+    from anglekit.distillation.tasks.data import DataSettings
 
 __all__ = [
     "analysis_settings",
@@ -84,7 +84,7 @@ def _columns_there(columns: Columns, train: str) -> Columns:
     """Return the columns without those that a user's own table does not have."""
     if train.startswith("hub:"):
         return columns
-    from anglekit.tables import read_table
+    from anglekit.tables.read import read_table
 
     there = {str(name) for name in read_table(train, limit=1).frame.columns} | {NO_COLUMN}
     names = [one.name for one in fields(columns) if one.name not in ("prefix", "limit")]
@@ -121,7 +121,7 @@ def teacher_config(recipe: Recipe, *, offline: bool = False) -> tuple[Pretrained
     Raises:
         InputError: the checkpoint has no readable configuration, or the recipe states none that exists.
     """
-    from anglekit.checkpoints import checkpoint_of, load_config
+    from anglekit.models.checkpoints import checkpoint_of, load_config
 
     model = recipe.teacher.model
     if model is None:
@@ -150,8 +150,8 @@ def architecture(recipe: Recipe) -> PretrainedConfig:
     """
     from transformers import AutoConfig, PretrainedConfig
 
-    from anglekit.checkpoint_files import check_counts
-    from anglekit.checkpoints import quiet_transformers
+    from anglekit.models.checkpoint_files import check_counts
+    from anglekit.models.checkpoints import quiet_transformers
 
     stated = dict(recipe.teacher.config)
     if recipe.teacher.tokenizer is not None:
@@ -173,7 +173,7 @@ def data_settings(columns: Columns) -> DataSettings:
     Raises:
         InputError: a column that the tasks do not have.
     """
-    from anglekit.distillation.task_data import DataSettings
+    from anglekit.distillation.tasks.data import DataSettings
 
     given = {one.name: getattr(columns, one.name) for one in fields(columns)}
     known = {one.name for one in fields(DataSettings)}
@@ -188,7 +188,7 @@ def analysis_settings(recipe: Recipe) -> AnalysisSettings:
     Raises:
         InputError: a value that is not allowed.
     """
-    from anglekit.geometry.settings import AnalysisSettings
+    from anglekit.analysis.settings import AnalysisSettings
 
     own = {"probe", "text", "text_pair", "target", "limit", "dtype"}
     given = {one.name: getattr(recipe.analysis, one.name) for one in fields(recipe.analysis) if one.name not in own}
@@ -201,7 +201,7 @@ def plan_options(recipe: Recipe) -> dict[str, Any]:
     Raises:
         InputError: a weight that is not allowed.
     """
-    from anglekit.distillation.losses import LossWeights
+    from anglekit.distillation.losses.functional import LossWeights
 
     losses, students = recipe.losses, recipe.students
     options: dict[str, Any] = {

@@ -12,28 +12,28 @@ from typing import Any
 import pandas as pd
 import torch
 
-from anglekit.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, quiet_transformers
-from anglekit.distillation.arms import stored_result
-from anglekit.distillation.losses import LossWeights
-from anglekit.distillation.run_directory import RunDirectory
-from anglekit.distillation.runs import evaluate, finetune
-from anglekit.distillation.seq2seq import SourcesAndTargets
-from anglekit.distillation.sweep import sweep
-from anglekit.distillation.sweep_records import SweepGrid
-from anglekit.distillation.tasks import task_by_name
+from anglekit.analysis.job import save_analysis
+from anglekit.analysis.unfinished import unfinished_directory
+from anglekit.comparison.compare import compare
+from anglekit.distillation.losses.functional import LossWeights
+from anglekit.distillation.runs.arm import stored_result
+from anglekit.distillation.runs.directory import RunDirectory
+from anglekit.distillation.runs.run import evaluate, finetune
+from anglekit.distillation.sweep.directory import SweepGrid
+from anglekit.distillation.sweep.sweep import sweep
+from anglekit.distillation.tasks.registry import task_by_name
+from anglekit.distillation.tasks.seq2seq import SourcesAndTargets
 from anglekit.errors import InputError
-from anglekit.geometry.compare import compare
-from anglekit.geometry.results import Geometry
-from anglekit.geometry.saved_analysis import save_analysis
-from anglekit.geometry.unfinished import unfinished_directory
+from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, quiet_transformers
 from anglekit.plots.registry import draw_figure
 from anglekit.plots.render import render
-from anglekit.probes import ProbeData, read_probe
+from anglekit.probes.data import ProbeData, read_probe
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
 from anglekit.recipes.sources import analysis_settings, data_settings, plan_options
 from anglekit.recipes.transforms import transform_rows
-from anglekit.tables import read_table
-from anglekit.whole_file import write_whole
+from anglekit.results.geometry import Geometry
+from anglekit.runtime.files import write_whole
+from anglekit.tables.read import read_table
 
 __all__ = [
     "alone_directory",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from anglekit.errors import InputError
 
 if TYPE_CHECKING:
-    from anglekit.distillation.train_settings import TrainSettings
+    from anglekit.distillation.training.settings import TrainSettings
 
 __all__ = ["Training", "check_scale"]
 
@@ -71,7 +71,7 @@ class Training:
         Raises:
             InputError: a value that is not allowed, or a setting that the trainer does not have.
         """
-        from anglekit.distillation.train_settings import TrainSettings
+        from anglekit.distillation.training.settings import TrainSettings
 
         given = {one.name: getattr(self, one.name) for one in fields(self)} | others
         given = {name: value for name, value in given.items() if value is not None}
@@ -88,7 +88,7 @@ class Training:
 
     def lacking(self) -> tuple[str, ...]:
         """Return the settings that are given here and that the trainer of this version does not have."""
-        from anglekit.distillation.train_settings import TrainSettings
+        from anglekit.distillation.training.settings import TrainSettings
 
         known = {one.name for one in fields(TrainSettings)}
         return tuple(one.name for one in fields(self) if getattr(self, one.name) is not None and one.name not in known)

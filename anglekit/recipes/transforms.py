@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from anglekit.errors import InputError
-from anglekit.tables import Table
+from anglekit.tables.read import Table
 
 __all__ = ["TRANSFORMS", "Transform", "transform_rows"]
 

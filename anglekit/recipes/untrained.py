@@ -19,12 +19,12 @@ from transformers import (
     set_seed,
 )
 
-from anglekit.architectures import model_streams
-from anglekit.checkpoints import quiet_transformers
 from anglekit.errors import InputError
+from anglekit.models.architectures import model_streams
+from anglekit.models.checkpoints import quiet_transformers
 from anglekit.recipes.recipe import Recipe, Tokenizer
 from anglekit.recipes.sources import architecture
-from anglekit.tables import Table, find_text_columns, read_table
+from anglekit.tables.read import Table, find_text_columns, read_table
 
 __all__ = ["make_untrained", "model_with_head"]
 

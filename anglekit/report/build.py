@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from anglekit.comparison.compare import ANGLE_MARGIN
 from anglekit.errors import InputError
-from anglekit.geometry.compare import ANGLE_MARGIN
 from anglekit.report.figures import MOST_STUDENTS, draw_all
 from anglekit.report.gather import Findings, gather
 from anglekit.report.page import page

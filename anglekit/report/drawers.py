@@ -17,9 +17,9 @@ from typing import Any
 import pandas as pd
 
 from anglekit.errors import RunError
-from anglekit.geometry.results import Geometry
 from anglekit.plots.registry import draw_figure
 from anglekit.plots.render import render
+from anglekit.results.geometry import Geometry
 
 __all__ = ["Inputs", "Sheet", "drawers", "usable_cores"]
 

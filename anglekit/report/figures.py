@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from anglekit.display.html import Markup
 from anglekit.errors import InputError
 from anglekit.plots.registry import FIGURES, figure_data, why_not
 from anglekit.report.drawers import Inputs, Sheet, drawers, usable_cores
 from anglekit.report.gather import Findings
-from anglekit.report.markup import Markup
 from anglekit.report.svg import StyleSheet, inline_svg
 
 __all__ = ["BY_STUDENT", "MOST_STUDENTS", "Drawing", "ReportFigure", "draw_all"]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from anglekit.comparison.compare import ANGLE_MARGIN, Comparison, compare
+from anglekit.comparison.sources import Sources, read_sources, student_arms
 from anglekit.errors import InputError
-from anglekit.geometry.chance import ChanceVerdict, against_chance
-from anglekit.geometry.compare import ANGLE_MARGIN, Comparison, compare
-from anglekit.geometry.compare_sources import Sources, read_sources, student_arms
-from anglekit.geometry.overview import analysis_notes
-from anglekit.geometry.results import Geometry
+from anglekit.results.chance import ChanceVerdict, against_chance
+from anglekit.results.geometry import Geometry
+from anglekit.results.overview import analysis_notes
 
 __all__ = ["Analysis", "Findings", "gather"]
 

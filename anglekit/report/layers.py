@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from anglekit.geometry.compare_text import Table
+from anglekit.comparison.text import Table
 
 __all__ = ["LAYER_NOTE", "layers_of"]
 

@@ -9,16 +9,15 @@ from importlib.resources import files
 from typing import Final
 
 import anglekit
-from anglekit.geometry.chance import Standing
-from anglekit.geometry.compare import Comparison
-from anglekit.geometry.compare_sentence import overall_verdict
-from anglekit.geometry.compare_text import closing_lines, comparison_tables
+from anglekit.comparison.compare import Comparison
+from anglekit.comparison.sentence import overall_verdict
+from anglekit.comparison.text import closing_lines, comparison_tables
+from anglekit.display.html import Markup, element, facts_table, html_table, joined, layer_table, students_table
 from anglekit.report.figures import Drawing, ReportFigure
 from anglekit.report.gather import Analysis, Findings
-from anglekit.report.markup import Markup, element, joined
 from anglekit.report.provenance import analysis_facts
 from anglekit.report.svg import StyleSheet
-from anglekit.report.tables import facts_table, html_table, layer_table, students_table
+from anglekit.results.chance import Standing
 
 __all__ = ["READING", "page"]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
-from anglekit.report.markup import Markup, element, joined
+from anglekit.display.html import Markup, element, joined
 
 __all__ = ["StyleSheet", "inline_svg"]
 

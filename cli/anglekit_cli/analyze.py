@@ -13,8 +13,8 @@ import typer
 from anglekit.errors import InputError
 
 if TYPE_CHECKING:
-    from anglekit.geometry.preparation import Shard
-    from anglekit.geometry.results import Geometry
+    from anglekit.analysis.preparation import Shard
+    from anglekit.results.geometry import Geometry
 
 EPILOG = "Example: anglekit analyze runs/teacher runs/forward runs/reverse --probe validation.tsv --out geometry"
 
@@ -34,7 +34,7 @@ def _shard(text: str | None) -> Shard | None:
     number, slash, of = text.partition("/")
     if not (slash and number.isdecimal() and of.isdecimal()) or len(text) > 18:
         raise InputError(f"--shard {text!r} is not a part; give one such as 2/4, the second of four")
-    from anglekit.geometry.preparation import Shard
+    from anglekit.analysis.preparation import Shard
 
     return Shard(int(number), int(of))
 
@@ -193,13 +193,13 @@ def analyze(
     chosen_vertices = _layer_list(vertices, "--vertices")
     verbose = bool(context.find_root().params.get("verbose"))
 
-    from anglekit.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, load_config
-    from anglekit.geometry.preflight import blocks_to_hold
-    from anglekit.geometry.saved_analysis import save_analysis
-    from anglekit.geometry.settings import AnalysisSettings
-    from anglekit.placement import Placement
-    from anglekit.probes import read_probe
-    from anglekit.processes import launched_processes
+    from anglekit.analysis.checks import blocks_to_hold
+    from anglekit.analysis.job import save_analysis
+    from anglekit.analysis.settings import AnalysisSettings
+    from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, load_config
+    from anglekit.probes.data import read_probe
+    from anglekit.runtime.placement import Placement
+    from anglekit.runtime.processes import launched_processes
 
     settings = AnalysisSettings(
         reading=reading,  # type: ignore[arg-type]  # checked by the settings themselves
@@ -243,7 +243,7 @@ def analyze(
                 options.append(replace(there, blocks=blocks_to_hold(config, settings, teacher=number == 0)))
             plan = None
             if dry_run or verbose:
-                from anglekit.geometry.analysis_plan import plan_analysis
+                from anglekit.analysis.forecast import plan_analysis
 
                 plan = plan_analysis(teacher, students, data, settings, options, shard=part)
             if dry_run:
@@ -269,7 +269,7 @@ def analyze(
             progress=processes.first and not quiet and not as_json,
         )
     if plan is not None:
-        from anglekit.geometry.memory import peak_memory
+        from anglekit.analysis.forecast import peak_memory
 
         taken, expected = peak_memory(), plan.peak()
         typer.echo(
@@ -286,7 +286,7 @@ def analyze(
 def print_result(geometry: Geometry, written: Path, *, quiet: bool, as_json: bool) -> None:
     """Print what an analysis found and where it was written."""
     if as_json:
-        from anglekit.geometry.overview import summary_rows
+        from anglekit.results.overview import summary_rows
 
         typer.echo(json.dumps({"out": str(written), "rows": summary_rows(geometry)}))
     elif not quiet:
@@ -295,7 +295,7 @@ def print_result(geometry: Geometry, written: Path, *, quiet: bool, as_json: boo
 
 
 def _summary(geometry: Geometry) -> str:
-    from anglekit.geometry.overview import analysis_notes, summary_rows
+    from anglekit.results.overview import analysis_notes, summary_rows
 
     counts = geometry.counts
     tokens = next(iter(next(iter(counts["by_student"].values())).values()))["tokens"]

@@ -69,9 +69,9 @@ def compare(
         if any(parent.exists() and not parent.is_dir() for parent in out.parents):
             raise InputError(f"{out} cannot be made: a part of its path is a file; choose another --out")
 
-    from anglekit.geometry.compare import compare as run
-    from anglekit.geometry.compare_text import render
-    from anglekit.whole_file import write_whole
+    from anglekit.comparison.compare import compare as run
+    from anglekit.comparison.text import render
+    from anglekit.runtime.files import write_whole
 
     comparison = run(
         directories,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from anglekit.demo import DemoResult
+    from anglekit.recipes.demo import DemoResult
 
 __all__ = ["EPILOG", "demo"]
 
@@ -28,7 +28,7 @@ def demo(
 
     At most four minutes on two CPU cores; nothing is downloaded.
     """
-    from anglekit.demo import run_demo
+    from anglekit.recipes.demo import run_demo
 
     result = run_demo(out, seed=seed, overwrite=overwrite, progress=not quiet and not as_json)
     if as_json:

@@ -122,11 +122,11 @@ def distill(
         raise InputError(f"--strategy and --map: {'neither' if strategy is None else 'both'} came; give one of the two")
     mode = option.if_exists(resume, overwrite)
 
-    from anglekit.architectures import model_streams
-    from anglekit.checkpoints import checkpoint_of, load_config
-    from anglekit.distillation.losses import LossWeights
-    from anglekit.distillation.map_text import parse_copy_map, parse_layer_map
-    from anglekit.distillation.runs import distill as run
+    from anglekit.distillation.losses.functional import LossWeights
+    from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map
+    from anglekit.distillation.runs.run import distill as run
+    from anglekit.models.architectures import model_streams
+    from anglekit.models.checkpoints import checkpoint_of, load_config
 
     load = option.teacher_loading(values)
     streams = model_streams(load_config(checkpoint_of(teacher), load))

@@ -55,8 +55,8 @@ def evaluate(
     A run directory is scored as the run scored it: with its lengths and its generation, where no option says otherwise.
     """
     values = dict(locals())
-    from anglekit.checkpoints import LoadOptions
-    from anglekit.distillation.runs import evaluate as run
+    from anglekit.distillation.runs.run import evaluate as run
+    from anglekit.models.checkpoints import LoadOptions
 
     scores = run(
         checkpoints,

@@ -76,8 +76,8 @@ def finetune(
     values = dict(locals())
     mode = option.if_exists(resume, overwrite)
 
-    from anglekit.checkpoints import LoadOptions
-    from anglekit.distillation.runs import finetune as run
+    from anglekit.distillation.runs.run import finetune as run
+    from anglekit.models.checkpoints import LoadOptions
 
     result = run(
         model,

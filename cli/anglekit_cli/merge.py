@@ -25,7 +25,7 @@ def merge(
     """Join the parts of an analysis that separate jobs made to the Geometry that one job would have given."""
     check_place(out, overwrite)
 
-    from anglekit.geometry.shards import merge_shards
+    from anglekit.analysis.shards import merge_shards
 
     geometry = merge_shards(shards)
     print_result(geometry, geometry.save(out, overwrite=overwrite), quiet=quiet, as_json=as_json)

@@ -68,10 +68,10 @@ def plan(
     if (strategy is None) == (layer_map is None):
         got = "neither" if strategy is None else "both"
         raise InputError(f"--strategy and --map: {got} came; give one of the two")
-    from anglekit.architectures import model_streams
-    from anglekit.checkpoints import LoadOptions, checkpoint_of, load_config
-    from anglekit.distillation.map_text import parse_copy_map, parse_layer_map
-    from anglekit.distillation.plan import plan_distillation
+    from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map
+    from anglekit.distillation.matching.plan import plan_distillation
+    from anglekit.models.architectures import model_streams
+    from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_config
 
     config = load_config(checkpoint_of(teacher), LoadOptions(revision=revision, trust_remote_code=trust_remote_code))
     streams = model_streams(config)

@@ -108,7 +108,7 @@ def plot(
     from anglekit.plots.registry import FIGURES, draw_figure, figure_data
     from anglekit.plots.render import render
     from anglekit.plots.sources import read_figure_sources
-    from anglekit.whole_file import write_whole
+    from anglekit.runtime.files import write_whole
 
     if figure not in FIGURES:
         raise InputError(f"no figure {figure!r}; {suggest(figure, FIGURES)}")
@@ -139,7 +139,7 @@ def plot(
 
 
 def _warn_of_height(inches: float, options: frozenset[str]) -> None:
-    from anglekit.plots.style import PAGE_HEIGHT
+    from anglekit.plots.panels.style import PAGE_HEIGHT
 
     ways = {"students": "--student", "stream": "--stream", "vertices": "--vertex"}
     if inches > PAGE_HEIGHT:

@@ -67,7 +67,7 @@ def report(
     from tqdm import tqdm
 
     from anglekit.report.build import build_report
-    from anglekit.whole_file import write_whole
+    from anglekit.runtime.files import write_whole
 
     with tqdm(desc="drawing", unit=" figures", leave=False, disable=quiet or as_json or None) as bar:
 

@@ -13,7 +13,7 @@ from anglekit_cli import training_options as option
 if TYPE_CHECKING:
     import pandas as pd
 
-    from anglekit.distillation.sweep import SweepResult
+    from anglekit.distillation.sweep.sweep import SweepResult
 
 __all__ = ["parse_seeds", "sweep"]
 
@@ -158,13 +158,13 @@ def sweep(
     chosen_strategies, chosen_inits = option.names("strategies", strategies), option.names("inits", inits)
     chosen_seeds = parse_seeds(seeds)
 
-    from anglekit.architectures import model_streams
-    from anglekit.checkpoints import checkpoint_of, load_config
-    from anglekit.distillation.losses import LossWeights
-    from anglekit.distillation.map_text import parse_copy_map
-    from anglekit.distillation.sweep import SweepError
-    from anglekit.distillation.sweep import sweep as run
-    from anglekit.processes import processes_apart
+    from anglekit.distillation.losses.functional import LossWeights
+    from anglekit.distillation.matching.map_text import parse_copy_map
+    from anglekit.distillation.sweep.sweep import SweepError
+    from anglekit.distillation.sweep.sweep import sweep as run
+    from anglekit.models.architectures import model_streams
+    from anglekit.models.checkpoints import checkpoint_of, load_config
+    from anglekit.runtime.processes import processes_apart
 
     shown = not quiet and not as_json
     with processes_apart() as processes:

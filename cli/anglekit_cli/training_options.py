@@ -13,11 +13,11 @@ from anglekit.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from anglekit.checkpoints import LoadOptions
-    from anglekit.distillation.arms import RunResult
-    from anglekit.distillation.run_directory import IfExists
-    from anglekit.distillation.task_data import DataSettings
-    from anglekit.distillation.train_settings import TrainSettings
+    from anglekit.distillation.runs.arm import RunResult
+    from anglekit.distillation.runs.directory import IfExists
+    from anglekit.distillation.tasks.data import DataSettings
+    from anglekit.distillation.training.settings import TrainSettings
+    from anglekit.models.checkpoints import LoadOptions
 
 _TABLES = ".jsonl, .csv, .tsv, .parquet, hub:NAME[/CONFIG]:SPLIT or builtin:NAME[:SPLIT]"
 
@@ -163,7 +163,7 @@ def if_exists(resume: bool, overwrite: bool) -> IfExists:
 
 def data_settings(values: dict[str, Any]) -> DataSettings:
     """Return those of a command's values that name columns; their names are the settings' own."""
-    from anglekit.distillation.task_data import DataSettings
+    from anglekit.distillation.tasks.data import DataSettings
 
     return DataSettings(**{name: values[name] for name in DataSettings.__dataclass_fields__ if name in values})
 
@@ -184,7 +184,7 @@ def names(option_name: str, text: str | None) -> tuple[str, ...] | None:
 
 def train_settings(values: dict[str, Any]) -> TrainSettings:
     """Return those of a command's values that are training settings; their names are the settings' own."""
-    from anglekit.distillation.train_settings import TrainSettings
+    from anglekit.distillation.training.settings import TrainSettings
 
     return TrainSettings(**{name: values[name] for name in TrainSettings.__dataclass_fields__ if name in values})
 
@@ -195,8 +195,8 @@ def teacher_loading(values: dict[str, Any]) -> LoadOptions:
     Raises:
         InputError: both a device and a map came, or one of them is not there.
     """
-    from anglekit.checkpoints import LoadOptions
-    from anglekit.placement import Placement
+    from anglekit.models.checkpoints import LoadOptions
+    from anglekit.runtime.placement import Placement
 
     device, spread = values["teacher_device"], values["teacher_device_map"]
     if device is not None and spread is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from anglekit_data.inference_families import FAMILIES, LABELS, Draw
 
-__all__ = ["LABELS", "SPLIT_SIZES", "Pair", "canonical_jsonl", "generate", "sha256"]
+__all__ = ["SPLIT_SIZES", "Pair", "canonical_jsonl", "generate", "sha256"]
 
 SPLIT_SIZES: dict[str, int] = {"train": 48_000, "validation": 1_500, "test": 1_500}
 

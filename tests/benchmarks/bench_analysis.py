@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from measuring import bert, checkpoint, paired_ratio, probe_of, real_pair, report, review_texts, word_tokenizer
 
-from anglekit.checkpoints import Checkpoint
-from anglekit.geometry.analyze import analyze
-from anglekit.geometry.preflight import tokenize_for
-from anglekit.geometry.settings import AnalysisSettings
-from anglekit.geometry.streaming import GeometryAccumulator
-from anglekit.hidden_states import forward_inputs
-from anglekit.probes import ProbeBatch
+from anglekit.analysis.analyze import analyze
+from anglekit.analysis.checks import tokenize_for
+from anglekit.analysis.settings import AnalysisSettings
+from anglekit.geometry.accumulator import GeometryAccumulator
+from anglekit.models.checkpoints import Checkpoint
+from anglekit.probes.batches import ProbeBatch
+from anglekit.states.recorder import forward_inputs
 
 SETTINGS = AnalysisSettings()
 # The angles and layer similarities of every token, without what is taken from a sample of a fixed size.

@@ -17,10 +17,10 @@ from measuring import bert, checkpoint, paired_ratio, probe_of, real_pair, repor
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from anglekit.checkpoints import Checkpoint
-from anglekit.distillation.callbacks import AngleCallback
-from anglekit.geometry.preflight import tokenize_for
-from anglekit.geometry.settings import AnalysisSettings
+from anglekit.analysis.checks import tokenize_for
+from anglekit.analysis.settings import AnalysisSettings
+from anglekit.distillation.training.callbacks import AngleCallback
+from anglekit.models.checkpoints import Checkpoint
 
 EVERY, PROBE = 50, 200
 

@@ -28,12 +28,12 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from anglekit.distillation.causal import CausalBatches
-from anglekit.distillation.matching import layer_matching
-from anglekit.distillation.objective import DistillationObjective
-from anglekit.distillation.task_data import PaddedBatches
-from anglekit.distillation.trainer import DistillationTrainer
-from anglekit.streams import Stream
+from anglekit.distillation.losses.objective import DistillationObjective
+from anglekit.distillation.matching.strategies import layer_matching
+from anglekit.distillation.tasks.causal import CausalBatches
+from anglekit.distillation.tasks.data import PaddedBatches
+from anglekit.distillation.training.trainer import DistillationTrainer
+from anglekit.vocabulary import Stream
 
 BATCH = 32
 

@@ -16,15 +16,14 @@ from bench_analysis import pair
 from measuring import _clock as clock
 from measuring import launch, probe_of, report
 
-from anglekit.checkpoints import Checkpoint
-from anglekit.geometry.analyze import analyze
-from anglekit.geometry.measure import measure
-from anglekit.geometry.results import Geometry
-from anglekit.geometry.settings import AnalysisSettings
-from anglekit.geometry.shards import gathered
-from anglekit.geometry.tabulate import tabulate
-from anglekit.probes import ProbeData
-from anglekit.processes import Processes, launched_processes
+from anglekit.analysis.analyze import analyze, measure
+from anglekit.analysis.settings import AnalysisSettings
+from anglekit.analysis.shards import gathered
+from anglekit.analysis.tabulate import tabulate
+from anglekit.models.checkpoints import Checkpoint
+from anglekit.probes.data import ProbeData
+from anglekit.results.geometry import Geometry
+from anglekit.runtime.processes import Processes, launched_processes
 
 GOAL, ROUNDS = 1.7, 7
 SETTINGS = AnalysisSettings()

@@ -28,20 +28,20 @@ from measuring import _clock as clock
 from measuring import report, word_tokenizer
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback
 
-from anglekit.distillation.arms import Arm, build_arm, objective_of_plan
-from anglekit.distillation.classification import ClassificationTask
-from anglekit.distillation.label_sets import LabelSet
-from anglekit.distillation.matching import STRATEGIES
-from anglekit.distillation.plan import DistillationPlan, plan_distillation
-from anglekit.distillation.prepared_data import PreparedData
-from anglekit.distillation.run_directory import RunDirectory
-from anglekit.distillation.shared_teacher import SharedTeacher
-from anglekit.distillation.students import INITS
-from anglekit.distillation.sweep_arms import train_side_by_side
-from anglekit.distillation.task_data import EncodingSettings, TokenizedExamples
-from anglekit.distillation.task_models import TaskModel
-from anglekit.distillation.tasks import task_by_name
-from anglekit.distillation.train_settings import OPTIMIZERS, TrainSettings
+from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
+from anglekit.distillation.matching.strategies import STRATEGIES
+from anglekit.distillation.runs.arm import Arm, build_arm, objective_of_plan
+from anglekit.distillation.runs.directory import RunDirectory
+from anglekit.distillation.students.create import INITS
+from anglekit.distillation.sweep.arms import train_side_by_side
+from anglekit.distillation.sweep.shared_teacher import SharedTeacher
+from anglekit.distillation.tasks.classification import ClassificationTask
+from anglekit.distillation.tasks.data import EncodingSettings, TokenizedExamples
+from anglekit.distillation.tasks.label_sets import LabelSet
+from anglekit.distillation.tasks.models import TaskModel
+from anglekit.distillation.tasks.prepared_data import PreparedData
+from anglekit.distillation.tasks.registry import task_by_name
+from anglekit.distillation.training.settings import OPTIMIZERS, TrainSettings
 
 BATCH, LENGTH, LAYERS = 16, 32, 3
 ARMS = [(strategy, init) for strategy in STRATEGIES for init in INITS]

@@ -18,9 +18,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PreTrainedModel, PreTrainedTokenizerFast
 
-from anglekit.architectures import model_streams
-from anglekit.checkpoints import Checkpoint
-from anglekit.probes import ProbeData
+from anglekit.models.architectures import model_streams
+from anglekit.models.checkpoints import Checkpoint
+from anglekit.probes.data import ProbeData
 
 # On a machine that others use too, ANGLEKIT_BENCH_CLOCK=cpu with one thread measures work instead of waiting.
 _clock = time.process_time if os.environ.get("ANGLEKIT_BENCH_CLOCK") == "cpu" else time.perf_counter

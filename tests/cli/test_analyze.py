@@ -17,7 +17,7 @@ import torch
 import typer.main
 from safetensors.torch import load_file
 
-from anglekit.geometry.results import Geometry, official_histogram_name
+from anglekit.results.geometry import Geometry, official_histogram_name
 from anglekit_cli.main import app, main
 
 

@@ -19,8 +19,8 @@ from transformers import (
     T5Model,
 )
 
-from anglekit.geometry.overview import summary_rows
-from anglekit.geometry.results import Geometry
+from anglekit.results.geometry import Geometry
+from anglekit.results.overview import summary_rows
 from anglekit_cli.main import main
 
 WORDS = ["a", "good", "bad", "film", "with", "no", "plot", "and", "great", "cast"]

@@ -15,11 +15,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from anglekit.comparison.compare import compare as run_compare
+from anglekit.comparison.text import latex_text, markdown_text, render
 from anglekit.errors import InputError, RunError
-from anglekit.geometry.compare import compare as run_compare
-from anglekit.geometry.compare_text import latex_text, markdown_text, render
 from anglekit_cli.compare import compare
-from tests.geometry.compare_corpus import FIVE, make_geometry, score_rows, write_sweep
+from tests.comparison.compare_corpus import FIVE, make_geometry, score_rows, write_sweep
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("compare")(compare)

@@ -9,7 +9,7 @@ import transformers as hf
 import typer
 from typer.testing import CliRunner
 
-from anglekit.distillation.plan import DistillationPlan
+from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.errors import InputError
 from anglekit_cli.plan import plan
 

@@ -13,7 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from anglekit.errors import InputError, RunError
-from anglekit.geometry.results import COLUMNS, Geometry
+from anglekit.results.columns import COLUMNS
+from anglekit.results.geometry import Geometry
 from anglekit_cli.plot import plot
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -169,7 +170,7 @@ def test_a_figure_that_no_page_holds_is_written_and_said(saved: Path, tmp_path: 
 
 
 def test_help_names_every_figure_and_value() -> None:
-    from anglekit.plots.heatmaps import ANGLE_VALUES
+    from anglekit.plots.families.heatmaps import ANGLE_VALUES
     from anglekit.plots.registry import FIGURES
 
     words = "".join(run("--help").output.split())

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from anglekit.geometry.results import Geometry
-from tests.geometry.same_geometry import assert_same
+from anglekit.results.geometry import Geometry
+from tests.analysis.same_geometry import assert_same
 
 
 class Ended(NamedTuple):

@@ -17,8 +17,8 @@ import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from anglekit.distillation.arms import Arm
-from anglekit.distillation.sweep import SIDE_BY_SIDE
+from anglekit.distillation.runs.arm import Arm
+from anglekit.distillation.sweep.sweep import SIDE_BY_SIDE
 from anglekit.errors import InputError, RunError
 from anglekit_cli.distill import distill
 from anglekit_cli.main import app as whole_app

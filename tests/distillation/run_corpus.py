@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 
-from anglekit.distillation.arms import RunResult
-from anglekit.distillation.runs import distill
-from anglekit.distillation.train_settings import TrainSettings
+from anglekit.distillation.runs.arm import RunResult
+from anglekit.distillation.runs.run import distill
+from anglekit.distillation.training.settings import TrainSettings
 
 LABEL_OF = {"good": "positive", "bad": "negative"}
 

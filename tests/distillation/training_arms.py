@@ -8,11 +8,11 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from anglekit.distillation.adapters import create_adapters
-from anglekit.distillation.losses import LossWeights
-from anglekit.distillation.matching import layer_matching
-from anglekit.distillation.objective import DistillationObjective
-from anglekit.distillation.trainer import DistillationTrainer
+from anglekit.distillation.losses.functional import LossWeights
+from anglekit.distillation.losses.objective import DistillationObjective
+from anglekit.distillation.matching.strategies import layer_matching
+from anglekit.distillation.students.adapters import create_adapters
+from anglekit.distillation.training.trainer import DistillationTrainer
 
 LABELS = ("negative", "neutral", "positive")
 _VOCABULARY = 60

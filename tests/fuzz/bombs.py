@@ -17,12 +17,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anglekit.checkpoints import load_checkpoint
 from anglekit.errors import AnglekitError
-from anglekit.geometry.results import Geometry
-from anglekit.probes import read_probe
-from anglekit.projections import load_adapters
+from anglekit.models.checkpoints import load_checkpoint
+from anglekit.models.projections import load_adapters
+from anglekit.probes.data import read_probe
 from anglekit.recipes.recipe_files import load_recipe
+from anglekit.results.geometry import Geometry
 
 # Beyond it a bomb ends by itself, before the machine suffers.
 _ADDRESS_SPACE = 8 << 30

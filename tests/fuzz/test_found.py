@@ -11,20 +11,21 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from anglekit.checkpoint_files import check_counts
-from anglekit.checkpoints import STUDENT_FILE, load_checkpoint
-from anglekit.distillation.run_callbacks import _log_of
-from anglekit.distillation.run_directory import RunDirectory
-from anglekit.distillation.sweep_records import SweepDirectory
-from anglekit.distillation.text_columns import text_lists, texts_of
+from anglekit.comparison.sources import read_sources
+from anglekit.distillation.runs.directory import RunDirectory
+from anglekit.distillation.runs.progress import _log_of
+from anglekit.distillation.sweep.directory import SweepDirectory
+from anglekit.distillation.tasks.text_columns import text_lists, texts_of
 from anglekit.errors import InputError, foreign_failures, suggest
-from anglekit.geometry.compare_sources import read_sources
-from anglekit.geometry.results import COLUMNS, Geometry
-from anglekit.parquet_footer import claimed_values
-from anglekit.projections import load_adapters
-from anglekit.tables import Table, read_table
+from anglekit.models.checkpoint_files import check_counts
+from anglekit.models.checkpoints import STUDENT_FILE, load_checkpoint
+from anglekit.models.projections import load_adapters
+from anglekit.results.columns import COLUMNS
+from anglekit.results.geometry import Geometry
+from anglekit.tables.arrow import claimed_values
+from anglekit.tables.read import Table, read_table
+from tests.comparison.compare_corpus import write_run
 from tests.fuzz.test_fuzz_geometries import documented
-from tests.geometry.compare_corpus import write_run
 from tests.plots.full_geometry import full_geometry
 
 

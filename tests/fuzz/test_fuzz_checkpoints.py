@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from anglekit.checkpoints import Checkpoint, load_checkpoint
-from anglekit.projections import save_adapters
+from anglekit.models.checkpoints import Checkpoint, load_checkpoint
+from anglekit.models.projections import save_adapters
 from tests.fuzz.harness import Campaign, Case, canary_command, cases, fresh
 from tests.fuzz.mutations import damaged_json_file, damaged_safetensors
 

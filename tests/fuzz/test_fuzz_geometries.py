@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from anglekit.geometry.compare import compare
-from anglekit.geometry.compare_text import render
-from anglekit.geometry.overview import analysis_notes, summary_rows
-from anglekit.geometry.results import COLUMNS, Geometry
+from anglekit.comparison.compare import compare
+from anglekit.comparison.text import render
 from anglekit.plots.registry import FIGURES, draw_figure
 from anglekit.report.build import build_report
+from anglekit.results.columns import COLUMNS
+from anglekit.results.geometry import Geometry
+from anglekit.results.overview import analysis_notes, summary_rows
 from tests.fuzz.damaged_tables import damaged_parquet
 from tests.fuzz.harness import Campaign, Case, canary_command, cases, fresh
 from tests.fuzz.mutations import damaged_json_file

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anglekit.checkpoints import load_checkpoint
-from anglekit.geometry.measure import measure
-from anglekit.geometry.preparation import Shard
-from anglekit.geometry.results import Geometry
-from anglekit.geometry.settings import AnalysisSettings
-from anglekit.geometry.shards import SHARD_FILE, SUMS_FILE, _document_hash, _file_hash, merge_shards, shard_geometry
-from anglekit.geometry.unfinished import UnfinishedAnalysis
-from anglekit.probes import read_probe
+from anglekit.analysis.analyze import measure
+from anglekit.analysis.preparation import Shard
+from anglekit.analysis.settings import AnalysisSettings
+from anglekit.analysis.shards import SHARD_FILE, SUMS_FILE, _document_hash, _file_hash, merge_shards, shard_geometry
+from anglekit.analysis.unfinished import UnfinishedAnalysis
+from anglekit.models.checkpoints import load_checkpoint
+from anglekit.probes.data import read_probe
+from anglekit.results.geometry import Geometry
 from tests.fuzz.harness import Campaign, Case, cases, fresh
 from tests.fuzz.mutations import damaged_file, damaged_json, damaged_json_file, damaged_safetensors
 

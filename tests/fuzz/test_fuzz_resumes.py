@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from transformers import TrainerCallback
 
-from anglekit.distillation.arms import Arm, RunResult
-from anglekit.distillation.run_directory import RunDirectory
+from anglekit.distillation.runs.arm import Arm, RunResult
+from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.errors import InputError
 from tests.distillation.run_corpus import make_world, quick, student
 from tests.fuzz.harness import Campaign, Case, canary_command, cases, fresh

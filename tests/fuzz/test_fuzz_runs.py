@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from transformers import BertConfig
 
-from anglekit.distillation.arms import stored_result
-from anglekit.distillation.plan import DistillationPlan, plan_distillation
-from anglekit.distillation.run_directory import RunDirectory, check_same_run
-from anglekit.distillation.sweep_records import SweepDirectory
-from anglekit.geometry.compare import compare
+from anglekit.comparison.compare import compare
+from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
+from anglekit.distillation.runs.arm import stored_result
+from anglekit.distillation.runs.directory import RunDirectory, check_same_run
+from anglekit.distillation.sweep.directory import SweepDirectory
 from anglekit.plots.sources import read_score_table
 from anglekit.recipes.progress_file import ReproductionDirectory
+from tests.comparison.compare_corpus import FIVE, score_rows, write_run, write_sweep
 from tests.fuzz.harness import Campaign, Case, cases, fresh
 from tests.fuzz.mutations import damaged_file, damaged_json_file
-from tests.geometry.compare_corpus import FIVE, score_rows, write_run, write_sweep
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from anglekit.errors import InputError
-from anglekit.probe_tokens import tokenize_probe
-from anglekit.probes import ProbeData, read_probe
+from anglekit.probes.data import ProbeData, read_probe
+from anglekit.probes.tokenize import tokenize_probe
 from tests.fuzz.damaged_tables import damaged_parquet
 from tests.fuzz.harness import Campaign, Case, cases
 from tests.fuzz.mutations import damaged_bytes, hostile_values

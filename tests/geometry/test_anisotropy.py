@@ -10,7 +10,7 @@ import torch
 
 from anglekit.geometry.anisotropy import anisotropy, dominant_dimensions, transformed
 from anglekit.geometry.nulls import sample_angles, sample_products
-from anglekit.geometry.vocabulary import VIEWS
+from anglekit.vocabulary import VIEWS
 
 WIDTH = 24
 

@@ -23,7 +23,7 @@ from anglekit.geometry.nulls import (
     summarize,
     sweep_products,
 )
-from anglekit.geometry.vocabulary import DEFAULT_NULLS, NULLS
+from anglekit.vocabulary import DEFAULT_NULLS, NULLS
 
 TOKENS, LAYERS, VERTICES, WIDTH = 400, 4, 2, 64
 

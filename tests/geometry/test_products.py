@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anglekit.geometry.products import take_products
-from anglekit.workspace import Workspace
+from anglekit.runtime.workspace import Workspace
 
 
 def states(layers, tokens, width, seed):

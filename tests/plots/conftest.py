@@ -11,7 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from anglekit.geometry.results import COLUMNS, N_BINS, Geometry
+from anglekit.results.columns import COLUMNS, N_BINS
+from anglekit.results.geometry import Geometry
 
 WIDTH = 24
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from anglekit.geometry.compare_sources import SCORE_COLUMNS
-from anglekit.geometry.results import COLUMNS, OPTIONAL_COLUMNS, Geometry
+from anglekit.comparison.sources import SCORE_COLUMNS
+from anglekit.results.columns import COLUMNS, OPTIONAL_COLUMNS
+from anglekit.results.geometry import Geometry
 
 WIDTH = 12
 TOKENS = 24

@@ -10,11 +10,11 @@ import pytest
 from scipy import stats
 
 from anglekit.errors import InputError
-from anglekit.plots.angle_spread import angle_spread, angle_spread_data
-from anglekit.plots.score_strategies import scores_by_strategy, scores_by_strategy_data
+from anglekit.plots.families.angle_spread import angle_spread, angle_spread_data
+from anglekit.plots.families.score_strategies import scores_by_strategy, scores_by_strategy_data
+from anglekit.plots.panels.style import LIGHT_THEME
 from anglekit.plots.sources import read_figure_sources, read_score_table
-from anglekit.plots.style import LIGHT_THEME
-from tests.geometry.compare_corpus import score_rows, write_run, write_sweep
+from tests.comparison.compare_corpus import score_rows, write_run, write_sweep
 from tests.plots.full_geometry import FIVE, full_geometry, score_table
 
 

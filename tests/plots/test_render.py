@@ -12,11 +12,11 @@ import matplotlib as mpl
 import pytest
 
 from anglekit.errors import InputError
-from anglekit.geometry.results import Geometry
-from anglekit.plots.figure1 import figure1
-from anglekit.plots.heatmaps import angles_heatmap
+from anglekit.plots.families.heatmaps import angles_heatmap
+from anglekit.plots.figure1.figure1 import figure1
 from anglekit.plots.registry import FIGURES, draw_figure
 from anglekit.plots.render import FORMATS, render
+from anglekit.results.geometry import Geometry
 
 START = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
@@ -41,7 +41,7 @@ def test_bytes_are_the_same_in_another_process(geometry, tmp_path: Path) -> None
     geometry.save(tmp_path / "g")
     code = (
         "import sys, hashlib\n"
-        "from anglekit.geometry.results import Geometry\n"
+        "from anglekit.results.geometry import Geometry\n"
         "from anglekit.plots.registry import draw_figure\n"
         "from anglekit.plots.render import render\n"
         "figure = draw_figure('figure1', [Geometry.load(sys.argv[1])])\n"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Annotation
 
-from anglekit.plots.figure1 import figure1
+from anglekit.plots.figure1.figure1 import figure1
 
 
 def sketch_of(figure):

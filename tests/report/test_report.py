@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from anglekit.geometry.compare import compare
-from anglekit.geometry.results import Geometry
+from anglekit.comparison.compare import compare
+from anglekit.results.geometry import Geometry
 from anglekit_cli.main import main
-from tests.geometry.compare_corpus import FIVE, score_rows, write_sweep
+from tests.comparison.compare_corpus import FIVE, score_rows, write_sweep
 from tests.report.report_browser import CHROMIUM, browser
 
 SAVED = Path(__file__).resolve().parents[2] / "data" / "gallery" / "inference"

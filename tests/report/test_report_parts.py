@@ -12,15 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from anglekit.comparison.text import Table
+from anglekit.display.html import Markup, element, html_table, joined
 from anglekit.errors import InputError
-from anglekit.geometry.chance import against_chance
-from anglekit.geometry.compare_text import Table
 from anglekit.plots.render import render
 from anglekit.report.gather import gather
-from anglekit.report.markup import Markup, element, joined
 from anglekit.report.svg import StyleSheet, inline_svg
-from anglekit.report.tables import html_table
-from tests.geometry.compare_corpus import make_geometry, score_rows, write_run, write_sweep
+from anglekit.results.chance import against_chance
+from tests.comparison.compare_corpus import make_geometry, score_rows, write_run, write_sweep
 
 
 @given(st.text())

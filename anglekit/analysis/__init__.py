@@ -1,0 +1,1 @@
+"""The shell of the analysis: settings, checks, the pass over batches, tables, shards, resume, forecast."""

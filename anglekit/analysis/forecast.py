@@ -1,0 +1,555 @@
+"""What an analysis would do and take, before it does: models, tokens, FLOPs and memory; no weight is read."""
+
+from __future__ import annotations
+
+import copy
+import os
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+
+from anglekit.analysis.measurement import Measurement
+from anglekit.analysis.preparation import Prepared, Shard, described_subject, prepare
+from anglekit.analysis.settings import AnalysisSettings
+from anglekit.analysis.spec import Subject
+from anglekit.errors import InputError, foreign_failures
+from anglekit.models.architectures import blocks, depth, model_streams, stack, width
+from anglekit.models.checkpoint_files import bounded_construction, stored_weights
+from anglekit.models.checkpoints import (
+    DTYPES,
+    Checkpoint,
+    LoadOptions,
+    checkpoint_name,
+    checkpoint_of,
+    held_config,
+    load_config,
+    load_tokenizer,
+    quiet_transformers,
+)
+from anglekit.models.projections import load_adapters
+from anglekit.probes.batches import ProbeBatch, TokenizedProbe
+from anglekit.probes.data import ProbeData
+from anglekit.runtime.lanes import lane_count, slot_count
+from anglekit.vocabulary import Stream
+
+__all__ = [
+    "AnalysisPlan",
+    "HeldWeights",
+    "PlannedModel",
+    "analysis_parts",
+    "inner_widths",
+    "memory_now",
+    "peak_memory",
+    "plan_analysis",
+]
+
+
+# Buffers of `streaming` and `products`: a run's values for every vertex, pair and token, and a block of states.
+_RUN_BUFFERS = 12
+_RUN_BYTES, _THREAD_BLOCK_BYTES = 2 << 20, 2 << 20
+_ACCELERATOR_RUN_BYTES, _ACCELERATOR_BLOCK_BYTES = 64 << 20, 256 << 20
+# Measured on several pairs: threads' arenas, code that is first run then, parquet's writers.
+_FIRST_USE_BYTES = 32 << 20
+# A row of the histogram table while it is made: its values in five columns and what concatenation copies.
+_HISTOGRAM_ROW_BYTES = 96
+_BINS = 1000
+
+
+@dataclass(frozen=True)
+class HeldWeights:
+    """The weights of one model.
+
+    Attributes:
+        model: without memory, on the meta device.
+        device: where it computes.
+        by_device: bytes that each device holds; `disk` among them.
+        largest_module: bytes of the largest module with weights of its own.
+        stored: bytes of these weights in their files.
+        mapped: whether the file itself is the memory that holds them, as on a CPU in the stored precision.
+        itemsize: bytes of a value of its states.
+    """
+
+    model: PreTrainedModel
+    device: torch.device
+    by_device: Mapping[str, int]
+    largest_module: int
+    stored: int
+    mapped: bool
+    itemsize: int
+
+
+def memory_now() -> int:
+    """Return the bytes of main memory that this process takes."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:  # no Linux: the most that it has taken so far
+        return peak_memory()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_memory() -> int:
+    """Return the most bytes of main memory that this process has taken."""
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return taken if sys.platform == "darwin" else taken * 1024
+
+
+def analysis_parts(
+    prepared: Prepared, subject: Subject, teacher: HeldWeights, students: Sequence[HeldWeights], program: int
+) -> dict[str, dict[str, int]]:
+    """Return for each device the parts that are alive at its peak, in bytes; they add up to it.
+
+    Args:
+        prepared: the analysis, of checkpoints without memory.
+        subject: the same, as data.
+        teacher: its weights.
+        students: theirs.
+        program: bytes of main memory that the process takes with everything imported and the probe tokenised.
+    """
+    held = (teacher, *students)
+    sums_at = "cpu" if teacher.device.type == "mps" else str(teacher.device)
+    parts: dict[str, dict[str, int]] = {"cpu": {"program": program + _FIRST_USE_BYTES}}
+
+    def add(device: str, name: str, number: float) -> None:
+        place = parts.setdefault(device, {})
+        place[name] = place.get(name, 0) + int(number)
+
+    for each in held:
+        for device, number in each.by_device.items():
+            if device != "disk":
+                add(device, "weights", number)
+            else:
+                add(str(each.device), "weights from disk", 2 * each.largest_module)
+    layers = [
+        {stream: len(chosen.teacher) for stream, chosen in subject.layers.items()},
+        *(
+            {stream: len(chosen.students[position]) for stream, chosen in subject.layers.items()}
+            for position in range(len(students))
+        ),
+    ]
+    widths = (subject.teacher_width, *subject.student_widths)
+    probes = [prepared.measured, *([prepared.fit_half] if prepared.fitted else [])]
+    lanes = lane_count([each.model for each in held], [each.device for each in held])
+    tokens = {
+        stream: max(_largest_tokens(probe, stream, slot_count(lanes)) for probe in probes) for stream in subject.layers
+    }
+    padded = max(int(np.sort(probe.padded_tokens)[-lanes:].sum()) for probe in probes)
+    longest = max(int(batch.input_ids.shape[1]) for probe in probes for batch in _largest_batches(probe, 1))
+    passes: dict[str, list[int]] = {}
+    for each, counted, states_width in zip(held, layers, widths, strict=True):
+        passes.setdefault(str(each.device), []).append(_pass_bytes(each, padded, longest))
+        states = sum(counted[stream] * tokens[stream] * states_width * each.itemsize for stream in subject.layers)
+        add(str(each.device), "states", states)
+        if str(each.device) != sums_at:
+            add(sums_at, "states", states)
+    for device, several in passes.items():
+        add(device, "pass", max(several))
+    add(sums_at, "sums", 2 * _tensor_bytes(Measurement.zeros(subject, "meta")))
+    if subject.sampled:
+        numbers = sum(
+            number * side_width
+            for counted, side_width in zip(layers, widths, strict=True)
+            for number in counted.values()
+        )
+        add(sums_at, "sample", 2 * 3 * 4 * numbers * subject.capacity)
+    most = max(len(subject.layers[s].students[p]) * _pairs(len(subject.layers[s].teacher)) for s, p in subject.keys)
+    kind = torch.device(sums_at).type
+    run = max(_RUN_BYTES if kind == "cpu" else _ACCELERATOR_RUN_BYTES, 16 * 8 * most)
+    block = _THREAD_BLOCK_BYTES * torch.get_num_threads() if kind == "cpu" else _ACCELERATOR_BLOCK_BYTES
+    add(sums_at, "work", _RUN_BUFFERS * run + block)
+    rows = _BINS * sum(
+        len(subject.layers[s].students[p]) * (_pairs(len(subject.layers[s].teacher)) + 1) for s, p in subject.keys
+    )
+    # What the passes have left is used again for the tables.
+    left = sum(parts["cpu"].get(name, 0) for name in ("pass", "states"))
+    add("cpu", "tables", max(0, rows * _HISTOGRAM_ROW_BYTES - left))
+    _add_reading(parts["cpu"], held)
+    return parts
+
+
+def _add_reading(host: dict[str, int], held: Sequence[HeldWeights]) -> None:
+    """Add what loading takes of main memory beyond all that the analysis itself takes later, if it does."""
+    sitting, peak = 0, 0
+    for each in held:
+        own = each.by_device.get("cpu", 0)
+        peak = max(peak, sitting + own + (0 if each.mapped else each.stored))
+        sitting += own
+    later = sum(number for name, number in host.items() if name not in ("program", "weights"))
+    host["reading"] = max(0, peak - sitting - later)
+
+
+def _largest_batches(probe: TokenizedProbe, several: int) -> list[ProbeBatch]:
+    """Return the batches with the most padded tokens and the one with the longest example."""
+    numbers = {0, *np.argsort(probe.padded_tokens)[-several:].tolist()}
+    return list(probe.batches(numbers=sorted(numbers)))
+
+
+def _largest_tokens(probe: TokenizedProbe, stream: Stream, several: int) -> int:
+    """Return how many tokens as many batches hold at most."""
+    counts = [len(batch.token_index(stream)) for batch in _largest_batches(probe, several)]
+    return sum(sorted(counts)[-several:])
+
+
+def _pass_bytes(held: HeldWeights, padded: int, longest: int) -> int:
+    inner, copies, width = inner_widths(held.model)
+    # A CPU makes products of 16-bit values in float32.
+    itemsize = 4 if held.device.type == "cpu" else held.itemsize
+    kept = padded * itemsize * (copies * inner + 4 * width)
+    if getattr(held.model.config, "_attn_implementation", "sdpa") == "eager":
+        heads = next(
+            filter(None, (getattr(held.model.config, name, 0) for name in ("num_attention_heads", "num_heads"))), 1
+        )
+        kept += 3 * 4 * int(heads) * padded * longest
+    return kept
+
+
+def inner_widths(model: PreTrainedModel) -> tuple[int, int, int]:
+    """Return the widest layer inside a block, how many of its size are alive at once, and the width of the states."""
+    wide: list[int] = []
+    for stream in model_streams(model.config):
+        block = blocks(model, stream)[0]
+        for module in block.modules():
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding):
+                # Conv1D of GPT-2 holds its matrix the other way round.
+                wide.append(max(weight.shape))
+    states = width(model.config)
+    inner = max(wide, default=states)
+    gated = any(
+        "gate" in name or "wi_1" in name for name, _ in stack(model, model_streams(model.config)[-1]).named_modules()
+    )
+    return inner, 3 if gated else 2, states
+
+
+def _pairs(layers: int) -> int:
+    return layers * (layers - 1) // 2
+
+
+def _tensor_bytes(value: Any) -> int:  # noqa: ANN401 - whatever a state holds
+    """Return the bytes of all tensors of a state, each counted once."""
+    found: dict[int, int] = {}
+
+    def visit(part: Any) -> None:  # noqa: ANN401
+        if isinstance(part, Tensor):
+            found[id(part)] = part.numel() * part.element_size()
+        elif isinstance(part, Mapping):
+            for each in part.values():
+                visit(each)
+        elif isinstance(part, tuple | list):
+            for each in part:
+                visit(each)
+        elif is_dataclass(part):
+            for each in fields(part):
+                visit(getattr(part, each.name))
+
+    visit(value)
+    return sum(found.values())
+
+
+# Bytes of a value.
+_PACKED_BYTES = {"8bit": 1.0, "4bit": 0.5}
+_STORED_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+_STORED_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """One model of a planned analysis.
+
+    Attributes:
+        role: `teacher` or `student`.
+        source: as given.
+        blocks: in words, those that are held.
+        parameters: of what is held.
+        bytes: of these weights, by the device that holds them.
+        stored: bytes of them in their files.
+    """
+
+    role: str
+    source: str
+    blocks: str
+    parameters: int
+    bytes: Mapping[str, int]
+    stored: int
+
+
+@dataclass(frozen=True)
+class AnalysisPlan:
+    """What an analysis would do and take.
+
+    Attributes:
+        models: the teacher, then the students.
+        examples: that are measured.
+        tokens: of them, of all streams.
+        padded_tokens: of the largest batch.
+        batches: their number.
+        flops: of all forward passes: 2 x the parameters that a token meets x padded tokens.
+        parts: for each device what it holds at its peak, in bytes.
+        layers: in words, what is looked at.
+    """
+
+    models: tuple[PlannedModel, ...]
+    examples: int
+    tokens: int
+    padded_tokens: int
+    batches: int
+    flops: float
+    parts: Mapping[str, Mapping[str, int]]
+    layers: str
+
+    def peak(self, device: str = "cpu") -> int:
+        """Return the bytes that a device holds at its peak; `cpu` is main memory, the program included."""
+        return sum(self.parts.get(device, {}).values())
+
+    def summary(self) -> dict[str, Any]:
+        """Return the plan as json takes it."""
+        return {
+            "models": [
+                {
+                    "role": each.role,
+                    "source": each.source,
+                    "blocks": each.blocks,
+                    "parameters": each.parameters,
+                    "bytes": dict(each.bytes),
+                    "stored_bytes": each.stored,
+                }
+                for each in self.models
+            ],
+            "examples": self.examples,
+            "tokens": self.tokens,
+            "largest_batch_padded_tokens": self.padded_tokens,
+            "batches": self.batches,
+            "flops": self.flops,
+            "memory_bytes": {device: {**parts, "peak": self.peak(device)} for device, parts in self.parts.items()},
+        }
+
+    def text(self) -> str:
+        """Return the plan as text for a terminal."""
+        lines = [
+            f"{each.role:<8} {each.source}: {each.parameters / 1e6:,.1f} M parameters in {each.blocks}, "
+            + ", ".join(f"{_size(number)} on {device}" for device, number in each.bytes.items())
+            for each in self.models
+        ]
+        lines += [
+            "",
+            f"{self.examples:,} examples, {self.tokens:,} tokens in {self.batches:,} batches of at most "
+            f"{self.padded_tokens:,} padded tokens; {self.flops:.1e} FLOPs of forward passes",
+            self.layers,
+            "",
+        ]
+        for device, parts in self.parts.items():
+            shown = ", ".join(f"{name} {_size(number)}" for name, number in parts.items() if number)
+            lines.append(f"memory of {device}: about {_size(self.peak(device))} at the peak ({shown})")
+        lines.append("Nothing was computed and no weight was read.")
+        return "\n".join(lines)
+
+
+def plan_analysis(
+    teacher: str,
+    students: Sequence[str],
+    probe: ProbeData,
+    settings: AnalysisSettings,
+    options: Sequence[LoadOptions],
+    *,
+    shard: Shard | None = None,
+) -> AnalysisPlan:
+    """Check an analysis as it would be checked, and estimate what it takes, from configurations and file headers.
+
+    Args:
+        teacher: a directory, run or hub id.
+        students: one or more.
+        probe: the texts.
+        settings: how.
+        options: how each model would be loaded, the teacher's first; their `blocks` say what is held.
+        shard: the part of the batches; None: all.
+
+    Raises:
+        InputError: what the analysis itself would refuse before its first batch.
+    """
+    held = [_held(source, each) for source, each in zip((teacher, *students), options, strict=True)]
+    checkpoints = [
+        _unloaded(source, each, weights.model)
+        for source, each, weights in zip((teacher, *students), options, held, strict=True)
+    ]
+    prepared = prepare(checkpoints[0], checkpoints[1:], probe, settings, shard)
+    subject = described_subject(prepared, probe, prepared.adapters, shard)
+    measured = prepared.measured
+    padded = np.asarray(measured.padded_tokens)
+    parts = analysis_parts(prepared, subject, held[0], held[1:], memory_now())
+    models = tuple(
+        PlannedModel(
+            "teacher" if number == 0 else "student",
+            checkpoint.source,
+            _blocks_in_words(checkpoint),
+            sum(weight.numel() for weight in weights.model.parameters()),
+            weights.by_device,
+            weights.stored,
+        )
+        for number, (checkpoint, weights) in enumerate(zip(checkpoints, held, strict=True))
+    )
+    multiplied = sum(_multiplied(weights.model) for weights in held)
+    return AnalysisPlan(
+        models=models,
+        examples=measured.n_examples,
+        tokens=sum(measured.n_tokens(stream) for stream in measured.streams),
+        padded_tokens=int(padded.max()),
+        batches=measured.n_batches,
+        flops=2.0 * multiplied * float(padded.sum()),
+        parts=parts,
+        layers="; ".join(
+            f"{stream}: {len(chosen.teacher)} teacher layers seen from {sum(map(len, chosen.students))} student layers"
+            for stream, chosen in subject.layers.items()
+        ),
+    )
+
+
+def _held(source: str, options: LoadOptions) -> HeldWeights:
+    """Return the sizes of a model that would be loaded so."""
+    source = checkpoint_of(source)
+    config, _ = held_config(source, load_config(source, options), options.blocks)
+    dtype = DTYPES[options.dtype]
+    model = _without_memory(source, config, dtype)
+    stored, same = _stored(source, model, dtype)
+    by_device, largest = _by_device(model, options)
+    return HeldWeights(
+        model=model,
+        device=torch.device(_first_device(by_device, options)),
+        by_device=by_device,
+        largest_module=largest,
+        stored=stored,
+        mapped=same and set(by_device) == {"cpu"} and options.placement.quantization is None,
+        itemsize=dtype.itemsize,
+    )
+
+
+def _without_memory(source: str, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    stored = stored_weights(Path(source)) if Path(source).is_dir() else None
+    with (
+        torch.device("meta"),
+        quiet_transformers(),
+        foreign_failures(
+            lambda reason: f"{source} describes no model that can be built: {reason}; correct config.json"
+        ),
+        bounded_construction(source, stored),
+    ):
+        model: Any = AutoModel.from_config(copy.deepcopy(config), dtype=dtype)  # type: ignore[no-untyped-call]
+    found: PreTrainedModel = model.eval()
+    return found
+
+
+def _stored(source: str, model: PreTrainedModel, dtype: torch.dtype) -> tuple[int, bool]:
+    """Return the bytes of a model's weights in its files, and whether all have this precision; by the headers alone.
+
+    Of a checkpoint that is not on this machine yet, or is pickled, those of the precision that is asked for.
+    """
+    own = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    files = sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
+    if not files:
+        return own, True
+    ends = {name.removeprefix(f"{model.base_model_prefix}.") for name in model.state_dict()}
+    total, precisions = 0, set()
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as weights:
+                for name in weights.keys():  # noqa: SIM118 - no mapping
+                    part = weights.get_slice(name)
+                    if name.removeprefix(f"{model.base_model_prefix}.") in ends:
+                        precisions.add(str(part.get_dtype()))
+                        total += int(np.prod(part.get_shape())) * _STORED_BYTES.get(str(part.get_dtype()), 4)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"cannot read {file}: {error}; save the checkpoint again") from error
+    # Names that are changed while they are loaded are not found again: then the size is that of the model.
+    return total or own, precisions <= {_STORED_NAMES[dtype]}
+
+
+def _by_device(model: PreTrainedModel, options: LoadOptions) -> tuple[dict[str, int], int]:
+    """Return the bytes that each device would hold, and those of the largest module with weights of its own."""
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    places = _places(model, options)
+    found: dict[str, int] = {}
+    modules: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        device, owner = _device_of(name, places), name.rpartition(".")[0]
+        each: float = tensor.element_size()
+        if options.placement.quantization and tensor.ndim == 2 and isinstance(model.get_submodule(owner), nn.Linear):
+            # The matrices of linear layers alone are packed.
+            each = _PACKED_BYTES[options.placement.quantization]
+        size = int(tensor.numel() * each)
+        found[device] = found.get(device, 0) + size
+        modules[owner] = modules.get(owner, 0) + size
+    return found, max(modules.values(), default=0)
+
+
+def _places(model: PreTrainedModel, options: LoadOptions) -> dict[str, str]:
+    """Return the device of every part, as accelerate would choose it where a map is to be made."""
+    placement = options.placement
+    if placement.device_map is None:
+        return {"": options.device}
+    parts: Mapping[str, Any] | None = placement.parts
+    if parts is None:
+        from accelerate import infer_auto_device_map
+        from accelerate.utils import get_balanced_memory, get_max_memory
+
+        split = list(getattr(model, "_no_split_modules", None) or [])
+        if placement.device_map == "sequential":
+            memory = get_max_memory(placement.sizes)
+        else:
+            memory = get_balanced_memory(
+                model, placement.sizes, split, low_zero=placement.device_map == "balanced_low_0"
+            )
+        parts = infer_auto_device_map(model, max_memory=memory, no_split_module_classes=split)
+    return {part: f"cuda:{device}" if isinstance(device, int) else str(device) for part, device in parts.items()}
+
+
+def _device_of(name: str, places: Mapping[str, str]) -> str:
+    fitting = [part for part in places if part == "" or name == part or name.startswith(f"{part}.")]
+    if not fitting:
+        raise InputError(f"--device-map names no device for {name}; add it, or the module that holds it")
+    return places[max(fitting, key=len)]
+
+
+def _first_device(by_device: Mapping[str, int], options: LoadOptions) -> str:
+    """Return where the inputs go: the first device that holds weights; the main one if the disk holds them all."""
+    return next((device for device in by_device if device != "disk"), options.device)
+
+
+def _unloaded(source: str, options: LoadOptions, model: PreTrainedModel) -> Checkpoint:
+    """Return a checkpoint whose model has no memory, with its tokenizer and adapters."""
+    source = checkpoint_of(source)
+    _, whole_depth = held_config(source, load_config(source, options), options.blocks)
+    directory = Path(source)
+    return Checkpoint(
+        source=source,
+        name=checkpoint_name(source),
+        model=model,
+        tokenizer=load_tokenizer(source, options),
+        streams=model_streams(model.config),
+        adapters=load_adapters(directory) if directory.is_dir() else None,
+        whole_depth=whole_depth,
+    )
+
+
+def _blocks_in_words(checkpoint: Checkpoint) -> str:
+    words = []
+    for stream in checkpoint.streams:
+        held, whole = depth(checkpoint.model.config, stream), checkpoint.depth(stream)
+        words.append(f"{held} blocks" if held == whole else f"the first {held} of {whole} blocks")
+    return " and ".join(words)
+
+
+def _multiplied(model: PreTrainedModel) -> int:
+    """Return the parameters that a token is multiplied with: all but the tables that are looked up."""
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return sum(weight.numel() for weight in model.parameters() if id(weight) not in tables)
+
+
+def _size(number: float) -> str:
+    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"

@@ -1,0 +1,206 @@
+"""Geometries of separate jobs: each saved with its sums, all joined to the Geometry that one job would have given."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from anglekit.analysis.measurement import (
+    Measurement,
+    measurement_bytes,
+    measurement_from_bytes,
+    read_measurement,
+    write_measurement,
+)
+from anglekit.analysis.preparation import Shard
+from anglekit.analysis.spec import Subject, first_difference, subject_document, subject_of
+from anglekit.analysis.tabulate import tabulate
+from anglekit.errors import InputError
+from anglekit.results.geometry import Geometry
+from anglekit.runtime.files import read_json_object
+from anglekit.runtime.processes import Processes
+
+__all__ = ["SHARD_FILE", "SUMS_FILE", "ShardGeometry", "gathered", "merge_shards", "shard_geometry"]
+
+#: What lies beside the tables of a shard.
+SHARD_FILE, SUMS_FILE = "shard.json", "sums.safetensors"
+
+_FORMAT = "anglekit-shard-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardGeometry(Geometry):
+    """The Geometry of a part of the probe, which is saved with the sums that it was made of.
+
+    `sums.safetensors` holds, for each student and stream, 8 kB for every vertex and pair of teacher layers (a 12-layer
+    teacher and a 3-layer student: 2.5 MB), up to 256 MB of sampled states in all, and with `similarity="all"` up to
+    1 GB of products.
+
+    Attributes:
+        subject: what was looked at.
+        measurement: what was measured in this part.
+        shard: which part it is.
+    """
+
+    subject: Subject
+    measurement: Measurement
+    shard: Shard
+
+    def _write(self, directory: Path) -> None:
+        super()._write(directory)
+        sums = directory / SUMS_FILE
+        write_measurement(sums, self.subject, self.measurement)
+        sums.chmod((directory / "geometry.json").stat().st_mode & 0o777)  # safetensors makes it private
+        document = {
+            "format": _FORMAT,
+            "shard": self.shard.number,
+            "of": self.shard.of,
+            "sums_sha256": _file_hash(sums),
+            "subject": subject_document(self.subject),
+        }
+        text = json.dumps({**document, "sha256": _document_hash(document)}, ensure_ascii=False, indent=2)
+        (directory / SHARD_FILE).write_text(f"{text}\n", encoding="utf-8")
+
+
+def shard_geometry(subject: Subject, measurement: Measurement, shard: Shard) -> ShardGeometry:
+    """Return the Geometry of one part, with its sums.
+
+    Raises:
+        RunError: it is the only part, and no angle of a student is left.
+    """
+    geometry = tabulate(subject, measurement)
+    held = {field.name: getattr(geometry, field.name) for field in fields(Geometry)}
+    return ShardGeometry(**held, subject=subject, measurement=measurement, shard=shard)
+
+
+def gathered(processes: Processes, subject: Subject, measurement: Measurement) -> Measurement | None:
+    """Return, in the first process, what all processes of a launch measured, added up in their order; else None."""
+    if processes.count == 1:
+        return measurement
+    if not processes.first:
+        processes.send_to_first(measurement_bytes(subject, measurement))
+        return None
+    whole = measurement.to("cpu")
+    for content in processes.receive():
+        whole = whole + measurement_from_bytes(subject, content)
+    return whole
+
+
+@dataclass(frozen=True, eq=False)
+class _Described:
+    """A shard's directory, and what its description says."""
+
+    path: Path
+    shard: Shard
+    sums_sha256: str
+    subject: Subject
+
+
+def merge_shards(paths: Sequence[str | Path]) -> Geometry:
+    """Join the Geometries of all shards of a probe to the one that a single job would have given.
+
+    Args:
+        paths: the directories that `anglekit analyze --shard` wrote, every shard once, in any order.
+
+    Raises:
+        InputError: a shard is missing, there twice, damaged, or of another analysis.
+        RunError: no angle of a student is left.
+    """
+    found = sorted((_read_description(Path(path)) for path in paths), key=lambda each: each.shard.number)
+    _check_complete(found)
+    for other in found[1:]:
+        _check_same(found[0], other)
+    subject, whole = _read_sums(found[0])
+    for each in found[1:]:
+        theirs, measurement = _read_sums(each)
+        # The adapters are in the sums.
+        _check_same(replace(found[0], subject=subject), replace(each, subject=theirs))
+        try:
+            whole = whole + measurement
+        except ValueError as error:
+            raise InputError(f"{each.path} cannot be added to the shards before it: {error}") from error
+    if whole.n_batches != subject.n_batches:
+        raise InputError(
+            f"the shards hold {whole.n_batches} batches of {subject.n_batches}; one of them is not what it says: "
+            "analyse again"
+        )
+    provenance = {key: value for key, value in subject.described["provenance"].items() if key != "shard"}
+    return tabulate(replace(subject, described={**subject.described, "provenance": provenance}), whole)
+
+
+def _check_complete(found: Sequence[_Described]) -> None:
+    if not found:
+        raise InputError("there is no shard to merge; give the directories that anglekit analyze --shard wrote")
+    of = found[0].shard.of
+    for one, other in itertools.pairwise(found):
+        if other.shard.of != of:
+            raise InputError(
+                f"{found[0].path} is shard {found[0].shard} and {other.path} shard {other.shard}; give shards of one "
+                "split"
+            )
+        if one.shard.number == other.shard.number:
+            raise InputError(f"{one.path} and {other.path} are both shard {one.shard}; give every shard once")
+    missing = sorted(set(range(1, of + 1)) - {each.shard.number for each in found})
+    if missing:
+        names = ", ".join(f"{number}/{of}" for number in missing[:10]) + (", ..." if len(missing) > 10 else "")
+        kind = "shard" if len(missing) == 1 else "shards"
+        raise InputError(f"{kind} {names} missing; give all {of}, each made by anglekit analyze --shard")
+
+
+def _check_same(first: _Described, other: _Described) -> None:
+    difference = first_difference(first.subject, other.subject)
+    if difference is not None:
+        raise InputError(
+            f"{other.path} cannot be joined with {first.path}: it was analysed with {difference}; merge shards of one "
+            "analysis"
+        )
+
+
+def _read_description(directory: Path) -> _Described:
+    file = directory / SHARD_FILE
+    if not directory.is_dir():
+        raise InputError(f"no directory {directory}; give one that anglekit analyze --shard wrote")
+    try:
+        document = read_json_object(file, "analyse that shard again")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{directory} holds no sums to merge; give directories that anglekit analyze --shard wrote"
+        ) from error
+    if document.get("format") != _FORMAT:
+        held = str(document.get("format"))[:40]
+        raise InputError(f"{file} has format {held!r}; this anglekit reads {_FORMAT!r}")
+    try:
+        if document.pop("sha256", None) != _document_hash(document):
+            raise ValueError("its contents were changed")
+        number, of = document.get("shard"), document.get("of")
+        if type(number) is not int or type(of) is not int:
+            raise ValueError("'shard' is not as expected")
+        subject = subject_of(document.get("subject"))
+        return _Described(directory, Shard(number, of), str(document.get("sums_sha256")), subject)
+    except (ValueError, RecursionError, InputError) as error:
+        raise InputError(f"{file} is damaged ({error}); analyse that shard again") from error
+
+
+def _read_sums(each: _Described) -> tuple[Subject, Measurement]:
+    file = each.path / SUMS_FILE
+    try:
+        changed = _file_hash(file) != each.sums_sha256
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); analyse that shard again") from error
+    if changed:
+        raise InputError(f"{file} is not the one that {each.path / SHARD_FILE} describes; analyse that shard again")
+    return read_measurement(file, each.subject)
+
+
+def _file_hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _document_hash(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

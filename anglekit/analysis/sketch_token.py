@@ -1,0 +1,114 @@
+"""One real token for the sketch of the angle: its states projected on the plane of the angle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anglekit.analysis.spec import Subject
+from anglekit.geometry.angles import DEGENERATE_TOLERANCE, vertex_cosine
+from anglekit.models.checkpoints import Checkpoint
+from anglekit.probes.batches import ProbeBatch
+from anglekit.vocabulary import Stream
+
+__all__ = ["sketch_token", "token_plane", "typical_token"]
+
+
+def typical_token(teacher_i: Tensor, teacher_k: Tensor, student: Tensor) -> int | None:
+    """Return the token whose cosine is nearest to the mean cosine of all; None where no token has an angle.
+
+    Args:
+        teacher_i: states of shape (tokens, width).
+        teacher_k: states of the same shape.
+        student: states of the same shape.
+    """
+    cosine = vertex_cosine(teacher_i, teacher_k, student)
+    defined = torch.isfinite(cosine)
+    # A token whose student and teacher states coincide but for rounding has no angle.
+    scale = teacher_i.double().norm(dim=-1) + student.double().norm(dim=-1)
+    for teacher in (teacher_i, teacher_k):
+        defined &= (teacher.double() - student.double()).norm(dim=-1) > DEGENERATE_TOLERANCE * scale
+    if not bool(defined.any()):
+        return None
+    distance = torch.where(defined, (cosine - cosine[defined].mean()).abs(), torch.inf)
+    return int(distance.argmin())
+
+
+def token_plane(teacher: Sequence[Tensor], student: Tensor, i: int, k: int, layers: Sequence[int]) -> dict[str, Any]:
+    """Project a token's teacher states on the plane of T_i - S and T_k - S, with S at the origin.
+
+    Args:
+        teacher: for each teacher layer the token's state, shape (width,).
+        student: the token's student state, shape (width,).
+        i: position of the layer that lies on the positive x axis.
+        k: position of the other one, in the upper half plane.
+        layers: the layers' numbers.
+
+    Returns:
+        `distance_i`, `distance_k`, `cosine` and `points`, a list of [layer, x, y].
+    """
+    directions = [state.double() - student.double() for state in teacher]
+    u, v = directions[i], directions[k]
+    x_axis = u / u.norm()
+    upward = v - (v @ x_axis) * x_axis
+    length = upward.norm()
+    y_axis = upward / length if float(length) > 0 else torch.zeros_like(upward)
+    return {
+        "distance_i": float(u.norm()),
+        "distance_k": float(v.norm()),
+        "cosine": float(vertex_cosine(teacher[i], teacher[k], student)),
+        "points": [
+            [int(layer), float(direction @ x_axis), float(direction @ y_axis)]
+            for layer, direction in zip(layers, directions, strict=True)
+            if bool(torch.isfinite(direction).all())
+        ],
+    }
+
+
+def sketch_token(
+    subject: Subject,
+    stream: Stream,
+    position: int,
+    states: tuple[Tensor, Tensor],
+    batch: ProbeBatch,
+    teacher: Checkpoint,
+) -> dict[str, Any] | None:
+    """Return the token that a sketch of a student shows, with its plane, or None where no token has an angle.
+
+    Its vertex and pair are the paper's, layer 1 with the first and the last block, or the nearest that are kept.
+
+    Args:
+        subject: what is looked at.
+        stream: which.
+        position: which student.
+        states: of the teacher and of the student, shape (layers, tokens, width).
+        batch: where they come from.
+        teacher: whose tokenizer names the token.
+    """
+    chosen, projections = subject.layers[stream], subject.projections[stream, position]
+    vertices = chosen.students[position]
+    vertex = vertices.index(1) if 1 in vertices else len(vertices) - 1
+    i = next((row for row, layer in enumerate(chosen.teacher) if layer >= 1), 0)
+    k = len(chosen.teacher) - 1
+    if i == k:
+        i = 0
+    teacher_states, student = states[0], states[1][vertex].double()
+    if projections is not None:
+        student = student @ projections[vertex].T.to(student.device)
+    token = typical_token(teacher_states[i], teacher_states[k], student)
+    if token is None:
+        return None
+    ids = batch.input_ids if stream != "decoder" or batch.decoder_input_ids is None else batch.decoder_input_ids
+    token_id = int(ids.flatten()[batch.token_index(stream)[token]])
+    piece = teacher.tokenizer.convert_ids_to_tokens(token_id) if teacher.tokenizer is not None else None
+    return {
+        "vertex": int(vertices[vertex]),
+        "teacher_i": int(chosen.teacher[i]),
+        "teacher_k": int(chosen.teacher[k]),
+        "example": int(batch.examples[batch.token_example(stream)[token]]),
+        "token": str(piece),
+        **token_plane(list(teacher_states[:, token]), student[token], i, k, chosen.teacher),
+    }

@@ -1,0 +1,1 @@
+"""Geometries and scores of several strategies -> cells, statistics, one verdict."""

@@ -1,0 +1,172 @@
+"""What is compared, cell by cell: every strategy's students under one initialisation by one measure.
+
+A cell of angles is a student layer of a stream, a cell of scores an evaluation table and a score. Its students are
+paired by seed, and by example where there are examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from anglekit.comparison.sources import student_arms
+from anglekit.errors import InputError
+from anglekit.results.geometry import Geometry
+
+__all__ = ["NONE", "Cell", "Part", "Seed", "angle_cells", "in_order", "score_cells"]
+
+Part = Literal["angle", "score"]
+Seed = int | None
+Array = NDArray[np.float64]
+
+#: The strategy without matching.
+NONE = "none"
+_ORDER = (NONE, "forward", "reverse", "all-to-one", "random")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One measure of all strategies under one initialisation.
+
+    Attributes:
+        part: "angle" or "score".
+        init: how the students were initialised.
+        place: what the cell is about: `stream` and `vertex`, or `data` and `score`.
+        students: by strategy and seed, the measure of each example: degrees, or one score; (examples,).
+        cosines: the same of angles as cosines.
+        weights: tokens of each example, 0 where a student of this cell has no angle; (examples,).
+        strategies: in the order of reading.
+    """
+
+    part: Part
+    init: str
+    place: Mapping[str, Any]
+    students: Mapping[tuple[str, Seed], Array]
+    weights: Mapping[tuple[str, Seed], Array]
+    cosines: Mapping[tuple[str, Seed], Array] | None = None
+
+    @property
+    def strategies(self) -> list[str]:
+        """All strategies, `none` first."""
+        return in_order(strategy for strategy, _ in self.students)
+
+    @property
+    def matching(self) -> list[str]:
+        """The strategies that match layers."""
+        return [strategy for strategy in self.strategies if strategy != NONE]
+
+    @property
+    def measure(self) -> str:
+        """The cell in words."""
+        if self.part == "angle":
+            return f"angle, {self.place['stream']} layer {self.place['vertex']}"
+        return f"{self.place['score']}, {self.place['data']}" if self.place["data"] else str(self.place["score"])
+
+    def seeds(self, strategies: Iterable[str]) -> list[Seed]:
+        """Return the seeds that all of these strategies have, so that they can be paired."""
+        owned = [{seed for own, seed in self.students if own == strategy} for strategy in strategies]
+        common = set.intersection(*owned) if owned else set()
+        return sorted(common, key=lambda seed: -1 if seed is None else seed)
+
+    def stack(self, strategies: Sequence[str], seeds: Sequence[Seed], *, cosine: bool = False) -> tuple[Array, Array]:
+        """Return values and weights of shape (strategies, seeds, examples)."""
+        source = self.cosines if cosine and self.cosines is not None else self.students
+        values, weights = (
+            np.array([[table[strategy, seed] for seed in seeds] for strategy in strategies])
+            for table in (source, self.weights)
+        )
+        return values, weights
+
+
+def in_order(strategies: Iterable[str]) -> list[str]:
+    """Return strategies once each: the paper's in its order, others behind them as they came."""
+    found = dict.fromkeys(strategies)
+    return [name for name in _ORDER if name in found] + [name for name in found if name not in _ORDER]
+
+
+def score_cells(scores: pd.DataFrame) -> list[Cell]:
+    """Return a cell for each initialisation, evaluation table and score."""
+    cells = []
+    for (init, data, score), rows in scores.groupby(["init", "data", "score"], sort=False):
+        arms = zip(rows["strategy"], rows["seed"], rows["value"], strict=True)
+        students: dict[tuple[str, Seed], Array] = {
+            (str(strategy), int(seed)): np.array([float(value)]) for strategy, seed, value in arms
+        }
+        weights: dict[tuple[str, Seed], Array] = {key: np.ones(1) for key in students}
+        cells.append(Cell("score", str(init), {"data": str(data), "score": str(score)}, students, weights))
+    return cells
+
+
+def angle_cells(geometries: Sequence[tuple[str, Geometry]]) -> tuple[list[Cell], list[str]]:
+    """Return a cell for each initialisation, stream and student layer, and notes about what was left out.
+
+    An example's angle is that of its mean cosine over tokens and pairs.
+
+    Raises:
+        InputError: no example is in all Geometries.
+    """
+    frames = [frame for name, geometry in geometries for frame in _example_frames(name, geometry)]
+    if not frames:
+        return [], []
+    table = pd.concat(frames, ignore_index=True).drop_duplicates(
+        ["strategy", "init", "seed", "stream", "vertex", "example"]
+    )
+    cells: list[Cell] = []
+    notes: list[str] = []
+    for stream, of_stream in table.groupby("stream", sort=False):
+        examples = _common_examples(of_stream, str(stream), notes)
+        for (init, vertex), rows in of_stream.groupby(["init", "vertex"], sort=True):
+            cell = _angle_cell(rows, examples, str(init), {"stream": str(stream), "vertex": int(str(vertex))}, notes)
+            cells += [] if cell is None else [cell]
+    return cells, notes
+
+
+def _example_frames(name: str, geometry: Geometry) -> Iterable[pd.DataFrame]:
+    for student, (strategy, init, seed) in student_arms(geometry).items():
+        rows = geometry.examples[geometry.examples["student"] == student]
+        if rows.empty:
+            raise InputError(f"{name} has no example of student {student!r}; analyse it again")
+        # -1 stands for a seed that was not recorded, so that the column stays whole numbers.
+        yield rows.assign(strategy=strategy, init=init, seed=-1 if seed is None else seed)
+
+
+def _common_examples(rows: pd.DataFrame, stream: str, notes: list[str]) -> NDArray[np.int64]:
+    sets = [set(own) for _, own in rows.groupby(["strategy", "init", "seed"])["example"]]
+    common, largest = set.intersection(*sets), max(len(one) for one in sets)
+    if not common:
+        raise InputError("no example is in all Geometries; analyse all students with the same --limit and --seed")
+    if len(common) < max(largest, len(set.union(*sets))):
+        notes.append(f"{stream}: {len(common)} examples are in all Geometries and are compared, of up to {largest}")
+    return np.array(sorted(common), dtype=np.int64)
+
+
+def _angle_cell(
+    rows: pd.DataFrame, examples: NDArray[np.int64], init: str, place: Mapping[str, Any], notes: list[str]
+) -> Cell | None:
+    cosines: dict[tuple[str, Seed], Array] = {}
+    tokens: dict[tuple[str, Seed], Array] = {}
+    for (strategy, seed), own in rows.groupby(["strategy", "seed"], sort=False):
+        aligned = own.set_index("example").reindex(examples)
+        key = (str(strategy), None if int(str(seed)) < 0 else int(str(seed)))
+        cosines[key] = aligned["mean_cosine"].to_numpy(np.float64)
+        tokens[key] = aligned["n_tokens"].to_numpy(np.float64)
+    defined = np.all([np.isfinite(cosine) & (tokens[key] > 0) for key, cosine in cosines.items()], axis=0)
+    where = f"{init}, {place['stream']} layer {place['vertex']}"
+    if not defined.any():
+        notes.append(f"{where}: no example has an angle for every student; this layer is left out")
+        return None
+    if not defined.all():
+        notes.append(f"{where}: {int((~defined).sum())} of {len(examples)} examples lack an angle and are left out")
+    return Cell(
+        "angle",
+        init,
+        place,
+        {key: np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))) for key, cosine in cosines.items()},
+        {key: np.where(defined, own, 0.0) for key, own in tokens.items()},
+        cosines,
+    )

@@ -1,0 +1,243 @@
+"""Does layer selection matter here? Geometries and scores of several strategies, paired, against a stated margin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+
+from anglekit.comparison.bootstrap import IntervalMethod
+from anglekit.comparison.cells import NONE, Cell, angle_cells, in_order, score_cells
+from anglekit.comparison.equivalence import ALPHA, Verdict, check_margin
+from anglekit.comparison.pairs import averaging_views, largest_pair_differences, obtuse_pairs
+from anglekit.comparison.sentence import Family, overall_verdict, reasons, sentence
+from anglekit.comparison.sources import Sources, read_sources, student_arms
+from anglekit.comparison.statistics import (
+    BETWEEN,
+    DIFFERENCE_COLUMNS,
+    LEVEL,
+    LEVEL_COLUMNS,
+    SPREAD_COLUMNS,
+    Measured,
+    Sampling,
+    difference_rows,
+    family_of,
+    inflation_of,
+    level_rows,
+    measure,
+    spread_row,
+)
+from anglekit.errors import InputError, suggest
+from anglekit.results.geometry import Geometry
+
+__all__ = ["ANGLE_MARGIN", "Comparison", "compare", "default_score_margin"]
+
+#: Two degrees change the share of a pull that carries over to another layer, a cosine, by at most 0.035.
+ANGLE_MARGIN = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+        verdict: "equivalent", "different" or "undecided", over everything that came.
+        sentence: the answer in plain words.
+        reasons: a sentence for each family, how far scores spread beside their change over none, for whom it holds.
+        families: a verdict for each kind of measure and initialisation.
+        differences: a row for each cell and paired difference: `part, measure, init, stream, vertex, data, score, kind`
+            ("between" matching strategies, or "over none"), `strategy_a, strategy_b, difference` (a - b, in degrees or
+            the score's own unit), its 95% interval `low, high`, the interval that decides `test_low, test_high`, the
+            one that holds for all pairs at once `joint_low, joint_high`, `standard_error, verdict, margin, n_seeds,
+            n_examples`, what would decide (`needed_seeds, needed_examples, needed_factor`), and for angles the
+            difference between cosines with its interval, and the pair of teacher layers `pair_i, pair_k` whose angle
+            differs most (`pair_difference`), with the number of pairs that are acute under one alone (`sides_differ`).
+        spreads: a row for each cell: the spread between matching strategies (largest minus smallest, with an interval
+            that holds for all pairs at once) against their change over none, and the verdict.
+        levels: the mean of each strategy in each cell.
+        obtuse: pairs of teacher layers whose mean cosine is below 0, which a mean over pairs hides.
+        averaging: for each student and layer the mean over tokens and pairs beside the range over pairs.
+        notes: what a reader should know.
+        settings: margins, levels, draws and seed.
+    """
+
+    verdict: Verdict
+    sentence: str
+    reasons: tuple[str, ...]
+    families: tuple[Family, ...]
+    differences: pd.DataFrame
+    spreads: pd.DataFrame
+    levels: pd.DataFrame
+    obtuse: pd.DataFrame
+    averaging: pd.DataFrame
+    notes: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+    def _repr_html_(self) -> str:
+        """Show the answer, its reasons and the tables in a notebook."""
+        from anglekit.display.notebook import comparison_html
+
+        return comparison_html(self)
+
+
+def default_score_margin(scores: Iterable[Any]) -> float:
+    """Return one point: 0.01 of scores between 0 and 1, 1 of scores that run to 100."""
+    return 0.01 if max((float(np.abs(one).max()) for one in scores), default=0.0) <= 1.0 else 1.0
+
+
+def compare(
+    sources: Sequence[str | Path | Geometry],
+    *,
+    margin: float = ANGLE_MARGIN,
+    score_margin: float | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    interval: IntervalMethod = "percentile",
+) -> Comparison:
+    """Compare matching strategies: differences paired by seed and example, and whether they are within a margin.
+
+    Args:
+        sources: Geometry, sweep and run directories in any mixture, or Geometries.
+        margin: the largest difference between angles, in degrees, that does not matter.
+        score_margin: the largest difference between scores that does not matter, in their unit; by default one point:
+            0.01 of scores between 0 and 1, else 1.
+        draws: of the bootstrap.
+        seed: of the draws; the same seed gives the same result.
+        interval: of angles of students with one seed: "percentile" or "bca".
+
+    Raises:
+        InputError: a margin or number is out of range, the sources do not fit each other, or hold one strategy only.
+    """
+    _check_options(margin, score_margin, draws, seed, interval)
+    if not sources:
+        raise InputError("nothing came to compare; give directories of `anglekit analyze`, `sweep` or `distill`")
+    found = read_sources(sources)
+    _check_strategies(found)
+    sampling = Sampling(draws, seed, interval)
+    cells, cell_notes = angle_cells(found.geometries)
+    cells += score_cells(found.scores)
+    measured = [measure(cell, _margin(cell, margin, score_margin), sampling) for cell in cells]
+    rows = _difference_rows(measured, sampling)
+    families = tuple(_families(rows))
+    verdict = overall_verdict(families)
+    differences = pd.DataFrame([row for own in rows for row in own], columns=list(DIFFERENCE_COLUMNS))
+    pairs = largest_pair_differences(found.geometries)
+    on = ["init", "stream", "vertex", "strategy_a", "strategy_b"]
+    spreads = [spread_row(one, own, sampling) for one, own in zip(measured, rows, strict=True)]
+    spread_table = pd.DataFrame([row for row in spreads if row is not None], columns=list(SPREAD_COLUMNS))
+    notes = [*found.notes, *cell_notes, *_seed_notes(cells), *_missing_parts(found, cells)]
+    return Comparison(
+        verdict=verdict,
+        sentence=sentence(verdict, families),
+        reasons=reasons(families, spread_table),
+        families=families,
+        differences=_with_pairs(differences, pairs, on),
+        spreads=spread_table,
+        levels=pd.DataFrame([row for cell in cells for row in level_rows(cell)], columns=list(LEVEL_COLUMNS)),
+        obtuse=obtuse_pairs(found.geometries),
+        averaging=averaging_views(found.geometries),
+        notes=tuple(dict.fromkeys(notes)),
+        settings={
+            "margin_degrees": margin if any(cell.part == "angle" for cell in cells) else None,
+            "score_margins": {one.cell.measure: one.margin for one in measured if one.cell.part == "score"},
+            "default_margins": {"angle": margin == ANGLE_MARGIN, "score": score_margin is None},
+            "interval_level": LEVEL,
+            "test_level": 1 - 2 * ALPHA,
+            "interval": interval,
+            "draws": draws,
+            "seed": seed,
+        },
+    )
+
+
+def _check_options(margin: float, score_margin: float | None, draws: int, seed: int, interval: str) -> None:
+    check_margin(margin, "--margin")
+    if score_margin is not None:
+        check_margin(score_margin, "--score-margin")
+    if not 100 <= draws <= 100_000:
+        raise InputError(f"--draws is {draws}; allowed: 100 to 100000")
+    if seed < 0:
+        raise InputError(f"the seed {seed} is negative; give 0 or more")
+    if interval not in get_args(IntervalMethod):
+        raise InputError(f"no interval {interval!r}; {suggest(interval, get_args(IntervalMethod))}")
+
+
+def _check_strategies(found: Sources) -> None:
+    arms = [arm for _, geometry in found.geometries for arm in student_arms(geometry).values()]
+    strategies = in_order([*(strategy for strategy, _, _ in arms), *found.scores["strategy"]])
+    if not strategies:
+        raise InputError("the directories hold no score; give runs with a validation table, or Geometries")
+    if len(strategies) < 2:
+        raise InputError(f"all students are of one strategy, {strategies[0]}; give students of at least two to compare")
+
+
+def _margin(cell: Cell, margin: float, score_margin: float | None) -> float:
+    if cell.part == "angle":
+        return margin
+    return default_score_margin(cell.students.values()) if score_margin is None else score_margin
+
+
+def _difference_rows(measured: Sequence[Measured], sampling: Sampling) -> list[list[dict[str, Any]]]:
+    """Return each cell's rows; pairs of one kind of measure and initialisation are judged together."""
+    groups: dict[tuple[str, str], list[Measured]] = {}
+    for one in measured:
+        groups.setdefault((one.cell.part, one.cell.init), []).append(one)
+    answered = sum(any(one.between is not None for one in members) for members in groups.values())
+    # One different family is enough to say that selection matters, so that the families share the error rate.
+    level = 1 - 2 * ALPHA / max(answered, 1)
+    inflation = {key: inflation_of(members, level, sampling.seed) for key, members in groups.items()}
+    return [difference_rows(one, sampling, level, inflation[one.cell.part, one.cell.init]) for one in measured]
+
+
+def _families(rows: Sequence[Sequence[Mapping[str, Any]]]) -> Iterable[Family]:
+    between = [row for own in rows for row in own if row["kind"] == BETWEEN]
+    for part, init in dict.fromkeys((row["part"], row["init"]) for row in between):
+        members = [row for row in between if (row["part"], row["init"]) == (part, init)]
+        verdict, key = family_of(members)
+        yield Family(part, init, verdict, min(int(row["n_seeds"]) for row in members), key, tuple(members))
+
+
+def _with_pairs(differences: pd.DataFrame, pairs: pd.DataFrame, on: list[str]) -> pd.DataFrame:
+    """Add the per-pair view to the rows of angles."""
+    pairs = pairs.astype(dict.fromkeys(on, "object"))
+    return differences.astype(dict.fromkeys(on, "object")).merge(pairs, on=on, how="left").infer_objects()
+
+
+def _seed_notes(cells: Sequence[Cell]) -> list[str]:
+    """Name the seeds that are left out because not every matching strategy has them."""
+    notes = []
+    for cell in cells:
+        shared = set(cell.seeds(cell.matching))
+        lost = sorted({str(seed) for strategy, seed in cell.students if strategy != NONE and seed not in shared})
+        if lost and len(cell.matching) > 1:
+            kind = "angles" if cell.part == "angle" else "scores"
+            left = f"{len(shared)} are paired" if shared else "none is left to pair"
+            notes.append(f"{kind}, {cell.init}: not every matching strategy has seed {', '.join(lost)}; {left}")
+    return notes
+
+
+def _missing_parts(found: Sources, cells: Sequence[Cell]) -> list[str]:
+    """Say which part of the question cannot be answered by what came."""
+    notes = []
+    if not found.geometries:
+        notes.append("no Geometry came: whether the angles agree is not answered (anglekit analyze)")
+    if found.scores.empty:
+        notes.append("no scores came: whether the students do equally well is not answered (give sweeps or runs)")
+    for part, name in (("angle", "angles"), ("score", "scores")):
+        for init in dict.fromkeys(cell.init for cell in cells if cell.part == part):
+            own = [cell for cell in cells if cell.part == part and cell.init == init]
+            if not any(NONE in cell.strategies for cell in own):
+                notes.append(f"{name}, {init}: no student without matching (none), so no change over none is given")
+            elif not any(cell.seeds(cell.strategies) for cell in own):
+                notes.append(f"{name}, {init}: the student without matching shares no seed with the others")
+            if not any(len(cell.matching) > 1 for cell in own):
+                notes.append(
+                    f"{name}, {init}: fewer than two matching strategies, so none can be compared with another"
+                )
+            elif part == "score" and all(len(cell.seeds(cell.matching)) == 1 for cell in own):
+                notes.append(f"{name}, {init}: one seed, so how much they vary from seed to seed is unknown")
+    return notes

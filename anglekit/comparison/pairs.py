@@ -1,0 +1,115 @@
+"""What a mean over pairs of teacher layers hides: pairs that are obtuse, and pairs that differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from anglekit.comparison.sources import student_arms
+from anglekit.results.geometry import Geometry
+
+__all__ = ["AVERAGING_COLUMNS", "OBTUSE_COLUMNS", "averaging_views", "largest_pair_differences", "obtuse_pairs"]
+
+_ARM = ("strategy", "init", "seed", "stream", "vertex")
+OBTUSE_COLUMNS = (*_ARM, "teacher_i", "teacher_k", "mean_cosine", "high", "mean_angle_degrees", "surely")
+AVERAGING_COLUMNS = (
+    *_ARM, "mean_cosine", "mean_angle_degrees", "least_angle_degrees", "largest_angle_degrees", "teacher_i",
+    "teacher_k", "acute_fraction", "pairs", "obtuse_pairs", "undefined_pairs",
+)  # fmt: skip
+
+
+def _by_arm(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
+    """Return the angles of all students with strategy, init and seed, each arm once."""
+    frames = []
+    for _, geometry in geometries:
+        for student, (strategy, init, seed) in student_arms(geometry).items():
+            rows = geometry.angles[geometry.angles["student"] == student]
+            frames.append(rows.assign(strategy=strategy, init=init, seed=-1 if seed is None else seed))
+    if not frames:
+        return pd.DataFrame(columns=[*_ARM, "teacher_i", "teacher_k", "mean_cosine", "mean_angle_degrees"])
+    table = pd.concat(frames, ignore_index=True)
+    return table.drop_duplicates([*_ARM, "teacher_i", "teacher_k"], ignore_index=True)
+
+
+def obtuse_pairs(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
+    """Return the per-pair view's warnings: a row for each pair of teacher layers whose mean cosine is below 0.
+
+    Args:
+        geometries: by name.
+
+    Returns:
+        Columns `OBTUSE_COLUMNS`, the widest angle first; `high` is the upper end of the mean cosine's 95% interval,
+        clustered by example, and `surely` whether it is below 0 too. A seed of -1 was not recorded.
+    """
+    table = _by_arm(geometries)
+    if table.empty:
+        return pd.DataFrame(columns=list(OBTUSE_COLUMNS))
+    quantile = stats.t.ppf(0.975, np.maximum(table["n_examples"].to_numpy() - 1, 1))
+    high = table["mean_cosine"] + quantile * table["se_cosine"]
+    obtuse = table.assign(high=high, surely=high < 0)[table["mean_cosine"] < 0]
+    return obtuse.sort_values("mean_cosine", kind="stable", ignore_index=True)[list(OBTUSE_COLUMNS)]
+
+
+def averaging_views(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
+    """Return both views of each student's layer: the mean over tokens and pairs, and the range of the pairs' means.
+
+    Args:
+        geometries: by name.
+
+    Returns:
+        Columns `AVERAGING_COLUMNS`; every pair counts by its tokens; `teacher_i, teacher_k` is the widest pair.
+    """
+    rows: list[dict[str, Any]] = []
+    for key, group in _by_arm(geometries).groupby(list(_ARM), sort=False):
+        counted = group[group["n_tokens"] > 0]
+        row: dict[str, Any] = dict.fromkeys(AVERAGING_COLUMNS, np.nan) | dict(zip(_ARM, key, strict=True))
+        row |= {"pairs": len(group), "undefined_pairs": len(group) - len(counted)}
+        row["obtuse_pairs"] = int((counted["mean_cosine"] < 0).sum())
+        if len(counted):
+            weights = counted["n_tokens"].to_numpy(np.float64)
+            for column in ("mean_cosine", "mean_angle_degrees", "acute_fraction"):
+                row[column] = float(np.average(counted[column], weights=weights))
+            widest = counted.iloc[int(counted["mean_angle_degrees"].to_numpy().argmax())]
+            row["least_angle_degrees"] = float(counted["mean_angle_degrees"].min())
+            row["largest_angle_degrees"] = float(widest["mean_angle_degrees"])
+            row |= {"teacher_i": int(widest["teacher_i"]), "teacher_k": int(widest["teacher_k"])}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(AVERAGING_COLUMNS))
+
+
+def largest_pair_differences(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
+    """Return the per-pair view of differences between strategies: the pair of teacher layers whose angle differs most.
+
+    Means of pairs over the seeds that both strategies have; no interval, as pairs are not kept by example.
+
+    Args:
+        geometries: by name.
+
+    Returns:
+        Columns `init, stream, vertex, strategy_a, strategy_b, pair_difference` (a - b, degrees), `teacher_i,
+        teacher_k`, and `sides_differ`: how many pairs are acute under one and obtuse under the other. Strategies in
+        both orders.
+    """
+    columns = ["init", "stream", "vertex", "strategy_a", "strategy_b"]
+    found = [*columns, "pair_difference", "pair_i", "pair_k", "sides_differ"]
+    table = _by_arm(geometries)
+    if table.empty:
+        return pd.DataFrame(columns=found)
+    keys = ["init", "seed", "stream", "vertex", "teacher_i", "teacher_k"]
+    kept = table[[*keys, "strategy", "mean_angle_degrees", "mean_cosine"]]
+    both = kept.merge(kept, on=keys, suffixes=("_a", "_b"))
+    both = both[both["strategy_a"] != both["strategy_b"]]
+    means = both.groupby([*columns, "teacher_i", "teacher_k"], as_index=False)[
+        ["mean_angle_degrees_a", "mean_angle_degrees_b", "mean_cosine_a", "mean_cosine_b"]
+    ].mean()
+    means["pair_difference"] = means["mean_angle_degrees_a"] - means["mean_angle_degrees_b"]
+    means["sides_differ"] = (means["mean_cosine_a"] < 0) != (means["mean_cosine_b"] < 0)
+    means = means.dropna(subset=["pair_difference"])
+    largest = means.loc[means["pair_difference"].abs().groupby([means[name] for name in columns]).idxmax()]
+    sides = means.groupby(columns, as_index=False)["sides_differ"].sum()
+    largest = largest.drop(columns="sides_differ").merge(sides, on=columns)
+    return largest.rename(columns={"teacher_i": "pair_i", "teacher_k": "pair_k"})[found].reset_index(drop=True)

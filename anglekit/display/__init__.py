@@ -1,0 +1,1 @@
+"""Tables and results as text, HTML, markdown and LaTeX: written once, used everywhere."""

@@ -1,0 +1,330 @@
+"""What a distilled student is trained for: which terms there are, what they read and how they are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anglekit.distillation.losses.functional import (
+    HIDDEN_LOSSES,
+    IGNORE_INDEX,
+    KL_DIRECTIONS,
+    LossTerm,
+    LossWeights,
+    cross_entropy,
+    hidden_loss,
+    kl_divergence,
+    next_token_labels,
+    valid_positions,
+)
+from anglekit.distillation.losses.official import OFFICIAL, official_decoder_mask, official_hidden_loss
+from anglekit.distillation.training.teacher import TeacherOutputs
+from anglekit.errors import InputError, suggest
+from anglekit.states.recorder import FinalNorm
+from anglekit.vocabulary import Stream
+
+__all__ = ["READINGS", "DistillationObjective", "LayerPairs", "Reading"]
+
+Reading = Literal["corrected", "official"]
+READINGS: tuple[Reading, ...] = get_args(Reading)
+
+LayerPairs = Mapping[Stream, Sequence[tuple[int, int]]]
+"""For each stream the matched (student layer, teacher layer)."""
+
+Inputs = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _LogitsRead:
+    """What cross-entropy and KL read of one batch.
+
+    Attributes:
+        logits: the student's, (..., classes).
+        labels: what each row predicts, (...), or None where no loss reads any.
+        reference: the teacher's logits, or None.
+        mask: of the rows that KL counts; None: all.
+    """
+
+    logits: Tensor
+    labels: Tensor | None
+    reference: Tensor | None
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class DistillationObjective:
+    """The training loss of a student, as terms that are summed here and divided by the trainer.
+
+    Corrected reading: every term is a sum over valid items, and its count pools over an accumulated batch. Official
+    reading: the paper's normalisations per batch; a term's count is 1 a batch, so that accumulation averages batches.
+
+    Attributes:
+        pairs: the matched layers by stream; streams without pairs have no hidden term.
+        weights: of cross-entropy, KL and hidden loss. A term of weight 0 is neither computed nor logged.
+        temperature: of the KL; None takes 1, or the family's own in the official reading.
+        kl_direction: "forward" or "reverse"; None takes forward, or the family's own in the official reading.
+        hidden_loss: a name in `losses.HIDDEN_LOSSES`; the official reading has its own and ignores it.
+        reading: "corrected" or "official".
+        family: a name in `official_losses.OFFICIAL`, used by the official reading.
+        kl_on_prompt: for causal models, whether KL reads every real token instead of the labelled ones; None takes
+            False, or the family's own in the official reading.
+        label_smoothing: of the cross-entropy, in [0, 1).
+        causal: whether each position's logits predict the next token, so that labels are shifted by one.
+        pad_token_id: of decoder inputs, read by the official reading of encoder-decoders.
+
+    Raises:
+        InputError: a name or number that is not allowed.
+    """
+
+    pairs: LayerPairs = field(default_factory=dict)
+    weights: LossWeights = field(default_factory=LossWeights)
+    temperature: float | None = None
+    kl_direction: str | None = None
+    hidden_loss: str = "mse"
+    reading: Reading = "corrected"
+    family: str = "bert"
+    kl_on_prompt: bool | None = None
+    label_smoothing: float = 0.0
+    causal: bool = False
+    pad_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.reading not in READINGS:
+            raise InputError(f"no reading {self.reading!r}; {suggest(self.reading, READINGS)}")
+        if self.hidden_loss not in HIDDEN_LOSSES:
+            raise InputError(f"no hidden loss {self.hidden_loss!r}; {suggest(self.hidden_loss, HIDDEN_LOSSES)}")
+        if self.family not in OFFICIAL:
+            raise InputError(f"no official losses for {self.family!r}; {suggest(self.family, OFFICIAL)}")
+        if self.kl_direction is not None and self.kl_direction not in KL_DIRECTIONS:
+            raise InputError(f"no KL direction {self.kl_direction!r}; {suggest(self.kl_direction, KL_DIRECTIONS)}")
+        if self.temperature is not None and not 0.0 < self.temperature < float("inf"):
+            raise InputError(f"the temperature is {self.temperature}; allowed: a finite number above 0")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise InputError(f"label smoothing is {self.label_smoothing}; allowed: at least 0 and below 1")
+        if not self.term_names:
+            raise InputError(
+                "nothing would be trained: no layer is matched and the weights of ce and kl are 0; raise one of them "
+                "or choose a strategy other than 'none'"
+            )
+
+    @property
+    def official(self) -> bool:
+        """Whether the paper's own normalisations are used."""
+        return self.reading == "official"
+
+    @property
+    def hidden_streams(self) -> tuple[Stream, ...]:
+        """The streams that have a hidden term."""
+        if self.weights.hidden == 0.0:
+            return ()
+        return tuple(stream for stream, pairs in self.pairs.items() if pairs)
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """The names of the terms, in the order in which they are computed."""
+        names = [name for name in ("ce", "kl") if self.weights.of(name) > 0.0]
+        return (*names, *(f"hidden_{stream}" for stream in self.hidden_streams))
+
+    @property
+    def reads_teacher_logits(self) -> bool:
+        """Whether a term reads the teacher's logits."""
+        return self.weights.kl > 0.0
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether any term reads the teacher."""
+        return self.reads_teacher_logits or bool(self.hidden_streams)
+
+    @property
+    def final_norm(self) -> FinalNorm:
+        """Which state is the last layer of a model with a final norm: the paper's code takes it after that norm."""
+        return "included" if self.official else "excluded"
+
+    @property
+    def student_layers(self) -> dict[Stream, tuple[int, ...]]:
+        """The student layers that hidden terms read, by stream."""
+        return {stream: tuple(s for s, _ in self.pairs[stream]) for stream in self.hidden_streams}
+
+    @property
+    def teacher_layers(self) -> dict[Stream, tuple[int, ...]]:
+        """The teacher layers that hidden terms read, by stream, each once."""
+        return {stream: tuple(sorted({t for _, t in self.pairs[stream]})) for stream in self.hidden_streams}
+
+    def counts(self, batches: Sequence[Inputs]) -> dict[str, Tensor]:
+        """Return for each term the items of all batches that make up one optimiser step.
+
+        Raises:
+            InputError: a term needs labels and a batch has none.
+        """
+        if self.official:
+            device = _first_tensor(batches[0]).device
+            return {name: torch.tensor(float(len(batches)), device=device) for name in self.term_names}
+        totals: dict[str, Tensor] = {}
+        for inputs in batches:
+            for name in self.term_names:
+                count = self._count(name, inputs)
+                totals[name] = totals[name] + count if name in totals else count
+        return totals
+
+    def terms(
+        self,
+        inputs: Inputs,
+        logits: Tensor,
+        states: Mapping[Stream, Mapping[int, Tensor]],
+        teacher: TeacherOutputs,
+    ) -> dict[str, LossTerm]:
+        """Return every term of one batch.
+
+        Args:
+            inputs: the batch, labels and masks included.
+            logits: the student's, (batch, classes) or (batch, time, vocabulary).
+            states: the student's matched states, after their adapters, `states[stream][layer]`.
+            teacher: what the teacher gave for the same batch.
+        """
+        terms: dict[str, LossTerm] = {}
+        read = self._logits_read(inputs, logits, teacher)
+        for name in self.term_names:
+            if name == "ce":
+                term = self._cross_entropy(read.logits, read.labels)
+            elif name == "kl":
+                term = self._kl(read)
+            else:
+                term = self._hidden(_stream_of(name), inputs, states, teacher)
+            if self.official and not name.startswith("hidden"):
+                term = LossTerm(term.mean(), torch.ones_like(term.count))
+            terms[name] = term
+        return terms
+
+    def task_loss(self, inputs: Inputs, logits: Tensor) -> LossTerm:
+        """Return the cross-entropy alone, which is what evaluation reports whatever the student is trained for."""
+        return self._cross_entropy(logits, self._targets(inputs))
+
+    def _targets(self, inputs: Inputs) -> Tensor:
+        """Return the label that each row of logits predicts."""
+        labels = _labels(inputs)
+        return next_token_labels(labels) if self.causal else labels
+
+    def _logits_read(self, inputs: Inputs, logits: Tensor, teacher: TeacherOutputs) -> _LogitsRead:
+        """Return what cross-entropy and KL read; where both read the same rows of tokens, these rows alone.
+
+        Picked out once instead of by each loss: with a large vocabulary that is a tenth of a small student's step.
+        """
+        mask = self._kl_mask(inputs) if self.weights.kl > 0.0 else None
+        labels = self._targets(inputs) if self.weights.ce > 0.0 else None
+        if labels is None or mask is None or teacher.logits is None or self._kl_reads_prompt:
+            return _LogitsRead(logits, labels, teacher.logits, mask)
+        if teacher.logits.shape != logits.shape:
+            # Refused by the loss itself, in words.
+            return _LogitsRead(logits, labels, teacher.logits, mask)
+        index = valid_positions(mask, logits.shape[:-1], logits.device)
+        ours, theirs = (one.reshape(-1, one.shape[-1]).index_select(0, index) for one in (logits, teacher.logits))
+        return _LogitsRead(ours, labels.reshape(-1)[index], theirs, None)
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor | None) -> LossTerm:
+        if labels is None:
+            raise InputError("the cross-entropy needs labels and a batch has none; give labels")
+        if self.label_smoothing == 0.0:
+            return cross_entropy(logits, labels)
+        index = valid_positions(labels != IGNORE_INDEX, labels.shape, logits.device)
+        rows = logits.reshape(-1, logits.shape[-1])[index].float()
+        total = F.cross_entropy(rows, labels.reshape(-1)[index], reduction="sum", label_smoothing=self.label_smoothing)
+        return LossTerm(total, (labels != IGNORE_INDEX).sum())
+
+    def _kl(self, read: _LogitsRead) -> LossTerm:
+        if read.reference is None:
+            raise InputError("the KL loss needs the teacher's logits and the teacher gave none; use one with a head")
+        own = OFFICIAL[self.family]
+        temperature = self.temperature or (own.temperature if self.official else 1.0)
+        direction = self.kl_direction or (own.kl_direction if self.official else "forward")
+        return kl_divergence(read.logits, read.reference, read.mask, temperature=temperature, direction=direction)
+
+    def _hidden(
+        self,
+        stream: Stream,
+        inputs: Inputs,
+        states: Mapping[Stream, Mapping[int, Tensor]],
+        teacher: TeacherOutputs,
+    ) -> LossTerm:
+        kept = teacher.hidden.get(stream, {})
+        pairs = [(states[stream][s], kept[t].to(states[stream][s].device)) for s, t in self.pairs[stream]]
+        mask = self._stream_mask(stream, inputs)
+        if self.official:
+            return official_hidden_loss(pairs, mask, family=self.family)
+        return hidden_loss(pairs, mask, kind=self.hidden_loss)
+
+    def _count(self, name: str, inputs: Inputs) -> Tensor:
+        if name == "ce":
+            labels = _labels(inputs)
+            targets = labels[:, 1:] if self.causal else labels
+            return (targets != IGNORE_INDEX).sum()
+        if name == "kl":
+            mask = self._kl_mask(inputs)
+            ids = _first_tensor(inputs)
+            return torch.tensor(ids.shape[0], device=ids.device) if mask is None else (mask != 0).sum()
+        mask = self._stream_mask(_stream_of(name), inputs)
+        ids = _first_tensor(inputs)
+        return torch.tensor(ids.shape[0] * ids.shape[1], device=ids.device) if mask is None else (mask != 0).sum()
+
+    def _kl_mask(self, inputs: Inputs) -> Tensor | None:
+        """Return the rows of logits that KL reads, aligned with them; None where every row counts."""
+        labels = _optional(inputs, "labels")
+        if not self.causal:
+            return None if labels is None or labels.dim() == 1 else labels != IGNORE_INDEX
+        if labels is not None and not self._kl_reads_prompt:
+            return next_token_labels(labels) != IGNORE_INDEX
+        mask = _optional(inputs, "attention_mask")
+        ids = _first_tensor(inputs)
+        kept = torch.ones(ids.shape[:2], device=ids.device) if mask is None else mask
+        return F.pad(kept[:, 1:], (0, 1))
+
+    @property
+    def _kl_reads_prompt(self) -> bool:
+        """Whether the KL of a causal model reads more than the labelled tokens."""
+        if not self.causal:
+            return False
+        if self.kl_on_prompt is None:
+            return self.official and OFFICIAL[self.family].kl_on_prompt
+        return self.kl_on_prompt
+
+    def _stream_mask(self, stream: Stream, inputs: Inputs) -> Tensor | None:
+        """Return the token positions whose states count; None where all do."""
+        if stream == "encoder" or "decoder_input_ids" not in inputs:
+            return _optional(inputs, "attention_mask")
+        if self.official and self.pad_token_id is not None:
+            return official_decoder_mask(inputs["decoder_input_ids"], self.pad_token_id)
+        if "decoder_attention_mask" in inputs:
+            return _optional(inputs, "decoder_attention_mask")
+        labels = _optional(inputs, "labels")
+        return None if labels is None else labels != IGNORE_INDEX
+
+
+def _stream_of(name: str) -> Stream:
+    return "encoder" if name == "hidden_encoder" else "decoder"
+
+
+def _labels(inputs: Inputs) -> Tensor:
+    labels = inputs.get("labels")
+    if not isinstance(labels, Tensor):
+        raise InputError(
+            "the cross-entropy needs labels and a batch has none; give labels, or set the weight of ce to 0"
+        )
+    return labels
+
+
+def _optional(inputs: Inputs, key: str) -> Tensor | None:
+    mask: Tensor | None = inputs.get(key)
+    return mask
+
+
+def _first_tensor(inputs: Inputs) -> Tensor:
+    """Return the batch's main input, of shape (batch, time)."""
+    for key in ("input_ids", "inputs_embeds"):
+        if isinstance(inputs.get(key), Tensor):
+            value: Tensor = inputs[key]
+            return value
+    return next(value for value in inputs.values() if isinstance(value, Tensor))

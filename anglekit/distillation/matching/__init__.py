@@ -1,0 +1,1 @@
+"""Which teacher layer teaches which student layer, planned before anything is computed."""

@@ -1,0 +1,311 @@
+"""The plan of one student: what is matched, copied, projected and trained, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from anglekit.distillation.losses.functional import HIDDEN_LOSSES, LossWeights
+from anglekit.distillation.matching.strategies import (
+    EXPLICIT,
+    FAMILIES,
+    STRATEGIES,
+    LayerMatching,
+    draw_seed,
+    layer_matching,
+)
+from anglekit.distillation.students.create import INITS, CopyBlocks, Init, copied_blocks
+from anglekit.distillation.students.student_config import model_family, student_config, student_depths
+from anglekit.errors import InputError, suggest
+from anglekit.models import architectures
+from anglekit.vocabulary import Stream
+
+__all__ = ["DistillationPlan", "StreamPlan", "plan_distillation"]
+
+Setting = str | int | float | bool | None
+
+_FORMAT = "anglekit-plan-1"
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """One stream of the student.
+
+    Attributes:
+        matching: which teacher layer teaches which student layer.
+        blocks: the teacher block that each student block is copied from or, with a random initialisation, stands for.
+    """
+
+    matching: LayerMatching
+    blocks: tuple[int, ...]
+
+    @property
+    def stream(self) -> Stream:
+        """The stream's name, "encoder" or "decoder"."""
+        return self.matching.stream
+
+
+@dataclass(frozen=True)
+class DistillationPlan:
+    """All that decides what a distillation run makes of its teacher.
+
+    Attributes:
+        teacher: directory or hub id, as given.
+        model_type: of the teacher's configuration.
+        family: a name in `matching.FAMILIES`.
+        teacher_width: width of the teacher's states.
+        student_width: at most the teacher's; where it is less, matched layers need adapters.
+        streams: one entry for each stream of the teacher.
+        init: "random" or "teacher".
+        seed: of the initialisation, of dropout and of the "random" order.
+        weights: of the loss terms.
+        hidden_loss: a name in `losses.HIDDEN_LOSSES`.
+        reading: "corrected" or "official".
+        train_adapters: False repeats the paper's BERT runs, whose adapters never reached the optimiser.
+        freeze_embeddings: True repeats the paper's BART and T5 runs (`freeze_embeds`).
+        training: other settings (learning rate, epochs, ...) as sorted (name, value) pairs, to compare arms by.
+
+    Raises:
+        InputError: values that do not go together.
+    """
+
+    teacher: str
+    model_type: str
+    family: str
+    teacher_width: int
+    student_width: int
+    streams: tuple[StreamPlan, ...]
+    init: Init
+    seed: int
+    weights: LossWeights = field(default_factory=LossWeights)
+    hidden_loss: str = "mse"
+    reading: str = "corrected"
+    train_adapters: bool = True
+    freeze_embeddings: bool = False
+    training: tuple[tuple[str, Setting], ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, value, allowed in (
+            ("model family", self.family, FAMILIES),
+            ("initialisation", self.init, INITS),
+            ("hidden loss", self.hidden_loss, HIDDEN_LOSSES),
+            ("reading", self.reading, ("corrected", "official")),
+        ):
+            if value not in allowed:
+                raise InputError(f"no {what} {value!r}; {suggest(value, allowed)}")
+        if not self.streams or len({part.stream for part in self.streams}) != len(self.streams):
+            raise InputError(f"a plan needs each stream once; got {[part.stream for part in self.streams]}")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"the seed is {self.seed}; allowed: 0 to {2**32 - 1}")
+        if not 1 <= self.student_width <= self.teacher_width:
+            raise InputError(f"the student's width is {self.student_width}; allowed: 1 to {self.teacher_width}")
+        if self.init == "teacher" and self.student_width != self.teacher_width:
+            raise InputError(
+                f"a student of width {self.student_width} cannot be copied from a teacher of width "
+                f"{self.teacher_width}; use --init random"
+            )
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name; "explicit" also where the user mapped one of two streams."""
+        return max((part.matching.strategy for part in self.streams), key=lambda name: name != "none")
+
+    @property
+    def matchings(self) -> tuple[LayerMatching, ...]:
+        """The matching of each stream."""
+        return tuple(part.matching for part in self.streams)
+
+    @property
+    def needs_adapters(self) -> bool:
+        """Whether the widths differ."""
+        return self.student_width != self.teacher_width
+
+    @property
+    def adapter_layers(self) -> tuple[tuple[Stream, int], ...]:
+        """The (stream, student layer) that get an adapter."""
+        if not self.needs_adapters:
+            return ()
+        return tuple((part.stream, layer) for part in self.streams for layer in part.matching.student_layers)
+
+    def student_options(self) -> dict[str, Any]:
+        """Return the keyword arguments with which `students.create_student` makes this plan's student."""
+        options: dict[str, Any] = {f"{p.stream}_layers": p.matching.student_blocks for p in self.streams}
+        options |= {"init": self.init, "seed": self.seed, "width": self.student_width if self.needs_adapters else None}
+        if self.init == "teacher":
+            options["copy_blocks"] = {part.stream: part.blocks for part in self.streams}
+        return options
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the plan decides, under the names that messages use."""
+        facts: dict[str, Any] = {
+            "teacher": self.teacher,
+            "model type": self.model_type,
+            "teacher width": self.teacher_width,
+            "student width": self.student_width,
+            "strategy": self.strategy,
+            "init": self.init,
+            "seed": self.seed,
+            "weights (ce, kl, hidden)": (self.weights.ce, self.weights.kl, self.weights.hidden),
+            "hidden loss": self.hidden_loss,
+            "reading": self.reading,
+            "trained adapters": self.train_adapters,
+            "frozen embeddings": self.freeze_embeddings,
+        }
+        for part in self.streams:
+            facts[f"teacher {part.stream} blocks"] = part.matching.teacher_blocks
+            facts[f"student {part.stream} blocks"] = part.matching.student_blocks
+            facts[f"{part.stream} map"] = ",".join(f"{s}:{t}" for s, t in part.matching.pairs) or "none"
+            if self.init == "teacher":
+                facts[f"{part.stream} blocks copied"] = ",".join(map(str, part.blocks))
+        return facts | dict(self.training)
+
+    def differences(self, other: DistillationPlan) -> tuple[str, ...]:
+        """Return in words what differs between two plans: "seed: 1 here, 2 there". Empty when a run may be resumed."""
+        mine, theirs = self.facts(), other.facts()
+        return tuple(
+            f"{name}: {mine.get(name, 'absent')} here, {theirs.get(name, 'absent')} there"
+            for name in dict.fromkeys((*mine, *theirs))
+            if mine.get(name) != theirs.get(name)
+        )
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a person should know before spending compute; see `plan_lint.plan_warnings`."""
+        from anglekit.distillation.matching.plan_warnings import plan_warnings
+
+        return plan_warnings(self)
+
+    def describe(self) -> str:
+        """Return the plan as text for a terminal."""
+        from anglekit.distillation.matching.plan_text import plan_text
+
+        return plan_text(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as values that `json` can write."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return values | {
+            "format": _FORMAT,
+            "strategy": self.strategy,
+            "streams": [{"matching": p.matching.to_json(), "blocks": list(p.blocks)} for p in self.streams],
+            "weights": asdict(self.weights),
+            "training": dict(self.training),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], source: str = "the plan") -> DistillationPlan:
+        """Read what `to_json` wrote.
+
+        Args:
+            values: of the json object.
+            source: named in messages.
+
+        Raises:
+            InputError: another format, a key missing or unknown, or values that do not go together.
+        """
+        if values.get("format") != _FORMAT:
+            raise InputError(f"{source} has format {str(values.get('format'))[:40]!r}; expected {_FORMAT!r}")
+        try:
+            fields = {name: value for name, value in values.items() if name not in ("format", "strategy")}
+            fields["streams"] = tuple(
+                StreamPlan(LayerMatching.from_json(part["matching"]), tuple(part["blocks"]))
+                for part in values["streams"]
+            )
+            fields["weights"] = LossWeights(**values["weights"])
+            fields["training"] = tuple(sorted(values["training"].items()))
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+            raise InputError(f"{source} is not one that anglekit wrote: {error}; begin the run again") from error
+
+
+def plan_distillation(
+    config: PretrainedConfig,
+    *,
+    teacher: str,
+    strategy: str | None = None,
+    layers: int | None = None,
+    encoder_layers: int | None = None,
+    decoder_layers: int | None = None,
+    width: int | None = None,
+    init: str = "random",
+    seed: int | None = None,
+    layer_map: Mapping[Stream, Sequence[tuple[int, int]]] | None = None,
+    copy_blocks: CopyBlocks | None = None,
+    match_streams: Sequence[str] | None = None,
+    training: Mapping[str, Setting] | None = None,
+    **options: Any,  # noqa: ANN401 - fields of DistillationPlan, checked there
+) -> DistillationPlan:
+    """Plan one student from its teacher's configuration; reads no weights.
+
+    Args:
+        config: the teacher's.
+        teacher: its directory or hub id, recorded.
+        strategy: a name in `matching.STRATEGIES`; None with a `layer_map`.
+        layers: the student's depth, in both streams of an encoder-decoder.
+        encoder_layers: the depth of its encoder alone.
+        decoder_layers: the depth of its decoder alone.
+        width: the student's width; None keeps the teacher's.
+        init: "random" or "teacher".
+        seed: None draws one for "random" and takes 0 for the other strategies; the plan records it.
+        layer_map: the user's own map by stream; a stream that it leaves out is not matched.
+        copy_blocks: the user's own copy map, as for `students.create_student`.
+        match_streams: the streams that the strategy matches; None: all. The others have no hidden loss.
+        training: other settings to record and to compare arms by.
+        options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings` of the plan.
+
+    Raises:
+        InputError: a name that is not known, or a shape or map that is not possible.
+    """
+    if init not in INITS:
+        raise InputError(f"no initialisation {init!r}; {suggest(init, INITS)}")
+    if layer_map is None and strategy not in STRATEGIES:
+        raise InputError(f"no strategy {strategy or ''!r}; {suggest(strategy or '', STRATEGIES)}")
+    if layer_map is not None and strategy not in (None, EXPLICIT):
+        raise InputError(f"strategy {strategy!r} came together with an explicit map; give one of the two")
+    if layers is encoder_layers is decoder_layers is width is None:
+        raise InputError("a student needs a depth or a width of its own; give --layers or --width")
+    depths = student_depths(config, layers=layers, encoder_layers=encoder_layers, decoder_layers=decoder_layers)
+    for stream in layer_map or {}:
+        if stream not in depths:
+            raise InputError(f"the map names stream {stream!r}; {suggest(stream, depths)}")
+    for name in match_streams or ():
+        if name not in depths:
+            raise InputError(f"--match-streams names {name!r}; {suggest(name, depths)}")
+    if match_streams is not None and (layer_map is not None or not match_streams):
+        raise InputError("--match-streams chooses what a strategy matches; give it with a strategy, and name a stream")
+    blocks = copied_blocks(config, depths, init=init, width=width, copy_blocks=copy_blocks)
+    student_config(config, blocks=blocks, new_width=width)
+    family = model_family(config)
+    drawn = seed if seed is not None else draw_seed() if strategy == "random" else 0
+    parts = []
+    for stream, student_blocks in depths.items():
+        explicit = None if layer_map is None else layer_map.get(stream)
+        unmatched = explicit is None if layer_map is not None else stream not in (match_streams or depths)
+        parts.append(
+            StreamPlan(
+                layer_matching(
+                    "none" if unmatched else strategy,
+                    teacher_blocks=architectures.depth(config, stream),
+                    student_blocks=student_blocks,
+                    stream=stream,
+                    family=family,
+                    seed=drawn,
+                    explicit=explicit,
+                ),
+                blocks[stream],
+            )
+        )
+    return DistillationPlan(
+        teacher=teacher,
+        model_type=str(config.model_type),
+        family=family,
+        teacher_width=architectures.width(config),
+        student_width=width or architectures.width(config),
+        streams=tuple(parts),
+        init=init,
+        seed=drawn,
+        training=tuple(sorted((training or {}).items())),
+        **options,
+    )

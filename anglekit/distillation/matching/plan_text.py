@@ -1,0 +1,51 @@
+"""A plan as text for a terminal: who teaches whom, in a table that needs no manual."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anglekit.distillation.matching.strategies import EXPLICIT, STRATEGIES, layer_name
+
+if TYPE_CHECKING:
+    from anglekit.distillation.matching.plan import DistillationPlan, StreamPlan
+
+__all__ = ["plan_text"]
+
+_HEADINGS = ("student layer", "taught by", "copied from")
+
+
+def plan_text(plan: DistillationPlan) -> str:
+    """Return the plan's teacher, student, strategy and losses, and a table for each stream."""
+    depth = " + ".join(f"{part.matching.student_blocks} {part.stream}" for part in plan.streams)
+    teacher_depth = " + ".join(f"{part.matching.teacher_blocks} {part.stream}" for part in plan.streams)
+    start = "copied from the teacher" if plan.init == "teacher" else "initialised at random"
+    about = "a map of your own" if plan.strategy == EXPLICIT else STRATEGIES[plan.strategy].description
+    hidden = f" + {plan.weights.hidden:g} x hidden ({plan.hidden_loss})" if plan.strategy != "none" else ""
+    lines = [
+        f"teacher   {plan.teacher} ({plan.model_type}): {teacher_depth} blocks, width {plan.teacher_width}",
+        f"student   {depth} blocks, width {plan.student_width}, {start}, seed {plan.seed}",
+        f"strategy  {plan.strategy}: {about}",
+        f"loss      {plan.weights.ce:g} x cross-entropy + {plan.weights.kl:g} x KL{hidden}, {plan.reading} reading",
+    ]
+    if plan.needs_adapters:
+        number = len(plan.adapter_layers)
+        lines.append(f"adapters  {number}, each {plan.student_width} to {plan.teacher_width}, no bias")
+    for part in plan.streams:
+        lines += ["", part.stream, *_table(plan, part)]
+    return "\n".join(lines)
+
+
+def _table(plan: DistillationPlan, part: StreamPlan) -> list[str]:
+    rows = [_HEADINGS]
+    for row in part.matching.table():
+        layer = row["student_layer"]
+        origin = "embedding" if layer == 0 else f"block {part.blocks[layer - 1]}"
+        taught_by = "-" if row["taught_by"] is None else _numbered(row["taught_by"])
+        rows.append((_numbered(layer), taught_by, origin if plan.init == "teacher" else "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    return ["  " + "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _numbered(layer: int) -> str:
+    """Return "0 (embedding)" or "4 (block 3)": layers count the embedding, blocks do not."""
+    return f"{layer} ({layer_name(0)})" if layer == 0 else f"{layer} (block {layer - 1})"

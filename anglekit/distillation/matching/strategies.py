@@ -1,0 +1,398 @@
+"""Which teacher layer teaches which student layer, and which teacher blocks a student may be copied from.
+
+Layers are numbered as everywhere in anglekit: 0 is the embedding output, `b + 1` the output of block `b`.
+Blocks count from 0. The maps are those of Yu, Wen and Mou, "Revisiting Intermediate-Layer Matching in
+Knowledge
+Distillation: Layer-Selection Strategy Doesn't Matter (Much)", arXiv 2502.04499, and of their public code.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from anglekit.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    # Only its name is needed: maps are made without importing torch.
+    from anglekit.vocabulary import Stream
+
+__all__ = [
+    "EXPLICIT",
+    "FAMILIES",
+    "STRATEGIES",
+    "STREAMS",
+    "Family",
+    "LayerMatching",
+    "Strategy",
+    "check_copied_blocks",
+    "check_depths",
+    "copy_map",
+    "draw_seed",
+    "family_of",
+    "layer_matching",
+    "layer_name",
+    "supervised_blocks",
+]
+
+STREAMS: Final[tuple[Stream, ...]] = ("encoder", "decoder")
+EXPLICIT: Final = "explicit"
+"""The strategy name of a map that the user wrote: no name of `STRATEGIES`, for it cannot be asked for."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to choose the teacher layer of each student layer: what it does and where it comes from."""
+
+    description: str
+    source: str
+
+
+_PAPER = "Yu, Wen and Mou, arXiv 2502.04499"
+
+STRATEGIES: Final[Mapping[str, Strategy]] = {
+    "none": Strategy("no hidden loss", "Hinton et al. 2015, arXiv 1503.02531"),
+    "forward": Strategy(
+        "student block j is taught by the j-th of evenly spaced teacher blocks",
+        "Sun et al. 2019, arXiv 1908.09355 (Patient Knowledge Distillation, skip)",
+    ),
+    "reverse": Strategy("the same teacher blocks in reverse order", _PAPER),
+    "all-to-one": Strategy("every student layer is taught by the teacher's middle layer", _PAPER),
+    "random": Strategy("one random order of the same teacher blocks, drawn once per run", _PAPER),
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the paper treats a kind of model.
+
+    Attributes:
+        description: in words.
+        matches_embedding: whether the embedding outputs are matched too (in `all-to-one`: whether the
+            student's embedding also goes to the one layer).
+        copy_spans_ends: whether blocks are copied from evenly spaced places that include the first and the
+            last block, instead of from the supervised blocks.
+        needs_first_block: whether only block 0 of the teacher fits block 0 of the student.
+        official_losses: the name of the family's readings in `official_losses`.
+    """
+
+    description: str
+    matches_embedding: bool
+    copy_spans_ends: bool
+    needs_first_block: bool
+    official_losses: str
+
+
+FAMILIES: Final[Mapping[str, Family]] = {
+    "bert": Family("encoder-only", True, False, False, "bert"),
+    # Block 0 of ModernBERT is the only one without a norm before its attention.
+    "modernbert": Family("encoder-only whose block 0 differs", True, True, True, "bert"),
+    "bart": Family("encoder-decoder", True, False, False, "bart"),
+    # Block 0 of T5 alone holds the relative-position bias that every block uses.
+    "t5": Family("encoder-decoder whose block 0 holds the position bias", True, True, True, "t5"),
+    "causal": Family("decoder-only language model", False, True, False, "causal"),
+}
+
+# Model types that their streams alone would put into another family.
+_FAMILY_OF_TYPE: Final[Mapping[str, str]] = {
+    "modernbert": "modernbert",
+    "t5": "t5",
+    "mt5": "t5",
+    "umt5": "t5",
+    "longt5": "t5",
+    "switch_transformers": "t5",
+}
+
+_COPIES_AS_PUBLISHED: Final[Mapping[tuple[str, int, int], tuple[int, ...]]] = {
+    ("t5", 12, 9): (0, 1, 2, 5, 6, 7, 9, 10, 11),
+}
+
+
+def family_of(model_type: str, streams: Sequence[str]) -> str:
+    """Return the name in `FAMILIES` for a model type of transformers.
+
+    Types that no table lists go by their streams: both as BART, a decoder alone as Llama, an encoder alone as
+    BERT.
+    """
+    by_streams: dict[tuple[str, ...], str] = {STREAMS: "bart", ("decoder",): "causal"}
+    return _FAMILY_OF_TYPE.get(model_type) or by_streams.get(tuple(streams), "bert")
+
+
+@dataclass(frozen=True)
+class LayerMatching:
+    """Which teacher layer teaches each student layer of one stream.
+
+    Attributes:
+        stream: "encoder" or "decoder".
+        strategy: a name in `STRATEGIES`, or "explicit".
+        teacher_blocks: the teacher's depth in this stream.
+        student_blocks: the student's depth, at most the teacher's.
+        pairs: (student layer, teacher layer), ascending by student layer, each student layer at most once; 0
+            is the embedding output, b + 1 the output of block b. Empty for "none", and only then.
+        seed: the seed of the draw for "random", None otherwise.
+
+    Raises:
+        InputError: any of this does not hold.
+    """
+
+    stream: Stream
+    strategy: str
+    teacher_blocks: int
+    student_blocks: int
+    pairs: tuple[tuple[int, int], ...]
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.stream not in STREAMS:
+            raise InputError(f"no stream {self.stream!r}; {suggest(self.stream, STREAMS)}")
+        _check_strategy(self.strategy, (*STRATEGIES, EXPLICIT))
+        check_depths(self.teacher_blocks, self.student_blocks, self.stream)
+        if (self.strategy == "none") != (not self.pairs):
+            raise InputError(
+                f"the {self.stream}'s strategy is {self.strategy!r} with {len(self.pairs)} matched layers; "
+                "'none' matches no layer and every other strategy at least one"
+            )
+        if (self.strategy == "random") != (self.seed is not None):
+            raise InputError(
+                f"strategy {self.strategy!r} came with seed {self.seed}; "
+                "'random' records its seed, the others have none"
+            )
+        limits = {"student": self.student_blocks, "teacher": self.teacher_blocks}
+        for pair in self.pairs:
+            for layer, (role, deepest) in zip(pair, limits.items(), strict=True):
+                if not 0 <= layer <= deepest:
+                    raise InputError(
+                        f"the {self.stream} map names {role} layer {layer}; allowed: 0 (embedding) to {deepest}"
+                    )
+        if list(self.student_layers) != sorted(set(self.student_layers)):
+            raise InputError(
+                f"the {self.stream} map has student layers {list(self.student_layers)}; "
+                "name each at most once, in ascending order"
+            )
+
+    @property
+    def student_layers(self) -> tuple[int, ...]:
+        """The matched student layers, ascending."""
+        return tuple(student for student, _ in self.pairs)
+
+    @property
+    def teacher_layers(self) -> tuple[int, ...]:
+        """The teacher layers that are needed, ascending, each once."""
+        return tuple(sorted({teacher for _, teacher in self.pairs}))
+
+    @property
+    def unmatched_layers(self) -> tuple[int, ...]:
+        """The student layers, embedding included, that no teacher layer teaches."""
+        return tuple(layer for layer in range(self.student_blocks + 1) if layer not in self.student_layers)
+
+    def in_words(self) -> str:
+        """Return one sentence that says which layer teaches which."""
+        if not self.pairs:
+            return f"{self.stream}: no hidden layer of the student is taught."
+        taught = ", ".join(f"{layer_name(s)} by {layer_name(t)}" for s, t in self.pairs)
+        drawn = f" (drawn with seed {self.seed})" if self.seed is not None else ""
+        return f"{self.stream}, {self.strategy}{drawn}: student {taught} of the teacher."
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return a row for every student layer; `taught_by` is the teacher layer or None."""
+        teacher_of = dict(self.pairs)
+        return [
+            {
+                "stream": self.stream,
+                "student_layer": layer,
+                "taught_by": teacher_of.get(layer),
+                "student": layer_name(layer),
+                "teacher": layer_name(teacher_of[layer]) if layer in teacher_of else "not matched",
+            }
+            for layer in range(self.student_blocks + 1)
+        ]
+
+    def coincides_with(self) -> tuple[str, ...]:
+        """Return the other fixed strategies that teach every block from the same layer (embeddings aside).
+
+        One draw of "random" in k! equals "forward", and one "reverse"; with one student block both always do.
+        """
+        mine = tuple(teacher for student, teacher in self.pairs if student > 0)
+        forward = tuple(block + 1 for block in supervised_blocks(self.teacher_blocks, self.student_blocks))
+        middle = (_middle_layer(self.teacher_blocks),) * self.student_blocks
+        fixed = {"forward": forward, "reverse": forward[::-1], "all-to-one": middle}
+        return tuple(name for name, target in fixed.items() if name != self.strategy and target == mine)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the matching as values that `json` can write."""
+        return {
+            "stream": self.stream,
+            "strategy": self.strategy,
+            "teacher_blocks": self.teacher_blocks,
+            "student_blocks": self.student_blocks,
+            "pairs": [list(pair) for pair in self.pairs],
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> LayerMatching:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: a key is missing or unknown, or the values do not make a matching.
+        """
+        try:
+            pairs = tuple((int(student), int(teacher)) for student, teacher in values["pairs"])
+            return cls(**{**values, "pairs": pairs})
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"this is not a layer matching written by anglekit: {error}") from error
+
+
+def layer_matching(
+    strategy: str | None,
+    *,
+    teacher_blocks: int,
+    student_blocks: int,
+    stream: Stream = "encoder",
+    family: str = "bert",
+    seed: int | None = None,
+    explicit: Sequence[tuple[int, int]] | None = None,
+) -> LayerMatching:
+    """Return the matching of one stream by a strategy's name, or from the user's own map.
+
+    Args:
+        strategy: a name in `STRATEGIES`; None (or "explicit") with an explicit map.
+        teacher_blocks: the teacher's depth in this stream.
+        student_blocks: the student's depth.
+        stream: "encoder" or "decoder".
+        family: a name in `FAMILIES`; decides whether embeddings are matched.
+        seed: of the random order; one is drawn and recorded where none is given. Encoder and decoder draw
+            different orders from one seed. The other strategies ignore it.
+        explicit: (student layer, teacher layer) pairs in any order.
+
+    Raises:
+        InputError: an unknown name, a strategy beside an explicit map, a student deeper than its teacher, or
+            a map that names a layer twice or one that does not exist.
+    """
+    if explicit is not None:
+        if strategy not in (None, EXPLICIT):
+            raise InputError(f"strategy {strategy!r} came together with an explicit map; give one of the two")
+        pairs = tuple(sorted((int(s), int(t)) for s, t in explicit))
+        return LayerMatching(stream, EXPLICIT, teacher_blocks, student_blocks, pairs)
+    name = _check_strategy(strategy or "", tuple(STRATEGIES))
+    embedding = _family(family).matches_embedding
+    check_depths(teacher_blocks, student_blocks, stream)
+    targets = [block + 1 for block in supervised_blocks(teacher_blocks, student_blocks)]
+    drawn = None
+    if name == "none":
+        return LayerMatching(stream, name, teacher_blocks, student_blocks, ())
+    if name == "all-to-one":
+        one = _middle_layer(teacher_blocks)
+        students = range(0 if embedding else 1, student_blocks + 1)
+        return LayerMatching(stream, name, teacher_blocks, student_blocks, tuple((s, one) for s in students))
+    if name == "reverse":
+        targets.reverse()
+    elif name == "random":
+        drawn = draw_seed() if seed is None else seed
+        # Sorting by `random()` keeps the order stable over Python versions, which `shuffle` does not promise.
+        source = random.Random(f"{drawn}:{stream}")
+        targets = [target for _, target in sorted((source.random(), target) for target in targets)]
+    pairs = ((0, 0),) if embedding else ()
+    pairs += tuple((layer + 1, target) for layer, target in enumerate(targets))
+    return LayerMatching(stream, name, teacher_blocks, student_blocks, pairs, drawn)
+
+
+def draw_seed() -> int:
+    """Return a fresh seed from the system's entropy, in [0, 2^31)."""
+    return secrets.randbelow(2**31)
+
+
+def supervised_blocks(teacher_blocks: int, student_blocks: int) -> tuple[int, ...]:
+    """Return the teacher blocks that teach, evenly spaced and ending with the last.
+
+    Student block j gets block ceil((j + 1) n / k) - 1 of n teacher blocks for k student blocks: the last
+    block of the j-th of k equal parts. This gives every map of the paper's code (12 to 1, 2, 3, 4, 6, 9; 28
+    to 7; 32 to 8; 36 to 9; 40 to 10).
+    """
+    return tuple(-(-(j + 1) * teacher_blocks // student_blocks) - 1 for j in range(student_blocks))
+
+
+def copy_map(teacher_blocks: int, student_blocks: int, family: str = "bert") -> tuple[int, ...]:
+    """Return the teacher block that each student block is copied from, ascending.
+
+    BERT and BART copy the supervised blocks. T5 and causal models copy blocks that span both ends: block
+    min(floor(j n / (k - 1)), n - 1), block 0 where k = 1. This gives the paper's T5 12 to 3 and 6, Qwen3 36
+    to 9 and Llama 32 to 8; its T5 12 to 9 follows no rule and is kept as published.
+
+    Raises:
+        InputError: an unknown family, or a student deeper than its teacher.
+    """
+    spans_ends = _family(family).copy_spans_ends
+    check_depths(teacher_blocks, student_blocks)
+    if not spans_ends:
+        return supervised_blocks(teacher_blocks, student_blocks)
+    published = _COPIES_AS_PUBLISHED.get((family, teacher_blocks, student_blocks))
+    if published is not None:
+        return published
+    steps = max(student_blocks - 1, 1)
+    return tuple(min(j * teacher_blocks // steps, teacher_blocks - 1) for j in range(student_blocks))
+
+
+def check_copied_blocks(
+    blocks: Sequence[int], *, teacher_blocks: int, student_blocks: int, family: str, stream: Stream = "encoder"
+) -> tuple[int, ...]:
+    """Return a user's copy map when it can be copied.
+
+    Raises:
+        InputError: not one block for each student block, a block that does not exist or comes twice, or a
+            first block other than 0 where the family needs it (T5, ModernBERT).
+    """
+    copied = tuple(blocks)
+    if len(copied) != student_blocks:
+        raise InputError(
+            f"the {stream} copy map names {len(copied)} blocks for a student of {student_blocks}; name one for each"
+        )
+    if len(set(copied)) != len(copied):
+        raise InputError(f"the {stream} copy map {list(copied)} names a block twice; name distinct blocks")
+    for block in copied:
+        if not 0 <= block < teacher_blocks:
+            raise InputError(f"the {stream} copy map names block {block}; allowed: 0 to {teacher_blocks - 1}")
+    if _family(family).needs_first_block and copied[0] != 0:
+        raise InputError(
+            f"the {stream} copy map begins with block {copied[0]}; a {family} student needs block 0 first, "
+            "for no other block fits its place"
+        )
+    return copied
+
+
+def check_depths(teacher_blocks: int, student_blocks: int, stream: Stream = "encoder") -> None:
+    """Check that a student of this depth can be made.
+
+    Raises:
+        InputError: a depth below 1, or a student deeper than its teacher.
+    """
+    if not 1 <= student_blocks <= teacher_blocks:
+        raise InputError(
+            f"the student's {stream} has {student_blocks} blocks and the teacher's {teacher_blocks}; "
+            f"allowed: 1 to {max(teacher_blocks, 1)}"
+        )
+
+
+def layer_name(layer: int) -> str:
+    """Return "embedding" for layer 0 and "layer n" otherwise."""
+    return "embedding" if layer == 0 else f"layer {layer}"
+
+
+def _middle_layer(teacher_blocks: int) -> int:
+    """`hidden_states[n // 2]`: 6 of 12; never the embedding, so 1 of 1."""
+    return max(teacher_blocks // 2, 1)
+
+
+def _check_strategy(name: str, allowed: Sequence[str]) -> str:
+    if name not in allowed:
+        raise InputError(f"no strategy {name!r}; {suggest(name, allowed)}")
+    return name
+
+
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise InputError(f"no model family {name!r}; {suggest(name, FAMILIES)}")
+    return FAMILIES[name]

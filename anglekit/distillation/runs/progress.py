@@ -1,0 +1,122 @@
+"""What watches a training run: one progress bar, and a file with a line for every log and validation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from anglekit.distillation.training.trainer import DistillationTrainer
+
+__all__ = ["MetricsFile", "TrainingBar", "quiet"]
+
+
+class TrainingBar(TrainerCallback):
+    """One bar over all optimiser steps, with the time left, the loss and the last validation score.
+
+    Args:
+        title: what is being trained.
+        score: the name of the validation score to show.
+    """
+
+    def __init__(self, title: str, score: str) -> None:
+        self.title = title
+        self.score = score
+        self._bar: tqdm[Any] | None = None
+        self._shown: dict[str, str] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Open the bar where a resumed run goes on."""
+        if state.is_world_process_zero:
+            self._bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", dynamic_ncols=True
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Move on."""
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
+        """Show the loss, and the score after a validation."""
+        shown = {"loss": "loss", f"eval_{self.score}": self.score}
+        new = {name: f"{value:.4g}" for key, name in shown.items() if (value := (logs or {}).get(key)) is not None}
+        self._shown |= new
+        if self._bar is not None and new:
+            self._bar.set_postfix(self._shown)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Close the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the bar, also after a run that failed."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every log as a line of json; a resumed run first drops the lines of steps that it repeats.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Keep the lines up to the step at which training begins."""
+        if state.is_world_process_zero and self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            # A killed process may have left half a line, or the last one of its session, which comes again.
+            logs = ((line, _log_of(line)) for line in lines if line.endswith("\n"))
+            kept = [line for line, log in logs if log is not None and log["step"] <= state.global_step]
+            partial = self.path.with_name(f"{self.path.name}.partial")
+            partial.write_text("".join(kept), encoding="utf-8")
+            partial.replace(self.path)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
+        """Write one line."""
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
+
+
+def _log_of(line: str) -> dict[str, Any] | None:
+    """Return a line of the file as the log of a step; None for the last one of a session, and for what is none."""
+    try:
+        log = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    usable = isinstance(log, dict) and type(log.get("step")) is int and "train_runtime" not in log
+    return log if usable else None
+
+
+def quiet(trainer: DistillationTrainer) -> None:
+    """Take away the callbacks with which `Trainer` prints every log."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)

@@ -1,0 +1,1 @@
+"""From a teacher to a student: configuration, weights, adapters, low-rank corrections."""

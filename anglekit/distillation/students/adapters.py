@@ -1,0 +1,81 @@
+"""Adapters: the bias-free linear maps W from the student's width to the teacher's that hidden losses train.
+
+They live outside the student and are saved beside it (`projections.save_adapters`), never inside its checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from anglekit.distillation.matching.strategies import LayerMatching
+from anglekit.errors import InputError
+from anglekit.vocabulary import Stream
+
+__all__ = ["LayerAdapters", "create_adapters"]
+
+
+class LayerAdapters(nn.ModuleDict):
+    """One bias-free linear map for each (stream, student layer); empty where the widths agree.
+
+    The names of its weights are "encoder.3.weight", as in the file that `projections.save_adapters` writes.
+    """
+
+    def __init__(self, layers: Sequence[tuple[Stream, int]], student_width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        for stream, layer in layers:
+            if stream not in self:
+                self[stream] = nn.ModuleDict()
+            self._of_stream(stream)[str(layer)] = nn.Linear(student_width, teacher_width, bias=False)
+
+    def project(self, stream: Stream, layer: int, states: Tensor) -> Tensor:
+        """Map states (..., student width) to (..., teacher width); without any adapter, return them as they are.
+
+        Raises:
+            InputError: there are adapters, but none for this layer.
+        """
+        if not self.layers:
+            return states
+        if (stream, layer) not in self.layers:
+            raise InputError(f"the {stream}'s layer {layer} has no adapter; only matched layers have one")
+        return cast("Tensor", self._of_stream(stream)[str(layer)](states))
+
+    def weights(self) -> dict[tuple[Stream, int], Tensor]:
+        """Return each weight, (teacher width, student width), by (stream, student layer)."""
+        return {(stream, layer): self.get_parameter(f"{stream}.{layer}.weight") for stream, layer in self.layers}
+
+    def _of_stream(self, stream: Stream) -> nn.ModuleDict:
+        return cast("nn.ModuleDict", self[stream])
+
+
+def create_adapters(
+    matchings: Sequence[LayerMatching], *, student_width: int, teacher_width: int, seed: int
+) -> LayerAdapters:
+    """Make the adapters that the matched layers need: one for each where the widths differ, otherwise none.
+
+    Weights are uniform in +-1/sqrt(student width), torch's own initialisation of a linear layer, from a generator of
+    their own: the student's random weights do not repeat in them, and the global random state is left alone.
+
+    Args:
+        matchings: one for each stream.
+        student_width: width of the student's states.
+        teacher_width: width of the teacher's.
+        seed: the run's seed.
+    """
+    if min(student_width, teacher_width) < 1:
+        raise InputError(f"widths {student_width} and {teacher_width} came; allowed: at least 1")
+    layers = [(matching.stream, layer) for matching in matchings for layer in matching.student_layers]
+    with torch.random.fork_rng(devices=[]):
+        adapters = LayerAdapters(layers if student_width != teacher_width else [], student_width, teacher_width)
+    digest = hashlib.sha256(f"adapters:{seed}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    for weight in adapters.weights().values():
+        bound = 1.0 / math.sqrt(student_width)
+        nn.init.uniform_(weight, -bound, bound, generator=generator)
+    return adapters

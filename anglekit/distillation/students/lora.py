@@ -1,0 +1,112 @@
+"""LoRA: low-rank corrections of frozen weights, through the package `peft` (Hu et al. 2021, arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from anglekit.errors import InputError
+from anglekit.models.lora_weights import merge_lora
+
+__all__ = ["ALL_LINEAR", "LoraSettings", "add_lora", "merged", "save_beside_lora"]
+
+ALL_LINEAR: Final = "all-linear"
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """How corrections are made; the defaults but the rank are the paper's for Qwen3.
+
+    Attributes:
+        rank: of each correction.
+        alpha: the correction is multiplied by alpha / rank.
+        dropout: of its input.
+        targets: "all-linear" (every linear layer but the head), or names of layers with commas between.
+
+    Raises:
+        InputError: a number that is not allowed, or `peft` is not installed.
+    """
+
+    rank: int
+    alpha: float = 32.0
+    dropout: float = 0.1
+    targets: str = ALL_LINEAR
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InputError(f"--lora-rank is {self.rank}; allowed: at least 1")
+        if not 0.0 < self.alpha < float("inf"):
+            raise InputError(f"--lora-alpha is {self.alpha}; allowed: a finite number above 0")
+        if not 0.0 <= self.dropout < 1.0:
+            raise InputError(f"--lora-dropout is {self.dropout}; allowed: at least 0 and below 1")
+        if not all(name.strip() for name in self.targets.split(",")):
+            raise InputError(f"--lora-targets is {self.targets!r}; allowed: {ALL_LINEAR}, or names with commas between")
+        if importlib.util.find_spec("peft") is None:
+            raise InputError("--lora-rank needs the `peft` package; install it: pip install 'anglekit[lora]'")
+
+
+def add_lora(model: PreTrainedModel, settings: LoraSettings, seed: int, *, recomputes: bool = False) -> PreTrainedModel:
+    """Freeze a model's weights and put corrections, 0 at first, on its linear layers.
+
+    Args:
+        model: changed in place.
+        settings: which corrections.
+        seed: of their random halves; the global random state stays as it is.
+        recomputes: whether activations will be recomputed, which needs an input with a gradient.
+
+    Returns:
+        The model in peft's wrapper, whose `get_base_model()` is the model.
+
+    Raises:
+        InputError: the model has no layer of a target's name.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    if recomputes:
+        model.enable_input_require_grads()  # type: ignore[no-untyped-call]
+    names = [name.strip() for name in settings.targets.split(",")]
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # a float does as well
+        lora_dropout=settings.dropout,
+        target_modules=ALL_LINEAR if names == [ALL_LINEAR] else names,
+        # GPT-2 keeps its weights the other way round.
+        fan_in_fan_out=str(model.config.model_type) == "gpt2",
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft asks transformers for something by its old name.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        torch.default_generator.manual_seed(seed)
+        try:
+            return cast("PreTrainedModel", get_peft_model(model, config))
+        except ValueError as error:
+            last = sorted({name.rpartition(".")[2] for name, one in model.named_modules() if hasattr(one, "weight")})
+            raise InputError(
+                f"--lora-targets {settings.targets!r} fits no layer; there are {', '.join(last)}"
+            ) from error
+
+
+def save_beside_lora(wrapped: Any, directory: Path) -> None:  # noqa: ANN401 - peft is optional
+    """Write the frozen weights as an ordinary checkpoint, and the corrections beside them.
+
+    Both together are what transformers calls a model with an embedded adapter: `from_pretrained` reads it where peft
+    is installed.
+    """
+    wrapped.save_pretrained(directory)
+    base = wrapped.get_base_model()
+    frozen: dict[str, Tensor] = {
+        name.replace(".base_layer.", "."): weight for name, weight in base.state_dict().items() if ".lora_" not in name
+    }
+    base.save_pretrained(directory, state_dict=frozen)
+
+
+def merged(wrapped: Any) -> PreTrainedModel:  # noqa: ANN401 - peft is optional
+    """Return the model with its corrections added to its weights, an ordinary one from then on."""
+    return merge_lora(cast("PreTrainedModel", wrapped.get_base_model()))

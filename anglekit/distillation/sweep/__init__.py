@@ -1,0 +1,1 @@
+"""Many students over one teacher, which runs once a batch for all."""

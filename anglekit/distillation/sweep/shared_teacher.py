@@ -1,0 +1,128 @@
+"""One teacher for many students: each batch is computed once, for all that are at that batch."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from anglekit.distillation.losses.objective import DistillationObjective
+from anglekit.distillation.training.teacher import TeacherForward, TeacherOutputs
+from anglekit.errors import InputError
+from anglekit.vocabulary import Stream
+
+__all__ = ["MarkedBatches", "SharedTeacher", "batch_mark"]
+
+_MARK = "anglekit_batch_mark"
+
+
+class SharedTeacher:
+    """A `TeacherProvider` that runs the teacher once for all students that see the same batch.
+
+    Batches are the same when their contents are: they are told apart by a hash of every tensor, so that students whose
+    data come in different orders never read each other's answers. An answer holds the union of what the students'
+    objectives read. Answers stay until `forget` is called, which `lockstep.take_turns` does when the last student has
+    left a batch: at any time there are as many as there are different orders of the data.
+
+    Args:
+        teacher: put into evaluation mode.
+        objectives: of all students that will ask.
+        device: the teacher's own, or None for that of the students.
+
+    Attributes:
+        passes: forward passes that were run.
+        answers: answers that were given.
+        most_held: the most answers that were held at a time.
+        seconds: the time of the forward passes.
+
+    Raises:
+        InputError: objectives that mean different states by the last layer, or a layer that does not exist.
+    """
+
+    def __init__(
+        self, teacher: PreTrainedModel, objectives: Sequence[DistillationObjective], device: str | None = None
+    ) -> None:
+        norms = sorted({objective.final_norm for objective in objectives})
+        if len(norms) > 1:
+            raise InputError("students of the corrected and the official reading cannot share a teacher; sweep each")
+        self._forward = TeacherForward(
+            teacher,
+            _union(objectives),
+            logits=any(objective.reads_teacher_logits for objective in objectives),
+            final_norm=norms[0] if norms else "excluded",
+            device=device,
+        )
+        self._held: dict[bytes, TeacherOutputs] = {}
+        self.passes = 0
+        self.answers = 0
+        self.most_held = 0
+        self.seconds = 0.0
+
+    def to(self, device: torch.device) -> SharedTeacher:
+        """Move the teacher to a device and return self."""
+        self._forward.to(device)
+        return self
+
+    def __call__(self, inputs: Mapping[str, Any]) -> TeacherOutputs:
+        """Return what the teacher says to a batch, labels included in `inputs`, computed unless it is held."""
+        mark = inputs.get(_MARK) or batch_mark(inputs)
+        self.answers += 1
+        answer = self._held.get(mark)
+        if answer is None:
+            start = time.perf_counter()
+            answer = self._forward(inputs)
+            self.seconds += time.perf_counter() - start
+            self.passes += 1
+            self._held[mark] = answer
+            self.most_held = max(self.most_held, len(self._held))
+        return answer
+
+    def forget(self) -> None:
+        """Free all answers: no student will ask for them again."""
+        self._held.clear()
+
+    def students_clock(self) -> float:
+        """Return a time in seconds that stands still while the teacher runs."""
+        return time.perf_counter() - self.seconds
+
+
+def _union(objectives: Sequence[DistillationObjective]) -> dict[Stream, tuple[int, ...]]:
+    layers: dict[Stream, set[int]] = {}
+    for objective in objectives:
+        for stream, wanted in objective.teacher_layers.items():
+            layers.setdefault(stream, set()).update(wanted)
+    return {stream: tuple(sorted(wanted)) for stream, wanted in layers.items()}
+
+
+def batch_mark(batch: Mapping[str, Any]) -> bytes:
+    """Return a hash of the names, types, shapes and contents of a batch's tensors."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(key for key, value in batch.items() if isinstance(value, Tensor)):
+        tensor = batch[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+    return digest.digest()
+
+
+class MarkedBatches:
+    """A collator whose batches carry the mark by which `SharedTeacher` knows them.
+
+    Without it the mark is computed where the batch is used, and on an accelerator the process waits for the batch.
+
+    Args:
+        collate: what makes a batch of examples.
+    """
+
+    def __init__(self, collate: Callable[[Any], Mapping[str, Any]]) -> None:
+        self.collate = collate
+
+    def __call__(self, examples: Any) -> dict[str, Any]:  # noqa: ANN401 - what the wrapped collator takes
+        """Return the batch with its mark."""
+        batch = dict(self.collate(examples))
+        batch[_MARK] = batch_mark(batch)
+        return batch

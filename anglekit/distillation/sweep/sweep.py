@@ -1,0 +1,309 @@
+"""Train all strategies x initialisations x seeds over one teacher, whose answer to a batch is computed once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformers import PretrainedConfig
+
+from anglekit.distillation.matching.plan import DistillationPlan
+from anglekit.distillation.matching.plan_warnings import lint_arms
+from anglekit.distillation.matching.strategies import draw_seed
+from anglekit.distillation.runs.arm import RunResult, check_arm, stored_result
+from anglekit.distillation.runs.directory import IfExists, RunDirectory
+from anglekit.distillation.runs.records import now
+from anglekit.distillation.runs.run import load_teacher_and_data, plan_run
+from anglekit.distillation.students.create import INITS, CopyBlocks
+from anglekit.distillation.sweep.arms import ArmsInTraining, PlannedArm, SweepBar, share_arms, waves
+from anglekit.distillation.sweep.directory import ArmKey, SweepDirectory, SweepGrid, shared_facts
+from anglekit.distillation.tasks.data import DataSettings
+from anglekit.distillation.tasks.registry import task_by_name
+from anglekit.distillation.training.settings import TrainSettings
+from anglekit.errors import InputError, RunError
+from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_config, quiet_transformers
+from anglekit.runtime.processes import ALONE, Processes
+
+__all__ = ["SIDE_BY_SIDE", "SweepError", "SweepResult", "sweep"]
+
+#: Students that train at the same time unless told otherwise. Ten leave each a tenth of the teacher's cost, so that
+#: more gain little; each takes about three times its weights in memory, with AdamW's two moments.
+SIDE_BY_SIDE = 10
+
+
+# What else a run's configuration holds: its own, or recorded with the plan.
+_OF_AN_ARM = ("format", "kind", "seed", "settings", "incidental")
+
+
+@dataclass(frozen=True, eq=False)
+class SweepResult:
+    """What a sweep left behind.
+
+    Attributes:
+        directory: the sweep's; each arm's run directory lies in it under the arm's name.
+        scores: a row for each finished arm and evaluation table: `strategy`, `init`, `seed`, `data`, `examples`, the
+            task's scores, `steps`, `selected_step`, `seconds` (of the arm's own training, the teacher left out).
+        arms: the results of finished arms by name, those that were finished before included.
+        failed: what ended the others, by name.
+        warnings: what spoils a comparison of the arms; see `plan_lint.lint_arms`.
+        teacher_passes: forward passes of the teacher in this session.
+        teacher_answers: what separate runs would have taken for the same steps.
+        teacher_seconds: the time of those passes.
+        seconds: of the whole session.
+    """
+
+    directory: str
+    scores: pd.DataFrame
+    arms: Mapping[str, RunResult]
+    failed: Mapping[str, str]
+    warnings: tuple[str, ...]
+    teacher_passes: int
+    teacher_answers: int
+    teacher_seconds: float
+    seconds: float
+
+
+class SweepError(RunError):
+    """Some arms of a sweep failed after the others were finished.
+
+    Attributes:
+        result: what the sweep left behind.
+    """
+
+    def __init__(self, result: SweepResult, resumable: bool) -> None:
+        self.result = result
+        reasons = "; ".join(f"{name} ({reason})" for name, reason in result.failed.items())
+        advice = "; --resume tries them again from their last checkpoints" if resumable else ""
+        super().__init__(
+            f"{len(result.failed)} of {len(result.failed) + len(result.arms)} arms failed: {reasons}; "
+            f"the others are finished in {result.directory}{advice}"
+        )
+
+
+def sweep(
+    teacher: str,
+    *,
+    strategies: Sequence[str],
+    task: str,
+    train: str,
+    out: str | Path,
+    inits: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    layers: int | None = None,
+    width: int | None = None,
+    copy_blocks: CopyBlocks | None = None,
+    validation: Sequence[str] = (),
+    data: DataSettings | None = None,
+    settings: TrainSettings | None = None,
+    load: LoadOptions | None = None,
+    if_exists: IfExists = "refuse",
+    side_by_side: int = SIDE_BY_SIDE,
+    order_per_seed: bool = False,
+    processes: Processes = ALONE,
+    progress: bool = False,
+    warn: Callable[[str], None] = lambda _warning: None,
+    **plan_options: Any,  # noqa: ANN401 - as `runs.distill` takes them
+) -> SweepResult:
+    """Train all strategies x initialisations x seeds over one teacher.
+
+    Every arm ends as its own `distill` run would, bit for bit on a CPU, in a run directory of its own. Arms that see
+    the same batches share the teacher's forward pass. Several processes share the arms, each with a teacher of its own.
+
+    Args:
+        teacher: directory, run directory or hub id of a trained teacher.
+        strategies: names in `matching.STRATEGIES`, each once.
+        task: a name in `tasks.TASKS`.
+        train: table of training examples, as `tables.read_table` takes it.
+        out: the sweep's directory.
+        inits: of "random" and "teacher"; None takes both, or random alone for a student of its own width.
+        seeds: of initialisation, dropout and random draws. None draws one if "random" is among the strategies and
+            takes 0 otherwise; a resumed sweep keeps its own.
+        layers: blocks of the students.
+        width: the students' width, if it has its own.
+        copy_blocks: the user's own copy map, for the arms that copy.
+        validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
+        data: columns by name.
+        settings: of the training, the seed left open; what else they leave open is the task's.
+        load: what is allowed in loading.
+        if_exists: what to do with a sweep that is already there: "refuse", "resume" or "overwrite". A resumed sweep
+            may have more arms than it had.
+        side_by_side: how many students train at the same time, which bounds the memory; the result does not depend
+            on it. Of several processes each trains so many.
+        order_per_seed: whether each seed has an order of the data of its own, `settings.data_seed + seed`; arms of
+            different seeds then share nothing.
+        processes: those that share the arms, of `processes.processes_apart`; each calls this function alike.
+        progress: whether to show a bar over the steps of all arms that this process trains.
+        warn: called with each warning before anything is trained.
+        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams` of
+            `plan.plan_distillation`.
+
+    Raises:
+        InputError: something that was given is wrong; nothing was written.
+        SweepError: arms failed; the others are finished.
+    """
+    start = time.perf_counter()
+    if side_by_side < 1:
+        raise InputError(f"students side by side are {side_by_side}; allowed: at least 1")
+    if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
+        raise InputError(
+            "this is one of several processes and would train all arms; use the command, or call it inside "
+            "anglekit.runtime.processes.processes_apart"
+        )
+    settings = settings or TrainSettings()
+    if settings.seed is not None:
+        raise InputError(f"the settings hold seed {settings.seed}; a sweep takes its seeds by `seeds`")
+    chosen = task_by_name(task)
+    settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
+    with ExitStack() as held:
+        with processes.together():
+            root = SweepDirectory(out, if_exists)
+            grid = _grid(strategies, inits, seeds, width, root)
+            root.check_foreign(grid)
+            if copy_blocks is not None and "teacher" not in grid.inits:
+                raise InputError("a copy map came and no arm is copied from the teacher; add 'teacher' to the inits")
+            done = [key.name for key in grid.arms if root.resumes and root.run(key, writes=False).finished]
+        # A seed may have been drawn, and all share the same arms.
+        seeds, done = processes.gather([grid.seeds, done])[0]
+        grid = replace(grid, seeds=tuple(seeds or ()))
+        held.callback(root.remove_if_empty)
+        with processes.together():
+            directories = _directories(root, grid, done, processes, held)
+            source = checkpoint_of(teacher)
+            config = load_config(source, load)
+            options = {"teacher": teacher, "layers": layers, "width": width, **plan_options}
+            entries = [
+                _entry(key, directories[key], config, settings, order_per_seed, copy_blocks, options)
+                for key in grid.arms
+            ]
+            loaded, prepared = load_teacher_and_data(
+                source,
+                config,
+                chosen,
+                train=train,
+                validation=validation,
+                data=data,
+                encoding=settings.encoding,
+                load=load,
+            )
+            record = loaded.provenance()
+            configs = [check_arm(one.plan, prepared, one.directory, one.settings, record) for one in entries]
+            warnings = _warnings([one.plan for one in entries])
+            content = _content(root, entries, settings, order_per_seed, configs[0], record, warnings)
+            root.check_same(content)
+        for warning in warnings if processes.first else ():
+            warn(warning)
+        root.begin(content, [one for one in directories.values() if one.writes], processes)
+        elsewhere = {one.key: one.directory for one in entries if not one.directory.writes}
+        running = ArmsInTraining(root, grid.arms, elsewhere, writes=processes.first)
+        with processes.together():
+            for one in entries:
+                if root.resumes and one.directory.writes and one.directory.finished:
+                    running.keep(one.key, stored_result(one.directory))
+                    one.directory.close()
+            pending = [one for one in entries if one.directory.writes and one.key not in running.results]
+            # Around all of them: each arm's own silence ends while others still train.
+            with SweepBar(len(pending), shown=progress and processes.first) as bar, quiet_transformers():
+                for wave in waves(pending, side_by_side):
+                    running.train(wave, loaded, prepared, record, bar)
+        failed = {name: reason for found in processes.gather(running.failures()) for name, reason in found.items()}
+        sessions = processes.gather(running.session())
+        session = {name: round(sum(each[name] for each in sessions), 3) for name in sessions[0]}
+        with processes.together():
+            running.look_elsewhere()
+            result = SweepResult(
+                str(root.path),
+                running.scores(),
+                {key.name: running.results[key] for key in grid.arms if key in running.results},
+                {key.name: failed[key.name] for key in grid.arms if key.name in failed},
+                warnings,
+                seconds=time.perf_counter() - start,
+                **session,
+            )
+            if processes.first:
+                finished = None if result.failed else now()
+                root.write({**content, "failed": result.failed, "last_session": session, "finished": finished})
+    if result.failed:
+        raise SweepError(result, settings.resumable) from next(iter(running.errors.values()), None)
+    return result
+
+
+def _directories(
+    root: SweepDirectory, grid: SweepGrid, done: Sequence[str], processes: Processes, held: ExitStack
+) -> dict[ArmKey, RunDirectory]:
+    """Return the directories of all arms, those held that this process trains or has to look after.
+
+    The first process looks after the arms that are done and after those that go because the sweep is overwritten.
+    """
+    own = set(share_arms([key for key in grid.arms if key.name not in done], processes.count)[processes.rank])
+    others: list[ArmKey] = []
+    if processes.first:
+        own |= {key for key in grid.arms if key.name in done}
+        others = [key for key in root.replaced_arms if key not in grid.arms]
+    return {key: held.enter_context(root.run(key, writes=key in own or key in others)) for key in (*grid.arms, *others)}
+
+
+def _grid(
+    strategies: Sequence[str],
+    inits: Sequence[str] | None,
+    seeds: Sequence[int] | None,
+    width: int | None,
+    root: SweepDirectory,
+) -> SweepGrid:
+    if inits is None:
+        inits = INITS if width is None else ("random",)
+    if seeds is None and root.resumes:
+        seeds = tuple(dict.fromkeys(arm.seed for arm in root.stored_arms)) or None
+    if seeds is None:
+        seeds = (draw_seed() if "random" in strategies else 0,)
+    return SweepGrid(tuple(strategies), tuple(inits), tuple(seeds))
+
+
+def _entry(
+    key: ArmKey,
+    directory: RunDirectory,
+    config: PretrainedConfig,
+    settings: TrainSettings,
+    order_per_seed: bool,
+    copy_blocks: CopyBlocks | None,
+    options: Mapping[str, Any],
+) -> PlannedArm:
+    data_seed = settings.data_seed + key.seed if order_per_seed else settings.data_seed
+    own = replace(settings, seed=key.seed, data_seed=data_seed)
+    copied = {"copy_blocks": copy_blocks} if key.init == "teacher" else {}
+    plan = plan_run(config, own, directory, strategy=key.strategy, init=key.init, **copied, **options)
+    return PlannedArm(key, directory, own, plan)
+
+
+def _warnings(plans: Sequence[DistillationPlan]) -> tuple[str, ...]:
+    """Return each plan's warnings once, and those about the arms together."""
+    single = [warning for plan in plans for warning in plan.warnings()]
+    # Orders of the data that go with the seeds are the same for every strategy.
+    compared = [replace(plan, training=tuple(one for one in plan.training if one[0] != "data_seed")) for plan in plans]
+    return tuple(dict.fromkeys([*single, *lint_arms(compared)]))
+
+
+def _content(
+    root: SweepDirectory,
+    entries: Sequence[PlannedArm],
+    settings: TrainSettings,
+    order_per_seed: bool,
+    run_config: Mapping[str, Any],
+    teacher_record: Mapping[str, Any],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """Return what sweep.json holds when a sweep begins."""
+    student = shared_facts([one.plan for one in entries])
+    return {
+        "arms": [{"name": one.key.name, **asdict(one.key), "data_seed": one.settings.data_seed} for one in entries],
+        "student": student | {"data_seed": settings.data_seed, "order_per_seed": order_per_seed},
+        "data": {name: value for name, value in run_config.items() if name not in _OF_AN_ARM},
+        "teacher": dict(teacher_record),
+        "warnings": list(warnings),
+        "begun": (root.stored or {}).get("begun") if root.resumes and root.stored else now(),
+    }

@@ -1,0 +1,188 @@
+"""Causal language models (Qwen3, Llama, GPT-2): what their tasks share, and the task of plain text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from anglekit.distillation.losses.functional import IGNORE_INDEX, next_token_targets
+from anglekit.distillation.tasks.data import (
+    DataSettings,
+    EncodingSettings,
+    PaddedBatches,
+    TextTable,
+    TokenizedExamples,
+    length_sorted_batches,
+)
+from anglekit.distillation.tasks.generation import GenerationSettings, padding_id, scoring_mode
+from anglekit.distillation.tasks.task import Collator, Task
+from anglekit.distillation.tasks.text_columns import find_text_column, texts_of
+from anglekit.errors import InputError
+from anglekit.probes.prompts import beginning, encode_texts, ending
+from anglekit.tables.read import read_table
+
+__all__ = [
+    "CausalBatches",
+    "CausalTask",
+    "LanguageModelTask",
+    "Texts",
+    "log_likelihoods",
+    "perplexity",
+]
+
+
+@dataclass(frozen=True)
+class CausalBatches:
+    """A collator that labels every token but the first `unlabelled` ones and pads on the right.
+
+    Padding is found by length, never by its token: a model whose end-of-text token also pads learns to end its texts.
+
+    Attributes:
+        pad_id: of the inputs.
+    """
+
+    pad_id: int
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Return the batch with mask and labels."""
+        rows = [
+            {
+                "input_ids": (ids := one["input_ids"]),
+                "labels": [IGNORE_INDEX] * (hidden := one.get("unlabelled", 0)) + ids[hidden:],
+            }
+            for one in examples
+        ]
+        return PaddedBatches(self.pad_id)(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalTask(Task):
+    """A task of a causal language model.
+
+    A tokenizer without a pad token (GPT-2's, Llama's) pads with its end-of-text token, which the mask hides.
+    """
+
+    max_length: int = 512
+    teacher_learning_rate: float = 2e-5
+    student_learning_rate: float = 1e-4
+
+    model_class: ClassVar[Any] = AutoModelForCausalLM
+    model_kind: ClassVar[str] = "a causal language model"
+    streams: ClassVar[tuple[str, ...] | None] = ("decoder",)
+
+    def collator(self, tokenizer: Tokenizer) -> Collator:
+        """Return what pads and labels a batch."""
+        return CausalBatches(padding_id(tokenizer, end_of_text=True))
+
+    def objective_options(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """Say that each position predicts the next token."""
+        return {"causal": True}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Texts(TextTable):
+    """A table's texts."""
+
+    texts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelTask(CausalTask):
+    """Plain text, every token but a text's first predicted once.
+
+    A text longer than the maximal length is read in windows, each of which begins with the last token of the one
+    before.
+    """
+
+    scores: tuple[str, ...] = ("perplexity",)
+
+    allowed_scores: ClassVar[Sequence[str]] = ("perplexity",)
+
+    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> Texts:
+        """Read a table's texts; see `Task.read`."""
+        columns = columns or DataSettings()
+        table = read_table(source, limit=columns.limit)
+        column = find_text_column(table, "text", columns.text)
+        texts = tuple(text for text in texts_of(table, column, "text", may_be_missing=True) if text.strip())
+        return Texts(name=name, source=source, sha256=table.sha256, columns=(column,), texts=texts)
+
+    def tokenize(
+        self,
+        table: TextTable,
+        tokenizer: Tokenizer,
+        encoding: EncodingSettings,
+        config: PretrainedConfig,
+        *,
+        training: bool,
+    ) -> TokenizedExamples:
+        """Tokenise texts, each with the end-of-text token behind it, into windows; see `Task.tokenize`."""
+        padding_id(tokenizer, end_of_text=True)
+        length = encoding.max_length or self.max_length
+        front, behind = beginning(tokenizer), ending(tokenizer)
+        windows: list[list[int]] = []
+        for ids in encode_texts(tokenizer, cast("Texts", table).texts, special_tokens=False)["input_ids"]:
+            whole = [*front, *ids, *behind]
+            starts = range(0, max(len(whole) - 1, 1), length - 1)
+            windows += [whole[start : start + length] for start in starts]
+        if not any(len(window) > 1 for window in windows):
+            raise InputError(f"{table.source} holds no text of two tokens; a language model needs one to predict")
+        return TokenizedExamples({"input_ids": windows}, table=table)
+
+    def score_values(
+        self,
+        model: PreTrainedModel,
+        examples: TokenizedExamples,
+        tokenizer: Tokenizer,
+        batch_size: int,
+        generation: GenerationSettings,
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return the perplexity of the texts' tokens."""
+        return {"perplexity": perplexity(model, examples, self.collator(tokenizer), batch_size)}, {}
+
+
+# ---- scores ----
+
+
+def log_likelihoods(
+    model: PreTrainedModel, examples: TokenizedExamples, collate: Collator, batch_size: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return each example's log-probability of its labelled tokens, in nats, and how many there are.
+
+    Args:
+        model: a causal model, left as it was.
+        examples: as a `CausalTask` made them.
+        collate: a `CausalBatches`.
+        batch_size: examples of one forward pass.
+    """
+    sums, counts = np.zeros(len(examples)), np.zeros(len(examples), dtype=np.int64)
+    with scoring_mode(model):
+        for batch in length_sorted_batches(examples, batch_size):
+            inputs = {key: value.to(model.device) for key, value in collate([examples[i] for i in batch]).items()}
+            labels = inputs.pop("labels")
+            logits, targets = next_token_targets(model(**inputs, use_cache=False).logits, labels)
+            row, place = (targets != IGNORE_INDEX).nonzero(as_tuple=True)
+            losses = F.cross_entropy(logits[row, place].float(), targets[row, place], reduction="none").double()
+            total = torch.zeros(len(batch), dtype=torch.float64, device=losses.device).index_add_(0, row, losses)
+            sums[batch] = -total.cpu().numpy()
+            counts[batch] = torch.bincount(row, minlength=len(batch)).cpu().numpy()
+    return sums, counts
+
+
+def perplexity(model: PreTrainedModel, examples: TokenizedExamples, collate: Collator, batch_size: int) -> float:
+    """Return exp of the mean negative log-probability over all labelled tokens, each token counting the same."""
+    sums, counts = log_likelihoods(model, examples, collate, batch_size)
+    mean = -sums.sum() / max(int(counts.sum()), 1)
+    return math.exp(mean) if mean < 700.0 else math.inf

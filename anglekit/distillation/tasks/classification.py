@@ -1,0 +1,243 @@
+"""Classification: texts or pairs of texts with a label, a head with one output for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from anglekit.distillation.tasks.data import (
+    DataSettings,
+    EncodingSettings,
+    TextTable,
+    TokenizedExamples,
+    length_sorted_batches,
+)
+from anglekit.distillation.tasks.generation import GenerationSettings, padding_id
+from anglekit.distillation.tasks.label_sets import LabelSet, label_text, labels_in_data, labels_of_config
+from anglekit.distillation.tasks.scores import SCORES, class_scores
+from anglekit.distillation.tasks.task import Collator, Task
+from anglekit.distillation.tasks.text_columns import texts_of
+from anglekit.errors import InputError
+from anglekit.probes.prompts import encode_texts
+from anglekit.tables.read import find_column, find_text_columns, read_table
+
+__all__ = ["ClassificationTask", "LabelledTexts"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LabelledTexts(TextTable):
+    """A table's texts and labels.
+
+    Attributes:
+        texts: the first texts.
+        pairs: the second texts, or None.
+        labels: as `label_text` writes them, by name where the task has names; None where missing.
+    """
+
+    texts: tuple[str, ...]
+    pairs: tuple[str, ...] | None
+    labels: tuple[str | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationTask(Task):
+    """A classification task.
+
+    Attributes:
+        text: the first text's column; None looks for a usual name.
+        text_pair: the second text's column, if there is one.
+        labels: the classes in the order of the data's own numbers; None takes them from the data or the teacher.
+        positive: the class that F1 is about.
+        classes: the classes in the order of a model's outputs; None until data or a model settle them.
+    """
+
+    text: str | None = None
+    text_pair: str | None = None
+    labels: tuple[str, ...] | None = None
+    scores: tuple[str, ...] = ("accuracy",)
+    positive: str | None = None
+    classes: LabelSet | None = None
+
+    allowed_scores: ClassVar[Sequence[str]] = tuple(SCORES)
+    model_class: ClassVar[Any] = AutoModelForSequenceClassification
+    model_kind: ClassVar[str] = "a classifier"
+    head: ClassVar[str] = "classification"
+    new_head: ClassVar[bool] = True
+
+    def positive_class(self, labels: LabelSet) -> int:
+        """Return the number of the class that F1 is about; 1 where the task names none."""
+        found = labels.index(self.positive) if self.positive is not None else None
+        return 1 if found is None else found
+
+    def named(self, texts: Sequence[str | None]) -> list[str | None]:
+        """Return labels by name where the data gives the task's own numbers, as the hub's copies of GLUE do."""
+        if self.labels is None:
+            return list(texts)
+        numbered = {str(number): name for number, name in enumerate(self.labels)}
+        if any(text is not None and text not in numbered for text in texts):
+            return list(texts)
+        return [None if text is None else numbered[text] for text in texts]
+
+    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> LabelledTexts:
+        """Read a table's texts and labels; see `Task.read`."""
+        columns = columns or DataSettings()
+        table = read_table(source, limit=columns.limit)
+        present = {str(column) for column in table.frame.columns}
+        text = columns.text or (self.text if self.text in present else None)
+        pair = columns.text_pair
+        if pair is None and columns.text is None and self.text in present and self.text_pair in present:
+            pair = self.text_pair
+        text, pair = find_text_columns(table, text, pair)
+        if self.text_pair is not None and pair is None:
+            raise InputError(f"task {self.name} reads pairs and {source} has one text, {text!r}; name two: --text-pair")
+        label = find_column(table, "label", columns.label)
+        if label is None:
+            raise InputError(f"{source} has no label column; name one with --label")
+        return LabelledTexts(
+            name=name,
+            source=source,
+            sha256=table.sha256,
+            columns=(text, label) if pair is None else (text, pair, label),
+            texts=texts_of(table, text, "text", may_be_missing=True),
+            pairs=None if pair is None else texts_of(table, pair, "text", may_be_missing=True),
+            labels=tuple(self.named([label_text(value) for value in table.frame[label].tolist()])),
+        )
+
+    # ---- classes ----
+
+    def for_fine_tuning(self, train: TextTable, config: PretrainedConfig) -> Self:
+        """Take the classes from the task or the data, in the order of a checkpoint that has the same."""
+        table = cast("LabelledTexts", train)
+        labels = LabelSet(self.labels) if self.labels is not None else labels_in_data(table.labels)
+        labels.classes(table.labels, table.source)
+        named = config.id2label or {}
+        if len(named) >= 2 and set((own := labels_of_config(config)).names) == set(labels.names):
+            # So that a head that is already there stays right.
+            labels = own
+        return replace(self, classes=labels)
+
+    def for_teacher(self, train: TextTable, config: PretrainedConfig) -> Self:
+        """Take the teacher's classes, and check that the training data has the same."""
+        table = cast("LabelledTexts", train)
+        present = sorted({text for text in table.labels if text is not None})
+        labels = labels_of_config(config)
+        if self.labels is not None and len(self.labels) != len(labels.names):
+            raise InputError(
+                f"the teacher has {len(labels.names)} labels ({', '.join(labels.names[:8])}) and task {self.name} has "
+                f"{len(self.labels)} ({', '.join(self.labels)}); fine-tune a teacher on this task first"
+            )
+        if self.labels is not None and labels.generic:
+            labels = LabelSet(self.labels)
+        outside = [text for text in present if labels.index(text) is None]
+        reached = {labels.index(text) for text in present}
+        absent = [name for number, name in enumerate(labels.names) if number not in reached]
+        if outside or absent:
+            problem = f"has {outside[0]!r}, which the teacher lacks" if outside else f"has no {absent[0]!r}"
+            raise InputError(
+                f"the label sets differ: {table.source} {problem}; the teacher's are {', '.join(labels.names[:12])}; "
+                "use data with the teacher's labels, or fine-tune a teacher on this data"
+            )
+        return replace(self, classes=labels)
+
+    def for_trained(self, config: PretrainedConfig) -> Self:
+        """Take the classes of the model that is scored."""
+        labels = labels_of_config(config)
+        if labels.generic and self.labels is not None and len(self.labels) == len(labels.names):
+            labels = LabelSet(self.labels)
+        return replace(self, classes=labels)
+
+    @property
+    def settled(self) -> LabelSet:
+        """The classes, once they are settled.
+
+        Raises:
+            InputError: neither data nor a model has settled them.
+        """
+        if self.classes is None:
+            raise InputError(f"the classes of task {self.name} are open; settle them by training data or a model")
+        return self.classes
+
+    def head_settings(self) -> dict[str, Any]:
+        """Return the classes as a model's configuration names them."""
+        return self.settled.config_settings()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the classes in order."""
+        return {"labels": list(self.settled.names)}
+
+    # ---- tokens ----
+
+    def tokenize(
+        self,
+        table: TextTable,
+        tokenizer: Tokenizer,
+        encoding: EncodingSettings,
+        config: PretrainedConfig,
+        *,
+        training: bool,
+    ) -> TokenizedExamples:
+        """Tokenise texts, cut off at the maximal length, and number their labels; see `Task.tokenize`."""
+        data = cast("LabelledTexts", table)
+        padding_id(tokenizer)
+        classes = self.settled.classes(data.labels, data.source)
+        encoded = encode_texts(tokenizer, data.texts, data.pairs, max_length=encoding.max_length)
+        kept = {name: rows for name, rows in encoded.items() if name in ("input_ids", "token_type_ids")}
+        return TokenizedExamples(kept, {"labels": classes}, table=table)
+
+    def collator(self, tokenizer: Tokenizer) -> Collator:
+        """Return what pads a batch to its longest example."""
+        return cast("Collator", DataCollatorWithPadding(tokenizer, return_tensors="pt"))
+
+    # ---- scores ----
+
+    def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]]:
+        """Return what scores the logits of a validation."""
+
+        def scored(prediction: EvalPrediction) -> dict[str, float]:
+            logits: Any = prediction.predictions
+            classes: NDArray[np.int64] = np.asarray(logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
+            return self._scores(classes, np.asarray(prediction.label_ids).astype(np.int64))
+
+        return scored
+
+    def score_values(
+        self,
+        model: PreTrainedModel,
+        examples: TokenizedExamples,
+        tokenizer: Tokenizer,
+        batch_size: int,
+        generation: GenerationSettings,
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return the task's scores of the model's most probable classes."""
+        collate = self.collator(tokenizer)
+        predicted = np.empty(len(examples), dtype=np.int64)
+        was_training = model.training
+        nn.Module.eval(model)
+        with torch.inference_mode():
+            for batch in length_sorted_batches(examples, batch_size):
+                inputs = dict(collate([examples[index] for index in batch]))
+                inputs.pop("labels")
+                logits = model(**{key: value.to(model.device) for key, value in inputs.items()}).logits
+                predicted[batch] = logits.argmax(-1).cpu().numpy()
+        nn.Module.train(model, was_training)
+        return self._scores(predicted, examples.numbers["labels"]), {}
+
+    def _scores(self, predicted: NDArray[np.int64], true: NDArray[np.int64]) -> dict[str, float]:
+        return class_scores(self.scores, predicted, true, positive=self.positive_class(self.settled))

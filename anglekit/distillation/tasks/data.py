@@ -1,0 +1,249 @@
+"""Tables of texts -> tokenised examples, as compact arrays, and batches padded to their longest text."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PretrainedConfig
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from anglekit.distillation.losses.functional import IGNORE_INDEX
+from anglekit.errors import InputError
+
+__all__ = [
+    "DataSettings",
+    "EncodingSettings",
+    "PaddedBatches",
+    "TextTable",
+    "TokenizedExamples",
+    "evaluation_sources",
+    "length_sorted_batches",
+    "model_limit",
+    "usable_length",
+]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which columns of a table are read; None finds them by the task or by usual names.
+
+    What lies in a column of dictionaries has a dot in its name: `translation.en`.
+
+    Attributes:
+        text: the first text of classification, or the text of a language model.
+        text_pair: the second text; "-" says that there is none.
+        label: the class, or the number of the right choice.
+        limit: only the first rows of each table.
+        source: what a sequence-to-sequence model reads.
+        target: what it writes; a cell may hold several texts, which are references.
+        prefix: put before every source, as T5's "translate English to Romanian: ".
+        prompt: what a causal model goes on from.
+        completion: how it goes on; a cell may hold several texts.
+        choices: a column of lists, or several columns with commas between.
+    """
+
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    limit: int | None = None
+    source: str | None = None
+    target: str | None = None
+    prefix: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    choices: str | None = None
+
+
+@dataclass(frozen=True)
+class EncodingSettings:
+    """How many tokens examples may have, and which of them are learnt.
+
+    Attributes:
+        max_length: tokens of an example, or of its source; None takes the task's.
+        target_max_length: tokens to which targets are cut; None takes the task's. Where that is None too, nothing is
+            cut and a target that is longer than the model allows is refused.
+        loss_on_prompt: whether cross-entropy (and with it KL) reads the prompt's tokens as well.
+
+    Raises:
+        InputError: a length below 2.
+    """
+
+    max_length: int | None = None
+    target_max_length: int | None = None
+    loss_on_prompt: bool = False
+
+    def __post_init__(self) -> None:
+        if self.target_max_length is not None and self.target_max_length < 2:
+            raise InputError(f"--target-max-length is {self.target_max_length}; allowed: at least 2")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TextTable(ABC):
+    """A table's texts, checked but not yet tokenised.
+
+    Attributes:
+        name: of the evaluation set, or "train".
+        source: as given.
+        sha256: the table's.
+        columns: the names of the columns that were read.
+    """
+
+    name: str
+    source: str
+    sha256: str
+    columns: tuple[str, ...]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a run records about the data."""
+        return {"source": self.source, "sha256": self.sha256, "examples": len(self), "columns": list(self.columns)}
+
+
+class TokenizedExamples(Dataset[dict[str, Any]]):
+    """Token ids of many examples in flat arrays, so that a large corpus takes a few bytes a token.
+
+    Args:
+        tokens: sequences by the name under which a collator finds them; `input_ids` at least. Sequences named
+            `labels` are a second stream's tokens.
+        numbers: one for each example, by name, (examples,).
+        table: where the examples came from, for scores that need more than tokens.
+        scored: the same examples as scores read them, where that differs from what losses read.
+
+    Attributes:
+        lengths: tokens of each example, of both streams together.
+    """
+
+    def __init__(
+        self,
+        tokens: Mapping[str, Sequence[Sequence[int]]],
+        numbers: Mapping[str, NDArray[np.int64]] | None = None,
+        *,
+        table: TextTable | None = None,
+        scored: TokenizedExamples | None = None,
+    ) -> None:
+        self.numbers = dict(numbers or {})
+        self.table = table
+        self.scored = scored
+        self._ends: dict[str, NDArray[np.int64]] = {}
+        self._flat: dict[str, NDArray[np.int32]] = {}
+        for name, sequences in tokens.items():
+            ends = np.cumsum([0, *(len(one) for one in sequences)])
+            self._ends[name] = ends
+            self._flat[name] = np.fromiter((token for one in sequences for token in one), np.int32, int(ends[-1]))
+        counted = [self._ends[name] for name in ("input_ids", "labels") if name in self._ends]
+        self.lengths: list[int] = np.sum([np.diff(ends) for ends in counted], axis=0).tolist()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        example: dict[str, Any] = {
+            name: flat[int(self._ends[name][index]) : int(self._ends[name][index + 1])].tolist()
+            for name, flat in self._flat.items()
+        }
+        return example | {name: int(values[index]) for name, values in self.numbers.items()}
+
+    def longer_than(self, limit: int, name: str = "input_ids") -> NDArray[np.int64]:
+        """Return the places of the examples whose sequence `name` has more than `limit` tokens."""
+        return np.flatnonzero(np.diff(self._ends[name]) > limit)
+
+    def at_limit(self, limit: int) -> int:
+        """Return how many inputs are as long as allowed, and were probably cut off."""
+        return int((np.diff(self._ends["input_ids"]) >= limit).sum())
+
+
+@dataclass(frozen=True)
+class PaddedBatches:
+    """A collator that pads every sequence of a batch to the longest of its name.
+
+    Attributes:
+        pad_id: in `input_ids`; `labels` are padded with -100 and everything else with 0.
+        left: pad on the left, as generation by causal models needs it.
+    """
+
+    pad_id: int
+    left: bool = False
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Return the batch with its attention mask."""
+        batch: dict[str, Tensor] = {}
+        for name, first in examples[0].items():
+            if isinstance(first, int):
+                batch[name] = torch.tensor([example[name] for example in examples])
+                continue
+            rows = [example[name] for example in examples]
+            batch[name] = self._padded(rows, {"input_ids": self.pad_id, "labels": IGNORE_INDEX}.get(name, 0))
+            if name == "input_ids":
+                batch["attention_mask"] = self._padded([[1] * len(row) for row in rows], 0)
+        return batch
+
+    def _padded(self, rows: list[list[int]], value: int) -> Tensor:
+        longest = max(map(len, rows))
+        fill = [[value] * (longest - len(row)) for row in rows]
+        return torch.tensor(
+            [pad + row if self.left else row + pad for row, pad in zip(rows, fill, strict=True)], dtype=torch.int64
+        )
+
+
+def evaluation_sources(given: Sequence[str]) -> dict[str, str]:
+    """Return evaluation tables by name: `NAME=SOURCE` as it says, others by the split or the file's name.
+
+    Raises:
+        InputError: two of the same name.
+    """
+    named: dict[str, str] = {}
+    for entry in given:
+        name, equals, source = entry.partition("=")
+        if not equals or not name.replace("-", "_").isidentifier():
+            source = entry
+            name = entry.rpartition(":")[2] if entry.startswith(("hub:", "builtin:")) else Path(entry).stem
+            if entry.startswith("builtin:") and entry.count(":") == 1:
+                name = "validation"
+        name = "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in name)
+        if name in named:
+            raise InputError(
+                f"two evaluation tables are called {name!r}; name them: first={named[name]} second={source}"
+            )
+        named[name] = source
+    return named
+
+
+def model_limit(tokenizer: Tokenizer, config: PretrainedConfig) -> int:
+    """Return the most tokens that tokenizer and model allow; a number beyond all texts where nothing limits them."""
+    positions = getattr(config, "max_position_embeddings", None)
+    limits = [int(tokenizer.model_max_length)]
+    if isinstance(positions, int) and positions > 0:
+        # RoBERTa's positions begin behind its padding index.
+        limits.append(positions - (config.pad_token_id + 1 if "roberta" in str(config.model_type) else 0))
+    return min(limits)
+
+
+def usable_length(wanted: int | None, usual: int, tokenizer: Tokenizer, config: PretrainedConfig) -> int:
+    """Return the tokens that a text may have: as wanted, or the usual number but no more than the model can read.
+
+    Raises:
+        InputError: more is wanted than the model can read.
+    """
+    limit = model_limit(tokenizer, config)
+    if wanted is not None and not 4 <= wanted <= limit:
+        raise InputError(f"--max-length is {wanted}; allowed for this model: 4 to {limit}")
+    return min(usual, limit) if wanted is None else wanted
+
+
+def length_sorted_batches(examples: TokenizedExamples, batch_size: int) -> list[list[int]]:
+    """Return indices in batches of similar length, for passes in which the order does not matter."""
+    order = torch.tensor(examples.lengths).argsort(stable=True).tolist()
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

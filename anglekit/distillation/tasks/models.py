@@ -1,0 +1,111 @@
+"""Models with their heads, loaded for training and scoring under the same safety rules as `checkpoints`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from anglekit.distillation.tasks.task import Task
+from anglekit.errors import InputError
+from anglekit.models.checkpoints import (
+    LoadOptions,
+    checkpoint_of,
+    load_config,
+    load_tokenizer,
+    load_weights,
+    weights_hash,
+)
+
+__all__ = ["TaskModel", "load_for_fine_tuning", "load_trained"]
+
+
+@dataclass(frozen=True, eq=False)
+class TaskModel:
+    """A model with the head of a task and its tokenizer.
+
+    Attributes:
+        source: the directory or hub id, as given.
+        model: in evaluation mode, on the device that was asked for.
+        tokenizer: its own.
+    """
+
+    source: str
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a run records: the hash of the body as `analyze` takes it, and of the whole with its head."""
+        return {
+            "source": self.source,
+            "architecture": type(self.model).__name__,
+            "sha256": weights_hash(cast("PreTrainedModel", self.model.base_model)),
+            "sha256_with_head": weights_hash(self.model),
+        }
+
+
+def load_trained(source: str, task: Task, options: LoadOptions | None = None) -> TaskModel:
+    """Load a model that was trained for a kind of task: every weight, its head's included, must be in the checkpoint.
+
+    Args:
+        source: a directory, a run directory, or a hub id.
+        task: whose head the model has.
+        options: device, precision, revision and what is allowed.
+
+    Raises:
+        InputError: there is no model there, it has no trained head or no tokenizer, or it needs pickle or remote code
+            without permission.
+    """
+    options = options or LoadOptions()
+    source = checkpoint_of(source)
+    config = load_config(source, options)
+    task.check_config(config, source)
+    model, report = load_weights(task.model_class, source, config, options)
+    untrained = [*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])]
+    if untrained:
+        raise InputError(
+            f"{source} has no trained {task.head} head ({min(untrained)} is missing or of another size); "
+            "make one: anglekit finetune"
+        )
+    return _with_tokenizer(source, model, options)
+
+
+def load_for_fine_tuning(source: str, task: Task, options: LoadOptions | None = None) -> TaskModel:
+    """Load a model and give it the head of a task.
+
+    A head of the same size in the checkpoint is where training starts. New weights come from the global random state:
+    seed it first.
+
+    Args:
+        source: a directory, a run directory, or a hub id.
+        task: settled by `Task.for_fine_tuning`.
+        options: device, precision, revision and what is allowed.
+
+    Raises:
+        InputError: as `load_trained`; weights other than the head's are missing.
+    """
+    options = options or LoadOptions()
+    source = checkpoint_of(source)
+    config = load_config(source, options)
+    task.check_config(config, source)
+    task.write_to(config)
+    model, report = load_weights(task.model_class, source, config, options)
+    base = str(model.base_model_prefix)
+    body = [key for key in report["missing_keys"] if key.startswith(f"{base}.") and "pooler" not in key]
+    if lacking := sorted(body if task.new_head else report["missing_keys"]):
+        raise InputError(f"{source} lacks {len(lacking)} weights, among them {lacking[0]}; save the whole model")
+    return _with_tokenizer(source, model, options)
+
+
+def _with_tokenizer(source: str, model: PreTrainedModel, options: LoadOptions) -> TaskModel:
+    tokenizer = load_tokenizer(source, options)
+    if tokenizer is None:
+        raise InputError(f"{source} has no tokenizer; save the model's tokenizer in the same directory")
+    if len(tokenizer) > model.config.vocab_size:
+        raise InputError(
+            f"the tokenizer of {source} has {len(tokenizer)} tokens and its model {model.config.vocab_size}; "
+            "save the tokenizer that belongs to the model"
+        )
+    return TaskModel(source, model, tokenizer)

@@ -1,0 +1,215 @@
+"""Multiple choice by a causal model: the choice whose text is the most probable after the prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from anglekit.distillation.tasks.causal import CausalTask, log_likelihoods
+from anglekit.distillation.tasks.completion import completion_examples
+from anglekit.distillation.tasks.data import DataSettings, EncodingSettings, TextTable, TokenizedExamples, model_limit
+from anglekit.distillation.tasks.generation import GenerationSettings, padding_id
+from anglekit.distillation.tasks.label_sets import label_text
+from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
+from anglekit.errors import InputError
+from anglekit.tables.read import Table, find_column, read_table
+
+__all__ = ["HellaSwagTask", "MultipleChoiceTask", "PromptsAndChoices", "choice_scores"]
+
+_USUAL_PROMPTS = ("prompt", "context", "ctx", "question", "query", "text")
+_USUAL_CHOICES = ("choices", "endings", "options", "answers")
+_USUAL_LABELS = ("label", "answer", "gold", "correct", "answerKey", "target")
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PromptsAndChoices(TextTable):
+    """A table's prompts, the choices for each, and which one is right.
+
+    Attributes:
+        prompts: the prompts.
+        choices: two or more for each.
+        right: the number of the right one, from 0.
+    """
+
+    prompts: tuple[str, ...]
+    choices: tuple[tuple[str, ...], ...]
+    right: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultipleChoiceTask(CausalTask):
+    """Multiple choice, trained as the prompt with its right choice behind it, scored by every choice's probability.
+
+    `accuracy` and `accuracy_normalized` are `acc` and `acc_norm` of lm-evaluation-harness
+    (`ConfigurableTask.process_results`): the choice of the largest log-probability, and of the largest
+    log-probability divided by the choice's length in characters, the blank before it not counted.
+
+    Attributes:
+        prompt: the task's own name of the prompt's column.
+        choices: likewise.
+        label: likewise.
+    """
+
+    prompt: str | None = None
+    choices: str | None = None
+    label: str | None = None
+    scores: tuple[str, ...] = ("accuracy_normalized", "accuracy")
+
+    allowed_scores: ClassVar[Sequence[str]] = ("accuracy", "accuracy_normalized")
+
+    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> PromptsAndChoices:
+        """Read a table's prompts, choices and labels; see `Task.read`."""
+        columns = columns or DataSettings()
+        table = read_table(source, limit=columns.limit)
+        first, prompts = self.read_prompts(table, columns)
+        names, choices = self.read_choices(table, columns)
+        label = columns.label or (self.label if self.label in table.frame.columns else None)
+        label = find_column(table, "label", label, _USUAL_LABELS)
+        if label is None:
+            raise InputError(f"{source} has no column of the right choice; name one with --label")
+        cells = table.frame[label].tolist()
+        right = [
+            _right(cell, own, f"{source}, row {row}")
+            for row, (cell, own) in enumerate(zip(cells, choices, strict=True))
+        ]
+        return PromptsAndChoices(
+            name=name,
+            source=source,
+            sha256=table.sha256,
+            columns=(*first, *names, label),
+            prompts=prompts,
+            choices=choices,
+            right=tuple(right),
+        )
+
+    def read_prompts(self, table: Table, columns: DataSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns that the prompts come from, and the prompts."""
+        column = find_text_column(table, "prompt", columns.prompt, (self.prompt,), _USUAL_PROMPTS)
+        return (column,), texts_of(table, column, "prompt")
+
+    def read_choices(self, table: Table, columns: DataSettings) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        """Return the columns that the choices come from, and the choices."""
+        if columns.choices is not None and "," in columns.choices:
+            names = tuple(name.strip() for name in columns.choices.split(","))
+            sides = [texts_of(table, find_text_column(table, "choices", name), "choices") for name in names]
+            return names, tuple(zip(*sides, strict=True))
+        column = find_text_column(table, "choices", columns.choices, (self.choices,), _USUAL_CHOICES)
+        return (column,), text_lists(table, column, "choices", least=2)
+
+    # ---- tokens ----
+
+    def tokenize(
+        self,
+        table: TextTable,
+        tokenizer: Tokenizer,
+        encoding: EncodingSettings,
+        config: PretrainedConfig,
+        *,
+        training: bool,
+    ) -> TokenizedExamples:
+        """Tokenise prompts with their right choices, and to be scored with every choice; see `Task.tokenize`."""
+        data = cast("PromptsAndChoices", table)
+        padding_id(tokenizer, end_of_text=True)
+
+        def made(pairs: list[tuple[int, str]], lengths: EncodingSettings, *, ends: bool) -> dict[str, Any]:
+            return completion_examples(
+                tokenizer,
+                lengths,
+                model_limit(tokenizer, config),
+                [data.prompts[row] for row, _ in pairs],
+                [text for _, text in pairs],
+                [f"{data.source}, row {row} (counted from 0)," for row, _ in pairs],
+                ends=ends,
+            )
+
+        scored = None
+        if not training:
+            every = [(row, text) for row, own in enumerate(data.choices) for text in own]
+            scored = TokenizedExamples(**made(every, EncodingSettings(encoding.max_length), ends=False))
+        right = [(row, own[data.right[row]]) for row, own in enumerate(data.choices)]
+        return TokenizedExamples(**made(right, encoding, ends=True), table=table, scored=scored)
+
+    # ---- scores ----
+
+    def score_values(
+        self,
+        model: PreTrainedModel,
+        examples: TokenizedExamples,
+        tokenizer: Tokenizer,
+        batch_size: int,
+        generation: GenerationSettings,
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return the accuracies."""
+        data = cast("PromptsAndChoices", examples.table)
+        found, _ = log_likelihoods(model, examples.scored or examples, self.collator(tokenizer), batch_size)
+        return choice_scores(found, data.choices, data.right), {}
+
+
+def choice_scores(
+    likelihoods: NDArray[np.float64], choices: Sequence[Sequence[str]], right: Sequence[int]
+) -> dict[str, float]:
+    """Return `accuracy` and `accuracy_normalized`.
+
+    Args:
+        likelihoods: the log-probability of every choice, example after example.
+        choices: the texts for each example.
+        right: the number of the right one.
+    """
+    raw = normalized = start = 0
+    for own, gold in zip(choices, right, strict=True):
+        scores = likelihoods[start : start + len(own)]
+        raw += int(np.argmax(scores) == gold)
+        normalized += int(np.argmax(scores / np.array([float(len(text)) for text in own])) == gold)
+        start += len(own)
+    return {"accuracy": raw / len(choices), "accuracy_normalized": normalized / len(choices)}
+
+
+def _right(cell: object, choices: Sequence[str], where: str) -> int:
+    """Return the number of the right choice, given by its number, its letter or its text."""
+    text = label_text(cell)
+    if text is not None and text in choices:
+        return choices.index(text)
+    if text is not None and text.isdecimal() and int(text) < len(choices):
+        return int(text)
+    if text is not None and len(text) == 1 and text in _LETTERS[: len(choices)]:
+        return _LETTERS.index(text)
+    raise InputError(
+        f"{where} (counted from 0) has label {text!r} and {len(choices)} choices; allowed: 0 to {len(choices) - 1}, "
+        f"A to {_LETTERS[len(choices) - 1]}, or a choice's text"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HellaSwagTask(MultipleChoiceTask):
+    """HellaSwag, its texts cleaned as lm-evaluation-harness cleans them (`hellaswag/utils.py`)."""
+
+    def read_prompts(self, table: Table, columns: DataSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the prompts: the activity, then both parts of the context."""
+        needed = ("activity_label", "ctx_a", "ctx_b")
+        if columns.prompt is not None or not set(needed) <= set(map(str, table.frame.columns)):
+            return super().read_prompts(table, columns)
+        sides = [texts_of(table, name, "prompt", may_be_missing=name == "ctx_b") for name in needed]
+        texts = [f"{activity}: {first} {second.capitalize()}" for activity, first, second in zip(*sides, strict=True)]
+        return needed, tuple(map(_cleaned, texts))
+
+    def read_choices(self, table: Table, columns: DataSettings) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        """Return the endings."""
+        names, choices = super().read_choices(table, columns)
+        return names, tuple(tuple(map(_cleaned, own)) for own in choices)
+
+
+def _cleaned(text: str) -> str:
+    """Return WikiHow's text without its marks."""
+    plain = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+    return plain.replace("  ", " ")

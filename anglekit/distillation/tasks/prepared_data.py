@@ -1,0 +1,78 @@
+"""Tokenised data that many runs can share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PretrainedConfig
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from anglekit.distillation.tasks.data import EncodingSettings, TextTable, TokenizedExamples
+from anglekit.distillation.tasks.task import Task
+
+__all__ = ["PreparedData", "prepare_data"]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedData:
+    """Tokenised training and evaluation data that many arms can share.
+
+    Attributes:
+        task: what is learnt, settled by data and teacher.
+        tokenizer: the teacher's.
+        encoding: how many tokens examples may have.
+        train: the training examples.
+        evaluations: by name; the first one validates during training.
+        sources: what the run records about each table.
+    """
+
+    task: Task
+    tokenizer: Tokenizer
+    encoding: EncodingSettings
+    train: TokenizedExamples
+    evaluations: Mapping[str, TokenizedExamples]
+    sources: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest example, or of the longest source."""
+        return self.encoding.max_length or max(self.train.lengths)
+
+    @property
+    def validation(self) -> TokenizedExamples | None:
+        """What is validated on during training, or None."""
+        return next(iter(self.evaluations.values()), None)
+
+
+def prepare_data(
+    task: Task,
+    tokenizer: Tokenizer,
+    config: PretrainedConfig,
+    train: TextTable,
+    evaluations: Sequence[TextTable],
+    encoding: EncodingSettings | None = None,
+) -> PreparedData:
+    """Tokenise training and evaluation texts.
+
+    Args:
+        task: settled by data and teacher.
+        tokenizer: the teacher's.
+        config: the teacher's.
+        train: the training table.
+        evaluations: the evaluation tables.
+        encoding: lengths; what they leave open is the task's.
+
+    Raises:
+        InputError: a label outside the set, a length that the model cannot read, or a tokenizer that cannot pad.
+    """
+    usable = task.encoding(encoding or EncodingSettings(), tokenizer, config)
+    return PreparedData(
+        task,
+        tokenizer,
+        usable,
+        task.tokenize(train, tokenizer, usable, config, training=True),
+        {one.name: task.tokenize(one, tokenizer, usable, config, training=False) for one in evaluations},
+        {one.name: one.provenance() for one in (train, *evaluations)},
+    )

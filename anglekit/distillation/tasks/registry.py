@@ -1,0 +1,166 @@
+"""The tasks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from anglekit.distillation.tasks.causal import LanguageModelTask
+from anglekit.distillation.tasks.classification import ClassificationTask
+from anglekit.distillation.tasks.completion import CompletionTask, ConversationTask
+from anglekit.distillation.tasks.multiple_choice import HellaSwagTask, MultipleChoiceTask
+from anglekit.distillation.tasks.seq2seq import Seq2SeqTask
+from anglekit.distillation.tasks.task import Task
+from anglekit.errors import InputError, suggest
+
+__all__ = ["TASKS", "task_by_name"]
+
+_GLUE = "Wang et al. 2019, arXiv 1804.07461 (GLUE)"
+
+_CLASSIFICATION = (
+    ClassificationTask(
+        name="classification",
+        description="texts or pairs of texts with a label",
+        source="your own data",
+        scores=("accuracy", "macro_f1"),
+    ),
+    ClassificationTask(
+        name="mnli",
+        description="does the premise entail the hypothesis, contradict it, or neither",
+        source=_GLUE,
+        text="premise",
+        text_pair="hypothesis",
+        labels=("entailment", "neutral", "contradiction"),
+        evaluation_splits=("validation_matched", "validation_mismatched"),
+        student_learning_rate=1e-5,
+    ),
+    ClassificationTask(
+        name="qqp",
+        description="do two questions ask the same",
+        source=_GLUE,
+        text="question1",
+        text_pair="question2",
+        labels=("not_duplicate", "duplicate"),
+        scores=("f1", "accuracy"),
+        positive="duplicate",
+    ),
+    ClassificationTask(
+        name="qnli",
+        description="does the sentence answer the question",
+        source=_GLUE,
+        text="question",
+        text_pair="sentence",
+        labels=("entailment", "not_entailment"),
+    ),
+    ClassificationTask(
+        name="sst2",
+        description="is a sentence of a film review positive",
+        source=_GLUE,
+        text="sentence",
+        labels=("negative", "positive"),
+        teacher_learning_rate=5e-5,
+        student_epochs=20.0,
+    ),
+    ClassificationTask(
+        name="mrpc",
+        description="do two sentences mean the same",
+        source=_GLUE,
+        text="sentence1",
+        text_pair="sentence2",
+        labels=("not_equivalent", "equivalent"),
+        scores=("f1", "accuracy"),
+        positive="equivalent",
+    ),
+    ClassificationTask(
+        name="cola",
+        description="is a sentence acceptable English",
+        source=_GLUE,
+        text="sentence",
+        labels=("unacceptable", "acceptable"),
+        scores=("matthews", "accuracy"),
+    ),
+    ClassificationTask(
+        name="rte",
+        description="does the first sentence entail the second",
+        source=_GLUE,
+        text="sentence1",
+        text_pair="sentence2",
+        labels=("entailment", "not_entailment"),
+    ),
+    ClassificationTask(
+        name="wnli",
+        description="does the second sentence resolve the first one's pronoun rightly",
+        source=_GLUE,
+        text="sentence1",
+        text_pair="sentence2",
+        labels=("not_entailment", "entailment"),
+    ),
+)
+
+_SEQ2SEQ = (
+    Seq2SeqTask(name="seq2seq", description="write a target for a source", source="your own data"),
+    Seq2SeqTask(
+        name="dart",
+        description="put a set of triples into words",
+        source="Nan et al. 2021, arXiv 2007.02871 (DART)",
+        source_column="source",
+        target_column="target",
+        evaluation_splits=("test",),
+        teacher_learning_rate=1e-5,
+        teacher_epochs=16.0,
+        student_epochs=18.0,
+        target_max_length=128,
+        beams=5,
+    ),
+    Seq2SeqTask(
+        name="wmt16-en-ro",
+        description="translate English into Romanian",
+        source="Bojar et al. 2016, WMT16",
+        source_column="translation.en",
+        target_column="translation.ro",
+        prefix="translate English to Romanian: ",
+        evaluation_splits=("test",),
+        student_epochs=40.0,
+        max_length=512,
+        target_max_length=512,
+    ),
+)
+
+_CAUSAL = (
+    LanguageModelTask(name="language-model", description="predict the next token of texts", source="your own data"),
+    CompletionTask(name="completion", description="go on from a prompt", source="your own data"),
+    MultipleChoiceTask(
+        name="multiple-choice", description="the most probable choice after a prompt", source="your own data"
+    ),
+    HellaSwagTask(
+        name="hellaswag",
+        description="which ending follows",
+        source="Zellers et al. 2019, arXiv 1905.07830 (HellaSwag)",
+        prompt="ctx",
+        choices="endings",
+        label="label",
+        scores=("accuracy", "accuracy_normalized"),
+        student_epochs=160.0,
+    ),
+    ConversationTask(
+        name="coqa",
+        description="questions about a story",
+        source="Reddy et al. 2019, arXiv 1808.07042 (CoQA)",
+        scores=("normalized_exact_match", "exact_match", "perplexity"),
+        student_epochs=15.0,
+        max_length=1024,
+    ),
+)
+
+TASKS: Final[Mapping[str, Task]] = {task.name: task for task in (*_CLASSIFICATION, *_SEQ2SEQ, *_CAUSAL)}
+
+
+def task_by_name(name: str) -> Task:
+    """Return a task.
+
+    Raises:
+        InputError: there is none of this name; the message suggests the nearest.
+    """
+    if name not in TASKS:
+        raise InputError(f"no task {name!r}; {suggest(name, TASKS)}")
+    return TASKS[name]

@@ -1,0 +1,168 @@
+"""Scores of predicted classes: accuracy, F1 and Matthews' correlation, as GLUE defines them."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anglekit.errors import InputError, suggest
+
+__all__ = [
+    "SCORES",
+    "accuracy",
+    "class_scores",
+    "corpus_scores",
+    "exact_match",
+    "f1",
+    "macro_f1",
+    "matthews",
+    "normalized_exact_match",
+]
+
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def corpus_scores(
+    names: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return BLEU and chrF of a corpus, from 0 to 100, and sacreBLEU's signatures, which define them.
+
+    Post 2018, "A Call for Clarity in Reporting BLEU Scores"; Popović 2015, "chrF".
+
+    Args:
+        names: of "bleu" and "chrf".
+        texts: one for each example.
+        references: one or more for each example.
+
+    Raises:
+        InputError: no example, or not one text for each.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+    if not texts or len(texts) != len(references):
+        raise InputError(f"{len(texts)} texts came with references for {len(references)}; give one text for each")
+    most = max(map(len, references))
+    # Sacrebleu wants as many references for every example and leaves out those that are None.
+    streams: Any = [[one[place] if place < len(one) else None for one in references] for place in range(most)]
+    values, signatures = {}, {}
+    for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
+        if name in names:
+            values[name] = float(metric.corpus_score(list(texts), streams).score)
+            signatures[name] = str(metric.get_signature().format())
+    return values, signatures
+
+
+def exact_match(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Return the fraction of texts that equal one of their references, blanks at the ends aside."""
+    return _fraction([any(text.strip() == one.strip() for one in own) for text, own in _paired(texts, references)])
+
+
+def normalized_exact_match(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Return the fraction of texts that equal one of their references but for case, punctuation, articles and blanks.
+
+    This is how SQuAD (Rajpurkar et al. 2016) and CoQA (Reddy et al. 2019) define it.
+    """
+    return _fraction(
+        [any(_normalized(text) == _normalized(one) for one in own) for text, own in _paired(texts, references)]
+    )
+
+
+def _normalized(text: str) -> str:
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def _paired(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
+    if not texts or len(texts) != len(references):
+        raise InputError(f"{len(texts)} texts came with references for {len(references)}; give one text for each")
+    return list(zip(texts, references, strict=True))
+
+
+def _fraction(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+Classes = NDArray[np.integer]
+
+
+def accuracy(predictions: Classes, references: Classes) -> float:
+    """Return the fraction of equal entries, in [0, 1]; both of shape (examples,)."""
+    _check(predictions, references)
+    return float(np.mean(predictions == references))
+
+
+def f1(predictions: Classes, references: Classes, positive: int = 1) -> float:
+    """Return 2 TP / (2 TP + FP + FN) of one class, in [0, 1]; 0 where it is neither predicted nor there."""
+    _check(predictions, references)
+    predicted, true = predictions == positive, references == positive
+    denominator = int(predicted.sum()) + int(true.sum())
+    return 0.0 if denominator == 0 else float(2 * int((predicted & true).sum()) / denominator)
+
+
+def macro_f1(predictions: Classes, references: Classes) -> float:
+    """Return the mean of every class's F1, over the classes that are predicted or there."""
+    _check(predictions, references)
+    classes = np.union1d(predictions, references)
+    return float(np.mean([f1(predictions, references, int(one)) for one in classes]))
+
+
+def matthews(predictions: Classes, references: Classes) -> float:
+    """Return Matthews' correlation in [-1, 1], also of more than two classes; 0 where one side is constant.
+
+    It is the correlation of the two sides' indicator vectors (Gorodkin 2004, "Comparing two K-category assignments by a
+    K-category correlation coefficient").
+    """
+    _check(predictions, references)
+    classes = np.union1d(predictions, references)
+    p = (predictions[:, None] == classes).astype(np.float64)
+    r = (references[:, None] == classes).astype(np.float64)
+    p -= p.mean(0)
+    r -= r.mean(0)
+    scale = float(np.sqrt((p * p).sum() * (r * r).sum()))
+    return 0.0 if scale == 0.0 else float((p * r).sum() / scale)
+
+
+SCORES: Final[Mapping[str, Callable[[Classes, Classes], float]]] = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "macro_f1": macro_f1,
+    "matthews": matthews,
+}
+
+
+def class_scores(
+    names: Sequence[str], predictions: Classes, references: Classes, *, positive: int = 1
+) -> dict[str, float]:
+    """Return the named scores.
+
+    Args:
+        names: of `SCORES`.
+        predictions: the predicted classes, (examples,).
+        references: the true classes, (examples,).
+        positive: the class whose F1 "f1" is.
+
+    Raises:
+        InputError: an unknown score, or no example.
+    """
+    for name in names:
+        if name not in SCORES:
+            raise InputError(f"no score {name!r}; {suggest(name, SCORES)}")
+    return {
+        name: f1(predictions, references, positive) if name == "f1" else SCORES[name](predictions, references)
+        for name in names
+    }
+
+
+def _check(predictions: Classes, references: Classes) -> None:
+    if predictions.shape != references.shape or predictions.ndim != 1 or not len(predictions):
+        raise InputError(
+            f"predictions have shape {predictions.shape} and references {references.shape}; "
+            "scores need one of each for every example, and at least one example"
+        )

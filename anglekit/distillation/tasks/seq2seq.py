@@ -1,0 +1,208 @@
+"""Sequence to sequence: a source that an encoder reads and a target that a decoder writes (BART, T5, Marian)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from anglekit.distillation.tasks.data import (
+    DataSettings,
+    EncodingSettings,
+    PaddedBatches,
+    TextTable,
+    TokenizedExamples,
+    length_sorted_batches,
+    model_limit,
+)
+from anglekit.distillation.tasks.generation import GenerationSettings, generate_texts, padding_id, scoring_mode
+from anglekit.distillation.tasks.scores import corpus_scores
+from anglekit.distillation.tasks.task import Collator, Task
+from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
+from anglekit.errors import InputError
+from anglekit.probes.prompts import encode_texts
+from anglekit.tables.read import read_table
+
+__all__ = ["Seq2SeqTask", "SourcesAndTargets"]
+
+_USUAL_SOURCES = ("source", "src", "input", "document", "article", "text")
+_NEW_TOKENS = 128
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SourcesAndTargets(TextTable):
+    """A table's sources and the references for each.
+
+    Attributes:
+        sources: with the prefix in front.
+        targets: one or more for each source.
+        prefix: what was put before every source.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[tuple[str, ...], ...]
+    prefix: str
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a run records about the data."""
+        return super().provenance() | {"prefix": self.prefix, "references": sum(map(len, self.targets))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seq2SeqTask(Task):
+    """A task that writes a text for a text.
+
+    Losses are teacher-forced: the decoder reads the target shifted right, as the model itself shifts it, and every
+    loss of the decoder is at the positions whose label is a token of the target. A source with several references is
+    trained on each of them and scored against all.
+
+    Attributes:
+        source_column: the task's own name of the source's column.
+        target_column: likewise.
+        prefix: put before every source unless the settings say otherwise.
+        target_max_length: tokens to which targets are cut; None cuts none and refuses what is longer than the model
+            allows.
+        beams: of the generation that is scored.
+    """
+
+    source_column: str | None = None
+    target_column: str | None = None
+    prefix: str = ""
+    scores: tuple[str, ...] = ("bleu", "chrf")
+    target_max_length: int | None = None
+    beams: int = 4
+    teacher_learning_rate: float = 3e-5
+    student_learning_rate: float = 1e-4
+
+    allowed_scores: ClassVar[Sequence[str]] = ("bleu", "chrf")
+    model_class: ClassVar[Any] = AutoModelForSeq2SeqLM
+    model_kind: ClassVar[str] = "an encoder-decoder"
+    streams: ClassVar[tuple[str, ...] | None] = ("encoder", "decoder")
+
+    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> SourcesAndTargets:
+        """Read a table's sources and targets; see `Task.read`."""
+        columns = columns or DataSettings()
+        table = read_table(source, limit=columns.limit)
+        first = find_text_column(table, "source", columns.source, (self.source_column,), _USUAL_SOURCES)
+        second = find_text_column(table, "target", columns.target, (self.target_column,))
+        if first == second:
+            raise InputError(f"--source and --target both name column {first!r} of {source}; name two")
+        prefix = self.prefix if columns.prefix is None else columns.prefix
+        return SourcesAndTargets(
+            name=name,
+            source=source,
+            sha256=table.sha256,
+            columns=(first, second),
+            sources=tuple(prefix + text for text in texts_of(table, first, "source")),
+            targets=text_lists(table, second, "target"),
+            prefix=prefix,
+        )
+
+    # ---- tokens ----
+
+    def encoding(self, wanted: EncodingSettings, tokenizer: Tokenizer, config: PretrainedConfig) -> EncodingSettings:
+        """Return the lengths that sources and targets may have; see `Task.encoding`."""
+        limit, length = model_limit(tokenizer, config), wanted.target_max_length
+        if length is not None and length > limit:
+            raise InputError(f"--target-max-length is {length}; allowed for this model: 2 to {limit}")
+        if length is None and self.target_max_length is not None:
+            length = min(self.target_max_length, limit)
+        return replace(super().encoding(wanted, tokenizer, config), target_max_length=length)
+
+    def tokenize(
+        self,
+        table: TextTable,
+        tokenizer: Tokenizer,
+        encoding: EncodingSettings,
+        config: PretrainedConfig,
+        *,
+        training: bool,
+    ) -> TokenizedExamples:
+        """Tokenise sources, cut off at the maximal length, and targets; see `Task.tokenize`.
+
+        Examples to be trained on are one for each reference; those to be scored have their first reference as label.
+        """
+        data = cast("SourcesAndTargets", table)
+        padding_id(tokenizer)
+        places = [(row, text) for row, own in enumerate(data.targets) for text in (own if training else own[:1])]
+        labels = encode_texts(
+            tokenizer, [text for _, text in places], max_length=encoding.target_max_length, as_target=True
+        )["input_ids"]
+        limit = model_limit(tokenizer, config)
+        for (row, _), label in zip(places, labels, strict=True):
+            if len(label) > limit:
+                raise InputError(
+                    f"{data.source} has a target of {len(label)} tokens in row {row} (counted from 0), column "
+                    f"{data.columns[1]!r}; the model allows {limit}: shorten it, or cut targets by --target-max-length"
+                )
+        sources = encode_texts(tokenizer, data.sources, max_length=encoding.max_length)["input_ids"]
+        return TokenizedExamples({"input_ids": [sources[row] for row, _ in places], "labels": labels}, table=table)
+
+    def collator(self, tokenizer: Tokenizer) -> Collator:
+        """Return what pads sources by the pad token and targets by -100."""
+        return PaddedBatches(padding_id(tokenizer))
+
+    def objective_options(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """Return the pad token, by which the official reading finds the decoder's positions."""
+        return {"pad_token_id": padding_id(tokenizer)}
+
+    # ---- scores ----
+
+    def generation(
+        self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig
+    ) -> GenerationSettings:
+        """Return complete settings; by default a text ends where the decoder's positions do. See `Task.generation`."""
+        positions = getattr(config, "max_position_embeddings", None)
+        usual = self.target_max_length or _NEW_TOKENS
+        chosen = wanted.completed(self.beams, min(usual, positions or usual))
+        if positions and (chosen.max_new_tokens or 0) > positions:
+            raise InputError(f"--max-new-tokens is {chosen.max_new_tokens}; this model writes 1 to {positions}")
+        return chosen
+
+    def score_values(
+        self,
+        model: PreTrainedModel,
+        examples: TokenizedExamples,
+        tokenizer: Tokenizer,
+        batch_size: int,
+        generation: GenerationSettings,
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return BLEU and chrF of what the model generates, with sacreBLEU's signatures."""
+        chosen = self.generation(generation, tokenizer, model.config)
+        texts = generated_targets(model, examples, tokenizer, batch_size, chosen)
+        references = cast("SourcesAndTargets", examples.table).targets
+        values, signatures = corpus_scores(self.scores, texts, references)
+        return values, {"signatures": signatures, "generation": chosen.notes()}
+
+
+def generated_targets(
+    model: PreTrainedModel,
+    examples: TokenizedExamples,
+    tokenizer: Tokenizer,
+    batch_size: int,
+    generation: GenerationSettings,
+) -> list[str]:
+    """Return the text that a model generates for each example, in their order.
+
+    Args:
+        model: an encoder-decoder, left as it was.
+        examples: whose `input_ids` it reads.
+        tokenizer: its own.
+        batch_size: examples that are generated together.
+        generation: complete settings.
+    """
+    pad_id = padding_id(tokenizer)
+    collate = PaddedBatches(pad_id)
+    texts = np.empty(len(examples), dtype=object)
+    with scoring_mode(model):
+        for batch in length_sorted_batches(examples, batch_size):
+            inputs = collate([{"input_ids": examples[index]["input_ids"]} for index in batch])
+            texts[batch] = generate_texts(model, tokenizer, inputs, generation, pad_id)
+    return list(texts)

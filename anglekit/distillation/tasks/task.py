@@ -1,0 +1,248 @@
+"""What a task is: columns, model class, tokenisation, collator, scores. One file for each kind implements it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from transformers import EvalPrediction, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from anglekit.distillation.tasks.data import DataSettings, EncodingSettings, TextTable, TokenizedExamples, usable_length
+from anglekit.distillation.tasks.generation import GenerationSettings
+from anglekit.errors import InputError, suggest
+from anglekit.models.architectures import model_streams
+
+__all__ = ["Collator", "ScoreReport", "Task"]
+
+Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
+"""What makes a batch of tensors out of examples."""
+
+SMALLER_IS_BETTER = frozenset({"perplexity"})
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """The scores of one model on one table.
+
+    Attributes:
+        scores: by name, `examples` (their number) included.
+        notes: how they were computed, for whoever wants to repeat it: sacreBLEU's signatures, beams, ...
+    """
+
+    scores: Mapping[str, float]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """A task; what it leaves open is read off the data.
+
+    Learning rates and epochs are those of Yu, Wen and Mou, arXiv 2502.04499, where the paper has the task, and its
+    usual ones elsewhere.
+
+    Attributes:
+        name: as given on the command line.
+        description: in words.
+        source: where it comes from.
+        scores: some of `allowed_scores`; the first one selects the best student.
+        evaluation_splits: the data set's own names of what it is evaluated on.
+        teacher_learning_rate: for fine-tuning.
+        teacher_epochs: likewise.
+        student_learning_rate: for distillation.
+        student_epochs: likewise.
+        max_length: tokens of an example; more is cut off.
+
+    Raises:
+        InputError: a score that the kind of task does not have.
+    """
+
+    name: str
+    description: str
+    source: str
+    scores: tuple[str, ...] = ()
+    evaluation_splits: tuple[str, ...] = ("validation",)
+    teacher_learning_rate: float = 2e-5
+    teacher_epochs: float = 3.0
+    student_learning_rate: float = 2e-5
+    student_epochs: float = 10.0
+    max_length: int = 128
+
+    #: The names of scores that this kind of task can compute.
+    allowed_scores: ClassVar[Sequence[str]]
+    #: One of transformers' auto classes, which loads the model with its head.
+    model_class: ClassVar[Any]
+    #: The streams of the models that can do it; None: any.
+    streams: ClassVar[tuple[str, ...] | None] = None
+    #: What a model is called that can do it, and what its head is called.
+    model_kind: ClassVar[str]
+    head: ClassVar[str] = "language-model"
+    #: Whether fine-tuning may begin with a new head.
+    new_head: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for score in self.scores:
+            if score not in self.allowed_scores:
+                raise InputError(f"task {self.name!r} asks for score {score!r}; {suggest(score, self.allowed_scores)}")
+
+    @property
+    def selection_score(self) -> str:
+        """The score by which the best student is chosen."""
+        return self.scores[0]
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Whether a larger selection score is a better one."""
+        return self.selection_score not in SMALLER_IS_BETTER
+
+    def check_config(self, config: PretrainedConfig, source: str) -> None:
+        """Check that a model of this configuration can do the task.
+
+        Raises:
+            InputError: it is of another kind.
+        """
+        found = model_streams(config)
+        if self.streams is not None and found != self.streams:
+            raise InputError(
+                f"task {self.name} needs {self.model_kind} and {source} is a {config.model_type} model with "
+                f"{' and '.join(found)}; choose another task or model"
+            )
+
+    # ---- columns ----
+
+    @abstractmethod
+    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> TextTable:
+        """Read a table's texts.
+
+        Args:
+            source: as `tables.read_table` takes it.
+            columns: by name.
+            name: what the table is called in scores.
+
+        Raises:
+            InputError: the table cannot be read, lacks a column, or a cell holds something else.
+        """
+
+    # ---- what data and model settle ----
+
+    def for_fine_tuning(self, train: TextTable, config: PretrainedConfig) -> Self:
+        """Return the task with what training data and a model that is to be fine-tuned settle, such as its classes."""
+        return self
+
+    def for_teacher(self, train: TextTable, config: PretrainedConfig) -> Self:
+        """Return the task as a trained teacher knows it.
+
+        Raises:
+            InputError: data and teacher do not go together.
+        """
+        return self
+
+    def for_trained(self, config: PretrainedConfig) -> Self:
+        """Return the task as a model knows it that is only to be scored."""
+        return self
+
+    def head_settings(self) -> dict[str, Any]:
+        """Return what a model's configuration says of its head, by the names that any tool reads."""
+        return {}
+
+    def write_to(self, config: PretrainedConfig) -> None:
+        """Write the settings of the head into a model's configuration."""
+        for name, value in self.head_settings().items():
+            setattr(config, name, value)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what decides the run's result beside the task's name."""
+        return {}
+
+    # ---- tokens ----
+
+    def encoding(self, wanted: EncodingSettings, tokenizer: Tokenizer, config: PretrainedConfig) -> EncodingSettings:
+        """Return the lengths that examples may have: as wanted, or the task's but no more than the model can read.
+
+        Raises:
+            InputError: more is wanted than the model can read.
+        """
+        length = usable_length(wanted.max_length, self.max_length, tokenizer, config)
+        return EncodingSettings(length, wanted.target_max_length, wanted.loss_on_prompt)
+
+    @abstractmethod
+    def tokenize(
+        self,
+        table: TextTable,
+        tokenizer: Tokenizer,
+        encoding: EncodingSettings,
+        config: PretrainedConfig,
+        *,
+        training: bool,
+    ) -> TokenizedExamples:
+        """Tokenise a table that `read` returned.
+
+        Args:
+            table: the texts.
+            tokenizer: the model's.
+            encoding: as `encoding` returned it.
+            config: the model's.
+            training: whether the examples are trained on; those that are scored may differ.
+
+        Raises:
+            InputError: something does not fit, or the tokenizer cannot pad.
+        """
+
+    @abstractmethod
+    def collator(self, tokenizer: Tokenizer) -> Collator:
+        """Return what pads a batch to its longest example."""
+
+    def objective_options(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """Return the fields of `DistillationObjective` that follow from the kind of task."""
+        return {}
+
+    # ---- scores ----
+
+    def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
+        """Return what scores the logits of a validation, or None where scores need more than these."""
+        return None
+
+    def generation(
+        self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig
+    ) -> GenerationSettings:
+        """Return how texts are generated: as wanted, completed by the task; a task that generates none looks at none.
+
+        Raises:
+            InputError: the model cannot write so many tokens.
+        """
+        return wanted
+
+    def score(
+        self,
+        model: PreTrainedModel,
+        examples: TokenizedExamples,
+        tokenizer: Tokenizer,
+        *,
+        batch_size: int,
+        generation: GenerationSettings | None = None,
+    ) -> ScoreReport:
+        """Return `examples` (their number) and the task's scores of a model.
+
+        Args:
+            model: on any device; left in the mode in which it came.
+            examples: tokenised with `training=False`.
+            tokenizer: the model's.
+            batch_size: examples of one forward pass.
+            generation: how texts are generated, where the scores need any; None takes the task's.
+        """
+        values, notes = self.score_values(model, examples, tokenizer, batch_size, generation or GenerationSettings())
+        number = len(examples) if examples.table is None else len(examples.table)
+        return ScoreReport({"examples": number, **{name: values[name] for name in self.scores}}, notes)
+
+    @abstractmethod
+    def score_values(
+        self,
+        model: PreTrainedModel,
+        examples: TokenizedExamples,
+        tokenizer: Tokenizer,
+        batch_size: int,
+        generation: GenerationSettings,
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return at least the task's scores, and how they were computed."""

@@ -1,0 +1,1 @@
+"""`transformers.Trainer` with a teacher: settings, trainer, callbacks."""

@@ -1,0 +1,125 @@
+"""The teacher's side of a distillation step: a forward pass that keeps only what the losses read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from anglekit.models.architectures import model_streams
+from anglekit.runtime.placement import compute_device, is_placed
+from anglekit.states.recorder import FinalNorm, LayerRecorder
+from anglekit.vocabulary import Stream
+
+__all__ = ["TeacherForward", "TeacherOutputs", "TeacherProvider", "accepted_inputs"]
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherOutputs:
+    """What the losses read of the teacher for one batch, without gradients.
+
+    Attributes:
+        logits: (batch, classes) or (batch, time, vocabulary); None where no loss reads them.
+        hidden: `hidden[stream][layer]` of shape (batch, time, width), the matched layers only.
+    """
+
+    logits: Tensor | None = None
+    hidden: Mapping[Stream, Mapping[int, Tensor]] = field(default_factory=dict)
+
+
+TeacherProvider = Callable[[Mapping[str, Any]], TeacherOutputs]
+"""Anything that answers a batch's model inputs (labels included) with `TeacherOutputs`.
+
+`TeacherForward` runs the teacher; a sweep hands several trainers one that runs it once for all of them.
+"""
+
+
+def accepted_inputs(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs that a model's forward pass names, labels left out.
+
+    Teacher and student may be of different classes: a batch made for one can hold keys that the other does not know.
+    """
+    names = _argument_names(type(model).forward)
+    return {key: value for key, value in inputs.items() if key in names and key != "labels"}
+
+
+@cache
+def _argument_names(forward: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)
+
+
+class TeacherForward:
+    """Runs a teacher in evaluation mode without gradients and keeps the matched layers only.
+
+    The head is skipped where no loss reads logits, and the teacher does not run at all where no loss reads anything.
+
+    Args:
+        teacher: with its head if `logits` is wanted. It is put into evaluation mode.
+        layers: for each stream, the teacher layers that losses read.
+        logits: whether a loss reads the logits.
+        final_norm: which last state a layer number at the end of a stack means.
+        device: the teacher's own, which it does not leave for the student's; None: the student's. What it answers goes
+            back to where the inputs were. A teacher that is spread over devices or quantised stays where it is.
+
+    Raises:
+        InputError: a stream or layer that the teacher does not have.
+    """
+
+    def __init__(
+        self,
+        teacher: PreTrainedModel,
+        layers: Mapping[Stream, Sequence[int]],
+        *,
+        logits: bool = True,
+        final_norm: FinalNorm = "excluded",
+        device: torch.device | str | None = None,
+    ) -> None:
+        teacher.eval()  # type: ignore[no-untyped-call]
+        self.teacher = teacher
+        self.layers = {stream: tuple(wanted) for stream, wanted in layers.items() if wanted}
+        self.logits = logits
+        self.final_norm = final_norm
+        self.device = None if device is None else torch.device(device)
+        self._recorder = LayerRecorder(teacher, self.layers, final_norm)
+        self._extra = {"use_cache": False} if "decoder" in model_streams(teacher.config) else {}
+
+    @property
+    def needed(self) -> bool:
+        """Whether a call runs the teacher at all."""
+        return self.logits or bool(self.layers)
+
+    def to(self, device: torch.device) -> TeacherForward:
+        """Move the teacher to the student's device, unless it has its own, and return self."""
+        if not is_placed(self.teacher):
+            nn.Module.to(self.teacher, self.device or device)
+        return self
+
+    def __call__(self, inputs: Mapping[str, Any]) -> TeacherOutputs:
+        """Return what the losses read for one batch, on the device of its inputs."""
+        if not self.needed:
+            return TeacherOutputs()
+        if self.teacher.training:
+            self.teacher.eval()  # type: ignore[no-untyped-call]
+        network = self.teacher if self.logits else self.teacher.base_model
+        recorder = self._recorder
+        # Not inference mode: its tensors cannot be saved for the student's backward pass.
+        here = compute_device(self.teacher)
+        given = {key: _sent(value, here) for key, value in accepted_inputs(network, inputs).items()}
+        back = next((value.device for value in inputs.values() if isinstance(value, Tensor)), here)
+        with torch.no_grad(), recorder:
+            outputs = network(**given, **self._extra)
+        hidden = {
+            stream: {layer: state.to(back) for layer, state in kept.items()} for stream, kept in recorder.states.items()
+        }
+        recorder.clear()
+        return TeacherOutputs(outputs.logits.to(back) if self.logits else None, hidden)
+
+
+def _sent(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - a batch may hold more than tensors
+    return value.to(device) if isinstance(value, Tensor) else value

@@ -1,0 +1,398 @@
+"""`transformers.Trainer` with a teacher: cross-entropy, KL and hidden losses, each pooled over an accumulated batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from anglekit.distillation.losses.functional import LossTerm
+from anglekit.distillation.losses.objective import DistillationObjective
+from anglekit.distillation.runs.resume_point import reading_checkpoint
+from anglekit.distillation.students.adapters import LayerAdapters
+from anglekit.distillation.training.batch_order import LengthGroupedOrder
+from anglekit.distillation.training.teacher import TeacherForward, TeacherOutputs, TeacherProvider, accepted_inputs
+from anglekit.distillation.training.term_meter import TermMeter
+from anglekit.errors import InputError, RunError
+from anglekit.models.architectures import width
+from anglekit.models.projections import ADAPTER_FILE, load_adapters, save_adapters
+from anglekit.runtime.workspace import keep_freed_memory
+from anglekit.states.recorder import LayerRecorder
+from anglekit.vocabulary import Stream
+
+__all__ = ["DistillationTrainer"]
+
+States = dict[Stream, dict[int, Tensor]]
+
+
+class DistillationTrainer(Trainer):
+    """Trains a student under a `DistillationObjective`; everything else is `transformers.Trainer`.
+
+    The loss of an optimiser step is the weighted sum of each term's mean over all its items, wherever the step's batch
+    was cut: gradient accumulation, padding and (with `average_tokens_across_devices`) the number of processes do not
+    change it. Each term's mean is logged beside `loss` as `loss_ce`, `loss_kl`, `loss_hidden` (unweighted). Evaluation
+    reports the cross-entropy alone and runs no teacher. `train()` seeds all random states with `args.seed` first.
+
+    The teacher is no part of the trained model and never saved. It runs without gradients, in the same mixed precision
+    as the student, and not at all where no term reads it. Adapters are trained with the student's optimiser and clipped
+    together with it; every checkpoint holds them beside the weights.
+
+    Args:
+        model: the student, with its head.
+        args: as for `Trainer`.
+        objective: the terms and what they read.
+        teacher: its model, with a head if there is a KL term. Moved to the student's device.
+        teacher_forward: called instead of a `TeacherForward` over `teacher`: what shares one teacher among students.
+        teacher_device: the teacher's own device; None: that of the student.
+        adapters: for students of another width, one for each matched layer. Adapters whose weights do not require
+            gradients stay as they are, and are marked as untrained where they are saved.
+        score_model: called at every validation with the model; its scores are reported beside the loss. For scores that
+            need more than logits, such as those of generated texts.
+        trainer_options: everything else that `Trainer` takes (`train_dataset`, `data_collator`, `processing_class`,
+            `compute_metrics`, `callbacks`, ...).
+
+    Raises:
+        InputError: no teacher where a term needs one, a layer that does not exist, widths that differ without adapters,
+            an optimiser that leaves the adapters out, or an option that would change what is trained unnoticed.
+        RunError: from `train`, when a term stops being finite; it names the term, the step and the last checkpoint.
+    """
+
+    # The loss is already divided by the items of the whole accumulated batch. Versions of transformers before this
+    # attribute read `model_accepts_loss_kwargs` instead, which the constructor sets.
+    loss_is_scaled_for_ga = True
+    objective: DistillationObjective
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        *,
+        objective: DistillationObjective,
+        teacher: PreTrainedModel | None = None,
+        teacher_forward: TeacherProvider | None = None,
+        teacher_device: str | None = None,
+        adapters: LayerAdapters | None = None,
+        score_model: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
+        **trainer_options: Any,  # noqa: ANN401 - Trainer's own
+    ) -> None:
+        if trainer_options.get("compute_loss_func") is not None:
+            raise InputError("compute_loss_func would replace the distillation loss; describe the loss by `objective`")
+        if args.label_smoothing_factor:
+            raise InputError("label_smoothing_factor is not read here; give `label_smoothing` to the objective")
+        if args.n_gpu > 1:
+            raise InputError(
+                f"{args.n_gpu} devices in one process would split batches behind the hooks that read hidden states; "
+                "start with `accelerate launch`, or make one device visible"
+            )
+        _check_teacher(objective, teacher, teacher_forward)
+        _check_widths(objective, model, teacher, adapters)
+        self.objective = objective
+        self.adapters = adapters if adapters is not None and adapters.layers else None
+        self._recorder = LayerRecorder(_network(model), objective.student_layers, objective.final_norm)
+        if teacher_forward is None and teacher is not None:
+            teacher_forward = TeacherForward(
+                teacher,
+                objective.teacher_layers,
+                logits=objective.reads_teacher_logits,
+                final_norm=objective.final_norm,
+                device=teacher_device,
+            )
+        self.teacher_forward = teacher_forward
+        self._score_model = score_model
+        super().__init__(model=model, args=args, **trainer_options)
+        self.model_accepts_loss_kwargs = True
+        if isinstance(teacher_forward, TeacherForward):
+            teacher_forward.to(self.args.device)
+        if self.adapters is not None:
+            self.adapters.to(self.args.device)
+            self._check_adapters_are_optimised()
+            if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+                raise InputError("adapters cannot be sharded by DeepSpeed or FSDP; use plain data parallelism")
+        self._meter = TermMeter(objective.term_names)
+
+    # ---- the loss ----
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,  # noqa: ANN401 - what `_get_num_items_in_batch` returns
+    ) -> Any:  # noqa: ANN401 - a tensor, or the tensor and the model's outputs
+        """Return the training loss of one micro-batch, or in evaluation mode its cross-entropy.
+
+        Args:
+            model: the student, wrapped or not.
+            inputs: a batch on the student's device, labels included.
+            return_outputs: return the student's outputs beside the loss.
+            num_items_in_batch: for each term the items of the whole optimiser step; the batch's own when absent.
+        """
+        inputs = self._with_decoder_inputs(inputs)
+        if not model.training:
+            outputs = model(**accepted_inputs(_network(self.model), inputs))
+            loss = self.objective.task_loss(inputs, outputs.logits).mean()
+            return (loss, outputs) if return_outputs else loss
+        taught = self._teach(inputs)
+        with self._recorder as recorder:
+            outputs = model(**accepted_inputs(_network(self.model), inputs))
+        states = self._projected(recorder.states)
+        terms = self.objective.terms(inputs, outputs.logits, states, taught)
+        recorder.clear()
+        loss = self._total(terms, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Trainer's
+        """Evaluate as `Trainer` does and add what `score_model` finds."""
+        output = super().evaluation_loop(*args, **kwargs)
+        if self._score_model is not None and output.metrics is not None:
+            prefix = kwargs.get("metric_key_prefix", "eval")
+            found = self._score_model(_network(self.accelerator.unwrap_model(self.model)))
+            output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        return output
+
+    def _teach(self, inputs: Mapping[str, Any]) -> TeacherOutputs:
+        if self.teacher_forward is None or not self.objective.reads_teacher:
+            return TeacherOutputs()
+        with self.accelerator.autocast():
+            return self.teacher_forward(inputs)
+
+    def _projected(self, states: Mapping[Stream, Mapping[int, Tensor]]) -> States:
+        if self.adapters is None:
+            return {stream: dict(kept) for stream, kept in states.items()}
+        # The model's own autocast has ended here, so half-precision states go back to the adapters' precision.
+        return {
+            stream: {layer: self.adapters.project(stream, layer, state.float()) for layer, state in kept.items()}
+            for stream, kept in states.items()
+        }
+
+    def _total(self, terms: Mapping[str, LossTerm], counts: Mapping[str, Tensor] | None) -> Tensor:
+        """Return the weighted sum of the terms' shares of their means, and remember the shares for the log."""
+        counts = counts or {}
+        shares = [term.mean(counts.get(name)) for name, term in terms.items()]
+        weights = self.objective.weights
+        loss = torch.stack([weights.of(name) * share for name, share in zip(terms, shares, strict=True)]).sum()
+        if counts and self._pools_processes:
+            # The processes' gradients are averaged, but the counts are of all processes together.
+            shares = [share * self.args.world_size for share in shares]
+            loss = loss * self.args.world_size
+        completes_step = bool(self.accelerator.sync_gradients)
+        self._meter.add(shares, self.state.global_step + 1, completes_step=completes_step)
+        if loss.device.type == "cpu":
+            self._stop_if_not_finite()
+        return loss
+
+    def _with_decoder_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the batch with the decoder inputs that an encoder-decoder would make of its labels."""
+        model = _network(self.model)
+        completed = dict(inputs)
+        if getattr(model.config, "is_encoder_decoder", False) and "decoder_input_ids" not in completed:
+            make = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+            if make is None or completed.get("labels") is None:
+                raise InputError(f"a batch for {type(model).__name__} has neither decoder_input_ids nor usable labels")
+            completed["decoder_input_ids"] = make(labels=completed["labels"])
+        return completed
+
+    # ---- normalisation over the accumulated batch ----
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:  # noqa: ANN401
+        """Return each term's items in all batches of an optimiser step, over all processes where they are pooled."""
+        if not batch_samples:
+            return None
+        counts = self.objective.counts([self._with_decoder_inputs(batch) for batch in batch_samples])
+        stacked = torch.stack([count.to(device).float() for count in counts.values()])
+        if self._pools_processes:
+            stacked = cast("Tensor", self.accelerator.reduce(stacked, reduction="sum"))
+        return dict(zip(counts, stacked.unbind(), strict=True))
+
+    @property
+    def _pools_processes(self) -> bool:
+        return bool(self.args.average_tokens_across_devices and self.args.world_size > 1)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Trainer's
+        """Fetch the batches of one optimiser step; the adapters' gradients start at zero with it."""
+        if self.state.global_step >= self.state.max_steps:
+            # Killed behind its last step and resumed: `Trainer` would take one more.
+            self.control.should_training_stop = True
+            return [], None
+        if self.adapters is not None:
+            self.adapters.zero_grad()
+        return super().get_batch_samples(*args, **kwargs)
+
+    # ---- adapters ----
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:  # noqa: ANN401 - as Trainer's
+        """Make the optimiser as `Trainer` does, with the adapters' weights in a group of their own."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if fresh and (trained := self._trained_adapter_weights()):
+            optimizer.add_param_group({"params": trained, "weight_decay": self.args.weight_decay})
+            if dist.is_initialized() and dist.get_world_size() > 1:
+                _keep_equal_across_processes(trained)
+        return optimizer
+
+    def _trained_adapter_weights(self) -> list[nn.Parameter]:
+        return [] if self.adapters is None else [w for w in self.adapters.parameters() if w.requires_grad]
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:  # noqa: ANN401 - as Trainer's
+        weights = [*model.parameters(), *self._trained_adapter_weights()]
+        return self.accelerator.clip_grad_norm_(weights, self.args.max_grad_norm)
+
+    def _check_adapters_are_optimised(self) -> None:
+        if self.optimizer is None:
+            return
+        optimised = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
+        if any(id(weight) not in optimised for weight in self._trained_adapter_weights()):
+            raise InputError("the optimizer given leaves the adapters out; add `adapters.parameters()` to it")
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.adapters is not None and self.args.should_save:
+            self.save_adapters(Path(output_dir or str(self.args.output_dir)))
+
+    def save_adapters(self, directory: Path) -> None:
+        """Write the adapters, if there are any, beside a student saved in `directory`."""
+        if self.adapters is not None:
+            trained = bool(self._trained_adapter_weights()) and self.state.global_step > 0
+            save_adapters(directory, self.adapters.weights(), trained=trained)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        with reading_checkpoint(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._restore_adapters(Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading_checkpoint(checkpoint or ""):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with reading_checkpoint(checkpoint or ""):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading_checkpoint(checkpoint or ""):
+            super()._load_rng_state(checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._restore_adapters(Path(str(self.state.best_model_checkpoint)))
+
+    def _restore_adapters(self, directory: Path) -> None:
+        if self.adapters is None or not self._trained_adapter_weights():
+            return
+        stored = load_adapters(directory)
+        own = self.adapters.weights()
+        if stored is None or {place: w.shape for place, w in stored.items()} != {p: w.shape for p, w in own.items()}:
+            raise InputError(f"{directory / ADAPTER_FILE} does not hold this run's adapters; resume its own checkpoint")
+        with torch.no_grad():
+            for place, weight in stored.items():
+                own[place].copy_(weight)
+
+    # ---- running, logging, stopping ----
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Trainer's
+        """Train as `Trainer.train` does, from random states that depend on `args.seed` alone."""
+        keep_freed_memory()
+        set_seed(self.args.seed)
+        result = super().train(*args, **kwargs)
+        self._stop_if_not_finite()
+        return result
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add each term's mean since the last log to the training log, then log as `Trainer` does."""
+        if "loss" in logs:
+            means = self._meter.drain()
+            hidden = [value for name, value in means.items() if name.startswith("hidden")]
+            if len(hidden) == 1:
+                means = {("hidden" if name.startswith("hidden") else name): value for name, value in means.items()}
+            elif hidden:
+                means["hidden"] = math.fsum(hidden)
+            logs |= {f"loss_{name}": value for name, value in means.items()}
+        super().log(logs, start_time)
+
+    def _maybe_log_save_evaluate(self, tr_loss: Tensor, grad_norm: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        # Before anything is written, so that the last checkpoint stays a good one.
+        if self.control.should_log or self.control.should_evaluate or self.control.should_save:
+            self._stop_if_not_finite()
+        # In fp16 an overflowing gradient is no failure: the scaler skips the step.
+        judged = self.control.should_save and grad_norm is not None and not self.args.fp16
+        if judged and not math.isfinite(float(grad_norm)):
+            raise RunError(self._not_finite("gradient", self.state.global_step))
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _stop_if_not_finite(self) -> None:
+        bad = self._meter.first_bad()
+        if bad is not None:
+            raise RunError(self._not_finite(f"{bad[0]} loss", bad[1]))
+
+    def _not_finite(self, what: str, step: int) -> str:
+        output = str(self.args.output_dir)
+        last = get_last_checkpoint(output) if Path(output).is_dir() else None  # type: ignore[no-untyped-call]
+        kept = f"the last good checkpoint is {last}" if last else "no checkpoint had been saved yet"
+        return f"the {what} was not finite at step {step}; {kept}; lower the learning rate or the weight of that term"
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int] | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        lengths: Sequence[int] | None = getattr(dataset, "lengths", None)
+        if self.args.train_sampling_strategy == "group_by_length" and lengths is not None:
+            # Trainer's own draws from the global random state, which `data_seed` does not reach.
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            return LengthGroupedOrder(lengths, size, seed)
+        return cast("Sampler[int] | None", super()._get_train_sampler(train_dataset))
+
+
+def _network(model: Any) -> PreTrainedModel:  # noqa: ANN401 - PEFT is optional
+    """Return the transformers model, out of the wrapper that PEFT puts around it."""
+    return cast("PreTrainedModel", model.get_base_model() if hasattr(model, "get_base_model") else model)
+
+
+def _check_teacher(
+    objective: DistillationObjective, teacher: PreTrainedModel | None, provider: TeacherProvider | None
+) -> None:
+    if teacher is not None and provider is not None:
+        raise InputError("both a teacher and a teacher_forward came; give one of the two")
+    if objective.reads_teacher and teacher is None and provider is None:
+        raise InputError("a KL or hidden loss needs a teacher and none came; give `teacher` or `teacher_forward`")
+
+
+def _check_widths(
+    objective: DistillationObjective,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    adapters: LayerAdapters | None,
+) -> None:
+    """Check that every matched layer arrives at the teacher's width."""
+    needed = [(stream, layer) for stream, layers in objective.student_layers.items() for layer in layers]
+    weights = {} if adapters is None else adapters.weights()
+    narrow = width(_network(student).config)
+    wide = None if teacher is None else width(teacher.config)
+    if weights and (missing := [place for place in needed if place not in weights]):
+        raise InputError(f"the {missing[0][0]}'s matched layer {missing[0][1]} has no adapter; give one for each")
+    if needed and not weights and wide not in (None, narrow):
+        raise InputError(f"the student is {narrow} wide and the teacher {wide}; matched layers need adapters")
+    for place, weight in weights.items():
+        if weight.shape[1] != narrow or wide not in (None, weight.shape[0]):
+            raise InputError(
+                f"the adapter of {place[0]} layer {place[1]} is {tuple(weight.shape)}; need ({wide}, {narrow})"
+            )
+
+
+def _keep_equal_across_processes(weights: Sequence[nn.Parameter]) -> None:
+    """Average gradients over processes as the student's wrapper does for its own weights."""
+
+    def average(weight: nn.Parameter) -> None:
+        if weight.grad is not None:
+            dist.all_reduce(weight.grad)
+            weight.grad /= dist.get_world_size()
+
+    for weight in weights:
+        dist.broadcast(weight.data, src=0)
+        weight.register_post_accumulate_grad_hook(average)  # type: ignore[no-untyped-call]

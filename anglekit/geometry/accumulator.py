@@ -1,0 +1,335 @@
+"""The shell that feeds the sums: batches of token states in, `GeometrySums` out, in runs of bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from anglekit.geometry.angles import angles_from_products, chance_factors, layer_pairs
+from anglekit.geometry.products import TokenProducts, take_products
+from anglekit.geometry.similarity import pair_cosines, pair_distances
+from anglekit.geometry.sums import (
+    N_BINS,
+    AngleSums,
+    BlockSums,
+    ExampleMeans,
+    GeometrySums,
+    SideSums,
+    cosine_bins,
+)
+from anglekit.runtime.workspace import Workspace
+
+__all__ = ["GeometryAccumulator", "accumulate_batch"]
+
+# Bytes of one value for every vertex, pair and token of a run: what the angles of that run are computed in at once.
+_RUN_BYTES = {"cpu": 2 << 20}
+_ACCELERATOR_RUN_BYTES = 64 << 20
+_FEWEST_TOKENS = 16
+
+
+class GeometryAccumulator:
+    """Sums the geometry of one student and stream.
+
+    Args:
+        teacher_layers: number of teacher layers.
+        vertices: number of student layers.
+        teacher_width: width of the teacher's states.
+        student_width: the student's own width; another than the teacher's needs `projections`.
+        projections: for each vertex a matrix (teacher width, student width); None where the widths agree.
+        epsilon: added to the product of lengths, as the paper's code does; 0 leaves undefined angles out.
+        device: where the sums live and are computed.
+        sums: what was summed before and grows on in place, on `device`; None: nothing.
+
+    Attributes:
+        sums: the state so far. Its tensors grow in place; add two states for a new one.
+    """
+
+    def __init__(
+        self,
+        teacher_layers: int,
+        vertices: int,
+        teacher_width: int,
+        student_width: int | None = None,
+        *,
+        projections: Sequence[Tensor] | None = None,
+        epsilon: float = 0.0,
+        device: torch.device | str = "cpu",
+        sums: GeometrySums | None = None,
+    ) -> None:
+        self.sums = sums or GeometrySums.zeros(teacher_layers, vertices, teacher_width, student_width, device)
+        if projections is None:
+            # The vertices are the student's own layers: one set of tensors, summed once.
+            self.sums = replace(self.sums, vertex=self.sums.student)
+        self.device = torch.device(device)
+        self.epsilon = epsilon
+        self.projections = None if projections is None else [p.to(self.device, torch.float64) for p in projections]
+        i, k = layer_pairs(teacher_layers)
+        self._pairs = i.to(self.device), k.to(self.device)
+        n_rows = vertices * len(self._pairs[0])
+        self._bin_offset = (torch.arange(n_rows, device=self.device) * N_BINS).unsqueeze(1)
+        self._examples: list[ExampleMeans] = []
+        self._one = torch.ones((), dtype=torch.int64, device=self.device)
+        self._workspace = Workspace()
+
+    def update(
+        self,
+        teacher: Tensor | Sequence[Tensor],
+        student: Tensor | Sequence[Tensor],
+        token_example: Tensor,
+        examples: Tensor,
+    ) -> None:
+        """Add a batch of whole examples.
+
+        Args:
+            teacher: the states, shape (teacher layers, tokens, teacher width), or a tensor for each layer.
+            student: the states, shape (vertices, tokens, student width), or a tensor for each vertex.
+            token_example: for each token the position of its example in `examples`, int64 (tokens,), ascending.
+            examples: the row numbers of the examples, int64 (examples,).
+        """
+        accumulate_batch([self], teacher, [student], token_example, examples)
+
+    def state(self) -> GeometrySums:
+        """Return the sums so far with the examples put in order."""
+        if self._examples:
+            examples = self.sums.examples
+            merged = ExampleMeans(
+                torch.cat([examples.example, *(part.example for part in self._examples)]),
+                torch.cat([examples.cosine, *(part.cosine for part in self._examples)], dim=1),
+                torch.cat([examples.n_cosines, *(part.n_cosines for part in self._examples)], dim=1),
+                torch.cat([examples.n_tokens, *(part.n_tokens for part in self._examples)], dim=1),
+            )
+            # Adding nothing puts the examples in order and refuses an example that came twice.
+            ordered = merged + ExampleMeans.zeros(merged.cosine.shape[0])
+            self._examples = []
+            self.sums = replace(self.sums, examples=ordered)
+        return self.sums
+
+
+@dataclass(frozen=True)
+class _BatchExamples:
+    """Sums by example of one batch, (vertices * pairs, examples) unless said otherwise."""
+
+    cosine: Tensor
+    count: Tensor
+    tokens: Tensor  # (vertices, examples)
+
+
+def accumulate_batch(
+    accumulators: Sequence[GeometryAccumulator],
+    teacher: Tensor | Sequence[Tensor],
+    students: Sequence[Tensor | Sequence[Tensor]],
+    token_example: Tensor,
+    examples: Tensor,
+) -> None:
+    """Add one batch of whole examples to several students' sums; the teacher's products are taken once.
+
+    Args:
+        accumulators: one for each student, all on one device.
+        teacher: the states, shape (teacher layers, tokens, teacher width), or a tensor for each layer.
+        students: for each student the states, shape (vertices, tokens, student width), or a tensor for each vertex.
+        token_example: for each token the position of its example in `examples`, int64 (tokens,), ascending.
+        examples: the row numbers of the examples, int64 (examples,).
+    """
+    n_tokens, n_examples = len(token_example), len(examples)
+    if not accumulators or n_tokens == 0:
+        return
+    device = accumulators[0].device
+    teacher_states = _stacked(teacher).to(device)
+    student_states = [_stacked(states).to(device) for states in students]
+    run = _even_run(n_tokens, min(_run_length(accumulator) for accumulator in accumulators))
+    projections = [accumulator.projections for accumulator in accumulators]
+    # Known on the host, so that cutting the batch into runs asks the accelerator nothing.
+    host_example = token_example.cpu()
+    buffers = [_empty_examples(accumulator, n_examples) for accumulator in accumulators]
+    for start in range(0, n_tokens, run):
+        tokens = slice(start, min(start + run, n_tokens))
+        first, last = int(host_example[tokens.start]), int(host_example[tokens.stop - 1]) + 1
+        member = torch.nn.functional.one_hot(host_example[tokens] - first, last - first)
+        member = member.to(device, torch.float64)
+        products = take_products(teacher_states, student_states, projections, tokens, accumulators[0]._workspace)
+        for accumulator, states, run_products, buffer in zip(
+            accumulators, student_states, products, buffers, strict=True
+        ):
+            complete = _complete_tokens(run_products)
+            if complete is not None:
+                run_products = replace(
+                    run_products,
+                    teacher_sum=_sum_over(teacher_states, tokens, complete),
+                    student_sum=_sum_over(states, tokens, complete),
+                )
+            _add_layers(accumulator, run_products, complete)
+            _add_angles(accumulator, run_products, member, buffer, slice(first, last))
+    for accumulator, buffer in zip(accumulators, buffers, strict=True):
+        _add_examples(accumulator, buffer, examples)
+
+
+def _empty_examples(accumulator: GeometryAccumulator, n_examples: int) -> _BatchExamples:
+    vertices, pairs = accumulator.sums.angles.count.shape
+    return _BatchExamples(
+        *(
+            torch.zeros(rows, n_examples, dtype=torch.float64, device=accumulator.device)
+            for rows in (vertices * pairs, vertices * pairs, vertices)
+        )
+    )
+
+
+def _run_length(accumulator: GeometryAccumulator) -> int:
+    budget = _RUN_BYTES.get(accumulator.device.type, _ACCELERATOR_RUN_BYTES)
+    return max(_FEWEST_TOKENS, budget // (8 * max(1, accumulator.sums.angles.count.numel())))
+
+
+def _even_run(n_tokens: int, run: int) -> int:
+    """Return the length of equal runs of about `run` tokens: a short rest would cost as many calls as a full one."""
+    return -(-n_tokens // max(1, round(n_tokens / run)))
+
+
+def _complete_tokens(products: TokenProducts) -> Tensor | None:
+    """Return which tokens are finite at every layer of every side, or None if all are."""
+    finite = torch.cat([*products.squared()]).isfinite()
+    return None if bool(finite.all()) else finite.all(0)
+
+
+def _stacked(states: Tensor | Sequence[Tensor]) -> Tensor:
+    return states if isinstance(states, Tensor) else torch.stack(tuple(states))
+
+
+def _sum_over(states: Tensor, tokens: slice, chosen: Tensor) -> Tensor:
+    """Return the sum of each layer's states over chosen tokens of a run, float64 (layers, width)."""
+    return states[:, tokens][:, chosen].sum(1, dtype=torch.float64)
+
+
+def _add_layers(accumulator: GeometryAccumulator, products: TokenProducts, complete: Tensor | None) -> None:
+    sums = accumulator.sums
+    teacher, vertex, student = products.squared()
+    sums.n_tokens.add_(teacher.shape[1])
+    sums.n_complete.add_(teacher.shape[1] if complete is None else complete.sum())
+    _add_side(sums.teacher, teacher, products.teacher_sum, complete)
+    _add_side(sums.student, student, products.student_sum, complete)
+    if accumulator.projections is not None:  # else `sums.vertex` is `sums.student`
+        projected = [
+            matrix @ state for matrix, state in zip(accumulator.projections, products.student_sum, strict=True)
+        ]
+        _add_side(sums.vertex, vertex, torch.stack(projected), complete)
+    _add_blocks((sums.teacher_teacher,), products.teacher, teacher, teacher, complete)
+    if accumulator.projections is not None:
+        _add_blocks((sums.teacher_student,), products.cross, teacher, vertex, complete)
+        _add_blocks((sums.student_student,), products.student, student, student, complete)
+    else:  # both blocks in one: what they cost is the number of calls
+        both = (sums.teacher_student, sums.student_student)
+        _add_blocks(both, products.rows, torch.cat([teacher, student]), student, complete)
+
+
+def _add_side(sums: SideSums, squared: Tensor, state: Tensor, complete: Tensor | None) -> None:
+    if complete is None:
+        sums.n_finite.add_(squared.shape[1])
+        sums.norm.add_(squared.sqrt().sum(1))
+    else:
+        finite = torch.isfinite(squared)
+        n_finite = finite.sum(1)
+        sums.n_finite.add_(n_finite)
+        sums.n_nonfinite.add_(squared.shape[1] - n_finite)
+        sums.norm.add_(torch.where(finite, squared, 0.0).sqrt_().sum(1))
+    sums.n_zero.add_((squared == 0).sum(1))
+    sums.state.add_(state)
+    sums.squared.add_((squared if complete is None else squared[:, complete]).sum(1))
+
+
+def _add_blocks(
+    blocks: Sequence[BlockSums], products: Tensor, squared_a: Tensor, squared_b: Tensor, complete: Tensor | None
+) -> None:
+    """Add one tensor of products to blocks whose layers of A lie one below the other in it."""
+    finite = complete is None
+    cosine, with_cosine = pair_cosines(products, squared_a, squared_b, finite=finite)
+    distance, with_distance = pair_distances(products, squared_a, squared_b, finite=finite)
+    every = torch.full(products.shape[:2], products.shape[-1], device=products.device)
+    added = {
+        "cosine": cosine.sum(-1),
+        "n_cosine": every if with_cosine is None else with_cosine.sum(-1),
+        "distance": distance.sum(-1),
+        "n_distance": every if with_distance is None else with_distance.sum(-1),
+        "product": (products if complete is None else products[..., complete]).sum(-1),
+    }
+    first = 0
+    for block in blocks:
+        last = first + len(block.product)
+        for name, values in added.items():
+            getattr(block, name).add_(values[first:last])
+        first = last
+
+
+def _add_angles(
+    accumulator: GeometryAccumulator, products: TokenProducts, member: Tensor, buffer: _BatchExamples, where: slice
+) -> None:
+    teacher_squared, vertex_squared, _ = products.squared()
+    angles = angles_from_products(products.teacher, products.cross, vertex_squared, epsilon=accumulator.epsilon)
+    sums, cosine = accumulator.sums.angles, angles.cosine
+    all_usable = bool(angles.usable.all())
+    # An undefined angle has cosine 0 and must count nowhere; nearly always there is none.
+    valid = None if all_usable else angles.valid
+    sums.count.add_(_count_pairs(angles.usable, accumulator._pairs) if valid is not None else cosine.shape[-1])
+    sums.cosine.add_(cosine.sum(-1))
+    sums.cosine_squared.add_((cosine * cosine).sum(-1))
+    sums.acute.add_((cosine > 0).sum(-1))
+    sums.angle.add_(_sum_of_angles(cosine, valid))
+    tangential_valid = None if bool(angles.tangent_usable.all()) else angles.tangential_valid
+    sums.tangential_count.add_(
+        cosine.shape[-1] if tangential_valid is None else _count_pairs(angles.tangent_usable, accumulator._pairs)
+    )
+    sums.tangential.add_(angles.tangential.sum(-1))
+    sums.tangential_angle.add_(_sum_of_angles(angles.tangential, tangential_valid))
+    sums.zero_direction.add_(angles.zero_direction.sum(-1))
+    bins = cosine_bins(cosine).flatten(0, 1).add_(accumulator._bin_offset).flatten()
+    ones = accumulator._one.expand_as(bins) if valid is None else valid.flatten().to(torch.int64)
+    sums.histogram.view(-1).scatter_add_(0, bins, ones)
+    _add_chance(sums, teacher_squared, vertex_squared, accumulator._pairs)
+
+    buffer.cosine[:, where] += cosine.flatten(0, 1) @ member
+    buffer.count[:, where] += member.sum(0) if valid is None else valid.flatten(0, 1).double() @ member
+    buffer.tokens[:, where] += (angles.usable.sum(1) >= 2).double() @ member
+
+
+def _sum_of_angles(cosine: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the sum over tokens of the angles in degrees, those that are not valid left out."""
+    angle = torch.acos(cosine)
+    return torch.rad2deg((angle if valid is None else torch.where(valid, angle, 0.0)).sum(-1))
+
+
+def _count_pairs(usable: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+    """Return for each pair the tokens at which both layers are usable, int64 (vertices, pairs)."""
+    flags = usable.double()
+    i, k = pairs
+    return (flags @ flags.transpose(1, 2))[:, i, k].to(torch.int64)
+
+
+def _add_chance(sums: AngleSums, teacher_squared: Tensor, vertex_squared: Tensor, pairs: tuple[Tensor, Tensor]) -> None:
+    factors = chance_factors(teacher_squared, vertex_squared)
+    known = torch.isfinite(factors)
+    if bool(known.all()):
+        sums.null_count.add_(factors.shape[-1])
+    else:
+        factors = torch.where(known, factors, 0.0)
+        sums.null_count.add_(_count_pairs(known, pairs))
+    i, k = pairs
+    # The mean of r_i r_k over tokens is a product of matrices: every pair at once.
+    sums.null.add_((factors @ factors.transpose(1, 2))[:, i, k])
+
+
+def _add_examples(accumulator: GeometryAccumulator, buffer: _BatchExamples, examples: Tensor) -> None:
+    angles = accumulator.sums.angles
+    shape = angles.count.shape
+    angles.example_count.add_((buffer.count > 0).sum(1).view(shape))
+    angles.example_square.add_((buffer.cosine * buffer.cosine).sum(1).view(shape))
+    angles.example_product.add_((buffer.cosine * buffer.count).sum(1).view(shape))
+    angles.example_count_square.add_((buffer.count * buffer.count).sum(1).view(shape))
+    by_vertex = (*shape, buffer.cosine.shape[1])
+    accumulator._examples.append(
+        ExampleMeans(
+            examples.cpu(),
+            buffer.cosine.view(by_vertex).sum(1).cpu(),
+            buffer.count.view(by_vertex).sum(1).to("cpu", torch.int64),
+            buffer.tokens.to("cpu", torch.int64),
+        )
+    )

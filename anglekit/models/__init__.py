@@ -1,0 +1,1 @@
+"""Checkpoints: loaded safely, their blocks found, their projections solved."""

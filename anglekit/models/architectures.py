@@ -1,0 +1,188 @@
+"""Where a transformer keeps its blocks: streams, depths, widths and final norms, found by structure, not by name.
+
+Layers are numbered in one way everywhere: layer 0 is the embedding output (what enters block 0), layer `b + 1` is the
+output of block `b`. A model has one stream, `encoder` or `decoder`, or both.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from anglekit.errors import InputError
+from anglekit.vocabulary import Stream
+
+__all__ = [
+    "blocks",
+    "depth",
+    "final_norm_module",
+    "model_streams",
+    "stack",
+    "width",
+    "with_blocks",
+]
+
+
+# Attribute names of a stack's depth, in the order in which they are tried.
+_DEPTH_KEYS: dict[Stream, tuple[str, ...]] = {
+    "encoder": (
+        "encoder_layers",
+        "num_encoder_layers",
+        "num_hidden_layers",
+        "num_layers",
+        "n_layers",
+        "n_layer",
+    ),
+    "decoder": (
+        "decoder_layers",
+        "num_decoder_layers",
+        "num_hidden_layers",
+        "num_layers",
+        "n_layers",
+        "n_layer",
+    ),
+}
+
+# Every name under which a depth may be written; those that a configuration has are kept in step.
+_SHARED_DEPTH_NAMES: Final = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+_ALL_DEPTH_NAMES: Final[Mapping[Stream, tuple[str, ...]]] = {
+    "encoder": ("encoder_layers", "num_encoder_layers", *_SHARED_DEPTH_NAMES),
+    "decoder": ("decoder_layers", "num_decoder_layers"),
+}
+
+# A norm that closes a stack is a direct child of it under one of these names.
+_FINAL_NORM_NAMES = (
+    "norm",
+    "final_norm",
+    "ln_f",
+    "final_layer_norm",
+    "final_layernorm",
+    "layer_norm",
+    "norm_f",
+)
+
+
+def model_streams(config: PretrainedConfig) -> tuple[Stream, ...]:
+    """Return the streams that a model of this configuration has.
+
+    An encoder-decoder has both. A type that transformers knows as a causal but not as a masked language model (GPT-2,
+    Llama, Qwen3), or a configuration with `is_decoder`, has a decoder only; every other type an encoder only.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        return ("encoder", "decoder")
+    kind = str(config.model_type)
+    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return ("decoder",) if causal or getattr(config, "is_decoder", False) else ("encoder",)
+
+
+def depth(config: PretrainedConfig, stream: Stream) -> int:
+    """Return the number of blocks of a stream.
+
+    Raises:
+        InputError: the configuration states no depth under a known name.
+    """
+    for key in _DEPTH_KEYS[stream]:
+        value = getattr(config, key, None)
+        if isinstance(value, int):
+            return value
+    raise InputError(
+        f"the configuration of model type {config.model_type!r} states no number of layers; "
+        f"one of {', '.join(_DEPTH_KEYS[stream])} is needed"
+    )
+
+
+def width(config: PretrainedConfig) -> int:
+    """Return the width of the hidden states.
+
+    Raises:
+        InputError: the configuration states no width under a known name.
+    """
+    for key in ("hidden_size", "d_model", "n_embd", "dim"):
+        value = getattr(config, key, None)
+        if isinstance(value, int):
+            return value
+    raise InputError(f"the configuration of model type {config.model_type!r} states no hidden size")
+
+
+def with_blocks(config: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]) -> PretrainedConfig:
+    """Return the configuration of a model that has only some blocks of this one's.
+
+    Settings that are listed layer by layer (`layer_types` of Qwen3 or ModernBERT) keep the entries of these blocks.
+
+    Args:
+        config: left as it is.
+        blocks: for each stream the blocks, in the order of the new model.
+    """
+    fewer = copy.deepcopy(config)
+    streams = model_streams(config)
+    for stream, chosen in blocks.items():
+        names = _ALL_DEPTH_NAMES[stream] if len(streams) == 2 else _SHARED_DEPTH_NAMES + _ALL_DEPTH_NAMES["decoder"]
+        for name in names:
+            if isinstance(getattr(fewer, name, None), int):
+                setattr(fewer, name, len(chosen))
+    if len(streams) == 1:
+        for name, value in _listed_by_layer(config, depth(config, streams[0])).items():
+            setattr(fewer, name, [value[block] for block in blocks[streams[0]]])
+    return fewer
+
+
+def _listed_by_layer(config: PretrainedConfig, n_blocks: int) -> dict[str, list[Any]]:
+    """Return the settings that have one entry a layer."""
+    return {
+        name: value
+        for name, value in vars(config).items()
+        if "layer" in name and isinstance(value, list) and len(value) == n_blocks
+    }
+
+
+def stack(model: PreTrainedModel, stream: Stream) -> nn.Module:
+    """Return the module that runs a stream's blocks, without any head.
+
+    Its output's first entry is Hugging Face's own last hidden state.
+    """
+    base = cast("PreTrainedModel", model.base_model)
+    if not getattr(base.config, "is_encoder_decoder", False):
+        return base
+    return cast("nn.Module", base.get_encoder() if stream == "encoder" else base.get_decoder())  # type: ignore[no-untyped-call]
+
+
+def blocks(model: PreTrainedModel, stream: Stream) -> nn.ModuleList:
+    """Return a stream's blocks in order.
+
+    They are the outermost `ModuleList` of the stack that is as long as the configuration says the stream is deep.
+
+    Raises:
+        InputError: there is no such list (shared or nested blocks, as in ALBERT, cannot be numbered).
+    """
+    expected = depth(model.config, stream)
+    candidates = [
+        (name.count("."), module)
+        for name, module in stack(model, stream).named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == expected
+    ]
+    if not candidates:
+        raise InputError(
+            f"{type(model).__name__} has no list of {expected} blocks in its {stream}; models whose blocks are "
+            "shared or nested cannot be analysed layer by layer: choose a model with one module per layer"
+        )
+    return min(candidates, key=lambda candidate: candidate[0])[1]
+
+
+def final_norm_module(model: PreTrainedModel, stream: Stream) -> nn.Module | None:
+    """Return the norm that a stack applies after its last block, or None (BERT, BART have none)."""
+    home = stack(model, stream)
+    inner = getattr(home, "encoder", None) if stream == "encoder" else getattr(home, "decoder", None)
+    for owner in (home, inner):
+        if isinstance(owner, nn.Module):
+            for name, child in owner.named_children():
+                if name in _FINAL_NORM_NAMES and "norm" in type(child).__name__.lower():
+                    return child
+    return None

@@ -1,0 +1,292 @@
+"""The files of a checkpoint directory, checked before transformers reads them: no code, no pickle, no claim too large.
+
+What a configuration claims is held against what the weights are: a model of a thousand million layers beside a file of
+some kilobytes is refused before any of it is built.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
+
+from anglekit.errors import InputError
+from anglekit.runtime.files import read_json_object
+
+__all__ = [
+    "StoredWeights",
+    "bounded_construction",
+    "check_counts",
+    "check_directory",
+    "check_tokenizer_files",
+    "stored_weights",
+]
+
+SAFE_WEIGHTS: Final = "model.safetensors"
+SAFE_INDEX: Final = "model.safetensors.index.json"
+_PICKLED_WEIGHTS: Final = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_LORA_CONFIG, _LORA_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_SAVE_AGAIN: Final = "save the checkpoint again"
+
+# Some tokenizers have 35 MB.
+_MOST_TOKENIZER_BYTES: Final = 64 << 20
+_TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_MORE_VOCABULARIES: Final = ("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model", "source.spm")
+
+# What transformers counts up to in Python while it reads a configuration, by the ends of the keys' names.
+_COUNTED: Final = ("layers", "layer", "blocks", "depth", "heads", "head", "experts", "labels", "depths", "stages")
+_MOST_COUNTED: Final = 100_000
+_MOST_FILES: Final = 10_000
+# Beside what the files hold: new heads, positions that are computed, a pooler that a checkpoint may lack.
+_MORE_ELEMENTS: Final = 1 << 25
+_MORE_TENSORS: Final = 1000
+# Weights may be packed (eight values of four bits in 32), and tied ones are registered more than once.
+_TIMES: Final = 8
+# Of a model that is only planned: four times the weights of the deepest, and any size of them.
+_MOST_BUILT, _MOST_ELEMENTS = 100_000, 1 << 62
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """How much a checkpoint's files hold: what a model that is built for them may be.
+
+    Attributes:
+        tensors: their number.
+        elements: their numbers of values together.
+    """
+
+    tensors: int
+    elements: int
+
+
+def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: bool) -> None:
+    """Refuse, before anything is loaded, a directory that holds no model or one that is not allowed.
+
+    Raises:
+        InputError: it does not exist, lacks config.json or weights, or brings code or pickled weights unasked.
+    """
+    if not directory.exists():
+        raise InputError(f"no such directory: {directory}; give a checkpoint directory or a hub id such as org/name")
+    if not directory.is_dir():
+        raise InputError(f"{directory} is a file; give the directory that holds config.json and the weights")
+    config_file = directory / "config.json"
+    if not config_file.is_file():
+        raise InputError(
+            f"{directory} holds no model: config.json is missing; give a Hugging Face checkpoint directory"
+        )
+    config = read_json_object(config_file, _SAVE_AGAIN)
+    if not trust_remote_code:
+        _check_no_code(config_file, config)
+    check_counts(config_file, config)
+    # A name here would make transformers read that file in the place of the usual ones, a pickled one too.
+    if config.get("transformers_weights") not in (None, SAFE_WEIGHTS, SAFE_INDEX):
+        raise InputError(
+            f"{config_file} names the weights {str(config['transformers_weights'])[:80]!r}; only {SAFE_WEIGHTS} and "
+            f"{SAFE_INDEX} are read: rename the file and remove the key transformers_weights"
+        )
+    if any((directory / name).is_file() for name in (SAFE_WEIGHTS, SAFE_INDEX)):
+        return
+    pickled = any((directory / name).is_file() for name in _PICKLED_WEIGHTS)
+    if pickled and not allow_pickle:
+        raise InputError(
+            f"{directory} has only pickled weights, which can run code when read; convert them to safetensors, or "
+            "allow them with --allow-pickle if you trust their source"
+        )
+    if not pickled:
+        raise InputError(f"{directory} holds no weights; expected one of {SAFE_WEIGHTS}, {SAFE_INDEX}")
+
+
+def _check_no_code(file: Path, config: Mapping[str, Any]) -> None:
+    """Refuse what makes transformers run code that is not its own: modules of the checkpoint, kernels of the hub."""
+    for key, value in _entries(config):
+        if key == "auto_map":
+            raise InputError(
+                f"{file.parent} brings its own code (auto_map in {file.name}); read it, then allow it by "
+                "--trust-remote-code"
+            )
+        if key.strip("_").endswith("_implementation") and "/" in str(value):
+            raise InputError(
+                f"{file.parent} asks for a kernel of the hub ({key} in {file.name} is {str(value)[:40]!r}), which is "
+                "code; remove that key, or allow it by --trust-remote-code"
+            )
+
+
+def check_counts(where: str | Path, config: Mapping[str, Any], remedy: str = _SAVE_AGAIN) -> None:
+    """Refuse numbers of layers, labels and the like up to which nobody wants to count.
+
+    Args:
+        where: the configuration is written, for the message.
+        config: as json or YAML has it.
+        remedy: the end of the message.
+
+    Raises:
+        InputError: it names the key.
+    """
+    for key, value in _entries(config):
+        if not key.endswith(_COUNTED) or not isinstance(value, int | float):
+            continue
+        # Others, such as vision_feature_layer, count from the end.
+        if value < 0 and key.startswith(("num_", "n_", "encoder_", "decoder_")):
+            raise InputError(f"{where} says {key} is {value:.6g}; allowed: 0 or more: {remedy}")
+        if value > _MOST_COUNTED:
+            raise InputError(
+                f"{where} says {key} is {value:.6g}; at most {_MOST_COUNTED:,} are read, which is more than any model "
+                f"has: {remedy}"
+            )
+
+
+def _entries(value: object) -> Iterator[tuple[str, Any]]:
+    """Yield every key and value of a json value, however deep."""
+    left = [value]
+    while left:
+        held = left.pop()
+        if isinstance(held, dict):
+            yield from held.items()
+            left += held.values()
+        elif isinstance(held, list):
+            left += held
+
+
+def check_tokenizer_files(directory: Path, *, trust_remote_code: bool) -> bool:
+    """Refuse tokenizer files that bring code or are too large to be some; return whether there are any.
+
+    Raises:
+        InputError: there are such files.
+    """
+    for name in (*_TOKENIZER_FILES, *_MORE_VOCABULARIES):
+        file = directory / name
+        if file.is_file() and file.stat().st_size > _MOST_TOKENIZER_BYTES:
+            raise InputError(
+                f"{file} is larger than {_MOST_TOKENIZER_BYTES >> 20} MiB, more than any tokenizer: {_SAVE_AGAIN}"
+            )
+    config = directory / "tokenizer_config.json"
+    if config.is_file() and not trust_remote_code:
+        _check_no_code(config, read_json_object(config, _SAVE_AGAIN, most_bytes=_MOST_TOKENIZER_BYTES))
+    return any((directory / name).is_file() for name in (*_TOKENIZER_FILES[:2], *_MORE_VOCABULARIES))
+
+
+def stored_weights(directory: Path) -> StoredWeights:
+    """Count what a checkpoint directory's weights hold by their headers; of pickled ones the most that can be in them.
+
+    Raises:
+        InputError: a file is damaged or missing, or the index names a file outside the directory.
+    """
+    files = _weight_files(directory)
+    if not files:
+        size = sum(file.stat().st_size for file in directory.glob("*.bin"))
+        return StoredWeights(size // 100, size)
+    lora = directory / _LORA_WEIGHTS
+    if (directory / _LORA_CONFIG).is_file() and lora.is_file():
+        files.append(lora)
+    tensors = elements = longest = 0
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as weights:
+                shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118 - no mapping
+        except FileNotFoundError as error:
+            raise InputError(f"{file} is missing; copy the whole checkpoint, or {_SAVE_AGAIN}") from error
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"cannot load {file}: {error}; {_SAVE_AGAIN}") from error
+        tensors += len(shapes)
+        elements += sum(_product(shape) for shape in shapes)
+        longest = max([longest, *(side for shape in shapes for side in shape)])
+    if (directory / _LORA_CONFIG).is_file():
+        _check_lora(directory / _LORA_CONFIG, longest)
+    return StoredWeights(tensors, elements)
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    """Return the safetensors files that transformers will read: the single one, or those of the index."""
+    single, index = directory / SAFE_WEIGHTS, directory / SAFE_INDEX
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        return []
+    # A large mixture of experts has 100,000 weights, whose names take some megabytes.
+    content = read_json_object(index, _SAVE_AGAIN, most_bytes=32 << 20)
+    named = content.get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise InputError(f"{index} holds no weight_map of weights and files; {_SAVE_AGAIN}")
+    if not isinstance(content.get("metadata", {}), dict):
+        raise InputError(f"{index} has a metadata that is no object; {_SAVE_AGAIN}")
+    names = sorted(set(named.values()))
+    if len(names) > _MOST_FILES:
+        raise InputError(f"{index} names {len(names):,} files; at most {_MOST_FILES:,} are read: {_SAVE_AGAIN}")
+    for name in names:
+        if set(name) & set("/\\:\0") or not name.endswith(".safetensors"):
+            raise InputError(
+                f"{index} names the file {name[:80]!r}; only safetensors files beside it are read: {_SAVE_AGAIN}"
+            )
+    return [directory / name for name in names]
+
+
+def _check_lora(file: Path, longest: int) -> None:
+    """Refuse corrections of a rank that no stored matrix has, before any is made."""
+    for key, value in _entries(read_json_object(file, _SAVE_AGAIN)):
+        if isinstance(value, int | float) and value > max(longest, _MOST_COUNTED) and key != "revision":
+            raise InputError(f"{file} says {key} is {value:.6g}, and no weight beside it is as large; {_SAVE_AGAIN}")
+
+
+def _product(shape: list[int]) -> int:
+    result = 1
+    for side in shape:
+        result *= side
+    return result
+
+
+@contextmanager
+def bounded_construction(source: str, stored: StoredWeights | None) -> Iterator[None]:
+    """Stop the construction of a model that is far larger than its weights, while nothing of it has memory yet.
+
+    transformers first builds a model without memory (on the meta device) and then gives every weight its own, those
+    too that no file holds.
+
+    Args:
+        source: named in the message.
+        stored: what the files hold; None bounds the number of weights alone, by what can be built in some seconds.
+
+    Raises:
+        InputError: the model has outgrown them.
+    """
+    thread = threading.get_ident()
+    if stored is None:
+        left = {"tensors": _MOST_BUILT, "elements": _MOST_ELEMENTS}
+    else:
+        left = {
+            "tensors": _TIMES * stored.tensors + _MORE_TENSORS,
+            "elements": _TIMES * stored.elements + _MORE_ELEMENTS,
+        }
+
+    def count(_module: nn.Module, _name: str, tensor: Tensor | None) -> None:
+        if tensor is None or not tensor.is_meta or threading.get_ident() != thread:
+            return
+        left["tensors"] -= 1
+        left["elements"] -= tensor.numel()
+        for what, number in left.items():
+            if number < 0:
+                if stored is None:
+                    raise InputError(
+                        f"{source} describes a model of more weights than can be built; give a smaller one"
+                    )
+                known = "weights" if what == "tensors" else "values"
+                raise InputError(
+                    f"cannot load {source!r}: its config.json describes a model far larger than the "
+                    f"{getattr(stored, what):,} {known} that its files hold; {_SAVE_AGAIN}"
+                )
+
+    handles = [
+        nn_module.register_module_parameter_registration_hook(count),
+        nn_module.register_module_buffer_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

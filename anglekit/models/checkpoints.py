@@ -1,0 +1,402 @@
+"""A local directory or a hub id in, a model with its tokenizer and adapters out; safe unless told otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from huggingface_hub.errors import HFValidationError
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from anglekit.errors import InputError, foreign_failures, suggest
+from anglekit.models.architectures import depth, model_streams, width, with_blocks
+from anglekit.models.checkpoint_files import (
+    bounded_construction,
+    check_directory,
+    check_tokenizer_files,
+    stored_weights,
+)
+from anglekit.models.lora_weights import has_lora, merge_lora
+from anglekit.models.projections import load_adapters
+from anglekit.runtime.files import read_json_object
+from anglekit.runtime.placement import Placement, check_device, is_placed, whole_state
+from anglekit.vocabulary import Stream
+
+__all__ = [
+    "DTYPES",
+    "STUDENT_FILE",
+    "Checkpoint",
+    "LoadOptions",
+    "checkpoint_name",
+    "checkpoint_of",
+    "held_config",
+    "load_checkpoint",
+    "load_config",
+    "load_tokenizer",
+    "load_weights",
+    "quiet_transformers",
+    "unique_names",
+    "weights_hash",
+]
+
+#: What the trainer writes beside a student: its initialisation, strategy, seed and teacher.
+STUDENT_FILE = "anglekit_student.json"
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+# Weights that take no part in the hidden states: a checkpoint may lack them.
+_UNUSED_PREFIXES = ("pooler.",)
+_NOTE_REMEDY = "remove it or save the student again"
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How checkpoints are loaded.
+
+    Attributes:
+        device: where the model goes: `cpu`, `cuda`, `cuda:1`, `mps`.
+        dtype: the weights' precision, one of `DTYPES`.
+        revision: branch, tag or commit of a hub checkpoint.
+        allow_pickle: accept weights in pickle files, which can run code when they are read.
+        trust_remote_code: accept checkpoints that bring their own code.
+        placement: how a model that one device does not hold is spread, offloaded or quantised.
+        blocks: hold only the first so many blocks of these streams; None: all. Read by `load_checkpoint`.
+
+    Raises:
+        InputError: an unknown dtype or a device that is not there.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    revision: str | None = None
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+    placement: Placement = field(default_factory=Placement)
+    blocks: Mapping[Stream, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype {self.dtype!r} is not known; {suggest(self.dtype, DTYPES)}")
+        check_device(self.device, "the device is")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model with what belongs to it.
+
+    Attributes:
+        source: the directory or hub id, as given.
+        name: its last part, or the name of the run that it is in; the analysis makes it unique.
+        model: the headless model, in evaluation mode.
+        tokenizer: its tokenizer, or None where the checkpoint has none.
+        streams: `encoder`, `decoder` or both.
+        adapters: trained adapters that lie beside the weights, or None.
+        training: what the trainer wrote about the student (`init`, `strategy`, `seed`, `teacher`, `taught_by`); may be
+            empty.
+        sha256: the hash of the weights' content (`weights_hash`).
+        whole_depth: the blocks of a stream of which only the first are held; empty where all are.
+    """
+
+    source: str
+    name: str
+    model: PreTrainedModel
+    tokenizer: Tokenizer | None
+    streams: tuple[Stream, ...]
+    adapters: Mapping[tuple[Stream, int], Tensor] | None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+    whole_depth: Mapping[Stream, int] = field(default_factory=dict)
+
+    def matched_layer(self, stream: Stream, layer: int) -> int | None:
+        """Return the teacher layer that taught a student layer, where the trainer wrote it down and there was one."""
+        by_stream = self.training.get("taught_by")
+        by_layer = by_stream.get(stream) if isinstance(by_stream, Mapping) else None
+        found = by_layer.get(str(layer)) if isinstance(by_layer, Mapping) else None
+        return found if isinstance(found, int) else None
+
+    @property
+    def width(self) -> int:
+        """The width of the hidden states."""
+        return width(self.model.config)
+
+    def depth(self, stream: Stream) -> int:
+        """Return the number of blocks of a stream, whether or not all of them are held."""
+        return self.whole_depth.get(stream) or depth(self.model.config, stream)
+
+    @property
+    def quantization(self) -> str | None:
+        """How the weights were quantised while they were loaded, or None."""
+        told = getattr(getattr(self.model, "config", None), "quantization_config", None)
+        method = getattr(told, "quant_method", None)
+        return None if method is None else f"{getattr(method, 'value', method)}, {self.model.dtype}"
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a result records about the checkpoint."""
+        return {
+            "source": self.source,
+            "model_type": str(self.model.config.model_type),
+            "architecture": type(self.model).__name__,
+            "width": self.width,
+            "depth": {stream: self.depth(stream) for stream in self.streams},
+            "sha256": self.sha256,
+            # The hash is then of these blocks, and of what belongs to none.
+            **({"blocks_held": {s: depth(self.model.config, s) for s in self.whole_depth}} if self.whole_depth else {}),
+            **({"quantization": self.quantization} if self.quantization else {}),
+            **{key: self.training[key] for key in ("init", "strategy", "seed") if key in self.training},
+        }
+
+
+def checkpoint_of(source: str) -> str:
+    """Return the checkpoint inside a run directory, or the source itself."""
+    inner = Path(source) / "checkpoint"
+    return str(inner) if not (Path(source) / "config.json").exists() and (inner / "config.json").is_file() else source
+
+
+def load_config(source: str, options: LoadOptions | None = None) -> PretrainedConfig:
+    """Read a checkpoint's configuration without its weights.
+
+    Raises:
+        InputError: no such directory or id, no readable configuration, or remote code without permission.
+    """
+    options = options or LoadOptions()
+    directory = Path(source)
+    if directory.exists() or _looks_like_path(source):
+        check_directory(directory, allow_pickle=options.allow_pickle, trust_remote_code=options.trust_remote_code)
+    with quiet_transformers(), foreign_failures(lambda reason: _load_problem(source, reason)):
+        try:
+            config = AutoConfig.from_pretrained(
+                source, revision=options.revision, trust_remote_code=options.trust_remote_code
+            )
+        except HFValidationError as error:
+            raise InputError(_load_problem(source, "it is neither a directory nor a valid hub id")) from error
+    if not isinstance(config, PretrainedConfig):
+        raise InputError(f"{source} does not hold the configuration of a model")
+    return config
+
+
+def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoint:
+    """Load a model for analysis: no head, evaluation mode, every weight from the checkpoint.
+
+    Args:
+        source: a directory, a run directory that holds a checkpoint, or a hub id.
+        options: device, precision, revision and what is allowed.
+
+    Raises:
+        InputError: there is no model there, it needs pickle or remote code without permission, its weights are damaged
+            or incomplete (missing weights would silently be random), or its tokenizer cannot be read.
+    """
+    options = options or LoadOptions()
+    source = checkpoint_of(source)
+    config = load_config(source, options)
+    config, whole_depth = held_config(source, config, options.blocks)
+    model, report = load_weights(AutoModel, source, config, options)
+    _check_complete(source, report)
+    directory = Path(source)
+    return Checkpoint(
+        source=source,
+        name=checkpoint_name(source),
+        model=model,
+        tokenizer=load_tokenizer(source, options),
+        streams=model_streams(config),
+        adapters=load_adapters(directory) if directory.is_dir() else None,
+        training=_read_training(directory / STUDENT_FILE) if directory.is_dir() else {},
+        sha256=weights_hash(model, without=report["missing_keys"]),
+        whole_depth=whole_depth,
+    )
+
+
+def held_config(
+    source: str, config: PretrainedConfig, blocks: Mapping[Stream, int] | None
+) -> tuple[PretrainedConfig, dict[Stream, int]]:
+    """Return the configuration of the blocks that are held, and the whole depth of each stream that is cut short.
+
+    LoRA's corrections are named by the whole model: a checkpoint that has them is held whole.
+    """
+    whole = {stream: depth(config, stream) for stream in model_streams(config)}
+    cut = {stream: number for stream, number in (blocks or {}).items() if 0 < number < whole[stream]}
+    if not cut or has_lora(source):
+        return config, {}
+    kept = {stream: range(cut.get(stream, number)) for stream, number in whole.items()}
+    return with_blocks(config, kept), {stream: whole[stream] for stream in cut}
+
+
+def load_weights(
+    auto_class: Any,  # noqa: ANN401 - transformers' auto classes share no base
+    source: str,
+    config: PretrainedConfig,
+    options: LoadOptions,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load a model's weights under the safety rules of `options`, in evaluation mode on its device.
+
+    Args:
+        auto_class: `AutoModel` or one of its siblings with a head.
+        source: a directory or a hub id.
+        config: as `load_config` returned it.
+        options: device, precision, revision and what is allowed.
+
+    Returns:
+        The model and transformers' report; the caller decides which `missing_keys` and `mismatched_keys` it accepts,
+        because such weights are random.
+
+    Raises:
+        InputError: the weights cannot be read or need pickle without permission.
+    """
+    corrected = has_lora(source)
+    headless = corrected and auto_class is AutoModel
+    if headless:  # corrections are named by the model with its head
+        auto_class = _with_its_head(config) or auto_class
+    stored = stored_weights(Path(source)) if Path(source).is_dir() else None
+    # A configuration decides what is built, so that a damaged one can make any class of models fail in any way.
+    with (
+        quiet_transformers(),
+        foreign_failures(lambda reason: _load_problem(source, reason)),
+        bounded_construction(source, stored),
+    ):
+        model, report = auto_class.from_pretrained(
+            source,
+            config=config,
+            revision=options.revision,
+            dtype=DTYPES[options.dtype],
+            use_safetensors=None if options.allow_pickle else True,
+            trust_remote_code=options.trust_remote_code,
+            **options.placement.loading(DTYPES[options.dtype]),
+            output_loading_info=True,
+            # Reported by the caller, in one line, instead of by an error that points to a table.
+            ignore_mismatched_sizes=True,
+        )
+    # Positions that are computed (Marian's sines) are in no file, and transformers has just filled them in.
+    report["missing_keys"] = set(report["missing_keys"]) - {
+        f"{name}.weight" for name, module in model.named_modules() if "Sinusoidal" in type(module).__name__
+    }
+    if corrected:
+        model = merge_lora(model)
+        model = cast("PreTrainedModel", model.base_model) if headless else model
+    placed = options.placement.spread or is_placed(model)
+    return model.eval() if placed else model.eval().to(options.device), report
+
+
+def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
+    """Return the sha256 of a model's weights: names, shapes, types and bytes, in the order of the names.
+
+    It does not depend on how the file was sharded, nor on a head, because it is taken of the headless model.
+
+    Args:
+        model: the headless model.
+        without: weights to leave out: those that the checkpoint did not hold (a pooler) are drawn at random.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in whole_state(model):
+        if name in without:
+            continue
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def checkpoint_name(source: str) -> str:
+    """Return the last part of a path or hub id; of a run's checkpoint the run's name, which tells runs apart."""
+    directory = Path(source)
+    if not directory.is_dir():
+        return source.rstrip("/").split("/")[-1]
+    place = directory.resolve()
+    in_a_run = place.name == "checkpoint" and (place.parent / "run_config.json").is_file()
+    return place.parent.name if in_a_run else place.name
+
+
+def _looks_like_path(source: str) -> bool:
+    return source.startswith(("/", "./", "../", "~")) or source.count("/") > 1 or source in ("", ".", "..")
+
+
+def _with_its_head(config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """Return the class that a configuration names, if it is one of transformers' models."""
+    names = config.architectures
+    found = getattr(transformers, str(names[0]), None) if isinstance(names, list) and names else None
+    return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
+
+
+def _load_problem(source: str, reason: str) -> str:
+    return f"cannot load {source!r}: {reason}; give a checkpoint directory or a hub id that can be reached"
+
+
+def _check_complete(source: str, report: Mapping[str, Any]) -> None:
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_UNUSED_PREFIXES))
+    mismatched = sorted(str(entry[0]) for entry in report.get("mismatched_keys", ()))
+    if missing or mismatched:
+        kind, names = ("lacks", missing) if missing else ("has the wrong shape for", mismatched)
+        raise InputError(
+            f"{source} {kind} {len(names)} weights, among them {names[0]}; they would be random: save the whole model"
+        )
+
+
+def load_tokenizer(source: str, options: LoadOptions) -> Tokenizer | None:
+    """Read a checkpoint's tokenizer; None where the directory has none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    directory = Path(source)
+    if directory.is_dir() and not check_tokenizer_files(directory, trust_remote_code=options.trust_remote_code):
+        return None
+    with (
+        quiet_transformers(),
+        foreign_failures(lambda reason: f"cannot read the tokenizer of {source!r}: {reason}; save it again"),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=options.revision, trust_remote_code=options.trust_remote_code
+        )
+    if not isinstance(tokenizer, Tokenizer):
+        raise InputError(f"{source} does not hold a tokenizer that transformers can read")
+    return tokenizer
+
+
+def _read_training(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    content = read_json_object(file, _NOTE_REMEDY)
+    for key, kind in (("init", str), ("strategy", str), ("seed", int)):
+        if content.get(key) is not None and type(content[key]) is not kind:
+            raise InputError(f"{file} says {key} is {str(content[key])[:40]!r}, which none is; {_NOTE_REMEDY}")
+    return content
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return the names with a number behind every repeated one: `student`, `student-2`."""
+    taken: set[str] = set()
+    result = []
+    for name in names:
+        candidate, number = name, 2
+        while candidate in taken:
+            candidate, number = f"{name}-{number}", number + 1
+        taken.add(candidate)
+        result.append(candidate)
+    return result
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep load reports off the terminal: missing weights are an error here, a head that is not used is no news."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,211 @@
+"""Does the angle foretell how much layer selection matters? Mean angle against the spread of scores, over tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from anglekit.comparison.cells import NONE, score_cells
+from anglekit.comparison.sources import student_arms
+from anglekit.comparison.statistics import Sampling, difference_rows, measure, spread_row
+from anglekit.errors import InputError
+from anglekit.plots.families.score_strategies import choose_score
+from anglekit.plots.panels.arm_panels import token_mean
+from anglekit.plots.panels.describe import refuse
+from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
+from anglekit.plots.panels.student_styles import init_order, init_words
+from anglekit.plots.panels.style import Theme, context, figure_width, round_ticks, theme
+from anglekit.results.geometry import Geometry
+
+__all__ = ["angle_spread", "angle_spread_data", "angle_spread_facts", "lacks_spread"]
+
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+_DRAWS, _LEVEL = 2000, 0.95
+
+
+def lacks_spread(geometries: Sequence[Geometry], scores: Sequence[pd.DataFrame]) -> str | None:
+    """Return why angles cannot be set against spreads, or None where they can."""
+    if len(geometries) != len(scores):
+        return (
+            f"{len(geometries)} Geometries and {len(scores)} tables of scores; give a Geometry and a sweep for each "
+            "task, in one order"
+        )
+    for number, (geometry, table) in enumerate(zip(geometries, scores, strict=True), start=1):
+        arms = {(strategy, init) for strategy, init, _ in student_arms(geometry).values()}
+        scored = set(zip(table["strategy"], table["init"], strict=True))
+        shared = arms & scored
+        if not any(
+            sum(one == init and strategy != NONE for strategy, one in shared) > 1
+            for init in {init for _, init in shared}
+        ):
+            return (
+                f"task {number}: its Geometry and its scores share no two matching strategies of one initialisation; "
+                "analyse the students of its sweep"
+            )
+    return None
+
+
+def angle_spread_data(
+    geometries: Sequence[Geometry],
+    scores: Sequence[pd.DataFrame],
+    *,
+    labels: Sequence[str] | None = None,
+    value: str | None = None,
+) -> pd.DataFrame:
+    """Return what `angle_spread` draws: a row per task, evaluation table and initialisation.
+
+    Columns: `task, data, score, init`; `mean_angle_degrees` over the matching students' layers, tokens and pairs, with
+    the range over strategies `angle_low, angle_high`; `spread`, the largest minus the smallest mean of the matching
+    strategies in points (hundredths of a score between 0 and 1), with the interval over seeds that holds for all pairs
+    at once `spread_low, spread_high` (NaN with one seed); `n_strategies, n_seeds`.
+
+    Raises:
+        InputError: Geometries and scores are not one each per task, or do not fit.
+    """
+    if labels is not None and len(labels) != len(geometries):
+        raise InputError(f"{len(labels)} task labels for {len(geometries)} geometries; give one each, in order")
+    refuse(lacks_spread(geometries, scores))
+    names = labels if labels is not None else [f"task {number + 1}" for number in range(len(geometries))]
+    sampling = Sampling(_DRAWS, 0, "percentile")
+    rows = []
+    for geometry, table, name in zip(geometries, scores, names, strict=True):
+        angles = _angles(geometry)
+        chosen = table[table["score"] == choose_score(table, value)]
+        for cell in score_cells(chosen):
+            own = angles[(angles["init"] == cell.init) & angles["strategy"].isin(cell.matching)]
+            measured = measure(cell, 1.0, sampling)
+            spread = spread_row(measured, difference_rows(measured, sampling, _LEVEL, 1.0), sampling)
+            if own.empty or spread is None or not np.isfinite(spread["spread"]):
+                continue
+            factor = 100.0 if max(float(np.abs(one).max()) for one in cell.students.values()) <= 1 else 1.0
+            by_strategy = own.groupby("strategy")["mean_angle_degrees"].mean()
+            rows.append(
+                {
+                    "task": name,
+                    "data": cell.place["data"],
+                    "score": cell.place["score"],
+                    "init": cell.init,
+                    "mean_angle_degrees": float(by_strategy.mean()),
+                    "angle_low": float(by_strategy.min()),
+                    "angle_high": float(by_strategy.max()),
+                    "spread": spread["spread"] * factor,
+                    "spread_low": spread["spread_low"] * factor,
+                    "spread_high": spread["spread_high"] * factor,
+                    "n_strategies": spread["n_strategies"],
+                    "n_seeds": int(spread["n_seeds"]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _angles(geometry: Geometry) -> pd.DataFrame:
+    """Return each student's mean angle over layers, tokens and pairs."""
+    arms = student_arms(geometry)
+    rows = [
+        (*arms[str(student)][:2], token_mean(own, "mean_angle_degrees"))
+        for student, own in geometry.angles.groupby("student", sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["strategy", "init", "mean_angle_degrees"])
+
+
+def angle_spread(
+    geometries: Sequence[Geometry],
+    scores: Sequence[pd.DataFrame],
+    *,
+    labels: Sequence[str] | None = None,
+    value: str | None = None,
+    width: str = "page",
+    dark: bool = False,
+) -> Figure:
+    """Draw the spread between matching strategies against the mean angle, a point per task and initialisation.
+
+    Args:
+        geometries: one per task.
+        scores: a table of scores per task, in the same order.
+        labels: the tasks' names.
+        value: the score's name; the first of each table by default.
+        width: `page` or `column`.
+        dark: draw on a dark ground.
+
+    Raises:
+        InputError: Geometries and scores are not one each per task, or do not fit.
+    """
+    data = angle_spread_data(geometries, scores, labels=labels, value=value)
+    total_width = figure_width(width)
+    look = theme(dark)
+    tasks = list(dict.fromkeys(data["task"]))
+    inits = init_order(list(data["init"]))
+    seeds = int(data["n_seeds"].min())
+    points = len(data)
+    known = data["spread_low"].notna().any()
+    shares = all(float(table["value"].abs().max()) <= 1 for table in scores)
+    with context(look):
+        return draw_line_panels(
+            [LinePanel("", lambda ax: _draw(ax, data, tasks, look, most=100.0 if shares else np.inf), None)],
+            look,
+            total_width,
+            xlabel="mean angle (degrees)",
+            ylabel="spread of the score (points)",
+            legend=[
+                *(Entry.line(init_words(init), look.init.get(init, look.ink), linestyle="-") for init in inits),
+                *(
+                    Entry.line(task, look.ink, marker=_MARKERS[rank % len(_MARKERS)], linestyle="none")
+                    for rank, task in enumerate(tasks)
+                ),
+            ],
+            notes=[
+                f"A dot per task and initialisation: {points}. Spread: largest minus smallest mean of the matching "
+                "strategies; a point is 0.01 of a score between 0 and 1. Across: range of the angle over strategies. "
+                + (
+                    "Upright: 95% interval over seeds for all pairs at once."
+                    if known
+                    else f"No interval of the spread: {seeds} seed{'s' if seeds > 1 else ''}."
+                )
+            ],
+            height=2.3,
+            most_columns=1,
+        )
+
+
+def _draw(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme, *, most: float) -> None:
+    for row in data.to_dict("records"):
+        colour = look.init.get(str(row["init"]), look.ink)
+        ax.hlines(row["spread"], row["angle_low"], row["angle_high"], color=colour, linewidth=0.9, alpha=0.7, zorder=2)
+        if np.isfinite(row["spread_low"]):
+            ax.vlines(
+                row["mean_angle_degrees"], row["spread_low"], row["spread_high"], color=colour, linewidth=0.9, alpha=0.7
+            )
+        ax.plot(
+            [row["mean_angle_degrees"]],
+            [row["spread"]],
+            marker=_MARKERS[tasks.index(row["task"]) % len(_MARKERS)],
+            color=colour,
+            markersize=5.0,
+            markeredgecolor=look.background,
+            markeredgewidth=0.4,
+            zorder=4,
+            gid=f"point-{row['task']}-{row['init']}",
+        )
+    # The interval of few seeds reaches beyond any spread that there can be.
+    highest = max(float(data["spread"].max()), float(data["spread_high"].fillna(0.0).clip(upper=most).max()))
+    ax.set_ylim(bottom=0.0, top=min(1.1 * highest, max(most, highest)) or 1.0)
+    ax.margins(x=0.12)
+    low, high = ax.get_xlim()
+    if low <= 90.0 <= high:
+        ax.axvline(90.0, color=look.faint, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+    ax.xaxis.set_major_locator(round_ticks(6))
+
+
+def angle_spread_facts(data: pd.DataFrame) -> str:
+    """Return in a sentence what the figure's numbers are."""
+    parts = [
+        f"{row['task']}, {init_words(str(row['init']))}: {row['mean_angle_degrees']:.0f} degrees, spread "
+        f"{row['spread']:.1f} points"
+        for row in data.to_dict("records")
+    ]
+    shown = parts if len(parts) <= 6 else [*parts[:6], f"and {len(parts) - 6} more"]
+    return f"{'; '.join(shown)}."

@@ -1,0 +1,271 @@
+"""Scores by matching strategy: a point per seed, the line of no matching, and the margin within which all are alike."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from anglekit.comparison.cells import NONE, in_order
+from anglekit.comparison.compare import default_score_margin
+from anglekit.errors import InputError, suggest
+from anglekit.plots.panels.describe import refuse
+from anglekit.plots.panels.labels import plain, text_width
+from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
+from anglekit.plots.panels.student_styles import StudentStyle, init_colour, init_order, init_words, strategy_styles
+from anglekit.plots.panels.style import SMALL_FONT_SIZE, Theme, context, figure_width, theme
+
+__all__ = [
+    "choose_score",
+    "lacks_strategies",
+    "scores_by_strategy",
+    "scores_by_strategy_data",
+    "scores_by_strategy_facts",
+]
+
+_EDGE = 0.02  # over and under what a share can be, so that points at its ends are whole
+_KEY = ["task", "data", "score", "init"]
+
+
+def lacks_strategies(scores: Sequence[pd.DataFrame]) -> str | None:
+    """Return why scores by strategy cannot be drawn, or None where they can."""
+    if any(table.empty for table in scores):
+        return "a directory holds no score; give `anglekit sweep` or `distill` a --validation table"
+    if all(table["strategy"].nunique() < 2 for table in scores):
+        return "all scores are of one strategy; give a sweep of at least two"
+    return None
+
+
+def choose_score(table: pd.DataFrame, value: str | None) -> str:
+    """Return the score to draw: the first of the table unless one is named.
+
+    Raises:
+        InputError: the table has no such score.
+    """
+    known = list(dict.fromkeys(table["score"]))
+    if value is None:
+        return str(known[0])
+    if value not in known:
+        raise InputError(f"no score {value!r}; {suggest(value, known)}")
+    return value
+
+
+def scores_by_strategy_data(
+    scores: Sequence[pd.DataFrame],
+    *,
+    labels: Sequence[str] | None = None,
+    value: str | None = None,
+    margin: float | None = None,
+) -> pd.DataFrame:
+    """Return what `scores_by_strategy` draws: a row per arm, with its strategy's mean and the band of its panel.
+
+    Columns: `task, data, score, init, strategy, seed, value`; of the strategy `mean` and its 95% interval over seeds
+    `low, high` (NaN with one seed); of the panel `none_mean`, `margin, band_low, band_high`.
+
+    Raises:
+        InputError: a table has no such score, or the labels are not one per table.
+    """
+    if margin is not None and not (np.isfinite(margin) and margin > 0):
+        raise InputError(f"--margin is {margin:g}; give a number above 0, in the score's unit")
+    if labels is not None and len(labels) != len(scores):
+        raise InputError(f"{len(labels)} task labels for {len(scores)} tables of scores; give one each, in order")
+    refuse(lacks_strategies(scores))
+    frames = []
+    for table, label in zip(scores, labels or [""] * len(scores), strict=True):
+        rows = table[table["score"] == choose_score(table, value)]
+        for (data, score, init), panel in rows.groupby(["data", "score", "init"], sort=False):
+            frames.append(
+                _panel_rows(panel, margin).assign(task=label, data=str(data), score=str(score), init=str(init))
+            )
+    columns = [
+        *_KEY,
+        "strategy",
+        "seed",
+        "value",
+        "mean",
+        "low",
+        "high",
+        "none_mean",
+        "margin",
+        "band_low",
+        "band_high",
+    ]
+    return pd.concat(frames, ignore_index=True)[columns]
+
+
+def _panel_rows(panel: pd.DataFrame, margin: float | None) -> pd.DataFrame:
+    rows = panel[["strategy", "seed", "value"]].astype({"value": "float64"})
+    means = rows.groupby("strategy")["value"].agg(["mean", "std", "count"])
+    half = [
+        float(stats.t.ppf(0.975, count - 1) * std / np.sqrt(count)) if count > 1 else np.nan
+        for std, count in zip(means["std"], means["count"], strict=True)
+    ]
+    means = means.assign(low=means["mean"] - half, high=means["mean"] + half)[["mean", "low", "high"]]
+    matching = means.loc[means.index != NONE, "mean"]
+    width = default_score_margin([rows["value"].to_numpy()]) if margin is None else margin
+    middle = (matching.max() + matching.min()) / 2 if len(matching) else np.nan
+    order = {name: rank for rank, name in enumerate(in_order(rows["strategy"]))}
+    rows = rows.merge(means, left_on="strategy", right_index=True)
+    rows = rows.assign(
+        none_mean=means["mean"].get(NONE, np.nan),
+        margin=width,
+        band_low=middle - width / 2,
+        band_high=middle + width / 2,
+    )
+    return rows.sort_values(["strategy", "seed"], key=lambda c: c.map(order) if c.name == "strategy" else c)
+
+
+def scores_by_strategy(
+    scores: Sequence[pd.DataFrame],
+    *,
+    labels: Sequence[str] | None = None,
+    value: str | None = None,
+    margin: float | None = None,
+    width: str = "page",
+    dark: bool = False,
+) -> Figure:
+    """Draw the score of every student by its strategy, a panel per task, evaluation table and initialisation.
+
+    The shaded band is as high as the margin and centred on the matching strategies: if all their means lie inside, no
+    two of them differ by more than the margin.
+
+    Args:
+        scores: tables of columns `anglekit.comparison.sources.SCORE_COLUMNS`, one per task.
+        labels: the tasks' names.
+        value: the score's name; the first by default.
+        margin: the largest difference that does not matter, in the score's unit; by default one point (0.01 of scores
+            between 0 and 1, else 1).
+        width: `page` or `column`.
+        dark: draw on a dark ground.
+
+    Raises:
+        InputError: a table has no such score, or the labels are not one per table.
+    """
+    data = scores_by_strategy_data(scores, labels=labels, value=value, margin=margin)
+    total_width = figure_width(width)
+    look = theme(dark)
+    styles = strategy_styles(list(data["strategy"]), look)
+    panels = [_panel(rows, styles, look, several=len(set(data["task"])) > 1) for rows in _ordered_panels(data)]
+    margins = sorted({float(one) for one in data["margin"]})
+    seeds = data.groupby([*_KEY, "strategy"])["seed"].nunique()
+    interval = (
+        "bars: mean and 95% interval over seeds"
+        if seeds.max() > 1
+        else "one seed each, so how much seeds differ is unknown"
+    )
+    beyond = (data["low"] < _floor(data["value"])) | (data["high"] > 1)
+    cut = ", bars end where a share does" if data["value"].abs().max() <= 1 and beyond.any() else ""
+    with context(look):
+        return draw_line_panels(
+            panels,
+            look,
+            total_width,
+            xlabel="",
+            ylabel="",
+            legend=[
+                *(
+                    Entry.line(name, style.colour, marker=style.marker, linestyle="none")
+                    for name, style in styles.items()
+                ),
+                Entry.line("mean of none", look.faint, linestyle=(0, (4, 2)), linewidth=1.0),
+                Entry.patch(
+                    f"equivalence band, {' or '.join(f'{one:g}' for one in margins)} high", look.blank, alpha=0.5
+                ),
+            ],
+            notes=[
+                f"A point per seed; {interval}. If the means of all matching strategies lie in the band, no two differ "
+                f"by more than the margin. Scales differ between panels{cut}."
+            ],
+            height=1.7,
+            most_columns=2,
+            shared=False,
+        )
+
+
+def _ordered_panels(data: pd.DataFrame) -> list[pd.DataFrame]:
+    panels = []
+    for _, rows in data.groupby(["task", "data", "score"], sort=False):
+        panels += [rows[rows["init"] == init] for init in init_order(list(rows["init"]))]
+    return panels
+
+
+def _panel(rows: pd.DataFrame, styles: dict[str, StudentStyle], look: Theme, *, several: bool) -> LinePanel:
+    first = rows.iloc[0]
+    init = str(first["init"])
+    strategies = list(dict.fromkeys(rows["strategy"]))
+
+    def draw(ax: Axes) -> None:
+        if np.isfinite(first["band_low"]):
+            ax.axhspan(first["band_low"], first["band_high"], color=look.blank, alpha=0.5, linewidth=0, gid="band")
+        if np.isfinite(first["none_mean"]):
+            ax.axhline(first["none_mean"], color=look.faint, linewidth=1.0, linestyle=(0, (4, 2)), gid="none", zorder=2)
+        for place, strategy in enumerate(strategies):
+            own = rows[rows["strategy"] == strategy]
+            style = styles[strategy]
+            shift = np.linspace(-0.16, 0.16, len(own)) if len(own) > 1 else np.zeros(1)
+            ax.plot(
+                place + shift,
+                own["value"],
+                linestyle="none",
+                marker=style.marker,
+                color=style.colour,
+                markersize=4.6,
+                markeredgecolor=look.background,
+                markeredgewidth=0.4,
+                zorder=4,
+                gid=f"strategy-{strategy}",
+            )
+            mean = own.iloc[0]
+            if len(own) > 1:
+                ax.hlines(mean["mean"], place - 0.3, place + 0.3, color=style.colour, linewidth=1.4, zorder=3)
+                ax.vlines(place, mean["low"], mean["high"], color=style.colour, linewidth=0.9, zorder=3)
+        ax.set_xlim(-0.6, len(strategies) - 0.4)
+        ax.set_xticks(range(len(strategies)), _ticks(ax, strategies))
+        ax.margins(y=0.12)
+        if shares:  # an interval of few seeds reaches far beyond what a share can be, and would squeeze the points
+            low, high = ax.get_ylim()
+            ax.set_ylim(max(low, _floor(rows["value"]) - _EDGE), min(high, 1 + _EDGE))
+
+    shares = float(rows["value"].abs().max()) <= 1
+    task = f"{first['task']}, " if several and first["task"] else ""
+    label = f"{str(first['score']).replace('_', ' ')} ({'share' if shares else 'points'})"
+    where = f", {first['data']}" if first["data"] else ""
+    return LinePanel(f"{task}{init_words(init)}{where}", draw, init_colour(init, look), label, "")
+
+
+def _floor(values: pd.Series) -> float:
+    """Return the least that a share can be: 0, or -1 of correlations."""
+    return -1.0 if float(values.min()) < 0 else 0.0
+
+
+def _ticks(ax: Axes, strategies: Sequence[str]) -> list[str]:
+    """Return the strategies' names where they can stand side by side; else none, the legend has them."""
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        return [""] * len(strategies)
+    step = ax.get_position().width * figure.get_size_inches()[0] / (len(strategies) + 0.2)
+    widths = [text_width(figure, plain(name), SMALL_FONT_SIZE) for name in strategies]
+    fitting = all((one + other) / 2 + 0.05 <= step for one, other in itertools.pairwise(widths))
+    return [plain(name) if fitting else "" for name in strategies]
+
+
+def scores_by_strategy_facts(data: pd.DataFrame) -> str:
+    """Return in a sentence what the figure's numbers are."""
+    parts = []
+    for (task, table, score, init), rows in data.groupby(_KEY, sort=False):
+        means = rows.drop_duplicates("strategy").set_index("strategy")["mean"]
+        matching = means[means.index != NONE]
+        if not len(matching):
+            continue
+        where = ", ".join(str(part) for part in (task, init_words(str(init)), score, table) if part)
+        none = f", none {means[NONE]:.3g}" if NONE in means.index else ""
+        spread = matching.max() - matching.min()
+        parts.append(
+            f"{where}: matching strategies {matching.min():.3g} to {matching.max():.3g} (spread {spread:.3g}{none})"
+        )
+    return f"{'; '.join(parts)}." if parts else "No matching strategy has a score."

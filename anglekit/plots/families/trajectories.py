@@ -1,0 +1,344 @@
+"""Teacher and students layer by layer in the plane in which the teacher's layers differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from anglekit.comparison.cells import in_order
+from anglekit.plots.families.layer_norms import teacher_entry
+from anglekit.plots.panels.arm_panels import arm_legend, stream_order
+from anglekit.plots.panels.describe import LAYER_NOTE, refuse, students_words
+from anglekit.plots.panels.line_panels import LinePanel, draw_line_panels
+from anglekit.plots.panels.selection import choose_streams, choose_students
+from anglekit.plots.panels.student_styles import (
+    StudentStyle,
+    init_colour,
+    init_order,
+    init_words,
+    strategy_styles,
+    with_arms,
+)
+from anglekit.plots.panels.style import SMALL_FONT_SIZE, Theme, behind_text, context, figure_width, round_ticks, theme
+from anglekit.results.geometry import Geometry
+
+__all__ = [
+    "Plane",
+    "fit_plane",
+    "lacks_trajectories",
+    "layer_trajectories",
+    "layer_trajectories_data",
+    "layer_trajectories_facts",
+]
+
+Array = NDArray[np.float64]
+
+_NAMED_LAYERS = 13  # up to so many teacher layers carry their number, beyond it the first, the middle and the last
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """The two principal axes of points that are known by their distances.
+
+    Attributes:
+        points: coordinates of the points, (points, 2).
+        explained: each axis's share of the squared distances from the centroid, (2,).
+        centroid: the squared distance of every point from the centroid, (points,).
+        squared: the squared distances between the points, (points, points).
+        eigenvalues: of the two axes, (2,); 0 where the points have no such direction.
+    """
+
+    points: Array
+    explained: Array
+    centroid: Array
+    squared: Array
+    eigenvalues: Array
+
+    def place(self, squared: Array) -> tuple[Array, Array]:
+        """Return where other points fall in the plane, and how far off the plane they are.
+
+        Args:
+            squared: squared distances of the others to the points of the plane, (others, points).
+
+        Returns:
+            Coordinates (others, 2) and distances from the plane (others,). Gower's formula: the orthogonal projection,
+            exact for Euclidean distances (Gower 1968).
+        """
+        scale = np.divide(1.0, self.eigenvalues, out=np.zeros(2), where=self.eigenvalues > 0)
+        placed = 0.5 * (self.centroid - squared) @ self.points * scale
+        from_centroid = squared.mean(1) - self.squared.mean() / 2
+        return placed, np.sqrt(np.clip(from_centroid - (placed**2).sum(1), 0.0, None))
+
+
+def fit_plane(squared: Array) -> Plane:
+    """Return the principal plane of points from their squared distances: classical scaling (Torgerson 1952).
+
+    Args:
+        squared: (points, points), symmetric with a zero diagonal.
+    """
+    n = len(squared)
+    centring = np.eye(n) - 1 / n
+    gram = -0.5 * centring @ squared @ centring
+    values, vectors = np.linalg.eigh(gram)
+    order = np.argsort(values)[::-1][:2]
+    top = np.zeros(2)
+    top[: len(order)] = np.clip(values[order], 0.0, None)
+    top[top < 1e-12 * max(float(np.abs(values).max()), 1e-300)] = 0.0
+    axes = np.zeros((n, 2))
+    axes[:, : len(order)] = vectors[:, order]
+    # A direction has no sign: the last point lies to the upper right, so that every run draws the same.
+    axes *= np.where(axes[-1] < 0, -1.0, 1.0)
+    points = axes * np.sqrt(top)
+    total = float(np.trace(gram))
+    explained = top / total if total > 0 else np.zeros(2)
+    return Plane(points, explained, np.asarray(np.diag(gram)), squared, top)
+
+
+def lacks_trajectories(geometry: Geometry) -> str | None:
+    """Return why trajectories cannot be drawn, or None where they can."""
+    table = geometry.layers
+    if not len(table) or not table["mean_distance"].notna().any():
+        return "this Geometry has no distances between layers; run `anglekit analyze` again"
+    if table.loc[table["side_a"] == "teacher", "layer_a"].nunique() < 3:
+        return "a plane needs at least three teacher layers; run `anglekit analyze` with more --teacher-layers"
+    return None
+
+
+def layer_trajectories_data(
+    geometry: Geometry, *, students: str | Sequence[str] | None = None, stream: str | None = None
+) -> pd.DataFrame:
+    """Return what `layer_trajectories` draws: a row per model and layer.
+
+    Columns beside `student, strategy, init, seed, stream, side, layer`: `x, y` in the plane and the distance
+    `off_plane`, all in the states' own units, and the plane's `explained_x, explained_y`. The teacher's rows come once
+    per stream, with an empty student.
+
+    Raises:
+        InputError: there are no distances, or an argument names what the geometry does not have.
+    """
+    names, streams = choose_students([geometry], students), choose_streams([geometry], stream)
+    refuse(lacks_trajectories(geometry))
+    table = geometry.layers
+    table = table[table["student"].isin(names) & (table["side_a"] == "teacher")]
+    frames = []
+    for name in streams:
+        rows = table[table["stream"] == name]
+        teacher = _square(rows[rows["side_b"] == "teacher"])
+        layers = list(teacher.index)
+        plane = fit_plane(teacher.to_numpy(np.float64) ** 2)
+        nearest, off = plane.place(plane.squared)
+        frames.append(_frame("", name, "teacher", layers, nearest, off, plane))
+        for student in (one for one in names if one in set(rows["student"])):
+            across = rows[(rows["student"] == student) & (rows["side_b"] == "student")]
+            matrix = across.pivot_table(index="layer_b", columns="layer_a", values="mean_distance")
+            matrix = matrix.reindex(columns=layers).dropna()
+            placed, off = plane.place(matrix.to_numpy(np.float64) ** 2)
+            frames.append(_frame(student, name, "student", list(matrix.index), placed, off, plane))
+    data = pd.concat(frames, ignore_index=True)
+    own = with_arms(data[data["side"] == "student"], geometry)
+    both = pd.concat([data[data["side"] == "teacher"], own], ignore_index=True)
+    return both[list(own.columns)].fillna({"strategy": "", "init": "", "seed": ""})
+
+
+def _square(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the teacher's distances as a symmetric matrix: the mean over students, whose tokens may differ."""
+    upper = rows.pivot_table(index="layer_a", columns="layer_b", values="mean_distance")
+    layers = sorted({*upper.index, *upper.columns})
+    upper = upper.reindex(index=layers, columns=layers)
+    whole = upper.where(upper.notna(), upper.T).to_numpy(np.float64).copy()
+    np.fill_diagonal(whole, 0.0)
+    return pd.DataFrame(whole, index=layers, columns=layers)
+
+
+def _frame(
+    student: str, stream: str, side: str, layers: Sequence[int], points: Array, off: Array, plane: Plane
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "student": student,
+            "stream": stream,
+            "side": side,
+            "layer": layers,
+            "x": points[:, 0],
+            "y": points[:, 1],
+            "off_plane": off,
+            "explained_x": plane.explained[0],
+            "explained_y": plane.explained[1],
+        }
+    )
+
+
+def layer_trajectories(
+    geometry: Geometry,
+    *,
+    students: str | Sequence[str] | None = None,
+    stream: str | None = None,
+    width: str = "page",
+    dark: bool = False,
+) -> Figure:
+    """Draw teacher and students from layer to layer in one plane, and how far off it they are.
+
+    Per stream the plane is that of the two principal axes of the teacher's layers, from their distances; students are
+    projected onto it. Beside each plane stands the distance from it, without which a plane misleads.
+
+    Args:
+        geometry: what the analysis found.
+        students: the students to draw; all by default.
+        stream: `encoder` or `decoder`; both by default.
+        width: `page` or `column`.
+        dark: draw on a dark ground.
+
+    Raises:
+        InputError: there are no distances, or an argument names what the geometry does not have.
+    """
+    data = layer_trajectories_data(geometry, students=students, stream=stream)
+    total_width = figure_width(width)
+    look = theme(dark)
+    own = data[data["side"] == "student"]
+    with context(look):
+        return draw_line_panels(
+            [panel for name in stream_order(list(data["stream"])) for panel in _panels(data, name, look)],
+            look,
+            total_width,
+            xlabel="",
+            ylabel="",
+            legend=[teacher_entry(look), *arm_legend(own, look)],
+            notes=[_explained_words(data), _METHOD, LAYER_NOTE],
+            height=2.1,
+            most_columns=2,
+            shared=False,
+        )
+
+
+_METHOD = (
+    "From mean distances between layers over tokens: principal axes of the teacher's layers, students projected onto "
+    "them; squared means stand for mean squares. A ring marks layer 0."
+)
+
+
+def _panels(data: pd.DataFrame, stream: str, look: Theme) -> list[LinePanel]:
+    rows = data[data["stream"] == stream]
+    own = rows[rows["side"] == "student"]
+    styles = strategy_styles(list(data.loc[data["side"] == "student", "strategy"]), look)
+    panels = []
+    for init in init_order(list(own["init"])):
+        some = own[own["init"] == init]
+        title, colour = f"{stream}, {init_words(init)}", init_colour(init, look)
+
+        def plane(ax: Axes, some: pd.DataFrame = some) -> None:
+            _draw_plane(ax, rows, some, styles, look)
+
+        def off(ax: Axes, some: pd.DataFrame = some) -> None:
+            _draw_off_plane(ax, rows, some, styles, look)
+
+        panels.append(LinePanel(title, plane, colour, "axis 2 (state units)", "axis 1 (state units)"))
+        panels.append(LinePanel("distance from that plane", off, colour, "distance (state units)", "layer"))
+    return panels
+
+
+def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[str, StudentStyle], look: Theme) -> None:
+    teacher = rows[rows["side"] == "teacher"].sort_values("layer")
+    few = len(teacher) <= _NAMED_LAYERS
+    width = 1.2 if few else 0.7
+    ax.plot(
+        teacher["x"], teacher["y"], color=look.ink, linewidth=width, linestyle=(0, (4, 1.2)), zorder=3, gid="teacher"
+    )
+    ax.plot(teacher["x"], teacher["y"], "." if few else "", color=look.ink, markersize=4, zorder=3)
+    last = len(teacher) - 1
+    named = range(last + 1) if few else (0, last // 2, last)
+    middle = teacher[["x", "y"]].mean().to_numpy(float)
+    for position in named:
+        x, y = (float(teacher[axis].iloc[position]) for axis in ("x", "y"))
+        away = np.array([x, y]) - middle
+        away = 8.0 * away / (float(np.linalg.norm(away)) or 1.0)
+        ax.annotate(
+            str(int(teacher["layer"].iloc[position])),
+            (x, y),
+            xytext=(float(away[0]), float(away[1])),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=SMALL_FONT_SIZE,
+            zorder=6,
+            bbox=None if few else behind_text(look),
+        )
+    for student, style in _students(own, styles):
+        line = own[own["student"] == student].sort_values("layer")
+        ax.plot(
+            line["x"],
+            line["y"],
+            color=style.colour,
+            marker=style.marker,
+            markersize=3.4 if len(line) <= _NAMED_LAYERS else 1.8,
+            markeredgecolor=look.background,
+            markeredgewidth=0.3,
+            linewidth=0.9,
+            zorder=4,
+            gid=f"student-{student}",
+        )
+    for start, colour in [
+        (teacher, look.ink),
+        *(
+            (own[own["student"] == student].sort_values("layer"), style.colour)
+            for student, style in _students(own, styles)
+        ),
+    ]:
+        ax.plot(
+            start["x"].iloc[:1], start["y"].iloc[:1], "o", mfc="none", mec=colour, mew=0.8, markersize=6.5, zorder=5
+        )
+    # One unit is as long on both axes, or angles and lengths would lie.
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.margins(0.18)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(round_ticks(5))
+
+
+def _draw_off_plane(
+    ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[str, StudentStyle], look: Theme
+) -> None:
+    teacher = rows[rows["side"] == "teacher"].sort_values("layer")
+    ax.plot(teacher["layer"], teacher["off_plane"], color=look.ink, linewidth=1.2, linestyle=(0, (4, 1.2)), zorder=3)
+    for student, style in _students(own, styles):
+        line = own[own["student"] == student].sort_values("layer")
+        few = len(line) <= _NAMED_LAYERS
+        ax.plot(
+            line["layer"],
+            line["off_plane"],
+            color=style.colour,
+            marker=style.marker if few else "",
+            markersize=3.4,
+            markeredgecolor=look.background,
+            markeredgewidth=0.3,
+            linewidth=0.9,
+            zorder=4,
+        )
+    ax.set_ylim(bottom=0.0)
+    ax.xaxis.set_major_locator(round_ticks(7, integer=True))
+
+
+def _students(own: pd.DataFrame, styles: dict[str, StudentStyle]) -> list[tuple[str, StudentStyle]]:
+    arms = own.drop_duplicates("student")[["student", "strategy"]].to_records(index=False).tolist()
+    order = in_order(str(strategy) for _, strategy in arms)
+    return [(str(student), styles[str(s)]) for student, s in sorted(arms, key=lambda arm: order.index(str(arm[1])))]
+
+
+def _explained_words(data: pd.DataFrame) -> str:
+    parts = []
+    for stream in stream_order(list(data["stream"])):
+        first = data[data["stream"] == stream].iloc[0]
+        x, y = (100 * float(first[name]) for name in ("explained_x", "explained_y"))
+        parts.append(f"{stream} {x:.0f}% + {y:.0f}% = {x + y:.0f}%")
+    return f"The plane holds of the teacher's variance between layers: {', '.join(parts)}."
+
+
+def layer_trajectories_facts(data: pd.DataFrame) -> str:
+    """Return in a sentence what the figure's numbers are."""
+    own = data[data["side"] == "student"]
+    low, high = float(own["off_plane"].min()), float(own["off_plane"].max())
+    return f"{_explained_words(data)} {students_words(own)}: {low:.3g} to {high:.3g} state units off it."

@@ -1,0 +1,209 @@
+"""What figure 1 draws, before it is drawn: density, acute share and chance level per task, stream and student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from anglekit.errors import InputError
+from anglekit.plots.panels.labels import number_ranges
+from anglekit.plots.panels.selection import check_labels, choose_streams, choose_students, choose_vertices
+from anglekit.results.geometry import Geometry
+
+__all__ = ["Curve", "Panel", "cosine_panels", "figure1_data", "figure1_facts", "rebin"]
+
+
+def figure1_data(
+    geometries: Sequence[Geometry],
+    *,
+    labels: Sequence[str] | None = None,
+    students: str | Sequence[str] | None = None,
+    stream: str | None = None,
+    vertices: Sequence[int] | None = None,
+    bins: int | None = None,
+) -> pd.DataFrame:
+    """Return what `figure1` draws: a row per task, stream, student and bin of the cosine.
+
+    Columns: `task, stream, student, init, bin_left, bin_right, count, density` (per unit cosine), and the curve's
+    `acute_fraction` and `chance_cosine`, the same in all of its rows.
+
+    Raises:
+        InputError: an argument names what the geometries do not have.
+    """
+    panels = cosine_panels(
+        geometries,
+        check_labels(geometries, labels),
+        choose_students(geometries, students),
+        choose_streams(geometries, stream),
+        choose_vertices(geometries, vertices),
+        bins,
+    )
+    frames = []
+    for panel in panels:
+        for curve in panel.curves:
+            edges = np.linspace(-1.0, 1.0, len(curve.counts) + 1)
+            frame = pd.DataFrame(
+                {"bin_left": edges[:-1], "bin_right": edges[1:], "count": curve.counts, "density": curve.density}
+            )
+            frame = frame.assign(acute_fraction=curve.acute_fraction, chance_cosine=curve.chance)
+            for place, (name, text) in enumerate(
+                (("task", panel.label), ("stream", panel.stream), ("student", curve.student), ("init", curve.init))
+            ):
+                frame.insert(place, name, "" if text is None else text)
+            frames.append(frame)
+    columns = ["task", "stream", "student", "init", "bin_left", "bin_right", "count", "density"]
+    columns += ["acute_fraction", "chance_cosine"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def figure1_facts(data: pd.DataFrame) -> str:
+    """Return in a sentence what the figure's numbers are."""
+    curves = data.drop_duplicates(["task", "stream", "student"])
+    parts = []
+    for (task, stream, init), rows in curves.groupby(["task", "stream", "init"], sort=False):
+        low, high = (100 * float(end) for end in (rows["acute_fraction"].min(), rows["acute_fraction"].max()))
+        share = f"{low:.0f}%" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}%"
+        where = f"{task}, {stream}" if task else str(stream)
+        who = f"{len(rows)} student{'s' if len(rows) > 1 else ''}{f' ({init} init)' if init else ''}"
+        parts.append(f"{where}: {share} of the cosines of {who} are acute")
+    return f"{'; '.join(parts)}." if parts else "No student has a finite cosine."
+
+
+_FINE_BINS, _COARSE_BINS = 200, 100
+_ENOUGH_FOR_FINE = 20_000  # cosines: below it, 200 bins show the noise of the sample rather than the shape
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A student's distribution of the cosine in one panel.
+
+    Attributes:
+        student: its name.
+        init: `random`, `teacher` or None where it is not recorded.
+        counts: cosines per bin, int64, shape (bins,), equal bins on [-1, 1].
+        acute_fraction: the share of cosines above zero, weighted by tokens over the drawn rows.
+        chance: the token-weighted mean of the chance level over the same rows; NaN where it is not known.
+    """
+
+    student: str
+    init: str | None
+    counts: np.ndarray
+    acute_fraction: float
+    chance: float
+
+    @property
+    def density(self) -> np.ndarray:
+        """Return the probability density: shape (bins,), its integral over [-1, 1] is 1."""
+        return np.asarray(self.counts / (self.counts.sum() * (2.0 / len(self.counts))), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One task and stream.
+
+    Attributes:
+        label: the task's name, or None.
+        stream: `encoder` or `decoder`.
+        official: the numbers follow the paper's code.
+        curves: a curve per student that has any finite cosine here.
+        empty: the students that have none.
+        pooled: in words, which vertices and pairs the curves pool.
+    """
+
+    label: str | None
+    stream: str
+    official: bool
+    curves: tuple[Curve, ...]
+    empty: tuple[str, ...]
+    pooled: str
+
+
+def rebin(counts: np.ndarray, bins: int) -> np.ndarray:
+    """Return counts summed into fewer equal bins: shape (bins,).
+
+    Raises:
+        InputError: the number of bins does not divide the number of counts.
+    """
+    if bins < 1 or len(counts) % bins:
+        raise InputError(f"{bins} bins do not divide the {len(counts)} of the data; try {_FINE_BINS} or {_COARSE_BINS}")
+    return np.asarray(counts.reshape(bins, -1).sum(axis=1))
+
+
+def cosine_panels(
+    geometries: Sequence[Geometry],
+    labels: Sequence[str | None],
+    students: Sequence[str],
+    streams: Sequence[str],
+    vertices: Sequence[int],
+    bins: int | None,
+) -> list[Panel]:
+    """Return a panel per geometry and stream that has any of the students.
+
+    Args:
+        geometries: one per task.
+        labels: the tasks' names.
+        students: the students to draw.
+        streams: the streams to draw.
+        vertices: the student layers to pool.
+        bins: bins of the curves; by default 200, or 100 where a curve has few cosines.
+    """
+    found = []
+    for geometry, label in zip(geometries, labels, strict=True):
+        for stream in streams:
+            rows = geometry.angles
+            rows = rows[
+                (rows["stream"] == stream) & rows["student"].isin(list(students)) & rows["vertex"].isin(list(vertices))
+            ]
+            if len(rows):
+                found.append((geometry, label, stream, rows))
+    sizes = [rows.groupby("student")["n_tokens"].sum() for _, _, _, rows in found]
+    fewest = min((int(total) for size in sizes for total in size if total > 0), default=0)
+    chosen = bins if bins is not None else _FINE_BINS if fewest >= _ENOUGH_FOR_FINE else _COARSE_BINS
+    return [_panel(geometry, label, stream, rows, chosen) for geometry, label, stream, rows in found]
+
+
+def _panel(geometry: Geometry, label: str | None, stream: str, rows: pd.DataFrame, bins: int) -> Panel:
+    curves, empty = [], []
+    present = set(rows["student"])
+    for student in (name for name in geometry.students if name in present):
+        own = rows[rows["student"] == student]
+        counts = rebin(geometry.pooled_histogram(student, stream, sorted(set(own["vertex"]))), bins)
+        if not counts.sum():
+            empty.append(student)
+            continue
+        curves.append(
+            Curve(
+                student=student,
+                init=geometry.student_init(student),
+                counts=counts,
+                acute_fraction=_token_mean(own, "acute_fraction"),
+                chance=_token_mean(own, "null_cosine"),
+            )
+        )
+    return Panel(
+        label=label,
+        stream=stream,
+        official=geometry.settings.get("reading") == "official",
+        curves=tuple(curves),
+        empty=tuple(empty),
+        pooled=_describe(rows),
+    )
+
+
+def _token_mean(rows: pd.DataFrame, column: str) -> float:
+    """Return the mean of a column weighted by tokens, over the rows that have a value; NaN where none has."""
+    values, weights = rows[column].to_numpy(), rows["n_tokens"].to_numpy()
+    known = np.isfinite(values) & (weights > 0)
+    return float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")
+
+
+def _describe(rows: pd.DataFrame) -> str:
+    vertices = sorted({int(vertex) for vertex in rows["vertex"]})
+    pairs = sorted({(int(i), int(k)) for i, k in zip(rows["teacher_i"], rows["teacher_k"], strict=True)})
+    layers = f"student layer{'s' if len(vertices) > 1 else ''} {number_ranges(vertices)}"
+    if len(pairs) == 1:
+        return f"{layers}, teacher layers {pairs[0][0]} and {pairs[0][1]}"
+    return f"{layers}, {len(pairs)} pairs of teacher layers"

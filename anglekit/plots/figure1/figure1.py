@@ -1,0 +1,262 @@
+"""The paper's Figure 1: the angle drawn to scale, and the distribution of its cosine per task and stream."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from anglekit.errors import InputError
+from anglekit.plots.figure1.curves import Panel, cosine_panels
+from anglekit.plots.figure1.legend import Legend, build_legend, draw_legend
+from anglekit.plots.figure1.panels import CurveStyle, curve_styles, draw_histograms
+from anglekit.plots.figure1.sketch import draw_sketch, is_drawable, sketch_caption
+from anglekit.plots.panels.labels import fit, wrap
+from anglekit.plots.panels.selection import check_labels, choose_streams, choose_students, choose_vertices
+from anglekit.plots.panels.style import SMALL_FONT_SIZE, Theme, context, figure_width, new_figure, theme
+from anglekit.results.geometry import Geometry
+
+__all__ = ["figure1"]
+
+_TITLE = 0.36  # inches above an axes: the panel's title and, under it, the chance labels
+_BELOW = 0.50  # inches under an axes: tick labels, axis label; under the sketch its caption
+_LEFT, _RIGHT = 0.42, 0.12  # inches beside a histogram
+_LINE = 0.13  # inches: a line of small text
+_MOST_PANELS = len(string.ascii_lowercase) - 1
+
+
+def figure1(
+    geometries: Sequence[Geometry],
+    *,
+    labels: Sequence[str] | None = None,
+    students: str | Sequence[str] | None = None,
+    stream: str | None = None,
+    vertices: Sequence[int] | None = None,
+    bins: int | None = None,
+    width: str = "page",
+    dark: bool = False,
+) -> Figure:
+    """Draw the paper's Figure 1.
+
+    Panel (a) is the plane of one real token: the student's state, the two teacher states of a pair, and the angle
+    between them, to scale. Then comes a panel per geometry and stream: the distribution of the cosine over tokens,
+    orange for students initialised at random, blue for those initialised from the teacher's weights, with the level
+    that chance alone would give (a vertical dashed line per student).
+
+    Args:
+        geometries: one per task.
+        labels: the tasks' names, one per geometry.
+        students: the students to draw; all by default.
+        stream: `encoder` or `decoder`; both by default.
+        vertices: the student layers to pool; all by default.
+        bins: bins of the curves on [-1, 1], a divisor of 1000; by default 200, or 100 where a curve has few cosines.
+        width: `page` or `column`.
+        dark: draw on a dark ground.
+
+    Raises:
+        InputError: nothing is left to draw, or an argument names what the geometries do not have.
+
+    Source: arXiv 2502.04499, Figure 1.
+    """
+    names = check_labels(geometries, labels)
+    total_width = figure_width(width)
+    panels = cosine_panels(
+        geometries,
+        names,
+        choose_students(geometries, students),
+        choose_streams(geometries, stream),
+        choose_vertices(geometries, vertices),
+        bins,
+    )
+    if not panels:
+        raise InputError("no student has this stream and vertex; choose others, or leave the choice out")
+    if len(panels) > _MOST_PANELS:
+        raise InputError(f"{len(panels)} panels are more than the {_MOST_PANELS} that have a letter; draw fewer tasks")
+    look = theme(dark)
+    with context(look):
+        return _draw(panels, _sketch_token(geometries, panels), look, total_width)
+
+
+def _sketch_token(geometries: Sequence[Geometry], panels: Sequence[Panel]) -> Mapping[str, Any] | None:
+    """Return the first sketch token of a student and stream that is drawn, or None."""
+    drawn = {(curve.student, panel.stream) for panel in panels for curve in panel.curves}
+    for geometry in geometries:
+        for entry in geometry.sketch_tokens:
+            if is_drawable(entry) and (entry["student"], entry["stream"]) in drawn:
+                return entry
+    return None
+
+
+def _columns(count: int, total_width: float) -> int:
+    """Return how many panels stand side by side."""
+    if total_width < 4:
+        return 1
+    return 2 if count in (2, 4) else 3
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything stands, in inches from the figure's lower left corner.
+
+    Attributes:
+        width, height: the figure.
+        cell: the width of a panel with its margins.
+        axes_height: of every panel's axes.
+        tops: the upper edge of the axes of each panel, (a) first.
+        lefts: the left edge of each panel's cell.
+        legend: the legend's upper left corner.
+        notes: the upper left corner of the sentences under the panels.
+    """
+
+    width: float
+    height: float
+    cell: float
+    axes_height: float
+    tops: tuple[float, ...]
+    lefts: tuple[float, ...]
+    legend: tuple[float, float]
+    notes: tuple[float, float]
+
+
+def _lay_out(
+    count: int, total_width: float, caption: int, legends: Sequence[Legend], notes: int
+) -> tuple[_Layout, Legend]:
+    """Return the layout of `count` panels, with the legend beside the last panel where it fits there whole.
+
+    Args:
+        count: panels, (a) included.
+        total_width: of the figure, inches.
+        caption: lines under the sketch.
+        legends: for the whole width, and for the room that the last row leaves free.
+        notes: lines under everything.
+    """
+    columns = _columns(count, total_width)
+    rows = -(-count // columns)
+    axes_height = 1.55 if columns == 2 else 1.4
+    under_first = max(_BELOW, 0.08 + _LINE * caption)
+    heights = [_TITLE + axes_height + (under_first if row == 0 else _BELOW) for row in range(rows)]
+    wide, beside = legends
+    free = rows * columns - count
+    inside = free > 0 and rows > 1 and beside.whole and beside.height <= _TITLE + axes_height
+    below = 0.08 + _LINE * notes + (0.0 if inside else wide.height + 0.06)
+    total_height = sum(heights) + below
+    starts = [total_height - sum(heights[:row]) for row in range(rows)]
+    cell = total_width / columns
+    corner = ((columns - free) * cell + 0.05, starts[-1] - _TITLE) if inside else (0.05, below - 0.02)
+    layout = _Layout(
+        width=total_width,
+        height=total_height,
+        cell=cell,
+        axes_height=axes_height,
+        tops=tuple(starts[position // columns] - _TITLE for position in range(count)),
+        lefts=tuple((position % columns) * cell for position in range(count)),
+        legend=corner,
+        notes=(0.05, 0.04 + _LINE * notes),
+    )
+    return layout, beside if inside else wide
+
+
+def _draw(panels: Sequence[Panel], token: Mapping[str, Any] | None, look: Theme, total_width: float) -> Figure:
+    count = len(panels) + 1
+    columns = _columns(count, total_width)
+    cell = total_width / columns
+    figure = new_figure(total_width, 1.0)  # text is measured before the height is known
+    styles = curve_styles(panels, look)
+    free = max(-count % columns, 1)
+    legends = [build_legend(figure, panels, styles, look, room) for room in (total_width - 0.1, free * cell - 0.15)]
+    notes = [line for note in _notes(panels) for line in wrap(figure, note, total_width - 0.1)]
+    caption = sketch_caption(figure, token, cell - 0.2) if token is not None else []
+    layout, legend = _lay_out(count, total_width, len(caption), legends, len(notes))
+    figure.set_size_inches(layout.width, layout.height)
+    _draw_sketch_panel(figure, layout, token, caption, styles, look)
+    for position, panel in enumerate(panels, start=1):
+        left, top = layout.lefts[position], layout.tops[position]
+        size = (cell - _LEFT - _RIGHT, layout.axes_height)
+        ax = _axes(figure, left + _LEFT, top, *size)
+        draw_histograms(figure, ax, panel, styles, look, size)
+        _title(figure, left + 0.05, top, string.ascii_lowercase[position], panel, cell - 0.1)
+    draw_legend(figure, legend, *layout.legend)
+    _text_block(figure, notes, *layout.notes, gid="notes")
+    return figure
+
+
+def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    total_width, total_height = figure.get_size_inches()
+    return figure.add_axes(
+        (left / total_width, (top - height) / total_height, width / total_width, height / total_height)
+    )
+
+
+def _title(figure: Figure, left: float, top: float, letter: str, panel: Panel | None, room: float) -> None:
+    """Name a panel; the task's name gives way where the room is short. No panel means the sketch."""
+    total_width, total_height = figure.get_size_inches()
+    if panel is None:
+        text = f"({letter}) the angle, to scale"
+    else:
+        reading = " (official reading)" if panel.official else ""
+        name = f"{panel.label}, {panel.stream}" if panel.label else panel.stream
+        text = fit(figure, name, room, weight="bold", frame=lambda part: f"({letter}) {part}{reading}")
+    y = (top + _TITLE - 0.06) / total_height
+    figure.text(left / total_width, y, text, ha="left", va="top", fontweight="bold", gid=f"title-{letter}")
+
+
+def _text_block(figure: Figure, lines: Sequence[str], left: float, top: float, *, gid: str) -> None:
+    total_width, total_height = figure.get_size_inches()
+    figure.text(
+        left / total_width,
+        top / total_height,
+        "\n".join(lines),
+        ha="left",
+        va="top",
+        fontsize=SMALL_FONT_SIZE,
+        linespacing=1.15,
+        gid=gid,
+    )
+
+
+def _draw_sketch_panel(
+    figure: Figure,
+    layout: _Layout,
+    token: Mapping[str, Any] | None,
+    caption: Sequence[str],
+    styles: Mapping[tuple[str, str | None], CurveStyle],
+    look: Theme,
+) -> None:
+    lifted = _TITLE - 0.2  # the sketch has no chance labels above it, and takes their room
+    size = (layout.cell - 0.15, layout.axes_height + lifted)
+    ax = _axes(figure, 0.05, layout.tops[0] + lifted, *size)
+    ax.set_gid("sketch")
+    _title(figure, 0.05, layout.tops[0], "a", None, size[0])
+    if token is None:
+        ax.set_axis_off()
+        lines = wrap(
+            figure, "No sketch: this analysis kept no token's plane. Run `anglekit analyze` again.", size[0] - 0.2
+        )
+        text = "\n".join(lines)
+        ax.text(0.5, 0.5, text, fontsize=SMALL_FONT_SIZE, ha="center", va="center", transform=ax.transAxes)
+        return
+    colour = next((style.colour for (name, _), style in styles.items() if name == token["student"]), look.ink)
+    draw_sketch(figure, ax, token, look, colour, size)
+    _text_block(figure, caption, 0.05, layout.tops[0] - layout.axes_height - 0.04, gid="sketch-caption")
+
+
+def _notes(panels: Sequence[Panel]) -> list[str]:
+    """Return the sentences under the panels: what the curves pool, the reading, and who has nothing to show."""
+    by_text: dict[str, list[str]] = {}
+    for letter, panel in zip(string.ascii_lowercase[1:], panels, strict=False):
+        by_text.setdefault(panel.pooled, []).append(letter)
+    if len(by_text) == 1:
+        notes = [f"Pooled: {next(iter(by_text))}."]
+    else:
+        parts = [f"({', '.join(letters)}) {text}" for text, letters in by_text.items()]
+        notes = [f"Pooled: {'; '.join(parts)}."]
+    if any(panel.official for panel in panels):
+        notes.append("Official reading: as the paper's code computes it, padding counted.")
+    lacking = sum(len(panel.empty) for panel in panels)
+    if lacking:
+        notes.append(f"{lacking} curve{'s' if lacking > 1 else ''} left out: no finite cosine.")
+    return notes

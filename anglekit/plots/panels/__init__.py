@@ -1,0 +1,1 @@
+"""What figure families share: panels, styles, words, selection."""

@@ -1,0 +1,79 @@
+"""A panel per student, a line per student layer coloured by its depth: what the sweep and training figures share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, ListedColormap
+
+from anglekit.plots.panels.arm_panels import stream_order
+from anglekit.plots.panels.line_panels import LinePanel
+from anglekit.plots.panels.student_styles import init_colour
+from anglekit.plots.panels.style import Theme
+
+__all__ = ["layer_colours", "layer_line_panels"]
+
+_MARKED_LINES = 8  # up to so many lines, points are marked
+
+
+def layer_colours(look: Theme) -> Colormap:
+    """Return the colours of layers by depth: the part of the sequential map that stands out from the ground."""
+    low, high = (0.3, 1.0) if look.dark else (0.0, 0.88)
+    return ListedColormap(mpl.colormaps[look.sequential](np.linspace(low, high, 256)), name="layers")
+
+
+def layer_line_panels(
+    data: pd.DataFrame,
+    look: Theme,
+    x: str,
+    value: str,
+    *,
+    before: Callable[[Axes], None],
+    dashed: str | None = None,
+) -> list[LinePanel]:
+    """Return a panel per student and stream, a line per vertex in the colour of its depth.
+
+    Args:
+        data: columns `student, init, stream, vertex`, x and value.
+        look: the theme.
+        x: the column of x.
+        value: the column of y.
+        before: draws what stands behind the lines.
+        dashed: a column that is drawn dashed in the same colour, such as a chance level.
+    """
+    vertices = sorted({int(vertex) for vertex in data["vertex"]})
+    span = max(vertices[-1] - vertices[0], 1) if vertices else 1
+    colours = layer_colours(look)
+    streams = stream_order(list(data["stream"]))
+    panels = []
+    for student in dict.fromkeys(data["student"]):
+        of_student = data[data["student"] == student]
+        for stream in (name for name in streams if name in set(of_student["stream"])):
+            rows = of_student[of_student["stream"] == stream]
+
+            def draw(ax: Axes, rows: pd.DataFrame = rows) -> None:
+                before(ax)
+                few = rows["vertex"].nunique() <= _MARKED_LINES
+                for vertex, own in rows.groupby("vertex"):
+                    line = own.sort_values(x)
+                    colour = colours((int(str(vertex)) - vertices[0]) / span)
+                    ax.plot(
+                        line[x],
+                        line[value],
+                        color=colour,
+                        marker="o" if few else "",
+                        markersize=2.6,
+                        linewidth=1.1 if few else 0.8,
+                        zorder=3,
+                        gid=f"vertex-{vertex}",
+                    )
+                    if dashed is not None:
+                        ax.plot(line[x], line[dashed], color=colour, linewidth=0.8, linestyle=(0, (3, 2)), zorder=2)
+
+            title = f"{student}, {stream}" if len(streams) > 1 else str(student)
+            panels.append(LinePanel(title, draw, init_colour(str(rows["init"].iloc[0]), look)))
+    return panels

@@ -1,0 +1,390 @@
+"""Blocks of heat-map panels on one colour scale: how every figure made of matrices is laid out and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from anglekit.errors import InputError
+from anglekit.plots.panels.labels import fit, plain, wrap
+from anglekit.plots.panels.style import SMALL_FONT_SIZE, Theme, new_figure
+
+__all__ = [
+    "ANNOTATED_COLUMNS",
+    "MatrixBlock",
+    "MatrixPanel",
+    "ShownValue",
+    "check_panel_count",
+    "colour_scale",
+    "draw_matrix_blocks",
+    "missing_note",
+]
+
+#: Up to so many columns, cells carry their numbers.
+ANNOTATED_COLUMNS = 8
+_CELL = 0.26  # inches: a cell that holds a number of two decimals at 7 points
+_LEFT, _RIGHT = 0.40, 0.80  # inches: axis label and ticks; the colour bar with its own
+_GAP = 0.30  # inches between panels of a row: tick labels
+_NAMED_GAP = 0.48  # the same where panels of a row have row labels of their own
+_TITLE, _BELOW = 0.18, 0.36  # inches over and under a panel
+_NAME = 0.18  # inches over the first row of a block
+_LINE = 0.13
+_TICK = 0.16  # inches that a tick label needs
+_ROW = 0.16  # inches: the lowest row that can carry its own number
+_BESIDE = 0.12  # inches between the last panel of a row and the colour bar
+_FLAT = 0.22  # inches: the most that a row is high where rows and columns differ
+_BAR = 2.4  # inches: a colour bar as long as its label
+_ANNOTATED_PANELS = 16  # more of them are drawn small, without numbers
+_MOST_PANELS = 80
+
+
+@dataclass(frozen=True)
+class ShownValue:
+    """A number as a heat map shows it.
+
+    Attributes:
+        label: the colour bar's, with the unit.
+        factor: from the table's unit to the label's.
+        centre: the meaningful middle of a diverging scale (in the label's unit), or None for a sequential one.
+        limits: the ends that a sequential scale reaches at least, or None to span the data.
+        decimals: of the numbers in the cells.
+        flipped: small values take the colour that large cosines have (angles: acute is small).
+    """
+
+    label: str
+    factor: float = 1.0
+    centre: float | None = None
+    limits: tuple[float | None, float | None] = (None, None)
+    decimals: int = 2
+    flipped: bool = False
+
+
+@dataclass(frozen=True)
+class MatrixPanel:
+    """A matrix with the names of its axes: rows go up, columns to the right.
+
+    Attributes:
+        title: over the panel.
+        matrix: the numbers in the unit of the colour bar; its index and columns are the tick labels.
+        xlabel: of the columns.
+        ylabel: of the rows.
+        open_diagonal: the diagonal has no meaning: it stays blank, and a line says that it is one.
+    """
+
+    title: str
+    matrix: pd.DataFrame
+    xlabel: str
+    ylabel: str
+    open_diagonal: bool = False
+
+    @property
+    def missing(self) -> np.ndarray:
+        """The cells that should have a value and have none: bool (rows, columns)."""
+        absent = np.isnan(self.matrix.to_numpy(np.float64))
+        if self.open_diagonal:
+            np.fill_diagonal(absent, val=False)
+        return np.asarray(absent)
+
+
+@dataclass(frozen=True)
+class MatrixBlock:
+    """Panels under one heading: `name` comes from the data and may be shortened, `suffix` is never."""
+
+    name: str
+    suffix: str
+    panels: tuple[MatrixPanel, ...]
+
+
+def check_panel_count(blocks: Sequence[MatrixBlock], advice: str) -> None:
+    """Refuse a figure without a panel, or with too many.
+
+    Raises:
+        InputError: there is no panel, or there are more than a figure holds.
+    """
+    count = sum(len(block.panels) for block in blocks)
+    if not count:
+        raise InputError("no student has this stream and vertex; choose others, or leave the choice out")
+    if count > _MOST_PANELS:
+        raise InputError(f"{count} panels are more than a figure holds ({_MOST_PANELS}); {advice}")
+
+
+def colour_scale(blocks: Sequence[MatrixBlock], shown: ShownValue) -> Normalize:
+    """Return the colour scale that all panels share."""
+    values = np.concatenate(
+        [panel.matrix.to_numpy(np.float64).ravel() for block in blocks for panel in block.panels] or [np.zeros(0)]
+    )
+    values = values[np.isfinite(values)]
+    if shown.centre is not None:
+        reach = float(np.abs(values - shown.centre).max()) if values.size else 1.0
+        return Normalize(shown.centre - (reach or 1.0), shown.centre + (reach or 1.0))
+    ends = np.array([*values, *(end for end in shown.limits if end is not None)])
+    if not ends.size:
+        return Normalize(0.0, 1.0)
+    low, high = float(ends.min()), float(ends.max())
+    return Normalize(low, high if high > low else low + 1.0)
+
+
+def _colour_map(shown: ShownValue, look: Theme) -> str:
+    if shown.centre is None:
+        return look.sequential
+    if not shown.flipped:
+        return look.diverging
+    return look.diverging.removesuffix("_r") if look.diverging.endswith("_r") else f"{look.diverging}_r"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How many panels stand side by side, a cell's width and height in inches, whether it carries its number."""
+
+    columns: int
+    cell: float
+    row: float
+    annotated: bool
+    gap: float
+
+    def size(self, panel: MatrixPanel) -> tuple[float, float]:
+        rows, columns = panel.matrix.shape
+        return columns * self.cell, rows * self.row
+
+
+def _lay_out(blocks: Sequence[MatrixBlock], room: float, most_annotated: int) -> _Layout:
+    """Return a layout in which annotated cells stay large enough to be read, and all cells are of one size."""
+    panels = [panel for block in blocks for panel in block.panels]
+    widest = max(panel.matrix.shape[1] for panel in panels)
+    tallest = max(panel.matrix.shape[0] for panel in panels)
+    most = max(len(block.panels) for block in blocks)
+    annotated = _are_annotated(blocks, most_annotated)
+    gap = _NAMED_GAP if any(len({panel.ylabel for panel in block.panels}) > 1 for block in blocks) else _GAP
+    smallest = max(_CELL * widest, 0.9) if annotated else 1.0
+    columns = max(1, min(most, 4, int((room + gap) // (smallest + gap))))
+    columns = -(-most // -(-most // columns))  # rows of nearly equal length
+    largest = max(0.4 * widest, 1.0) if annotated else 2.4
+    side = min((room - (columns - 1) * gap) / columns, largest)
+    cell = side / widest
+    square = all(panel.matrix.shape[0] == panel.matrix.shape[1] for panel in panels)
+    row = cell if square else max(min(cell, _FLAT), min(_ROW, 1.6 / tallest))
+    return _Layout(columns, cell, row, annotated and row >= _LINE, gap)
+
+
+def _are_annotated(blocks: Sequence[MatrixBlock], most: int = _ANNOTATED_PANELS) -> bool:
+    """Say whether cells carry their numbers: where there are few, in few panels."""
+    panels = [panel for block in blocks for panel in block.panels]
+    return len(panels) <= most and all(panel.matrix.shape[1] <= ANNOTATED_COLUMNS for panel in panels)
+
+
+def draw_matrix_blocks(
+    blocks: Sequence[MatrixBlock],
+    shown: ShownValue,
+    look: Theme,
+    total_width: float,
+    notes: Sequence[str],
+    *,
+    most_annotated: int = _ANNOTATED_PANELS,
+) -> Figure:
+    """Draw blocks of panels one under the other, a colour bar beside them and notes below.
+
+    Args:
+        blocks: at least one panel in all.
+        shown: what the numbers are.
+        look: the theme, whose settings are in force.
+        total_width: of the figure, inches.
+        notes: sentences under the panels.
+        most_annotated: up to so many panels, cells carry their numbers.
+    """
+    layout = _lay_out(blocks, total_width - _LEFT - _RIGHT, most_annotated)
+    figure = new_figure(total_width, 1.0)
+    lines = wrap(figure, " ".join(notes), total_width - 0.1)
+    below = _LINE * len(lines) + 0.08
+    rows = [_rows(block, layout.columns) for block in blocks]
+    heights = [[max(layout.size(panel)[1] for panel in row) for row in own] for own in rows]
+    panel_heights = sum(_TITLE + height + _BELOW for own in heights for height in own)
+    total_height = panel_heights + len(blocks) * _NAME + below + 0.04
+    figure.set_size_inches(total_width, total_height)
+    scale = colour_scale(blocks, shown)
+    top = total_height - 0.04
+    for block, own_rows, own_heights in zip(blocks, rows, heights, strict=True):
+        name = fit(figure, block.name, total_width - 0.1, weight="bold", frame=lambda text, b=block: text + b.suffix)  # type: ignore[misc]
+        figure.text(0.05 / total_width, top / total_height, name, fontweight="bold", ha="left", va="top")
+        top -= _NAME
+        for number, (row, height) in enumerate(zip(own_rows, own_heights, strict=True)):
+            for position, panel in enumerate(row):
+                left = _LEFT + position * (layout.cell * _widest(blocks) + layout.gap)
+                below_it = own_rows[number + 1] if number + 1 < len(own_rows) else ()
+                _draw_panel(
+                    figure,
+                    panel,
+                    (left, top - _TITLE, *layout.size(panel)),
+                    shown,
+                    scale,
+                    look,
+                    labelled=(len(below_it) <= position, position == 0 or panel.ylabel != row[position - 1].ylabel),
+                    annotated=layout.annotated,
+                    room=layout.cell * _widest(blocks) + (layout.gap if position + 1 < layout.columns else _BESIDE),
+                )
+            top -= _TITLE + height + _BELOW
+    used = _LEFT + layout.columns * layout.cell * _widest(blocks) + (layout.columns - 1) * layout.gap
+    bar = max(heights[0][0], min(_BAR, panel_heights - _TITLE - _BELOW))  # its label needs room
+    _draw_colour_bar(figure, shown, scale, look, (used + _BESIDE + 0.02, total_height - _NAME - _TITLE - 0.04, bar))
+    figure.text(
+        0.05 / total_width,
+        below / total_height,
+        "\n".join(lines),
+        ha="left",
+        va="top",
+        fontsize=SMALL_FONT_SIZE,
+        linespacing=1.25,
+        gid="notes",
+    )
+    return figure
+
+
+def _rows(block: MatrixBlock, columns: int) -> list[tuple[MatrixPanel, ...]]:
+    return [block.panels[start : start + columns] for start in range(0, len(block.panels), columns)]
+
+
+def _widest(blocks: Sequence[MatrixBlock]) -> int:
+    return max(panel.matrix.shape[1] for block in blocks for panel in block.panels)
+
+
+def _draw_panel(
+    figure: Figure,
+    panel: MatrixPanel,
+    place: tuple[float, float, float, float],
+    shown: ShownValue,
+    scale: Normalize,
+    look: Theme,
+    *,
+    labelled: tuple[bool, bool],
+    annotated: bool,
+    room: float,
+) -> None:
+    """Draw a panel at `place` (left, top, width, height in inches), its x and y axes labelled or not.
+
+    `room` is the distance to what stands beside it: what a title may take.
+    """
+    left, top, width, height = place
+    total_width, total_height = figure.get_size_inches()
+    ax = figure.add_axes(
+        (left / total_width, (top - height) / total_height, width / total_width, height / total_height)
+    )
+    _draw_matrix(ax, panel, shown, scale, look, (width, height), annotated=annotated)
+    ax.set_title(fit(figure, panel.title, room - 0.06), pad=3, loc="left")
+    ax.set_xlabel(panel.xlabel if labelled[0] else "")
+    ax.set_ylabel(panel.ylabel if labelled[1] else "")
+
+
+@contextmanager
+def _nothing_drawn(ax: Axes) -> Iterator[None]:
+    """Keep seaborn from drawing the whole figure behind every panel to look for labels that overlap: it gets none.
+
+    With many panels that is most of the time: all that are there are drawn again for each one more.
+    """
+    figure = cast("Figure", ax.get_figure(root=True))
+    canvas = figure.canvas
+    FigureCanvasBase(figure)  # draws nothing
+    try:
+        yield
+    finally:
+        figure.set_canvas(canvas)
+
+
+def _draw_matrix(
+    ax: Axes,
+    panel: MatrixPanel,
+    shown: ShownValue,
+    scale: Normalize,
+    look: Theme,
+    size: tuple[float, float],
+    *,
+    annotated: bool,
+) -> None:
+    labels = panel.matrix.map(lambda number: _cell_text(number, shown)) if annotated else False
+    with _nothing_drawn(ax):
+        sns.heatmap(
+            panel.matrix,
+            ax=ax,
+            cmap=_colour_map(shown, look),
+            vmin=scale.vmin,
+            vmax=scale.vmax,
+            cbar=False,
+            annot=labels,
+            fmt="",
+            annot_kws={"fontsize": SMALL_FONT_SIZE},
+            xticklabels=False,
+            yticklabels=False,
+            rasterized=not annotated,
+        )
+    ax.invert_yaxis()
+    missing = np.argwhere(panel.missing)
+    if len(missing):
+        cells = [Rectangle((float(column), float(row)), 1, 1) for row, column in missing]
+        hatch = "/////" if annotated else None  # on many small cells a hatch is noise: plain grey
+        collection = PatchCollection(cells, facecolor=look.blank, edgecolor=look.faint, linewidth=0, hatch=hatch)
+        collection.set_gid("missing")
+        ax.add_collection(collection)
+    if panel.open_diagonal:  # a blank cell looks like the middle of a diverging scale
+        count = len(panel.matrix)
+        ax.plot([0, count], [0, count], color=look.faint, linewidth=0.6, scalex=False, scaley=False, gid="diagonal")
+    for names, axis, length in ((panel.matrix.columns, "x", size[0]), (panel.matrix.index, "y", size[1])):
+        step = _tick_step(len(names), length)
+        set_ticks = ax.set_xticks if axis == "x" else ax.set_yticks
+        set_ticks(np.arange(0, len(names), step) + 0.5, [plain(str(name)) for name in names[::step]], rotation=0)
+    for spine in ax.spines.values():
+        spine.set_visible(True)
+
+
+def _cell_text(number: float, shown: ShownValue) -> str:
+    if not np.isfinite(number):
+        return ""
+    decimals = shown.decimals
+    text = f"{number:.{decimals}f}"
+    low, high = shown.limits
+    step = 10.0**-decimals
+    if high is not None and float(text) == high and number < high:  # nearly all is not all
+        text = f">{high - step:.{decimals}f}"
+    elif low is not None and high is not None and float(text) == low and number > low:  # hardly any is not none
+        text = f"<{low + step:.{decimals}f}"
+    elif float(text) == 0:
+        text = text.removeprefix("-")
+    if decimals > 1 and abs(number) < 1 and not text.endswith(f"1.{'0' * decimals}"):
+        text = text.replace("0.", ".", 1)  # the zero before the point is left out: the cell is small
+    return text.replace("-", "−")  # noqa: RUF001
+
+
+def _tick_step(count: int, length: float) -> int:
+    """Return the spacing of tick labels, in cells, that gives each label its room."""
+    most = max(int(length / _TICK), 1)
+    return next(step for step in (1, 2, 3, 4, 5, 6, 10, 20, 25, 50, 100, count) if count / step <= most)
+
+
+def _draw_colour_bar(
+    figure: Figure, shown: ShownValue, scale: Normalize, look: Theme, place: tuple[float, float, float]
+) -> None:
+    left, top, height = place
+    total_width, total_height = figure.get_size_inches()
+    ax = figure.add_axes((left / total_width, (top - height) / total_height, 0.1 / total_width, height / total_height))
+    ax.set_gid("colour-bar")
+    bar = figure.colorbar(ScalarMappable(norm=scale, cmap=_colour_map(shown, look)), cax=ax)
+    bar.set_label(shown.label)
+    bar.outline.set_linewidth(0.6)
+
+
+def missing_note(blocks: Sequence[MatrixBlock], reason: str) -> list[str]:
+    """Return the sentence that explains cells without a value, if there are any."""
+    panels = [panel for block in blocks for panel in block.panels]
+    if not any(panel.missing.any() for panel in panels):
+        return []
+    return [f"{'Hatched' if _are_annotated(blocks) else 'Grey'}: {reason}."]

@@ -1,0 +1,1 @@
+"""Texts -> tokens -> batches; every token knows its example."""

@@ -1,0 +1,122 @@
+"""Probe data: the texts on which models are compared, from a table; tokenising and batching are beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from anglekit.errors import InputError
+from anglekit.tables.read import NO_COLUMN, Table, check_text, find_column, find_text_columns, read_table
+
+__all__ = ["ProbeData", "read_probe"]
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """Texts to look at models with, in the order of their file.
+
+    Attributes:
+        source: the file, `hub:` or `builtin:` data set that they came from.
+        sha256: the hash of all of it (`Table.sha256`).
+        texts: the text of each example, never blank.
+        text_pairs: the second text of each example, never blank; None without pairs.
+        targets: the target text of each example, empty where the row has none; None without a target column.
+        rows: the row number of each example in the source, counted from 0.
+        skipped_rows: rows of the source that were left out because a text of theirs is missing or blank.
+        text_column: the column of the texts.
+        text_pair_column: the column of the second texts, or None.
+        target_column: the column of the targets, or None.
+    """
+
+    source: str
+    sha256: str
+    texts: tuple[str, ...]
+    text_pairs: tuple[str, ...] | None
+    targets: tuple[str, ...] | None
+    rows: tuple[int, ...]
+    skipped_rows: int
+    text_column: str
+    text_pair_column: str | None
+    target_column: str | None
+
+
+def read_probe(
+    source: str,
+    *,
+    text: str | None = None,
+    text_pair: str | None = None,
+    target: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> ProbeData:
+    """Read probe data from a table.
+
+    Args:
+        source: what `read_table` takes: a path, `hub:NAME[/CONFIG]:SPLIT` or `builtin:NAME[:SPLIT]`.
+        text: the column of the text; by default the first usual name that is there.
+        text_pair: the column of the second text; by default the text column's usual partner; `"-"`: no pairs.
+        target: the column of the target; by default the first usual name that is there and holds text; `"-"`: none.
+        limit: take that many rows at random, without replacement and in file order; all if there are no more.
+        seed: of the random draw.
+
+    Raises:
+        InputError: the source or a column is not there, a cell holds something other than text, nothing is left, or
+            `limit` or `seed` is out of range.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"a limit of {limit} examples leaves nothing; give 1 or more, or no limit")
+    if seed < 0:
+        raise InputError(f"the seed {seed} is negative; give 0 or more")
+    table = read_table(source)
+    text_column, pair_column = find_text_columns(table, text, text_pair)
+    texts = _cells(table, text_column)
+    pairs = None if pair_column is None else _cells(table, pair_column)
+    target_column = None if target == NO_COLUMN else find_column(table, "target", target, required=False)
+    if target_column is not None and target is None and not _holds_text(table, target_column):
+        # Found by its name alone; many classification tables call the label `target`.
+        target_column = None
+    targets = None if target_column is None else _cells(table, target_column)
+
+    usable = [row for row, cell in enumerate(texts) if cell and (pairs is None or pairs[row])]
+    if not usable:
+        columns = text_column if pair_column is None else f"{text_column} and {pair_column}"
+        raise InputError(f"{source} has no row with text in {columns}; all {len(texts)} are blank")
+    rows = usable
+    if limit is not None and limit < len(usable):
+        drawn = np.random.default_rng(seed).choice(len(usable), size=limit, replace=False)
+        rows = [usable[position] for position in np.sort(drawn)]
+    return ProbeData(
+        source=source,
+        sha256=table.sha256,
+        texts=tuple(texts[row] for row in rows),
+        text_pairs=None if pairs is None else tuple(pairs[row] for row in rows),
+        targets=None if targets is None else tuple(targets[row] for row in rows),
+        rows=tuple(rows),
+        skipped_rows=len(texts) - len(usable),
+        text_column=text_column,
+        text_pair_column=pair_column,
+        target_column=target_column,
+    )
+
+
+def _is_missing(cell: object) -> bool:
+    return cell is None or cell != cell  # NaN alone differs from itself
+
+
+def _holds_text(table: Table, column: str) -> bool:
+    return all(isinstance(cell, str) or _is_missing(cell) for cell in table.frame[column])
+
+
+def _cells(table: Table, column: str) -> list[str]:
+    """Return a column's texts, the empty string where a cell is missing or blank."""
+    texts = []
+    for row, cell in enumerate(table.frame[column]):
+        if _is_missing(cell):
+            texts.append("")
+            continue
+        where = f"{table.source}, column {column!r}, row {row} (counted from 0)"
+        if not isinstance(cell, str):
+            raise InputError(f"{where} holds {type(cell).__name__} {str(cell)[:40]!r}, not text; name a column of text")
+        texts.append(check_text(cell, where) if cell.strip() else "")
+    return texts

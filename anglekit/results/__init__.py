@@ -1,0 +1,1 @@
+"""Geometry: what an analysis found, as data frames, saved and loaded."""

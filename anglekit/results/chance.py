@@ -1,0 +1,136 @@
+"""What a Geometry says by itself: are the angles acute, and more so than chance alone would have it?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from anglekit.results.geometry import Geometry
+from anglekit.results.overview import summary_rows
+
+__all__ = ["ChanceVerdict", "Standing", "against_chance"]
+
+Standing = Literal["narrower", "wider", "mixed", "unresolved", "unknown"]
+
+# So large a share of the pairs must lie on one side of chance for the whole to be said to lie there.
+_NEARLY_ALL: Final = 0.9
+_Z_95: Final = 1.96
+
+
+@dataclass(frozen=True)
+class ChanceVerdict:
+    """The angles of one Geometry beside their chance level.
+
+    Attributes:
+        standing: on which side of chance nearly all pairs of teacher layers lie at the students' layers.
+        sentence: the answer in plain words.
+        reasons: the numbers that it rests on, a sentence each.
+        rows: `summary_rows` of the Geometry.
+    """
+
+    standing: Standing
+    sentence: str
+    reasons: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...]
+
+
+def against_chance(geometry: Geometry) -> ChanceVerdict:
+    """Return the verdict of a Geometry on its own, pairs judged by their 95% intervals.
+
+    Chance is the student's state of another example, where the analysis holds that null: then differences are paired
+    by example. Else it is the closed form for unrelated vectors of the same lengths, whose own error is not counted.
+    """
+    rows = tuple(summary_rows(geometry))
+    known = [row for row in rows if row["mean_cosine"] is not None]
+    if not known:
+        text = "No angle: every pair of teacher layers is degenerate at every student layer."
+        return ChanceVerdict("unknown", text, (), rows)
+    above, below, total, permuted = _sides(geometry)
+    standing = _standing(above, below, total)
+    students = len({row["student"] for row in known})
+    sentence = (
+        f"Seen from {_number(students, 'student')}, the teacher's layers lie "
+        f"{_weighted(known, 'mean_angle_degrees'):.0f}° apart on average, and {_weighted(known, 'acute_fraction'):.0%} "
+        f"of the angles are acute; {_side_words(above, below, total, permuted=permuted)}."
+    )
+    return ChanceVerdict(standing, sentence, tuple(_reasons(known, standing, permuted=permuted)), rows)
+
+
+def _side_words(above: int, below: int, total: int, *, permuted: bool) -> str:
+    what = "with the student's state of another example" if permuted else "by chance (unrelated vectors)"
+    if not above + below:
+        return f"none of {total} pairs of teacher layers can be told from what they would be {what}"
+    found = [(number, side) for number, side in ((above, "narrower"), (below, "wider")) if number]
+    sides = [f"{number} {'is' if number == 1 else 'are'} surely {side}" for number, side in found]
+    return f"of {total} pairs of teacher layers, {' and '.join(sides)} than {what}"
+
+
+def _standing(above: int, below: int, total: int) -> Standing:
+    if above >= _NEARLY_ALL * total:
+        return "narrower"
+    if below >= _NEARLY_ALL * total:
+        return "wider"
+    return "unresolved" if above + below <= (1 - _NEARLY_ALL) * total else "mixed"
+
+
+def _sides(geometry: Geometry) -> tuple[int, int, int, bool]:
+    """Return the pairs surely above chance, surely below it, all pairs, and whether chance is the permuted student."""
+    nulls = geometry.nulls
+    permuted = nulls[(nulls["null"] == "permuted-student") & (nulls["n_tokens"] > 0)]
+    if len(permuted):
+        return int((permuted["low"] > 0).sum()), int((permuted["high"] < 0).sum()), len(permuted), True
+    counted = geometry.angles[geometry.angles["n_tokens"] > 0]
+    difference = (counted["mean_cosine"] - counted["null_cosine"]).to_numpy()
+    reach = _Z_95 * counted["se_cosine"].to_numpy()
+    return int((difference > reach).sum()), int((difference < -reach).sum()), len(counted), False
+
+
+def _reasons(known: Sequence[Mapping[str, Any]], standing: Standing, *, permuted: bool) -> list[str]:
+    means = sorted(row["mean_angle_degrees"] for row in known)
+    obtuse = sum(row["obtuse_pairs"] for row in known)
+    reasons = [
+        f"The mean angle of a student's layer runs from {means[0]:.1f}° to {means[-1]:.1f}°; "
+        + (f"pairs of layers that are obtuse on average: {obtuse}." if obtuse else "no pair is obtuse on average."),
+        f"Unrelated vectors of the same lengths would lie {_degrees(_weighted(known, 'null_cosine')):.0f}° apart.",
+    ]
+    if permuted:
+        shuffled = [row for row in known if row["permuted_cosine"] is not None]
+        reasons.append(
+            "With the student's state of another example the layers would lie "
+            f"{_degrees(_weighted(shuffled, 'permuted_cosine')):.0f}° apart."
+        )
+        if standing == "wider":
+            reasons.append(
+                "Wider than with another example's state means that the student stands close to the teacher's layers, "
+                "between which the directions open."
+            )
+    else:
+        reasons.append(
+            "Pairs are judged by the 95% interval of their mean cosine against the closed form; analyse with --nulls "
+            "default for differences that are paired by example."
+        )
+    tangential = [row for row in known if np.isfinite(row["mean_tangential_cosine"])]
+    if tangential:
+        mean = _weighted(tangential, "mean_tangential_cosine")
+        reasons.append(
+            f"With the student's own direction taken out of both, the mean cosine is {mean:.2f}; for unrelated vectors "
+            "it is 0."
+        )
+    return reasons
+
+
+def _weighted(rows: Sequence[Mapping[str, Any]], key: str) -> float:
+    """Return the mean over students' layers, each counted by the pairs that have an angle."""
+    weights = [row["pairs"] - row["undefined_pairs"] for row in rows]
+    return float(np.average([row[key] for row in rows], weights=weights))
+
+
+def _degrees(cosine: float) -> float:
+    return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,284 @@
+"""The files of a saved Geometry, read within bounds and checked: a directory from anywhere may hold anything.
+
+What has passed has the form that `save` writes: every table its columns, their types and possible values, every row its
+own key; the document its parts. Whether the numbers were changed to other possible ones cannot be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import numpy as np
+import pandas as pd
+
+from anglekit.errors import InputError, foreign_failures
+from anglekit.results.columns import ADDED_COLUMNS, COLUMNS, N_BINS, OPTIONAL_COLUMNS
+from anglekit.runtime.files import read_json_object
+from anglekit.vocabulary import Stream
+
+__all__ = ["SCHEMA_VERSION", "read_document", "read_tables"]
+
+SCHEMA_VERSION = 1
+
+_AGAIN: Final = "run the analysis again"
+# More than any model has: a file that says more lies.
+_MOST_LAYERS: Final = 10_000
+_MOST: Final = 2**62
+# Float32 states end at 3.4e38; their squares are not in the tables.
+_LARGEST: Final = 1e40
+# A row's numbers do not compress below a byte; a small file may be all repetition.
+_ROWS_PER_BYTE, _MORE_ROWS = 4, 1_000_000
+_ROUNDING: Final = 1e-6
+_LONGEST_NAME: Final = 300
+
+_NUMBER = (int, float)
+_TEXT, _COUNT = (str,), (int,)
+_MAYBE_TEXT, _MAYBE_COUNT = (str, type(None)), (int, type(None))
+
+
+class _Each:
+    """An object whose keys are names from the data, and whose values all have one form."""
+
+    def __init__(self, form: object) -> None:
+        self.form = form
+
+
+_MODEL: dict[str, object] = {
+    "name": _TEXT,
+    "source": _MAYBE_TEXT,
+    "sha256": _MAYBE_TEXT,
+    "model_type": _MAYBE_TEXT,
+    "architecture": _MAYBE_TEXT,
+    "init": _MAYBE_TEXT,
+    "strategy": _MAYBE_TEXT,
+    "seed": _MAYBE_COUNT,
+    "width": _MAYBE_COUNT,
+    "depth": _Each(_COUNT),
+}
+_BY_STREAM = _Each(
+    {
+        "zero_direction": [{"vertex": _COUNT, "teacher_layer": _COUNT}],
+        "nonfinite_states": _Each(_Each(_COUNT)),
+        "zero_states": _Each(_Each(_COUNT)),
+        "tokens": _COUNT,
+    }
+)
+# What may be left out may be: Geometries of earlier versions, and those that are made by hand, say less.
+_FORM: dict[str, object] = {
+    "settings": {
+        "reading": _TEXT,
+        "final_norm": _TEXT,
+        "training_step": _MAYBE_COUNT,
+        "seed": _MAYBE_COUNT,
+    },
+    "provenance": {
+        "students": [_MODEL],
+        "teacher": _MODEL,
+        "probe": dict.fromkeys(("source", "sha256", "text", "text_pair", "target"), _MAYBE_TEXT),
+        "packages": _Each(_TEXT),
+        "training_step": _MAYBE_COUNT,
+        **dict.fromkeys(("python", "device", "dtype", "precision"), _TEXT),
+    },
+    "counts": {
+        **dict.fromkeys(("examples", "examples_used_for_projection", "skipped_rows", "skipped_examples"), _MAYBE_COUNT),
+        **dict.fromkeys(("truncated_examples", "truncated_tokens", "max_length"), _MAYBE_COUNT),
+        "by_student": _Each(_BY_STREAM),
+    },
+    "projections": [
+        {
+            **dict.fromkeys(("student", "stream", "kind"), _TEXT),
+            **dict.fromkeys(("vertex", "teacher_layer"), _COUNT),
+            "r_squared": _NUMBER,
+        }
+    ],
+    "sketch_tokens": [
+        {
+            **dict.fromkeys(("student", "stream", "token"), _TEXT),
+            **dict.fromkeys(("vertex", "teacher_i", "teacher_k", "example"), _COUNT),
+            **dict.fromkeys(("distance_i", "distance_k", "cosine"), _NUMBER),
+            "points": [[_NUMBER]],
+        }
+    ],
+}
+# What is read without asking whether it is there.
+_NEEDED: Final = {
+    "projections": ("student", "stream", "vertex", "kind", "r_squared", "teacher_layer"),
+    "by_student": ("zero_direction", "nonfinite_states", "zero_states"),
+    "zero_direction": ("vertex", "teacher_layer"),
+}
+
+
+def read_document(directory: Path) -> dict[str, Any]:
+    """Read geometry.json.
+
+    Raises:
+        InputError: there is no such directory or file, it is damaged, of another schema version, or a part of it has
+            another form than `save` gives it.
+    """
+    file = directory / "geometry.json"
+    if not directory.is_dir():
+        raise InputError(f"no directory {directory}; give one that `anglekit analyze --out` wrote")
+    try:
+        document = read_json_object(file, _AGAIN)
+    except FileNotFoundError as error:
+        raise InputError(f"{directory} holds no geometry.json; give a directory of `anglekit analyze --out`") from error
+    if document.get("schema_version") != SCHEMA_VERSION:
+        version = repr(document.get("schema_version"))[:40]
+        raise InputError(f"{file} has schema version {version}; this anglekit reads {SCHEMA_VERSION}")
+    for key in _FORM:
+        if not isinstance(document.get(key), list if isinstance(_FORM[key], list) else dict):
+            raise InputError(f"{file} lacks a proper {key!r}; {_AGAIN}")
+    students = document["provenance"].get("students")
+    if not isinstance(students, list) or not all(isinstance(each, dict) and "name" in each for each in students):
+        raise InputError(f"{file} lacks the students' names; {_AGAIN}")
+    wrong = _misfit(document, _FORM, "", "")
+    if wrong is not None:
+        raise InputError(f"{file} lacks a proper {wrong!r}; {_AGAIN}")
+    names = [entry["name"] for entry in students]
+    # The official histogram's file is called after its student, and must not lie elsewhere.
+    forbidden = set("/\\\0") if document["settings"].get("reading") == "official" else set()
+    if len(set(names)) < len(names) or not all(name and not set(name) & forbidden for name in names):
+        raise InputError(f"{file} lacks proper names of its students; {_AGAIN}")
+    return document
+
+
+def _misfit(value: Any, form: Any, where: str, key: str) -> str | None:  # noqa: ANN401 - json against a form
+    """Return where a value has another form, or None; `key` is the nearest name in the form."""
+    if isinstance(form, tuple):
+        fits = isinstance(value, form) and not isinstance(value, bool)
+        return None if fits and not (isinstance(value, int) and abs(value) > _MOST) else where
+    if isinstance(form, list):
+        if not isinstance(value, list):
+            return where
+        found = (_misfit(each, form[0], f"{where}[{number}]", key) for number, each in enumerate(value))
+        return next((one for one in found if one is not None), None)
+    if not isinstance(value, Mapping):
+        return where
+    if isinstance(form, _Each):
+        entries = [(name, form.form) for name in value]
+    else:
+        entries = [(name, inner) for name, inner in form.items() if name in value]
+        lacking = [name for name in _NEEDED.get(key, ()) if name in form and name not in value]
+        if lacking:
+            return f"{where}.{lacking[0]}".lstrip(".")
+    for name, inner in entries:
+        known = key if isinstance(form, _Each) else name
+        wrong = _misfit(value[name], inner, f"{where}.{str(name)[:40]}".lstrip("."), known)
+        if wrong is not None:
+            return wrong
+    return None
+
+
+def read_tables(directory: Path, students: list[str]) -> dict[str, pd.DataFrame]:
+    """Read the tables beside geometry.json; optional ones that are not there are left out.
+
+    Raises:
+        InputError: one is missing or damaged, claims far more than its size, or holds what no analysis writes.
+    """
+    tables = {}
+    for table, columns in (COLUMNS | OPTIONAL_COLUMNS).items():
+        file = directory / f"{table}.parquet"
+        if table in OPTIONAL_COLUMNS and not file.exists():
+            continue
+        if not file.is_file():
+            raise InputError(f"{directory} lacks {file.name}; {_AGAIN}")
+        frame = _read_table(file, columns, ADDED_COLUMNS.get(table, ()))
+        wrong = _impossible(frame, columns, students, pooled=table == "histograms")
+        if wrong is not None:
+            raise InputError(f"{file} is damaged ({wrong}); {_AGAIN}")
+        tables[table] = frame
+    return tables
+
+
+def _read_table(file: Path, columns: Mapping[str, str], added: tuple[str, ...]) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def damaged(reason: str) -> str:
+        return f"{file} is damaged ({reason}); {_AGAIN}"
+
+    texts = [name for name, kind in columns.items() if kind == "str"]
+    with foreign_failures(damaged):
+        # Repeated texts stay one object, however many rows have them.
+        opened = pq.ParquetFile(file, read_dictionary=texts)
+    with opened:
+        schema, n_rows = opened.schema_arrow, opened.metadata.num_rows
+        if not 0 <= n_rows <= _ROWS_PER_BYTE * file.stat().st_size + _MORE_ROWS:
+            raise InputError(damaged(f"it claims {n_rows:,} rows"))
+        missing = [column for column in columns if column not in schema.names]
+        if missing and not set(missing) <= set(added):
+            raise InputError(f"{file} lacks the column {missing[0]!r}; expected: {', '.join(columns)}")
+        for name, kind in columns.items():
+            if name in missing:
+                continue
+            if schema.names.count(name) > 1 or not _is_of(pa, schema.field(name).type, kind, n_rows):
+                held = str(schema.field(name).type)[:40] if schema.names.count(name) == 1 else "there twice"
+                raise InputError(damaged(f"the column {name!r} is {held}"))
+        with foreign_failures(damaged):
+            held = opened.read(columns=[name for name in columns if name not in missing])
+            frame: pd.DataFrame = held.to_pandas(ignore_metadata=True)
+    frame = frame.assign(**dict.fromkeys(missing, np.nan))[list(columns)]
+    for name, kind in columns.items():
+        if kind != "float64" and frame[name].isna().any():
+            raise InputError(damaged(f"the column {name!r} has cells without a value"))
+        # Still one object for all rows that have it, which columns of text would copy.
+        if kind == "str" and max(map(len, frame[name].unique()), default=0) > _LONGEST_NAME:
+            raise InputError(damaged(f"the column {name!r} has names of more than {_LONGEST_NAME} characters"))
+    return frame.astype({name: "str" if kind == "str" else kind for name, kind in columns.items()})
+
+
+def _is_of(pa: Any, held: Any, kind: str, n_rows: int) -> bool:  # noqa: ANN401 - pyarrow has no types
+    types = pa.types
+    if types.is_null(held):
+        return n_rows == 0
+    if kind == "str":
+        inner = held.value_type if types.is_dictionary(held) else held
+        return bool(types.is_string(inner) or types.is_large_string(inner))
+    if kind == "int64":
+        return bool(types.is_integer(held) and held != pa.uint64())
+    return bool(types.is_floating(held) or (types.is_integer(held) and held != pa.uint64()))
+
+
+def _impossible(frame: pd.DataFrame, columns: Mapping[str, str], students: list[str], *, pooled: bool) -> str | None:
+    """Return what stands in a table and cannot, or None."""
+    allowed = {"student": students, "stream": get_args(Stream)} | dict.fromkeys(
+        ("side", "side_a", "side_b"), ("teacher", "student")
+    )
+    for name, kind in columns.items():
+        values = frame[name]
+        if name in allowed:
+            other = set(values.unique()) - set(allowed[name])
+            if other:
+                return f"{name} {min(map(str, other))[:40]!r}"
+        elif kind == "int64":
+            low, high = _range(name, pooled=pooled)
+            if len(values) and not (low <= values.min() and values.max() <= high):
+                return f"{name} {values.min() if values.min() < low else values.max()}"
+        elif kind == "float64":
+            numbers = values.to_numpy()
+            most = 1.0 + _ROUNDING if name in ("mean_cosine", "observed_cosine", "acute_fraction") else _LARGEST
+            if len(numbers) and (np.abs(numbers) > most).any():
+                return f"{name} {numbers[np.nanargmax(np.abs(numbers))]:.6g}"
+    key = [name for name in columns if columns[name] == "str" or name in _KEYS]
+    if not pooled and frame.duplicated(key).any():
+        first = frame[key][frame.duplicated(key)].iloc[0]
+        return f"two rows for {', '.join(map(str, first))[:200]}"
+    return None
+
+
+#: What tells the rows of a table apart, beside its texts.
+_KEYS: Final = frozenset(
+    ("vertex", "teacher_i", "teacher_k", "layer", "layer_a", "layer_b", "example", "t", "dimension")
+)
+
+
+def _range(name: str, *, pooled: bool) -> tuple[int, int]:
+    if name == "bin":
+        return 0, N_BINS - 1
+    if name in ("teacher_i", "teacher_k"):
+        return -1 if pooled else 0, _MOST_LAYERS
+    if name == "vertex" or name.startswith("layer"):
+        return 0, _MOST_LAYERS
+    return -1 if name.endswith("dimension") else 0, _MOST

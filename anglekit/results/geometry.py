@@ -1,0 +1,225 @@
+"""Geometry: what an analysis found, as data frames, with its provenance; saved as a directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from anglekit.errors import InputError, RunError, suggest
+from anglekit.results.columns import COLUMNS, N_BINS, OPTIONAL_COLUMNS
+from anglekit.results.files import SCHEMA_VERSION, read_document, read_tables
+
+__all__ = ["Geometry", "official_histogram_name"]
+
+
+def _empty_table(table: str) -> Callable[[], pd.DataFrame]:
+    columns = {column: "object" if kind == "str" else kind for column, kind in OPTIONAL_COLUMNS[table].items()}
+    return lambda: pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in columns.items()})
+
+
+def official_histogram_name(student: str) -> str:
+    """Return the file name of a student's histogram in the format of the paper's code."""
+    return f"official_histogram_{student}.txt"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The geometry of one teacher seen from its students.
+
+    Attributes:
+        angles: a row per student, stream, vertex and pair of teacher layers (i < k): the statistics of
+            cos(T_i - S_j, T_k - S_j) over tokens, and of the tangential cosine, in which the student's own direction is
+            taken out of both teacher states. `null_cosine` is the closed-form chance level, `se_cosine` is
+            clustered by example.
+        histograms: counts of that cosine in 1000 equal bins on [-1, 1]; empty bins are left out; `teacher_i` and
+            `teacher_k` are -1 in the rows that pool a vertex's pairs.
+        layers: cosines, distances and norms between any two layers of the teacher and the student.
+        examples: for every vertex, each example's mean over its tokens and pairs.
+        settings: how the analysis was run.
+        provenance: what it was run on: checkpoints with content hashes, probe data, package versions.
+        counts: examples, tokens, truncation, degenerate vectors by kind, non-finite states.
+        projections: a row per projected vertex with its R^2, or an empty list.
+        sketch_tokens: for every student and stream one real token whose angle is the most typical of its vertex:
+            `student, stream, vertex, teacher_i, teacher_k, example, token, distance_i, distance_k, cosine` and
+            `points`, a list of [layer, x, y]: every teacher layer projected on the plane of T_i - S and T_k - S, with S
+            at the origin and T_i on the positive x axis, in the states' own units.
+
+    These rest on a sample of the probe, one token of each of up to 256 examples, examples weighted equally, and may be
+    empty:
+        nulls: for every vertex, pair and null (`anglekit.vocabulary.NULLS`) the cosine that the null gives,
+            the observed one of the same tokens, and observed minus null with its 95% interval, clustered by example.
+        vertex_sweep: the cosine with the vertex at C + t (S - C), C the mean of the token's teacher states: 0 is the
+            teachers' centroid, 1 the student.
+        anisotropy: for every layer, the cosine between tokens of different examples, by `view` of the states (raw,
+            centred, standardised, dominant dimensions dropped) and kind of `tokens` (all, content, special).
+        dimensions: each dimension's share of the raw one.
+        angle_views: the cosine at the vertex, by view and kind of tokens.
+        similarity: representation similarity between any two layers, of example means and of tokens.
+    """
+
+    angles: pd.DataFrame
+    histograms: pd.DataFrame
+    layers: pd.DataFrame
+    examples: pd.DataFrame
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    counts: Mapping[str, Any]
+    projections: list[dict[str, Any]] = field(default_factory=list)
+    sketch_tokens: list[dict[str, Any]] = field(default_factory=list)
+    nulls: pd.DataFrame = field(default_factory=_empty_table("nulls"))
+    vertex_sweep: pd.DataFrame = field(default_factory=_empty_table("vertex_sweep"))
+    anisotropy: pd.DataFrame = field(default_factory=_empty_table("anisotropy"))
+    dimensions: pd.DataFrame = field(default_factory=_empty_table("dimensions"))
+    angle_views: pd.DataFrame = field(default_factory=_empty_table("angle_views"))
+    similarity: pd.DataFrame = field(default_factory=_empty_table("similarity"))
+
+    def __post_init__(self) -> None:
+        for table, columns in (COLUMNS | OPTIONAL_COLUMNS).items():
+            missing = [column for column in columns if column not in getattr(self, table).columns]
+            if missing:
+                raise InputError(f"the table {table!r} lacks the column {missing[0]!r}; expected: {', '.join(columns)}")
+
+    def _repr_html_(self) -> str:
+        """Show the verdict against chance and a row for each student layer in a notebook."""
+        from anglekit.display.notebook import geometry_html
+
+        return geometry_html(self)
+
+    @property
+    def students(self) -> list[str]:
+        """The students' names, in the order of the analysis."""
+        return [str(entry["name"]) for entry in self.provenance["students"]]
+
+    def student_init(self, student: str) -> str | None:
+        """Return how a student was initialised ("random" or "teacher") where its training run recorded it."""
+        for entry in self.provenance["students"]:
+            if entry["name"] == student:
+                init = entry.get("init")
+                return None if init is None else str(init)
+        raise InputError(f"no student {student!r}; {suggest(student, self.students)}")
+
+    def pooled_histogram(self, student: str, stream: str, vertices: list[int] | None = None) -> np.ndarray:
+        """Return the cosine counts of a student's stream over all pairs: int64, shape (1000,).
+
+        Args:
+            student: the student's name.
+            stream: `encoder` or `decoder`.
+            vertices: the student layers to pool; all of them by default.
+        """
+        table = self.histograms
+        rows = table[(table["student"] == student) & (table["stream"] == stream) & (table["teacher_i"] == -1)]
+        if vertices is not None:
+            rows = rows[rows["vertex"].isin(vertices)]
+        counts = np.zeros(N_BINS, dtype=np.int64)
+        np.add.at(counts, rows["bin"].to_numpy(), rows["count"].to_numpy())
+        return counts
+
+    def save(self, path: str | Path, *, overwrite: bool = False, scratch: Path | None = None) -> Path:
+        """Write the directory `path`: it appears whole or not at all.
+
+        Args:
+            path: where to.
+            overwrite: replace what is there.
+            scratch: a directory that does not exist, on the same file system, in which to write first: the caller
+                finds there what a kill leaves. None takes a hidden one beside `path`.
+
+        Raises:
+            InputError: the directory exists and `overwrite` is off.
+            RunError: it could not be written.
+        """
+        target = Path(path)
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} exists; choose another directory or allow overwriting (--overwrite)")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if scratch is None:
+                scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+            else:
+                scratch.mkdir()
+        except OSError as error:
+            raise RunError(f"cannot write beside {target}: {error.strerror}") from error
+        try:
+            self._write(scratch)
+            scratch.chmod(0o777 & ~_umask())
+            if target.exists():
+                retired = scratch.with_name(f"{scratch.name}-old")
+                target.rename(retired)
+                scratch.rename(target)
+                _remove(retired)
+            else:
+                scratch.rename(target)
+        except OSError as error:
+            raise RunError(f"cannot write {target}: {error.strerror or error}") from error
+        finally:
+            if scratch.exists():
+                shutil.rmtree(scratch)
+        return target
+
+    def _write(self, directory: Path) -> None:
+        for table in (*COLUMNS, *OPTIONAL_COLUMNS):
+            frame = getattr(self, table)
+            if table in COLUMNS or len(frame):
+                frame.to_parquet(directory / f"{table}.parquet", index=False)
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "settings": self.settings,
+            "provenance": self.provenance,
+            "counts": self.counts,
+            "projections": self.projections,
+            "sketch_tokens": self.sketch_tokens,
+        }
+        (directory / "geometry.json").write_text(
+            json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        if self.settings.get("reading") == "official":
+            for student in self.students:
+                self._write_official_histogram(directory, student)
+
+    def _write_official_histogram(self, directory: Path, student: str) -> None:
+        """Write `bin_left,count` in 1000 lines, the form of the histogram that the paper's code writes."""
+        streams = self.angles.loc[self.angles["student"] == student, "stream"].unique()
+        counts = sum((self.pooled_histogram(student, stream) for stream in streams), np.zeros(N_BINS, dtype=np.int64))
+        left = np.linspace(-1.0, 1.0, N_BINS + 1)[:-1]
+        lines = [f"{edge:.3f},{count}\n" for edge, count in zip(left, counts, strict=True)]
+        (directory / official_histogram_name(student)).write_text("".join(lines), encoding="ascii")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Geometry:
+        """Read a directory that `save` wrote.
+
+        Raises:
+            InputError: there is no such directory, a file is missing or damaged, or the schema is of another version.
+        """
+        directory = Path(path)
+        document = read_document(directory)
+        tables = read_tables(directory, [entry["name"] for entry in document["provenance"]["students"]])
+        return cls(
+            **tables,
+            settings=document["settings"],
+            provenance=document["provenance"],
+            counts=document["counts"],
+            projections=document["projections"],
+            sketch_tokens=document["sketch_tokens"],
+        )
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

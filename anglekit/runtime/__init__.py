@@ -1,0 +1,1 @@
+"""Processes, lanes, placement on devices, kept memory, whole-or-absent files."""

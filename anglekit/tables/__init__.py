@@ -1,0 +1,1 @@
+"""Files and data sets of rows -> data frames of plain values."""

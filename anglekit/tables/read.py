@@ -1,0 +1,297 @@
+"""Tables of texts: a file, a hub data set or a built-in corpus -> a data frame, and which of its columns is which."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anglekit.errors import InputError, RunError, suggest
+from anglekit.tables.arrow import columns_from_arrow
+from anglekit.tables.files import object_frame, read_table_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "NO_COLUMN",
+    "USUAL_COLUMNS",
+    "USUAL_PARTNERS",
+    "Table",
+    "check_text",
+    "find_column",
+    "find_text_columns",
+    "read_table",
+]
+
+USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
+    "text": (
+        "text",
+        "sentence",
+        "sentence1",
+        "premise",
+        "question1",
+        "question",
+        "source",
+        "src",
+        "input",
+        "document",
+        "article",
+        "prompt",
+        "review",
+    ),
+    "text_pair": ("text_pair", "sentence2", "hypothesis", "question2"),
+    "target": (
+        "target",
+        "tgt",
+        "reference",
+        "summary",
+        "highlights",
+        "output",
+        "completion",
+        "response",
+        "answer",
+    ),
+    "label": ("label", "labels", "gold_label", "class", "category"),
+}
+"""For each role the column names by which it is found, the first that is there winning; case does not matter."""
+
+USUAL_PARTNERS: dict[str, str] = {
+    "text": "text_pair",
+    "sentence1": "sentence2",
+    "premise": "hypothesis",
+    "question1": "question2",
+    "question": "sentence",
+}
+"""For a text column the column that is the second text of the pair (GLUE's names), where there is one."""
+
+_LONGEST_TEXT = 1_000_000
+"""Characters of one text: a tokenizer takes a few hundred bytes for each of its tokens at the same time."""
+
+_MOST_NAMES = 60
+"""Columns that a message shows."""
+
+NO_COLUMN = "-"
+"""Given as a column's name it says: use none, even if one is there."""
+
+# A split may end in a slice, `train[:100]`; NAME may be a path with colons.
+_HUB = re.compile(r"hub:(?P<name>.+):(?P<split>[^:/\[\]]+(?:\[[^\]]*\])?)")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of a data set as they were found.
+
+    Attributes:
+        source: what was asked for: a path, `hub:...` or `builtin:...`.
+        frame: the rows; every column has dtype object and holds plain Python values, missing ones as None.
+        sha256: of the file's bytes, or for `hub:` and `builtin:` of all rows written as JSON.
+    """
+
+    source: str
+    frame: pd.DataFrame
+    sha256: str
+
+
+def read_table(source: str, *, limit: int | None = None) -> Table:
+    """Read a table from a file, the hub or the built-in corpora.
+
+    Args:
+        source: a path that ends in `.jsonl`, `.csv`, `.tsv` or `.parquet`; `hub:NAME[/CONFIG]:SPLIT`; or
+            `builtin:NAME[:SPLIT]` (the split is `validation` unless given). For the hub, NAME is first looked for as a
+            local directory, also with the last part taken as CONFIG. Otherwise one part is a NAME, three parts are
+            `org/name/config`, and two are `org/name` or, where the hub has no such data set, `name/config`.
+        limit: keep only the first `limit` rows; the hash is of everything either way.
+
+    Raises:
+        InputError: the source is misspelt, absent, empty or malformed, or `hub:` lacks its extra.
+        RunError: the hub cannot be reached.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"a limit of {limit} rows leaves nothing; give 1 or more, or no limit")
+    if source.startswith("hub:"):
+        frame, sha256 = _read_hub(source)
+    elif source.startswith("builtin:"):
+        frame, sha256 = _read_builtin(source)
+    else:
+        frame, sha256 = read_table_file(source, limit)
+    if frame.empty:
+        raise InputError(f"{source} has no rows; a table needs at least one")
+    return Table(source, frame if limit is None else frame.head(limit), sha256)
+
+
+def find_column(
+    table: Table, role: str, given: str | None, usual: Sequence[str] | None = None, required: bool = True
+) -> str | None:
+    """Return the name of the column that plays a role.
+
+    Args:
+        table: the table.
+        role: `text`, `text_pair`, `target`, `label` or another; the option that names it is `--role`.
+        given: the column that the user named, or None to look for one.
+        usual: the names to look for, in order; by default those of `USUAL_COLUMNS[role]`.
+        required: whether finding none is an error.
+
+    Returns:
+        The column's name, or None if none was found and none is required.
+
+    Raises:
+        InputError: there is no such column.
+    """
+    names = [str(name) for name in table.frame.columns]
+    option = f"--{role.replace('_', '-')}"
+    if given is not None:
+        if given not in names:
+            raise InputError(f"{table.source} has no column {given!r} for {option}: {_suggest_columns(given, names)}")
+        return given
+    looked_for = USUAL_COLUMNS.get(role, ()) if usual is None else usual
+    found = next((name for name in (_present(names, name) for name in looked_for) if name is not None), None)
+    if found is None and required:
+        raise InputError(
+            f"{table.source} has no column with a usual name for {option} ({', '.join(looked_for)}); "
+            f"name one with {option}: {_listed(names)}"
+        )
+    return found
+
+
+def find_text_columns(table: Table, text: str | None = None, text_pair: str | None = None) -> tuple[str, str | None]:
+    """Return the columns of the text and, for text pairs, of the second text.
+
+    The pair of a text column is its usual partner (`USUAL_PARTNERS`) or a column named `text_pair`, whether the text
+    column was given or found; `text_pair="-"` asks for no pair. A table with both `question` and `sentence` (QNLI)
+    holds pairs of the two, in this order.
+
+    Raises:
+        InputError: a named column is not there, none is found, or both are the same.
+    """
+    names = [str(name) for name in table.frame.columns]
+    pair = None if text_pair in (None, NO_COLUMN) else find_column(table, "text_pair", text_pair)
+    if text is None:
+        usual = [name for name in USUAL_COLUMNS["text"] if pair is None or name != pair.lower()]
+        if text_pair != NO_COLUMN and _present(names, "question") and _present(names, "sentence"):
+            usual = [name for name in usual if name != "sentence"]
+    else:
+        usual = None
+    column = find_column(table, "text", text, usual)
+    if column is None:
+        raise InputError(f"{table.source} has no text column; name one with --text")
+    if text_pair is None:
+        partner = USUAL_PARTNERS.get(column.lower())
+        pair = (_present(names, partner) if partner else None) or _present(names, "text_pair")
+        pair = None if pair == column else pair
+    elif pair == column:
+        raise InputError(f"--text and --text-pair both name the column {column!r}; name two, or --text-pair -")
+    return column, pair
+
+
+def check_text(text: str, where: str) -> str:
+    """Return a text that a tokenizer can take.
+
+    Args:
+        text: a cell.
+        where: the table, column and row, for the message.
+
+    Raises:
+        InputError: it holds half of a surrogate pair, or is longer than a million characters.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where} holds half of a surrogate pair, which is no text; correct the escape") from error
+    if len(text) > _LONGEST_TEXT:
+        raise InputError(
+            f"{where} holds a text of {len(text):,} characters; at most {_LONGEST_TEXT:,} are read: make several rows "
+            "of it"
+        )
+    return text
+
+
+def _present(names: Sequence[str], wanted: str) -> str | None:
+    """Return the first column whose name is `wanted` in any case."""
+    return next((name for name in names if name.lower() == wanted.lower()), None)
+
+
+def _one_line(name: str) -> str:
+    return name if name.isprintable() and 0 < len(name) <= 80 else repr(name[:80])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(_one_line, names[:_MOST_NAMES])) + (", ..." if len(names) > _MOST_NAMES else "")
+
+
+def _suggest_columns(given: str, names: Sequence[str]) -> str:
+    return suggest(given, map(_one_line, names))
+
+
+def _rows_sha256(frame: pd.DataFrame) -> str:
+    """Hash column names and rows, each a line of JSON, so that equal content has one hash wherever it came from."""
+    digest = hashlib.sha256(json.dumps([str(name) for name in frame.columns]).encode())
+    for row in frame.itertuples(index=False, name=None):
+        digest.update(b"\n" + json.dumps(row, default=repr).encode())
+    return digest.hexdigest()
+
+
+def _read_builtin(source: str) -> tuple[pd.DataFrame, str]:
+    import anglekit_data
+
+    name, _, split = source.removeprefix("builtin:").partition(":")
+    frame = anglekit_data.load(name, split or "validation")
+    frame = frame.astype(object).where(frame.notna(), None)
+    return frame, _rows_sha256(frame)
+
+
+def _read_hub(source: str) -> tuple[pd.DataFrame, str]:
+    match = _HUB.fullmatch(source)
+    if match is None:
+        raise InputError(
+            f"{source!r} is not hub:NAME[/CONFIG]:SPLIT, for example hub:nyu-mll/glue/mnli:validation_matched"
+        )
+    rows = _load_hub(source, match["name"], match["split"])
+    table = rows.with_format("arrow")[:]
+    frame = object_frame(columns_from_arrow([table], source, table.schema))
+    return frame, _rows_sha256(frame)
+
+
+def _hub_candidates(name: str) -> list[tuple[str, str | None]]:
+    """Return the (data set, configuration) readings of NAME[/CONFIG], the likeliest first."""
+    parent, _, last = name.rpartition("/")
+    if Path(name).is_dir():
+        return [(name, None)]
+    if parent and Path(parent).is_dir():
+        return [(parent, last)]
+    if name.count("/") == 1:
+        return [(name, None), (parent, last)]
+    return [(parent, last) if parent else (name, None)]
+
+
+def _load_hub(source: str, name: str, split: str) -> Any:  # noqa: ANN401 - datasets has no types
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(f"{source} needs the `datasets` package; install it: pip install 'anglekit[hub]'") from error
+    problem: Exception | None = None
+    for path, config in _hub_candidates(name):
+        try:
+            if (Path(path) / "state.json").is_file() or (Path(path) / "dataset_dict.json").is_file():
+                return _saved_split(source, datasets.load_from_disk(path), split)
+            return datasets.load_dataset(path, config, split=split)
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+            # The first reading's complaint is the one to show; a second reading may still succeed.
+            problem = problem or error
+    first_line = (str(problem).splitlines() or [type(problem).__name__])[0]
+    if isinstance(problem, ConnectionError):
+        raise RunError(f"{source}: {first_line}; give a local file or directory, or try again online") from problem
+    raise InputError(f"{source} cannot be loaded: {first_line}") from problem
+
+
+def _saved_split(source: str, saved: Any, split: str) -> Any:  # noqa: ANN401 - datasets has no types
+    """Return a split of what `save_to_disk` wrote: splits by name, or one data set that is its own only split."""
+    if not isinstance(saved, dict):
+        return saved
+    if split not in saved:
+        raise InputError(f"{source} has no split {split!r}: {suggest(split, saved)}")
+    return saved[split]

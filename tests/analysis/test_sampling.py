@@ -1,0 +1,229 @@
+"""What an analysis says from its sample: against the states written out, unmoved by batches and by other students."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+
+from anglekit.analysis.analyze import analyze
+from anglekit.analysis.settings import AnalysisSettings
+from anglekit.errors import InputError
+from anglekit.geometry.cka import debiased_cka
+from anglekit.geometry.nulls import SWEEP
+from anglekit.probes.tokenize import special_token_ids
+from anglekit.results.columns import OPTIONAL_COLUMNS
+from anglekit.results.geometry import Geometry
+from anglekit.vocabulary import DEFAULT_NULLS, NULLS
+from tests.analysis.naive_analysis import all_states, unit
+
+KEYS = ["student", "stream", "vertex", "teacher_i", "teacher_k"]
+ALL = AnalysisSettings(nulls="all", similarity="all")
+
+
+@pytest.fixture(scope="module")
+def everything(bert_pair, probe):
+    return analyze(bert_pair[0], bert_pair[1:], probe, ALL)
+
+
+def assert_tables_close(a, b, tables=OPTIONAL_COLUMNS, tolerance=2e-5):
+    for table in tables:
+        assert_frame_equal(getattr(a, table), getattr(b, table), rtol=tolerance, atol=tolerance, obj=table)
+
+
+def test_every_table_has_its_columns_and_rows(everything, bert_geometry):
+    rows = 3 * 6
+    assert len(everything.nulls) == rows * len(NULLS)
+    assert len(bert_geometry.nulls) == rows * len(DEFAULT_NULLS)
+    assert set(everything.nulls["null"]) == set(NULLS)
+    for geometry in (everything, bert_geometry):
+        assert len(geometry.vertex_sweep) == rows * len(SWEEP)
+        assert len(geometry.dimensions) == 7 * 16
+        assert set(geometry.anisotropy["tokens"]) == {"all", "content", "special"}
+        for table, columns in OPTIONAL_COLUMNS.items():
+            assert list(getattr(geometry, table).columns) == list(columns), table
+    assert len(bert_geometry.similarity) == 0
+    assert len(everything.similarity) == 2 * 28
+    assert len(everything.anisotropy) == 7 * 4 * 3
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+@pytest.mark.parametrize("budget", [1, 100_000])
+def test_batches_do_not_matter(family, budget, checkpoint, probe):
+    pair = checkpoint(family, "teacher", seed=1), checkpoint(family, "student", seed=2, depth=2)
+    one, other = (analyze(pair[0], pair[1:], probe, replace(ALL, token_budget=tokens)) for tokens in (budget, 200))
+    stable = [table for table in OPTIONAL_COLUMNS if table not in ("dimensions", "anisotropy")]
+    assert_tables_close(one, other, stable)
+    # Which of two equal dimensions is on top may turn on rounding, and shares of a cosine near 0 are ill-conditioned.
+    columns = ["mean_cosine", "se", "n_tokens"]
+    assert_frame_equal(one.anisotropy[columns], other.anisotropy[columns], rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(one.layers["cka"], other.layers["cka"], atol=1e-4)
+
+
+def test_seeds_reproduce_and_other_students_change_nothing(bert_pair, checkpoint, probe, bert_geometry):
+    assert_tables_close(analyze(bert_pair[0], bert_pair[1:], probe), bert_geometry, tolerance=1e-12)
+    other = checkpoint("bert", "other", seed=9, depth=1)
+    both = analyze(bert_pair[0], [other, bert_pair[1]], probe)
+    for table in ("nulls", "vertex_sweep", "anisotropy", "angle_views"):
+        mine = getattr(both, table).query("student == 'student'").reset_index(drop=True)
+        assert_frame_equal(mine, getattr(bert_geometry, table), rtol=1e-9, atol=1e-9)
+    mine = both.layers.query("student == 'student'")["cka"].to_numpy()
+    np.testing.assert_allclose(mine, bert_geometry.layers["cka"], atol=1e-9)
+    seeded = analyze(bert_pair[0], bert_pair[1:], probe, AnalysisSettings(seed=1))
+    assert_frame_equal(seeded.angles, bert_geometry.angles, rtol=1e-9)
+    assert np.abs(seeded.nulls["mean_cosine"] - bert_geometry.nulls["mean_cosine"]).max() > 1e-3
+
+
+def test_the_sampled_tokens_are_tokens_of_the_probe(bert_geometry, bert_pair, probe):
+    """With one token of each example the observed mean lies between the means of the smallest and largest cosines."""
+    teacher, student = (all_states(each, probe, "encoder") for each in bert_pair)
+    observed = bert_geometry.nulls.query("null == 'origin'").set_index(["vertex", "teacher_i", "teacher_k"])
+    for (vertex, i, k), row in observed.iterrows():
+        cosines = [
+            (unit(t[i] - s[vertex]) * unit(t[k] - s[vertex])).sum(-1) for t, s in zip(teacher, student, strict=True)
+        ]
+        assert row.n_tokens == 24
+        assert np.mean([c.min() for c in cosines]) - 1e-6 <= row.observed_cosine
+        assert row.observed_cosine <= np.mean([c.max() for c in cosines]) + 1e-6
+        assert row.observed_minus_null == pytest.approx(row.observed_cosine - row.mean_cosine)
+        assert row.low < row.observed_minus_null < row.high
+
+
+def test_the_sweep_passes_through_centroid_and_student(everything):
+    index = ["vertex", "teacher_i", "teacher_k"]
+    nulls, sweep = everything.nulls.set_index(index), everything.vertex_sweep.set_index(index)
+    at = {t: sweep[sweep["t"] == t] for t in (0.0, 1.0)}
+    np.testing.assert_allclose(at[0.0]["mean_cosine"], nulls[nulls["null"] == "centroid"]["mean_cosine"], atol=1e-9)
+    np.testing.assert_allclose(at[1.0]["mean_cosine"], nulls[nulls["null"] == "origin"]["observed_cosine"], atol=1e-9)
+    for quantity in ("angle_degrees", "tangential_angle_degrees"):
+        assert at[1.0][f"mean_{quantity}"].between(0, 180).all()
+    views = everything.angle_views.query("tokens == 'all' and view == 'raw'").set_index(index)
+    np.testing.assert_allclose(views["mean_cosine"], at[1.0]["mean_cosine"], atol=1e-9)
+    np.testing.assert_allclose(views["mean_tangential_cosine"], at[1.0]["mean_tangential_cosine"], atol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_the_fresh_student_is_one_of_the_seed_at_the_same_tokens(family, checkpoint, probe):
+    """A student that was itself just built with the seed is its own null; one built with another seed is not."""
+    teacher, student = checkpoint(family, "teacher", seed=1), checkpoint(family, "student", seed=2, depth=2)
+    worst = {}
+    for seed in (5, 6):
+        torch.manual_seed(seed)
+        untrained = replace(student, model=type(student.model)(student.model.config).eval())
+        found = analyze(teacher, [untrained], probe, AnalysisSettings(nulls="all", seed=5))
+        rows = found.nulls.query("null == 'fresh-student'")
+        assert len(rows) == len(found.angles)
+        assert (rows["n_tokens"] == 24).all()
+        worst[seed] = rows["observed_minus_null"].abs().max()
+    assert worst[5] < 1e-5
+    assert worst[6] > 1e-3
+
+
+def test_cka_is_that_of_the_example_means(bert_geometry, everything, bert_pair, probe):
+    means = [np.stack([s.mean(1) for s in all_states(each, probe, "encoder")], axis=1) for each in bert_pair]
+    expected = debiased_cka([torch.from_numpy(layer) for side in means for layer in side])
+    place = {("teacher", layer): layer for layer in range(4)} | {("student", layer): 4 + layer for layer in range(3)}
+    for geometry in (bert_geometry, everything):
+        for row in geometry.layers.itertuples():
+            want = expected[place[row.side_a, row.layer_a], place[row.side_b, row.layer_b]].item()
+            assert row.cka == pytest.approx(want, abs=1e-4)
+        assert geometry.counts["cka_examples"] == {"encoder": 24}
+    assert bert_geometry.layers["cka"].between(-0.5, 1 + 1e-9).all()
+    table = everything.similarity.query("states == 'example-mean'")
+    for row in table.itertuples():
+        want = expected[place[row.side_a, row.layer_a], place[row.side_b, row.layer_b]].item()
+        assert row.debiased_cka == pytest.approx(want, abs=1e-4)
+        assert row.minibatch_cka == pytest.approx(want, abs=1e-4)  # all in one minibatch
+        if (row.side_a, row.layer_a) == (row.side_b, row.layer_b):
+            assert row.procrustes_distance == pytest.approx(0, abs=1e-5)
+            assert row.mutual_neighbours == 1.0
+            assert row.linear_cka == pytest.approx(1.0)
+        else:
+            assert row.linear_cka < 0.9999
+
+
+def test_special_tokens_are_looked_at_apart(everything, bert_pair, probe):
+    rows = everything.anisotropy.query("view == 'raw'").set_index(["side", "layer", "tokens"])
+    states = all_states(bert_pair[0], probe, "encoder")
+    # [CLS] and [SEP] are the same words everywhere: their embeddings differ by position alone.
+    special = rows.loc[("teacher", 0, "special"), "mean_cosine"]
+    assert special > rows.loc[("teacher", 0, "content"), "mean_cosine"]
+    marks = np.stack([s[0][[0, -1]] for s in states]).reshape(-1, 16)
+    assert rows.loc[("teacher", 0, "special"), "n_tokens"] == 24
+    assert special == pytest.approx((unit(marks) @ unit(marks).T).mean(), abs=0.15)
+    without = analyze(bert_pair[0], bert_pair[1:], probe, AnalysisSettings(special_tokens=False))
+    assert set(without.anisotropy["tokens"]) == {"all", "content"}
+    shares = everything.dimensions.groupby(["side", "layer"])["share"].sum()
+    np.testing.assert_allclose(shares, 1.0, atol=1e-9)
+
+
+def test_the_unknown_token_is_a_word(tiny_tokenizer):
+    tokenizer = tiny_tokenizer()
+    names = tokenizer.convert_ids_to_tokens(special_token_ids(tokenizer).tolist())
+    assert set(names) == {"[PAD]", "[CLS]", "[SEP]"}
+
+
+def test_a_broken_layer_leaves_the_others_their_numbers(bert_pair, probe):
+    broken = replace(bert_pair[1], name="student", model=type(bert_pair[1].model)(bert_pair[1].model.config).eval())
+    broken.model.load_state_dict(bert_pair[1].model.state_dict())
+    with torch.no_grad():
+        broken.model.encoder.layer[1].output.dense.weight.fill_(torch.nan)
+    found = analyze(bert_pair[0], [broken, replace(bert_pair[1], name="whole")], probe)
+    whole = found.nulls.query("student == 'whole'").set_index(KEYS[1:])
+    mine = found.nulls.query("student == 'student'").set_index(KEYS[1:])
+    sound = mine.index.get_level_values("vertex") < 2
+    assert (mine[~sound & (mine["null"] != "origin").to_numpy()]["n_tokens"] == 0).all()
+    np.testing.assert_allclose(mine[sound]["mean_cosine"], whole[sound]["mean_cosine"], atol=1e-9)
+    cka = found.layers.query("student == 'student'").set_index(["side_a", "layer_a", "side_b", "layer_b"])["cka"]
+    assert np.isnan(cka.loc[("teacher", 0, "student", 2)])
+    assert np.isfinite(cka.loc[("teacher", 0, "student", 1)])
+    assert found.counts["sample"]["student"]["encoder"] == {"examples": 24, "nonfinite": 0}
+
+
+def test_a_projected_student_and_the_official_reading_have_nulls(checkpoint, bert_pair, probe):
+    narrow = checkpoint("bert", "narrow", seed=2, depth=2, width=8)
+    found = analyze(bert_pair[0], [narrow], probe, replace(ALL, projection="least-squares"))
+    assert set(found.nulls["null"]) == set(NULLS)
+    assert found.counts["sample"]["narrow"]["encoder"]["examples"] == 12
+    assert set(found.dimensions.query("side == 'student'")["dimension"]) == set(range(8))
+    official = analyze(bert_pair[0], bert_pair[1:], probe, replace(ALL, reading="official", pad_to=24))
+    assert set(zip(official.nulls["teacher_i"], official.nulls["teacher_k"], strict=True)) == {(1, 3)}
+
+
+def test_none_is_none_and_a_misspelt_effort_is_named(bert_pair, probe, bert_geometry, tmp_path):
+    settings = AnalysisSettings(nulls="none", similarity="none")
+    without = analyze(bert_pair[0], bert_pair[1:], probe, settings)
+    assert all(len(getattr(without, table)) == 0 for table in OPTIONAL_COLUMNS)
+    assert without.layers["cka"].isna().all()
+    assert_frame_equal(without.angles, bert_geometry.angles)
+    loaded = Geometry.load(without.save(tmp_path / "without"))
+    assert not list((tmp_path / "without").glob("nulls*"))
+    for table, columns in OPTIONAL_COLUMNS.items():
+        assert list(getattr(loaded, table).columns) == list(columns)
+    for option in ("nulls", "similarity"):
+        with pytest.raises(InputError, match=f"--{option} 'al' is not known; .*all"):
+            AnalysisSettings(**{option: "al"})
+
+
+def test_the_tables_come_back_and_damage_is_named(everything, tmp_path):
+    directory = everything.save(tmp_path / "run")
+    loaded = Geometry.load(directory)
+    for table in OPTIONAL_COLUMNS:
+        assert_frame_equal(getattr(loaded, table), getattr(everything, table), check_dtype=False)
+    pd.read_parquet(directory / "nulls.parquet").drop(columns="low").to_parquet(directory / "nulls.parquet")
+    with pytest.raises(InputError, match="lacks the column 'low'"):
+        Geometry.load(directory)
+
+
+def test_one_example_has_angles_and_no_nulls(bert_pair, probe):
+    one = replace(probe, texts=probe.texts[:1], targets=probe.targets[:1], rows=probe.rows[:1])
+    found = analyze(bert_pair[0], bert_pair[1:], one, ALL)
+    assert len(found.angles) == 18
+    assert len(found.nulls) == 0
+    assert found.layers["cka"].isna().all()
+    assert len(found.vertex_sweep) == 18 * len(SWEEP)
+    assert found.vertex_sweep["se"].isna().all()

@@ -1,0 +1,373 @@
+"""`compare` on Geometries, sweeps and runs whose differences are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anglekit.comparison.cells import Cell
+from anglekit.comparison.compare import Comparison, compare, default_score_margin
+from anglekit.comparison.equivalence import ALPHA
+from anglekit.comparison.pairs import averaging_views, largest_pair_differences, obtuse_pairs
+from anglekit.comparison.statistics import Sampling, difference_rows, family_of, inflation_of, measure
+from anglekit.comparison.text import comparison_document, render
+from anglekit.errors import InputError
+from tests.comparison.compare_corpus import FIVE, make_geometry, score_rows, write_run, write_sweep
+
+ALIKE = dict.fromkeys(FIVE, 60.0) | {"none": 70.0}
+SCORES = dict.fromkeys(FIVE, 0.85) | {"none": 0.80}
+
+
+def between(comparison: Comparison, **wanted: object):
+    rows = comparison.differences[comparison.differences["kind"] == "between"]
+    for name, value in wanted.items():
+        rows = rows[rows[name] == value]
+    return rows
+
+
+def test_differences_are_those_of_paired_examples_weighted_by_tokens() -> None:
+    geometry = make_geometry({"forward": 60.0, "reverse": 63.0}, examples=50)
+    row = between(compare([geometry]), vertex=1).iloc[0]
+    sides = {}
+    for strategy in ("forward", "reverse"):
+        own = geometry.examples[
+            (geometry.examples["student"] == f"{strategy}-random-0") & (geometry.examples.vertex == 1)
+        ]
+        degrees = np.degrees(np.arccos(own["mean_cosine"].to_numpy()))
+        sides[strategy] = degrees, own["mean_cosine"].to_numpy(), own["n_tokens"].to_numpy(float)
+    expected = np.average(sides["forward"][0], weights=sides["forward"][2]) - np.average(
+        sides["reverse"][0], weights=sides["reverse"][2]
+    )
+    cosine = np.average(sides["forward"][1], weights=sides["forward"][2]) - np.average(
+        sides["reverse"][1], weights=sides["reverse"][2]
+    )
+    assert row["difference"] == pytest.approx(expected, abs=1e-10)
+    assert row["cosine_difference"] == pytest.approx(cosine, abs=1e-12)
+    assert row["low"] < row["test_low"] < row["difference"] < row["test_high"] < row["high"]
+    assert (row["n_seeds"], row["n_examples"]) == (1, 50)
+
+
+def test_pairing_cancels_what_examples_have_in_common() -> None:
+    """The examples' own effect has a deviation of 10 degrees; unpaired, 50 of them leave an error of 2 degrees."""
+    row = between(compare([make_geometry(ALIKE, examples=50, noise=1.0)])).iloc[0]
+    assert row["standard_error"] < 0.5
+    # The negative control: the same students on examples that are not paired.
+    shuffled = make_geometry(ALIKE, examples=50, noise=1.0)
+    mine = shuffled.examples["student"] == "forward-random-0"
+    shuffled.examples.loc[mine, "mean_cosine"] = (
+        shuffled.examples.loc[mine, "mean_cosine"].sample(frac=1.0, random_state=0).to_numpy()
+    )
+    assert between(compare([shuffled])).iloc[0]["standard_error"] > 1.2
+
+
+@pytest.mark.parametrize(
+    ("reverse", "noise", "verdict", "says"),
+    [
+        (
+            60.0,
+            1.0,
+            "equivalent",
+            "Layer selection does not matter here",
+        ),
+        (
+            75.0,
+            1.0,
+            "different",
+            "Layer selection matters here",
+        ),
+        (
+            60.0,
+            40.0,
+            "undecided",
+            "Undecided whether layer selection matters here",
+        ),
+    ],
+)
+def test_three_geometries_reach_the_three_verdicts(reverse: float, noise: float, verdict: str, says: str) -> None:
+    comparison = compare([make_geometry({"none": 70.0, "forward": 60.0, "reverse": reverse}, noise=noise)])
+    assert comparison.verdict == verdict
+    assert comparison.sentence.startswith(f"{says} for the angles of these students (one seed each): ")
+    if verdict == "undecided":
+        assert "if differences stay, about" in comparison.sentence
+        assert "examples (now 200) would decide" in comparison.sentence
+    assert comparison.reasons[-1].startswith("The angles are of one seed each")
+
+
+@pytest.mark.parametrize(
+    ("random", "noise", "verdict"), [(0.85, 0.001, "equivalent"), (0.80, 0.001, "different"), (0.85, 0.03, "undecided")]
+)
+def test_three_sweeps_reach_the_three_verdicts(tmp_path: Path, random: float, noise: float, verdict: str) -> None:
+    rows = score_rows(SCORES | {"random": random}, seeds=range(5), noise=noise)
+    comparison = compare([write_sweep(tmp_path / "sweep", rows)])
+    assert comparison.verdict == verdict
+    assert f"scores (random initialisation): {verdict}" in comparison.reasons[0]
+    if verdict == "undecided":
+        assert "seeds (now 5) would decide" in comparison.sentence
+    assert "no Geometry came" in comparison.notes[0]
+
+
+def test_the_strategy_none_is_not_a_missing_value(tmp_path: Path) -> None:
+    comparison = compare([write_sweep(tmp_path / "sweep", score_rows(SCORES))])
+    row = comparison.spreads.iloc[0]
+    assert row["change_over_none"] == pytest.approx(0.05, abs=0.003)
+    assert row["change_low"] < row["change_over_none"] < row["change_high"]
+    assert row["spread"] < 0.1 * row["change_over_none"]
+    assert list(comparison.levels["strategy"]) == list(FIVE)
+
+
+def test_scores_are_paired_by_seed(tmp_path: Path) -> None:
+    """What a seed does to all strategies (0.01) is not in their differences (0.0001)."""
+    comparison = compare([write_sweep(tmp_path / "sweep", score_rows(SCORES, noise=0.0001))])
+    assert between(comparison)["standard_error"].max() < 0.0005
+    assert comparison.verdict == "equivalent"
+
+
+def test_one_seed_of_scores_pretends_nothing(tmp_path: Path) -> None:
+    comparison = compare([write_sweep(tmp_path / "sweep", score_rows(SCORES, seeds=[4]))])
+    assert comparison.verdict == "undecided"
+    assert "from one seed, which tells nothing of its error; train at least 3 seeds" in comparison.sentence
+    assert comparison.differences[["low", "high", "test_low", "standard_error"]].isna().all(axis=None)
+    assert any("how much they vary from seed to seed is unknown" in note for note in comparison.notes)
+    assert "unknown" in render(comparison, "terminal")
+
+
+def test_seeds_of_geometries_are_taken_into_account() -> None:
+    one = compare([make_geometry(ALIKE, seed_noise=3.0)])
+    three = compare([make_geometry(ALIKE, seeds=(0, 1, 2), seed_noise=3.0)])
+    assert set(three.differences["n_seeds"]) == {3}
+    assert between(three)["standard_error"].mean() > 2 * between(one)["standard_error"].mean()
+    assert three.verdict == "undecided"
+    assert three.sentence.startswith("Undecided whether layer selection matters here for the angles: ")
+    assert not any("one seed each" in reason for reason in three.reasons)
+
+
+def test_geometries_and_scores_are_answered_together(tmp_path: Path) -> None:
+    inits = ("random", "teacher")
+    sweep = write_sweep(tmp_path / "sweep", score_rows(SCORES, inits=inits, seeds=range(4), noise=0.001))
+    saved = make_geometry(ALIKE, inits=inits, noise=1.0).save(tmp_path / "geometry")
+    comparison = compare([saved, sweep])
+    assert comparison.verdict == "equivalent"
+    assert comparison.sentence == (
+        "Layer selection does not matter here (angles: of these students, one seed each): any two matching strategies "
+        "are equivalent, within 2.0° in angle "
+        "(random and teacher initialisation) and within 0.010 in accuracy (random and teacher initialisation)."
+    )
+    assert [(family.part, family.init) for family in comparison.families] == [
+        ("angle", "random"), ("angle", "teacher"), ("score", "random"), ("score", "teacher"),
+    ]  # fmt: skip
+    assert "over none" in comparison.reasons[4]
+    one_seed = write_sweep(tmp_path / "one", score_rows(SCORES, inits=inits, seeds=[0]))
+    split = compare([saved, one_seed])
+    assert split.verdict == "undecided"
+    assert split.sentence.startswith("Undecided whether layer selection matters here for the scores: ")
+    assert split.sentence.endswith("; for the angles it is equivalent.")
+    different = compare([saved, sweep], margin=0.05)
+    assert different.verdict != "equivalent"
+
+
+def test_an_arm_of_a_sweep_that_comes_again_as_a_run_counts_once(tmp_path: Path) -> None:
+    rows = [row for row in score_rows(SCORES, seeds=[0, 1]) if row["strategy"] in ("forward", "reverse")]
+    sweep = write_sweep(tmp_path / "sweep", rows)
+    run = write_run(tmp_path / "again", "forward", rows[0]["accuracy"])
+    assert compare([sweep, run, sweep]).differences.equals(compare([sweep]).differences)
+    more = compare([sweep, *(write_run(tmp_path / f"r{seed}", "random", 0.85, seed=seed) for seed in (0, 1))])
+    assert set(between(more)["strategy_b"]) == {"reverse", "random"}
+    clash = write_run(tmp_path / "clash", "forward", 0.123)
+    with pytest.raises(InputError, match="forward, random, seed 0 came twice with different accuracy"):
+        compare([sweep, clash])
+
+
+def test_students_without_a_record_are_compared_by_name() -> None:
+    comparison = compare([make_geometry({"a": 60.0, "b": 60.0}, inits=(None,), seeds=(None,), noise=1.0)])
+    assert list(comparison.differences[["strategy_a", "strategy_b"]].iloc[0]) == ["a", "b"]
+    assert comparison.verdict == "equivalent"
+    assert "initialisation" not in comparison.sentence
+    assert any("no student without matching (none)" in note for note in comparison.notes)
+
+
+def test_without_none_or_a_second_matching_strategy_the_part_that_is_missing_is_named() -> None:
+    without = compare([make_geometry({"forward": 60.0, "reverse": 60.0}, noise=1.0)])
+    assert without.verdict == "equivalent"
+    assert "angles, random: no student without matching (none), so no change over none is given" in without.notes
+    alone = compare([make_geometry({"none": 70.0, "forward": 60.0})])
+    assert alone.verdict == "undecided"
+    assert alone.families == ()
+    assert "under no initialisation did two matching strategies come" in alone.sentence
+    assert alone.spreads.iloc[0]["change_over_none"] == pytest.approx(-10, abs=2)
+    assert any("fewer than two matching strategies" in note for note in alone.notes)
+
+
+def test_seeds_and_examples_that_not_all_have_are_left_out_and_named(tmp_path: Path) -> None:
+    rows = [row for row in score_rows(SCORES) if (row["strategy"], row["seed"]) not in (("reverse", 2), ("none", 0))]
+    comparison = compare([write_sweep(tmp_path / "sweep", rows)])
+    assert set(between(comparison)["n_seeds"]) == {2}
+    over = comparison.differences[comparison.differences["kind"] == "over none"]
+    assert set(over["n_seeds"]) == {1}
+    assert "scores, random: not every matching strategy has seed 2; 2 are paired" in comparison.notes
+    first, second = (
+        make_geometry({name: 60.0}, examples=80, first_example=start)
+        for name, start in (("forward", 0), ("reverse", 30))
+    )
+    apart = compare([first, second])
+    assert set(between(apart)["n_examples"]) == {50}
+    assert "encoder: 50 examples are in all Geometries and are compared, of up to 80" in apart.notes
+
+
+def test_examples_without_an_angle_are_left_out() -> None:
+    comparison = compare([make_geometry(ALIKE, undefined=range(5))])
+    assert set(between(comparison)["n_examples"]) == {195}
+    assert np.isfinite(between(comparison)["difference"]).all()
+    assert "random, encoder layer 1: 5 of 200 examples lack an angle and are left out" in comparison.notes
+    with pytest.raises(InputError, match="no example is in all Geometries"):
+        compare([make_geometry({"forward": 1.0}, examples=5), make_geometry({"reverse": 1.0}, first_example=9)])
+
+
+def test_the_same_seed_gives_the_same_result() -> None:
+    first, again, other = (comparison_document(compare([make_geometry(ALIKE)], seed=seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_a_pair_of_layers_that_the_mean_hides_is_named() -> None:
+    geometry = make_geometry(ALIKE, obtuse=("reverse",), noise=1.0)
+    found = obtuse_pairs([("g", geometry)])
+    assert set(found["strategy"]) == {"reverse"}
+    assert set(zip(found["teacher_i"], found["teacher_k"], strict=True)) == {(0, 3)}
+    assert found["surely"].all()
+    view = averaging_views([("g", geometry)]).set_index(["strategy", "vertex"]).loc[("reverse", 1)]
+    assert view["mean_angle_degrees"] < 65
+    assert view["largest_angle_degrees"] == pytest.approx(np.degrees(np.arccos(-0.2)))
+    assert (view["obtuse_pairs"], view["pairs"]) == (1, 6)
+    largest = largest_pair_differences([("g", geometry)])
+    chosen = largest[(largest["strategy_a"] == "forward") & (largest["strategy_b"] == "reverse")].iloc[0]
+    assert (chosen["pair_i"], chosen["pair_k"], chosen["sides_differ"]) == (0, 3, 1)
+    comparison = compare([geometry])
+    assert comparison.verdict == "equivalent"  # by the mean over pairs, which is why the pair is named
+    assert "(0, 3) 101.5°" in render(comparison, "terminal")
+
+
+def test_margins_follow_the_unit_of_the_scores() -> None:
+    assert default_score_margin([np.array([0.83]), np.array([1.0])]) == 0.01
+    assert default_score_margin([np.array([38.2])]) == 1.0
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_strategies_at_the_margin_are_called_different_at_most_at_the_nominal_rate(seeds: int) -> None:
+    """Four strategies, two of them a margin above the others: every call of "different" is wrong."""
+    wrong, uncorrected = 0, 0
+    rng = np.random.default_rng(seeds)
+    for repeat in range(200):
+        students = {
+            (name, seed): np.array([0.8 + above + 0.01 * rng.normal()])
+            for name, above in (("forward", 0.0), ("reverse", 0.02), ("all-to-one", 0.0), ("random", 0.02))
+            for seed in range(seeds)
+        }
+        weights = dict.fromkeys(students, np.ones(1))
+        cell = Cell("score", "random", {"data": "dev", "score": "accuracy"}, students, weights)
+        sampling = Sampling(200, repeat, "percentile")
+        measured = measure(cell, 0.02, sampling)
+        inflation = inflation_of([measured], 1 - 2 * ALPHA, repeat)
+        wrong += family_of(difference_rows(measured, sampling, 1 - 2 * ALPHA, inflation))[0] == "different"
+        uncorrected += family_of(difference_rows(measured, sampling, 1 - 2 * ALPHA, 1.0))[0] == "different"
+    assert wrong / 200 <= 1.5 * ALPHA
+    assert uncorrected / 200 > 2 * ALPHA  # the negative control: pairs judged one by one
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"margin": 0.0}, "--margin is 0; allowed: a number above 0"),
+        ({"margin": float("nan")}, "--margin is nan"),
+        ({"score_margin": -0.1}, "--score-margin is -0.1"),
+        ({"draws": 5}, "--draws is 5; allowed: 100"),
+        ({"seed": -1}, "the seed -1 is negative"),
+        ({"interval": "bcd"}, "no interval 'bcd'; did you mean 'bca'"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_anything_is_read(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        compare(["nowhere"], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"probe": "f" * 64},
+            "differ in the probe .sha256 ffffffffffff and sha256 aaaaaaaaaaaa., so that examples cannot",
+        ),
+        ({"teacher": "f" * 64}, "differ in the teacher"),
+        ({"settings": {"reading": "official"}}, "differ in the setting reading .official and corrected."),
+    ],
+)
+def test_geometries_that_cannot_be_paired_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as refused:
+        compare([make_geometry({"forward": 60.0}), make_geometry({"reverse": 60.0}, **options)])
+    assert "\n" not in str(refused.value)
+
+
+def test_two_students_of_one_arm_are_refused_and_the_same_one_is_not() -> None:
+    geometry, again = make_geometry(ALIKE), make_geometry({"forward": 60.0})
+    assert compare([geometry, again]).differences.equals(compare([geometry]).differences)
+    again.provenance["students"][0]["sha256"] = "9" * 64
+    with pytest.raises(InputError, match="forward, random, 0 came twice: student forward-random-0 of geometry 1"):
+        compare([geometry, again])
+
+
+def test_sources_without_anything_to_compare_are_refused(tmp_path: Path) -> None:
+    def refused(message: str, *sources: object) -> None:
+        with pytest.raises(InputError, match=message) as error:
+            compare([*sources])  # type: ignore[arg-type]
+        assert "\n" not in str(error.value)
+
+    refused("nothing came to compare")
+    refused("does not exist; give a directory", tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    refused("is a file; give a directory", tmp_path / "file")
+    (tmp_path / "demo").mkdir()
+    refused("holds no Geometry and no scores; give a directory of .*distill`$", tmp_path / "demo")
+    sweep = write_sweep(tmp_path / "demo" / "sweep", score_rows(SCORES))
+    refused("; below it: sweep", tmp_path / "demo")
+    refused("all students are of one strategy, forward", write_run(tmp_path / "run", "forward", 0.8))
+    other = write_sweep(
+        tmp_path / "other", score_rows({"forward": 0.8}, inits=["teacher"]), tables={"validation": "9" * 64}
+    )
+    refused("differ in the table 'validation'", sweep, other)
+    elsewhere = write_run(tmp_path / "task", "forward", 0.8, seed=7, task="mnli")
+    refused("differ in the task .mnli and sst2.", sweep, elsewhere)
+    (sweep / "scores.csv").write_text("strategy,init\nnone,random\n")
+    refused("lacks the column 'seed'", sweep)
+    (sweep / "scores.csv").unlink()
+    refused("a sweep of which no arm is finished", sweep)
+    (sweep / "sweep.json").write_text("{")
+    refused("sweep.json is not readable json", sweep)
+    (sweep / "sweep.json").write_text(json.dumps({"format": "x"}))
+    refused("has format 'x'; this anglekit reads 'anglekit-sweep-1'", sweep)
+
+
+def test_runs_that_are_no_finished_students_are_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "forward", 0.8)
+    (run / "checkpoint" / "anglekit_student.json").unlink()
+    with pytest.raises(InputError, match="is not the run of a distilled student"):
+        compare([run])
+    (run / "scores.json").unlink()
+    with pytest.raises(InputError, match="holds an unfinished run; go on with --resume"):
+        compare([run])
+
+
+def test_what_spoils_a_comparison_is_said(tmp_path: Path) -> None:
+    rows = score_rows(SCORES)
+    arms = [{"name": str(number)} for number in range(20)]
+    sweep = write_sweep(tmp_path / "sweep", rows, arms=arms, warnings=["random equals forward"])
+    runs = [
+        write_run(tmp_path / f"r{rate}", strategy, 0.8, seed=9, settings={"learning_rate": rate, "data_seed": 3})
+        for rate, strategy in ((1e-5, "forward"), (2e-5, "reverse"))
+    ]
+    notes = compare([sweep, *runs]).notes
+    assert any("15 of 20 arms are finished" in note for note in notes)
+    assert any("random equals forward" in note for note in notes)
+    assert any("were trained with different learning_rate: 2e-05 and 1e-05" in note for note in notes)
+    assert not any("data_seed" in note for note in notes)

@@ -1,0 +1,215 @@
+"""The plan: what it records, what it warns of, and what spoils a comparison of arms."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import transformers as hf
+
+from anglekit.distillation.losses.functional import LossWeights
+from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
+from anglekit.distillation.matching.plan_warnings import lint_arms
+from anglekit.distillation.matching.strategies import STRATEGIES, layer_matching
+from anglekit.distillation.students.create import create_student
+from anglekit.errors import InputError
+
+BERT = hf.BertConfig()
+T5 = hf.T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12)
+TINY = hf.BertConfig(vocab_size=20, hidden_size=16, num_hidden_layers=6, num_attention_heads=4, intermediate_size=24)
+
+
+def plan(strategy="forward", config=BERT, **options):
+    if not options.keys() & {"layers", "encoder_layers", "decoder_layers"}:
+        options["layers"] = 3
+    return plan_distillation(config, teacher="a-teacher", strategy=strategy, **options)
+
+
+def seed_of(order):
+    """A seed whose random order is that of another strategy (or of none)."""
+    return next(
+        seed
+        for seed in range(100)
+        if layer_matching("random", teacher_blocks=12, student_blocks=3, seed=seed).coincides_with() == order
+    )
+
+
+def test_a_plan_says_what_is_matched_and_copied():
+    made = plan(init="teacher")
+    assert (made.strategy, made.family, made.teacher_width, made.student_width) == ("forward", "bert", 768, 768)
+    assert made.streams[0].matching.pairs == ((0, 0), (1, 4), (2, 8), (3, 12))
+    assert made.streams[0].blocks == (3, 7, 11)
+    assert made.adapter_layers == ()
+    assert made.warnings() == ()
+
+
+def test_encoder_decoders_have_a_map_and_a_copy_map_for_each_stream():
+    made = plan("reverse", T5, encoder_layers=3, decoder_layers=6, init="teacher")
+    assert [part.stream for part in made.streams] == ["encoder", "decoder"]
+    assert [part.blocks for part in made.streams] == [(0, 6, 11), (0, 2, 4, 7, 9, 11)]
+    assert made.streams[1].matching.pairs[1] == (1, 12)
+
+
+def test_the_plan_makes_the_student_that_it_describes():
+    teacher = hf.BertForSequenceClassification(TINY)
+    made = plan(config=TINY, layers=2, init="teacher", copy_blocks=[1, 4], seed=9)
+    student = create_student(teacher, **made.student_options())
+    assert student.config.num_hidden_layers == 2
+    weight = "encoder.layer.1.output.dense.weight"
+    taken = teacher.bert.get_parameter("encoder.layer.4.output.dense.weight")
+    assert student.bert.get_parameter(weight).equal(taken)
+    narrow = plan(config=TINY, layers=2, width=8, seed=9)
+    assert create_student(teacher, **narrow.student_options()).config.hidden_size == 8
+    assert narrow.adapter_layers == (("encoder", 0), ("encoder", 1), ("encoder", 2))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("options", [{"init": "teacher"}, {"width": 384}])
+def test_every_plan_survives_json(strategy, options):
+    weights = LossWeights(1, 0.5, 2)
+    made = plan(strategy, **options, weights=weights, training={"learning_rate": 1e-5, "epochs": 3})
+    again = DistillationPlan.from_json(json.loads(json.dumps(made.to_json())))
+    assert again == made
+    assert again.differences(made) == ()
+
+
+def test_seeds_are_recorded():
+    drawn = plan("random")
+    assert drawn.streams[0].matching.seed == drawn.seed
+    assert plan("random", seed=drawn.seed) == drawn
+    assert plan("forward").seed == 0
+    assert len({plan("random").seed for _ in range(5)}) == 5
+
+
+def test_differences_name_what_changed():
+    a, b = plan(seed=1, training={"epochs": 3}), plan("reverse", seed=2, training={"epochs": 3, "batch": 8})
+    words = a.differences(b)
+    assert "seed: 1 here, 2 there" in words
+    assert "strategy: forward here, reverse there" in words
+    assert "batch: absent here, 8 there" in words
+    assert len(words) == 4, "the map is the fourth"
+
+
+def test_a_map_of_ones_own_may_leave_a_stream_unmatched():
+    made = plan(None, T5, layer_map={"decoder": [(1, 3)]})
+    assert made.strategy == "explicit"
+    assert [m.strategy for m in made.matchings] == ["none", "explicit"]
+    assert "map of your own" in made.describe()
+
+
+def test_the_description_is_a_table():
+    text = plan(width=384).describe()
+    assert "a-teacher (bert): 12 encoder blocks, width 768" in text
+    assert "initialised at random" in text
+    assert "1 x cross-entropy + 1 x KL + 3 x hidden (mse)" in text
+    assert "adapters  4, each 384 to 768" in text
+    rows = [line.split("  ") for line in text.splitlines()]
+    assert any("0 (embedding)" in row and row.count("0 (embedding)") == 2 for row in rows)
+    assert "3 (block 2)" in text
+    assert "12 (block 11)" in text
+    assert "hidden" not in plan("none").describe().replace("no hidden loss", "")
+    assert "block 7" in plan(init="teacher").describe()
+
+
+@pytest.mark.parametrize("twin", ["forward", "reverse"])
+def test_a_random_draw_in_disguise_is_warned_of(twin):
+    (warning,) = plan("random", seed=seed_of((twin,))).warnings()
+    assert f"equals strategy '{twin}'; choose another seed" in warning
+    assert any("every order of so few blocks" in text for text in plan("random", layers=2).warnings())
+    assert plan("random", seed=seed_of(())).warnings() == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": None, "layer_map": {"encoder": [(1, 4), (2, 8), (3, 12)]}}, "as strategy 'forward' does"),
+        ({"layers": 1}, "forward map teaches every block as strategy 'reverse' does"),
+        ({"strategy": "none", "width": 384}, "no hidden loss trains an adapter"),
+        ({"width": 384, "weights": LossWeights(1, 1, 0)}, "no hidden loss trains an adapter"),
+        ({"width": 384, "train_adapters": False}, "adapters are not trained"),
+        ({"strategy": None, "width": 384, "layer_map": {"encoder": [(3, 12)]}}, "layer 1, layer 2 is not matched"),
+        ({"freeze_embeddings": True}, "frozen random embeddings"),
+        ({"weights": LossWeights(1, 1, 0)}, "hidden loss has weight 0"),
+    ],
+)
+def test_traps_are_warned_of(options, message):
+    assert any(message in warning for warning in plan(**options).warnings())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strategy": "none"},
+        {"strategy": "all-to-one"},
+        {"width": 384},
+        {"freeze_embeddings": True, "init": "teacher"},
+        {"train_adapters": False},
+        {"strategy": "none", "weights": LossWeights(1, 1, 0)},
+    ],
+)
+def test_sound_plans_are_not_warned_of(options):
+    """Negative control of the warnings."""
+    assert plan(**options).warnings() == ()
+
+
+def arms(**changes):
+    """The paper's grid, with a seed whose random order is a strategy of its own."""
+    grid = [plan(s, init=i, seed=seed_of(())) for s in STRATEGIES for i in ("random", "teacher")]
+    return [replace(made, **changes) if made.strategy == "none" else made for made in grid]
+
+
+def test_a_clean_grid_has_nothing_to_report():
+    assert lint_arms(arms()) == ()
+    assert lint_arms([]) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training": (("learning_rate", 2e-5),)}, "learning_rate is 2e-05 for none and absent for forward, reverse"),
+        ({"streams": plan("none", layers=6).streams}, "student encoder blocks is 6 for none and 3 for forward"),
+        ({"weights": LossWeights(1, 2, 3)}, "weights (ce, kl, hidden)"),
+        ({"seed": 4}, "'none' has no arm with init random"),
+    ],
+)
+def test_arms_that_differ_in_more_than_the_strategy_are_named(changes, message):
+    assert any(message in warning for warning in lint_arms(arms(**changes)))
+
+
+def test_an_init_that_one_strategy_lacks_is_named():
+    short = [made for made in arms() if not (made.strategy == "none" and made.init == "teacher")]
+    (warning,) = lint_arms(short)
+    assert "'none' has no arm with init teacher" in warning
+
+
+def test_two_names_for_one_student_are_named():
+    seed = seed_of(("forward",))
+    (warning,) = lint_arms([plan(s, seed=seed) for s in ("forward", "random")])
+    assert "forward, random train the same student" in warning
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plan("foward"), "did you mean 'forward'"),
+        (lambda: plan(None), "no strategy ''"),
+        (lambda: plan(layer_map={"encoder": [(1, 1)]}), "one of the two"),
+        (lambda: plan(None, layer_map={"decoder": [(1, 1)]}), "allowed: encoder"),
+        (lambda: plan(layers=13), "allowed: 1 to 12"),
+        (lambda: plan_distillation(BERT, teacher="t", strategy="none"), "--layers or --width"),
+        (lambda: plan(init="techer"), "did you mean 'teacher'"),
+        (lambda: plan(width=384, init="teacher"), "use --init random"),
+        (lambda: plan(width=769), "allowed: 1 to 768"),
+        (lambda: plan(seed=-1), "the seed is -1"),
+        (lambda: plan(hidden_loss="mes"), "did you mean 'mse'"),
+        (lambda: plan(reading="offical"), "did you mean 'official'"),
+        (lambda: replace(plan(), streams=()), "each stream once"),
+        (lambda: replace(plan(), student_width=800), "allowed: 1 to 768"),
+        (lambda: replace(plan(init="teacher"), student_width=384), "use --init random"),
+        (lambda: DistillationPlan.from_json({}), "the plan has format .None.; expected"),
+        (lambda: DistillationPlan.from_json({"format": "anglekit-plan-1"}), "not one that anglekit wrote"),
+        (lambda: DistillationPlan.from_json({**plan().to_json(), "extra": 1}), "not one that anglekit wrote"),
+    ],
+)
+def test_wrong_input_is_named(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

@@ -1,0 +1,74 @@
+"""What a run directory brings to its own evaluation, and what of it is refused."""
+
+import json
+
+import pytest
+
+from anglekit.distillation.runs.scoring import ScoringSettings, run_scoring
+from anglekit.errors import InputError
+
+RECORDED = {"max_length": 32, "target_max_length": None, "beams": 4, "max_new_tokens": 12, "length_penalty": 0.5}
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "config.json").write_text("{}")
+
+    def write(**changed):
+        content = {"task": "seq2seq", "settings": RECORDED | {"epochs": 3.0}} | changed
+        (tmp_path / "run_config.json").write_text(json.dumps(content))
+        return str(tmp_path)
+
+    return write
+
+
+def test_a_run_brings_its_lengths_and_its_generation(run):
+    assert run_scoring(run(), "seq2seq") == ScoringSettings(32, None, 4, 12, 0.5)
+
+
+def test_a_penalty_of_one_is_no_choice(run):
+    assert run_scoring(run(settings=RECORDED | {"length_penalty": 1.0}), "seq2seq").length_penalty is None
+
+
+def test_another_task_a_bare_checkpoint_and_another_directory_bring_nothing(run, tmp_path):
+    nothing = ScoringSettings()
+    assert run_scoring(run(), "wmt16-en-ro") == nothing
+    assert run_scoring(f"{run()}/checkpoint", "seq2seq") == nothing
+    assert run_scoring(str(tmp_path / "absent"), "seq2seq") == nothing
+    assert run_scoring("org/name", "seq2seq") == nothing
+    (tmp_path / "run_config.json").unlink()
+    assert run_scoring(str(tmp_path), "seq2seq") == nothing
+
+
+def test_what_is_asked_for_counts_more_than_the_run(run):
+    asked = ScoringSettings(beams=1, length_penalty=0.0)
+    both = asked.or_else(run_scoring(run(), "seq2seq"))
+    assert both == ScoringSettings(32, None, 1, 12, 0.0)
+    assert both.generation().length_penalty == 0.0
+    assert ScoringSettings().generation().length_penalty == 1.0
+    assert asked.given() == {"beams": 1, "length_penalty": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"settings": None}, "does not hold the settings of a run"),
+        ({"settings": RECORDED | {"beams": "4"}}, "does not hold the settings of a run"),
+        ({"settings": RECORDED | {"beams": True}}, "does not hold the settings of a run"),
+        ({"settings": RECORDED | {"beams": 0}}, r"no run has \(--beams is 0; allowed: at least 1\)"),
+        ({"settings": RECORDED | {"length_penalty": 1e9}}, "no run has"),
+        ({"settings": RECORDED | {"target_max_length": 1}}, "no run has"),
+    ],
+)
+def test_damaged_settings_are_refused_with_a_way_out(run, changed, message):
+    with pytest.raises(InputError, match=message) as caught:
+        run_scoring(run(**changed), "seq2seq")
+    assert "checkpoint itself to score it under the task's settings" in str(caught.value)
+
+
+def test_a_file_that_is_no_json_is_refused(run, tmp_path):
+    run()
+    (tmp_path / "run_config.json").write_text("{")
+    with pytest.raises(InputError, match="is not readable json"):
+        run_scoring(str(tmp_path), "seq2seq")

@@ -1,0 +1,331 @@
+"""The mergeable states: what they sum, how they merge, in which pieces and precisions they may be fed."""
+
+from dataclasses import fields, is_dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anglekit.geometry import accumulator as streaming
+from anglekit.geometry import products
+from anglekit.geometry.accumulator import GeometryAccumulator, accumulate_batch
+from anglekit.geometry.angles import tangential_cosine, vertex_cosine
+from anglekit.geometry.similarity import centred_cosines
+from anglekit.geometry.sums import N_BINS, BlockSums, ExampleMeans, GeometrySums, cosine_bins
+
+LAYERS, VERTICES, WIDTH = 3, 2, 5
+PAIRS = [(0, 1), (0, 2), (1, 2)]
+CPU = torch.device("cpu")
+
+
+def draw(lengths, *, seed=0, width=WIDTH, student_width=None):
+    generator = torch.Generator().manual_seed(seed)
+    n = sum(lengths)
+    teacher = [torch.randn(n, width, generator=generator) + 0.5 for _ in range(LAYERS)]
+    student = [torch.randn(n, student_width or width, generator=generator) for _ in range(VERTICES)]
+    return teacher, student, torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+
+
+def feed(accumulator, teacher, student, example, rows):
+    """Give whole examples, whose numbers in the probe are `rows`, as one batch."""
+    keep = torch.isin(example, torch.tensor(rows, dtype=torch.int64))
+    position = {row: place for place, row in enumerate(rows)}
+    local = torch.tensor([position[int(e)] for e in example[keep]], dtype=torch.int64)
+    accumulator.update([t[keep] for t in teacher], [s[keep] for s in student], local, torch.tensor(rows))
+
+
+def sums_of(teacher, student, example, batches=None, **options):
+    accumulator = GeometryAccumulator(LAYERS, len(student), teacher[0].shape[1], student[0].shape[1], **options)
+    for rows in [list(range(int(example.max()) + 1))] if batches is None else batches:
+        feed(accumulator, teacher, student, example, rows)
+    return accumulator.state()
+
+
+def leaves(state, prefix=""):
+    for field in fields(state):
+        value = getattr(state, field.name)
+        name = f"{prefix}{field.name}"
+        yield from leaves(value, f"{name}.") if is_dataclass(value) else [(name, value)]
+
+
+def assert_same(found, expected, *, exact=False):
+    for (name, a), (_, b) in zip(leaves(found), leaves(expected), strict=True):
+        close = (0.0, 0.0) if exact or not a.is_floating_point() else (1e-9, 1e-9)
+        torch.testing.assert_close(a, b, rtol=close[0], atol=close[1], msg=lambda text, name=name: f"{name}: {text}")
+
+
+def cosines(teacher, student, vertex):
+    return np.stack([vertex_cosine(teacher[i], teacher[k], student[vertex]).numpy() for i, k in PAIRS])
+
+
+lengths_of = st.lists(st.integers(1, 4), min_size=1, max_size=6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=lengths_of, seed=st.integers(0, 10**6))
+def test_angle_sums_equal_plain_loops(lengths, seed):
+    teacher, student, example = draw(lengths, seed=seed)
+    sums = sums_of(teacher, student, example).angles
+    for vertex in range(VERTICES):
+        cosine = cosines(teacher, student, vertex)
+        np.testing.assert_allclose(sums.cosine[vertex], cosine.sum(1), atol=1e-9)
+        np.testing.assert_allclose(sums.cosine_squared[vertex], (cosine**2).sum(1), atol=1e-9)
+        np.testing.assert_allclose(sums.angle[vertex], np.degrees(np.arccos(cosine)).sum(1), atol=1e-5)
+        assert sums.acute[vertex].tolist() == (cosine > 0).sum(1).tolist()
+        assert sums.count[vertex].tolist() == [sum(lengths)] * len(PAIRS)
+        for pair, (i, k) in enumerate(PAIRS):
+            assert float(sums.tangential[vertex, pair]) == pytest.approx(
+                float(tangential_cosine(teacher[i], teacher[k], student[vertex]).sum()), abs=1e-9
+            )
+            bins = np.histogram(cosine[pair], bins=N_BINS, range=(-1, 1))[0]
+            assert np.array_equal(sums.histogram[vertex, pair].numpy(), bins)
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=lengths_of, seed=st.integers(0, 10**6), gap=st.booleans())
+def test_sums_by_example_equal_plain_loops(lengths, seed, gap):
+    teacher, student, example = draw(lengths, seed=seed)
+    if gap:
+        student[0][0] = teacher[1][0]  # the first token loses the pairs (0, 1) and (1, 2) at vertex 0
+    state = sums_of(teacher, student, example)
+    sums = state.angles
+    for vertex in range(VERTICES):
+        cosine = cosines(teacher, student, vertex)
+        for pair in range(len(PAIRS)):
+            count = square = product = count_square = 0.0
+            for e in range(len(lengths)):
+                values = [c for c, owner in zip(cosine[pair], example, strict=True) if owner == e and not np.isnan(c)]
+                y, n = sum(values), len(values)
+                count += n > 0
+                square, product, count_square = square + y * y, product + y * n, count_square + n * n
+            assert int(sums.example_count[vertex, pair]) == count
+            assert float(sums.example_square[vertex, pair]) == pytest.approx(square, abs=1e-9)
+            assert float(sums.example_product[vertex, pair]) == pytest.approx(product, abs=1e-9)
+            assert float(sums.example_count_square[vertex, pair]) == count_square
+        for e in range(len(lengths)):
+            own = cosine[:, example.numpy() == e]
+            assert float(state.examples.cosine[vertex, e]) == pytest.approx(np.nansum(own), abs=1e-9)
+            assert int(state.examples.n_cosines[vertex, e]) == (~np.isnan(own)).sum()
+            assert int(state.examples.n_tokens[vertex, e]) == (~np.isnan(own)).any(0).sum()
+    assert state.examples.example.tolist() == list(range(len(lengths)))
+
+
+def test_layer_sums_equal_numpy_on_all_tokens():
+    teacher, student, example = draw([4, 3, 5])
+    state = sums_of(teacher, student, example)
+    sides = {name: [x.double().numpy() for x in states] for name, states in (("t", teacher), ("s", student))}
+    blocks = {
+        ("t", "t"): (state.teacher_teacher, state.teacher, state.teacher),
+        ("t", "s"): (state.teacher_student, state.teacher, state.vertex),
+        ("s", "s"): (state.student_student, state.student, state.student),
+    }
+    for (name_a, name_b), (block, side_a, side_b) in blocks.items():
+        centred = centred_cosines(
+            block.product, side_a.state, side_b.state, side_a.squared, side_b.squared, state.n_complete
+        )
+        for i, a in enumerate(sides[name_a]):
+            for j, b in enumerate(sides[name_b]):
+                norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+                assert float(block.cosine[i, j]) == pytest.approx(((a * b).sum(1) / norms).sum(), abs=1e-9)
+                assert float(block.distance[i, j]) == pytest.approx(np.linalg.norm(a - b, axis=1).sum(), abs=1e-5)
+                x, y = a - a.mean(0), b - b.mean(0)
+                expected = (x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum())
+                assert float(centred[i, j]) == pytest.approx(expected, abs=1e-9)
+    np.testing.assert_allclose(state.teacher.norm, [np.linalg.norm(t, axis=1).sum() for t in sides["t"]], rtol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=lengths_of, seed=st.integers(0, 10**6), data=st.data())
+def test_any_split_of_the_stream_gives_every_sum_of_the_whole(lengths, seed, data):
+    teacher, student, example = draw(lengths, seed=seed)
+    order = data.draw(st.permutations(range(len(lengths))))
+    cuts = [*sorted(data.draw(st.sets(st.integers(1, len(lengths)), max_size=len(lengths)))), len(lengths)]
+    # Batches hold whole examples in any order of arrival; inside a batch they stay in the order of the tokens.
+    batches = [sorted(order[a:b]) for a, b in zip([0, *cuts], cuts, strict=False) if b > a]
+    whole = sums_of(teacher, student, example)
+    assert_same(sums_of(teacher, student, example, batches), whole)
+    parts = [sums_of(teacher, student, example, [rows]) for rows in batches]
+    merged = GeometrySums.zeros(LAYERS, VERTICES, WIDTH)
+    for part in parts:
+        merged = part + merged
+    assert_same(merged, whole)
+
+
+def test_merging_is_associative_and_zeros_is_the_identity():
+    teacher, student, example = draw([3, 1, 4])
+    a, b, c = (sums_of(teacher, student, example, [[row]]) for row in range(3))
+    zeros = GeometrySums.zeros(LAYERS, VERTICES, WIDTH)
+    assert_same((a + b) + c, a + (b + c))
+    assert_same(a + b, b + a, exact=True)
+    assert_same(zeros + a, a, exact=True)
+    assert_same(a + zeros, a, exact=True)
+    assert_same(zeros + zeros, zeros, exact=True)
+
+
+def test_merging_changes_neither_part():
+    teacher, student, example = draw([3, 2])
+    a, b = (sums_of(teacher, student, example, [[row]]) for row in range(2))
+    before = {name: value.clone() for name, value in leaves(a)}
+    total = a + b
+    total.angles.cosine.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in leaves(a))
+
+
+def test_half_the_stream_and_a_wrong_merge_differ_from_the_whole():
+    teacher, student, example = draw([3, 4])
+    whole = sums_of(teacher, student, example)
+    first, second = (sums_of(teacher, student, example, [[row]]) for row in range(2))
+    swapped = sums_of(teacher[::-1], student, example, [[1]])
+    for wrong in (first, second, first + swapped):
+        with pytest.raises(AssertionError):
+            assert_same(wrong, whole)
+    assert_same(first + second, whole)
+
+
+def test_an_example_in_two_states_or_batches_is_refused():
+    teacher, student, example = draw([3, 2])
+    state = sums_of(teacher, student, example)
+    with pytest.raises(ValueError, match="an example is in both"):
+        state + sums_of(teacher, student, example, [[1]])
+    with pytest.raises(ValueError, match="an example is in both"):
+        sums_of(teacher, student, example, [[0, 1], [0]])
+
+
+def test_states_of_different_kinds_do_not_add():
+    with pytest.raises(TypeError, match="cannot add ExampleMeans to BlockSums"):
+        BlockSums.zeros(2, 2, CPU) + ExampleMeans.zeros(2)
+
+
+def test_no_tokens_leave_the_identity_and_one_token_counts_once():
+    accumulator = GeometryAccumulator(LAYERS, VERTICES, WIDTH)
+    none = torch.zeros(0, dtype=torch.int64)
+    accumulator.update([torch.zeros(0, WIDTH)] * LAYERS, [torch.zeros(0, WIDTH)] * VERTICES, none, none)
+    assert_same(accumulator.state(), GeometrySums.zeros(LAYERS, VERTICES, WIDTH), exact=True)
+    accumulate_batch([], [], [], none, none)
+    state = sums_of(*draw([1]))
+    assert (int(state.n_tokens), int(state.n_complete)) == (1, 1)
+    assert bool((state.angles.count == 1).all())
+    assert bool((state.angles.histogram.sum(-1) == 1).all())
+
+
+def test_a_teacher_of_one_layer_has_no_pairs_but_layer_sums():
+    accumulator = GeometryAccumulator(1, 1, WIDTH)
+    states = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(0))
+    accumulator.update([states], [states + 1], torch.zeros(4, dtype=torch.int64), torch.tensor([0]))
+    assert accumulator.state().angles.count.shape == (1, 0)
+    assert int(accumulator.state().teacher_student.n_cosine) == 4
+
+
+@pytest.mark.parametrize(("run", "block"), [(1, 1 << 20), (1 << 20, 1), (1, 1)])
+def test_runs_and_blocks_that_cut_an_example_change_nothing(monkeypatch, run, block):
+    drawn = draw([5, 40, 3, 1, 30])
+    projected = draw([5, 40, 3, 1, 30], student_width=3)
+    projections = [torch.randn(WIDTH, 3, generator=torch.Generator().manual_seed(2)) for _ in range(VERTICES)]
+    whole, whole_projected = sums_of(*drawn), sums_of(*projected, projections=projections)
+    monkeypatch.setattr(streaming, "_RUN_BYTES", {"cpu": run})
+    monkeypatch.setattr(products, "_THREAD_BLOCK_BYTES", block)
+    assert min(streaming._run_length(GeometryAccumulator(LAYERS, VERTICES, WIDTH)), block) < 40
+    assert_same(sums_of(*drawn), whole)
+    assert_same(sums_of(*projected, projections=projections), whole_projected)
+
+
+def test_students_fed_together_end_as_if_alone():
+    teacher, narrow, example = draw([4, 2], student_width=3)
+    _, plain, _ = draw([4, 2], seed=1)
+    projections = [torch.randn(WIDTH, 3, generator=torch.Generator().manual_seed(2)) for _ in range(VERTICES)]
+    together = [
+        GeometryAccumulator(LAYERS, VERTICES, WIDTH, 3, projections=projections),
+        GeometryAccumulator(LAYERS, VERTICES, WIDTH),
+    ]
+    accumulate_batch(together, teacher, [narrow, plain], example, torch.arange(2))
+    assert_same(together[0].state(), sums_of(teacher, narrow, example, projections=projections), exact=True)
+    assert_same(together[1].state(), sums_of(teacher, plain, example), exact=True)
+
+
+def test_projections_equal_projecting_beforehand():
+    teacher, student, example = draw([4, 3], student_width=3)
+    generator = torch.Generator().manual_seed(5)
+    projections = [torch.randn(WIDTH, 3, generator=generator) for _ in range(VERTICES)]
+    found = sums_of(teacher, student, example, projections=projections)
+    ready = [s.double() @ p.double().T for s, p in zip(student, projections, strict=True)]
+    expected = sums_of(teacher, ready, example)
+    for name in ("angles", "vertex", "teacher_student", "teacher", "examples"):
+        assert_same(getattr(found, name), getattr(expected, name))
+    assert_same(found.student_student, sums_of([s[:, :3] for s in teacher], student, example).student_student)
+    swapped = sums_of(teacher, student, example, projections=projections[::-1])
+    assert (swapped.angles.cosine - found.angles.cosine).abs().max() > 0.1
+
+
+def test_bfloat16_states_are_summed_as_their_own_values():
+    teacher, student, example = draw([6, 5], width=32)
+    rounded = [[x.bfloat16() for x in side] for side in (teacher, student)]
+    found = sums_of(*rounded, example)
+    assert_same(found, sums_of(*[[x.double() for x in side] for side in rounded], example), exact=True)
+    mean = found.angles.cosine / found.angles.count
+    exact = sums_of(teacher, student, example).angles
+    error = (mean - exact.cosine / exact.count).abs().max()
+    assert 0 < float(error) < 5e-3
+
+
+def test_a_copied_layer_is_counted_and_the_official_reading_gives_it_cosine_0():
+    teacher, student, example = draw([3, 4])
+    student[1] = teacher[2].clone()
+    corrected = sums_of(teacher, student, example).angles
+    assert corrected.zero_direction.tolist() == [[0, 0, 0], [0, 0, 7]]
+    assert corrected.count[1].tolist() == [7, 0, 0]
+    assert corrected.histogram[1].sum(-1).tolist() == [7, 0, 0]
+    official = sums_of(teacher, student, example, epsilon=1e-6).angles
+    assert official.count[1].tolist() == [7, 7, 7]
+    assert official.cosine[1, 1:].tolist() == [0.0, 0.0]
+    assert official.histogram[1, 1:, N_BINS // 2].tolist() == [7, 7]
+    assert official.angle[1, 1:].tolist() == pytest.approx([630.0, 630.0])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("side", ["teacher", "student"])
+def test_states_that_are_not_finite_are_counted_by_layer_and_hurt_no_other(value, side):
+    teacher, student, example = draw([3, 4])
+    (teacher if side == "teacher" else student)[1][4, 2] = value
+    state = sums_of(teacher, student, example)
+    assert state.teacher.n_nonfinite.tolist() == [0, int(side == "teacher"), 0]
+    assert state.student.n_nonfinite.tolist() == [0, int(side == "student")]
+    assert (int(state.n_tokens), int(state.n_complete)) == (7, 6)
+    assert all(bool(torch.isfinite(values).all()) for _, values in leaves(state))
+    clean = draw([3, 4])
+    keep = torch.arange(7) != 4
+    without = sums_of([t[keep] for t in clean[0]], [s[keep] for s in clean[1]], example[keep])
+    complete = sums_of(*clean)
+    for vertex in range(VERTICES):
+        for pair, layers in enumerate(PAIRS):
+            hit = 1 in layers if side == "teacher" else vertex == 1
+            expected = (without if hit else complete).angles
+            assert state.angles.count[vertex, pair] == (6 if hit else 7)
+            for name in ("cosine", "tangential", "tangential_angle", "null", "angle"):
+                found = float(getattr(state.angles, name)[vertex, pair])
+                assert found == pytest.approx(float(getattr(expected, name)[vertex, pair]), abs=1e-9), name
+    for name in ("state", "squared"):  # from tokens that are finite on every side
+        torch.testing.assert_close(getattr(state.teacher, name), getattr(without.teacher, name))
+    torch.testing.assert_close(state.teacher_student.product, without.teacher_student.product)
+
+
+def test_zero_states_are_counted_and_give_no_cosine():
+    teacher, student, example = draw([3, 2])
+    teacher[0][1:3] = 0
+    student[1][4] = 0
+    state = sums_of(teacher, student, example)
+    assert state.teacher.n_zero.tolist() == [2, 0, 0]
+    assert state.student.n_zero.tolist() == [0, 1]
+    assert state.teacher_student.n_cosine.tolist() == [[3, 2], [5, 4], [5, 4]]
+    assert bool((state.teacher_student.n_distance == 5).all())
+    assert state.angles.tangential_count[:, 0].tolist() == [3, 2]
+    assert bool((state.angles.count == 5).all())
+
+
+def test_bins_are_a_thousand_equal_ones_and_the_last_holds_1():
+    edges = torch.tensor([-1.0, -0.998, -0.5, 0.0, 0.5, 0.9979, 0.9981, 1.0], dtype=torch.float64)
+    assert cosine_bins(edges).tolist() == [0, 1, 250, 500, 750, 998, 999, 999]
+    cosine = torch.rand(5000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    expected = np.histogram(cosine.numpy(), bins=N_BINS, range=(-1, 1))[0]
+    assert np.array_equal(torch.bincount(cosine_bins(cosine), minlength=N_BINS).numpy(), expected)

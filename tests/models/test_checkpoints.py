@@ -1,0 +1,271 @@
+"""Loading checkpoints: what comes back, what identifies it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from anglekit.errors import InputError
+from anglekit.models.checkpoints import (
+    STUDENT_FILE,
+    LoadOptions,
+    load_checkpoint,
+    load_config,
+    unique_names,
+    weights_hash,
+)
+from anglekit.models.projections import save_adapters
+
+STREAMS = {
+    "bert": ("encoder",),
+    "t5": ("encoder", "decoder"),
+    "bart": ("encoder", "decoder"),
+    "gpt2": ("decoder",),
+    "llama": ("decoder",),
+    "qwen3": ("decoder",),
+}
+
+
+@pytest.fixture
+def bert(save_tiny, tmp_path) -> Path:
+    return save_tiny(tmp_path / "bert", "bert")
+
+
+def edit_config(directory: Path, **entries: object) -> None:
+    file = directory / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **entries}))
+
+
+def without_weight(directory: Path, name: str) -> None:
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    kept = {key: tensor.clone() for key, tensor in tensors.items() if not key.endswith(name)}
+    assert len(kept) == len(tensors) - 1
+    save_file(kept, file, metadata={"format": "pt"})
+
+
+def pickled(directory: Path) -> None:
+    weights = directory / "model.safetensors"
+    torch.save(load_file(weights), directory / "pytorch_model.bin")
+    weights.unlink()
+
+
+@pytest.mark.parametrize("family", STREAMS)
+def test_every_family_loads_headless_with_its_own_weights(family, tiny_model, save_tiny, tmp_path):
+    model = tiny_model(family, head=True, seed=5)
+    checkpoint = load_checkpoint(str(save_tiny(tmp_path / "model", model)))
+    assert checkpoint.name == "model"
+    assert checkpoint.streams == STREAMS[family]
+    assert checkpoint.width == 16
+    assert {checkpoint.depth(stream) for stream in checkpoint.streams} == {3}
+    assert type(checkpoint.model) is type(tiny_model(family))
+    assert not any(module.training for module in checkpoint.model.modules())
+    assert checkpoint.tokenizer is not None
+    assert checkpoint.adapters is None
+    assert checkpoint.training == {}
+    # A head's model keeps the body's weights under a prefix; T5 and BART under the same or the bare names.
+    saved = {name.split(".", 1)[1] if "." in name else name: tensor for name, tensor in model.state_dict().items()}
+    saved |= model.state_dict()
+    loaded = checkpoint.model.state_dict()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in loaded.items())
+
+
+@pytest.mark.parametrize("family", STREAMS)
+def test_the_hash_knows_neither_shards_nor_head(family, tiny_model, save_tiny, tmp_path):
+    model = tiny_model(family, head=True)
+    headed = save_tiny(tmp_path / "headed", model)
+    plain = save_tiny(tmp_path / "plain", model.base_model)
+    sharded = save_tiny(tmp_path / "sharded", model, save_options={"max_shard_size": "10KB"})
+    assert len(list(sharded.glob("model-*.safetensors"))) > 1
+    hashes = {load_checkpoint(str(path)).sha256 for path in (headed, plain, sharded)}
+    assert len(hashes) == 1
+
+
+def test_a_bert_without_its_pooler_has_one_hash_at_every_load(tiny_model, save_tiny, tmp_path):
+    directory = save_tiny(tmp_path / "poolerless", "bert")
+    without_weight(directory, "pooler.dense.weight")
+    without_weight(directory, "pooler.dense.bias")
+    assert load_checkpoint(str(directory)).sha256 == load_checkpoint(str(directory)).sha256
+
+
+def test_the_hash_tells_a_changed_weight_and_a_renamed_one(tiny_model):
+    model = tiny_model("bert")
+    before = weights_hash(model)
+    assert before == weights_hash(tiny_model("bert"))
+    assert before != weights_hash(tiny_model("bert", seed=1))
+    with torch.no_grad():
+        model.encoder.layer[0].output.dense.weight[0, 0] += 1e-3
+    assert weights_hash(model) != before
+
+
+def test_bfloat16_reaches_weights_and_hash(bert):
+    half = load_checkpoint(str(bert), LoadOptions(dtype="bfloat16"))
+    assert {weight.dtype for weight in half.model.parameters()} == {torch.bfloat16}
+    assert half.sha256 != load_checkpoint(str(bert)).sha256
+
+
+def test_provenance_is_json_and_names_the_training(bert):
+    (bert / STUDENT_FILE).write_text(json.dumps({"init": "random", "strategy": "forward", "seed": 3, "other": 1}))
+    checkpoint = load_checkpoint(str(bert))
+    provenance = json.loads(json.dumps(checkpoint.provenance()))
+    assert provenance == {
+        "source": str(bert),
+        "model_type": "bert",
+        "architecture": "BertModel",
+        "width": 16,
+        "depth": {"encoder": 3},
+        "sha256": checkpoint.sha256,
+        "init": "random",
+        "strategy": "forward",
+        "seed": 3,
+    }
+
+
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_a_damaged_training_record_is_refused(bert, content):
+    (bert / STUDENT_FILE).write_text(content)
+    with pytest.raises(InputError, match=STUDENT_FILE):
+        load_checkpoint(str(bert))
+
+
+def test_adapters_beside_a_student_are_found(bert):
+    weight = torch.randn(24, 16)
+    save_adapters(bert, {("encoder", 2): weight}, trained=True)
+    adapters = load_checkpoint(str(bert)).adapters
+    assert adapters is not None
+    assert list(adapters) == [("encoder", 2)]
+    assert torch.equal(adapters["encoder", 2], weight)
+
+
+def test_untrained_adapters_are_refused(bert):
+    save_adapters(bert, {("encoder", 2): torch.randn(24, 16)}, trained=False)
+    with pytest.raises(InputError, match="never trained"):
+        load_checkpoint(str(bert))
+
+
+def test_a_checkpoint_without_tokenizer_has_none(tiny_model, tmp_path):
+    tiny_model("bert").save_pretrained(tmp_path / "bare")
+    assert load_checkpoint(str(tmp_path / "bare")).tokenizer is None
+
+
+def test_a_damaged_tokenizer_is_refused(bert):
+    (bert / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match="tokenizer"):
+        load_checkpoint(str(bert))
+
+
+def test_missing_weights_are_refused(bert):
+    without_weight(bert, "encoder.layer.1.output.dense.weight")
+    with pytest.raises(InputError, match=r"lacks 1 weights.*encoder\.layer\.1\.output\.dense\.weight"):
+        load_checkpoint(str(bert))
+
+
+def test_weights_of_the_wrong_shape_are_refused(bert):
+    edit_config(bert, intermediate_size=40)
+    with pytest.raises(InputError, match=r"has the wrong shape|size mismatch"):
+        load_checkpoint(str(bert))
+
+
+def test_pickled_weights_need_permission(bert):
+    expected = load_checkpoint(str(bert)).sha256
+    pickled(bert)
+    with pytest.raises(InputError, match="--allow-pickle"):
+        load_checkpoint(str(bert))
+    assert load_checkpoint(str(bert), LoadOptions(allow_pickle=True)).sha256 == expected
+
+
+def test_remote_code_needs_permission(bert):
+    edit_config(bert, auto_map={"AutoConfig": "configuration_mine.MyConfig", "AutoModel": "modeling_mine.MyModel"})
+    for load in (load_config, load_checkpoint):
+        with pytest.raises(InputError, match="--trust-remote-code"):
+            load(str(bert))
+
+
+def test_truncated_weights_are_refused(bert):
+    weights = bert / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cannot load"):
+        load_checkpoint(str(bert))
+
+
+def test_a_missing_shard_is_refused(save_tiny, tmp_path):
+    directory = save_tiny(tmp_path / "sharded", "bert", save_options={"max_shard_size": "10KB"})
+    next(directory.glob("model-00001*.safetensors")).unlink()
+    with pytest.raises(InputError, match=r"model-00001.*is missing"):
+        load_checkpoint(str(directory))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "not readable json"),
+        ("[" * 100_000, "not readable json"),
+        ("[]", "not a json object"),
+        ("{}", "cannot load"),
+        ('{"model_type": "no-such-model"}', "cannot load"),
+        ('{"model_type": "bert", "hidden_size": "wide"}', "cannot load"),
+    ],
+)
+def test_a_damaged_config_is_refused(bert, content, expected):
+    (bert / "config.json").write_text(content)
+    with pytest.raises(InputError, match=expected):
+        load_checkpoint(str(bert))
+
+
+def test_a_config_that_is_not_text_is_refused(bert):
+    (bert / "config.json").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(InputError, match="not readable json"):
+        load_checkpoint(str(bert))
+
+
+def test_paths_without_a_model_are_refused(bert, tmp_path):
+    (tmp_path / "empty").mkdir()
+    cases = {
+        str(tmp_path / "nowhere"): "no such directory",
+        str(tmp_path / "empty"): "config.json is missing",
+        str(bert / "config.json"): "is a file",
+        "": "no model|no such directory",
+        "no such id!": "checkpoint directory or a hub id",
+    }
+    for source, expected in cases.items():
+        with pytest.raises(InputError, match=expected):
+            load_checkpoint(source)
+    (bert / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="holds no weights"):
+        load_checkpoint(str(bert))
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(InputError, match="float32"):
+        LoadOptions(dtype="float23")
+    for device in ("nowhere", "meta:x"):
+        with pytest.raises(InputError, match="use cpu"):
+            LoadOptions(device=device)
+
+
+def test_messages_are_one_line(bert):
+    weights = bert / "model.safetensors"
+    weights.write_bytes(b"not weights at all")
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(str(bert))
+    assert "\n" not in str(caught.value)
+
+
+def test_unique_names():
+    assert unique_names(["a", "b", "a", "a"]) == ["a", "b", "a-2", "a-3"]
+    assert unique_names(["a", "a-2", "a"]) == ["a", "a-2", "a-3"]
+    assert unique_names([]) == []
+
+
+def test_a_run_directory_is_its_checkpoint_and_gives_its_name(bert, tmp_path):
+    run = tmp_path / "forward-random"
+    shutil.copytree(bert, run / "checkpoint")
+    plain = load_checkpoint(str(run))
+    assert (plain.name, Path(plain.source).name) == ("checkpoint", "checkpoint")
+    (run / "run_config.json").write_text("{}")
+    assert load_checkpoint(str(run)).name == load_checkpoint(str(run / "checkpoint")).name == "forward-random"

@@ -1,0 +1,200 @@
+"""The recipes of the tasks that write, run on local files: BART, T5 and Qwen3 of a few units, two steps each."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from anglekit.errors import InputError
+from anglekit.recipes import stages
+from anglekit.recipes.recipe import Tokenizer
+from anglekit.recipes.recipe_files import load_recipe, recipe_file
+from anglekit.recipes.reproduce import reproduce, stage_names
+from anglekit.recipes.sources import with_own_sources
+from anglekit.results.geometry import Geometry
+
+FAMILIES = {"wmt16-en-ro": "t5", "dart": "bart", "hellaswag": "qwen3", "coqa": "qwen3"}
+BESIDE = {"wmt16-en-ro": (25.90, 22.65), "dart": (48.80, 47.94), "hellaswag": (63.11, 37.85), "coqa": (75.02, 35.40)}
+
+
+def rows_of(name: str, words) -> list[dict[str, object]]:
+    """Return sixteen rows as the hub's own table of a task has them."""
+    draw = random.Random(0)
+
+    def some(number: int) -> str:
+        return " ".join(draw.choices(words, k=number))
+
+    makers = {
+        "wmt16-en-ro": lambda _row: {"translation": {"en": some(5), "ro": some(4)}},
+        "dart": lambda _row: {"tripleset": [[some(1), some(1), some(2)], ["the", "film", "saw"]], "target": some(5)},
+        "hellaswag": lambda row: {
+            "activity_label": "film",
+            "ctx_a": some(4),
+            "ctx_b": some(2),
+            "ctx": some(6),
+            "endings": [some(3) for _ in range(4)],
+            "label": str(row % 4),
+        },
+        "coqa": lambda _row: {
+            "story": some(6),
+            "questions": [some(2), some(2)],
+            "answers": {"input_text": [some(1), some(1)]},
+        },
+    }
+    return [makers[name](row) for row in range(16)]
+
+
+def shortened(name: str, folder: Path, model: Path, words) -> Path:
+    """Write the recipe of the paper with local files, a tiny teacher, two steps and LoRA of rank 4."""
+    recipe = yaml.safe_load(recipe_file(name).read_text())
+    table = folder / "rows.jsonl"
+    table.write_text("".join(f"{json.dumps(row)}\n" for row in rows_of(name, words)))
+    for part in ("teacher", "students"):
+        training = recipe[part].get("training")
+        if training is None:
+            continue
+        training.pop("epochs", None)
+        if "lora_rank" in training:
+            training["lora_rank"] = 4
+        training |= {"max_steps": 2, "batch_size": 4, "accumulation": 1, "evaluate_every": 2, "warmup": 0}
+        training |= {"max_length": 32, "learning_rate": 1e-3, "precision": "float32"}
+        if "target_max_length" in training:
+            training["target_max_length"] = 16
+        if "beams" in training or "max_new_tokens" in training:
+            training["max_new_tokens"] = 6
+    recipe["students"] |= {"layers": [2], "strategies": ["none", "forward"], "inits": ["teacher"]}
+    recipe["published"]["layers"] = 2
+    recipe["teacher"]["model"] = str(model)
+    recipe["data"] |= {"train": str(table), "validation": dict.fromkeys(recipe["data"]["validation"], str(table))}
+    recipe["analysis"] |= {"probe": str(table), "limit": 8, "dtype": "float32"}
+    place = folder / f"{name}.yaml"
+    place.write_text(yaml.safe_dump(recipe))
+    return place
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_recipe_of_a_task_that_writes_runs(name, tmp_path, save_tiny, words):
+    model = save_tiny(tmp_path / "model", FAMILIES[name], depth=4, head=True)
+    recipe = load_recipe(shortened(name, tmp_path, model, words))
+    found = reproduce(recipe, tmp_path / "run", device="cpu")
+    assert set(found.seconds) == set(stage_names(recipe))
+    published = found.result[found.result["published"].notna()]
+    by_arm = dict(zip(published["strategy"], published["published"], strict=True))
+    assert (by_arm[""], by_arm["forward"]) == BESIDE[name]
+    scores = pd.read_csv(tmp_path / "run" / "scores.csv")
+    assert set(recipe.scores) <= set(scores.columns)
+    assert scores[list(recipe.scores)].notna().all().all()
+    streams = {"decoder"} if FAMILIES[name] == "qwen3" else {"encoder", "decoder"}
+    # The language models are large: one student at a time in memory.
+    names = ["none-teacher-seed0", "forward-teacher-seed0"]
+    places = [f"-{one}" for one in names] if recipe.students.side_by_side == 1 else [""]
+    geometries = [Geometry.load(tmp_path / "run" / f"geometry-2-layers{place}") for place in places]
+    assert [student for geometry in geometries for student in geometry.students] == names
+    assert all(set(geometry.angles["stream"]) == streams for geometry in geometries)
+    assert geometries[0].settings["prompts"] == ("included" if name == "coqa" else "alone")
+    assert (tmp_path / "run" / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_analysis_reads_sources_behind_their_prefix(tmp_path, save_tiny, words):
+    model = save_tiny(tmp_path / "model", "t5", depth=4, head=True)
+    recipe = load_recipe(shortened("wmt16-en-ro", tmp_path, model, words))
+    read = stages.transform_data(recipe, tmp_path / "data")
+    assert read.data == recipe.data
+    assert (read.analysis.text, read.analysis.target) == ("source", "target")
+    first = json.loads(Path(read.analysis.probe).read_text().splitlines()[0])
+    row = rows_of("wmt16-en-ro", words)[0]["translation"]
+    assert first == {"source": f"translate English to Romanian: {row['en']}", "target": row["ro"]}
+    plain = replace(recipe, data=replace(recipe.data, columns=replace(recipe.data.columns, prefix=None)))
+    assert stages.transform_data(plain, tmp_path / "none") == plain
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_prefix_before_what_has_no_sources_is_refused(tmp_path, save_tiny, words):
+    model = save_tiny(tmp_path / "model", "qwen3", depth=4, head=True)
+    recipe = load_recipe(shortened("hellaswag", tmp_path, model, words))
+    columns = replace(recipe.data.columns, prefix="Say: ")
+    with pytest.raises(InputError, match="has a prefix and task hellaswag no sources"):
+        stages.transform_data(replace(recipe, data=replace(recipe.data, columns=columns)), tmp_path / "data")
+
+
+def test_references_that_the_analysis_cannot_read_are_refused_before_any_training(tmp_path, save_tiny, words):
+    model = save_tiny(tmp_path / "model", "t5", depth=4, head=True)
+    recipe = load_recipe(shortened("wmt16-en-ro", tmp_path, model, words))
+    lines = [{"source": "the film", "target": "a plot", "references": ["a plot", "the plot"]} for _ in range(12)]
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    columns = replace(recipe.data.columns, source="source", target="references", prefix="")
+    data = replace(recipe.data, train=str(own), validation={"validation": str(own)}, columns=columns)
+    several = replace(recipe, data=data, published=None, analysis=replace(recipe.analysis, probe=str(own)))
+    with pytest.raises(InputError, match=r"analysis: .* column 'references', row 0 .*keys text, text_pair and target"):
+        reproduce(several, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+    found = reproduce(
+        replace(several, analysis=replace(several.analysis, target="target")), tmp_path / "other", device="cpu"
+    )
+    assert found.result["ours"].notna().all()
+
+
+def test_ones_own_table_may_have_the_usual_columns(tmp_path):
+    (tmp_path / "own.csv").write_text("source,target\na,b\n")
+    (tmp_path / "named.jsonl").write_text('{"translation": {"en": "a", "ro": "b"}}\n')
+    recipe = load_recipe("wmt16-en-ro")
+    own = with_own_sources(recipe, train=str(tmp_path / "own.csv")).data.columns
+    assert (own.source, own.target, own.prefix) == (None, None, recipe.data.columns.prefix)
+    assert with_own_sources(recipe, train=str(tmp_path / "named.jsonl")).data.columns == recipe.data.columns
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "task", "table"),
+    [
+        ("t5", {"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 3, "num_decoder_layers": 3,
+                "num_heads": 2, "decoder_start_token_id": 0}, "seq2seq", "pairs"),
+        ("bart", {"model_type": "bart", "d_model": 8, "encoder_layers": 3, "decoder_layers": 3,
+                  "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8,
+                  "decoder_ffn_dim": 8, "max_position_embeddings": 64}, "seq2seq", "pairs"),
+        ("causal", {"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2,
+                    "num_key_value_heads": 2, "intermediate_size": 8, "max_position_embeddings": 64},
+         "multiple-choice", "choices"),
+    ],
+)  # fmt: skip
+def test_a_teacher_that_writes_can_be_made_from_scratch(kind, config, task, table, tmp_path, save_tiny, words):
+    name = "wmt16-en-ro" if table == "pairs" else "hellaswag"
+    recipe = load_recipe(shortened(name, tmp_path, save_tiny(tmp_path / "unused", "t5"), words))
+    lines = [
+        {"source": "the film", "target": "a plot."} if table == "pairs" else
+        {"prompt": "the film", "choices": ["was good.", "was bad."], "label": number % 2}
+        for number in range(12)
+    ]  # fmt: skip
+    (tmp_path / "own.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    own = str(tmp_path / "own.jsonl")
+    columns = (
+        {"source": "source", "target": "target"} if table == "pairs" else {"prompt": "prompt", "choices": "choices"}
+    )
+    data = replace(
+        recipe.data, train=own, validation={"validation": own}, columns=replace(type(recipe.data.columns)(), **columns)
+    )
+    teacher = replace(
+        recipe.teacher,
+        model=None,
+        config=config,
+        tokenizer=Tokenizer(kind, vocab_size=40, max_length=64),
+        training=replace(recipe.students.training, target_max_length=None),
+    )
+    text = "prompt" if table == "choices" else None
+    scratch = replace(
+        recipe,
+        task=task,
+        teacher=teacher,
+        data=data,
+        analysis=replace(recipe.analysis, probe=own, text=text),
+        published=None,
+    )
+    found = reproduce(scratch, tmp_path / "run", device="cpu")
+    assert stage_names(scratch)[0] == "untrained"
+    assert found.result["ours"].notna().all()
