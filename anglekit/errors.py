@@ -30,9 +30,22 @@ class AnglekitError(Exception):
 
 
 class InputError(AnglekitError):
-    """The input is wrong: the message says what arrived, what is allowed and what to do."""
+    """The input is wrong.
+
+    The line that a person reads is made of the three parts; no code takes it apart again.
+
+    Attributes:
+        arrived: what came, and from where.
+        allowed: what would have been accepted; "" where the remedy says it.
+        remedy: what to do; "" where the allowed values say it.
+        setting: the setting, field or option that is wrong, by its name in Python; "" where no single one is.
+    """
 
     exit_code = 2
+
+    def __init__(self, arrived: str, remedy: str = "", *, allowed: str = "", setting: str = "") -> None:
+        super().__init__("; ".join(part for part in (arrived, allowed, remedy) if part))
+        self.arrived, self.allowed, self.remedy, self.setting = arrived, allowed, remedy, setting
 
 
 class RunError(AnglekitError):

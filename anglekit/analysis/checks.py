@@ -68,15 +68,16 @@ def tokenize_for(
 ) -> TokenizedProbe:
     """Check that all models read the same tokens, and tokenise."""
     if not students:
-        raise InputError("there is no student; give one or more after the teacher")
+        raise InputError("there is no student", "give one or more after the teacher")
     tokenizer = teacher.tokenizer
     if tokenizer is None:
-        raise InputError(f"{teacher.source} has no tokenizer; save the teacher's tokenizer beside its weights")
+        raise InputError(f"{teacher.source} has no tokenizer", "save the teacher's tokenizer beside its weights")
     for student in students:
         if student.streams != teacher.streams:
             raise InputError(
-                f"{student.source} has the streams {' and '.join(student.streams)}, the teacher "
-                f"{teacher.source} {' and '.join(teacher.streams)}; give models of one kind"
+                f"{student.source} has the streams {' and '.join(student.streams)}, the teacher {teacher.source} "
+                f"{' and '.join(teacher.streams)}",
+                "give models of one kind",
             )
         difference = None
         if student.tokenizer is not None:
@@ -86,14 +87,14 @@ def tokenize_for(
             difference = f"their vocabularies have {sizes[0]} and {sizes[1]} tokens"
         if difference is not None:
             raise InputError(
-                f"teacher {teacher.source} and student {student.source} do not read the same tokens: {difference}; "
-                "angles need models with one tokenizer"
+                f"teacher {teacher.source} and student {student.source} do not read the same tokens: {difference}",
+                "angles need models with one tokenizer",
             )
     for stream in teacher.streams:
         if teacher.depth(stream) < 2:
             raise InputError(
-                f"the teacher {teacher.source} has {teacher.depth(stream)} layer in its {stream}; an angle is between "
-                "two teacher layers: give a teacher with 2 or more"
+                f"the teacher {teacher.source} has {teacher.depth(stream)} layer in its {stream}",
+                "an angle is between two teacher layers: give a teacher with 2 or more",
             )
     two_streams = len(teacher.streams) == 2
     if settings.prompts != "alone" and teacher.streams == ("decoder",):
@@ -101,11 +102,12 @@ def tokenize_for(
     if settings.prompts == "excluded":
         raise InputError(
             f"--prompts excluded is for causal language models and {teacher.source} has "
-            f"{' and '.join(teacher.streams)}; leave it out"
+            f"{' and '.join(teacher.streams)}",
+            "leave it out",
         )
     start = getattr(teacher.model.config, "decoder_start_token_id", None)
     if two_streams and start is None:
-        raise InputError(f"{teacher.source} states no decoder_start_token_id; set it in its config.json")
+        raise InputError(f"{teacher.source} states no decoder_start_token_id", "set it in its config.json")
     official = settings.reading == "official"
     return tokenize_probe(
         probe,
@@ -131,7 +133,7 @@ def _tokenize_continued(
 ) -> TokenizedProbe:
     """Tokenise each text with its target behind it, as a causal model reads a prompt and its completion."""
     if settings.reading == "official":
-        raise InputError("the official reading has no targets for a causal language model; leave out --prompts")
+        raise InputError("the official reading has no targets for a causal language model", "leave out --prompts")
     return tokenize_continued_probe(
         probe,
         tokenizer,
@@ -168,7 +170,7 @@ def choose_layers(
     chosen = settings.teacher_layers
     teacher_layers = tuple(range(teacher.depth(stream) + 1)) if chosen is None else tuple(sorted(set(chosen)))
     if len(teacher_layers) < 2:
-        raise InputError(f"--teacher-layers names {len(teacher_layers)} layer; an angle needs 2 or more")
+        raise InputError(f"--teacher-layers names {len(teacher_layers)} layer", "an angle needs 2 or more")
     vertices = settings.vertices
     return StreamLayers(
         teacher_layers,
@@ -188,8 +190,8 @@ def projection_kind(teacher: Checkpoint, student: Checkpoint, settings: Analysis
     if student.adapters is not None:
         return "adapter"
     raise InputError(
-        f"{student.source} is {student.width} wide and its teacher {teacher.width}; choose --projection adapter (saved "
-        "by the trainer beside the student), least-squares or procrustes"
+        f"{student.source} is {student.width} wide and its teacher {teacher.width}",
+        "choose --projection adapter (saved by the trainer beside the student), least-squares or procrustes",
     )
 
 
@@ -197,14 +199,14 @@ def checked_adapters(teacher: Checkpoint, student: Checkpoint) -> dict[tuple[Str
     """Return a student's trained adapters after checking that they lead to this teacher's width."""
     if not student.adapters:
         raise InputError(
-            f"{student.source} has no trained adapters beside its weights; choose --projection least-squares or "
-            "procrustes"
+            f"{student.source} has no trained adapters beside its weights",
+            "choose --projection least-squares or procrustes",
         )
     for (stream, layer), weight in student.adapters.items():
         if tuple(weight.shape) != (teacher.width, student.width):
             raise InputError(
-                f"the adapter of {stream} layer {layer} of {student.source} has shape {tuple(weight.shape)}; expected "
-                f"({teacher.width}, {student.width}): it belongs to another teacher"
+                f"the adapter of {stream} layer {layer} of {student.source} has shape {tuple(weight.shape)}",
+                allowed=f"expected ({teacher.width}, {student.width}): it belongs to another teacher",
             )
     return dict(student.adapters)
 
@@ -218,7 +220,7 @@ def with_adapters(
         kept = vertices if trained is None else tuple(layer for layer in vertices if (stream, layer) in trained)
         if not kept:
             raise InputError(
-                f"no layer of the student's {stream} has a trained adapter; choose --projection least-squares"
+                f"no layer of the student's {stream} has a trained adapter", "choose --projection least-squares"
             )
         students.append(kept)
     return StreamLayers(layers.teacher, tuple(students))

@@ -465,7 +465,7 @@ def _stored(source: str, model: PreTrainedModel, dtype: torch.dtype) -> tuple[in
                         precisions.add(str(part.get_dtype()))
                         total += int(np.prod(part.get_shape())) * _STORED_BYTES.get(str(part.get_dtype()), 4)
         except (SafetensorError, OSError) as error:
-            raise InputError(f"cannot read {file}: {error}; save the checkpoint again") from error
+            raise InputError(f"cannot read {file}: {error}", "save the checkpoint again") from error
     # Names that are changed while they are loaded are not found again: then the size is that of the model.
     return total or own, precisions <= {_STORED_NAMES[dtype]}
 
@@ -512,7 +512,7 @@ def _places(model: PreTrainedModel, options: LoadOptions) -> dict[str, str]:
 def _device_of(name: str, places: Mapping[str, str]) -> str:
     fitting = [part for part in places if part == "" or name == part or name.startswith(f"{part}.")]
     if not fitting:
-        raise InputError(f"--device-map names no device for {name}; add it, or the module that holds it")
+        raise InputError(f"--device-map names no device for {name}", "add it, or the module that holds it")
     return places[max(fitting, key=len)]
 
 

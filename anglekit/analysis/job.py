@@ -125,7 +125,7 @@ def _finished(
         for key in sorted({*there, *here}):
             if json.dumps(there.get(key), default=str) != json.dumps(here.get(key), default=str):
                 raise InputError(
-                    f"{out} holds another analysis ({what}: {key} differs); name another output, or replace it with "
-                    "--overwrite and without --resume"
+                    f"{out} holds another analysis ({what}: {key} differs)",
+                    "name another output, or replace it with --overwrite and without --resume",
                 )
     return geometry

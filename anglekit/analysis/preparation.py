@@ -59,9 +59,9 @@ class Shard:
 
     def __post_init__(self) -> None:
         if self.of > _MOST_SHARDS:
-            raise InputError(f"shard {self.number}/{self.of} is of more than {_MOST_SHARDS} parts; give fewer")
+            raise InputError(f"shard {self.number}/{self.of} is of more than {_MOST_SHARDS} parts", "give fewer")
         if not 1 <= self.number <= self.of:
-            raise InputError(f"shard {self.number}/{self.of} cannot be; give 1/{self.of} to {self.of}/{self.of}")
+            raise InputError(f"shard {self.number}/{self.of} cannot be", f"give 1/{self.of} to {self.of}/{self.of}")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
@@ -142,8 +142,9 @@ def prepare(
     if prepared.fitted and shard is not None:
         position, kind = next(iter(prepared.fitted.items()))
         raise InputError(
-            f"--shard {shard} cannot fit a projection ({kind} for {students[position].source}), which needs the whole "
-            "probe; analyse it in one job (accelerate launch shares that among processes), or use trained adapters"
+            f"--shard {shard} cannot fit a projection ({kind} for {students[position].source}), which needs the "
+            "whole probe",
+            "analyse it in one job (accelerate launch shares that among processes), or use trained adapters",
         )
     return prepared
 

@@ -72,10 +72,10 @@ class AnalysisSettings:
         ):
             if value not in allowed:
                 names = [name for name in allowed if name is not None]
-                raise InputError(f"--{option} {value!r} is not known; {suggest(str(value), names)}")
+                raise InputError(f"--{option} {value!r} is not known", allowed=suggest(str(value), names))
         if self.reading == "official" and (self.teacher_layers is not None or self.vertices is not None):
             raise InputError(
-                "the official reading has one vertex and one pair; leave out --teacher-layers and --vertices"
+                "the official reading has one vertex and one pair", "leave out --teacher-layers and --vertices"
             )
         if self.reading == "official" and not self.special_tokens:
-            raise InputError("the official reading counts every position; leave out --no-special-tokens")
+            raise InputError("the official reading counts every position", "leave out --no-special-tokens")

@@ -126,8 +126,8 @@ def merge_shards(paths: Sequence[str | Path]) -> Geometry:
             raise InputError(f"{each.path} cannot be added to the shards before it: {error}") from error
     if whole.n_batches != subject.n_batches:
         raise InputError(
-            f"the shards hold {whole.n_batches} batches of {subject.n_batches}; one of them is not what it says: "
-            "analyse again"
+            f"the shards hold {whole.n_batches} batches of {subject.n_batches}",
+            "one of them is not what it says: analyse again",
         )
     provenance = {key: value for key, value in subject.described["provenance"].items() if key != "shard"}
     return tabulate(replace(subject, described={**subject.described, "provenance": provenance}), whole)
@@ -135,45 +135,45 @@ def merge_shards(paths: Sequence[str | Path]) -> Geometry:
 
 def _check_complete(found: Sequence[_Described]) -> None:
     if not found:
-        raise InputError("there is no shard to merge; give the directories that anglekit analyze --shard wrote")
+        raise InputError("there is no shard to merge", "give the directories that anglekit analyze --shard wrote")
     of = found[0].shard.of
     for one, other in itertools.pairwise(found):
         if other.shard.of != of:
             raise InputError(
-                f"{found[0].path} is shard {found[0].shard} and {other.path} shard {other.shard}; give shards of one "
-                "split"
+                f"{found[0].path} is shard {found[0].shard} and {other.path} shard {other.shard}",
+                "give shards of one split",
             )
         if one.shard.number == other.shard.number:
-            raise InputError(f"{one.path} and {other.path} are both shard {one.shard}; give every shard once")
+            raise InputError(f"{one.path} and {other.path} are both shard {one.shard}", "give every shard once")
     missing = sorted(set(range(1, of + 1)) - {each.shard.number for each in found})
     if missing:
         names = ", ".join(f"{number}/{of}" for number in missing[:10]) + (", ..." if len(missing) > 10 else "")
         kind = "shard" if len(missing) == 1 else "shards"
-        raise InputError(f"{kind} {names} missing; give all {of}, each made by anglekit analyze --shard")
+        raise InputError(f"{kind} {names} missing", f"give all {of}, each made by anglekit analyze --shard")
 
 
 def _check_same(first: _Described, other: _Described) -> None:
     difference = first_difference(first.subject, other.subject)
     if difference is not None:
         raise InputError(
-            f"{other.path} cannot be joined with {first.path}: it was analysed with {difference}; merge shards of one "
-            "analysis"
+            f"{other.path} cannot be joined with {first.path}: it was analysed with {difference}",
+            "merge shards of one analysis",
         )
 
 
 def _read_description(directory: Path) -> _Described:
     file = directory / SHARD_FILE
     if not directory.is_dir():
-        raise InputError(f"no directory {directory}; give one that anglekit analyze --shard wrote")
+        raise InputError(f"no directory {directory}", "give one that anglekit analyze --shard wrote")
     try:
         document = read_json_object(file, "analyse that shard again")
     except FileNotFoundError as error:
         raise InputError(
-            f"{directory} holds no sums to merge; give directories that anglekit analyze --shard wrote"
+            f"{directory} holds no sums to merge", "give directories that anglekit analyze --shard wrote"
         ) from error
     if document.get("format") != _FORMAT:
         held = str(document.get("format"))[:40]
-        raise InputError(f"{file} has format {held!r}; this anglekit reads {_FORMAT!r}")
+        raise InputError(f"{file} has format {held!r}", f"this anglekit reads {_FORMAT!r}")
     try:
         if document.pop("sha256", None) != _document_hash(document):
             raise ValueError("its contents were changed")
@@ -183,7 +183,7 @@ def _read_description(directory: Path) -> _Described:
         subject = subject_of(document.get("subject"))
         return _Described(directory, Shard(number, of), str(document.get("sums_sha256")), subject)
     except (ValueError, RecursionError, InputError) as error:
-        raise InputError(f"{file} is damaged ({error}); analyse that shard again") from error
+        raise InputError(f"{file} is damaged ({error})", "analyse that shard again") from error
 
 
 def _read_sums(each: _Described) -> tuple[Subject, Measurement]:
@@ -191,9 +191,9 @@ def _read_sums(each: _Described) -> tuple[Subject, Measurement]:
     try:
         changed = _file_hash(file) != each.sums_sha256
     except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}); analyse that shard again") from error
+        raise InputError(f"{file} cannot be read ({error.strerror})", "analyse that shard again") from error
     if changed:
-        raise InputError(f"{file} is not the one that {each.path / SHARD_FILE} describes; analyse that shard again")
+        raise InputError(f"{file} is not the one that {each.path / SHARD_FILE} describes", "analyse that shard again")
     return read_measurement(file, each.subject)
 
 

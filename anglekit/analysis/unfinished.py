@@ -61,7 +61,7 @@ class UnfinishedAnalysis:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise InputError(f"--save-every {self.every} batches cannot be; give 1 or more")
+            raise InputError(f"--save-every {self.every} batches cannot be", "give 1 or more")
 
     @property
     def file(self) -> Path:
@@ -92,11 +92,11 @@ class UnfinishedAnalysis:
             if entry.name.startswith(_SCRATCH):
                 _remove(entry)
             elif not entry.name.startswith(_PROCESS):
-                raise InputError(f"{self.directory} holds {entry.name!r}, which is not of an analysis; move it away")
+                raise InputError(f"{self.directory} holds {entry.name!r}, which is not of an analysis", "move it away")
             elif not entry.name.endswith(ending):
                 raise InputError(
-                    f"{entry} was left by another number of processes than {self.processes.count}; start as many, or "
-                    "remove it to begin anew"
+                    f"{entry} was left by another number of processes than {self.processes.count}",
+                    "start as many, or remove it to begin anew",
                 )
 
     def load(self) -> tuple[Subject, Measurement] | None:
@@ -110,13 +110,13 @@ class UnfinishedAnalysis:
         metadata = read_metadata(self.file)
         if metadata.get(_SHARD) != str(self.shard):
             raise InputError(
-                f"{self.file} was left by --shard {metadata.get(_SHARD)}, not {self.shard}; remove {self.directory} to "
-                "begin anew"
+                f"{self.file} was left by --shard {metadata.get(_SHARD)}, not {self.shard}",
+                f"remove {self.directory} to begin anew",
             )
         try:
             subject = subject_of(json.loads(metadata.get(_SUBJECT, "")))
         except (ValueError, RecursionError, InputError) as error:
-            raise InputError(f"{self.file} is damaged ({error}); remove it to begin anew") from error
+            raise InputError(f"{self.file} is damaged ({error})", "remove it to begin anew") from error
         return read_measurement(self.file, subject)
 
     def check_same(self, kept: Subject, subject: Subject) -> None:
@@ -156,7 +156,8 @@ class UnfinishedAnalysis:
 
     def _other(self, difference: str) -> InputError:
         return InputError(
-            f"{self.directory} holds an unfinished analysis, and this is one with {difference}; remove it to begin anew"
+            f"{self.directory} holds an unfinished analysis, and this is one with {difference}",
+            "remove it to begin anew",
         )
 
     def save(self, subject: Subject, measurement: Measurement) -> None:
@@ -194,12 +195,12 @@ class UnfinishedAnalysis:
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file; --resume needs that name for what is measured: move it away")
+        raise InputError(f"{directory} is a file", "--resume needs that name for what is measured: move it away")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / _LOCK).open("a", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"cannot write to {directory}: {error.strerror}; name an output you may write") from error
+        raise InputError(f"cannot write to {directory}: {error.strerror}", "name an output you may write") from error
     with lock:
         _lock(lock, directory)
         try:
@@ -236,7 +237,7 @@ def _lock(lock: IO[Any], directory: Path) -> None:
         # The system lets go of it when the process ends, however it ends.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise InputError(f"{directory} is in use by another run; wait for it or name another output") from error
+        raise InputError(f"{directory} is in use by another run", "wait for it or name another output") from error
     # Whoever held the lock may have finished, and removed the directory, between our opening and locking the file.
     if not (directory / _LOCK).exists() or os.fstat(lock.fileno()).st_ino != (directory / _LOCK).stat().st_ino:
-        raise InputError(f"{directory} was in use by another run until now; try again")
+        raise InputError(f"{directory} was in use by another run until now", "try again")

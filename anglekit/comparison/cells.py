@@ -130,7 +130,7 @@ def _example_frames(name: str, geometry: Geometry) -> Iterable[pd.DataFrame]:
     for student, (strategy, init, seed) in student_arms(geometry).items():
         rows = geometry.examples[geometry.examples["student"] == student]
         if rows.empty:
-            raise InputError(f"{name} has no example of student {student!r}; analyse it again")
+            raise InputError(f"{name} has no example of student {student!r}", "analyse it again")
         # -1 stands for a seed that was not recorded, so that the column stays whole numbers.
         yield rows.assign(strategy=strategy, init=init, seed=-1 if seed is None else seed)
 
@@ -139,7 +139,7 @@ def _common_examples(rows: pd.DataFrame, stream: str, notes: list[str]) -> NDArr
     sets = [set(own) for _, own in rows.groupby(["strategy", "init", "seed"])["example"]]
     common, largest = set.intersection(*sets), max(len(one) for one in sets)
     if not common:
-        raise InputError("no example is in all Geometries; analyse all students with the same --limit and --seed")
+        raise InputError("no example is in all Geometries", "analyse all students with the same --limit and --seed")
     if len(common) < max(largest, len(set.union(*sets))):
         notes.append(f"{stream}: {len(common)} examples are in all Geometries and are compared, of up to {largest}")
     return np.array(sorted(common), dtype=np.int64)

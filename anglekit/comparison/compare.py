@@ -114,7 +114,7 @@ def compare(
     """
     _check_options(margin, score_margin, draws, seed, interval)
     if not sources:
-        raise InputError("nothing came to compare; give directories of `anglekit analyze`, `sweep` or `distill`")
+        raise InputError("nothing came to compare", "give directories of `anglekit analyze`, `sweep` or `distill`")
     found = read_sources(sources)
     _check_strategies(found)
     sampling = Sampling(draws, seed, interval)
@@ -159,20 +159,22 @@ def _check_options(margin: float, score_margin: float | None, draws: int, seed: 
     if score_margin is not None:
         check_margin(score_margin, "--score-margin")
     if not 100 <= draws <= 100_000:
-        raise InputError(f"--draws is {draws}; allowed: 100 to 100000")
+        raise InputError(f"--draws is {draws}", allowed="allowed: 100 to 100000")
     if seed < 0:
-        raise InputError(f"the seed {seed} is negative; give 0 or more")
+        raise InputError(f"the seed {seed} is negative", "give 0 or more")
     if interval not in get_args(IntervalMethod):
-        raise InputError(f"no interval {interval!r}; {suggest(interval, get_args(IntervalMethod))}")
+        raise InputError(f"no interval {interval!r}", allowed=suggest(interval, get_args(IntervalMethod)))
 
 
 def _check_strategies(found: Sources) -> None:
     arms = [arm for _, geometry in found.geometries for arm in student_arms(geometry).values()]
     strategies = in_order([*(strategy for strategy, _, _ in arms), *found.scores["strategy"]])
     if not strategies:
-        raise InputError("the directories hold no score; give runs with a validation table, or Geometries")
+        raise InputError("the directories hold no score", "give runs with a validation table, or Geometries")
     if len(strategies) < 2:
-        raise InputError(f"all students are of one strategy, {strategies[0]}; give students of at least two to compare")
+        raise InputError(
+            f"all students are of one strategy, {strategies[0]}", "give students of at least two to compare"
+        )
 
 
 def _margin(cell: Cell, margin: float, score_margin: float | None) -> float:

@@ -37,7 +37,7 @@ def check_margin(margin: float, name: str) -> float:
     """
     if not (math.isfinite(margin) and margin > 0):
         raise InputError(
-            f"{name} is {margin:g}; allowed: a number above 0, the largest difference that does not matter"
+            f"{name} is {margin:g}", allowed="allowed: a number above 0, the largest difference that does not matter"
         )
     return float(margin)
 

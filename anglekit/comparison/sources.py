@@ -82,7 +82,8 @@ class _Scores:
         if stored != str(value):
             raise InputError(
                 f"{source} and {where} differ in the {name} ({shown} and {seen}), so that their scores cannot be "
-                "paired; compare runs of one teacher on one task with the same tables"
+                "paired",
+                "compare runs of one teacher on one task with the same tables",
             )
 
     def facts_of(self, facts: Mapping[str, Any], source: str) -> None:
@@ -125,7 +126,7 @@ def read_sources(sources: Sequence[str | Path | Geometry]) -> Sources:
         directory = Path(source)
         if not directory.is_dir():
             what = "is a file" if directory.exists() else "does not exist"
-            raise InputError(f"{directory} {what}; give a directory {_WRITES}")
+            raise InputError(f"{directory} {what}", f"give a directory {_WRITES}")
         if directory.resolve() in seen:
             continue
         seen.add(directory.resolve())
@@ -141,7 +142,7 @@ def read_sources(sources: Sequence[str | Path | Geometry]) -> Sources:
             found = True
         if not found:
             raise InputError(
-                f"{directory} holds no Geometry and no scores; give a directory {_WRITES}{_below(directory)}"
+                f"{directory} holds no Geometry and no scores", f"give a directory {_WRITES}{_below(directory)}"
             )
     _check_geometries(geometries)
     table = pd.DataFrame(scores.rows, columns=list(SCORE_COLUMNS))
@@ -179,7 +180,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _check_format(file: Path, content: Mapping[str, Any], expected: str) -> None:
     if content.get("format") != expected:
-        raise InputError(f"{file} has format {content.get('format')!r}; this anglekit reads {expected!r}")
+        raise InputError(f"{file} has format {content.get('format')!r}", f"this anglekit reads {expected!r}")
 
 
 def _read_sweep(directory: Path, scores: _Scores) -> None:
@@ -187,18 +188,20 @@ def _read_sweep(directory: Path, scores: _Scores) -> None:
     _check_format(directory / "sweep.json", content, _SWEEP_FORMAT)
     file = directory / "scores.csv"
     if not file.exists():
-        raise InputError(f"{directory} holds a sweep of which no arm is finished; go on with `anglekit sweep --resume`")
+        raise InputError(
+            f"{directory} holds a sweep of which no arm is finished", "go on with `anglekit sweep --resume`"
+        )
     try:
         # A strategy is called "none", which pandas must not take for a missing value.
         frame = pd.read_csv(file, keep_default_na=False, na_values={}, encoding="utf-8")
     except (OSError, ValueError) as error:  # pandas' own errors derive from ValueError
-        raise InputError(f"{file} cannot be read ({error}); resume the sweep to write it again") from error
+        raise InputError(f"{file} cannot be read ({error})", "resume the sweep to write it again") from error
     missing = [name for name in ("strategy", "init", "seed", "data") if name not in frame.columns]
     if missing:
-        raise InputError(f"{file} lacks the column {missing[0]!r}; resume the sweep to write it again")
+        raise InputError(f"{file} lacks the column {missing[0]!r}", "resume the sweep to write it again")
     seeds = pd.to_numeric(frame["seed"], errors="coerce")
     if seeds.isna().any() or (seeds % 1 != 0).any():
-        raise InputError(f"{file} has a seed that is no whole number; resume the sweep to write it again")
+        raise InputError(f"{file} has a seed that is no whole number", "resume the sweep to write it again")
     columns = [name for name in frame.columns if name not in _NOT_SCORES]
     numbers = frame[columns].apply(pd.to_numeric, errors="coerce").dropna(axis="columns", how="all")
     names = list(numbers.columns)
@@ -227,7 +230,7 @@ def _read_sweep(directory: Path, scores: _Scores) -> None:
 
 def _read_run(directory: Path, scores: _Scores) -> None:
     if not (directory / "scores.json").exists():
-        raise InputError(f"{directory} holds an unfinished run; go on with --resume, or leave it out")
+        raise InputError(f"{directory} holds an unfinished run", "go on with --resume, or leave it out")
     content = _read_json(directory / "scores.json")
     _check_format(directory / "scores.json", content, _SCORES_FORMAT)
     note: dict[str, Any] = {}
@@ -235,12 +238,14 @@ def _read_run(directory: Path, scores: _Scores) -> None:
         if file.exists() and "strategy" not in note:
             note = _read_json(file)
     if not {"strategy", "init", "seed"} <= set(note):
-        raise InputError(f"{directory} is not the run of a distilled student; leave it out, or give a run of `distill`")
+        raise InputError(
+            f"{directory} is not the run of a distilled student", "leave it out, or give a run of `distill`"
+        )
     if type(note["seed"]) is not int:
-        raise InputError(f"{directory} has seed {str(note['seed'])[:40]!r}, which is no whole number; run it again")
+        raise InputError(f"{directory} has seed {str(note['seed'])[:40]!r}, which is no whole number", "run it again")
     entries = content.get("scores")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{directory / 'scores.json'} holds no list of scores; run it again, or leave it out")
+        raise InputError(f"{directory / 'scores.json'} holds no list of scores", "run it again, or leave it out")
     if (directory / "run_config.json").exists():
         config = _read_json(directory / "run_config.json")
         scores.facts_of(config, str(directory))
@@ -257,8 +262,9 @@ def _once(scores: pd.DataFrame) -> pd.DataFrame:
     if len(clash):
         first, second = clash[clash[key].eq(clash[key].iloc[0]).all(axis=1)].head(2).to_dict(orient="records")
         raise InputError(
-            f"{first['strategy']}, {first['init']}, seed {first['seed']} came twice with different {first['score']}: "
-            f"in {first['source']} and in {second['source']}; give one of them"
+            f"{first['strategy']}, {first['init']}, seed {first['seed']} came twice with different "
+            f"{first['score']}: in {first['source']} and in {second['source']}",
+            "give one of them",
         )
     return unique
 
@@ -273,7 +279,8 @@ def _check_geometries(geometries: Sequence[tuple[str, Geometry]]) -> None:
             if one != other:
                 raise InputError(
                     f"{name} and {where} differ in the {what} ({_short(one)} and {_short(other)}), so that examples "
-                    "cannot be paired; analyse all students alike"
+                    "cannot be paired",
+                    "analyse all students alike",
                 )
         for entry, (student, arm) in zip(geometry.provenance["students"], student_arms(geometry).items(), strict=True):
             sha = str(entry.get("sha256", ""))
@@ -281,8 +288,9 @@ def _check_geometries(geometries: Sequence[tuple[str, Geometry]]) -> None:
                 taken[arm] = (name, student, sha)
             elif taken[arm][2] != sha or not sha:
                 raise InputError(
-                    f"{', '.join(str(part) for part in arm if part is not None)} came twice: student "
-                    f"{taken[arm][1]} of {taken[arm][0]} and {student} of {name}; give one of them"
+                    f"{', '.join(str(part) for part in arm if part is not None)} came twice: "
+                    f"student {taken[arm][1]} of {taken[arm][0]} and {student} of {name}",
+                    "give one of them",
                 )
 
 

@@ -85,7 +85,7 @@ def render(comparison: Comparison, form: str) -> str:
         InputError: there is no such form.
     """
     if form not in FORMATS:
-        raise InputError(f"no format {form!r}; {suggest(form, FORMATS)}")
+        raise InputError(f"no format {form!r}", allowed=suggest(form, FORMATS))
     return FORMATS[form](comparison)
 
 

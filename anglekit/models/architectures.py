@@ -94,8 +94,8 @@ def depth(config: PretrainedConfig, stream: Stream) -> int:
         if isinstance(value, int):
             return value
     raise InputError(
-        f"the configuration of model type {config.model_type!r} states no number of layers; "
-        f"one of {', '.join(_DEPTH_KEYS[stream])} is needed"
+        f"the configuration of model type {config.model_type!r} states no number of layers",
+        f"one of {', '.join(_DEPTH_KEYS[stream])} is needed",
     )
 
 
@@ -170,8 +170,9 @@ def blocks(model: PreTrainedModel, stream: Stream) -> nn.ModuleList:
     ]
     if not candidates:
         raise InputError(
-            f"{type(model).__name__} has no list of {expected} blocks in its {stream}; models whose blocks are "
-            "shared or nested cannot be analysed layer by layer: choose a model with one module per layer"
+            f"{type(model).__name__} has no list of {expected} blocks in its {stream}",
+            "models whose blocks are shared or nested cannot be analysed layer by layer: choose a model with one "
+            "module per layer",
         )
     return min(candidates, key=lambda candidate: candidate[0])[1]
 

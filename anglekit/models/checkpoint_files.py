@@ -73,13 +73,13 @@ def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: b
         InputError: it does not exist, lacks config.json or weights, or brings code or pickled weights unasked.
     """
     if not directory.exists():
-        raise InputError(f"no such directory: {directory}; give a checkpoint directory or a hub id such as org/name")
+        raise InputError(f"no such directory: {directory}", "give a checkpoint directory or a hub id such as org/name")
     if not directory.is_dir():
-        raise InputError(f"{directory} is a file; give the directory that holds config.json and the weights")
+        raise InputError(f"{directory} is a file", "give the directory that holds config.json and the weights")
     config_file = directory / "config.json"
     if not config_file.is_file():
         raise InputError(
-            f"{directory} holds no model: config.json is missing; give a Hugging Face checkpoint directory"
+            f"{directory} holds no model: config.json is missing", "give a Hugging Face checkpoint directory"
         )
     config = read_json_object(config_file, _SAVE_AGAIN)
     if not trust_remote_code:
@@ -88,19 +88,19 @@ def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: b
     # A name here would make transformers read that file in the place of the usual ones, a pickled one too.
     if config.get("transformers_weights") not in (None, SAFE_WEIGHTS, SAFE_INDEX):
         raise InputError(
-            f"{config_file} names the weights {str(config['transformers_weights'])[:80]!r}; only {SAFE_WEIGHTS} and "
-            f"{SAFE_INDEX} are read: rename the file and remove the key transformers_weights"
+            f"{config_file} names the weights {str(config['transformers_weights'])[:80]!r}",
+            f"only {SAFE_WEIGHTS} and {SAFE_INDEX} are read: rename the file and remove the key transformers_weights",
         )
     if any((directory / name).is_file() for name in (SAFE_WEIGHTS, SAFE_INDEX)):
         return
     pickled = any((directory / name).is_file() for name in _PICKLED_WEIGHTS)
     if pickled and not allow_pickle:
         raise InputError(
-            f"{directory} has only pickled weights, which can run code when read; convert them to safetensors, or "
-            "allow them with --allow-pickle if you trust their source"
+            f"{directory} has only pickled weights, which can run code when read",
+            "convert them to safetensors, or allow them with --allow-pickle if you trust their source",
         )
     if not pickled:
-        raise InputError(f"{directory} holds no weights; expected one of {SAFE_WEIGHTS}, {SAFE_INDEX}")
+        raise InputError(f"{directory} holds no weights", allowed=f"expected one of {SAFE_WEIGHTS}, {SAFE_INDEX}")
 
 
 def _check_no_code(file: Path, config: Mapping[str, Any]) -> None:
@@ -108,13 +108,14 @@ def _check_no_code(file: Path, config: Mapping[str, Any]) -> None:
     for key, value in _entries(config):
         if key == "auto_map":
             raise InputError(
-                f"{file.parent} brings its own code (auto_map in {file.name}); read it, then allow it by "
-                "--trust-remote-code"
+                f"{file.parent} brings its own code (auto_map in {file.name})",
+                "read it, then allow it by --trust-remote-code",
             )
         if key.strip("_").endswith("_implementation") and "/" in str(value):
             raise InputError(
                 f"{file.parent} asks for a kernel of the hub ({key} in {file.name} is {str(value)[:40]!r}), which is "
-                "code; remove that key, or allow it by --trust-remote-code"
+                "code",
+                "remove that key, or allow it by --trust-remote-code",
             )
 
 
@@ -134,11 +135,11 @@ def check_counts(where: str | Path, config: Mapping[str, Any], remedy: str = _SA
             continue
         # Others, such as vision_feature_layer, count from the end.
         if value < 0 and key.startswith(("num_", "n_", "encoder_", "decoder_")):
-            raise InputError(f"{where} says {key} is {value:.6g}; allowed: 0 or more: {remedy}")
+            raise InputError(f"{where} says {key} is {value:.6g}", allowed=f"allowed: 0 or more: {remedy}")
         if value > _MOST_COUNTED:
             raise InputError(
-                f"{where} says {key} is {value:.6g}; at most {_MOST_COUNTED:,} are read, which is more than any model "
-                f"has: {remedy}"
+                f"{where} says {key} is {value:.6g}",
+                f"at most {_MOST_COUNTED:,} are read, which is more than any model has: {remedy}",
             )
 
 
@@ -191,9 +192,9 @@ def stored_weights(directory: Path) -> StoredWeights:
             with safe_open(file, framework="pt") as weights:
                 shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118 - no mapping
         except FileNotFoundError as error:
-            raise InputError(f"{file} is missing; copy the whole checkpoint, or {_SAVE_AGAIN}") from error
+            raise InputError(f"{file} is missing", f"copy the whole checkpoint, or {_SAVE_AGAIN}") from error
         except (SafetensorError, OSError) as error:
-            raise InputError(f"cannot load {file}: {error}; {_SAVE_AGAIN}") from error
+            raise InputError(f"cannot load {file}: {error}", _SAVE_AGAIN) from error
         tensors += len(shapes)
         elements += sum(_product(shape) for shape in shapes)
         longest = max([longest, *(side for shape in shapes for side in shape)])
@@ -213,16 +214,16 @@ def _weight_files(directory: Path) -> list[Path]:
     content = read_json_object(index, _SAVE_AGAIN, most_bytes=32 << 20)
     named = content.get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
-        raise InputError(f"{index} holds no weight_map of weights and files; {_SAVE_AGAIN}")
+        raise InputError(f"{index} holds no weight_map of weights and files", _SAVE_AGAIN)
     if not isinstance(content.get("metadata", {}), dict):
-        raise InputError(f"{index} has a metadata that is no object; {_SAVE_AGAIN}")
+        raise InputError(f"{index} has a metadata that is no object", _SAVE_AGAIN)
     names = sorted(set(named.values()))
     if len(names) > _MOST_FILES:
-        raise InputError(f"{index} names {len(names):,} files; at most {_MOST_FILES:,} are read: {_SAVE_AGAIN}")
+        raise InputError(f"{index} names {len(names):,} files", f"at most {_MOST_FILES:,} are read: {_SAVE_AGAIN}")
     for name in names:
         if set(name) & set("/\\:\0") or not name.endswith(".safetensors"):
             raise InputError(
-                f"{index} names the file {name[:80]!r}; only safetensors files beside it are read: {_SAVE_AGAIN}"
+                f"{index} names the file {name[:80]!r}", f"only safetensors files beside it are read: {_SAVE_AGAIN}"
             )
     return [directory / name for name in names]
 
@@ -231,7 +232,7 @@ def _check_lora(file: Path, longest: int) -> None:
     """Refuse corrections of a rank that no stored matrix has, before any is made."""
     for key, value in _entries(read_json_object(file, _SAVE_AGAIN)):
         if isinstance(value, int | float) and value > max(longest, _MOST_COUNTED) and key != "revision":
-            raise InputError(f"{file} says {key} is {value:.6g}, and no weight beside it is as large; {_SAVE_AGAIN}")
+            raise InputError(f"{file} says {key} is {value:.6g}, and no weight beside it is as large", _SAVE_AGAIN)
 
 
 def _product(shape: list[int]) -> int:
@@ -273,12 +274,13 @@ def bounded_construction(source: str, stored: StoredWeights | None) -> Iterator[
             if number < 0:
                 if stored is None:
                     raise InputError(
-                        f"{source} describes a model of more weights than can be built; give a smaller one"
+                        f"{source} describes a model of more weights than can be built", "give a smaller one"
                     )
                 known = "weights" if what == "tensors" else "values"
                 raise InputError(
                     f"cannot load {source!r}: its config.json describes a model far larger than the "
-                    f"{getattr(stored, what):,} {known} that its files hold; {_SAVE_AGAIN}"
+                    f"{getattr(stored, what):,} {known} that its files hold",
+                    _SAVE_AGAIN,
                 )
 
     handles = [

@@ -89,7 +89,7 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise InputError(f"dtype {self.dtype!r} is not known; {suggest(self.dtype, DTYPES)}")
+            raise InputError(f"dtype {self.dtype!r} is not known", allowed=suggest(self.dtype, DTYPES))
         check_device(self.device, "the device is")
 
 
@@ -337,7 +337,7 @@ def _check_complete(source: str, report: Mapping[str, Any]) -> None:
     if missing or mismatched:
         kind, names = ("lacks", missing) if missing else ("has the wrong shape for", mismatched)
         raise InputError(
-            f"{source} {kind} {len(names)} weights, among them {names[0]}; they would be random: save the whole model"
+            f"{source} {kind} {len(names)} weights, among them {names[0]}", "they would be random: save the whole model"
         )
 
 
@@ -368,7 +368,7 @@ def _read_training(file: Path) -> dict[str, Any]:
     content = read_json_object(file, _NOTE_REMEDY)
     for key, kind in (("init", str), ("strategy", str), ("seed", int)):
         if content.get(key) is not None and type(content[key]) is not kind:
-            raise InputError(f"{file} says {key} is {str(content[key])[:40]!r}, which none is; {_NOTE_REMEDY}")
+            raise InputError(f"{file} says {key} is {str(content[key])[:40]!r}, which none is", _NOTE_REMEDY)
     return content
 
 

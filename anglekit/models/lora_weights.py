@@ -21,7 +21,8 @@ def has_lora(source: str) -> bool:
     found = (Path(source) / "adapter_config.json").is_file()
     if found and importlib.util.find_spec("peft") is None:
         raise InputError(
-            f"{source} holds LoRA corrections, which need the `peft` package; install it: pip install 'anglekit[lora]'"
+            f"{source} holds LoRA corrections, which need the `peft` package",
+            "install it: pip install 'anglekit[lora]'",
         )
     return found
 

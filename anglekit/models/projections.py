@@ -78,15 +78,15 @@ def load_adapters(directory: Path) -> dict[tuple[Stream, int], Tensor] | None:
             # A copy: older safetensors return the file itself, mapped, and it may be written again.
             adapters[_parse_key(key, path)] = file.get_tensor(key).clone()
     if metadata.get("format") != _FORMAT:
-        raise InputError(f"{path} has format {str(metadata.get('format'))[:40]!r}; expected {_FORMAT!r}")
+        raise InputError(f"{path} has format {str(metadata.get('format'))[:40]!r}", allowed=f"expected {_FORMAT!r}")
     if metadata.get("trained") != "true":
         raise InputError(
-            f"{path} holds adapters that were never trained; train the student with a hidden loss or choose "
-            "--projection least-squares or procrustes"
+            f"{path} holds adapters that were never trained",
+            "train the student with a hidden loss or choose --projection least-squares or procrustes",
         )
     wrong = [key for key, weight in adapters.items() if weight.ndim != 2 or not weight.is_floating_point()]
     if wrong:
-        raise InputError(f"{path}: the adapter of {wrong[0]} is not a matrix of numbers; save the student again")
+        raise InputError(f"{path}: the adapter of {wrong[0]} is not a matrix of numbers", "save the student again")
     return adapters
 
 
@@ -94,7 +94,7 @@ def _parse_key(key: str, path: Path) -> tuple[Stream, int]:
     stream, _, rest = key.partition(".")
     number, _, kind = rest.partition(".")
     if stream not in get_args(Stream) or not number.isdecimal() or len(number) > 6 or kind != "weight":
-        raise InputError(f"{path} holds {key[:80]!r}; expected names such as 'encoder.3.weight'")
+        raise InputError(f"{path} holds {key[:80]!r}", allowed="expected names such as 'encoder.3.weight'")
     return ("encoder" if stream == "encoder" else "decoder", int(number))
 
 
@@ -158,8 +158,8 @@ def solve_projection(fit: ProjectionFit, kind: ProjectionKind) -> Tensor:
     needed = fit.student.shape[0]
     if fit.n_tokens < needed:
         raise InputError(
-            f"the projection is fitted on {fit.n_tokens} tokens, at least {needed} (the student's width) are needed; "
-            "give more probe examples"
+            f"the projection is fitted on {fit.n_tokens} tokens, at least {needed} (the student's width) are needed",
+            "give more probe examples",
         )
     if kind == "procrustes":
         u, _, vh = torch.linalg.svd(fit.cross, full_matrices=False)

@@ -329,7 +329,7 @@ def figure_data(
 
 def _family(name: str) -> FigureFamily:
     if name not in FIGURES:
-        raise InputError(f"no figure {name!r}; {suggest(name, FIGURES)}")
+        raise InputError(f"no figure {name!r}", allowed=suggest(name, FIGURES))
     return FIGURES[name]
 
 
@@ -341,7 +341,7 @@ def _checked(
     for key, words in _OPTION_WORDS.items():
         if key in given and key not in family.options:
             able = ", ".join(other for other, candidate in FIGURES.items() if key in candidate.options)
-            raise InputError(f"{name} takes no {words}; figures that do: {able}")
+            raise InputError(f"{name} takes no {words}", f"figures that do: {able}")
     reason = why_not(name, geometries, scores)
     if reason is not None:
         raise InputError(reason)

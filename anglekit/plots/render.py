@@ -38,9 +38,9 @@ def render(figure: Figure, file_format: str, *, dpi: float = 300.0) -> bytes:
         InputError: another format, or a resolution that is not from 10 to 2400.
     """
     if file_format not in FORMATS:
-        raise InputError(f"no figure format {file_format!r}; {suggest(file_format, FORMATS)}")
+        raise InputError(f"no figure format {file_format!r}", allowed=suggest(file_format, FORMATS))
     if not 10 <= dpi <= 2400:
-        raise InputError(f"a resolution of {dpi:g} dots per inch; give one from 10 to 2400 (--dpi)")
+        raise InputError(f"a resolution of {dpi:g} dots per inch", "give one from 10 to 2400 (--dpi)")
     stream = io.BytesIO()
     with context(LIGHT_THEME):  # the settings that matter when a file is written; a theme's colours are in the figure
         figure.savefig(stream, format=file_format, dpi=dpi, metadata=dict(FORMATS[file_format]))

@@ -95,14 +95,14 @@ def read_score_table(file: str | Path) -> pd.DataFrame:
         # A strategy is called "none", which pandas must not take for a missing value.
         frame = pd.read_csv(file, keep_default_na=False, na_values={}, encoding="utf-8")
     except (OSError, ValueError) as error:  # pandas' own errors derive from ValueError
-        raise InputError(f"{file} cannot be read ({error}); give the scores.csv of `anglekit sweep`") from error
+        raise InputError(f"{file} cannot be read ({error})", "give the scores.csv of `anglekit sweep`") from error
     missing = [name for name in _KEY if name not in frame.columns]
     if missing:
-        raise InputError(f"{file} lacks the column {missing[0]!r}; give the scores.csv of `anglekit sweep`")
+        raise InputError(f"{file} lacks the column {missing[0]!r}", "give the scores.csv of `anglekit sweep`")
     frame = frame[frame["strategy"].astype(str) != ""]
     seeds = pd.to_numeric(frame["seed"], errors="coerce")
     if seeds.isna().any() or (seeds % 1 != 0).any():
-        raise InputError(f"{file} has a seed that is no whole number; give the scores.csv of `anglekit sweep`")
+        raise InputError(f"{file} has a seed that is no whole number", "give the scores.csv of `anglekit sweep`")
     frame = frame.assign(seed=seeds.astype("int64"))
     rest = [name for name in frame.columns if name not in (*_KEY, *_NOT_SCORES)]
     names = [name for name in rest if pd.to_numeric(frame[name], errors="coerce").notna().any()]
@@ -110,5 +110,5 @@ def read_score_table(file: str | Path) -> pd.DataFrame:
     table["value"] = pd.to_numeric(table["value"], errors="coerce")
     table = table[table["value"].notna()].assign(source=str(file))
     if table.empty:
-        raise InputError(f"{file} holds no score; give the scores.csv of `anglekit sweep`")
+        raise InputError(f"{file} holds no score", "give the scores.csv of `anglekit sweep`")
     return table[list(SCORE_COLUMNS)].reset_index(drop=True)

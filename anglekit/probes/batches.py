@@ -250,7 +250,7 @@ class TokenizedProbe:
             InputError: there are fewer than two examples.
         """
         if self.n_examples < 2:
-            raise InputError(f"a probe of {self.n_examples} example cannot be split in halves; give 2 or more")
+            raise InputError(f"a probe of {self.n_examples} example cannot be split in halves", "give 2 or more")
         order = np.random.default_rng(seed).permutation(self.n_examples)
         middle = self.n_examples // 2
         return self.subset(np.sort(order[:middle])), self.subset(np.sort(order[middle:]))

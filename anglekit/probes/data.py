@@ -65,9 +65,9 @@ def read_probe(
             `limit` or `seed` is out of range.
     """
     if limit is not None and limit < 1:
-        raise InputError(f"a limit of {limit} examples leaves nothing; give 1 or more, or no limit")
+        raise InputError(f"a limit of {limit} examples leaves nothing", "give 1 or more, or no limit")
     if seed < 0:
-        raise InputError(f"the seed {seed} is negative; give 0 or more")
+        raise InputError(f"the seed {seed} is negative", "give 0 or more")
     table = read_table(source)
     text_column, pair_column = find_text_columns(table, text, text_pair)
     texts = _cells(table, text_column)
@@ -81,7 +81,7 @@ def read_probe(
     usable = [row for row, cell in enumerate(texts) if cell and (pairs is None or pairs[row])]
     if not usable:
         columns = text_column if pair_column is None else f"{text_column} and {pair_column}"
-        raise InputError(f"{source} has no row with text in {columns}; all {len(texts)} are blank")
+        raise InputError(f"{source} has no row with text in {columns}", f"all {len(texts)} are blank")
     rows = usable
     if limit is not None and limit < len(usable):
         drawn = np.random.default_rng(seed).choice(len(usable), size=limit, replace=False)
@@ -117,6 +117,8 @@ def _cells(table: Table, column: str) -> list[str]:
             continue
         where = f"{table.source}, column {column!r}, row {row} (counted from 0)"
         if not isinstance(cell, str):
-            raise InputError(f"{where} holds {type(cell).__name__} {str(cell)[:40]!r}, not text; name a column of text")
+            raise InputError(
+                f"{where} holds {type(cell).__name__} {str(cell)[:40]!r}, not text", "name a column of text"
+            )
         texts.append(check_text(cell, where) if cell.strip() else "")
     return texts

@@ -53,14 +53,14 @@ def tokenize_continued_probe(
         InputError: no targets, text pairs, a length out of range, or nothing left that counts.
     """
     if data.targets is None:
-        raise InputError(f"{data.source} has no target column, and --prompts needs one; name it: --target completion")
+        raise InputError(f"{data.source} has no target column, and --prompts needs one", "name it: --target completion")
     if data.text_pairs is not None:
-        raise InputError(f"{data.source} holds pairs of texts, which no prompt is; give --text-pair -")
+        raise InputError(f"{data.source} holds pairs of texts, which no prompt is", "give --text-pair -")
     if token_budget < 1:
-        raise InputError(f"a budget of {token_budget} tokens a batch is too small; give 1 or more")
+        raise InputError(f"a budget of {token_budget} tokens a batch is too small", "give 1 or more")
     limit = length_limit("--max-length", max_length, tokenizer, model_max_length, None)
     if limit is not None and limit < 2:
-        raise InputError(f"--max-length {limit} leaves no room for a prompt and its target; give 2 or more")
+        raise InputError(f"--max-length {limit} leaves no room for a prompt and its target", "give 2 or more")
     special = None if keep_special_tokens else special_token_ids(tokenizer)
     ids: list[np.ndarray] = []
     counted: list[np.ndarray] = []
@@ -82,7 +82,7 @@ def tokenize_continued_probe(
     runs = TokenRuns(np.concatenate(ids), np.cumsum(lengths) - lengths, lengths, np.concatenate(counted), None)
     usable = np.flatnonzero((runs.counted_lengths() > 0) & np.array([bool(target) for target in data.targets]))
     if len(usable) == 0:
-        raise InputError(f"{data.source} has no example with a target left with a token that counts; give other data")
+        raise InputError(f"{data.source} has no example with a target left with a token that counts", "give other data")
     return TokenizedProbe(
         text=runs.select(usable),
         target=None,
@@ -144,11 +144,11 @@ def tokenize_probe(
     _check_options(needs_target, keep_special_tokens, token_budget, pad_to, decoder_start_token_id, model_max_length)
     if needs_target and data.targets is None:
         raise InputError(
-            f"{data.source} has no target column, and an encoder-decoder needs one for its decoder; name it, e.g. "
-            "--target summary"
+            f"{data.source} has no target column, and an encoder-decoder needs one for its decoder",
+            "name it, e.g. --target summary",
         )
     if needs_target and text_stream != "encoder":
-        raise InputError("an encoder-decoder reads the text in its encoder; text_stream must be 'encoder'")
+        raise InputError("an encoder-decoder reads the text in its encoder", "text_stream must be 'encoder'")
     text_limit = length_limit("--max-length", max_length, tokenizer, model_max_length, pad_to)
     target_limit = length_limit("--target-max-length", target_max_length, tokenizer, model_max_length, pad_to)
     special = None if keep_special_tokens else special_token_ids(tokenizer)
@@ -164,7 +164,7 @@ def tokenize_probe(
     kept = np.flatnonzero(counts)
     if len(kept) == 0:
         missing = "with a target " if target is not None else ""
-        raise InputError(f"{data.source} has no example {missing}left with a token that counts; give other data")
+        raise InputError(f"{data.source} has no example {missing}left with a token that counts", "give other data")
     return TokenizedProbe(
         text=text.select(kept),
         target=None if target is None else target.select(kept),
@@ -190,13 +190,13 @@ def _check_options(
     model_max_length: int | None,
 ) -> None:
     if token_budget < 1:
-        raise InputError(f"a budget of {token_budget} tokens a batch is too small; give 1 or more")
+        raise InputError(f"a budget of {token_budget} tokens a batch is too small", "give 1 or more")
     if pad_to is not None and pad_to < 1:
-        raise InputError(f"--pad-to {pad_to} is too small; give 1 or more")
+        raise InputError(f"--pad-to {pad_to} is too small", "give 1 or more")
     if pad_to is not None and model_max_length is not None and pad_to > model_max_length:
         raise InputError(f"--pad-to {pad_to} is more than the {model_max_length} tokens that the model takes")
     if pad_to is not None and not keep_special_tokens:
-        raise InputError("--pad-to counts every position, so special tokens cannot be dropped; give one of the two")
+        raise InputError("--pad-to counts every position, so special tokens cannot be dropped", "give one of the two")
     if needs_target and decoder_start_token_id is None:
         raise InputError("the model's config names no decoder_start_token_id, and its decoder cannot start without one")
 
@@ -214,7 +214,7 @@ def length_limit(
         InputError: `wanted`, given by `option`, is out of range.
     """
     if wanted is not None and wanted < 1:
-        raise InputError(f"{option} {wanted} is too small; give 1 or more")
+        raise InputError(f"{option} {wanted} is too small", "give 1 or more")
     if wanted is not None and model_max_length is not None and wanted > model_max_length:
         raise InputError(f"{option} {wanted} is more than the {model_max_length} tokens that the model takes")
     limits = [wanted, pad_to]
@@ -288,7 +288,7 @@ def _tokenize(
     """
     added = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
     if limit is not None and limit <= added:
-        raise InputError(f"a maximal length of {limit} tokens leaves no room beside {added} special ones; give more")
+        raise InputError(f"a maximal length of {limit} tokens leaves no room beside {added} special ones", "give more")
     ids: list[NDArray[np.int32]] = []
     counted: list[NDArray[np.bool_]] = []
     type_ids: list[NDArray[np.int8]] = []
@@ -317,7 +317,9 @@ def _tokenize(
         if "token_type_ids" in encoded and not as_target:
             type_ids.append(_flat(encoded["token_type_ids"], np.int8))
     if limit is not None and lengths.max(initial=0) > limit:
-        raise InputError(f"{type(tokenizer).__name__} does not truncate to {limit} tokens; give another maximal length")
+        raise InputError(
+            f"{type(tokenizer).__name__} does not truncate to {limit} tokens", "give another maximal length"
+        )
     runs = TokenRuns(
         ids=np.concatenate(ids),
         starts=np.cumsum(lengths) - lengths,

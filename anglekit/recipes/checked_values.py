@@ -40,7 +40,7 @@ def check_values(recipe: Recipe, file: str) -> None:
         plan_options(recipe)
     if recipe.losses.temperature is not None and not 0.0 < recipe.losses.temperature < float("inf"):
         raise InputError(
-            f"{file}: losses.temperature is {recipe.losses.temperature:g}; allowed: a finite number above 0"
+            f"{file}: losses.temperature is {recipe.losses.temperature:g}", allowed="allowed: a finite number above 0"
         )
     named = [
         ("losses.hidden_loss", recipe.losses.hidden_loss, HIDDEN_LOSSES),
@@ -51,7 +51,7 @@ def check_values(recipe: Recipe, file: str) -> None:
         named += [("scores", score, TASKS[recipe.task].allowed_scores) for score in recipe.scores]
     for key, value, allowed in named:
         if value is not None and value not in allowed:
-            raise InputError(f"{file}: {key} is {value!r}; {suggest(value, allowed)}")
+            raise InputError(f"{file}: {key} is {value!r}", allowed=suggest(value, allowed))
 
 
 @contextmanager

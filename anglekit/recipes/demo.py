@@ -123,7 +123,7 @@ def run_demo(
     start = perf_counter()
     settings = settings or DemoSettings()
     if not 0 <= seed < 2**32:
-        raise InputError(f"the seed is {seed}; allowed: 0 to {2**32 - 1}")
+        raise InputError(f"the seed is {seed}", allowed=f"allowed: 0 to {2**32 - 1}")
     directory = Path(out)
     _check_directory(directory, overwrite)
     with StageBar(_costs(settings), shown=progress) as bar, _unfinished(directory), ExitStack() as settled:
@@ -176,18 +176,18 @@ def _costs(settings: DemoSettings) -> dict[str, float]:
 def _check_directory(directory: Path, overwrite: bool) -> None:
     """Refuse a directory that is there, unless it holds a demo, or nothing, and may be replaced."""
     if any(parent.exists() and not parent.is_dir() for parent in directory.parents):
-        raise InputError(f"{directory} cannot be made: a part of its path is a file; choose another directory")
+        raise InputError(f"{directory} cannot be made: a part of its path is a file", "choose another directory")
     if not directory.exists():
         return
     if not directory.is_dir():
-        raise InputError(f"{directory} is a file; choose another directory")
+        raise InputError(f"{directory} is a file", "choose another directory")
     if not overwrite:
         what = "holds an unfinished demo" if (directory / _UNFINISHED).exists() else "exists"
-        raise InputError(f"{directory} {what}; choose another directory, or replace it with --overwrite")
+        raise InputError(f"{directory} {what}", "choose another directory, or replace it with --overwrite")
     foreign = sorted(entry.name for entry in directory.iterdir() if not _is_own(entry.name))
     if foreign or (any(directory.iterdir()) and not _is_demo(directory)):
         held = f"holds {foreign[0]}, which no demo wrote" if foreign else "holds no demo"
-        raise InputError(f"{directory} {held}; it is not replaced, choose another directory")
+        raise InputError(f"{directory} {held}", "it is not replaced, choose another directory")
 
 
 def _is_own(name: str) -> bool:

@@ -53,12 +53,12 @@ class InitComparison:
 
     def __post_init__(self) -> None:
         if len(self.matched) not in _RANGE_95:
-            raise InputError(f"{len(self.matched)} matchings are compared; allowed: 2 to {max(_RANGE_95)}")
+            raise InputError(f"{len(self.matched)} matchings are compared", allowed=f"allowed: 2 to {max(_RANGE_95)}")
         if self.examples < 1:
-            raise InputError(f"accuracies over {self.examples} examples; need at least 1")
+            raise InputError(f"accuracies over {self.examples} examples", "need at least 1")
         for value in (self.baseline, *self.matched.values()):
             if not 0.0 <= value <= 1.0:
-                raise InputError(f"an accuracy is {value}; allowed: 0 to 1")
+                raise InputError(f"an accuracy is {value}", allowed="allowed: 0 to 1")
 
     @property
     def spread(self) -> float:
@@ -113,7 +113,7 @@ def compare_matchings(accuracies: Mapping[tuple[str, str], float], examples: int
     for init in dict.fromkeys(init for _, init in accuracies):
         own = {strategy: value for (strategy, start), value in accuracies.items() if start == init}
         if _BASELINE not in own:
-            raise InputError(f"no student from {init} was trained without matching; add strategy {_BASELINE!r}")
+            raise InputError(f"no student from {init} was trained without matching", f"add strategy {_BASELINE!r}")
         comparisons.append(InitComparison(init, own.pop(_BASELINE), own, examples))
     return tuple(comparisons)
 
@@ -130,7 +130,7 @@ def answer_sentence(comparisons: Sequence[InitComparison], *, seed: int, steps: 
         InputError: there is nothing to compare.
     """
     if not comparisons:
-        raise InputError("no students to compare; train at least one initialisation")
+        raise InputError("no students to compare", "train at least one initialisation")
     answers = {one.answer for one in comparisons}
     lead = _LEADS[comparisons[0].answer] if len(answers) == 1 else "it depends on where the student starts"
     clauses = [_clause(one, own_answer=len(answers) > 1) for one in comparisons]

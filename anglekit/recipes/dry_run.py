@@ -251,8 +251,8 @@ def _examples(recipe: Recipe) -> tuple[dict[str, int], list[str]]:
             number = stated[name]
             if number is None:
                 raise InputError(
-                    f"how many rows {sources[0]} has is not known without the hub; state data.{name}_examples in the "
-                    f"recipe, or give --{name} FILE"
+                    f"how many rows {sources[0]} has is not known without the hub",
+                    f"state data.{name}_examples in the recipe, or give --{name} FILE",
                 )
             counts[name] = number if limit is None else min(number, limit * len(sources))
             notes.append(f"{counts[name]:,} {name} examples, as the recipe states")

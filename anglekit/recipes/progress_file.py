@@ -50,14 +50,14 @@ class ReproductionDirectory:
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         self.path = Path(path)
         if any(parent.exists() and not parent.is_dir() for parent in (self.path, *self.path.parents)):
-            raise InputError(f"{self.path} is a file or lies below one; name a directory with --out")
+            raise InputError(f"{self.path} is a file or lies below one", "name a directory with --out")
         if self.path.is_dir():
             foreign = sorted(entry.name for entry in self.path.iterdir() if not _is_own(entry.name))
             if foreign or (
                 any(self.path.iterdir()) and not any((self.path / name).exists() for name in (_FILE, _LOCK))
             ):
                 what = foreign[0] if foreign else "other runs"
-                raise InputError(f"{self.path} holds {what} and no reproduction; name a new or empty directory")
+                raise InputError(f"{self.path} holds {what} and no reproduction", "name a new or empty directory")
         self._lock = self._take_lock()
         try:
             self._content = self._read(overwrite)
@@ -84,8 +84,8 @@ class ReproductionDirectory:
         if self._content:
             if found := next(_differences(asked, self._content["begun_with"]), None):
                 raise InputError(
-                    f"{self.path} holds another reproduction ({found}); go on with its own recipe and options, name "
-                    "another directory, or use --overwrite"
+                    f"{self.path} holds another reproduction ({found})",
+                    "go on with its own recipe and options, name another directory, or use --overwrite",
                 )
             self._content["incidental"] = dict(incidental)
         else:
@@ -145,9 +145,9 @@ class ReproductionDirectory:
                 float(one["seconds"]) >= 0 for one in stages.values()
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{file} is damaged ({type(error).__name__}); start again with --overwrite") from error
+            raise InputError(f"{file} is damaged ({type(error).__name__})", "start again with --overwrite") from error
         if not usable:
-            raise InputError(f"{file} is damaged; start again with --overwrite")
+            raise InputError(f"{file} is damaged", "start again with --overwrite")
         return dict(content)
 
     def _take_lock(self) -> IO[str]:
@@ -164,11 +164,11 @@ class ReproductionDirectory:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 lock.close()
-                raise InputError(f"{self.path} is in use by another reproduction; wait, or name another") from error
+                raise InputError(f"{self.path} is in use by another reproduction", "wait, or name another") from error
         # Whoever held the lock may have removed the file between our opening and locking it.
         if not (self.path / _LOCK).exists() or os.fstat(lock.fileno()).st_ino != (self.path / _LOCK).stat().st_ino:
             lock.close()
-            raise InputError(f"{self.path} was in use by another reproduction until now; try again")
+            raise InputError(f"{self.path} was in use by another reproduction until now", "try again")
         return lock
 
 

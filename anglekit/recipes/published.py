@@ -84,4 +84,4 @@ def check_published(tasks: Iterable[str], metrics: Iterable[str]) -> None:
     ):
         for name in names:
             if name not in known:
-                raise InputError(f"the paper's tables have no {what} {name!r}; {suggest(name, sorted(known))}")
+                raise InputError(f"the paper's tables have no {what} {name!r}", allowed=suggest(name, sorted(known)))

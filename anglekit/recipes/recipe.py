@@ -84,16 +84,16 @@ class Teacher:
 
     def __post_init__(self) -> None:
         if not isinstance(self.config.get("model_type"), str):
-            raise InputError("config names no model_type; add the model_type of the checkpoint's config.json")
+            raise InputError("config names no model_type", "add the model_type of the checkpoint's config.json")
         _check("initialization", self.initialization, INITIALIZATIONS)
         scratch = self.model is None
         if scratch and (self.tokenizer is None or self.training is None):
             missing = "tokenizer" if self.tokenizer is None else "training"
-            raise InputError(f"no model is named, so the teacher is made from scratch; that needs {missing}")
+            raise InputError("no model is named, so the teacher is made from scratch", f"that needs {missing}")
         if not scratch and (self.tokenizer is not None or self.initialization != "default"):
-            raise InputError("a model is named, which brings its own tokenizer and weights; leave those two keys out")
+            raise InputError("a model is named, which brings its own tokenizer and weights", "leave those two keys out")
         if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed is {self.seed}; allowed: 0 to {2**32 - 1}")
+            raise InputError(f"seed is {self.seed}", allowed=f"allowed: 0 to {2**32 - 1}")
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,10 @@ class Data:
 
     def __post_init__(self) -> None:
         if not self.validation:
-            raise InputError("validation names no table; give at least one, as {validation: FILE}")
+            raise InputError("validation names no table", "give at least one, as {validation: FILE}")
         for name in self.validation:
             if not name.replace("-", "_").isidentifier() or name == "train":
-                raise InputError(f"the validation table {name!r} has no name of letters, digits and - _; rename it")
+                raise InputError(f"the validation table {name!r} has no name of letters, digits and - _", "rename it")
         if self.transform is not None:
             _check("transform", self.transform, TRANSFORMS)
 
@@ -197,16 +197,16 @@ class Students:
         for name, allowed in (("layers", None), ("strategies", STRATEGIES), ("inits", _INITS), ("seeds", None)):
             values: tuple[Any, ...] = getattr(self, name)
             if not values or len(set(values)) != len(values):
-                raise InputError(f"{name} is {list(values)}; name at least one, and each once")
+                raise InputError(f"{name} is {list(values)}", "name at least one, and each once")
             for value in values if allowed else ():
                 _check(name, value, tuple(allowed or ()))
         _check_at_least(1, layers=min(self.layers), widths=min(self.widths, default=1), side_by_side=self.side_by_side)
         if self.widths and "teacher" in self.inits:
-            raise InputError("a student of another width cannot be copied from its teacher; give inits: [random]")
+            raise InputError("a student of another width cannot be copied from its teacher", "give inits: [random]")
         if self.training.lora_rank is not None and ("random" in self.inits or self.alone):
             raise InputError(
-                "training.lora_rank came with students from random weights, which would stay random but for it; give "
-                "inits: [teacher] and no alone"
+                "training.lora_rank came with students from random weights, which would stay random but for it",
+                "give inits: [teacher] and no alone",
             )
 
 
@@ -340,10 +340,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
-            raise InputError(f"format is {self.format!r}; expected {FORMAT!r}")
+            raise InputError(f"format is {self.format!r}", allowed=f"expected {FORMAT!r}")
         _check("task", self.task, TASK_NAMES)
         if not self.scores:
-            raise InputError("scores names none; name at least one score of the task")
+            raise InputError("scores names none", "name at least one score of the task")
         if self.published is not None:
             for name in self.published.tasks:
                 _check("published.tasks", name, tuple(self.data.validation))
@@ -359,10 +359,10 @@ class Recipe:
 
 def _check(what: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise InputError(f"{what} is {value!r}; {suggest(str(value), allowed)}")
+        raise InputError(f"{what} is {value!r}", allowed=suggest(str(value), allowed))
 
 
 def _check_at_least(least: int, **values: int) -> None:
     for name, value in values.items():
         if value < least:
-            raise InputError(f"{name} is {value}; allowed: at least {least}")
+            raise InputError(f"{name} is {value}", allowed=f"allowed: at least {least}")

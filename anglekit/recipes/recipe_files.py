@@ -32,10 +32,12 @@ def recipe_file(recipe: str) -> Path:
     """
     if _is_recipe(recipe) or "/" in recipe:
         if not Path(recipe).is_file():
-            raise InputError(f"no recipe file {recipe}; give a .yaml file, or {suggest(recipe, recipe_names())}")
+            raise InputError(f"no recipe file {recipe}", f"give a .yaml file, or {suggest(recipe, recipe_names())}")
         return Path(recipe)
     if recipe not in recipe_names():
-        raise InputError(f"no recipe {recipe!r}; {suggest(recipe, recipe_names())}, or the path of a .yaml file")
+        raise InputError(
+            f"no recipe {recipe!r}", allowed=f"{suggest(recipe, recipe_names())}, or the path of a .yaml file"
+        )
     return Path(str(_folder() / f"{recipe}.yaml"))
 
 

@@ -127,7 +127,7 @@ def check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, devi
 
     check_scale(scale)
     if device not in _DEVICES:
-        raise InputError(f"--device is {device!r}; allowed: auto (an accelerator if there is one), cpu")
+        raise InputError(f"--device is {device!r}", allowed="allowed: auto (an accelerator if there is one), cpu")
     task_by_name(recipe.task)
     for part, training in (("teacher", recipe.teacher.training), ("students", recipe.students.training)):
         if training is not None:
@@ -186,7 +186,7 @@ def reproduce(
         RunError: the hub cannot be reached, or a loss stopped being finite.
     """
     if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
-        raise InputError("a reproduction runs in one process; start it without `accelerate launch`")
+        raise InputError("a reproduction runs in one process", "start it without `accelerate launch`")
     model = recipe.teacher.model
     if model is not None and _is_hub_id(model):
         with hub_remedy(recipe, model):

@@ -55,7 +55,7 @@ def with_own_sources(
         InputError: two teachers came, more tables than names, or values that do not go together.
     """
     if teacher is not None and trained_teacher is not None:
-        raise InputError("--teacher and --trained-teacher came together; give one of the two")
+        raise InputError("--teacher and --trained-teacher came together", "give one of the two")
     if (own := teacher if trained_teacher is None else trained_teacher) is not None:
         training = None if trained_teacher is not None else recipe.teacher.training
         given = replace(recipe.teacher, model=own, training=training, tokenizer=None, initialization="default")
@@ -100,12 +100,12 @@ def _named(given: Sequence[str], names: tuple[str, ...]) -> dict[str, str]:
         if not equals or not name.replace("-", "_").isidentifier():
             if not free:
                 raise InputError(
-                    f"--validation {entry!r} is one table more than the recipe names ({', '.join(names)}); "
-                    "name it: NAME=TABLE"
+                    f"--validation {entry!r} is one table more than the recipe names ({', '.join(names)})",
+                    "name it: NAME=TABLE",
                 )
             name, source = free[0], entry
         if name in named:
-            raise InputError(f"two validation tables are called {name!r}; name them apart: NAME=TABLE")
+            raise InputError(f"two validation tables are called {name!r}", "name them apart: NAME=TABLE")
         free = [one for one in free if one != name]
         named[name] = source
     return named
@@ -159,11 +159,11 @@ def architecture(recipe: Recipe) -> PretrainedConfig:
     where = f"recipe {recipe.name}: teacher.config"
     check_counts(where, stated, "correct it")
     if "auto_map" in stated:
-        raise InputError(f"{where} has an auto_map, which is code; leave it out")
+        raise InputError(f"{where} has an auto_map, which is code", "leave it out")
     with foreign_failures(lambda reason: f"{where} makes no model: {reason}; correct it"), quiet_transformers():
         config = AutoConfig.for_model(**stated)
     if not isinstance(config, PretrainedConfig):
-        raise InputError(f"recipe {recipe.name}: teacher.config makes no model; correct its model_type")
+        raise InputError(f"recipe {recipe.name}: teacher.config makes no model", "correct its model_type")
     return config
 
 
@@ -178,7 +178,7 @@ def data_settings(columns: Columns) -> DataSettings:
     given = {one.name: getattr(columns, one.name) for one in fields(columns)}
     known = {one.name for one in fields(DataSettings)}
     if lacking := sorted(name for name, value in given.items() if value is not None and name not in known):
-        raise InputError(f"the tasks read no column {lacking[0]!r} here; leave it out of the recipe, or upgrade")
+        raise InputError(f"the tasks read no column {lacking[0]!r} here", "leave it out of the recipe, or upgrade")
     return DataSettings(**{name: value for name, value in given.items() if value is not None})
 
 

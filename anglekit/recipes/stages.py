@@ -94,7 +94,7 @@ def _prefixed(recipe: Recipe, source: str) -> list[dict[str, Any]]:
     """Return `source`, the prefix before it, and `target` of a table, as the task reads them."""
     texts = task_by_name(recipe.task).read(source, data_settings(recipe.data.columns), name="probe")
     if not isinstance(texts, SourcesAndTargets):
-        raise InputError(f"recipe {recipe.name} has a prefix and task {recipe.task} no sources; leave it out")
+        raise InputError(f"recipe {recipe.name} has a prefix and task {recipe.task} no sources", "leave it out")
     return [{"source": one, "target": own[0]} for one, own in zip(texts.sources, texts.targets, strict=True)]
 
 
@@ -191,8 +191,8 @@ def score_frame(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], *,
     frame = pd.concat(frames, ignore_index=True)
     if missing := [name for name in recipe.scores if name not in frame.columns]:
         raise InputError(
-            f"recipe {recipe.name} shows the score {missing[0]!r}, which task {recipe.task} does not compute; it has "
-            f"{', '.join(name for name in frame.columns if name not in _KEYS)}"
+            f"recipe {recipe.name} shows the score {missing[0]!r}, which task {recipe.task} does not compute",
+            f"it has {', '.join(name for name in frame.columns if name not in _KEYS)}",
         )
     others = [
         name for name in frame.columns if name not in _KEYS and name not in ("checkpoint", "selected_step", "seconds")

@@ -57,7 +57,7 @@ class Training:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.max_steps is None):
             given = "neither" if self.epochs is None else "both"
-            raise InputError(f"{given} of epochs and max_steps is given; give one of the two")
+            raise InputError(f"{given} of epochs and max_steps is given", "give one of the two")
 
     def settings(self, *, scale: float = 1.0, **others: Any) -> TrainSettings:  # noqa: ANN401 - fields of TrainSettings
         """Return the settings of a run that makes a fraction of the steps.
@@ -83,7 +83,9 @@ class Training:
         if given.get("warmup", 0.0) >= 1.0:
             given["warmup"] = float(round(given["warmup"] * scale))
         if lacking := self.lacking():
-            raise InputError(f"the trainer has no setting {lacking[0]!r} here; leave it out of the recipe, or upgrade")
+            raise InputError(
+                f"the trainer has no setting {lacking[0]!r} here", "leave it out of the recipe, or upgrade"
+            )
         return TrainSettings(**given)
 
     def lacking(self) -> tuple[str, ...]:
@@ -113,5 +115,5 @@ def check_scale(scale: float) -> float:
         InputError: it is not in (0, 1].
     """
     if not 0.0 < scale <= 1.0:
-        raise InputError(f"--scale is {scale:g}; allowed: above 0, up to 1 (all steps)")
+        raise InputError(f"--scale is {scale:g}", allowed="allowed: above 0, up to 1 (all steps)")
     return scale

@@ -53,7 +53,7 @@ def _conversation(row: Row) -> Iterator[dict[str, Any]]:
     questions = _listed(row["questions"], "questions")
     answers = _listed(row.get("answers.input_text") or row.get("answers"), "answers")
     if not questions or len(questions) != len(answers):
-        raise InputError(f"{len(questions)} questions came with {len(answers)} answers; give one for each")
+        raise InputError(f"{len(questions)} questions came with {len(answers)} answers", "give one for each")
     so_far = str(row["story"])
     for question, answer in zip(questions, answers, strict=True):
         so_far += f"\n\nQ: {question}\n\nA:"
@@ -84,8 +84,8 @@ def transform_rows(table: Table, name: str) -> list[dict[str, Any]]:
         return [{column: row[column] for column in transform.makes} for row in rows]
     if not present.issuperset(transform.reads):
         raise InputError(
-            f"{table.source} has the columns {', '.join(sorted(present))[:200]}; this recipe needs "
-            f"{', '.join(transform.makes)}, or what they are made of: {', '.join(transform.reads)}"
+            f"{table.source} has the columns {', '.join(sorted(present))[:200]}",
+            f"this recipe needs {', '.join(transform.makes)}, or what they are made of: {', '.join(transform.reads)}",
         )
     made = []
     for number, row in enumerate(rows):
@@ -102,7 +102,7 @@ def _listed(cell: Any, column: str) -> list[Any]:  # noqa: ANN401 - a cell of a 
         try:
             cell = json.loads(cell)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{column} is {cell[:40]!r}; expected a list, or one as json") from error
+            raise InputError(f"{column} is {cell[:40]!r}", allowed="expected a list, or one as json") from error
     if not isinstance(cell, list):
-        raise InputError(f"{column} is {str(cell)[:40]!r}; expected a list")
+        raise InputError(f"{column} is {str(cell)[:40]!r}", allowed="expected a list")
     return cell

@@ -34,17 +34,17 @@ def build(kind: type[T], values: Any, file: str, key: str = "") -> T:  # noqa: A
     """
     where = f"{file}: {key}" if key else file
     if not isinstance(values, Mapping):
-        raise InputError(f"{where} is {_shown(values)}; expected a mapping of keys to values")
+        raise InputError(f"{where} is {_shown(values)}", allowed="expected a mapping of keys to values")
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for name in values:
         if name not in names:
-            raise InputError(f"{file}: no key {_inside(key, name)!r}; {suggest(str(name), names)}")
+            raise InputError(f"{file}: no key {_inside(key, name)!r}", allowed=suggest(str(name), names))
     given = {name: _value(hints[name], values[name], file, _inside(key, name)) for name in values}
     for field in fields(kind):  # type: ignore[arg-type]
         needed = field.default is MISSING and field.default_factory is MISSING
         if needed and field.name not in given:
-            raise InputError(f"{file}: the key {_inside(key, field.name)!r} is missing; add it")
+            raise InputError(f"{file}: the key {_inside(key, field.name)!r} is missing", "add it")
     try:
         return kind(**given)
     except InputError as error:
@@ -74,18 +74,20 @@ def _value(hint: Any, value: Any, file: str, key: str) -> Any:  # noqa: ANN401
         return build(hint, value, file, key)
     if origin is tuple:
         if not isinstance(value, list):
-            raise InputError(f"{file}: {key} is {_shown(value)}; expected a list, as [{_example(get_args(hint)[0])}]")
+            raise InputError(
+                f"{file}: {key} is {_shown(value)}", allowed=f"expected a list, as [{_example(get_args(hint)[0])}]"
+            )
         return tuple(_value(get_args(hint)[0], one, file, f"{key}[{number}]") for number, one in enumerate(value))
     if origin is not None:
         if not isinstance(value, Mapping):
-            raise InputError(f"{file}: {key} is {_shown(value)}; expected a mapping of names to values")
+            raise InputError(f"{file}: {key} is {_shown(value)}", allowed="expected a mapping of names to values")
         return {str(name): _value(get_args(hint)[1], one, file, f"{key}.{name}") for name, one in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     # True is a whole number to Python, and not to whoever writes a recipe.
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         quoted = "; put it in quotes if it is meant as text" if hint is str and value is not None else ""
-        raise InputError(f"{file}: {key} is {_shown(value)}; expected {_WORDS[hint]}{quoted}")
+        raise InputError(f"{file}: {key} is {_shown(value)}", allowed=f"expected {_WORDS[hint]}{quoted}")
     return value
 
 

@@ -43,7 +43,7 @@ def model_with_head(config: PretrainedConfig, *, classifies: bool) -> PreTrained
     kind = AutoModelForSequenceClassification if classifies else kinds.get(tuple(model_streams(config)))
     if kind is None:
         raise InputError(
-            f"a {config.model_type} has an encoder alone and generates nothing; choose a classification task"
+            f"a {config.model_type} has an encoder alone and generates nothing", "choose a classification task"
         )
     model: PreTrainedModel = kind.from_config(config)
     return model
@@ -57,7 +57,7 @@ def make_untrained(recipe: Recipe, directory: Path, *, classifies: bool) -> None
     """
     wanted = recipe.teacher.tokenizer
     if wanted is None:
-        raise InputError(f"recipe {recipe.name}: a teacher from scratch needs teacher.tokenizer; add it")
+        raise InputError(f"recipe {recipe.name}: a teacher from scratch needs teacher.tokenizer", "add it")
     table = read_table(recipe.data.train, limit=recipe.data.columns.limit)
     tokenizer = _tokenizer(wanted, _texts(table, recipe))
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
@@ -70,7 +70,8 @@ def make_untrained(recipe: Recipe, directory: Path, *, classifies: bool) -> None
         if not isinstance(model, BertForSequenceClassification):
             raise InputError(
                 f"recipe {recipe.name}: the initialization matching-attention is for BERT classifiers, and this is a "
-                f"{type(model).__name__}; use default"
+                f"{type(model).__name__}",
+                "use default",
             )
         from anglekit_data.matching_initialization import initialize_matching_attention
 
@@ -107,6 +108,6 @@ def _texts(table: Table, recipe: Recipe) -> Iterator[str]:
         yield columns.prefix
     for name in named:
         if name not in table.frame.columns:
-            raise InputError(f"{table.source} has no column {name!r}; correct data.columns of recipe {recipe.name}")
+            raise InputError(f"{table.source} has no column {name!r}", f"correct data.columns of recipe {recipe.name}")
         for cell in table.frame[name]:
             yield from (text for text in (cell if isinstance(cell, list) else [cell]) if isinstance(text, str))

@@ -49,18 +49,20 @@ def read_yaml(source: str | Path) -> dict[str, Any]:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(
-            f"{name} cannot be read: {error.strerror or error}; give a recipe's name or a .yaml"
+            f"{name} cannot be read: {error.strerror or error}", "give a recipe's name or a .yaml"
         ) from error
     if len(content) > MOST_BYTES:
-        raise InputError(f"{name} is larger than {MOST_BYTES // 1024} KiB; a recipe is a few kilobytes: give a recipe")
+        raise InputError(
+            f"{name} is larger than {MOST_BYTES // 1024} KiB", "a recipe is a few kilobytes: give a recipe"
+        )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+        raise InputError(f"{name} is not UTF-8 (byte {error.start})", "save it as UTF-8") from error
     try:
         return _Reader(name, text).document()
     except yaml.YAMLError as error:
-        raise InputError(f"{name} is not YAML: {_in_one_line(error)}; correct the file") from error
+        raise InputError(f"{name} is not YAML: {_in_one_line(error)}", "correct the file") from error
 
 
 class _Reader:
@@ -82,7 +84,7 @@ class _Reader:
                 found = self._value(next(self._events))
         if not isinstance(found, dict):
             kind = "nothing" if found is None else "a list" if isinstance(found, list) else "one value"
-            raise InputError(f"{self._name} holds {kind}; a recipe is a mapping of keys to values")
+            raise InputError(f"{self._name} holds {kind}", "a recipe is a mapping of keys to values")
         return found
 
     def _value(self, event: Any) -> Any:  # noqa: ANN401 - yaml has no types here
@@ -119,7 +121,7 @@ class _Reader:
 
     def _refused(self, event: Any, what: str, remedy: str) -> InputError:  # noqa: ANN401
         line = event.start_mark.line + 1
-        return InputError(f"{self._name}, line {line}: a recipe may not hold {what}; {remedy}")
+        return InputError(f"{self._name}, line {line}: a recipe may not hold {what}", remedy)
 
 
 def _scalar(text: str) -> Any:  # noqa: ANN401 - whatever the text says

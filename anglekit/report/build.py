@@ -70,7 +70,7 @@ def build_report(
         RunError: a process that draws ended too early.
     """
     if workers is not None and workers < 1:
-        raise InputError(f"{workers} processes cannot draw; allowed: at least 1 (--workers)")
+        raise InputError(f"{workers} processes cannot draw", allowed="allowed: at least 1 (--workers)")
     findings = gather(directories, labels=labels, margin=margin, score_margin=score_margin)
     styles = StyleSheet()
     figures, not_drawn = draw_all(findings, styles, tick or _silent, workers)

@@ -78,11 +78,11 @@ def gather(
         InputError: a directory is missing, damaged or of another kind, or the labels are not one for each Geometry.
     """
     if not directories:
-        raise InputError("nothing came to report; give directories of `anglekit analyze`, `sweep` or `distill`")
+        raise InputError("nothing came to report", "give directories of `anglekit analyze`, `sweep` or `distill`")
     found = _read(directories)
     named = [pair for sources in found for pair in sources.geometries]
     if labels is not None and len(labels) != len(named):
-        raise InputError(f"{len(labels)} task labels for {len(named)} Geometries; give one each, in order (--task)")
+        raise InputError(f"{len(labels)} task labels for {len(named)} Geometries", "give one each, in order (--task)")
     own = [Path(source).resolve().name for source, _ in named] if labels is None else list(labels)
     analyses = tuple(
         Analysis(label, source, geometry, against_chance(geometry))

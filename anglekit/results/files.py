@@ -119,28 +119,30 @@ def read_document(directory: Path) -> dict[str, Any]:
     """
     file = directory / "geometry.json"
     if not directory.is_dir():
-        raise InputError(f"no directory {directory}; give one that `anglekit analyze --out` wrote")
+        raise InputError(f"no directory {directory}", "give one that `anglekit analyze --out` wrote")
     try:
         document = read_json_object(file, _AGAIN)
     except FileNotFoundError as error:
-        raise InputError(f"{directory} holds no geometry.json; give a directory of `anglekit analyze --out`") from error
+        raise InputError(
+            f"{directory} holds no geometry.json", "give a directory of `anglekit analyze --out`"
+        ) from error
     if document.get("schema_version") != SCHEMA_VERSION:
         version = repr(document.get("schema_version"))[:40]
-        raise InputError(f"{file} has schema version {version}; this anglekit reads {SCHEMA_VERSION}")
+        raise InputError(f"{file} has schema version {version}", f"this anglekit reads {SCHEMA_VERSION}")
     for key in _FORM:
         if not isinstance(document.get(key), list if isinstance(_FORM[key], list) else dict):
-            raise InputError(f"{file} lacks a proper {key!r}; {_AGAIN}")
+            raise InputError(f"{file} lacks a proper {key!r}", _AGAIN)
     students = document["provenance"].get("students")
     if not isinstance(students, list) or not all(isinstance(each, dict) and "name" in each for each in students):
-        raise InputError(f"{file} lacks the students' names; {_AGAIN}")
+        raise InputError(f"{file} lacks the students' names", _AGAIN)
     wrong = _misfit(document, _FORM, "", "")
     if wrong is not None:
-        raise InputError(f"{file} lacks a proper {wrong!r}; {_AGAIN}")
+        raise InputError(f"{file} lacks a proper {wrong!r}", _AGAIN)
     names = [entry["name"] for entry in students]
     # The official histogram's file is called after its student, and must not lie elsewhere.
     forbidden = set("/\\\0") if document["settings"].get("reading") == "official" else set()
     if len(set(names)) < len(names) or not all(name and not set(name) & forbidden for name in names):
-        raise InputError(f"{file} lacks proper names of its students; {_AGAIN}")
+        raise InputError(f"{file} lacks proper names of its students", _AGAIN)
     return document
 
 
@@ -183,11 +185,11 @@ def read_tables(directory: Path, students: list[str]) -> dict[str, pd.DataFrame]
         if table in OPTIONAL_COLUMNS and not file.exists():
             continue
         if not file.is_file():
-            raise InputError(f"{directory} lacks {file.name}; {_AGAIN}")
+            raise InputError(f"{directory} lacks {file.name}", _AGAIN)
         frame = _read_table(file, columns, ADDED_COLUMNS.get(table, ()))
         wrong = _impossible(frame, columns, students, pooled=table == "histograms")
         if wrong is not None:
-            raise InputError(f"{file} is damaged ({wrong}); {_AGAIN}")
+            raise InputError(f"{file} is damaged ({wrong})", _AGAIN)
         tables[table] = frame
     return tables
 
@@ -209,7 +211,7 @@ def _read_table(file: Path, columns: Mapping[str, str], added: tuple[str, ...]) 
             raise InputError(damaged(f"it claims {n_rows:,} rows"))
         missing = [column for column in columns if column not in schema.names]
         if missing and not set(missing) <= set(added):
-            raise InputError(f"{file} lacks the column {missing[0]!r}; expected: {', '.join(columns)}")
+            raise InputError(f"{file} lacks the column {missing[0]!r}", allowed=f"expected: {', '.join(columns)}")
         for name, kind in columns.items():
             if name in missing:
                 continue

@@ -86,7 +86,9 @@ class Geometry:
         for table, columns in (COLUMNS | OPTIONAL_COLUMNS).items():
             missing = [column for column in columns if column not in getattr(self, table).columns]
             if missing:
-                raise InputError(f"the table {table!r} lacks the column {missing[0]!r}; expected: {', '.join(columns)}")
+                raise InputError(
+                    f"the table {table!r} lacks the column {missing[0]!r}", allowed=f"expected: {', '.join(columns)}"
+                )
 
     def _repr_html_(self) -> str:
         """Show the verdict against chance and a row for each student layer in a notebook."""
@@ -105,7 +107,7 @@ class Geometry:
             if entry["name"] == student:
                 init = entry.get("init")
                 return None if init is None else str(init)
-        raise InputError(f"no student {student!r}; {suggest(student, self.students)}")
+        raise InputError(f"no student {student!r}", allowed=suggest(student, self.students))
 
     def pooled_histogram(self, student: str, stream: str, vertices: list[int] | None = None) -> np.ndarray:
         """Return the cosine counts of a student's stream over all pairs: int64, shape (1000,).
@@ -138,7 +140,7 @@ class Geometry:
         """
         target = Path(path)
         if target.exists() and not overwrite:
-            raise InputError(f"{target} exists; choose another directory or allow overwriting (--overwrite)")
+            raise InputError(f"{target} exists", "choose another directory or allow overwriting (--overwrite)")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if scratch is None:

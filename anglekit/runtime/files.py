@@ -47,11 +47,11 @@ def read_json_object(file: Path, remedy: str, *, most_bytes: int = MOST_JSON_BYT
     except FileNotFoundError:
         raise
     except UnicodeEncodeError as error:
-        raise InputError(f"{file} holds half of a surrogate pair, which is no text; {remedy}") from error
+        raise InputError(f"{file} holds half of a surrogate pair, which is no text", remedy) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not readable json ({error}); {remedy}") from error
+        raise InputError(f"{file} is not readable json ({error})", remedy) from error
     if not isinstance(found, dict):
-        raise InputError(f"{file} is not a json object; {remedy}")
+        raise InputError(f"{file} is not a json object", remedy)
     return found
 
 

@@ -58,19 +58,20 @@ class Placement:
         if self.quantization is not None:
             if self.quantization not in QUANTIZATIONS:
                 hint = suggest(self.quantization, QUANTIZATIONS)
-                raise InputError(f"--quantization {self.quantization!r} is not known; {hint}")
+                raise InputError(f"--quantization {self.quantization!r} is not known", hint)
             if importlib.util.find_spec("bitsandbytes") is None:
                 raise InputError(
-                    f"--quantization {self.quantization} needs the `bitsandbytes` package, which is not installed; "
-                    "install it: pip install bitsandbytes, or load with --dtype bfloat16"
+                    f"--quantization {self.quantization} needs the `bitsandbytes` package, which is not installed",
+                    "install it: pip install bitsandbytes, or load with --dtype bfloat16",
                 )
         parts = self.parts
         for option, value in (("--max-memory", self.max_memory), ("--offload-folder", self.offload_folder)):
             if value is not None and self.device_map is None:
-                raise InputError(f"{option} {value!r} came without --device-map, which it belongs to; add one")
+                raise InputError(f"{option} {value!r} came without --device-map, which it belongs to", "add one")
         if parts is not None and self.max_memory is not None:
             raise InputError(
-                f"--max-memory {self.max_memory!r} came with a device map that names every part; take --device-map auto"
+                f"--max-memory {self.max_memory!r} came with a device map that names every part",
+                "take --device-map auto",
             )
         self.sizes  # noqa: B018 - read here, so that a mistake is found before anything is loaded
 
@@ -86,21 +87,21 @@ class Placement:
             return None
         allowed = f"allowed: {', '.join(DEVICE_MAPS)}, or json such as " + '{"embeddings": "cpu", "encoder": "disk"}'
         if not self.device_map.lstrip().startswith("{"):
-            raise InputError(f"--device-map {self.device_map!r} is not known; {allowed}")
+            raise InputError(f"--device-map {self.device_map!r} is not known", allowed)
         try:
             found = json.loads(self.device_map)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"--device-map {self.device_map!r} is not json ({error}); {allowed}") from error
+            raise InputError(f"--device-map {self.device_map!r} is not json ({error})", allowed) from error
         if not found or not all(type(device) in (str, int) for device in found.values()):
-            raise InputError(f"--device-map {self.device_map!r} does not name a device for each part; {allowed}")
+            raise InputError(f"--device-map {self.device_map!r} does not name a device for each part", allowed)
         for part, device in found.items():
             if device != "disk":  # which is always there
                 check_device(device, "--device-map names the device")
             inside = next((other for other in found if other != part and other.startswith(part and f"{part}.")), None)
             if inside is not None:
                 raise InputError(
-                    f"--device-map names both {part!r} and {inside!r}, which lies in it; name parts that lie beside "
-                    "each other"
+                    f"--device-map names both {part!r} and {inside!r}, which lies in it",
+                    "name parts that lie beside each other",
                 )
         return {str(part): device for part, device in found.items()}
 
@@ -114,8 +115,8 @@ class Placement:
             device, equals, size = (each.strip() for each in entry.partition("="))
             if not (equals and (device == "cpu" or device.isdecimal()) and _SIZE.fullmatch(size)):
                 raise InputError(
-                    f"--max-memory {self.max_memory!r} is not a list of devices and sizes; give for example "
-                    "0=10GiB,cpu=30GiB"
+                    f"--max-memory {self.max_memory!r} is not a list of devices and sizes",
+                    "give for example 0=10GiB,cpu=30GiB",
                 )
             sizes[int(device) if device.isdecimal() else device] = size
         return sizes
@@ -158,7 +159,7 @@ def check_device(device: str | int, what: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{what} {device!r}, which cannot be used here ({reason}); use cpu") from error
+        raise InputError(f"{what} {device!r}, which cannot be used here ({reason})", "use cpu") from error
 
 
 def is_placed(model: PreTrainedModel) -> bool:
@@ -193,5 +194,5 @@ def whole_state(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         owner, _, leaf = name.rpartition(".")
         stored = getattr(getattr(model.get_submodule(owner), "_hf_hook", None), "weights_map", None)
         if stored is None:
-            raise InputError(f"the weight {name} of {type(model).__name__} was not loaded; load the whole model")
+            raise InputError(f"the weight {name} of {type(model).__name__} was not loaded", "load the whole model")
         yield name, stored[leaf].detach().to(tensor.dtype)

@@ -215,7 +215,7 @@ def _met() -> Processes:
     if not all(value.isdecimal() for value in found.values()) or not os.environ.get("MASTER_ADDR"):
         given = ", ".join(f"{name}={value}" for name, value in found.items())
         raise InputError(
-            f"the environment does not say which processes belong together ({given}); use accelerate launch"
+            f"the environment does not say which processes belong together ({given})", "use accelerate launch"
         )
     try:
         store, rank, count = next(rendezvous("env://", timeout=_MEETING))

@@ -57,17 +57,19 @@ class LayerRecorder:
         final_norm: FinalNorm = "excluded",
     ) -> None:
         if final_norm not in get_args(FinalNorm):
-            raise InputError(f"final norm {final_norm!r} is not known; allowed: {', '.join(get_args(FinalNorm))}")
+            raise InputError(
+                f"final norm {final_norm!r} is not known", allowed=f"allowed: {', '.join(get_args(FinalNorm))}"
+            )
         available = model_streams(model.config)
         for stream, wanted in layers.items():
             if stream not in available:
-                raise InputError(f"{type(model).__name__} has no {stream} stream; it has: {', '.join(available)}")
+                raise InputError(f"{type(model).__name__} has no {stream} stream", f"it has: {', '.join(available)}")
             last = depth(model.config, stream)
             wrong = [layer for layer in wanted if not 0 <= layer <= last]
             if wrong:
                 raise InputError(
-                    f"layer {wrong[0]} does not exist in the {stream} of {type(model).__name__}; "
-                    f"layers run from 0 (embedding) to {last}"
+                    f"layer {wrong[0]} does not exist in the {stream} of {type(model).__name__}",
+                    f"layers run from 0 (embedding) to {last}",
                 )
         self.model = model
         self.layers = {stream: tuple(sorted(set(wanted))) for stream, wanted in layers.items()}

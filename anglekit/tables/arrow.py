@@ -125,14 +125,16 @@ def check_names(names: Sequence[str], source: str) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise InputError(f"{source} has two columns named {name[:80]!r}; rename or remove one")
+            raise InputError(f"{source} has two columns named {name[:80]!r}", "rename or remove one")
         seen.add(name)
 
 
 def check_count(columns: int, source: str) -> None:
     """Raise the InputError for more columns than are read."""
     if columns > _MOST_COLUMNS:
-        raise InputError(f"{source} has {columns:,} columns; at most {_MOST_COLUMNS:,} are read: give a table of texts")
+        raise InputError(
+            f"{source} has {columns:,} columns", f"at most {_MOST_COLUMNS:,} are read: give a table of texts"
+        )
 
 
 def read_parquet_columns(path: Path, source: str, limit: int | None) -> dict[str, list[Any]]:
@@ -217,7 +219,7 @@ def columns_from_arrow(
                 columns[name].extend(cells)
                 characters += sum(len(cell) for cell in cells if isinstance(cell, str | bytes | list))
         if size is not None and characters > _CHARACTERS_PER_BYTE * size + _MORE_CHARACTERS:
-            raise InputError(f"{source} holds far more text than its {size:,} bytes; write it without repetitions")
+            raise InputError(f"{source} holds far more text than its {size:,} bytes", "write it without repetitions")
         left = None if left is None else left - piece.num_rows
     return columns
 

@@ -49,10 +49,10 @@ def read_table_file(source: str, limit: int | None = None) -> tuple[pd.DataFrame
         near = suggest(path.suffix.lower() or path.name, SUFFIXES)
         raise InputError(f"{source} is not a kind of table that can be read: {near}, hub:NAME:SPLIT, builtin:NAME")
     if not path.exists():
-        raise InputError(f"{source} does not exist{_near_file(path)}; give the path of a {path.suffix} file")
+        raise InputError(f"{source} does not exist{_near_file(path)}", f"give the path of a {path.suffix} file")
     if not path.is_file():
         what = "a directory" if path.is_dir() else "not a regular file"
-        raise InputError(f"{source} is {what}; give the path of one {', '.join(SUFFIXES)} file")
+        raise InputError(f"{source} is {what}", f"give the path of one {', '.join(SUFFIXES)} file")
     try:
         sha256 = _checked_binary(path) if reader is _read_parquet else _checked_text(path, source)
         return reader(path, source, limit), sha256
@@ -83,17 +83,18 @@ def _checked_text(path: Path, source: str) -> str:
         while True:
             chunk = handle.read(_CHUNK_BYTES)
             if seen == 0 and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise InputError(f"{source} is UTF-16; save it as UTF-8")
+                raise InputError(f"{source} is UTF-16", "save it as UTF-8")
             if (nul := chunk.find(b"\0")) >= 0:
-                raise InputError(f"{source} is binary, not text (a NUL byte at offset {seen + nul}); give UTF-8 text")
+                raise InputError(f"{source} is binary, not text (a NUL byte at offset {seen + nul})", "give UTF-8 text")
             held = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 line += error.object.count(b"\n", 0, error.start)
                 raise InputError(
-                    f"{source} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset "
-                    f"{seen - held + error.start} (line {line}); save the file as UTF-8"
+                    f"{source} is not UTF-8: byte 0x{error.object[error.start]:02x} "
+                    f"at offset {seen - held + error.start} (line {line})",
+                    "save the file as UTF-8",
                 ) from error
             if not chunk:
                 break
@@ -102,7 +103,7 @@ def _checked_text(path: Path, source: str) -> str:
             line += text.count("\n")
             blank = blank and not text.strip("\ufeff \t\r\n")
     if blank:
-        raise InputError(f"{source} is empty; a table needs at least one row")
+        raise InputError(f"{source} is empty", "a table needs at least one row")
     return digest.hexdigest()
 
 
@@ -128,15 +129,15 @@ def _read_delimited(path: Path, source: str, limit: int | None, delimiter: str) 
             for row in islice(rows, limit):
                 if len(row) != len(header):
                     raise InputError(
-                        f"{source}, line {reader.line_num}: {len(row)} fields where the header has {len(header)}; "
-                        "quote a field that holds the delimiter or a line break"
+                        f"{source}, line {reader.line_num}: {len(row)} fields where the header has {len(header)}",
+                        "quote a field that holds the delimiter or a line break",
                     )
                 for column, value in zip(columns, row, strict=True):
                     column.append(value)
         except csv.Error as error:
             raise InputError(
-                f'{source}, line {reader.line_num}: {error}; put a field that begins with a quote in "..." and double '
-                "the quotes inside it"
+                f"{source}, line {reader.line_num}: {error}",
+                'put a field that begins with a quote in "..." and double the quotes inside it',
             ) from error
     return object_frame(dict(zip(header, columns, strict=True)))
 
@@ -165,12 +166,12 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
         row = json.loads(line, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{where} is not JSON: {error.msg} at column {error.colno}; write one object a line"
+            f"{where} is not JSON: {error.msg} at column {error.colno}", "write one object a line"
         ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} cannot be read as JSON: {error}") from error
     if not isinstance(row, dict):
-        raise InputError(f"{where} holds a {_JSON_NAMES[type(row)]}, not an object; write one object a line")
+        raise InputError(f"{where} holds a {_JSON_NAMES[type(row)]}, not an object", "write one object a line")
     if not any(isinstance(value, dict) for value in row.values()):
         return row
     flat: list[tuple[str, Any]] = []
@@ -204,8 +205,8 @@ def _read_jsonl(path: Path, source: str, limit: int | None) -> pd.DataFrame:
             check_count(len(columns), source)
             if n_rows * len(columns) > _PLACES_PER_CELL * n_cells + _MORE_PLACES:
                 raise InputError(
-                    f"{source}, line {number}: {n_rows} rows have {len(columns)} keys, and nearly every row others; "
-                    "give rows of the same keys"
+                    f"{source}, line {number}: {n_rows} rows have {len(columns)} keys, and nearly every row others",
+                    "give rows of the same keys",
                 )
             for column in columns.values():
                 if len(column) < n_rows:

@@ -112,7 +112,7 @@ def read_table(source: str, *, limit: int | None = None) -> Table:
         RunError: the hub cannot be reached.
     """
     if limit is not None and limit < 1:
-        raise InputError(f"a limit of {limit} rows leaves nothing; give 1 or more, or no limit")
+        raise InputError(f"a limit of {limit} rows leaves nothing", "give 1 or more, or no limit")
     if source.startswith("hub:"):
         frame, sha256 = _read_hub(source)
     elif source.startswith("builtin:"):
@@ -120,7 +120,7 @@ def read_table(source: str, *, limit: int | None = None) -> Table:
     else:
         frame, sha256 = read_table_file(source, limit)
     if frame.empty:
-        raise InputError(f"{source} has no rows; a table needs at least one")
+        raise InputError(f"{source} has no rows", "a table needs at least one")
     return Table(source, frame if limit is None else frame.head(limit), sha256)
 
 
@@ -152,8 +152,8 @@ def find_column(
     found = next((name for name in (_present(names, name) for name in looked_for) if name is not None), None)
     if found is None and required:
         raise InputError(
-            f"{table.source} has no column with a usual name for {option} ({', '.join(looked_for)}); "
-            f"name one with {option}: {_listed(names)}"
+            f"{table.source} has no column with a usual name for {option} ({', '.join(looked_for)})",
+            f"name one with {option}: {_listed(names)}",
         )
     return found
 
@@ -178,13 +178,13 @@ def find_text_columns(table: Table, text: str | None = None, text_pair: str | No
         usual = None
     column = find_column(table, "text", text, usual)
     if column is None:
-        raise InputError(f"{table.source} has no text column; name one with --text")
+        raise InputError(f"{table.source} has no text column", "name one with --text")
     if text_pair is None:
         partner = USUAL_PARTNERS.get(column.lower())
         pair = (_present(names, partner) if partner else None) or _present(names, "text_pair")
         pair = None if pair == column else pair
     elif pair == column:
-        raise InputError(f"--text and --text-pair both name the column {column!r}; name two, or --text-pair -")
+        raise InputError(f"--text and --text-pair both name the column {column!r}", "name two, or --text-pair -")
     return column, pair
 
 
@@ -201,11 +201,11 @@ def check_text(text: str, where: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{where} holds half of a surrogate pair, which is no text; correct the escape") from error
+        raise InputError(f"{where} holds half of a surrogate pair, which is no text", "correct the escape") from error
     if len(text) > _LONGEST_TEXT:
         raise InputError(
-            f"{where} holds a text of {len(text):,} characters; at most {_LONGEST_TEXT:,} are read: make several rows "
-            "of it"
+            f"{where} holds a text of {len(text):,} characters",
+            f"at most {_LONGEST_TEXT:,} are read: make several rows of it",
         )
     return text
 
@@ -272,7 +272,7 @@ def _load_hub(source: str, name: str, split: str) -> Any:  # noqa: ANN401 - data
     try:
         import datasets
     except ImportError as error:
-        raise InputError(f"{source} needs the `datasets` package; install it: pip install 'anglekit[hub]'") from error
+        raise InputError(f"{source} needs the `datasets` package", "install it: pip install 'anglekit[hub]'") from error
     problem: Exception | None = None
     for path, config in _hub_candidates(name):
         try:

@@ -24,7 +24,9 @@ def _layer_list(text: str | None, option: str) -> tuple[int, ...] | None:
         return None
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts):
-        raise InputError(f"{option} {text!r} is not a list of layers; give numbers such as 0,6,12 (0 is the embedding)")
+        raise InputError(
+            f"{option} {text!r} is not a list of layers", "give numbers such as 0,6,12 (0 is the embedding)"
+        )
     return tuple(int(part) for part in parts)
 
 
@@ -33,7 +35,7 @@ def _shard(text: str | None) -> Shard | None:
         return None
     number, slash, of = text.partition("/")
     if not (slash and number.isdecimal() and of.isdecimal()) or len(text) > 18:
-        raise InputError(f"--shard {text!r} is not a part; give one such as 2/4, the second of four")
+        raise InputError(f"--shard {text!r} is not a part", "give one such as 2/4, the second of four")
     from anglekit.analysis.preparation import Shard
 
     return Shard(int(number), int(of))
@@ -42,9 +44,9 @@ def _shard(text: str | None) -> Shard | None:
 def check_place(out: Path, overwrite: bool) -> None:
     """Raise the InputError for a directory that cannot be written, before anything is computed."""
     if out.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another directory, or replace it with --overwrite")
+        raise InputError(f"{out} exists", "choose another directory, or replace it with --overwrite")
     if any(parent.exists() and not parent.is_dir() for parent in out.parents):
-        raise InputError(f"{out} cannot be made: a part of its path is a file; choose another directory")
+        raise InputError(f"{out} cannot be made: a part of its path is a file", "choose another directory")
 
 
 def analyze(
@@ -224,7 +226,8 @@ def analyze(
             if device_map is not None and not alone:
                 raise InputError(
                     f"--device-map {device_map!r} spreads one process's models over all devices, and several processes "
-                    "were launched; start one, or leave the map out"
+                    "were launched",
+                    "start one, or leave the map out",
                 )
             spread = Placement(device_map, max_memory, offload_folder, quantization)
             data = read_probe(probe, text=text, text_pair=text_pair, target=target, limit=limit, seed=seed)

@@ -58,16 +58,16 @@ def compare(
     Strategies are compared under the same initialisation, paired by seed and, for angles, by probe example.
     """
     if form not in _PRINTED:
-        raise InputError(f"no format {form!r}; {suggest(form, _PRINTED)}")
+        raise InputError(f"no format {form!r}", allowed=suggest(form, _PRINTED))
     if out is not None:
         if out.suffix.lower() not in _SUFFIXES:
             raise InputError(
-                f"cannot write {out.name!r}: a comparison's file ends in {', '.join(_SUFFIXES)}; change --out"
+                f"cannot write {out.name!r}: a comparison's file ends in {', '.join(_SUFFIXES)}", "change --out"
             )
         if out.is_dir():
-            raise InputError(f"{out} is a directory; give a file with --out")
+            raise InputError(f"{out} is a directory", "give a file with --out")
         if any(parent.exists() and not parent.is_dir() for parent in out.parents):
-            raise InputError(f"{out} cannot be made: a part of its path is a file; choose another --out")
+            raise InputError(f"{out} cannot be made: a part of its path is a file", "choose another --out")
 
     from anglekit.comparison.compare import compare as run
     from anglekit.comparison.text import render

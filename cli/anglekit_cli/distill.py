@@ -119,7 +119,9 @@ def distill(
     """Make a student of a teacher, train it under one layer-matching strategy and score it."""
     values = dict(locals())
     if (strategy is None) == (layer_map is None):
-        raise InputError(f"--strategy and --map: {'neither' if strategy is None else 'both'} came; give one of the two")
+        raise InputError(
+            f"--strategy and --map: {'neither' if strategy is None else 'both'} came", "give one of the two"
+        )
     mode = option.if_exists(resume, overwrite)
 
     from anglekit.distillation.losses.functional import LossWeights

@@ -67,7 +67,7 @@ def plan(
     """
     if (strategy is None) == (layer_map is None):
         got = "neither" if strategy is None else "both"
-        raise InputError(f"--strategy and --map: {got} came; give one of the two")
+        raise InputError(f"--strategy and --map: {got} came", "give one of the two")
     from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map
     from anglekit.distillation.matching.plan import plan_distillation
     from anglekit.models.architectures import model_streams

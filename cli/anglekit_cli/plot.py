@@ -111,7 +111,7 @@ def plot(
     from anglekit.runtime.files import write_whole
 
     if figure not in FIGURES:
-        raise InputError(f"no figure {figure!r}; {suggest(figure, FIGURES)}")
+        raise InputError(f"no figure {figure!r}", allowed=suggest(figure, FIGURES))
     found = read_figure_sources(directories)
     labels = task
     if labels is None and "labels" in FIGURES[figure].options:
@@ -150,11 +150,11 @@ def _warn_of_height(inches: float, options: frozenset[str]) -> None:
 
 def _check_targets(out: Path | None, data: Path | None) -> None:
     if out is None and data is None:
-        raise InputError("nothing to write; give a figure's file with --out, or one for its numbers with --data")
+        raise InputError("nothing to write", "give a figure's file with --out, or one for its numbers with --data")
     if out is not None and out.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"cannot write {out.name!r}: a figure's file ends in {', '.join(_SUFFIXES)}; change --out")
+        raise InputError(f"cannot write {out.name!r}: a figure's file ends in {', '.join(_SUFFIXES)}", "change --out")
     if data is not None and data.suffix.lower() != ".csv":
-        raise InputError(f"cannot write {data.name!r}: the numbers' file ends in .csv; change --data")
+        raise InputError(f"cannot write {data.name!r}: the numbers' file ends in .csv", "change --data")
     for target, option in ((out, "--out"), (data, "--data")):
         if target is not None and target.is_dir():
-            raise InputError(f"{target} is a directory; give a file with {option}")
+            raise InputError(f"{target} is a directory", f"give a file with {option}")

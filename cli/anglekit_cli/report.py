@@ -56,13 +56,13 @@ def report(
     The page needs no network and can be read without script, in light and dark, on a telephone and on paper.
     """
     if out.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"cannot write {out.name!r}: a report's file ends in {' or '.join(_SUFFIXES)}; change --out")
+        raise InputError(f"cannot write {out.name!r}: a report's file ends in {' or '.join(_SUFFIXES)}", "change --out")
     if out.is_dir():
-        raise InputError(f"{out} is a directory; give a file with --out")
+        raise InputError(f"{out} is a directory", "give a file with --out")
     if out.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another file or allow overwriting (--overwrite)")
+        raise InputError(f"{out} exists", "choose another file or allow overwriting (--overwrite)")
     if any(parent.exists() and not parent.is_dir() for parent in out.parents):
-        raise InputError(f"{out} cannot be made: a part of its path is a file; choose another --out")
+        raise InputError(f"{out} cannot be made: a part of its path is a file", "choose another --out")
 
     from tqdm import tqdm
 

@@ -78,14 +78,14 @@ def reproduce(
         _print_list(as_json)
         return
     if recipe is None:
-        raise InputError("no recipe came; name one of `anglekit reproduce --list`, or give a .yaml file")
+        raise InputError("no recipe came", "name one of `anglekit reproduce --list`, or give a .yaml file")
     if show:
         from anglekit.recipes.recipe_files import recipe_file
 
         typer.echo(recipe_file(recipe).read_text(encoding="utf-8"), nl=False)
         return
     if out is None and not dry_run:
-        raise InputError("--out is missing; name a directory, or plan with --dry-run")
+        raise InputError("--out is missing", "name a directory, or plan with --dry-run")
     chosen_seeds = parse_seeds(seeds)
 
     from anglekit.recipes.recipe_files import load_recipe

@@ -172,7 +172,8 @@ def sweep(
         if teacher_device_map is not None and processes.count > 1:
             raise InputError(
                 f"--teacher-device-map {teacher_device_map!r} spreads one process's teacher over all devices, and "
-                f"{processes.count} processes were launched; start one, or leave the map out"
+                f"{processes.count} processes were launched",
+                "start one, or leave the map out",
             )
         copied = (
             None if copy is None else parse_copy_map(copy, model_streams(load_config(checkpoint_of(teacher), load)))
@@ -225,10 +226,14 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
     for part in text.split(","):
         first, dash, last = (piece.strip() for piece in part.partition("-"))
         if not (first.isdecimal() and (last.isdecimal() or not dash)):
-            raise InputError(f"--seeds is {text!r}; allowed: numbers from 0 and ranges of them, as 0,1,2 or 0-4")
+            raise InputError(
+                f"--seeds is {text!r}", allowed="allowed: numbers from 0 and ranges of them, as 0,1,2 or 0-4"
+            )
         low, high = int(first), int(last or first)
         if not low <= high < low + _MOST_SEEDS:
-            raise InputError(f"--seeds holds the range {part.strip()!r}; allowed: upwards, at most {_MOST_SEEDS} seeds")
+            raise InputError(
+                f"--seeds holds the range {part.strip()!r}", allowed=f"allowed: upwards, at most {_MOST_SEEDS} seeds"
+            )
         seeds += range(low, high + 1)
     return tuple(seeds)
 

@@ -157,7 +157,7 @@ def if_exists(resume: bool, overwrite: bool) -> IfExists:
         InputError: both options came.
     """
     if resume and overwrite:
-        raise InputError("--resume and --overwrite came together; give one of the two")
+        raise InputError("--resume and --overwrite came together", "give one of the two")
     return "resume" if resume else "overwrite" if overwrite else "refuse"
 
 
@@ -178,7 +178,9 @@ def names(option_name: str, text: str | None) -> tuple[str, ...] | None:
         return None
     found = tuple(name.strip() for name in text.split(","))
     if not all(found):
-        raise InputError(f"--{option_name} is {text!r} and names nothing in one place; give names with commas between")
+        raise InputError(
+            f"--{option_name} is {text!r} and names nothing in one place", "give names with commas between"
+        )
     return found
 
 

@@ -28,8 +28,8 @@ def _words(number: int, language: str, to: str = "cardinal") -> str:
         from num2words import num2words  # type: ignore[import-untyped]
     except ImportError as error:
         raise InputError(
-            "the built-in corpus 'numbers' takes its words from the package num2words; install it: "
-            "pip install num2words"
+            "the built-in corpus 'numbers' takes its words from the package num2words",
+            "install it: pip install num2words",
         ) from error
     return str(num2words(number, lang=language, to=to))
 

@@ -60,16 +60,16 @@ class LossWeights:
     def __post_init__(self) -> None:
         for name, value in (("ce", self.ce), ("kl", self.kl), ("hidden", self.hidden)):
             if not 0.0 <= value < float("inf"):
-                raise InputError(f"loss weight {name} is {value}; allowed: a finite number of at least 0")
+                raise InputError(f"loss weight {name} is {value}", allowed="allowed: a finite number of at least 0")
         if self.ce == self.kl == self.hidden == 0.0:
-            raise InputError("all loss weights (ce, kl, hidden) are 0; give at least one above 0")
+            raise InputError("all loss weights (ce, kl, hidden) are 0", "give at least one above 0")
 
     def of(self, term: str) -> float:
         """Return the weight of a term: "ce", "kl", or "hidden" with any suffix, as "hidden_encoder"."""
         kind = term.split("_", 1)[0]
         weights = {"ce": self.ce, "kl": self.kl, "hidden": self.hidden}
         if kind not in weights:
-            raise InputError(f"no loss term {term!r}; {suggest(kind, weights)}")
+            raise InputError(f"no loss term {term!r}", allowed=suggest(kind, weights))
         return weights[kind]
 
 
@@ -118,7 +118,7 @@ def weighted_total(
             elsewhere.
     """
     if not terms:
-        raise InputError("no loss term to add up; give at least one of ce, kl, hidden")
+        raise InputError("no loss term to add up", "give at least one of ce, kl, hidden")
     weights, counts = weights or LossWeights(), counts or {}
     parts = [weights.of(name) * term.mean(counts.get(name)) for name, term in terms.items()]
     return torch.stack(parts).sum()
@@ -201,7 +201,7 @@ def hidden_loss(
         InputError: an unknown kind, or shapes that do not agree.
     """
     if kind not in HIDDEN_LOSSES:
-        raise InputError(f"no hidden loss {kind!r}; {suggest(kind, HIDDEN_LOSSES)}")
+        raise InputError(f"no hidden loss {kind!r}", allowed=suggest(kind, HIDDEN_LOSSES))
     if not pairs:
         count = torch.zeros((), device=device) if mask is None else (mask != 0).sum()
         return LossTerm(torch.zeros((), device=count.device), count)
@@ -260,7 +260,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> LossTerm:
         InputError: shapes that do not agree.
     """
     if tuple(labels.shape) != tuple(logits.shape[:-1]):
-        raise InputError(f"labels have shape {tuple(labels.shape)}; logits {tuple(logits.shape)} need one label a row")
+        raise InputError(
+            f"labels have shape {tuple(labels.shape)}", f"logits {tuple(logits.shape)} need one label a row"
+        )
     # Ignored rows are left out rather than handed to `ignore_index`: NaN logits there would reach the
     # gradient.
     index = valid_positions(labels != IGNORE_INDEX, labels.shape, logits.device)
@@ -291,13 +293,13 @@ def kl_divergence(
         InputError: an unknown direction, a temperature not above 0, or shapes that do not agree.
     """
     if direction not in KL_DIRECTIONS:
-        raise InputError(f"no KL direction {direction!r}; {suggest(direction, KL_DIRECTIONS)}")
+        raise InputError(f"no KL direction {direction!r}", allowed=suggest(direction, KL_DIRECTIONS))
     if not 0.0 < temperature < float("inf"):
-        raise InputError(f"the temperature is {temperature}; allowed: a finite number above 0")
+        raise InputError(f"the temperature is {temperature}", allowed="allowed: a finite number above 0")
     if student_logits.shape != teacher_logits.shape:
         raise InputError(
-            f"student logits have shape {tuple(student_logits.shape)}, the teacher's "
-            f"{tuple(teacher_logits.shape)}; both need the same classes or vocabulary"
+            f"student logits have shape {tuple(student_logits.shape)}, the teacher's {tuple(teacher_logits.shape)}",
+            "both need the same classes or vocabulary",
         )
     index = valid_positions(mask, student_logits.shape[:-1], student_logits.device)
     student, teacher = _rows(student_logits, index), _rows(teacher_logits, index)
@@ -344,8 +346,8 @@ def check_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
         for role, state in (("student", student), ("teacher", teacher)):
             if state.shape != shape or state.dim() != 3:
                 raise InputError(
-                    f"a {role} state has shape {tuple(state.shape)} beside {tuple(shape)}; matched states "
-                    "need one (batch, time, width): use an adapter where the widths differ"
+                    f"a {role} state has shape {tuple(state.shape)} beside {tuple(shape)}",
+                    "matched states need one (batch, time, width): use an adapter where the widths differ",
                 )
 
 
@@ -369,7 +371,7 @@ def _keep(mask: Tensor, states: Tensor) -> Tensor:
 
 def _check_mask(mask: Tensor, shape: Sequence[int]) -> None:
     if tuple(mask.shape) != tuple(shape):
-        raise InputError(f"the mask has shape {tuple(mask.shape)}; the states it masks need {tuple(shape)}")
+        raise InputError(f"the mask has shape {tuple(mask.shape)}", f"the states it masks need {tuple(shape)}")
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -95,21 +95,23 @@ class DistillationObjective:
 
     def __post_init__(self) -> None:
         if self.reading not in READINGS:
-            raise InputError(f"no reading {self.reading!r}; {suggest(self.reading, READINGS)}")
+            raise InputError(f"no reading {self.reading!r}", allowed=suggest(self.reading, READINGS))
         if self.hidden_loss not in HIDDEN_LOSSES:
-            raise InputError(f"no hidden loss {self.hidden_loss!r}; {suggest(self.hidden_loss, HIDDEN_LOSSES)}")
+            raise InputError(f"no hidden loss {self.hidden_loss!r}", allowed=suggest(self.hidden_loss, HIDDEN_LOSSES))
         if self.family not in OFFICIAL:
-            raise InputError(f"no official losses for {self.family!r}; {suggest(self.family, OFFICIAL)}")
+            raise InputError(f"no official losses for {self.family!r}", allowed=suggest(self.family, OFFICIAL))
         if self.kl_direction is not None and self.kl_direction not in KL_DIRECTIONS:
-            raise InputError(f"no KL direction {self.kl_direction!r}; {suggest(self.kl_direction, KL_DIRECTIONS)}")
+            raise InputError(
+                f"no KL direction {self.kl_direction!r}", allowed=suggest(self.kl_direction, KL_DIRECTIONS)
+            )
         if self.temperature is not None and not 0.0 < self.temperature < float("inf"):
-            raise InputError(f"the temperature is {self.temperature}; allowed: a finite number above 0")
+            raise InputError(f"the temperature is {self.temperature}", allowed="allowed: a finite number above 0")
         if not 0.0 <= self.label_smoothing < 1.0:
-            raise InputError(f"label smoothing is {self.label_smoothing}; allowed: at least 0 and below 1")
+            raise InputError(f"label smoothing is {self.label_smoothing}", allowed="allowed: at least 0 and below 1")
         if not self.term_names:
             raise InputError(
-                "nothing would be trained: no layer is matched and the weights of ce and kl are 0; raise one of them "
-                "or choose a strategy other than 'none'"
+                "nothing would be trained: no layer is matched and the weights of ce and kl are 0",
+                "raise one of them or choose a strategy other than 'none'",
             )
 
     @property
@@ -227,7 +229,7 @@ class DistillationObjective:
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor | None) -> LossTerm:
         if labels is None:
-            raise InputError("the cross-entropy needs labels and a batch has none; give labels")
+            raise InputError("the cross-entropy needs labels and a batch has none", "give labels")
         if self.label_smoothing == 0.0:
             return cross_entropy(logits, labels)
         index = valid_positions(labels != IGNORE_INDEX, labels.shape, logits.device)
@@ -237,7 +239,7 @@ class DistillationObjective:
 
     def _kl(self, read: _LogitsRead) -> LossTerm:
         if read.reference is None:
-            raise InputError("the KL loss needs the teacher's logits and the teacher gave none; use one with a head")
+            raise InputError("the KL loss needs the teacher's logits and the teacher gave none", "use one with a head")
         own = OFFICIAL[self.family]
         temperature = self.temperature or (own.temperature if self.official else 1.0)
         direction = self.kl_direction or (own.kl_direction if self.official else "forward")
@@ -311,7 +313,7 @@ def _labels(inputs: Inputs) -> Tensor:
     labels = inputs.get("labels")
     if not isinstance(labels, Tensor):
         raise InputError(
-            "the cross-entropy needs labels and a batch has none; give labels, or set the weight of ce to 0"
+            "the cross-entropy needs labels and a batch has none", "give labels, or set the weight of ce to 0"
         )
     return labels
 

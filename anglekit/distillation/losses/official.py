@@ -66,7 +66,7 @@ def official_hidden_loss(pairs: StatePairs, mask: Tensor | None, *, family: str)
         InputError: an unknown family, no valid token, or shapes that do not agree.
     """
     if family not in OFFICIAL:
-        raise InputError(f"no official loss for family {family!r}; {suggest(family, OFFICIAL)}")
+        raise InputError(f"no official loss for family {family!r}", allowed=suggest(family, OFFICIAL))
     one = torch.ones(())
     if not pairs:
         device = one.device if mask is None else mask.device
@@ -75,7 +75,7 @@ def official_hidden_loss(pairs: StatePairs, mask: Tensor | None, *, family: str)
     first = pairs[0][0]
     index = valid_positions(mask, first.shape[:2], first.device)
     if index.numel() == 0:
-        raise InputError("the official hidden loss of a batch without valid tokens is 0/0; give at least one token")
+        raise InputError("the official hidden loss of a batch without valid tokens is 0/0", "give at least one token")
     exact = [tuple(x if x.dtype == torch.float64 else x.float() for x in pair) for pair in pairs]
     return LossTerm(OFFICIAL[family].hidden([(s, t) for s, t in exact], index), one.to(first.device))
 

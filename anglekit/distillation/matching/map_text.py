@@ -50,17 +50,17 @@ def _parse(
     for part in text.split(";"):
         name, equals, body = part.rpartition("=")
         if not equals and len(streams) > 1:
-            raise InputError(f"the map {text!r} names no stream; write encoder=...;decoder=..., each with {form}")
+            raise InputError(f"the map {text!r} names no stream", f"write encoder=...;decoder=..., each with {form}")
         named = [stream for stream in streams if stream == name.strip() or not equals]
         if not named:
-            raise InputError(f"the map {text!r} names stream {name.strip()!r}; {suggest(name.strip(), streams)}")
+            raise InputError(f"the map {text!r} names stream {name.strip()!r}", allowed=suggest(name.strip(), streams))
         stream = named[0]
         if stream in maps:
-            raise InputError(f"the map {text!r} names the {stream} twice; name it once")
+            raise InputError(f"the map {text!r} names the {stream} twice", "name it once")
         try:
             maps[stream] = tuple(read(item) for item in body.split(","))
         except ValueError as error:
-            raise InputError(f"cannot read the map {text!r}; write {form}") from error
+            raise InputError(f"cannot read the map {text!r}", f"write {form}") from error
     return maps
 
 

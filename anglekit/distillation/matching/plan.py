@@ -95,17 +95,20 @@ class DistillationPlan:
             ("reading", self.reading, ("corrected", "official")),
         ):
             if value not in allowed:
-                raise InputError(f"no {what} {value!r}; {suggest(value, allowed)}")
+                raise InputError(f"no {what} {value!r}", allowed=suggest(value, allowed))
         if not self.streams or len({part.stream for part in self.streams}) != len(self.streams):
-            raise InputError(f"a plan needs each stream once; got {[part.stream for part in self.streams]}")
+            raise InputError("a plan needs each stream once", f"got {[part.stream for part in self.streams]}")
         if not 0 <= self.seed < 2**32:
-            raise InputError(f"the seed is {self.seed}; allowed: 0 to {2**32 - 1}")
+            raise InputError(f"the seed is {self.seed}", allowed=f"allowed: 0 to {2**32 - 1}")
         if not 1 <= self.student_width <= self.teacher_width:
-            raise InputError(f"the student's width is {self.student_width}; allowed: 1 to {self.teacher_width}")
+            raise InputError(
+                f"the student's width is {self.student_width}", allowed=f"allowed: 1 to {self.teacher_width}"
+            )
         if self.init == "teacher" and self.student_width != self.teacher_width:
             raise InputError(
                 f"a student of width {self.student_width} cannot be copied from a teacher of width "
-                f"{self.teacher_width}; use --init random"
+                f"{self.teacher_width}",
+                "use --init random",
             )
 
     @property
@@ -206,7 +209,7 @@ class DistillationPlan:
             InputError: another format, a key missing or unknown, or values that do not go together.
         """
         if values.get("format") != _FORMAT:
-            raise InputError(f"{source} has format {str(values.get('format'))[:40]!r}; expected {_FORMAT!r}")
+            raise InputError(f"{source} has format {str(values.get('format'))[:40]!r}", allowed=f"expected {_FORMAT!r}")
         try:
             fields = {name: value for name, value in values.items() if name not in ("format", "strategy")}
             fields["streams"] = tuple(
@@ -217,7 +220,7 @@ class DistillationPlan:
             fields["training"] = tuple(sorted(values["training"].items()))
             return cls(**fields)
         except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
-            raise InputError(f"{source} is not one that anglekit wrote: {error}; begin the run again") from error
+            raise InputError(f"{source} is not one that anglekit wrote: {error}", "begin the run again") from error
 
 
 def plan_distillation(
@@ -259,22 +262,24 @@ def plan_distillation(
         InputError: a name that is not known, or a shape or map that is not possible.
     """
     if init not in INITS:
-        raise InputError(f"no initialisation {init!r}; {suggest(init, INITS)}")
+        raise InputError(f"no initialisation {init!r}", allowed=suggest(init, INITS))
     if layer_map is None and strategy not in STRATEGIES:
-        raise InputError(f"no strategy {strategy or ''!r}; {suggest(strategy or '', STRATEGIES)}")
+        raise InputError(f"no strategy {strategy or ''!r}", allowed=suggest(strategy or "", STRATEGIES))
     if layer_map is not None and strategy not in (None, EXPLICIT):
-        raise InputError(f"strategy {strategy!r} came together with an explicit map; give one of the two")
+        raise InputError(f"strategy {strategy!r} came together with an explicit map", "give one of the two")
     if layers is encoder_layers is decoder_layers is width is None:
-        raise InputError("a student needs a depth or a width of its own; give --layers or --width")
+        raise InputError("a student needs a depth or a width of its own", "give --layers or --width")
     depths = student_depths(config, layers=layers, encoder_layers=encoder_layers, decoder_layers=decoder_layers)
     for stream in layer_map or {}:
         if stream not in depths:
-            raise InputError(f"the map names stream {stream!r}; {suggest(stream, depths)}")
+            raise InputError(f"the map names stream {stream!r}", allowed=suggest(stream, depths))
     for name in match_streams or ():
         if name not in depths:
-            raise InputError(f"--match-streams names {name!r}; {suggest(name, depths)}")
+            raise InputError(f"--match-streams names {name!r}", allowed=suggest(name, depths))
     if match_streams is not None and (layer_map is not None or not match_streams):
-        raise InputError("--match-streams chooses what a strategy matches; give it with a strategy, and name a stream")
+        raise InputError(
+            "--match-streams chooses what a strategy matches", "give it with a strategy, and name a stream"
+        )
     blocks = copied_blocks(config, depths, init=init, width=width, copy_blocks=copy_blocks)
     student_config(config, blocks=blocks, new_width=width)
     family = model_family(config)

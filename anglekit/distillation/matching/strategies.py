@@ -147,30 +147,31 @@ class LayerMatching:
 
     def __post_init__(self) -> None:
         if self.stream not in STREAMS:
-            raise InputError(f"no stream {self.stream!r}; {suggest(self.stream, STREAMS)}")
+            raise InputError(f"no stream {self.stream!r}", allowed=suggest(self.stream, STREAMS))
         _check_strategy(self.strategy, (*STRATEGIES, EXPLICIT))
         check_depths(self.teacher_blocks, self.student_blocks, self.stream)
         if (self.strategy == "none") != (not self.pairs):
             raise InputError(
-                f"the {self.stream}'s strategy is {self.strategy!r} with {len(self.pairs)} matched layers; "
-                "'none' matches no layer and every other strategy at least one"
+                f"the {self.stream}'s strategy is {self.strategy!r} with {len(self.pairs)} matched layers",
+                "'none' matches no layer and every other strategy at least one",
             )
         if (self.strategy == "random") != (self.seed is not None):
             raise InputError(
-                f"strategy {self.strategy!r} came with seed {self.seed}; "
-                "'random' records its seed, the others have none"
+                f"strategy {self.strategy!r} came with seed {self.seed}",
+                "'random' records its seed, the others have none",
             )
         limits = {"student": self.student_blocks, "teacher": self.teacher_blocks}
         for pair in self.pairs:
             for layer, (role, deepest) in zip(pair, limits.items(), strict=True):
                 if not 0 <= layer <= deepest:
                     raise InputError(
-                        f"the {self.stream} map names {role} layer {layer}; allowed: 0 (embedding) to {deepest}"
+                        f"the {self.stream} map names {role} layer {layer}",
+                        allowed=f"allowed: 0 (embedding) to {deepest}",
                     )
         if list(self.student_layers) != sorted(set(self.student_layers)):
             raise InputError(
-                f"the {self.stream} map has student layers {list(self.student_layers)}; "
-                "name each at most once, in ascending order"
+                f"the {self.stream} map has student layers {list(self.student_layers)}",
+                "name each at most once, in ascending order",
             )
 
     @property
@@ -274,7 +275,7 @@ def layer_matching(
     """
     if explicit is not None:
         if strategy not in (None, EXPLICIT):
-            raise InputError(f"strategy {strategy!r} came together with an explicit map; give one of the two")
+            raise InputError(f"strategy {strategy!r} came together with an explicit map", "give one of the two")
         pairs = tuple(sorted((int(s), int(t)) for s, t in explicit))
         return LayerMatching(stream, EXPLICIT, teacher_blocks, student_blocks, pairs)
     name = _check_strategy(strategy or "", tuple(STRATEGIES))
@@ -348,17 +349,19 @@ def check_copied_blocks(
     copied = tuple(blocks)
     if len(copied) != student_blocks:
         raise InputError(
-            f"the {stream} copy map names {len(copied)} blocks for a student of {student_blocks}; name one for each"
+            f"the {stream} copy map names {len(copied)} blocks for a student of {student_blocks}", "name one for each"
         )
     if len(set(copied)) != len(copied):
-        raise InputError(f"the {stream} copy map {list(copied)} names a block twice; name distinct blocks")
+        raise InputError(f"the {stream} copy map {list(copied)} names a block twice", "name distinct blocks")
     for block in copied:
         if not 0 <= block < teacher_blocks:
-            raise InputError(f"the {stream} copy map names block {block}; allowed: 0 to {teacher_blocks - 1}")
+            raise InputError(
+                f"the {stream} copy map names block {block}", allowed=f"allowed: 0 to {teacher_blocks - 1}"
+            )
     if _family(family).needs_first_block and copied[0] != 0:
         raise InputError(
-            f"the {stream} copy map begins with block {copied[0]}; a {family} student needs block 0 first, "
-            "for no other block fits its place"
+            f"the {stream} copy map begins with block {copied[0]}",
+            f"a {family} student needs block 0 first, for no other block fits its place",
         )
     return copied
 
@@ -371,8 +374,8 @@ def check_depths(teacher_blocks: int, student_blocks: int, stream: Stream = "enc
     """
     if not 1 <= student_blocks <= teacher_blocks:
         raise InputError(
-            f"the student's {stream} has {student_blocks} blocks and the teacher's {teacher_blocks}; "
-            f"allowed: 1 to {max(teacher_blocks, 1)}"
+            f"the student's {stream} has {student_blocks} blocks and the teacher's {teacher_blocks}",
+            allowed=f"allowed: 1 to {max(teacher_blocks, 1)}",
         )
 
 
@@ -388,11 +391,11 @@ def _middle_layer(teacher_blocks: int) -> int:
 
 def _check_strategy(name: str, allowed: Sequence[str]) -> str:
     if name not in allowed:
-        raise InputError(f"no strategy {name!r}; {suggest(name, allowed)}")
+        raise InputError(f"no strategy {name!r}", allowed=suggest(name, allowed))
     return name
 
 
 def _family(name: str) -> Family:
     if name not in FAMILIES:
-        raise InputError(f"no model family {name!r}; {suggest(name, FAMILIES)}")
+        raise InputError(f"no model family {name!r}", allowed=suggest(name, FAMILIES))
     return FAMILIES[name]

@@ -309,13 +309,13 @@ def start_run(
 
 def _check_selection(settings: TrainSettings, data: PreparedData) -> None:
     if settings.select == "best" and data.validation is None:
-        raise InputError("--select best needs a validation table and none came; give --validation, or --select last")
+        raise InputError("--select best needs a validation table and none came", "give --validation, or --select last")
 
 
 def _check_lora(settings: TrainSettings, data: PreparedData) -> None:
     if settings.lora is not None and data.task.new_head:
         raise InputError(
-            f"--lora-rank came with task {data.task.name}, whose new head needs all its weights; leave it out"
+            f"--lora-rank came with task {data.task.name}, whose new head needs all its weights", "leave it out"
         )
 
 

@@ -51,7 +51,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return read_json_object(path, _BEGIN_AGAIN)
     except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; {_BEGIN_AGAIN}") from error
+        raise InputError(f"{path} is missing", _BEGIN_AGAIN) from error
 
 
 class RunDirectory:
@@ -74,7 +74,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path, if_exists: str = "refuse", *, writes: bool | None = None) -> None:
         if if_exists not in get_args(IfExists):
-            raise InputError(f"no way {if_exists!r} to treat a run; {suggest(if_exists, get_args(IfExists))}")
+            raise InputError(f"no way {if_exists!r} to treat a run", allowed=suggest(if_exists, get_args(IfExists)))
         self.path = Path(path)
         self.resumes = if_exists == "resume"
         self.writes = os.environ.get("RANK", "0") == "0" if writes is None else writes
@@ -138,7 +138,7 @@ class RunDirectory:
             or not all(isinstance(row, dict) and all(map(_is_plain, row.values())) for row in rows)
             or not all(type(number) in (int, float) and 0 <= number < 2**62 for number in numbers)
         ):
-            raise InputError(f"{self.path / _SCORES} does not hold the scores of a run; {_BEGIN_AGAIN}")
+            raise InputError(f"{self.path / _SCORES} does not hold the scores of a run", _BEGIN_AGAIN)
         return content
 
     def begin(self, config: Mapping[str, Any], plan: Mapping[str, Any] | None, provenance: Mapping[str, Any]) -> None:
@@ -197,12 +197,12 @@ class RunDirectory:
 
     def _check_foreign(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is a file; name a directory for the run")
+            raise InputError(f"{self.path} is a file", "name a directory for the run")
         if not self.path.is_dir():
             return
         foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in _OWN)
         if foreign and not self.started:
-            raise InputError(f"{self.path} holds {foreign[0]!r} and no run of anglekit; name a new or empty directory")
+            raise InputError(f"{self.path} holds {foreign[0]!r} and no run of anglekit", "name a new or empty directory")
 
     def _remove_left_over(self) -> None:
         """Remove what a killed run was writing, and what one that had just ended did not come to remove."""
@@ -218,7 +218,7 @@ class RunDirectory:
             lock = (self.path / _LOCK).open("a", encoding="utf-8")
         except OSError as error:
             raise InputError(
-                f"cannot write to {self.path}: {error.strerror}; name a directory you may write"
+                f"cannot write to {self.path}: {error.strerror}", "name a directory you may write"
             ) from error
         if sys.platform != "win32":
             import fcntl
@@ -229,19 +229,19 @@ class RunDirectory:
             except BlockingIOError as error:
                 lock.close()
                 raise InputError(
-                    f"{self.path} is in use by another run; wait for it or name another directory"
+                    f"{self.path} is in use by another run", "wait for it or name another directory"
                 ) from error
         # Whoever held the lock may have removed the file between our opening and locking it.
         if not (self.path / _LOCK).exists() or os.fstat(lock.fileno()).st_ino != (self.path / _LOCK).stat().st_ino:
             lock.close()
-            raise InputError(f"{self.path} was in use by another run until now; try again")
+            raise InputError(f"{self.path} was in use by another run until now", "try again")
         return lock
 
     def _check_run(self, if_exists: str) -> None:
         if if_exists == "refuse" and self.finished:
-            raise InputError(f"{self.path} holds a finished run; name another directory, or use --overwrite")
+            raise InputError(f"{self.path} holds a finished run", "name another directory, or use --overwrite")
         if if_exists == "refuse" and self.started:
-            raise InputError(f"{self.path} holds an unfinished run; use --resume to go on, or --overwrite")
+            raise InputError(f"{self.path} holds an unfinished run", "use --resume to go on, or --overwrite")
 
 
 def _is_plain(value: object) -> bool:
@@ -274,6 +274,5 @@ def check_same_run(directory: RunDirectory, config: Mapping[str, Any], differenc
     found = [*differences, *changed]
     if found:
         raise InputError(
-            f"{directory.path} holds another run ({found[0]}); resume it with its own settings, "
-            "name another directory, or use --overwrite"
+            f"{directory.path} holds another run ({found[0]})", "resume it with its own settings, name another directory, or use --overwrite"
         )

@@ -66,16 +66,16 @@ def _settle_state(checkpoint: Path) -> None:
     wrong = next((name for name, holds in _CHECKS.items() if name in state and not holds(state[name])), None)
     if unknown is not None or wrong is not None or "global_step" not in state:
         raise InputError(
-            f"{file}: {unknown or wrong or 'global_step'} is not as a training writes it; {_remedy(checkpoint)}"
+            f"{file}: {unknown or wrong or 'global_step'} is not as a training writes it", _remedy(checkpoint)
         )
     if f"{_PREFIX}{state['global_step']}" != checkpoint.name:
-        raise InputError(f"{file} is of step {state['global_step']}; {_remedy(checkpoint)}")
+        raise InputError(f"{file} is of step {state['global_step']}", _remedy(checkpoint))
     best = state.get("best_model_checkpoint")
     if best is None:
         return
     here = checkpoint.parent / Path(best).name
     if not (_is_step(here) and here.name.startswith(_PREFIX)):
-        raise InputError(f"{file} names a best checkpoint that this run does not have, {best!r}; {_remedy(checkpoint)}")
+        raise InputError(f"{file} names a best checkpoint that this run does not have, {best!r}", _remedy(checkpoint))
     if here.resolve() != Path(best).resolve():  # the run was moved since
         write_whole(file, json.dumps({**state, "best_model_checkpoint": str(here)}, indent=2) + "\n")
 

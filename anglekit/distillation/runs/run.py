@@ -222,8 +222,7 @@ def plan_run(
     plan = plan_distillation(config, seed=seed, training=training, **options)
     if settings.lora is not None and plan.init == "random":
         raise InputError(
-            "--lora-rank came with a random initialisation, whose frozen weights would stay random; take "
-            "--init teacher (of a sweep: --inits teacher)"
+            "--lora-rank came with a random initialisation, whose frozen weights would stay random", "take --init teacher (of a sweep: --inits teacher)"
         )
     return plan
 
@@ -235,7 +234,7 @@ def read_tables(task: Task, train: str, validation: Sequence[str], data: DataSet
     """Return the training table and the evaluation tables, whose names come from `evaluation_sources`."""
     named = evaluation_sources(validation)
     if "train" in named:
-        raise InputError(f"a validation table is called 'train'; name it otherwise: validation={named['train']}")
+        raise InputError("a validation table is called 'train'", f"name it otherwise: validation={named['train']}")
     tables = task.read(train, data)
     return tables, [task.read(source, data, name=name) for name, source in named.items()]
 
@@ -281,7 +280,7 @@ def evaluate(
     if not checkpoints or not data:
         raise InputError("nothing to evaluate: give at least one checkpoint and one table")
     if batch_size < 1:
-        raise InputError(f"the batch size is {batch_size}; allowed: at least 1")
+        raise InputError(f"the batch size is {batch_size}", allowed="allowed: at least 1")
     asked = ScoringSettings(max_length, target_max_length, beams, max_new_tokens, length_penalty)
     asked.encoding()  # what is not allowed is refused before a table is read
     asked.generation()

@@ -86,7 +86,7 @@ def run_scoring(source: str, task: str) -> ScoringSettings:
     recorded: Any = config.get("settings")
     found = {name: recorded.get(name) for name in _TYPES} if isinstance(recorded, dict) else {}
     if not found or not all(value is None or type(value) in _TYPES[name] for name, value in found.items()):
-        raise InputError(f"{file} does not hold the settings of a run; {remedy}")
+        raise InputError(f"{file} does not hold the settings of a run", remedy)
     settings = ScoringSettings(**found)
     if settings.length_penalty == _PLAIN_PENALTY:
         settings = replace(settings, length_penalty=None)
@@ -94,5 +94,5 @@ def run_scoring(source: str, task: str) -> ScoringSettings:
         settings.encoding()
         settings.generation()
     except InputError as error:
-        raise InputError(f"{file} holds settings that no run has ({error}); {remedy}") from error
+        raise InputError(f"{file} holds settings that no run has ({error})", remedy) from error
     return settings

@@ -43,7 +43,7 @@ class LayerAdapters(nn.ModuleDict):
         if not self.layers:
             return states
         if (stream, layer) not in self.layers:
-            raise InputError(f"the {stream}'s layer {layer} has no adapter; only matched layers have one")
+            raise InputError(f"the {stream}'s layer {layer} has no adapter", "only matched layers have one")
         return cast("Tensor", self._of_stream(stream)[str(layer)](states))
 
     def weights(self) -> dict[tuple[Stream, int], Tensor]:
@@ -69,7 +69,7 @@ def create_adapters(
         seed: the run's seed.
     """
     if min(student_width, teacher_width) < 1:
-        raise InputError(f"widths {student_width} and {teacher_width} came; allowed: at least 1")
+        raise InputError(f"widths {student_width} and {teacher_width} came", allowed="allowed: at least 1")
     layers = [(matching.stream, layer) for matching in matchings for layer in matching.student_layers]
     with torch.random.fork_rng(devices=[]):
         adapters = LayerAdapters(layers if student_width != teacher_width else [], student_width, teacher_width)

@@ -62,9 +62,9 @@ def create_student(
             copy map that does not go with the initialisation, or a copy map that does not fit.
     """
     if init not in INITS:
-        raise InputError(f"no initialisation {init!r}; {suggest(init, INITS)}")
+        raise InputError(f"no initialisation {init!r}", allowed=suggest(init, INITS))
     if layers is encoder_layers is decoder_layers is width is None:
-        raise InputError("a student needs a depth or a width of its own; give --layers or --width")
+        raise InputError("a student needs a depth or a width of its own", "give --layers or --width")
     config = teacher.config
     depths = student_depths(config, layers=layers, encoder_layers=encoder_layers, decoder_layers=decoder_layers)
     chosen = copied_blocks(teacher.config, depths, init=init, width=width, copy_blocks=copy_blocks)
@@ -105,11 +105,11 @@ def copied_blocks(
     """
     if init == "teacher" and width is not None and width != architectures.width(config):
         raise InputError(
-            f"a student of width {width} cannot be copied from a teacher of width {architectures.width(config)}; "
-            "use --init random"
+            f"a student of width {width} cannot be copied from a teacher of width {architectures.width(config)}",
+            "use --init random",
         )
     if init != "teacher" and copy_blocks is not None:
-        raise InputError(f"a copy map came with --init {init}, which copies nothing; use --init teacher")
+        raise InputError(f"a copy map came with --init {init}, which copies nothing", "use --init teacher")
     given = copy_blocks or {}
     if not isinstance(given, Mapping):
         if len(depths) > 1:
@@ -117,7 +117,7 @@ def copied_blocks(
         given = dict.fromkeys(depths, given)
     for stream in given:
         if stream not in depths:
-            raise InputError(f"the copy map names stream {stream!r}; {suggest(stream, depths)}")
+            raise InputError(f"the copy map names stream {stream!r}", allowed=suggest(stream, depths))
     family = model_family(config)
     chosen: dict[Stream, tuple[int, ...]] = {}
     for stream, student_blocks in depths.items():
@@ -144,8 +144,8 @@ def _copy_weights(teacher: PreTrainedModel, student: PreTrainedModel, chosen: Ma
             origin = _origin(name, homes, chosen)
             if origin not in source or source[origin].shape != target.shape:
                 raise InputError(
-                    f"the student's {name} has no counterpart of its shape in the teacher ({origin}); "
-                    "choose other blocks to copy, or --init random"
+                    f"the student's {name} has no counterpart of its shape in the teacher ({origin})",
+                    "choose other blocks to copy, or --init random",
                 )
             copies[origin].append(target)
         # Once each, for those that lie on the disk.

@@ -41,15 +41,17 @@ class LoraSettings:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise InputError(f"--lora-rank is {self.rank}; allowed: at least 1")
+            raise InputError(f"--lora-rank is {self.rank}", allowed="allowed: at least 1")
         if not 0.0 < self.alpha < float("inf"):
-            raise InputError(f"--lora-alpha is {self.alpha}; allowed: a finite number above 0")
+            raise InputError(f"--lora-alpha is {self.alpha}", allowed="allowed: a finite number above 0")
         if not 0.0 <= self.dropout < 1.0:
-            raise InputError(f"--lora-dropout is {self.dropout}; allowed: at least 0 and below 1")
+            raise InputError(f"--lora-dropout is {self.dropout}", allowed="allowed: at least 0 and below 1")
         if not all(name.strip() for name in self.targets.split(",")):
-            raise InputError(f"--lora-targets is {self.targets!r}; allowed: {ALL_LINEAR}, or names with commas between")
+            raise InputError(
+                f"--lora-targets is {self.targets!r}", allowed=f"allowed: {ALL_LINEAR}, or names with commas between"
+            )
         if importlib.util.find_spec("peft") is None:
-            raise InputError("--lora-rank needs the `peft` package; install it: pip install 'anglekit[lora]'")
+            raise InputError("--lora-rank needs the `peft` package", "install it: pip install 'anglekit[lora]'")
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings, seed: int, *, recomputes: bool = False) -> PreTrainedModel:
@@ -89,7 +91,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, seed: int, *, recom
         except ValueError as error:
             last = sorted({name.rpartition(".")[2] for name, one in model.named_modules() if hasattr(one, "weight")})
             raise InputError(
-                f"--lora-targets {settings.targets!r} fits no layer; there are {', '.join(last)}"
+                f"--lora-targets {settings.targets!r} fits no layer", f"there are {', '.join(last)}"
             ) from error
 
 

@@ -57,11 +57,11 @@ def student_depths(
     asked: dict[Stream, int | None] = {"encoder": encoder_layers, "decoder": decoder_layers}
     streams = model_streams(config)
     if layers is not None and (encoder_layers is not None or decoder_layers is not None):
-        raise InputError("--layers came together with --encoder-layers or --decoder-layers; give one or the other")
+        raise InputError("--layers came together with --encoder-layers or --decoder-layers", "give one or the other")
     for stream, number in asked.items():
         if number is not None and stream not in streams:
             raise InputError(
-                f"a {config.model_type} teacher has no {stream}; allowed: --layers or --{streams[0]}-layers"
+                f"a {config.model_type} teacher has no {stream}", allowed=f"allowed: --layers or --{streams[0]}-layers"
             )
     depths: dict[Stream, int] = {}
     for stream in streams:
@@ -103,7 +103,7 @@ def student_config(
 def _set_width(student: PretrainedConfig, old: int, new: int) -> None:
     """Change the width and all that depends on it, in place."""
     if not 1 <= new < old:
-        raise InputError(f"the student's width is {new} and the teacher's {old}; allowed: 1 to {old}")
+        raise InputError(f"the student's width is {new} and the teacher's {old}", allowed=f"allowed: 1 to {old}")
     heads = {name: getattr(student, name) for name in _HEAD_NAMES if isinstance(getattr(student, name, None), int)}
     for name, number in heads.items():
         setattr(student, name, _fewer_heads(number, old, new))
@@ -133,8 +133,8 @@ def _fewer_heads(heads: int, old: int, new: int) -> int:
     possible = [number for number in _divisors(new) if not (even and new // number % 2)]
     if not possible:
         raise InputError(
-            f"a student of width {new} cannot split it into heads of even size; choose an even width, best a multiple "
-            f"of {old // heads}"
+            f"a student of width {new} cannot split it into heads of even size",
+            f"choose an even width, best a multiple of {old // heads}",
         )
     return min(possible, key=lambda number: (abs(number - heads * new / old), number))
 

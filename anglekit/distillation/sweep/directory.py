@@ -65,15 +65,15 @@ class SweepGrid:
             ("seed", self.seeds, None),
         ):
             if not values:
-                raise InputError(f"no {what} came; give at least one")
+                raise InputError(f"no {what} came", "give at least one")
             for value in values:
                 if allowed is not None and value not in allowed:
-                    raise InputError(f"no {what} {value!r}; {suggest(str(value), allowed)}")
+                    raise InputError(f"no {what} {value!r}", allowed=suggest(str(value), allowed))
                 if values.count(value) > 1:
-                    raise InputError(f"{what} {value!r} came twice; give each one once")
+                    raise InputError(f"{what} {value!r} came twice", "give each one once")
         for seed in self.seeds:
             if not 0 <= seed < 2**32:
-                raise InputError(f"a seed is {seed}; allowed: 0 to {2**32 - 1}")
+                raise InputError(f"a seed is {seed}", allowed=f"allowed: 0 to {2**32 - 1}")
 
     @property
     def arms(self) -> tuple[ArmKey, ...]:
@@ -99,12 +99,12 @@ class SweepDirectory:
 
     def __init__(self, path: str | Path, if_exists: str) -> None:
         if if_exists not in get_args(IfExists):
-            raise InputError(f"no way {if_exists!r} to treat a sweep; {suggest(if_exists, get_args(IfExists))}")
+            raise InputError(f"no way {if_exists!r} to treat a sweep", allowed=suggest(if_exists, get_args(IfExists)))
         self.path = Path(path)
         self.resumes = if_exists == "resume"
         self._if_exists = if_exists
         if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is a file; name a directory for the sweep")
+            raise InputError(f"{self.path} is a file", "name a directory for the sweep")
         self.stored: dict[str, Any] | None = None
         if (self.path / _SWEEP).exists():
             try:
@@ -116,15 +116,16 @@ class SweepDirectory:
             if if_exists == "refuse":
                 state = "a finished" if self.stored.get("finished") else "an unfinished"
                 raise InputError(
-                    f"{self.path} holds {state} sweep; use --resume to go on, --overwrite, or another directory"
+                    f"{self.path} holds {state} sweep", "use --resume to go on, --overwrite, or another directory"
                 )
 
     def _read(self) -> dict[str, Any]:
         stored = read_json(self.path / _SWEEP)
         if stored.get("format") != _FORMAT:
             raise InputError(
-                f"{self.path / _SWEEP} has format {stored.get('format')!r}; expected {_FORMAT!r}; "
-                "name another directory"
+                f"{self.path / _SWEEP} has format {stored.get('format')!r}",
+                "name another directory",
+                allowed=f"expected {_FORMAT!r}",
             )
         arms = stored.get("arms")
         keys = [(arm.get("strategy"), arm.get("init"), arm.get("name")) for arm in arms or () if isinstance(arm, dict)]
@@ -136,7 +137,7 @@ class SweepDirectory:
             or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
             or not all(isinstance(stored.get(part), dict) for part in ("student", "data"))
         ):
-            raise InputError(f"{self.path / _SWEEP} does not say what the sweep was begun with; use --overwrite")
+            raise InputError(f"{self.path / _SWEEP} does not say what the sweep was begun with", "use --overwrite")
         return stored
 
     @property
@@ -162,7 +163,7 @@ class SweepDirectory:
         own = {arm.name for arm in grid.arms} | {f"{_SWEEP}.partial"}
         foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in own)
         if foreign:
-            raise InputError(f"{self.path} holds {foreign[0]!r} and no sweep; name a new or empty directory")
+            raise InputError(f"{self.path} holds {foreign[0]!r} and no sweep", "name a new or empty directory")
 
     def check_same(self, content: Mapping[str, Any]) -> None:
         """Check that a sweep may go on under what is asked for; arms may be added to it.
@@ -184,8 +185,8 @@ class SweepDirectory:
             ]
         if found:
             raise InputError(
-                f"{self.path} holds another sweep ({found[0]}); resume it with its own settings, "
-                "name another directory, or use --overwrite"
+                f"{self.path} holds another sweep ({found[0]})",
+                "resume it with its own settings, name another directory, or use --overwrite",
             )
 
     def begin(self, content: Mapping[str, Any], replaced: Sequence[RunDirectory], processes: Processes = ALONE) -> None:

@@ -49,7 +49,7 @@ class SharedTeacher:
     ) -> None:
         norms = sorted({objective.final_norm for objective in objectives})
         if len(norms) > 1:
-            raise InputError("students of the corrected and the official reading cannot share a teacher; sweep each")
+            raise InputError("students of the corrected and the official reading cannot share a teacher", "sweep each")
         self._forward = TeacherForward(
             teacher,
             _union(objectives),

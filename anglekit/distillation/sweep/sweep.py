@@ -149,15 +149,15 @@ def sweep(
     """
     start = time.perf_counter()
     if side_by_side < 1:
-        raise InputError(f"students side by side are {side_by_side}; allowed: at least 1")
+        raise InputError(f"students side by side are {side_by_side}", allowed="allowed: at least 1")
     if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
         raise InputError(
-            "this is one of several processes and would train all arms; use the command, or call it inside "
-            "anglekit.runtime.processes.processes_apart"
+            "this is one of several processes and would train all arms",
+            "use the command, or call it inside anglekit.runtime.processes.processes_apart",
         )
     settings = settings or TrainSettings()
     if settings.seed is not None:
-        raise InputError(f"the settings hold seed {settings.seed}; a sweep takes its seeds by `seeds`")
+        raise InputError(f"the settings hold seed {settings.seed}", "a sweep takes its seeds by `seeds`")
     chosen = task_by_name(task)
     settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
     with ExitStack() as held:
@@ -166,7 +166,7 @@ def sweep(
             grid = _grid(strategies, inits, seeds, width, root)
             root.check_foreign(grid)
             if copy_blocks is not None and "teacher" not in grid.inits:
-                raise InputError("a copy map came and no arm is copied from the teacher; add 'teacher' to the inits")
+                raise InputError("a copy map came and no arm is copied from the teacher", "add 'teacher' to the inits")
             done = [key.name for key in grid.arms if root.resumes and root.run(key, writes=False).finished]
         # A seed may have been drawn, and all share the same arms.
         seeds, done = processes.gather([grid.seeds, done])[0]

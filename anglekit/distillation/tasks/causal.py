@@ -138,7 +138,7 @@ class LanguageModelTask(CausalTask):
             starts = range(0, max(len(whole) - 1, 1), length - 1)
             windows += [whole[start : start + length] for start in starts]
         if not any(len(window) > 1 for window in windows):
-            raise InputError(f"{table.source} holds no text of two tokens; a language model needs one to predict")
+            raise InputError(f"{table.source} holds no text of two tokens", "a language model needs one to predict")
         return TokenizedExamples({"input_ids": windows}, table=table)
 
     def score_values(

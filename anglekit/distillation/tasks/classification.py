@@ -106,10 +106,12 @@ class ClassificationTask(Task):
             pair = self.text_pair
         text, pair = find_text_columns(table, text, pair)
         if self.text_pair is not None and pair is None:
-            raise InputError(f"task {self.name} reads pairs and {source} has one text, {text!r}; name two: --text-pair")
+            raise InputError(
+                f"task {self.name} reads pairs and {source} has one text, {text!r}", "name two: --text-pair"
+            )
         label = find_column(table, "label", columns.label)
         if label is None:
-            raise InputError(f"{source} has no label column; name one with --label")
+            raise InputError(f"{source} has no label column", "name one with --label")
         return LabelledTexts(
             name=name,
             source=source,
@@ -141,7 +143,8 @@ class ClassificationTask(Task):
         if self.labels is not None and len(self.labels) != len(labels.names):
             raise InputError(
                 f"the teacher has {len(labels.names)} labels ({', '.join(labels.names[:8])}) and task {self.name} has "
-                f"{len(self.labels)} ({', '.join(self.labels)}); fine-tune a teacher on this task first"
+                f"{len(self.labels)} ({', '.join(self.labels)})",
+                "fine-tune a teacher on this task first",
             )
         if self.labels is not None and labels.generic:
             labels = LabelSet(self.labels)
@@ -151,8 +154,9 @@ class ClassificationTask(Task):
         if outside or absent:
             problem = f"has {outside[0]!r}, which the teacher lacks" if outside else f"has no {absent[0]!r}"
             raise InputError(
-                f"the label sets differ: {table.source} {problem}; the teacher's are {', '.join(labels.names[:12])}; "
-                "use data with the teacher's labels, or fine-tune a teacher on this data"
+                f"the label sets differ: {table.source} {problem}",
+                f"the teacher's are {', '.join(labels.names[:12])}; use data with the teacher's labels, or fine-tune "
+                "a teacher on this data",
             )
         return replace(self, classes=labels)
 
@@ -171,7 +175,7 @@ class ClassificationTask(Task):
             InputError: neither data nor a model has settled them.
         """
         if self.classes is None:
-            raise InputError(f"the classes of task {self.name} are open; settle them by training data or a model")
+            raise InputError(f"the classes of task {self.name} are open", "settle them by training data or a model")
         return self.classes
 
     def head_settings(self) -> dict[str, Any]:

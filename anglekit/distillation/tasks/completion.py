@@ -84,8 +84,9 @@ def completion_examples(
         own = len(tokens) - prompt
         if own >= length:
             raise InputError(
-                f"{place} has a completion of {own} tokens; the maximal length is {length} with at least one token of "
-                f"the prompt and the model allows {limit}: shorten it, or raise --max-length"
+                f"{place} has a completion of {own} tokens",
+                f"the maximal length is {length} with at least one token of the prompt and the model allows {limit}: "
+                "shorten it, or raise --max-length",
             )
         begin = tokens[: 1 if prompt and tokens[0] == tokenizer.bos_token_id else 0]
         cut = max(len(tokens) - length, 0)
@@ -120,7 +121,7 @@ class CompletionTask(CausalTask):
         first = find_text_column(table, "prompt", columns.prompt, (self.prompt,), _USUAL_PROMPTS)
         second = find_text_column(table, "completion", columns.completion, (self.completion,), _USUAL_COMPLETIONS)
         if first == second:
-            raise InputError(f"--prompt and --completion both name column {first!r} of {source}; name two")
+            raise InputError(f"--prompt and --completion both name column {first!r} of {source}", "name two")
         return PromptsAndCompletions(
             name=name,
             source=source,
@@ -229,7 +230,7 @@ def generated_completions(
 def _room_for_prompts(tokenizer: Tokenizer, config: PretrainedConfig, generation: GenerationSettings) -> int:
     limit, new = model_limit(tokenizer, config), generation.max_new_tokens or 0
     if new >= limit:
-        raise InputError(f"--max-new-tokens is {new} and the model reads {limit} in all; leave room for the prompt")
+        raise InputError(f"--max-new-tokens is {new} and the model reads {limit} in all", "leave room for the prompt")
     return limit - new
 
 
@@ -264,8 +265,8 @@ def _turns(table: Table, column: str) -> tuple[list[str], list[str]]:
     for row, (story, asked, answered) in enumerate(zip(stories, questions, answers, strict=True)):
         if len(asked) != len(answered):
             raise InputError(
-                f"{table.source} has {len(asked)} questions and {len(answered)} answers in row {row} (counted from 0); "
-                "give one answer for each question"
+                f"{table.source} has {len(asked)} questions and {len(answered)} answers in row {row} (counted from 0)",
+                "give one answer for each question",
             )
         before = [f"Q: {q}\n\nA: {a}\n\n" for q, a in zip(asked, answered, strict=True)]
         so_far = [story + "\n\n" + "".join(before[:turn]) for turn in range(len(asked))]

@@ -83,7 +83,7 @@ class EncodingSettings:
 
     def __post_init__(self) -> None:
         if self.target_max_length is not None and self.target_max_length < 2:
-            raise InputError(f"--target-max-length is {self.target_max_length}; allowed: at least 2")
+            raise InputError(f"--target-max-length is {self.target_max_length}", allowed="allowed: at least 2")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -215,7 +215,7 @@ def evaluation_sources(given: Sequence[str]) -> dict[str, str]:
         name = "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in name)
         if name in named:
             raise InputError(
-                f"two evaluation tables are called {name!r}; name them: first={named[name]} second={source}"
+                f"two evaluation tables are called {name!r}", f"name them: first={named[name]} second={source}"
             )
         named[name] = source
     return named
@@ -239,7 +239,7 @@ def usable_length(wanted: int | None, usual: int, tokenizer: Tokenizer, config: 
     """
     limit = model_limit(tokenizer, config)
     if wanted is not None and not 4 <= wanted <= limit:
-        raise InputError(f"--max-length is {wanted}; allowed for this model: 4 to {limit}")
+        raise InputError(f"--max-length is {wanted}", allowed=f"allowed for this model: 4 to {limit}")
     return min(usual, limit) if wanted is None else wanted
 
 

@@ -49,9 +49,9 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         for option, value in (("--beams", self.beams), ("--max-new-tokens", self.max_new_tokens)):
             if value is not None and value < 1:
-                raise InputError(f"{option} is {value}; allowed: at least 1")
+                raise InputError(f"{option} is {value}", allowed="allowed: at least 1")
         if not -100.0 <= self.length_penalty <= 100.0:
-            raise InputError(f"--length-penalty is {self.length_penalty}; allowed: -100 to 100")
+            raise InputError(f"--length-penalty is {self.length_penalty}", allowed="allowed: -100 to 100")
 
     def completed(self, beams: int, max_new_tokens: int) -> GenerationSettings:
         """Return the settings with these where none were given."""
@@ -87,8 +87,8 @@ def padding_id(tokenizer: Tokenizer, *, end_of_text: bool = False) -> int:
     also = " and no end-of-text token that could stand in" if end_of_text else ""
     place = f" of {tokenizer.name_or_path}" if tokenizer.name_or_path else ""
     raise InputError(
-        f"the tokenizer{place} has no pad token{also}; set one (for example the end-of-text token: "
-        "tokenizer.pad_token = tokenizer.eos_token) and save it again"
+        f"the tokenizer{place} has no pad token{also}",
+        "set one (for example the end-of-text token: tokenizer.pad_token = tokenizer.eos_token) and save it again",
     )
 
 
@@ -102,7 +102,7 @@ def generation_config(model: PreTrainedModel, settings: GenerationSettings, pad_
             kept[name] = value
     kept["pad_token_id"] = kept.get("pad_token_id", pad_id)
     if settings.beams is None or settings.max_new_tokens is None:
-        raise InputError("generation needs a number of beams and of new tokens; give both")
+        raise InputError("generation needs a number of beams and of new tokens", "give both")
     beams = {"length_penalty": settings.length_penalty} if settings.beams > 1 else {}
     return GenerationConfig(  # type: ignore[no-untyped-call]
         num_beams=settings.beams, max_new_tokens=settings.max_new_tokens, do_sample=False, **beams, **kept

@@ -40,9 +40,9 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         if len(self.names) < 2:
-            raise InputError(f"the labels are {_listed(self.names)}; a classifier needs at least two different ones")
+            raise InputError(f"the labels are {_listed(self.names)}", "a classifier needs at least two different ones")
         if len(set(self.names)) != len(self.names):
-            raise InputError(f"the labels {_listed(self.names)} name one class twice; give each its own name")
+            raise InputError(f"the labels {_listed(self.names)} name one class twice", "give each its own name")
 
     @property
     def generic(self) -> bool:
@@ -72,11 +72,13 @@ class LabelSet:
         for row, text in enumerate(texts):
             if text is None:
                 raise InputError(
-                    f"{where} has no label in row {row} (counted from 0); give every row one of {_listed(self.names)}"
+                    f"{where} has no label in row {row} (counted from 0)",
+                    f"give every row one of {_listed(self.names)}",
                 )
             if known[text] is None:
                 raise InputError(
-                    f"{where} has label {text!r} in row {row} (counted from 0); allowed: {_listed(self.names)}"
+                    f"{where} has label {text!r} in row {row} (counted from 0)",
+                    allowed=f"allowed: {_listed(self.names)}",
                 )
         return np.array([known[text] for text in texts if text is not None], dtype=np.int64)
 

@@ -66,8 +66,8 @@ def load_trained(source: str, task: Task, options: LoadOptions | None = None) ->
     untrained = [*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])]
     if untrained:
         raise InputError(
-            f"{source} has no trained {task.head} head ({min(untrained)} is missing or of another size); "
-            "make one: anglekit finetune"
+            f"{source} has no trained {task.head} head ({min(untrained)} is missing or of another size)",
+            "make one: anglekit finetune",
         )
     return _with_tokenizer(source, model, options)
 
@@ -95,17 +95,17 @@ def load_for_fine_tuning(source: str, task: Task, options: LoadOptions | None = 
     base = str(model.base_model_prefix)
     body = [key for key in report["missing_keys"] if key.startswith(f"{base}.") and "pooler" not in key]
     if lacking := sorted(body if task.new_head else report["missing_keys"]):
-        raise InputError(f"{source} lacks {len(lacking)} weights, among them {lacking[0]}; save the whole model")
+        raise InputError(f"{source} lacks {len(lacking)} weights, among them {lacking[0]}", "save the whole model")
     return _with_tokenizer(source, model, options)
 
 
 def _with_tokenizer(source: str, model: PreTrainedModel, options: LoadOptions) -> TaskModel:
     tokenizer = load_tokenizer(source, options)
     if tokenizer is None:
-        raise InputError(f"{source} has no tokenizer; save the model's tokenizer in the same directory")
+        raise InputError(f"{source} has no tokenizer", "save the model's tokenizer in the same directory")
     if len(tokenizer) > model.config.vocab_size:
         raise InputError(
-            f"the tokenizer of {source} has {len(tokenizer)} tokens and its model {model.config.vocab_size}; "
-            "save the tokenizer that belongs to the model"
+            f"the tokenizer of {source} has {len(tokenizer)} tokens and its model {model.config.vocab_size}",
+            "save the tokenizer that belongs to the model",
         )
     return TaskModel(source, model, tokenizer)

@@ -77,7 +77,7 @@ class MultipleChoiceTask(CausalTask):
         label = columns.label or (self.label if self.label in table.frame.columns else None)
         label = find_column(table, "label", label, _USUAL_LABELS)
         if label is None:
-            raise InputError(f"{source} has no column of the right choice; name one with --label")
+            raise InputError(f"{source} has no column of the right choice", "name one with --label")
         cells = table.frame[label].tolist()
         right = [
             _right(cell, own, f"{source}, row {row}")
@@ -185,8 +185,8 @@ def _right(cell: object, choices: Sequence[str], where: str) -> int:
     if text is not None and len(text) == 1 and text in _LETTERS[: len(choices)]:
         return _LETTERS.index(text)
     raise InputError(
-        f"{where} (counted from 0) has label {text!r} and {len(choices)} choices; allowed: 0 to {len(choices) - 1}, "
-        f"A to {_LETTERS[len(choices) - 1]}, or a choice's text"
+        f"{where} (counted from 0) has label {text!r} and {len(choices)} choices",
+        allowed=f"allowed: 0 to {len(choices) - 1}, A to {_LETTERS[len(choices) - 1]}, or a choice's text",
     )
 
 

@@ -162,5 +162,5 @@ def task_by_name(name: str) -> Task:
         InputError: there is none of this name; the message suggests the nearest.
     """
     if name not in TASKS:
-        raise InputError(f"no task {name!r}; {suggest(name, TASKS)}")
+        raise InputError(f"no task {name!r}", allowed=suggest(name, TASKS))
     return TASKS[name]

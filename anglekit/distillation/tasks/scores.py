@@ -48,7 +48,7 @@ def corpus_scores(
     from sacrebleu.metrics.chrf import CHRF
 
     if not texts or len(texts) != len(references):
-        raise InputError(f"{len(texts)} texts came with references for {len(references)}; give one text for each")
+        raise InputError(f"{len(texts)} texts came with references for {len(references)}", "give one text for each")
     most = max(map(len, references))
     # Sacrebleu wants as many references for every example and leaves out those that are None.
     streams: Any = [[one[place] if place < len(one) else None for one in references] for place in range(most)]
@@ -81,7 +81,7 @@ def _normalized(text: str) -> str:
 
 def _paired(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
     if not texts or len(texts) != len(references):
-        raise InputError(f"{len(texts)} texts came with references for {len(references)}; give one text for each")
+        raise InputError(f"{len(texts)} texts came with references for {len(references)}", "give one text for each")
     return list(zip(texts, references, strict=True))
 
 
@@ -153,7 +153,7 @@ def class_scores(
     """
     for name in names:
         if name not in SCORES:
-            raise InputError(f"no score {name!r}; {suggest(name, SCORES)}")
+            raise InputError(f"no score {name!r}", allowed=suggest(name, SCORES))
     return {
         name: f1(predictions, references, positive) if name == "f1" else SCORES[name](predictions, references)
         for name in names
@@ -163,6 +163,6 @@ def class_scores(
 def _check(predictions: Classes, references: Classes) -> None:
     if predictions.shape != references.shape or predictions.ndim != 1 or not len(predictions):
         raise InputError(
-            f"predictions have shape {predictions.shape} and references {references.shape}; "
-            "scores need one of each for every example, and at least one example"
+            f"predictions have shape {predictions.shape} and references {references.shape}",
+            "scores need one of each for every example, and at least one example",
         )

@@ -93,7 +93,7 @@ class Seq2SeqTask(Task):
         first = find_text_column(table, "source", columns.source, (self.source_column,), _USUAL_SOURCES)
         second = find_text_column(table, "target", columns.target, (self.target_column,))
         if first == second:
-            raise InputError(f"--source and --target both name column {first!r} of {source}; name two")
+            raise InputError(f"--source and --target both name column {first!r} of {source}", "name two")
         prefix = self.prefix if columns.prefix is None else columns.prefix
         return SourcesAndTargets(
             name=name,
@@ -111,7 +111,7 @@ class Seq2SeqTask(Task):
         """Return the lengths that sources and targets may have; see `Task.encoding`."""
         limit, length = model_limit(tokenizer, config), wanted.target_max_length
         if length is not None and length > limit:
-            raise InputError(f"--target-max-length is {length}; allowed for this model: 2 to {limit}")
+            raise InputError(f"--target-max-length is {length}", allowed=f"allowed for this model: 2 to {limit}")
         if length is None and self.target_max_length is not None:
             length = min(self.target_max_length, limit)
         return replace(super().encoding(wanted, tokenizer, config), target_max_length=length)
@@ -140,7 +140,8 @@ class Seq2SeqTask(Task):
             if len(label) > limit:
                 raise InputError(
                     f"{data.source} has a target of {len(label)} tokens in row {row} (counted from 0), column "
-                    f"{data.columns[1]!r}; the model allows {limit}: shorten it, or cut targets by --target-max-length"
+                    f"{data.columns[1]!r}",
+                    f"the model allows {limit}: shorten it, or cut targets by --target-max-length",
                 )
         sources = encode_texts(tokenizer, data.sources, max_length=encoding.max_length)["input_ids"]
         return TokenizedExamples({"input_ids": [sources[row] for row, _ in places], "labels": labels}, table=table)
@@ -163,7 +164,7 @@ class Seq2SeqTask(Task):
         usual = self.target_max_length or _NEW_TOKENS
         chosen = wanted.completed(self.beams, min(usual, positions or usual))
         if positions and (chosen.max_new_tokens or 0) > positions:
-            raise InputError(f"--max-new-tokens is {chosen.max_new_tokens}; this model writes 1 to {positions}")
+            raise InputError(f"--max-new-tokens is {chosen.max_new_tokens}", f"this model writes 1 to {positions}")
         return chosen
 
     def score_values(

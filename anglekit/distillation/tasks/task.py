@@ -85,7 +85,9 @@ class Task(ABC):
     def __post_init__(self) -> None:
         for score in self.scores:
             if score not in self.allowed_scores:
-                raise InputError(f"task {self.name!r} asks for score {score!r}; {suggest(score, self.allowed_scores)}")
+                raise InputError(
+                    f"task {self.name!r} asks for score {score!r}", allowed=suggest(score, self.allowed_scores)
+                )
 
     @property
     def selection_score(self) -> str:
@@ -107,7 +109,8 @@ class Task(ABC):
         if self.streams is not None and found != self.streams:
             raise InputError(
                 f"task {self.name} needs {self.model_kind} and {source} is a {config.model_type} model with "
-                f"{' and '.join(found)}; choose another task or model"
+                f"{' and '.join(found)}",
+                "choose another task or model",
             )
 
     # ---- columns ----

@@ -32,7 +32,7 @@ def find_text_column(
         given = next((wanted for wanted in preferred if wanted in names), None)
     found = find_column(table, role, given, usual)
     if found is None:
-        raise InputError(f"{table.source} has no column for --{role}; name one")
+        raise InputError(f"{table.source} has no column for --{role}", "name one")
     return found
 
 
@@ -53,7 +53,8 @@ def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = Fal
         if _missing(cell) or (isinstance(cell, str) and not cell.strip() and not may_be_missing):
             if not may_be_missing:
                 raise InputError(
-                    f"{table.source} has no {role} in row {row} (counted from 0), column {column!r}; give every row one"
+                    f"{table.source} has no {role} in row {row} (counted from 0), column {column!r}",
+                    "give every row one",
                 )
             texts.append("")
         elif isinstance(cell, str):
@@ -61,7 +62,7 @@ def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = Fal
         else:
             raise InputError(_not_text(table, column, row, cell))
     if not any(text.strip() for text in texts):
-        raise InputError(f"column {column!r} of {table.source} holds no text; name another with {_options(role)}")
+        raise InputError(f"column {column!r} of {table.source} holds no text", f"name another with {_options(role)}")
     return tuple(texts)
 
 
@@ -81,8 +82,9 @@ def text_lists(table: Table, column: str, role: str, *, least: int = 1) -> tuple
         if len(texts) < least or any(not text.strip() for text in texts):
             wanted = f"at least {least} {role}" if least > 1 else f"a {role}"
             raise InputError(
-                f"{table.source} has {len([text for text in texts if text.strip()])} {role} in row {row} (counted from "
-                f"0), column {column!r}; give every row {wanted}"
+                f"{table.source} has {len([text for text in texts if text.strip()])} {role} in row {row} (counted "
+                f"from 0), column {column!r}",
+                f"give every row {wanted}",
             )
         rows.append(tuple(texts))
     return tuple(rows)

@@ -68,7 +68,7 @@ class AngleCallback(TrainerCallback):
         name: str = "student",
     ) -> None:
         if every < 1:
-            raise InputError(f"angles every {every} steps cannot be; give 1 or more")
+            raise InputError(f"angles every {every} steps cannot be", "give 1 or more")
         self.teacher = teacher
         self.probe = probe
         self.every = every
@@ -89,7 +89,7 @@ class AngleCallback(TrainerCallback):
         """
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise InputError(
-                "angles cannot be measured on a model that FSDP or DeepSpeed shards; analyse its checkpoints"
+                "angles cannot be measured on a model that FSDP or DeepSpeed shards", "analyse its checkpoints"
             )
         self._trainer = trainer
         trainer.add_callback(self)
@@ -150,7 +150,7 @@ class AngleCallback(TrainerCallback):
         if hasattr(network, "get_base_model"):  # PEFT is optional
             network = network.get_base_model()
         if not isinstance(network, PreTrainedModel):
-            raise InputError(f"angles need a model of transformers; the trainer's is a {type(network).__name__}")
+            raise InputError("angles need a model of transformers", f"the trainer's is a {type(network).__name__}")
         adapters = getattr(self._trainer, "adapters", None)
         base = network.base_model
         return Checkpoint(

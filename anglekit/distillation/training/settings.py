@@ -125,18 +125,22 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.max_steps is not None:
-            raise InputError(f"both epochs ({self.epochs}) and max steps ({self.max_steps}) came; give one of the two")
+            raise InputError(
+                f"both epochs ({self.epochs}) and max steps ({self.max_steps}) came", "give one of the two"
+            )
         for name in ("max_steps", "batch_size", "accumulation", "evaluate_every", "log_every", "eval_batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InputError(f"{_option(name)} is {value}; allowed: at least 1")
+                raise InputError(f"{_option(name)} is {value}", allowed="allowed: at least 1")
         for name in ("epochs", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0.0 < value < float("inf"):
-                raise InputError(f"{_option(name)} is {value}; allowed: a finite number above 0")
+                raise InputError(f"{_option(name)} is {value}", allowed="allowed: a finite number above 0")
         for name in ("warmup", "weight_decay", "max_grad_norm", "workers"):
             if not 0.0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"{_option(name)} is {getattr(self, name)}; allowed: a finite number of at least 0")
+                raise InputError(
+                    f"{_option(name)} is {getattr(self, name)}", allowed="allowed: a finite number of at least 0"
+                )
         for name, allowed in (
             ("precision", PRECISIONS),
             ("select", SELECTIONS),
@@ -145,13 +149,15 @@ class TrainSettings:
             ("device", DEVICES),
         ):
             if getattr(self, name) not in allowed:
-                raise InputError(f"{_option(name)} is {getattr(self, name)!r}; {suggest(getattr(self, name), allowed)}")
+                raise InputError(
+                    f"{_option(name)} is {getattr(self, name)!r}", allowed=suggest(getattr(self, name), allowed)
+                )
         for name in ("seed", "data_seed"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 2**32:
-                raise InputError(f"{_option(name)} is {value}; allowed: 0 to {2**32 - 1}")
+                raise InputError(f"{_option(name)} is {value}", allowed=f"allowed: 0 to {2**32 - 1}")
         if self.precision == "float16" and (self.device == "cpu" or not torch.cuda.is_available()):
-            raise InputError("float16 training needs a GPU, and none is used here; choose float32 or bfloat16")
+            raise InputError("float16 training needs a GPU, and none is used here", "choose float32 or bfloat16")
         if self.teacher_device is not None:
             check_device(self.teacher_device, "--teacher-device is")
         # Each refuses what it does not allow.

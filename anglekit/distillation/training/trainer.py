@@ -84,13 +84,15 @@ class DistillationTrainer(Trainer):
         **trainer_options: Any,  # noqa: ANN401 - Trainer's own
     ) -> None:
         if trainer_options.get("compute_loss_func") is not None:
-            raise InputError("compute_loss_func would replace the distillation loss; describe the loss by `objective`")
+            raise InputError(
+                "compute_loss_func would replace the distillation loss", "describe the loss by `objective`"
+            )
         if args.label_smoothing_factor:
-            raise InputError("label_smoothing_factor is not read here; give `label_smoothing` to the objective")
+            raise InputError("label_smoothing_factor is not read here", "give `label_smoothing` to the objective")
         if args.n_gpu > 1:
             raise InputError(
-                f"{args.n_gpu} devices in one process would split batches behind the hooks that read hidden states; "
-                "start with `accelerate launch`, or make one device visible"
+                f"{args.n_gpu} devices in one process would split batches behind the hooks that read hidden states",
+                "start with `accelerate launch`, or make one device visible",
             )
         _check_teacher(objective, teacher, teacher_forward)
         _check_widths(objective, model, teacher, adapters)
@@ -115,7 +117,7 @@ class DistillationTrainer(Trainer):
             self.adapters.to(self.args.device)
             self._check_adapters_are_optimised()
             if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-                raise InputError("adapters cannot be sharded by DeepSpeed or FSDP; use plain data parallelism")
+                raise InputError("adapters cannot be sharded by DeepSpeed or FSDP", "use plain data parallelism")
         self._meter = TermMeter(objective.term_names)
 
     # ---- the loss ----
@@ -250,7 +252,7 @@ class DistillationTrainer(Trainer):
             return
         optimised = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
         if any(id(weight) not in optimised for weight in self._trained_adapter_weights()):
-            raise InputError("the optimizer given leaves the adapters out; add `adapters.parameters()` to it")
+            raise InputError("the optimizer given leaves the adapters out", "add `adapters.parameters()` to it")
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -290,7 +292,9 @@ class DistillationTrainer(Trainer):
         stored = load_adapters(directory)
         own = self.adapters.weights()
         if stored is None or {place: w.shape for place, w in stored.items()} != {p: w.shape for p, w in own.items()}:
-            raise InputError(f"{directory / ADAPTER_FILE} does not hold this run's adapters; resume its own checkpoint")
+            raise InputError(
+                f"{directory / ADAPTER_FILE} does not hold this run's adapters", "resume its own checkpoint"
+            )
         with torch.no_grad():
             for place, weight in stored.items():
                 own[place].copy_(weight)
@@ -358,9 +362,9 @@ def _check_teacher(
     objective: DistillationObjective, teacher: PreTrainedModel | None, provider: TeacherProvider | None
 ) -> None:
     if teacher is not None and provider is not None:
-        raise InputError("both a teacher and a teacher_forward came; give one of the two")
+        raise InputError("both a teacher and a teacher_forward came", "give one of the two")
     if objective.reads_teacher and teacher is None and provider is None:
-        raise InputError("a KL or hidden loss needs a teacher and none came; give `teacher` or `teacher_forward`")
+        raise InputError("a KL or hidden loss needs a teacher and none came", "give `teacher` or `teacher_forward`")
 
 
 def _check_widths(
@@ -375,13 +379,13 @@ def _check_widths(
     narrow = width(_network(student).config)
     wide = None if teacher is None else width(teacher.config)
     if weights and (missing := [place for place in needed if place not in weights]):
-        raise InputError(f"the {missing[0][0]}'s matched layer {missing[0][1]} has no adapter; give one for each")
+        raise InputError(f"the {missing[0][0]}'s matched layer {missing[0][1]} has no adapter", "give one for each")
     if needed and not weights and wide not in (None, narrow):
-        raise InputError(f"the student is {narrow} wide and the teacher {wide}; matched layers need adapters")
+        raise InputError(f"the student is {narrow} wide and the teacher {wide}", "matched layers need adapters")
     for place, weight in weights.items():
         if weight.shape[1] != narrow or wide not in (None, weight.shape[0]):
             raise InputError(
-                f"the adapter of {place[0]} layer {place[1]} is {tuple(weight.shape)}; need ({wide}, {narrow})"
+                f"the adapter of {place[0]} layer {place[1]} is {tuple(weight.shape)}", f"need ({wide}, {narrow})"
             )
 
 

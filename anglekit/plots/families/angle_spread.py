@@ -67,7 +67,7 @@ def angle_spread_data(
         InputError: Geometries and scores are not one each per task, or do not fit.
     """
     if labels is not None and len(labels) != len(geometries):
-        raise InputError(f"{len(labels)} task labels for {len(geometries)} geometries; give one each, in order")
+        raise InputError(f"{len(labels)} task labels for {len(geometries)} geometries", "give one each, in order")
     refuse(lacks_spread(geometries, scores))
     names = labels if labels is not None else [f"task {number + 1}" for number in range(len(geometries))]
     sampling = Sampling(_DRAWS, 0, "percentile")

@@ -80,7 +80,7 @@ def anisotropy_data(
         InputError: there is no such table, or an argument names what the geometry does not have.
     """
     if value not in VIEWS:
-        raise InputError(f"no value {value!r}; {suggest(value, VIEWS)}")
+        raise InputError(f"no value {value!r}", allowed=suggest(value, VIEWS))
     names, streams = choose_students([geometry], students), choose_streams([geometry], stream)
     refuse(lacks_anisotropy(geometry))
     table = geometry.anisotropy

@@ -66,7 +66,7 @@ def angles_heatmap_data(
         InputError: an argument names what the geometry does not have.
     """
     if value not in ANGLE_VALUES:
-        raise InputError(f"no value {value!r}; {suggest(value, ANGLE_VALUES)}")
+        raise InputError(f"no value {value!r}", allowed=suggest(value, ANGLE_VALUES))
     names = choose_students([geometry], students)
     streams = choose_streams([geometry], stream)
     layers = choose_few_vertices([geometry], vertices)

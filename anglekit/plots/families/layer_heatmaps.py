@@ -152,7 +152,7 @@ def layer_heatmap_data(
     able = [name for name, one in LAYER_VALUES.items() if one.measure == measure]
     chosen = able[0] if value is None else value
     if chosen not in able:
-        raise InputError(f"no value {chosen!r}; {suggest(chosen, able)}")
+        raise InputError(f"no value {chosen!r}", allowed=suggest(chosen, able))
     names, streams = choose_students([geometry], students), choose_streams([geometry], stream)
     refuse(_missing(geometry, chosen))
     kind = LAYER_VALUES[chosen]

@@ -61,8 +61,10 @@ def _choose_null(geometry: Geometry, null: str | None) -> str:
     if null in able:
         return null
     if null in NULLS:
-        raise InputError(f"this Geometry has no null {null!r}; run `anglekit analyze --nulls all`, or draw {able[0]}")
-    raise InputError(f"no null {null!r}; {suggest(null, able)}")
+        raise InputError(
+            f"this Geometry has no null {null!r}", f"run `anglekit analyze --nulls all`, or draw {able[0]}"
+        )
+    raise InputError(f"no null {null!r}", allowed=suggest(null, able))
 
 
 def _against(geometry: Geometry, null: str) -> pd.DataFrame:

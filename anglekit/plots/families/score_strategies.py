@@ -51,7 +51,7 @@ def choose_score(table: pd.DataFrame, value: str | None) -> str:
     if value is None:
         return str(known[0])
     if value not in known:
-        raise InputError(f"no score {value!r}; {suggest(value, known)}")
+        raise InputError(f"no score {value!r}", allowed=suggest(value, known))
     return value
 
 
@@ -71,9 +71,9 @@ def scores_by_strategy_data(
         InputError: a table has no such score, or the labels are not one per table.
     """
     if margin is not None and not (np.isfinite(margin) and margin > 0):
-        raise InputError(f"--margin is {margin:g}; give a number above 0, in the score's unit")
+        raise InputError(f"--margin is {margin:g}", "give a number above 0, in the score's unit")
     if labels is not None and len(labels) != len(scores):
-        raise InputError(f"{len(labels)} task labels for {len(scores)} tables of scores; give one each, in order")
+        raise InputError(f"{len(labels)} task labels for {len(scores)} tables of scores", "give one each, in order")
     refuse(lacks_strategies(scores))
     frames = []
     for table, label in zip(scores, labels or [""] * len(scores), strict=True):

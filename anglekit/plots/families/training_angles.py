@@ -86,7 +86,7 @@ def training_angles_data(
         InputError: a step is unknown or comes twice, or an argument names what the geometries do not have.
     """
     if value not in TRAINING_VALUES:
-        raise InputError(f"no value {value!r}; {suggest(value, TRAINING_VALUES)}")
+        raise InputError(f"no value {value!r}", allowed=suggest(value, TRAINING_VALUES))
     names = check_labels(geometries, labels)
     refuse(lacks_training(geometries))
     alone = all(len(geometry.students) == 1 for geometry in geometries)
@@ -97,7 +97,8 @@ def training_angles_data(
         step = training_step(geometry, label)
         if step is None:
             raise InputError(
-                f"nothing tells the training step of {label or 'a Geometry'}; name its directory like geometry-step-200"
+                f"nothing tells the training step of {label or 'a Geometry'}",
+                "name its directory like geometry-step-200",
             )
         table = geometry.angles
         table = table[table["student"].isin(chosen) & table["stream"].isin(streams) & table["vertex"].isin(layers)]
@@ -114,7 +115,7 @@ def training_angles_data(
     twice = data[data.duplicated(["step", "student", "stream", "vertex"])]
     if len(twice):
         first = twice.iloc[0]
-        raise InputError(f"step {first['step']} of {first['student']} came twice; give one directory of each step")
+        raise InputError(f"step {first['step']} of {first['student']} came twice", "give one directory of each step")
     return data.sort_values(["student", "stream", "vertex", "step"], kind="stable", ignore_index=True)
 
 

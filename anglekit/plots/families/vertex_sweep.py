@@ -53,7 +53,7 @@ def vertex_sweep_data(
         InputError: there is no sweep, or an argument names what the geometry does not have.
     """
     if value not in SWEEP_VALUES:
-        raise InputError(f"no value {value!r}; {suggest(value, SWEEP_VALUES)}")
+        raise InputError(f"no value {value!r}", allowed=suggest(value, SWEEP_VALUES))
     names = choose_students([geometry], students)
     streams = choose_streams([geometry], stream)
     layers = choose_vertices([geometry], vertices)

@@ -128,7 +128,9 @@ def rebin(counts: np.ndarray, bins: int) -> np.ndarray:
         InputError: the number of bins does not divide the number of counts.
     """
     if bins < 1 or len(counts) % bins:
-        raise InputError(f"{bins} bins do not divide the {len(counts)} of the data; try {_FINE_BINS} or {_COARSE_BINS}")
+        raise InputError(
+            f"{bins} bins do not divide the {len(counts)} of the data", f"try {_FINE_BINS} or {_COARSE_BINS}"
+        )
     return np.asarray(counts.reshape(bins, -1).sum(axis=1))
 
 

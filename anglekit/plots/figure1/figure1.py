@@ -73,9 +73,11 @@ def figure1(
         bins,
     )
     if not panels:
-        raise InputError("no student has this stream and vertex; choose others, or leave the choice out")
+        raise InputError("no student has this stream and vertex", "choose others, or leave the choice out")
     if len(panels) > _MOST_PANELS:
-        raise InputError(f"{len(panels)} panels are more than the {_MOST_PANELS} that have a letter; draw fewer tasks")
+        raise InputError(
+            f"{len(panels)} panels are more than the {_MOST_PANELS} that have a letter", "draw fewer tasks"
+        )
     look = theme(dark)
     with context(look):
         return _draw(panels, _sketch_token(geometries, panels), look, total_width)

@@ -124,10 +124,10 @@ def draw_line_panels(
         InputError: there is no panel, or there are more than a figure holds.
     """
     if not panels:
-        raise InputError("no student has this stream and vertex; choose others, or leave the choice out")
+        raise InputError("no student has this stream and vertex", "choose others, or leave the choice out")
     if len(panels) > _MOST_PANELS:
         raise InputError(
-            f"{len(panels)} panels are more than a figure holds ({_MOST_PANELS}); choose students or a stream"
+            f"{len(panels)} panels are more than a figure holds ({_MOST_PANELS})", "choose students or a stream"
         )
     figure = new_figure(total_width, 1.0)
     columns = _grid(len(panels), total_width, most_columns)

@@ -116,9 +116,9 @@ def check_panel_count(blocks: Sequence[MatrixBlock], advice: str) -> None:
     """
     count = sum(len(block.panels) for block in blocks)
     if not count:
-        raise InputError("no student has this stream and vertex; choose others, or leave the choice out")
+        raise InputError("no student has this stream and vertex", "choose others, or leave the choice out")
     if count > _MOST_PANELS:
-        raise InputError(f"{count} panels are more than a figure holds ({_MOST_PANELS}); {advice}")
+        raise InputError(f"{count} panels are more than a figure holds ({_MOST_PANELS})", advice)
 
 
 def colour_scale(blocks: Sequence[MatrixBlock], shown: ShownValue) -> Normalize:

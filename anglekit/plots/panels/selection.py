@@ -20,11 +20,11 @@ def check_labels(geometries: Sequence[Geometry], labels: Sequence[str] | None) -
         InputError: there is no geometry, or the labels are not one per geometry.
     """
     if not geometries:
-        raise InputError("no geometry to draw; give at least one directory of `anglekit analyze --out`")
+        raise InputError("no geometry to draw", "give at least one directory of `anglekit analyze --out`")
     if labels is None:
         return [None] * len(geometries)
     if len(labels) != len(geometries):
-        raise InputError(f"{len(labels)} task labels for {len(geometries)} geometries; give one each, in order")
+        raise InputError(f"{len(labels)} task labels for {len(geometries)} geometries", "give one each, in order")
     return list(labels)
 
 
@@ -40,7 +40,7 @@ def choose_students(geometries: Sequence[Geometry], students: str | Sequence[str
     wanted = [students] if isinstance(students, str) else students
     for name in wanted:
         if name not in known:
-            raise InputError(f"no student {name!r}; {suggest(name, known)}")
+            raise InputError(f"no student {name!r}", allowed=suggest(name, known))
     return [name for name in known if name in wanted]
 
 
@@ -54,7 +54,7 @@ def choose_streams(geometries: Sequence[Geometry], stream: str | None) -> list[s
     if stream is None:
         return known
     if stream not in known:
-        raise InputError(f"no stream {stream!r}; {suggest(stream, known)}")
+        raise InputError(f"no stream {stream!r}", allowed=suggest(stream, known))
     return [stream]
 
 
@@ -69,7 +69,7 @@ def choose_vertices(geometries: Sequence[Geometry], vertices: Sequence[int] | No
         return known
     for vertex in vertices:
         if vertex not in known:
-            raise InputError(f"no vertex {vertex}; the student layers analysed are {', '.join(map(str, known))}")
+            raise InputError(f"no vertex {vertex}", f"the student layers analysed are {', '.join(map(str, known))}")
     return [vertex for vertex in known if vertex in vertices]
 
 

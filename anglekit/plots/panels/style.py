@@ -222,7 +222,7 @@ def figure_width(width: str) -> float:
         InputError: it is neither `column` nor `page`.
     """
     if width not in WIDTHS:
-        raise InputError(f"no figure width {width!r}; {suggest(width, WIDTHS)}")
+        raise InputError(f"no figure width {width!r}", allowed=suggest(width, WIDTHS))
     return WIDTHS[width]
 
 
