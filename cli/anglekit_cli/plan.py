@@ -70,6 +70,8 @@ def plan(
         raise InputError(f"--strategy and --map: {got} came", "give one of the two")
     from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map
     from anglekit.distillation.matching.plan import plan_distillation
+    from anglekit.distillation.matching.plan_text import plan_text
+    from anglekit.distillation.matching.plan_warnings import plan_warnings
     from anglekit.models.architectures import model_streams
     from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_config
 
@@ -88,9 +90,10 @@ def plan(
         layer_map=None if layer_map is None else parse_layer_map(layer_map, streams),
         copy_blocks=None if copy is None else parse_copy_map(copy, streams),
     )
+    warnings = plan_warnings(made)
     if as_json:
-        typer.echo(json.dumps({"plan": made.to_json(), "warnings": list(made.warnings())}, indent=2))
+        typer.echo(json.dumps({"plan": made.to_json(), "warnings": list(warnings)}, indent=2))
         return
-    typer.echo(made.describe())
-    for warning in made.warnings():
+    typer.echo(plan_text(made))
+    for warning in warnings:
         typer.echo(f"\nwarning: {warning}")

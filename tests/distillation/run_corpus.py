@@ -7,9 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+)
 
-from anglekit.distillation.runs.arm import RunResult
+from anglekit.distillation.runs.arm import Arm, RunResult
 from anglekit.distillation.runs.run import distill
 from anglekit.distillation.training.settings import TrainSettings
 
@@ -79,3 +85,23 @@ def student(world, out, *, strategy="forward", settings=None, **options) -> RunR
         settings=settings or quick(seed=3),
         **options,
     )
+
+
+class Kill(TrainerCallback):
+    """Ctrl-C behind the fifth step."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Interrupt."""
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+
+def kill_at_five(monkeypatch):
+    """Let every arm's training end in the middle, as by Ctrl-C."""
+    train = Arm.train
+
+    def interrupted(arm):
+        arm.trainer.add_callback(Kill())
+        train(arm)
+
+    monkeypatch.setattr(Arm, "train", interrupted)

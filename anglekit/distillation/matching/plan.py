@@ -174,18 +174,6 @@ class DistillationPlan:
             if mine.get(name) != theirs.get(name)
         )
 
-    def warnings(self) -> tuple[str, ...]:
-        """Return what a person should know before spending compute; see `plan_lint.plan_warnings`."""
-        from anglekit.distillation.matching.plan_warnings import plan_warnings
-
-        return plan_warnings(self)
-
-    def describe(self) -> str:
-        """Return the plan as text for a terminal."""
-        from anglekit.distillation.matching.plan_text import plan_text
-
-        return plan_text(self)
-
     def to_json(self) -> dict[str, Any]:
         """Return the plan as values that `json` can write."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from anglekit.distillation.matching.plan import DistillationPlan, StreamPlan
 from anglekit.distillation.matching.strategies import EXPLICIT, STRATEGIES, layer_name
-
-if TYPE_CHECKING:
-    from anglekit.distillation.matching.plan import DistillationPlan, StreamPlan
 
 __all__ = ["plan_text"]
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.matching.strategies import layer_name
 
-if TYPE_CHECKING:
-    from anglekit.distillation.matching.plan import DistillationPlan
-
-__all__ = ["lint_arms", "plan_warnings"]
+__all__ = ["comparison_warnings", "plan_warnings"]
 
 # What arms of a comparison may differ in: the strategy with its map, and the axes of a sweep's grid.
 _FREE = ("strategy", "init", "seed", "encoder map", "decoder map")
@@ -75,7 +72,7 @@ def _adapters(plan: DistillationPlan) -> list[str]:
     return found
 
 
-def lint_arms(plans: Sequence[DistillationPlan]) -> tuple[str, ...]:
+def comparison_warnings(plans: Sequence[DistillationPlan]) -> tuple[str, ...]:
     """Return what spoils a comparison of strategies: anything but the strategy that differs between its arms.
 
     Initialisations and seeds may differ when every strategy has the same ones. Arms that would train the same student

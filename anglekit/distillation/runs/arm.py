@@ -17,25 +17,25 @@ import pandas as pd
 from torch import nn
 from transformers import PreTrainedModel
 
-from anglekit.models.checkpoints import STUDENT_FILE, quiet_transformers
-from anglekit.distillation.students.adapters import LayerAdapters, create_adapters
-from anglekit.distillation.students.lora import add_lora, merged, save_beside_lora
-from anglekit.distillation.matching.strategies import FAMILIES
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan
-from anglekit.distillation.tasks.prepared_data import PreparedData
-from anglekit.distillation.runs.resume_point import resume_point
-from anglekit.distillation.runs.progress import MetricsFile, TrainingBar, quiet
+from anglekit.distillation.matching.strategies import FAMILIES
 from anglekit.distillation.runs.directory import RunDirectory, check_same_run, write_json
+from anglekit.distillation.runs.progress import MetricsFile, TrainingBar, quiet
 from anglekit.distillation.runs.records import SCORES_FORMAT, now, run_config, run_provenance
+from anglekit.distillation.runs.resume_point import resume_point
+from anglekit.distillation.students.adapters import LayerAdapters, create_adapters
 from anglekit.distillation.students.create import create_student
-from anglekit.distillation.tasks.task import ScoreReport
+from anglekit.distillation.students.lora import add_lora, merged, save_beside_lora
 from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.models import TaskModel
-from anglekit.distillation.training.teacher import TeacherProvider
+from anglekit.distillation.tasks.prepared_data import PreparedData
+from anglekit.distillation.tasks.task import ScoreReport
 from anglekit.distillation.training.settings import TrainSettings
+from anglekit.distillation.training.teacher import TeacherProvider
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.errors import InputError
+from anglekit.models.checkpoints import STUDENT_FILE, quiet_transformers
 
 __all__ = [
     "Arm",

@@ -202,7 +202,9 @@ class RunDirectory:
             return
         foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in _OWN)
         if foreign and not self.started:
-            raise InputError(f"{self.path} holds {foreign[0]!r} and no run of anglekit", "name a new or empty directory")
+            raise InputError(
+                f"{self.path} holds {foreign[0]!r} and no run of anglekit", "name a new or empty directory"
+            )
 
     def _remove_left_over(self) -> None:
         """Remove what a killed run was writing, and what one that had just ended did not come to remove."""
@@ -274,5 +276,6 @@ def check_same_run(directory: RunDirectory, config: Mapping[str, Any], differenc
     found = [*differences, *changed]
     if found:
         raise InputError(
-            f"{directory.path} holds another run ({found[0]})", "resume it with its own settings, name another directory, or use --overwrite"
+            f"{directory.path} holds another run ({found[0]})",
+            "resume it with its own settings, name another directory, or use --overwrite",
         )

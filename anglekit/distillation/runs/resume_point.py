@@ -14,8 +14,7 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from anglekit.errors import InputError, foreign_failures
-from anglekit.runtime.files import read_json_object
-from anglekit.runtime.files import write_whole
+from anglekit.runtime.files import read_json_object, write_whole
 
 __all__ = ["reading_checkpoint", "resume_point"]
 

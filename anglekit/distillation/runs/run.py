@@ -9,21 +9,21 @@ from typing import Any
 import pandas as pd
 from transformers import PretrainedConfig, set_seed
 
-from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_config, quiet_transformers
-from anglekit.distillation.runs.arm import Arm, RunResult, build_arm, finish_arm, start_run, stored_result
 from anglekit.distillation.losses.functional import LossWeights
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
-from anglekit.distillation.tasks.prepared_data import PreparedData, prepare_data
+from anglekit.distillation.runs.arm import Arm, RunResult, build_arm, finish_arm, start_run, stored_result
 from anglekit.distillation.runs.directory import IfExists, RunDirectory
 from anglekit.distillation.runs.scoring import ScoringSettings, run_scoring
 from anglekit.distillation.students.create import CopyBlocks
-from anglekit.distillation.tasks.task import Task
 from anglekit.distillation.tasks.data import DataSettings, EncodingSettings, TextTable, evaluation_sources
 from anglekit.distillation.tasks.models import TaskModel, load_for_fine_tuning, load_trained
+from anglekit.distillation.tasks.prepared_data import PreparedData, prepare_data
 from anglekit.distillation.tasks.registry import task_by_name
+from anglekit.distillation.tasks.task import Task
 from anglekit.distillation.training.settings import TrainSettings
 from anglekit.errors import InputError
+from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_config, quiet_transformers
 from anglekit.vocabulary import Stream
 
 __all__ = ["LoadedTables", "distill", "evaluate", "finetune", "load_teacher_and_data", "plan_run", "read_tables"]
@@ -222,7 +222,8 @@ def plan_run(
     plan = plan_distillation(config, seed=seed, training=training, **options)
     if settings.lora is not None and plan.init == "random":
         raise InputError(
-            "--lora-rank came with a random initialisation, whose frozen weights would stay random", "take --init teacher (of a sweep: --inits teacher)"
+            "--lora-rank came with a random initialisation, whose frozen weights would stay random",
+            "take --init teacher (of a sweep: --inits teacher)",
         )
     return plan
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from anglekit.models.checkpoints import checkpoint_of
-from anglekit.distillation.tasks.generation import GenerationSettings
 from anglekit.distillation.tasks.data import EncodingSettings
+from anglekit.distillation.tasks.generation import GenerationSettings
 from anglekit.errors import InputError
+from anglekit.models.checkpoints import checkpoint_of
 from anglekit.runtime.files import read_json_object
 
 __all__ = ["ScoringSettings", "run_scoring"]

@@ -14,7 +14,7 @@ import pandas as pd
 from transformers import PretrainedConfig
 
 from anglekit.distillation.matching.plan import DistillationPlan
-from anglekit.distillation.matching.plan_warnings import lint_arms
+from anglekit.distillation.matching.plan_warnings import comparison_warnings, plan_warnings
 from anglekit.distillation.matching.strategies import draw_seed
 from anglekit.distillation.runs.arm import RunResult, check_arm, stored_result
 from anglekit.distillation.runs.directory import IfExists, RunDirectory
@@ -51,7 +51,7 @@ class SweepResult:
             task's scores, `steps`, `selected_step`, `seconds` (of the arm's own training, the teacher left out).
         arms: the results of finished arms by name, those that were finished before included.
         failed: what ended the others, by name.
-        warnings: what spoils a comparison of the arms; see `plan_lint.lint_arms`.
+        warnings: what spoils a comparison of the arms; see `plan_warnings.comparison_warnings`.
         teacher_passes: forward passes of the teacher in this session.
         teacher_answers: what separate runs would have taken for the same steps.
         teacher_seconds: the time of those passes.
@@ -282,10 +282,10 @@ def _entry(
 
 def _warnings(plans: Sequence[DistillationPlan]) -> tuple[str, ...]:
     """Return each plan's warnings once, and those about the arms together."""
-    single = [warning for plan in plans for warning in plan.warnings()]
+    single = [warning for plan in plans for warning in plan_warnings(plan)]
     # Orders of the data that go with the seeds are the same for every strategy.
     compared = [replace(plan, training=tuple(one for one in plan.training if one[0] != "data_seed")) for plan in plans]
-    return tuple(dict.fromkeys([*single, *lint_arms(compared)]))
+    return tuple(dict.fromkeys([*single, *comparison_warnings(compared)]))
 
 
 def _content(

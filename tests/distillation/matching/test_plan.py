@@ -8,7 +8,8 @@ import transformers as hf
 
 from anglekit.distillation.losses.functional import LossWeights
 from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
-from anglekit.distillation.matching.plan_warnings import lint_arms
+from anglekit.distillation.matching.plan_text import plan_text
+from anglekit.distillation.matching.plan_warnings import comparison_warnings, plan_warnings
 from anglekit.distillation.matching.strategies import STRATEGIES, layer_matching
 from anglekit.distillation.students.create import create_student
 from anglekit.errors import InputError
@@ -39,7 +40,7 @@ def test_a_plan_says_what_is_matched_and_copied():
     assert made.streams[0].matching.pairs == ((0, 0), (1, 4), (2, 8), (3, 12))
     assert made.streams[0].blocks == (3, 7, 11)
     assert made.adapter_layers == ()
-    assert made.warnings() == ()
+    assert plan_warnings(made) == ()
 
 
 def test_encoder_decoders_have_a_map_and_a_copy_map_for_each_stream():
@@ -93,11 +94,11 @@ def test_a_map_of_ones_own_may_leave_a_stream_unmatched():
     made = plan(None, T5, layer_map={"decoder": [(1, 3)]})
     assert made.strategy == "explicit"
     assert [m.strategy for m in made.matchings] == ["none", "explicit"]
-    assert "map of your own" in made.describe()
+    assert "map of your own" in plan_text(made)
 
 
 def test_the_description_is_a_table():
-    text = plan(width=384).describe()
+    text = plan_text(plan(width=384))
     assert "a-teacher (bert): 12 encoder blocks, width 768" in text
     assert "initialised at random" in text
     assert "1 x cross-entropy + 1 x KL + 3 x hidden (mse)" in text
@@ -106,16 +107,16 @@ def test_the_description_is_a_table():
     assert any("0 (embedding)" in row and row.count("0 (embedding)") == 2 for row in rows)
     assert "3 (block 2)" in text
     assert "12 (block 11)" in text
-    assert "hidden" not in plan("none").describe().replace("no hidden loss", "")
-    assert "block 7" in plan(init="teacher").describe()
+    assert "hidden" not in plan_text(plan("none")).replace("no hidden loss", "")
+    assert "block 7" in plan_text(plan(init="teacher"))
 
 
 @pytest.mark.parametrize("twin", ["forward", "reverse"])
 def test_a_random_draw_in_disguise_is_warned_of(twin):
-    (warning,) = plan("random", seed=seed_of((twin,))).warnings()
+    (warning,) = plan_warnings(plan("random", seed=seed_of((twin,))))
     assert f"equals strategy '{twin}'; choose another seed" in warning
-    assert any("every order of so few blocks" in text for text in plan("random", layers=2).warnings())
-    assert plan("random", seed=seed_of(())).warnings() == ()
+    assert any("every order of so few blocks" in text for text in plan_warnings(plan("random", layers=2)))
+    assert plan_warnings(plan("random", seed=seed_of(()))) == ()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_a_random_draw_in_disguise_is_warned_of(twin):
     ],
 )
 def test_traps_are_warned_of(options, message):
-    assert any(message in warning for warning in plan(**options).warnings())
+    assert any(message in warning for warning in plan_warnings(plan(**options)))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_traps_are_warned_of(options, message):
 )
 def test_sound_plans_are_not_warned_of(options):
     """Negative control of the warnings."""
-    assert plan(**options).warnings() == ()
+    assert plan_warnings(plan(**options)) == ()
 
 
 def arms(**changes):
@@ -158,8 +159,8 @@ def arms(**changes):
 
 
 def test_a_clean_grid_has_nothing_to_report():
-    assert lint_arms(arms()) == ()
-    assert lint_arms([]) == ()
+    assert comparison_warnings(arms()) == ()
+    assert comparison_warnings([]) == ()
 
 
 @pytest.mark.parametrize(
@@ -172,18 +173,18 @@ def test_a_clean_grid_has_nothing_to_report():
     ],
 )
 def test_arms_that_differ_in_more_than_the_strategy_are_named(changes, message):
-    assert any(message in warning for warning in lint_arms(arms(**changes)))
+    assert any(message in warning for warning in comparison_warnings(arms(**changes)))
 
 
 def test_an_init_that_one_strategy_lacks_is_named():
     short = [made for made in arms() if not (made.strategy == "none" and made.init == "teacher")]
-    (warning,) = lint_arms(short)
+    (warning,) = comparison_warnings(short)
     assert "'none' has no arm with init teacher" in warning
 
 
 def test_two_names_for_one_student_are_named():
     seed = seed_of(("forward",))
-    (warning,) = lint_arms([plan(s, seed=seed) for s in ("forward", "random")])
+    (warning,) = comparison_warnings([plan(s, seed=seed) for s in ("forward", "random")])
     assert "forward, random train the same student" in warning
 
 

@@ -11,19 +11,19 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
-from anglekit.models.checkpoints import STUDENT_FILE, load_checkpoint, load_config
-from anglekit.distillation.runs import run as runs
-from anglekit.distillation.runs.arm import Arm, build_arm, finish_arm
 from anglekit.distillation.losses.functional import LossWeights
 from anglekit.distillation.matching.plan import DistillationPlan
-from anglekit.distillation.tasks.prepared_data import prepare_data
+from anglekit.distillation.runs import run as runs
+from anglekit.distillation.runs.arm import Arm, build_arm, finish_arm
 from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.runs.run import evaluate, finetune
 from anglekit.distillation.tasks.models import load_trained
+from anglekit.distillation.tasks.prepared_data import prepare_data
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.errors import InputError, RunError
+from anglekit.models.checkpoints import STUDENT_FILE, load_checkpoint, load_config
 from anglekit.models.projections import load_adapters
-from tests.distillation.run_corpus import make_world, quick, student
+from tests.distillation.run_corpus import kill_at_five, make_world, quick, student
 
 
 @pytest.fixture(scope="module")
@@ -182,23 +182,6 @@ def test_arms_built_side_by_side_equal_separate_runs(world, tmp_path):
         result = finish_arm(arm)
         alone = student(world, tmp_path / f"alone-{init}", strategy=arm.note["strategy"], init=init)
         assert same(weights(result), weights(alone))
-
-
-class Kill(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            raise KeyboardInterrupt
-
-
-def kill_at_five(monkeypatch):
-    """Let every arm's training end in the middle, as by Ctrl-C."""
-    train = Arm.train
-
-    def interrupted(arm):
-        arm.trainer.add_callback(Kill())
-        train(arm)
-
-    monkeypatch.setattr(Arm, "train", interrupted)
 
 
 def test_a_killed_run_resumes_to_the_same_student(world, tmp_path, monkeypatch):

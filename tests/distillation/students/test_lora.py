@@ -19,8 +19,7 @@ from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import load_checkpoint
 from tests.distillation.causal_corpus import causal_student, make_causal_world
-from tests.distillation.run_corpus import make_world, quick, student
-from tests.distillation.runs.test_run import kill_at_five
+from tests.distillation.run_corpus import kill_at_five, make_world, quick, student
 
 LORA = {"lora_rank": 2, "lora_alpha": 8.0, "max_new_tokens": 3, "learning_rate": 1e-2}
 

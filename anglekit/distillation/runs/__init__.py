@@ -1,0 +1,1 @@
+"""One training run: its directory, records, resume and scoring."""
