@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from anglekit.models.checkpoints import Checkpoint as Checkpoint
     from anglekit.models.checkpoints import LoadOptions as LoadOptions
     from anglekit.models.checkpoints import load_checkpoint as load_checkpoint
-    from anglekit.plots.families.heatmaps import angles_heatmap as angles_heatmap
     from anglekit.plots.figure1.figure1 import figure1 as figure1
+    from anglekit.plots.figures.angles_heatmap import angles_heatmap as angles_heatmap
     from anglekit.probes.data import ProbeData as ProbeData
     from anglekit.probes.data import read_probe as read_probe
     from anglekit.probes.tokenize import tokenize_probe as tokenize_probe
@@ -64,7 +64,7 @@ _HOMES = {
     "SweepResult": "anglekit.distillation.sweep.sweep",
     "analyze": "anglekit.analysis.analyze",
     "angle_degrees": "anglekit.geometry.angles",
-    "angles_heatmap": "anglekit.plots.families.heatmaps",
+    "angles_heatmap": "anglekit.plots.figures.angles_heatmap",
     "compare": "anglekit.comparison.compare",
     "create_student": "anglekit.distillation.students.create",
     "figure1": "anglekit.plots.figure1.figure1",

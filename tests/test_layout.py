@@ -270,7 +270,7 @@ def test_importing_loads_nothing_heavy(statement: str) -> None:
 
 
 def test_reading_comparing_and_drawing_results_needs_no_torch() -> None:
-    names = ("results.geometry", "comparison.compare", "comparison.text", "plots.registry", "plots.sources")
+    names = ("results.geometry", "comparison.compare", "comparison.text", "plots.registry", "plots.inputs")
     statement = "; ".join(f"import anglekit.{name}" for name in (*names, "report.build", "runtime.files"))
     assert {"torch", "transformers"}.isdisjoint(heavy_after(statement))
     assert "torch" in heavy_after("import anglekit.geometry.nulls")
@@ -343,7 +343,7 @@ def test_a_heavy_import_is_noticed() -> None:
 def test_an_import_up_is_noticed() -> None:
     graph = {"anglekit.geometry.sums": {"anglekit.analysis.run"}, "anglekit.analysis.run": {"anglekit.geometry.sums"}}
     assert imports_up(graph) == ["anglekit.geometry.sums -> anglekit.analysis.run"]
-    assert imports_up({"anglekit.plots.render": {"anglekit.states.recorder"}, "anglekit.states.recorder": set()})
+    assert imports_up({"anglekit.plots.files": {"anglekit.states.recorder"}, "anglekit.states.recorder": set()})
 
 
 def test_a_circle_is_noticed() -> None:

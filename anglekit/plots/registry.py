@@ -11,9 +11,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError, suggest
-from anglekit.plots.families.acute_fraction import acute_fraction, acute_fraction_data, acute_fraction_facts
-from anglekit.plots.families.angle_spread import angle_spread, angle_spread_data, angle_spread_facts, lacks_spread
-from anglekit.plots.families.dimensions import (
+from anglekit.plots.figure1.curves import figure1_data, figure1_facts
+from anglekit.plots.figure1.figure1 import figure1
+from anglekit.plots.figures.acute_fraction import acute_fraction, acute_fraction_data, acute_fraction_facts
+from anglekit.plots.figures.angle_spread import angle_spread, angle_spread_data, angle_spread_facts, lacks_spread
+from anglekit.plots.figures.angles_heatmap import angles_heatmap, angles_heatmap_data, angles_heatmap_facts
+from anglekit.plots.figures.anisotropy import (
     anisotropy_data,
     anisotropy_facts,
     anisotropy_figure,
@@ -23,32 +26,29 @@ from anglekit.plots.families.dimensions import (
     lacks_anisotropy,
     lacks_dimensions,
 )
-from anglekit.plots.families.heatmaps import angles_heatmap, angles_heatmap_data, angles_heatmap_facts
-from anglekit.plots.families.layer_heatmaps import lacks_layers, layer_heatmap, layer_heatmap_data, layer_heatmap_facts
-from anglekit.plots.families.layer_norms import lacks_norms, layer_norms, layer_norms_data, layer_norms_facts
-from anglekit.plots.families.null_heatmap import null_heatmap, null_heatmap_data, null_heatmap_facts
-from anglekit.plots.families.score_strategies import (
-    lacks_strategies,
-    scores_by_strategy,
-    scores_by_strategy_data,
-    scores_by_strategy_facts,
-)
-from anglekit.plots.families.training_angles import (
-    lacks_training,
-    training_angles,
-    training_angles_data,
-    training_angles_facts,
-)
-from anglekit.plots.families.trajectories import (
+from anglekit.plots.figures.layer_heatmaps import lacks_layers, layer_heatmap, layer_heatmap_data, layer_heatmap_facts
+from anglekit.plots.figures.layer_norms import lacks_norms, layer_norms, layer_norms_data, layer_norms_facts
+from anglekit.plots.figures.layer_trajectories import (
     lacks_trajectories,
     layer_trajectories,
     layer_trajectories_data,
     layer_trajectories_facts,
 )
-from anglekit.plots.families.vertex_sweep import lacks_sweep, vertex_sweep, vertex_sweep_data, vertex_sweep_facts
-from anglekit.plots.family import FigureFamily
-from anglekit.plots.figure1.curves import figure1_data, figure1_facts
-from anglekit.plots.figure1.figure1 import figure1
+from anglekit.plots.figures.null_heatmap import null_heatmap, null_heatmap_data, null_heatmap_facts
+from anglekit.plots.figures.scores_by_strategy import (
+    lacks_strategies,
+    scores_by_strategy,
+    scores_by_strategy_data,
+    scores_by_strategy_facts,
+)
+from anglekit.plots.figures.training_angles import (
+    lacks_training,
+    training_angles,
+    training_angles_data,
+    training_angles_facts,
+)
+from anglekit.plots.figures.vertex_sweep import lacks_sweep, vertex_sweep, vertex_sweep_data, vertex_sweep_facts
+from anglekit.plots.spec import FigureSpec
 from anglekit.results.geometry import Geometry
 
 __all__ = ["FAMILIES", "FIGURES", "draw_figure", "drawable", "figure_data", "why_not"]
@@ -58,8 +58,8 @@ _STUDENTS = frozenset({"students", "stream"})
 _VERTICES = _STUDENTS | {"vertices"}
 
 
-def _layers(measure: str, title: str, summary: str, reading: str) -> FigureFamily:
-    return FigureFamily(
+def _layers(measure: str, title: str, summary: str, reading: str) -> FigureSpec:
+    return FigureSpec(
         title=title,
         summary=summary,
         reading=reading,
@@ -72,9 +72,9 @@ def _layers(measure: str, title: str, summary: str, reading: str) -> FigureFamil
 
 
 #: Every figure family by name, in the order of reading.
-FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
+FAMILIES: Mapping[str, FigureSpec] = MappingProxyType(
     {
-        "figure1": FigureFamily(
+        "figure1": FigureSpec(
             title="The angle between two teacher layers, seen from the student",
             summary="the paper's Figure 1: the angle to scale, and its cosine's distribution per task and stream",
             reading=(
@@ -88,7 +88,7 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
             options=_VERTICES | {"labels"},
             many=True,
         ),
-        "angles-heatmap": FigureFamily(
+        "angles-heatmap": FigureSpec(
             title="Angles between all pairs of teacher layers",
             summary="teacher layer by teacher layer, a panel per student layer",
             reading=(
@@ -101,7 +101,7 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
             facts=angles_heatmap_facts,
             options=_VERTICES | {"value"},
         ),
-        "null-heatmap": FigureFamily(
+        "null-heatmap": FigureSpec(
             title="Angles beyond chance",
             summary="observed minus null cosine, teacher layer by teacher layer, a panel per student layer",
             reading=(
@@ -114,7 +114,7 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
             facts=null_heatmap_facts,
             options=_VERTICES | {"null"},
         ),
-        "acute-fraction": FigureFamily(
+        "acute-fraction": FigureSpec(
             title="Share of acute angles by student layer",
             summary="the share of acute angles at each student layer, a line per student",
             reading=(
@@ -145,7 +145,7 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
             "CKA of teacher layers with each other and with each student's layers",
             "Yellow layers arrange the examples alike, whatever their rotation and scale; blue ones do not.",
         ),
-        "layer-norms": FigureFamily(
+        "layer-norms": FigureSpec(
             title="Length of the states by layer",
             summary="the mean norm of teacher and student states, layer by layer",
             reading=(
@@ -158,7 +158,7 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
             options=_STUDENTS,
             lacks=lacks_norms,
         ),
-        "anisotropy": FigureFamily(
+        "anisotropy": FigureSpec(
             title="How alike unrelated tokens are",
             summary="the cosine between tokens of different examples by layer, teacher and students",
             reading="Near 0 directions are spread evenly; near 1 all tokens point one way, and any cosine is high.",
@@ -168,7 +168,7 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
             options=_STUDENTS | {"value"},
             lacks=lacks_anisotropy,
         ),
-        "dominant-dimensions": FigureFamily(
+        "dominant-dimensions": FigureSpec(
             title="Dominant dimensions",
             summary="what a few dimensions add to the cosine between unrelated tokens, by layer",
             reading="A dark row is one dimension that makes unrelated tokens look alike through many layers.",
@@ -178,7 +178,7 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
             options=_STUDENTS,
             lacks=lacks_dimensions,
         ),
-        "vertex-sweep": FigureFamily(
+        "vertex-sweep": FigureSpec(
             title="The angle as its vertex moves",
             summary="the angle from the teachers' centroid to the student's state and beyond, a line per student layer",
             reading=(
@@ -191,7 +191,7 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
             options=_VERTICES | {"value"},
             lacks=lacks_sweep,
         ),
-        "layer-trajectories": FigureFamily(
+        "layer-trajectories": FigureSpec(
             title="Teacher and students from layer to layer",
             summary="the layers of the teacher and its students in the plane in which the teacher's layers differ most",
             reading=(
@@ -204,7 +204,7 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
             options=_STUDENTS,
             lacks=lacks_trajectories,
         ),
-        "training-angles": FigureFamily(
+        "training-angles": FigureSpec(
             title="The angle over training",
             summary="the angle against the training step, a line per student layer",
             reading="Falling lines say that training drives the student away from amid the teacher's layers.",
@@ -215,7 +215,7 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
             many=True,
             lacks=lacks_training,
         ),
-        "scores-by-strategy": FigureFamily(
+        "scores-by-strategy": FigureSpec(
             title="Scores by matching strategy",
             summary="a point per seed, the line of no matching, and the band within which strategies are alike",
             reading=(
@@ -230,7 +230,7 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
             uses="scores",
             lacks=lacks_strategies,
         ),
-        "angle-spread": FigureFamily(
+        "angle-spread": FigureSpec(
             title="Mean angle against the spread between strategies",
             summary="a point per task and initialisation: its mean angle, and how far strategies' scores spread",
             reading=(
@@ -250,7 +250,7 @@ FAMILIES: Mapping[str, FigureFamily] = MappingProxyType(
 
 
 #: Every figure that `anglekit plot --figure` draws, in the order of reading.
-FIGURES: Mapping[str, FigureFamily] = MappingProxyType(dict(FAMILIES))
+FIGURES: Mapping[str, FigureSpec] = MappingProxyType(dict(FAMILIES))
 
 _OPTION_WORDS = {
     "labels": "task labels (--task)",
@@ -327,7 +327,7 @@ def figure_data(
     )
 
 
-def _family(name: str) -> FigureFamily:
+def _family(name: str) -> FigureSpec:
     if name not in FIGURES:
         raise InputError(f"no figure {name!r}", allowed=suggest(name, FIGURES))
     return FIGURES[name]
@@ -335,7 +335,7 @@ def _family(name: str) -> FigureFamily:
 
 def _checked(
     name: str, geometries: Sequence[Geometry], scores: Sequence[pd.DataFrame], options: Mapping[str, Any]
-) -> tuple[FigureFamily, dict[str, Any]]:
+) -> tuple[FigureSpec, dict[str, Any]]:
     family = _family(name)
     given = {key: option for key, option in options.items() if option is not None}
     for key, words in _OPTION_WORDS.items():

@@ -24,7 +24,7 @@ from anglekit.distillation.tasks.data import DataSettings
 from anglekit.distillation.training.settings import TrainSettings
 from anglekit.models.checkpoints import LoadOptions, load_checkpoint, quiet_transformers
 from anglekit.plots.figure1.figure1 import figure1
-from anglekit.plots.render import render
+from anglekit.plots.files import figure_bytes
 from anglekit.probes.data import read_probe
 from anglekit.results.geometry import Geometry
 from anglekit.tables.read import read_table
@@ -165,7 +165,7 @@ def measure_geometry(directory: Path, swept: SweepResult, settings: DemoSettings
 def draw(directory: Path, geometry: Geometry) -> None:
     """Draw the paper's Figure 1."""
     figure = figure1([geometry], labels=["built-in inference"])
-    (directory / "figure1.png").write_bytes(render(figure, "png"))
+    (directory / "figure1.png").write_bytes(figure_bytes(figure, "png"))
 
 
 def score_frame(teacher: RunResult, swept: SweepResult, seed: int) -> pd.DataFrame:

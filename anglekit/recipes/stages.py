@@ -25,8 +25,8 @@ from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.distillation.tasks.seq2seq import SourcesAndTargets
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, quiet_transformers
+from anglekit.plots.files import figure_bytes
 from anglekit.plots.registry import draw_figure
-from anglekit.plots.render import render
 from anglekit.probes.data import ProbeData, read_probe
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
 from anglekit.recipes.sources import analysis_settings, data_settings, plan_options
@@ -318,7 +318,7 @@ def draw(recipe: Recipe, geometries: Mapping[str, Path], target: Path) -> None:
     same = f"geometry-{recipe.variants[0].name}-" if len(recipe.variants) == 1 else "geometry-"
     labels = [label] if len(geometries) == 1 else [f"{label}, {name.removeprefix(same)}" for name in geometries]
     loaded = [Geometry.load(path) for path in geometries.values()]
-    write_whole(target, render(draw_figure(recipe.figure.name, loaded, labels=labels), "png"))
+    write_whole(target, figure_bytes(draw_figure(recipe.figure.name, loaded, labels=labels), "png"))
 
 
 def compare_strategies(places: Sequence[Path]) -> str:

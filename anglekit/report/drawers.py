@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from anglekit.errors import RunError
+from anglekit.plots.files import figure_bytes
 from anglekit.plots.registry import draw_figure
-from anglekit.plots.render import render
 from anglekit.results.geometry import Geometry
 
 __all__ = ["Inputs", "Sheet", "drawers", "usable_cores"]
@@ -128,7 +128,7 @@ def _drawn(inputs: Inputs, sheet: Sheet) -> bytes:
     figure = draw_figure(
         sheet.name, chosen.geometries, scores=chosen.scores, width=sheet.width, dark=sheet.dark, **sheet.options
     )
-    return render(figure, "svg")
+    return figure_bytes(figure, "svg")
 
 
 # What a worker's sheets are drawn from: sent once, not with each of them.

@@ -105,14 +105,14 @@ def plot(
     Example: anglekit plot runs/mnli runs/wmt --figure figure1 --task MNLI --task WMT --out figure1.pdf
     """
     _check_targets(out, data)
+    from anglekit.plots.files import figure_bytes
+    from anglekit.plots.inputs import read_figure_inputs
     from anglekit.plots.registry import FIGURES, draw_figure, figure_data
-    from anglekit.plots.render import render
-    from anglekit.plots.sources import read_figure_sources
     from anglekit.runtime.files import write_whole
 
     if figure not in FIGURES:
         raise InputError(f"no figure {figure!r}", allowed=suggest(figure, FIGURES))
-    found = read_figure_sources(directories)
+    found = read_figure_inputs(directories)
     labels = task
     if labels is None and "labels" in FIGURES[figure].options:
         labels = list(found.score_names if FIGURES[figure].uses == "scores" else found.names)
@@ -129,7 +129,7 @@ def plot(
     if out is not None:
         drawn = draw_figure(figure, found.geometries, scores=found.scores, **options, width=width, dark=dark or None)
         _warn_of_height(float(drawn.get_size_inches()[1]), FIGURES[figure].options)
-        contents[out] = render(drawn, out.suffix.lower().removeprefix("."), dpi=dpi)
+        contents[out] = figure_bytes(drawn, out.suffix.lower().removeprefix("."), dpi=dpi)
     if data is not None:
         numbers = figure_data(figure, found.geometries, scores=found.scores, **options)
         contents[data] = numbers.to_csv(index=False, lineterminator="\n").encode()
@@ -139,7 +139,7 @@ def plot(
 
 
 def _warn_of_height(inches: float, options: frozenset[str]) -> None:
-    from anglekit.plots.panels.style import PAGE_HEIGHT
+    from anglekit.plots.style import PAGE_HEIGHT
 
     ways = {"students": "--student", "stream": "--stream", "vertices": "--vertex"}
     if inches > PAGE_HEIGHT:

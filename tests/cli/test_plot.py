@@ -170,7 +170,7 @@ def test_a_figure_that_no_page_holds_is_written_and_said(saved: Path, tmp_path: 
 
 
 def test_help_names_every_figure_and_value() -> None:
-    from anglekit.plots.families.heatmaps import ANGLE_VALUES
+    from anglekit.plots.figures.angles_heatmap import ANGLE_VALUES
     from anglekit.plots.registry import FIGURES
 
     words = "".join(run("--help").output.split())

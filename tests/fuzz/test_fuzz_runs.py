@@ -15,7 +15,7 @@ from anglekit.distillation.matching.plan import DistillationPlan, plan_distillat
 from anglekit.distillation.runs.arm import stored_result
 from anglekit.distillation.runs.directory import RunDirectory, check_same_run
 from anglekit.distillation.sweep.directory import SweepDirectory
-from anglekit.plots.sources import read_score_table
+from anglekit.plots.inputs import read_score_table
 from anglekit.recipes.progress_file import ReproductionDirectory
 from tests.comparison.compare_corpus import FIVE, score_rows, write_run, write_sweep
 from tests.fuzz.harness import Campaign, Case, cases, fresh

@@ -13,8 +13,8 @@ from matplotlib.colors import same_color, to_rgb
 from anglekit.errors import InputError
 from anglekit.plots.figure1.curves import rebin
 from anglekit.plots.figure1.figure1 import figure1
-from anglekit.plots.figure1.panels import percent
-from anglekit.plots.panels.style import INIT_COLOURS, NIGHT_THEME
+from anglekit.plots.figure1.histograms import percent
+from anglekit.plots.style import INIT_COLOURS, NIGHT_THEME
 from anglekit.results.columns import COLUMNS, N_BINS
 
 STRATEGIES = ["none", "forward", "reverse", "all-to-one", "random"]

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from matplotlib.collections import LineCollection, QuadMesh
 
 from anglekit.errors import InputError
-from anglekit.plots.families.acute_fraction import acute_fraction, acute_fraction_data, wilson_interval
-from anglekit.plots.families.dimensions import anisotropy_figure, dominant_dimensions, dominant_dimensions_data
-from anglekit.plots.families.layer_heatmaps import layer_heatmap, layer_heatmap_data
-from anglekit.plots.families.layer_norms import layer_norms
-from anglekit.plots.families.null_heatmap import null_heatmap, null_heatmap_data
-from anglekit.plots.families.training_angles import training_angles, training_angles_data, training_step
-from anglekit.plots.families.trajectories import fit_plane, layer_trajectories, layer_trajectories_data
-from anglekit.plots.families.vertex_sweep import vertex_sweep
 from anglekit.plots.figure1.curves import figure1_data, figure1_facts
 from anglekit.plots.figure1.figure1 import figure1
-from anglekit.plots.panels.style import LIGHT_THEME
+from anglekit.plots.figures.acute_fraction import acute_fraction, acute_fraction_data, wilson_interval
+from anglekit.plots.figures.anisotropy import anisotropy_figure, dominant_dimensions, dominant_dimensions_data
+from anglekit.plots.figures.layer_heatmaps import layer_heatmap, layer_heatmap_data
+from anglekit.plots.figures.layer_norms import layer_norms
+from anglekit.plots.figures.layer_trajectories import fit_plane, layer_trajectories, layer_trajectories_data
+from anglekit.plots.figures.null_heatmap import null_heatmap, null_heatmap_data
+from anglekit.plots.figures.training_angles import training_angles, training_angles_data, training_step
+from anglekit.plots.figures.vertex_sweep import vertex_sweep
+from anglekit.plots.style import LIGHT_THEME
 from tests.plots.full_geometry import FIVE, full_geometry
 
 

@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 
 from anglekit.errors import InputError
-from anglekit.plots.families.angle_spread import angle_spread, angle_spread_data
-from anglekit.plots.families.score_strategies import scores_by_strategy, scores_by_strategy_data
-from anglekit.plots.panels.style import LIGHT_THEME
-from anglekit.plots.sources import read_figure_sources, read_score_table
+from anglekit.plots.figures.angle_spread import angle_spread, angle_spread_data
+from anglekit.plots.figures.scores_by_strategy import scores_by_strategy, scores_by_strategy_data
+from anglekit.plots.inputs import read_figure_inputs, read_score_table
+from anglekit.plots.style import LIGHT_THEME
 from tests.comparison.compare_corpus import score_rows, write_run, write_sweep
 from tests.plots.full_geometry import FIVE, full_geometry, score_table
 
@@ -139,7 +139,7 @@ def test_sources_of_every_kind(tmp_path: Path) -> None:
     wide = table.pivot_table(index=["strategy", "init", "seed", "data"], columns="score", values="value").reset_index()
     file = tmp_path / "scores.csv"
     wide.assign(examples=9, steps=3).to_csv(file, index=False)
-    found = read_figure_sources([tmp_path / "demo", file])
+    found = read_figure_inputs([tmp_path / "demo", file])
     assert (found.names, found.score_names) == (("geometry",), ("scores",))
     read = found.scores[0].sort_values(["strategy", "init"], ignore_index=True)
     expected = table.sort_values(["strategy", "init"], ignore_index=True)
@@ -167,9 +167,9 @@ def test_sweeps_are_a_task_each_and_runs_together_are_one(tmp_path: Path) -> Non
     scores = {"none": 0.6, "forward": 0.7, "reverse": 0.69}
     sweeps = [write_sweep(tmp_path / name, score_rows(scores)) for name in ("mnli", "sst2")]
     runs = [write_run(tmp_path / "runs" / name, name, value) for name, value in scores.items()]
-    found = read_figure_sources([*sweeps, *runs])
+    found = read_figure_inputs([*sweeps, *runs])
     assert found.score_names == ("mnli", "sst2", "runs")
     assert [len(table) for table in found.scores] == [9, 9, 3]
     assert sorted(found.scores[2]["value"]) == sorted(scores.values())
     with pytest.raises(InputError, match="no directory"):
-        read_figure_sources([tmp_path / "absent"])
+        read_figure_inputs([tmp_path / "absent"])

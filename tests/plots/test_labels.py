@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anglekit.plots.panels.labels import fit, number_ranges, plain, shorten_middle, text_extent, text_width, wrap
-from anglekit.plots.panels.style import LIGHT_THEME, context, new_figure
+from anglekit.plots.style import LIGHT_THEME, context, new_figure
 
 
 @pytest.fixture

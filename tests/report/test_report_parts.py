@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from anglekit.comparison.text import Table
 from anglekit.display.html import Markup, element, html_table, joined
 from anglekit.errors import InputError
-from anglekit.plots.render import render
+from anglekit.plots.files import figure_bytes
 from anglekit.report.gather import gather
 from anglekit.report.svg import StyleSheet, inline_svg
 from anglekit.results.chance import against_chance
@@ -46,7 +46,7 @@ def drawing(dark: bool, *, marks: int = 3, text: str = "a < b") -> bytes:
     ax.plot(range(marks), [0.1, 0.7, 0.25, 0.5][:marks], "o-", color="#e6e6e6" if dark else "#1a1a1a")
     ax.text(0.5, 0.3, text)
     ax.set_xlim(0.2, 1.7)
-    return render(figure, "svg")
+    return figure_bytes(figure, "svg")
 
 
 def inline(light: bytes, dark: bytes, key: str = "f") -> tuple[str, StyleSheet]:

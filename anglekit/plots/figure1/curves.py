@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from anglekit.errors import InputError
+from anglekit.plots.panels.chosen import check_labels, choose_streams, choose_students, choose_vertices
 from anglekit.plots.panels.labels import number_ranges
-from anglekit.plots.panels.selection import check_labels, choose_streams, choose_students, choose_vertices
 from anglekit.results.geometry import Geometry
 
 __all__ = ["Curve", "Panel", "cosine_panels", "figure1_data", "figure1_facts", "rebin"]

@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError
+from anglekit.plots.figure1.angle_sketch import draw_sketch, is_drawable, sketch_caption
 from anglekit.plots.figure1.curves import Panel, cosine_panels
+from anglekit.plots.figure1.histograms import CurveStyle, curve_styles, draw_histograms
 from anglekit.plots.figure1.legend import Legend, build_legend, draw_legend
-from anglekit.plots.figure1.panels import CurveStyle, curve_styles, draw_histograms
-from anglekit.plots.figure1.sketch import draw_sketch, is_drawable, sketch_caption
+from anglekit.plots.panels.chosen import check_labels, choose_streams, choose_students, choose_vertices
 from anglekit.plots.panels.labels import fit, wrap
-from anglekit.plots.panels.selection import check_labels, choose_streams, choose_students, choose_vertices
-from anglekit.plots.panels.style import SMALL_FONT_SIZE, Theme, context, figure_width, new_figure, theme
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme, context, figure_width, new_figure, theme
 from anglekit.results.geometry import Geometry
 
 __all__ = ["figure1"]

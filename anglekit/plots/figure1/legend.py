@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from anglekit.plots.figure1.curves import Panel
-from anglekit.plots.figure1.panels import CHANCE_DASHES, CurveStyle
+from anglekit.plots.figure1.histograms import CHANCE_DASHES, CurveStyle
 from anglekit.plots.panels.labels import fit, plain, text_width
-from anglekit.plots.panels.style import SMALL_FONT_SIZE, Theme
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme
 
 __all__ = ["MOST_NAMES", "Legend", "build_legend", "draw_legend"]
 

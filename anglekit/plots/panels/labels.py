@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from anglekit.plots.panels.style import FONT_FAMILY, FONT_SIZE, SMALL_FONT_SIZE
+from anglekit.plots.style import FONT_FAMILY, FONT_SIZE, SMALL_FONT_SIZE
 
 __all__ = [
     "fit",

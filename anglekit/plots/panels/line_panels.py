@@ -16,7 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from anglekit.errors import InputError
 from anglekit.plots.panels.labels import fit, plain, text_width, wrap
-from anglekit.plots.panels.style import SMALL_FONT_SIZE, Theme, new_figure, round_ticks
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure, round_ticks
 
 __all__ = ["Entry", "LinePanel", "draw_line_panels", "integer_ticks", "layer_bar", "shared_limits"]
 

@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 
 from anglekit.errors import InputError
 from anglekit.plots.panels.labels import fit, plain, wrap
-from anglekit.plots.panels.style import SMALL_FONT_SIZE, Theme, new_figure
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure
 
 __all__ = [
     "ANNOTATED_COLUMNS",

@@ -14,11 +14,11 @@ from scipy import stats
 from anglekit.comparison.cells import NONE, in_order
 from anglekit.comparison.compare import default_score_margin
 from anglekit.errors import InputError, suggest
-from anglekit.plots.panels.describe import refuse
 from anglekit.plots.panels.labels import plain, text_width
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
-from anglekit.plots.panels.student_styles import StudentStyle, init_colour, init_order, init_words, strategy_styles
-from anglekit.plots.panels.style import SMALL_FONT_SIZE, Theme, context, figure_width, theme
+from anglekit.plots.panels.sentences import refuse
+from anglekit.plots.panels.students import StudentStyle, init_colour, init_order, init_words, strategy_styles
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme, context, figure_width, theme
 
 __all__ = [
     "choose_score",

@@ -8,12 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from anglekit.plots.panels.arm_panels import arm_legend, arm_panels
-from anglekit.plots.panels.describe import LAYER_NOTE, range_words, refuse, students_words
+from anglekit.plots.panels.arm_lines import arm_legend, arm_panels
+from anglekit.plots.panels.chosen import choose_streams, choose_students
 from anglekit.plots.panels.line_panels import Entry, draw_line_panels
-from anglekit.plots.panels.selection import choose_streams, choose_students
-from anglekit.plots.panels.student_styles import with_arms
-from anglekit.plots.panels.style import Theme, context, figure_width, theme
+from anglekit.plots.panels.sentences import LAYER_NOTE, range_words, refuse, students_words
+from anglekit.plots.panels.students import with_arms
+from anglekit.plots.style import Theme, context, figure_width, theme
 from anglekit.results.geometry import Geometry
 
 __all__ = ["draw_teacher", "lacks_norms", "layer_norms", "layer_norms_data", "layer_norms_facts", "teacher_entry"]

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError, suggest
-from anglekit.plots.panels.describe import LAYER_NOTE, range_words, refuse, students_words
+from anglekit.plots.panels.chosen import choose_streams, choose_students
 from anglekit.plots.panels.labels import plain
 from anglekit.plots.panels.matrix_panels import (
     MatrixBlock,
@@ -20,8 +20,8 @@ from anglekit.plots.panels.matrix_panels import (
     draw_matrix_blocks,
     missing_note,
 )
-from anglekit.plots.panels.selection import choose_streams, choose_students
-from anglekit.plots.panels.style import context, figure_width, theme
+from anglekit.plots.panels.sentences import LAYER_NOTE, range_words, refuse, students_words
+from anglekit.plots.style import context, figure_width, theme
 from anglekit.results.geometry import Geometry
 
 __all__ = ["LAYER_VALUES", "LayerValue", "default_value", "lacks_layers", "layer_heatmap", "layer_heatmap_data"]

@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError
-from anglekit.plots.family import FigureFamily
 from anglekit.plots.registry import FIGURES, draw_figure, drawable, figure_data, why_not
+from anglekit.plots.spec import FigureSpec
 from tests.plots.full_geometry import FIVE, full_geometry, score_table
 
 TABLES = {  # the table without which a family cannot be drawn, and what makes it
@@ -170,7 +170,7 @@ def test_wrong_inputs(name: str, count: int, tables, message: str, ten) -> None:
 
 def test_a_family_says_what_it_takes() -> None:
     family = FIGURES["layer-cka"]
-    assert isinstance(family, FigureFamily)
+    assert isinstance(family, FigureSpec)
     assert (family.many, family.uses) == (False, "geometries")
     assert FIGURES["angle-spread"].uses == "both"
     for name, one in FIGURES.items():

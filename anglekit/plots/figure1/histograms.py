@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from anglekit.plots.figure1.curves import Curve, Panel
 from anglekit.plots.panels.labels import text_width
-from anglekit.plots.panels.style import FONT_SIZE, SMALL_FONT_SIZE, Theme, round_ticks
+from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE, Theme, round_ticks
 
 __all__ = ["CHANCE_DASHES", "MOST_SHARES", "CurveStyle", "curve_styles", "draw_histograms", "percent"]
 

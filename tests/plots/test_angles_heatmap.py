@@ -11,7 +11,7 @@ import pytest
 from matplotlib.collections import PatchCollection, QuadMesh
 
 from anglekit.errors import InputError
-from anglekit.plots.families.heatmaps import ANGLE_VALUES, angles_heatmap, pair_matrix
+from anglekit.plots.figures.angles_heatmap import ANGLE_VALUES, angles_heatmap, pair_matrix
 
 
 def panels(figure):

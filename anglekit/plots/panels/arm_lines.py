@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 
 from anglekit.comparison.cells import in_order
 from anglekit.plots.panels.line_panels import Entry, LinePanel, integer_ticks
-from anglekit.plots.panels.student_styles import init_colour, init_order, init_words, strategy_styles
-from anglekit.plots.panels.style import Theme
+from anglekit.plots.panels.students import init_colour, init_order, init_words, strategy_styles
+from anglekit.plots.style import Theme
 
 __all__ = ["arm_legend", "arm_panels", "stream_order", "token_mean"]
 

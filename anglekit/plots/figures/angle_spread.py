@@ -13,12 +13,12 @@ from anglekit.comparison.cells import NONE, score_cells
 from anglekit.comparison.sources import student_arms
 from anglekit.comparison.statistics import Sampling, difference_rows, measure, spread_row
 from anglekit.errors import InputError
-from anglekit.plots.families.score_strategies import choose_score
-from anglekit.plots.panels.arm_panels import token_mean
-from anglekit.plots.panels.describe import refuse
+from anglekit.plots.figures.scores_by_strategy import choose_score
+from anglekit.plots.panels.arm_lines import token_mean
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
-from anglekit.plots.panels.student_styles import init_order, init_words
-from anglekit.plots.panels.style import Theme, context, figure_width, round_ticks, theme
+from anglekit.plots.panels.sentences import refuse
+from anglekit.plots.panels.students import init_order, init_words
+from anglekit.plots.style import Theme, context, figure_width, round_ticks, theme
 from anglekit.results.geometry import Geometry
 
 __all__ = ["angle_spread", "angle_spread_data", "angle_spread_facts", "lacks_spread"]

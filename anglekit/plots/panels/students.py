@@ -9,7 +9,7 @@ import pandas as pd
 
 from anglekit.comparison.cells import in_order
 from anglekit.comparison.sources import UNRECORDED, student_arms
-from anglekit.plots.panels.style import Theme
+from anglekit.plots.style import Theme
 from anglekit.results.geometry import Geometry
 
 __all__ = ["StudentStyle", "init_colour", "init_order", "init_words", "strategy_styles", "with_arms"]

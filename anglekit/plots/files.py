@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError, suggest
-from anglekit.plots.panels.style import LIGHT_THEME, context
+from anglekit.plots.style import LIGHT_THEME, context
 
-__all__ = ["FORMATS", "render"]
+__all__ = ["FORMATS", "figure_bytes"]
 
 #: The file formats of a figure, and the metadata that would otherwise carry the moment of writing.
 FORMATS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -24,7 +24,7 @@ FORMATS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 
-def render(figure: Figure, file_format: str, *, dpi: float = 300.0) -> bytes:
+def figure_bytes(figure: Figure, file_format: str, *, dpi: float = 300.0) -> bytes:
     """Return a figure as the bytes of a file, the same for the same figure.
 
     Fonts are embedded as TrueType in pdf; text stays text in svg.

@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from anglekit.plots.panels.arm_panels import arm_legend, arm_panels, token_mean
-from anglekit.plots.panels.describe import LAYER_NOTE, range_words, students_words
+from anglekit.plots.panels.arm_lines import arm_legend, arm_panels, token_mean
+from anglekit.plots.panels.chosen import choose_streams, choose_students, choose_vertices
 from anglekit.plots.panels.line_panels import draw_line_panels
-from anglekit.plots.panels.selection import choose_streams, choose_students, choose_vertices
-from anglekit.plots.panels.student_styles import with_arms
-from anglekit.plots.panels.style import context, figure_width, theme
+from anglekit.plots.panels.sentences import LAYER_NOTE, range_words, students_words
+from anglekit.plots.panels.students import with_arms
+from anglekit.plots.style import context, figure_width, theme
 from anglekit.results.geometry import Geometry
 
 __all__ = ["acute_fraction", "acute_fraction_data", "acute_fraction_facts", "wilson_interval"]

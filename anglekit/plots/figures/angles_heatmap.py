@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError, suggest
-from anglekit.plots.panels.describe import LAYER_NOTE, OFFICIAL_NOTE, range_words, students_words, vertex_note
+from anglekit.plots.panels.chosen import choose_few_vertices, choose_streams, choose_students
 from anglekit.plots.panels.labels import number_ranges, plain
 from anglekit.plots.panels.matrix_panels import (
     MatrixBlock,
@@ -20,8 +20,8 @@ from anglekit.plots.panels.matrix_panels import (
     draw_matrix_blocks,
     missing_note,
 )
-from anglekit.plots.panels.selection import choose_few_vertices, choose_streams, choose_students
-from anglekit.plots.panels.style import context, figure_width, theme
+from anglekit.plots.panels.sentences import LAYER_NOTE, OFFICIAL_NOTE, range_words, students_words, vertex_note
+from anglekit.plots.style import context, figure_width, theme
 from anglekit.results.geometry import Geometry
 
 __all__ = [

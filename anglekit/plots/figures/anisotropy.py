@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError, suggest
-from anglekit.plots.families.layer_norms import draw_teacher, teacher_entry
-from anglekit.plots.panels.arm_panels import arm_legend, arm_panels, stream_order
-from anglekit.plots.panels.describe import LAYER_NOTE, range_words, refuse, students_words
+from anglekit.plots.figures.layer_norms import draw_teacher, teacher_entry
+from anglekit.plots.panels.arm_lines import arm_legend, arm_panels, stream_order
+from anglekit.plots.panels.chosen import choose_streams, choose_students
 from anglekit.plots.panels.line_panels import draw_line_panels
 from anglekit.plots.panels.matrix_panels import (
     MatrixBlock,
@@ -20,9 +20,9 @@ from anglekit.plots.panels.matrix_panels import (
     check_panel_count,
     draw_matrix_blocks,
 )
-from anglekit.plots.panels.selection import choose_streams, choose_students
-from anglekit.plots.panels.student_styles import with_arms
-from anglekit.plots.panels.style import context, figure_width, theme
+from anglekit.plots.panels.sentences import LAYER_NOTE, range_words, refuse, students_words
+from anglekit.plots.panels.students import with_arms
+from anglekit.plots.style import context, figure_width, theme
 from anglekit.results.geometry import Geometry
 from anglekit.vocabulary import VIEWS
 

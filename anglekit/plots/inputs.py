@@ -12,14 +12,14 @@ from anglekit.comparison.sources import SCORE_COLUMNS, read_sources
 from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
 
-__all__ = ["FigureSources", "read_figure_sources", "read_score_table"]
+__all__ = ["FigureInputs", "read_figure_inputs", "read_score_table"]
 
 _KEY = ("strategy", "init", "seed", "data")
 _NOT_SCORES = ("examples", "steps", "selected_step", "seconds")
 
 
 @dataclass(frozen=True, eq=False)
-class FigureSources:
+class FigureInputs:
     """What was found, in the order in which it came.
 
     Attributes:
@@ -35,7 +35,7 @@ class FigureSources:
     score_names: tuple[str, ...]
 
 
-def read_figure_sources(places: Sequence[str | Path]) -> FigureSources:
+def read_figure_inputs(places: Sequence[str | Path]) -> FigureInputs:
     """Read what figures are drawn from.
 
     Args:
@@ -60,7 +60,7 @@ def read_figure_sources(places: Sequence[str | Path]) -> FigureSources:
             geometries.append((name, Geometry.load(place)))
     if runs:
         scores.append((runs[0].resolve().parent.name, read_sources(runs).scores))
-    return FigureSources(
+    return FigureInputs(
         geometries=tuple(geometry for _, geometry in geometries),
         names=tuple(name for name, _ in geometries),
         scores=tuple(table for _, table in scores),

@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError, suggest
-from anglekit.plots.panels.arm_panels import token_mean
-from anglekit.plots.panels.describe import LAYER_NOTE, refuse, students_words
-from anglekit.plots.panels.layer_lines import layer_colours, layer_line_panels
+from anglekit.plots.panels.arm_lines import token_mean
+from anglekit.plots.panels.chosen import check_labels, choose_streams, choose_students, choose_vertices
+from anglekit.plots.panels.depth_lines import layer_colours, layer_line_panels
 from anglekit.plots.panels.line_panels import Entry, draw_line_panels, layer_bar
-from anglekit.plots.panels.selection import check_labels, choose_streams, choose_students, choose_vertices
-from anglekit.plots.panels.student_styles import with_arms
-from anglekit.plots.panels.style import Theme, context, figure_width, round_ticks, theme
+from anglekit.plots.panels.sentences import LAYER_NOTE, refuse, students_words
+from anglekit.plots.panels.students import with_arms
+from anglekit.plots.style import Theme, context, figure_width, round_ticks, theme
 from anglekit.results.geometry import Geometry
 
 __all__ = [

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from anglekit.results.geometry import Geometry
 
-__all__ = ["FigureFamily", "Uses"]
+__all__ = ["FigureSpec", "Uses"]
 
 #: What a family is drawn from: Geometries, tables of scores, or both.
 Uses = Literal["geometries", "scores", "both"]
@@ -22,7 +22,7 @@ def _nothing(*_: Any) -> None:  # noqa: ANN401  of any inputs
 
 
 @dataclass(frozen=True)
-class FigureFamily:
+class FigureSpec:
     """A kind of figure.
 
     The functions take the inputs first: one Geometry; where `many`, a sequence of Geometries; tables of scores, one per

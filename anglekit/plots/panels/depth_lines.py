@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap
 
-from anglekit.plots.panels.arm_panels import stream_order
+from anglekit.plots.panels.arm_lines import stream_order
 from anglekit.plots.panels.line_panels import LinePanel
-from anglekit.plots.panels.student_styles import init_colour
-from anglekit.plots.panels.style import Theme
+from anglekit.plots.panels.students import init_colour
+from anglekit.plots.style import Theme
 
 __all__ = ["layer_colours", "layer_line_panels"]
 

@@ -12,10 +12,10 @@ import matplotlib as mpl
 import pytest
 
 from anglekit.errors import InputError
-from anglekit.plots.families.heatmaps import angles_heatmap
 from anglekit.plots.figure1.figure1 import figure1
+from anglekit.plots.figures.angles_heatmap import angles_heatmap
+from anglekit.plots.files import FORMATS, figure_bytes
 from anglekit.plots.registry import FIGURES, draw_figure
-from anglekit.plots.render import FORMATS, render
 from anglekit.results.geometry import Geometry
 
 START = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
@@ -24,17 +24,17 @@ START = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("draw", [lambda g: figure1([g]), angles_heatmap], ids=["figure1", "angles-heatmap"])
 def test_bytes_are_the_same_whatever_the_callers_settings(geometry, draw, file_format: str) -> None:
-    first = render(draw(geometry), file_format, dpi=80)
+    first = figure_bytes(draw(geometry), file_format, dpi=80)
     with mpl.rc_context({"font.size": 20, "svg.hashsalt": None, "svg.fonttype": "path", "pdf.fonttype": 3}):
-        second = render(draw(geometry), file_format, dpi=80)
+        second = figure_bytes(draw(geometry), file_format, dpi=80)
     assert first.startswith(START[file_format])
     assert first == second
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_another_figure_gives_other_bytes(geometry, file_format: str) -> None:
-    one = render(figure1([geometry], students="random-forward"), file_format, dpi=80)
-    assert one != render(figure1([geometry], students="teacher-forward"), file_format, dpi=80)
+    one = figure_bytes(figure1([geometry], students="random-forward"), file_format, dpi=80)
+    assert one != figure_bytes(figure1([geometry], students="teacher-forward"), file_format, dpi=80)
 
 
 def test_bytes_are_the_same_in_another_process(geometry, tmp_path: Path) -> None:
@@ -43,10 +43,10 @@ def test_bytes_are_the_same_in_another_process(geometry, tmp_path: Path) -> None
         "import sys, hashlib\n"
         "from anglekit.results.geometry import Geometry\n"
         "from anglekit.plots.registry import draw_figure\n"
-        "from anglekit.plots.render import render\n"
+        "from anglekit.plots.files import figure_bytes\n"
         "figure = draw_figure('figure1', [Geometry.load(sys.argv[1])])\n"
         "for kind in ('svg', 'pdf', 'png'):\n"
-        "    print(hashlib.sha256(render(figure, kind, dpi=80)).hexdigest())\n"
+        "    print(hashlib.sha256(figure_bytes(figure, kind, dpi=80)).hexdigest())\n"
     )
     other = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "g")],
@@ -56,18 +56,20 @@ def test_bytes_are_the_same_in_another_process(geometry, tmp_path: Path) -> None
         env={"PYTHONHASHSEED": "1", "MPLCONFIGDIR": mpl.get_configdir(), "PATH": "/usr/bin:/bin"},
     ).stdout
     figure = draw_figure("figure1", [Geometry.load(tmp_path / "g")])
-    assert other.split() == [hashlib.sha256(render(figure, kind, dpi=80)).hexdigest() for kind in ("svg", "pdf", "png")]
+    assert other.split() == [
+        hashlib.sha256(figure_bytes(figure, kind, dpi=80)).hexdigest() for kind in ("svg", "pdf", "png")
+    ]
 
 
 def test_pdf_embeds_truetype(geometry) -> None:
-    content = render(figure1([geometry]), "pdf")
+    content = figure_bytes(figure1([geometry]), "pdf")
     assert b"/FontFile2" in content
     assert b"/Type3" not in content
 
 
 def test_svg_text_is_text_and_markup_is_escaped(make_geometry) -> None:
     geometry = make_geometry({"<script>alert(1)</script>": "random"}, teacher_layers=4, tokens=40)
-    content = render(figure1([geometry], labels=["a & b"]), "svg").decode()
+    content = figure_bytes(figure1([geometry], labels=["a & b"]), "svg").decode()
     root = ElementTree.fromstring(content)
     texts = ["".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "(b) a & b, encoder" in texts
@@ -79,10 +81,10 @@ def test_svg_text_is_text_and_markup_is_escaped(make_geometry) -> None:
 def test_resolution_and_format_are_checked(geometry) -> None:
     figure = figure1([geometry])
     with pytest.raises(InputError, match="no figure format 'gif'; allowed: png, pdf, svg"):
-        render(figure, "gif")
+        figure_bytes(figure, "gif")
     for dpi in (0, -1, 1e6, float("nan")):
         with pytest.raises(InputError, match="dots per inch; give one from 10 to 2400"):
-            render(figure, "png", dpi=dpi)
+            figure_bytes(figure, "png", dpi=dpi)
 
 
 def test_draw_figure_by_name(geometry) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 
 from anglekit.plots.panels.labels import fit, layer_name, plain, text_extent, text_width, wrap
-from anglekit.plots.panels.style import FONT_SIZE, SMALL_FONT_SIZE, Theme, behind_text
+from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE, Theme, behind_text
 
 __all__ = ["draw_sketch", "is_drawable", "sketch_caption"]
 

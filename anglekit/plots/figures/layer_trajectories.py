@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from anglekit.comparison.cells import in_order
-from anglekit.plots.families.layer_norms import teacher_entry
-from anglekit.plots.panels.arm_panels import arm_legend, stream_order
-from anglekit.plots.panels.describe import LAYER_NOTE, refuse, students_words
+from anglekit.plots.figures.layer_norms import teacher_entry
+from anglekit.plots.panels.arm_lines import arm_legend, stream_order
+from anglekit.plots.panels.chosen import choose_streams, choose_students
 from anglekit.plots.panels.line_panels import LinePanel, draw_line_panels
-from anglekit.plots.panels.selection import choose_streams, choose_students
-from anglekit.plots.panels.student_styles import (
+from anglekit.plots.panels.sentences import LAYER_NOTE, refuse, students_words
+from anglekit.plots.panels.students import (
     StudentStyle,
     init_colour,
     init_order,
@@ -25,7 +25,7 @@ from anglekit.plots.panels.student_styles import (
     strategy_styles,
     with_arms,
 )
-from anglekit.plots.panels.style import SMALL_FONT_SIZE, Theme, behind_text, context, figure_width, round_ticks, theme
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme, behind_text, context, figure_width, round_ticks, theme
 from anglekit.results.geometry import Geometry
 
 __all__ = [
