@@ -22,7 +22,7 @@ from anglekit.analysis.spec import Subject, first_difference, subject_document, 
 from anglekit.analysis.tabulate import tabulate
 from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
-from anglekit.runtime.files import read_json_object
+from anglekit.runtime.files import read_json_object, write_json
 from anglekit.runtime.processes import Processes
 
 __all__ = ["SHARD_FILE", "SUMS_FILE", "ShardGeometry", "gathered", "merge_shards", "shard_geometry"]
@@ -63,8 +63,7 @@ class ShardGeometry(Geometry):
             "sums_sha256": _file_hash(sums),
             "subject": subject_document(self.subject),
         }
-        text = json.dumps({**document, "sha256": _document_hash(document)}, ensure_ascii=False, indent=2)
-        (directory / SHARD_FILE).write_text(f"{text}\n", encoding="utf-8")
+        write_json(directory / SHARD_FILE, {**document, "sha256": _document_hash(document)})
 
 
 def shard_geometry(subject: Subject, measurement: Measurement, shard: Shard) -> ShardGeometry:

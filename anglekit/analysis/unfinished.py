@@ -6,12 +6,10 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +18,7 @@ from anglekit.analysis.measurement import Measurement, read_measurement, read_me
 from anglekit.analysis.preparation import WHOLE, Prepared, Shard
 from anglekit.analysis.spec import Key, Subject, first_difference, subject_document, subject_of
 from anglekit.errors import InputError, RunError
+from anglekit.runtime.locks import DirectoryLock
 from anglekit.runtime.processes import ALONE, Processes
 
 __all__ = ["UnfinishedAnalysis", "projections_sha256", "unfinished_directory"]
@@ -79,25 +78,34 @@ class UnfinishedAnalysis:
         with ExitStack() as stack:
             with self.processes.together():
                 if self.processes.first:
-                    stack.enter_context(_locked(self.directory))
+                    if self.directory.exists() and not self.directory.is_dir():
+                        raise InputError(
+                            f"{self.directory} is a file", "--resume needs that name for what is measured: move it away"
+                        )
+                    stack.enter_context(DirectoryLock(self.directory, _LOCK))
                     self._check()
+                    # What a failed run was writing goes before the directory is given up.
+                    stack.callback(self._remove_scratch)
             yield
 
     def _check(self) -> None:
         """Check that nothing else lies in the directory, and remove what a killed run was writing."""
+        self._remove_scratch()
         ending = f"-of-{self.processes.count}.safetensors"
         for entry in sorted(self.directory.iterdir()):
             if entry.name == _LOCK:
                 continue
-            if entry.name.startswith(_SCRATCH):
-                _remove(entry)
-            elif not entry.name.startswith(_PROCESS):
+            if not entry.name.startswith(_PROCESS):
                 raise InputError(f"{self.directory} holds {entry.name!r}, which is not of an analysis", "move it away")
-            elif not entry.name.endswith(ending):
+            if not entry.name.endswith(ending):
                 raise InputError(
                     f"{entry} was left by another number of processes than {self.processes.count}",
                     "start as many, or remove it to begin anew",
                 )
+
+    def _remove_scratch(self) -> None:
+        for entry in self.directory.glob(f"{_SCRATCH}*"):
+            _remove(entry)
 
     def load(self) -> tuple[Subject, Measurement] | None:
         """Return what this process had measured, or None where it had not written anything.
@@ -192,52 +200,9 @@ class UnfinishedAnalysis:
                 _remove(entry)
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file", "--resume needs that name for what is measured: move it away")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / _LOCK).open("a", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write to {directory}: {error.strerror}", "name an output you may write") from error
-    with lock:
-        _lock(lock, directory)
-        try:
-            yield
-        finally:
-            _remove_empty(directory)
-
-
 def _remove(entry: Path) -> None:
     """Remove a file, or a directory with all that is in it."""
     if entry.is_dir() and not entry.is_symlink():
         shutil.rmtree(entry, ignore_errors=True)
     else:
         entry.unlink(missing_ok=True)
-
-
-def _remove_empty(directory: Path) -> None:
-    """Remove a directory in which nothing was kept; what was left in writing is nothing."""
-    entries = list(directory.iterdir()) if directory.is_dir() else []
-    if any(entry.name != _LOCK and not entry.name.startswith(_SCRATCH) for entry in entries):
-        return
-    for entry in entries:
-        _remove(entry)
-    with suppress(OSError):
-        directory.rmdir()
-
-
-def _lock(lock: IO[Any], directory: Path) -> None:
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    try:
-        # The system lets go of it when the process ends, however it ends.
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(f"{directory} is in use by another run", "wait for it or name another output") from error
-    # Whoever held the lock may have finished, and removed the directory, between our opening and locking the file.
-    if not (directory / _LOCK).exists() or os.fstat(lock.fileno()).st_ino != (directory / _LOCK).stat().st_ino:
-        raise InputError(f"{directory} was in use by another run until now", "try again")

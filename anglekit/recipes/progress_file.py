@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
-from anglekit.errors import InputError, RunError
-from anglekit.runtime.files import read_json_object, write_whole
+from anglekit.errors import InputError
+from anglekit.runtime.files import half_written, read_json_object, write_json
+from anglekit.runtime.locks import DirectoryLock
 
 __all__ = ["ReproductionDirectory"]
 
@@ -29,6 +28,7 @@ _OWN_STARTS: Final = (
     "alone-",
     "geometry-",
     ".geometry-",
+    ".untrained-",
     ".reproduce.json-",
     ".scores.csv-",
     ".result.",
@@ -58,7 +58,7 @@ class ReproductionDirectory:
             ):
                 what = foreign[0] if foreign else "other runs"
                 raise InputError(f"{self.path} holds {what} and no reproduction", "name a new or empty directory")
-        self._lock = self._take_lock()
+        self._lock = DirectoryLock(self.path, _LOCK, holder="reproduction")
         try:
             self._content = self._read(overwrite)
         except InputError:
@@ -112,12 +112,7 @@ class ReproductionDirectory:
 
     def close(self) -> None:
         """Let other processes have the directory; one that holds nothing is removed."""
-        if self._lock.closed:
-            return
-        (self.path / _LOCK).unlink(missing_ok=True)
-        self._lock.close()
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        self._lock.release()
 
     def __enter__(self) -> ReproductionDirectory:
         return self
@@ -126,7 +121,7 @@ class ReproductionDirectory:
         self.close()
 
     def _write(self) -> None:
-        write_whole(self.path / _FILE, json.dumps(self._content, indent=2, ensure_ascii=False) + "\n")
+        write_json(self.path / _FILE, self._content)
 
     def _read(self, overwrite: bool) -> dict[str, Any]:
         file = self.path / _FILE
@@ -150,31 +145,10 @@ class ReproductionDirectory:
             raise InputError(f"{file} is damaged", "start again with --overwrite")
         return dict(content)
 
-    def _take_lock(self) -> IO[str]:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / _LOCK).open("a", encoding="utf-8")
-        except OSError as error:
-            raise RunError(f"cannot write to {self.path}: {error.strerror}; name a directory you may write") from error
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                # The system lets go of it when the process ends, however it ends.
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.close()
-                raise InputError(f"{self.path} is in use by another reproduction", "wait, or name another") from error
-        # Whoever held the lock may have removed the file between our opening and locking it.
-        if not (self.path / _LOCK).exists() or os.fstat(lock.fileno()).st_ino != (self.path / _LOCK).stat().st_ino:
-            lock.close()
-            raise InputError(f"{self.path} was in use by another reproduction until now", "try again")
-        return lock
-
 
 def _remove_half_written(directory: Path) -> None:
     """Remove what a killed process was writing: hidden, under names that are given once."""
-    for entry in directory.glob(".*") if directory.is_dir() else ():
+    for entry in (*directory.glob(".*"), *half_written(directory, "untrained")):
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 

@@ -17,7 +17,7 @@ from anglekit.recipes.recipe import ALONE, Recipe
 from anglekit.recipes.sources import analysis_settings, data_settings, hub_remedy, plan_options, teacher_config
 from anglekit.recipes.training import check_scale
 from anglekit.recipes.typed_values import to_plain
-from anglekit.runtime.files import write_whole
+from anglekit.runtime.files import write_json, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -316,5 +316,5 @@ class _Run:
             self.directory.seconds,
         )
         write_whole(self.path / "result.csv", result.to_csv(index=False))
-        write_whole(self.path / "result.json", json.dumps(found.summary(), indent=2, ensure_ascii=False) + "\n")
+        write_json(self.path / "result.json", found.summary())
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from anglekit.models.architectures import model_streams
 from anglekit.models.checkpoints import quiet_transformers
 from anglekit.recipes.recipe import Recipe, Tokenizer
 from anglekit.recipes.sources import architecture
+from anglekit.runtime.files import whole_directory
 from anglekit.tables.read import Table, find_text_columns, read_table
 
 __all__ = ["make_untrained", "model_with_head"]
@@ -76,13 +76,9 @@ def make_untrained(recipe: Recipe, directory: Path, *, classifies: bool) -> None
         from anglekit_data.matching_initialization import initialize_matching_attention
 
         initialize_matching_attention(model, recipe.teacher.seed)
-    partial = directory.with_name(f"{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with quiet_transformers():
-        tokenizer.save_pretrained(partial)
-        model.save_pretrained(partial)
-    shutil.rmtree(directory, ignore_errors=True)
-    partial.rename(directory)
+    with whole_directory(directory, overwrite=True) as scratch, quiet_transformers():
+        tokenizer.save_pretrained(scratch)
+        model.save_pretrained(scratch)
 
 
 def _tokenizer(wanted: Tokenizer, texts: Iterator[str]) -> PreTrainedTokenizerFast:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from anglekit.errors import InputError, RunError, suggest
+from anglekit.errors import InputError, suggest
 from anglekit.results.columns import COLUMNS, N_BINS, OPTIONAL_COLUMNS
 from anglekit.results.files import SCHEMA_VERSION, read_document, read_tables
+from anglekit.runtime.files import whole_directory, write_json
 
 __all__ = ["Geometry", "official_histogram_name"]
 
@@ -139,31 +136,8 @@ class Geometry:
             RunError: it could not be written.
         """
         target = Path(path)
-        if target.exists() and not overwrite:
-            raise InputError(f"{target} exists", "choose another directory or allow overwriting (--overwrite)")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if scratch is None:
-                scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-            else:
-                scratch.mkdir()
-        except OSError as error:
-            raise RunError(f"cannot write beside {target}: {error.strerror}") from error
-        try:
-            self._write(scratch)
-            scratch.chmod(0o777 & ~_umask())
-            if target.exists():
-                retired = scratch.with_name(f"{scratch.name}-old")
-                target.rename(retired)
-                scratch.rename(target)
-                _remove(retired)
-            else:
-                scratch.rename(target)
-        except OSError as error:
-            raise RunError(f"cannot write {target}: {error.strerror or error}") from error
-        finally:
-            if scratch.exists():
-                shutil.rmtree(scratch)
+        with whole_directory(target, overwrite=overwrite, scratch=scratch) as directory:
+            self._write(directory)
         return target
 
     def _write(self, directory: Path) -> None:
@@ -179,9 +153,7 @@ class Geometry:
             "projections": self.projections,
             "sketch_tokens": self.sketch_tokens,
         }
-        (directory / "geometry.json").write_text(
-            json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        write_json(directory / "geometry.json", document)
         if self.settings.get("reading") == "official":
             for student in self.students:
                 self._write_official_histogram(directory, student)
@@ -212,16 +184,3 @@ class Geometry:
             projections=document["projections"],
             sketch_tokens=document["sketch_tokens"],
         )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

@@ -1,23 +1,40 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Files and directories that are whole or absent, and documents that are read within bounds."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from anglekit.errors import InputError, RunError
 
-__all__ = ["MOST_JSON_BYTES", "read_json_object", "write_whole"]
+__all__ = [
+    "MOST_JSON_BYTES",
+    "convert_document",
+    "half_written",
+    "read_document",
+    "read_json_object",
+    "whole_directory",
+    "write_json",
+    "write_whole",
+]
 
+Document = TypeVar("Document")
 
 #: The largest file that is read by default. Parsed, json takes up to about twenty times its size.
 MOST_JSON_BYTES: Final = 8 << 20
 
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+# What `tempfile` puts behind a prefix, and what a directory that is replaced is called meanwhile.
+_SCRATCH_END: Final = r"-[a-z0-9_]{8}(-old)?"
 
 
 def read_json_object(file: Path, remedy: str, *, most_bytes: int = MOST_JSON_BYTES) -> dict[str, Any]:
@@ -30,8 +47,8 @@ def read_json_object(file: Path, remedy: str, *, most_bytes: int = MOST_JSON_BYT
 
     Raises:
         FileNotFoundError: there is no such file.
-        InputError: it is no regular file, too large, not UTF-8, not json, nested too deeply, or another value; or a
-            text in it is none (half of a surrogate pair).
+        InputError: it is not a regular file, too large, not UTF-8, not json, nested too deeply, or no object; or a text
+            in it holds half of a surrogate pair.
     """
     try:
         if file.exists() and not file.is_file():
@@ -55,6 +72,63 @@ def read_json_object(file: Path, remedy: str, *, most_bytes: int = MOST_JSON_BYT
     return found
 
 
+def read_document(file: Path, kind: type[Document], remedy: str, *, most_bytes: int = MOST_JSON_BYTES) -> Document:
+    """Read a json object as a typed document.
+
+    Args:
+        file: which.
+        kind: a msgspec Struct, a dataclass or a TypedDict. Keys that it does not name are passed over, unless it is a
+            Struct that forbids them.
+        remedy: what to do where the file is damaged, as the end of the message.
+        most_bytes: a larger file is refused unread.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: as by `read_json_object` and `convert_document`.
+    """
+    return convert_document(read_json_object(file, remedy, most_bytes=most_bytes), kind, str(file), remedy)
+
+
+def convert_document(content: object, kind: type[Document], source: str, remedy: str) -> Document:
+    """Return what json or yaml held as a typed document.
+
+    Args:
+        content: objects, lists, texts and numbers as a parser gives them.
+        kind: a msgspec Struct, a dataclass or a TypedDict.
+        source: where the content came from, as the message begins.
+        remedy: what to do where it does not fit, as the end of the message.
+
+    Raises:
+        InputError: a value is missing or of another type; the message names its place (`arms[0].seed`).
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except InputError as error:  # from the document's own __post_init__
+        raise InputError(
+            f"{source}: {error.arrived}", error.remedy or remedy, allowed=error.allowed, setting=error.setting
+        ) from error
+    except msgspec.ValidationError as error:
+        # msgspec tells the place in its text alone: "Expected `int`, got `str` - at `$.arms[0].seed`".
+        reason, _, place = str(error).replace("`", "").partition(" - at $")
+        reason = reason.removeprefix("Object ")
+        where = f"{place.lstrip('.')}: " if place else ""
+        raise InputError(f"{source} is damaged ({where}{reason[:1].lower()}{reason[1:]})", remedy) from error
+
+
+def write_json(target: Path, content: object) -> None:
+    """Write a json file, whole or not at all: indented by two, in UTF-8, with a line break at its end.
+
+    Args:
+        target: the file; one that is there is replaced.
+        content: what `json` takes; Structs and dataclasses become objects.
+
+    Raises:
+        RunError: as by `write_whole`.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=msgspec.to_builtins)
+    write_whole(target, f"{text}\n")
+
+
 def write_whole(target: Path, content: str | bytes) -> None:
     """Write a file beside its final name and rename it, its folder made where it is missing.
 
@@ -75,11 +149,64 @@ def write_whole(target: Path, content: str | bytes) -> None:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content.encode("utf-8") if isinstance(content, str) else content)
         # A temporary file is private; the result gets the rights that any new file gets.
-        mask = os.umask(0)
-        os.umask(mask)
-        scratch.chmod(0o666 & ~mask)
+        scratch.chmod(0o666 & ~_umask())
         scratch.replace(target)
     except OSError as error:
         raise RunError(f"cannot write {target}: {error.strerror}") from error
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_directory(target: Path, *, overwrite: bool = False, scratch: Path | None = None) -> Iterator[Path]:
+    """Yield an empty directory, which gets its final name at the end of the block; where the block fails it is removed.
+
+    Args:
+        target: the final name; missing folders above it are made.
+        overwrite: whether what is there is replaced, when the new directory is whole.
+        scratch: a directory that does not exist, on the same file system, in which to write first: the caller finds
+            there what a killed process leaves. None takes a hidden one beside `target`.
+
+    Raises:
+        InputError: `target` exists and `overwrite` is off.
+        RunError: something cannot be written; what was there before stays.
+    """
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} exists", "choose another directory or allow overwriting (--overwrite)")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if scratch is None:
+            scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        else:
+            scratch.mkdir()
+    except OSError as error:
+        raise RunError(f"cannot write beside {target}: {error.strerror}") from error
+    try:
+        yield scratch
+        scratch.chmod(0o777 & ~_umask())
+        if target.exists():
+            retired = scratch.with_name(f"{scratch.name}-old")
+            target.rename(retired)
+            scratch.rename(target)
+            shutil.rmtree(retired) if retired.is_dir() else retired.unlink()
+        else:
+            scratch.rename(target)
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        if scratch.exists():
+            shutil.rmtree(scratch)
+
+
+def half_written(directory: Path, *names: str) -> list[Path]:
+    """Return what a killed process left in a directory of files and directories of these names that it was writing."""
+    every = "|".join(map(re.escape, names))
+    # Earlier versions wrote NAME.partial.
+    left = re.compile(rf"\.({every}){_SCRATCH_END}|({every})\.partial")
+    return sorted(path for path in directory.iterdir() if left.fullmatch(path.name)) if directory.is_dir() else []
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.matching.strategies import FAMILIES
-from anglekit.distillation.runs.directory import RunDirectory, check_same_run, write_json
+from anglekit.distillation.runs.directory import RunDirectory, check_same_run
 from anglekit.distillation.runs.progress import MetricsFile, TrainingBar, quiet
 from anglekit.distillation.runs.records import SCORES_FORMAT, now, run_config, run_provenance
 from anglekit.distillation.runs.resume_point import resume_point
@@ -36,6 +36,7 @@ from anglekit.distillation.training.teacher import TeacherProvider
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import STUDENT_FILE, quiet_transformers
+from anglekit.runtime.files import write_json
 
 __all__ = [
     "Arm",

@@ -11,18 +11,17 @@ training/         what is needed to resume; gone when the run is finished
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from anglekit.errors import InputError, RunError, suggest
-from anglekit.runtime.files import read_json_object
+from anglekit.runtime.files import half_written, read_json_object, write_json
+from anglekit.runtime.locks import DirectoryLock
 
-__all__ = ["IfExists", "RunDirectory", "check_same_run", "read_json", "write_json"]
+__all__ = ["IfExists", "RunDirectory", "check_same_run", "read_json"]
 
 IfExists = Literal["refuse", "resume", "overwrite"]
 
@@ -30,16 +29,8 @@ _CONFIG, _PLAN, _SCORES, _PROVENANCE = "run_config.json", "plan.json", "scores.j
 _LOCK = "run.lock"
 _BEGIN_AGAIN = "use --overwrite to start the run again"
 _METRICS = "metrics.jsonl"
-# What a killed run may leave of a file that it was writing.
-_HALF = {f"{name}.partial" for name in (_CONFIG, _PLAN, _SCORES, _PROVENANCE, _METRICS)}
-_OWN = {_CONFIG, _PLAN, _SCORES, _PROVENANCE, _LOCK, _METRICS, "checkpoint", "checkpoint.partial", "training"} | _HALF
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file that is whole or absent."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+_FILES = (_CONFIG, _PLAN, _SCORES, _PROVENANCE, _METRICS)
+_OWN = {*_FILES, _LOCK, "checkpoint", "checkpoint.partial", "training"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -78,11 +69,11 @@ class RunDirectory:
         self.path = Path(path)
         self.resumes = if_exists == "resume"
         self.writes = os.environ.get("RANK", "0") == "0" if writes is None else writes
-        self._lock: IO[str] | None = None
+        self._lock: DirectoryLock | None = None
         if not self.writes:
             return
         self._check_foreign()
-        self._lock = self._take_lock()
+        self._lock = DirectoryLock(self.path, _LOCK)
         try:
             self._check_run(if_exists)
         except InputError:
@@ -157,9 +148,9 @@ class RunDirectory:
     def clear(self) -> None:
         """Remove a run, its settings first; what else lies in the directory stays."""
         (self.path / _CONFIG).unlink(missing_ok=True)
-        for entry in self.path.iterdir():
-            if entry.name in _OWN - {_LOCK}:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        own = [self.path / name for name in _OWN - {_LOCK}] + half_written(self.path, *_FILES)
+        for entry in own:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
 
     def finish(self, scores: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Put the complete checkpoint in its place, write the scores and remove what only resuming needs."""
@@ -180,14 +171,12 @@ class RunDirectory:
 
     def close(self) -> None:
         """Let other processes have the directory; one that holds nothing is removed."""
-        if self._lock is None or self._lock.closed:
+        if self._lock is None:
             return
         if self.training.is_dir() and not any(self.training.iterdir()):
             self.training.rmdir()
-        (self.path / _LOCK).unlink(missing_ok=True)
-        self._lock.close()
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        self._lock.release()
+        self._lock = None
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -200,7 +189,8 @@ class RunDirectory:
             raise InputError(f"{self.path} is a file", "name a directory for the run")
         if not self.path.is_dir():
             return
-        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in _OWN)
+        own = {*(self.path / name for name in _OWN), *half_written(self.path, *_FILES)}
+        foreign = sorted(entry.name for entry in self.path.iterdir() if entry not in own)
         if foreign and not self.started:
             raise InputError(
                 f"{self.path} holds {foreign[0]!r} and no run of anglekit", "name a new or empty directory"
@@ -208,36 +198,11 @@ class RunDirectory:
 
     def _remove_left_over(self) -> None:
         """Remove what a killed run was writing, and what one that had just ended did not come to remove."""
-        for name in _HALF:
-            (self.path / name).unlink(missing_ok=True)
+        for entry in half_written(self.path, *_FILES):
+            entry.unlink()
         for directory in (self.training, self.partial_checkpoint) if self.finished else ():
             if directory.exists():
                 shutil.rmtree(directory)
-
-    def _take_lock(self) -> IO[str]:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / _LOCK).open("a", encoding="utf-8")
-        except OSError as error:
-            raise InputError(
-                f"cannot write to {self.path}: {error.strerror}", "name a directory you may write"
-            ) from error
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                # The system lets go of it when the process ends, however it ends.
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.close()
-                raise InputError(
-                    f"{self.path} is in use by another run", "wait for it or name another directory"
-                ) from error
-        # Whoever held the lock may have removed the file between our opening and locking it.
-        if not (self.path / _LOCK).exists() or os.fstat(lock.fileno()).st_ino != (self.path / _LOCK).stat().st_ino:
-            lock.close()
-            raise InputError(f"{self.path} was in use by another run until now", "try again")
-        return lock
 
     def _check_run(self, if_exists: str) -> None:
         if if_exists == "refuse" and self.finished:

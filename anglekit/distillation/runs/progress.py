@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from anglekit.distillation.training.trainer import DistillationTrainer
+from anglekit.runtime.files import write_whole
 
 __all__ = ["MetricsFile", "TrainingBar", "quiet"]
 
@@ -88,9 +89,7 @@ class MetricsFile(TrainerCallback):
             # A killed process may have left half a line, or the last one of its session, which comes again.
             logs = ((line, _log_of(line)) for line in lines if line.endswith("\n"))
             kept = [line for line, log in logs if log is not None and log["step"] <= state.global_step]
-            partial = self.path.with_name(f"{self.path.name}.partial")
-            partial.write_text("".join(kept), encoding="utf-8")
-            partial.replace(self.path)
+            write_whole(self.path, "".join(kept))
 
     def on_log(
         self,

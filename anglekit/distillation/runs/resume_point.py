@@ -14,7 +14,7 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from anglekit.errors import InputError, foreign_failures
-from anglekit.runtime.files import read_json_object, write_whole
+from anglekit.runtime.files import read_json_object, write_json
 
 __all__ = ["reading_checkpoint", "resume_point"]
 
@@ -76,7 +76,7 @@ def _settle_state(checkpoint: Path) -> None:
     if not (_is_step(here) and here.name.startswith(_PREFIX)):
         raise InputError(f"{file} names a best checkpoint that this run does not have, {best!r}", _remedy(checkpoint))
     if here.resolve() != Path(best).resolve():  # the run was moved since
-        write_whole(file, json.dumps({**state, "best_model_checkpoint": str(here)}, indent=2) + "\n")
+        write_json(file, {**state, "best_model_checkpoint": str(here)})
 
 
 @contextmanager

@@ -19,9 +19,10 @@ import pandas as pd
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.matching.strategies import STRATEGIES
 from anglekit.distillation.runs.arm import RunResult
-from anglekit.distillation.runs.directory import IfExists, RunDirectory, read_json, write_json
+from anglekit.distillation.runs.directory import IfExists, RunDirectory, read_json
 from anglekit.distillation.students.create import INITS
 from anglekit.errors import InputError, suggest
+from anglekit.runtime.files import half_written, write_json, write_whole
 from anglekit.runtime.processes import ALONE, Processes
 
 __all__ = ["ArmKey", "SweepDirectory", "SweepGrid", "score_rows", "shared_facts"]
@@ -160,8 +161,8 @@ class SweepDirectory:
         if self.stored is not None or not self.path.is_dir():
             return
         # A kill may have left the file that was being written first.
-        own = {arm.name for arm in grid.arms} | {f"{_SWEEP}.partial"}
-        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in own)
+        own = {*(self.path / arm.name for arm in grid.arms), *half_written(self.path, _SWEEP)}
+        foreign = sorted(entry.name for entry in self.path.iterdir() if entry not in own)
         if foreign:
             raise InputError(f"{self.path} holds {foreign[0]!r} and no sweep", "name a new or empty directory")
 
@@ -217,9 +218,7 @@ class SweepDirectory:
 
     def write_scores(self, frame: pd.DataFrame) -> None:
         """Write scores.csv, whole or not at all."""
-        partial = self.path / f"{_SCORES}.partial"
-        frame.to_csv(partial, index=False)
-        partial.replace(self.path / _SCORES)
+        write_whole(self.path / _SCORES, frame.to_csv(index=False))
 
     def remove_if_empty(self) -> None:
         """Leave no trace of a sweep that was refused."""
