@@ -3,12 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["DEFAULT_NULLS", "NULLS", "VIEWS", "Stream", "View"]
+__all__ = [
+    "DEFAULT_NULLS",
+    "NULLS",
+    "READINGS",
+    "STRATEGIES",
+    "STREAMS",
+    "VIEWS",
+    "FinalNorm",
+    "Reading",
+    "Strategy",
+    "Stream",
+    "View",
+]
 
 
 Stream = Literal["encoder", "decoder"]
+STREAMS: tuple[Stream, ...] = get_args(Stream)
+
+#: Whether the last layer of a model is its state before or after the final norm.
+FinalNorm = Literal["excluded", "included"]
+
+#: "official" repeats what the paper's code computes, padding counted; "corrected" is what the paper means.
+Reading = Literal["corrected", "official"]
+READINGS: tuple[Reading, ...] = get_args(Reading)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to choose the teacher layer of each student layer: what it does, and where it comes from."""
+
+    description: str
+    source: str
+
+
+_PAPER = "Yu, Wen and Mou, arXiv 2502.04499"
+
+#: The strategies of layer matching, in the order in which they are shown. `distillation/matching/strategies.py` has
+#: their rules.
+STRATEGIES: Mapping[str, Strategy] = {
+    "none": Strategy("no hidden loss", "Hinton et al. 2015, arXiv 1503.02531"),
+    "forward": Strategy(
+        "student block j is taught by the j-th of evenly spaced teacher blocks",
+        "Sun et al. 2019, arXiv 1908.09355 (Patient Knowledge Distillation, skip)",
+    ),
+    "reverse": Strategy("the same teacher blocks in reverse order", _PAPER),
+    "all-to-one": Strategy("every student layer is taught by the teacher's middle layer", _PAPER),
+    "random": Strategy("one random order of the same teacher blocks, drawn once per run", _PAPER),
+}
 
 
 #: The ladder: every null and what it keeps.

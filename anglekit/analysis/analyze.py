@@ -33,8 +33,8 @@ from anglekit.runtime.lanes import lane_count, run_in_lanes, slot_count
 from anglekit.runtime.placement import compute_device
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.runtime.workspace import Workspace, keep_freed_memory, only_new_garbage
-from anglekit.states.recorder import FinalNorm, LayerRecorder, evaluation_mode, token_states
-from anglekit.vocabulary import Stream
+from anglekit.states.recorder import LayerRecorder, evaluation_mode, token_states
+from anglekit.vocabulary import FinalNorm, Stream
 
 __all__ = ["BatchStates", "Recorders", "analyze", "measure", "progress_batches", "sum_device"]
 

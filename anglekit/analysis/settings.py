@@ -7,11 +7,10 @@ from typing import Literal, get_args
 
 from anglekit.errors import InputError, suggest
 from anglekit.models.projections import ProjectionKind
-from anglekit.states.recorder import FinalNorm
+from anglekit.vocabulary import FinalNorm, Reading
 
-__all__ = ["AnalysisSettings", "Effort", "Prompts", "Reading"]
+__all__ = ["AnalysisSettings", "Effort", "Prompts"]
 
-Reading = Literal["corrected", "official"]
 Effort = Literal["default", "all", "none"]
 Prompts = Literal["alone", "included", "excluded"]
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from anglekit.comparison.sources import student_arms
 from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
+from anglekit.vocabulary import STRATEGIES
 
 __all__ = ["NONE", "Cell", "Part", "Seed", "angle_cells", "in_order", "score_cells"]
 
@@ -26,7 +27,6 @@ Array = NDArray[np.float64]
 
 #: The strategy without matching.
 NONE = "none"
-_ORDER = (NONE, "forward", "reverse", "all-to-one", "random")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class Cell:
 def in_order(strategies: Iterable[str]) -> list[str]:
     """Return strategies once each: the paper's in its order, others behind them as they came."""
     found = dict.fromkeys(strategies)
-    return [name for name in _ORDER if name in found] + [name for name in found if name not in _ORDER]
+    return [name for name in STRATEGIES if name in found] + [name for name in found if name not in STRATEGIES]
 
 
 def score_cells(scores: pd.DataFrame) -> list[Cell]:

@@ -14,7 +14,6 @@ from transformers import BertConfig, BertForSequenceClassification, set_seed
 import anglekit_data
 from anglekit.analysis.analyze import analyze
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.distillation.matching.strategies import STRATEGIES
 from anglekit.distillation.runs.arm import RunResult
 from anglekit.distillation.runs.run import finetune
 from anglekit.distillation.students.create import INITS
@@ -28,6 +27,7 @@ from anglekit.plots.files import figure_bytes
 from anglekit.probes.data import read_probe
 from anglekit.results.geometry import Geometry
 from anglekit.tables.read import read_table
+from anglekit.vocabulary import STRATEGIES
 from anglekit_data.demo_settings import DemoSettings
 from anglekit_data.inference_families import LABELS
 from anglekit_data.matching_initialization import initialize_matching_attention

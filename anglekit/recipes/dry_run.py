@@ -173,7 +173,7 @@ class _Planner:
         return len(students.strategies) * len(students.inits) * len(students.seeds)
 
     def _student(self, variant: Variant, plans: dict[str, DistillationPlan]) -> ModelCost:
-        from anglekit.distillation.students.student_config import student_config
+        from anglekit.distillation.students.create import student_config
 
         plan = next(plan for name, plan in plans.items() if name.startswith(f"{variant.name} "))
         blocks = {part.stream: part.blocks for part in plan.streams}

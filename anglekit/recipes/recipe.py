@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from anglekit.distillation.matching.strategies import STRATEGIES
 from anglekit.errors import InputError, suggest
 from anglekit.recipes.published import check_published
 from anglekit.recipes.training import Training
+from anglekit.vocabulary import STRATEGIES
 
 __all__ = [
     "ALONE",

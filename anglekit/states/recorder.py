@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,9 @@ from anglekit.models.architectures import blocks, depth, model_streams, stack
 from anglekit.probes.batches import ProbeBatch
 from anglekit.runtime.placement import compute_device
 from anglekit.runtime.workspace import Workspace
-from anglekit.vocabulary import Stream
+from anglekit.vocabulary import FinalNorm, Stream
 
-__all__ = ["FinalNorm", "LayerRecorder", "TokenStates", "evaluation_mode", "forward_inputs", "token_states"]
-
-FinalNorm = Literal["excluded", "included"]
+__all__ = ["LayerRecorder", "TokenStates", "evaluation_mode", "forward_inputs", "token_states"]
 
 
 def _first_tensor(value: Any) -> Tensor:  # noqa: ANN401 - blocks return tensors, tuples or model outputs

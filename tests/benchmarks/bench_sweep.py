@@ -29,7 +29,6 @@ from measuring import report, word_tokenizer
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback
 
 from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
-from anglekit.distillation.matching.strategies import STRATEGIES
 from anglekit.distillation.runs.arm import Arm, build_arm, objective_of_plan
 from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.students.create import INITS
@@ -42,6 +41,7 @@ from anglekit.distillation.tasks.models import TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.distillation.training.settings import OPTIMIZERS, TrainSettings
+from anglekit.vocabulary import STRATEGIES
 
 BATCH, LENGTH, LAYERS = 16, 32, 3
 ARMS = [(strategy, init) for strategy in STRATEGIES for init in INITS]

@@ -1,15 +1,16 @@
 """Pure, masked losses of distillation: cross-entropy, KL and hidden-state distances.
 
-Every loss comes back as a `LossTerm`: a sum and the number of items summed. Whoever trains divides the sums
-by the counts of everything that one optimiser step sees, so the value does not depend on how much padding
-there is, on how the batch was split or on gradient accumulation. Only tensors enter and leave; items that a
-mask excludes are never read, so that NaN or infinity there reaches neither a value nor a gradient.
+Every loss is returned as a `LossTerm`: a sum and the number of items summed. The trainer divides the sums by the counts
+of everything that one optimiser step sees, so the value does not depend on padding, on how the batch was split or on
+gradient accumulation. Only tensors enter and leave. Items that a mask excludes are never read, so that NaN or infinity
+there reaches neither a value nor a gradient.
 
-The paper's own normalisations (`reading="official"`) are in `official_losses`.
+The paper's own normalisations (`reading="official"`) are in `official`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -27,6 +28,7 @@ __all__ = [
     "KL_DIRECTIONS",
     "LossTerm",
     "LossWeights",
+    "StatePairs",
     "cosine_distance",
     "cross_entropy",
     "hidden_loss",
@@ -39,6 +41,9 @@ __all__ = [
     "valid_positions",
     "weighted_total",
 ]
+
+#: For each matched student layer its state after the adapter and the teacher's, both (batch, time, D).
+StatePairs = Sequence[tuple[Tensor, Tensor]]
 
 IGNORE_INDEX: Final = -100
 KL_DIRECTIONS: Final = ("forward", "reverse")
@@ -90,38 +95,27 @@ class LossTerm:
         return LossTerm(self.total + other.total, self.count + other.count)
 
     def mean(self, count: Tensor | float | None = None) -> Tensor:
-        """Return the mean per item.
+        """Return the mean per item; 0 where nothing was valid.
 
         Args:
-            count: divide by this instead of the term's own count: the items of the whole accumulated batch,
-                so that the gradients of its parts add up to the gradient of the whole.
+            count: divide by this instead of the term's own count: the items of the whole accumulated batch, so that
+                the gradients of its parts add up to the gradient of the whole.
         """
         divisor = self.count if count is None else torch.as_tensor(count, device=self.total.device)
         return self.total / divisor.to(self.total.dtype).clamp_min(1.0)
 
-    def detach(self) -> LossTerm:
-        """Return the same numbers without the graph, for logging."""
-        return LossTerm(self.total.detach(), self.count)
 
-
-def weighted_total(
-    terms: Mapping[str, LossTerm],
-    weights: LossWeights | None = None,
-    counts: Mapping[str, Tensor | float] | None = None,
-) -> Tensor:
-    """Return the training loss: the weighted sum of every term's mean.
+def weighted_total(means: Mapping[str, Tensor], weights: LossWeights | None = None) -> Tensor:
+    """Return the training loss: the weighted sum of the terms' means.
 
     Args:
-        terms: by name: "ce", "kl", "hidden_encoder", "hidden_decoder".
+        means: scalars by name: "ce", "kl", "hidden_encoder", "hidden_decoder".
         weights: the paper's 1, 1, 3 when absent.
-        counts: for any of the names, the items of the whole accumulated batch; the term's own count
-            elsewhere.
     """
-    if not terms:
+    if not means:
         raise InputError("no loss term to add up", "give at least one of ce, kl, hidden")
-    weights, counts = weights or LossWeights(), counts or {}
-    parts = [weights.of(name) * term.mean(counts.get(name)) for name, term in terms.items()]
-    return torch.stack(parts).sum()
+    weights = weights or LossWeights()
+    return torch.stack([weights.of(name) * mean for name, mean in means.items()]).sum()
 
 
 def valid_positions(mask: Tensor | None, shape: Sequence[int], device: torch.device) -> Tensor:
@@ -133,7 +127,7 @@ def valid_positions(mask: Tensor | None, shape: Sequence[int], device: torch.dev
         device: where the indices are needed.
     """
     if mask is None:
-        return torch.arange(_size(shape), device=device)
+        return torch.arange(math.prod(shape), device=device)
     _check_mask(mask, shape)
     return mask.reshape(-1).nonzero().squeeze(-1).to(device)
 
@@ -160,8 +154,7 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
 def layer_norm_mse(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared error of s and t after layer normalisation over the width.
 
-    Each token is centred and divided by sqrt(variance + 1e-5), without gain or bias; (tokens, D) to
-    (tokens,).
+    Each token is centred and divided by sqrt(variance + 1e-5), without gain or bias; (tokens, D) to (tokens,).
     """
     width = (student.shape[-1],)
     return mse(F.layer_norm(student, width, eps=_LAYER_NORM_EPS), F.layer_norm(teacher, width, eps=_LAYER_NORM_EPS))
@@ -175,24 +168,17 @@ HIDDEN_LOSSES: Final[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {
 }
 
 
-def hidden_loss(
-    pairs: Sequence[tuple[Tensor, Tensor]],
-    mask: Tensor | None,
-    *,
-    kind: str = "mse",
-    device: torch.device | None = None,
-) -> LossTerm:
+def hidden_loss(pairs: StatePairs, mask: Tensor | None, *, kind: str = "mse") -> LossTerm:
     """Sum a hidden-state distance over matched layers and valid tokens of one stream.
 
-    L = sum over tokens x, layers j of d(W S_j(x), T_m(j)(x)); the mean divides by the number of valid tokens
-    only, so that the layers add up as in the paper's equation 1.
+    L = sum over tokens x, layers j of d(W S_j(x), T_m(j)(x)); the mean divides by the number of valid tokens only, so
+    that the layers add up as in the paper's equation 1.
 
     Args:
-        pairs: for each matched student layer its state after the adapter and the teacher's, both (batch,
-            time, D).
+        pairs: for each matched student layer its state after the adapter and the teacher's, both (batch, time, D).
+            Without any the loss is 0.
         mask: (batch, time), nonzero at real tokens; None counts every position.
         kind: a name in `HIDDEN_LOSSES`.
-        device: where the zero term lives when `pairs` is empty and there is no mask.
 
     Returns:
         The term; its count is the number of valid tokens, whatever the number of layers.
@@ -203,14 +189,14 @@ def hidden_loss(
     if kind not in HIDDEN_LOSSES:
         raise InputError(f"no hidden loss {kind!r}", allowed=suggest(kind, HIDDEN_LOSSES))
     if not pairs:
-        count = torch.zeros((), device=device) if mask is None else (mask != 0).sum()
+        count = torch.zeros(()) if mask is None else (mask != 0).sum()
         return LossTerm(torch.zeros((), device=count.device), count)
     check_pairs(pairs)
     first = pairs[0][0]
     if kind == "mse":
         keep = None if mask is None else _keep(mask, first)
-        count = torch.tensor(_size(first.shape[:2]), device=first.device) if keep is None else keep.sum()
-        squares = [_masked_squares(_precise(s), _precise(t), keep) for s, t in pairs]
+        count = torch.tensor(math.prod(first.shape[:2]), device=first.device) if keep is None else keep.sum()
+        squares = [_masked_squares(precise(s), precise(t), keep) for s, t in pairs]
         return LossTerm(torch.stack(squares).sum() / first.shape[-1], count)
     index = valid_positions(mask, first.shape[:2], first.device)
     distance = HIDDEN_LOSSES[kind]
@@ -219,12 +205,11 @@ def hidden_loss(
 
 
 def _masked_squares(student: Tensor, teacher: Tensor, keep: Tensor | None) -> Tensor:
-    """Return the sum of (s - t)^2 over the tokens that `keep`, (batch, time), holds."""
     return cast("Tensor", _MaskedSquares.apply(student, teacher, keep))  # type: ignore[no-untyped-call]
 
 
 class _MaskedSquares(torch.autograd.Function):
-    """Sum of (s - t)^2 where `keep`, with one stored difference.
+    """Sum of (s - t)^2 over the tokens where `keep`, (batch, time), is true, with one stored difference.
 
     The default hidden loss is bound by memory traffic: plain autograd copies the valid rows of both sides and scatters
     their gradients back, which takes about four times as long.
@@ -248,13 +233,14 @@ class _MaskedSquares(torch.autograd.Function):
         return slope if student else None, -slope if teacher else None, None
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> LossTerm:
+def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> LossTerm:
     """Sum the cross-entropy over labels other than -100.
 
     Args:
-        logits: (..., classes): (batch, classes) for classification, (batch, time, vocabulary) for tokens.
-            Causal models predict the next token: pass both through `next_token_targets` first.
+        logits: (..., classes): (batch, classes) for classification, (batch, time, vocabulary) for tokens. Causal models
+            predict the next token: pass both through `next_token_targets` first.
         labels: int64 (...); -100 is ignored.
+        label_smoothing: the share of each target that is spread over all classes, in [0, 1).
 
     Raises:
         InputError: shapes that do not agree.
@@ -263,11 +249,10 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> LossTerm:
         raise InputError(
             f"labels have shape {tuple(labels.shape)}", f"logits {tuple(logits.shape)} need one label a row"
         )
-    # Ignored rows are left out rather than handed to `ignore_index`: NaN logits there would reach the
-    # gradient.
+    # Ignored rows are left out rather than handed to `ignore_index`: NaN logits there would reach the gradient.
     index = valid_positions(labels != IGNORE_INDEX, labels.shape, logits.device)
-    total = F.cross_entropy(_rows(logits, index), labels.reshape(-1)[index], reduction="sum")
-    return LossTerm(total, _count(index))
+    rows, targets = _rows(logits, index), labels.reshape(-1)[index]
+    return LossTerm(F.cross_entropy(rows, targets, reduction="sum", label_smoothing=label_smoothing), _count(index))
 
 
 def kl_divergence(
@@ -329,13 +314,13 @@ def next_token_targets(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def next_token_labels(labels: Tensor) -> Tensor:
     """Return for each position the label of the next one, -100 at the last; int64 (batch, time).
 
-    The other side of `next_token_targets`: logits stay as they are. Cutting their last position off would copy all of
-    them, which is the largest tensor of a step.
+    Unlike `next_token_targets` it leaves the logits whole: cutting off their last position would copy them, the largest
+    tensor of a step.
     """
     return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
 
 
-def check_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+def check_pairs(pairs: StatePairs) -> None:
     """Check that all matched states share one (batch, time, width).
 
     Raises:
@@ -352,13 +337,13 @@ def check_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """Flatten all but the last dimension, keep the indexed rows, in at least float32."""
+    """Return the indexed rows of all but the last dimension, in at least float32."""
     flat = values.reshape(-1, values.shape[-1])
     rows = flat if index.numel() == flat.shape[0] else flat.index_select(0, index)
-    return _precise(rows)
+    return precise(rows)
 
 
-def _precise(values: Tensor) -> Tensor:
+def precise(values: Tensor) -> Tensor:
     """Raise half precision to float32: it loses the small differences that these losses are made of."""
     return values if values.dtype == torch.float64 else values.float()
 
@@ -382,10 +367,3 @@ def _unit(vectors: Tensor) -> Tensor:
 
 def _count(index: Tensor) -> Tensor:
     return torch.tensor(index.numel(), device=index.device)
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for dimension in shape:
-        size *= dimension
-    return size

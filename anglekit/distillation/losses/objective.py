@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,20 +24,28 @@ from anglekit.distillation.losses.functional import (
     valid_positions,
 )
 from anglekit.distillation.losses.official import OFFICIAL, official_decoder_mask, official_hidden_loss
-from anglekit.distillation.training.teacher import TeacherOutputs
 from anglekit.errors import InputError, suggest
-from anglekit.states.recorder import FinalNorm
-from anglekit.vocabulary import Stream
+from anglekit.vocabulary import READINGS, FinalNorm, Reading, Stream
 
-__all__ = ["READINGS", "DistillationObjective", "LayerPairs", "Reading"]
+__all__ = ["DistillationObjective", "LayerPairs", "TeacherOutputs"]
 
-Reading = Literal["corrected", "official"]
-READINGS: tuple[Reading, ...] = get_args(Reading)
-
+#: For each stream the matched (student layer, teacher layer).
 LayerPairs = Mapping[Stream, Sequence[tuple[int, int]]]
-"""For each stream the matched (student layer, teacher layer)."""
 
 Inputs = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherOutputs:
+    """What the losses read of the teacher for one batch, without gradients.
+
+    Attributes:
+        logits: (batch, classes) or (batch, time, vocabulary); None where no loss reads them.
+        hidden: `hidden[stream][layer]` of shape (batch, time, width), the matched layers only.
+    """
+
+    logits: Tensor | None = None
+    hidden: Mapping[Stream, Mapping[int, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +54,14 @@ class _LogitsRead:
 
     Attributes:
         logits: the student's, (..., classes).
-        labels: what each row predicts, (...), or None where no loss reads any.
-        reference: the teacher's logits, or None.
-        mask: of the rows that KL counts; None: all.
+        labels: what each row predicts, (...), or None where no loss reads labels.
+        teacher: the teacher's logits, or None.
+        mask: of the rows that KL counts; None counts all.
     """
 
     logits: Tensor
     labels: Tensor | None
-    reference: Tensor | None
+    teacher: Tensor | None
     mask: Tensor | None
 
 
@@ -60,17 +69,18 @@ class _LogitsRead:
 class DistillationObjective:
     """The training loss of a student, as terms that are summed here and divided by the trainer.
 
-    Corrected reading: every term is a sum over valid items, and its count pools over an accumulated batch. Official
-    reading: the paper's normalisations per batch; a term's count is 1 a batch, so that accumulation averages batches.
+    In the corrected reading every term is a sum over valid items, whose count is pooled over an accumulated batch. In
+    the official reading the paper's normalisations hold for each batch, and a term's count is 1 for a batch, so that
+    accumulation averages batches.
 
     Attributes:
         pairs: the matched layers by stream; streams without pairs have no hidden term.
         weights: of cross-entropy, KL and hidden loss. A term of weight 0 is neither computed nor logged.
         temperature: of the KL; None takes 1, or the family's own in the official reading.
         kl_direction: "forward" or "reverse"; None takes forward, or the family's own in the official reading.
-        hidden_loss: a name in `losses.HIDDEN_LOSSES`; the official reading has its own and ignores it.
+        hidden_loss: a name in `functional.HIDDEN_LOSSES`; the official reading has its own and ignores it.
         reading: "corrected" or "official".
-        family: a name in `official_losses.OFFICIAL`, used by the official reading.
+        family: a name in `official.OFFICIAL`, used by the official reading.
         kl_on_prompt: for causal models, whether KL reads every real token instead of the labelled ones; None takes
             False, or the family's own in the official reading.
         label_smoothing: of the cross-entropy, in [0, 1).
@@ -212,16 +222,16 @@ class DistillationObjective:
         return next_token_labels(labels) if self.causal else labels
 
     def _logits_read(self, inputs: Inputs, logits: Tensor, teacher: TeacherOutputs) -> _LogitsRead:
-        """Return what cross-entropy and KL read; where both read the same rows of tokens, these rows alone.
+        """Return what cross-entropy and KL read: where both read the same rows of tokens, these rows alone.
 
-        Picked out once instead of by each loss: with a large vocabulary that is a tenth of a small student's step.
+        The rows are picked out once instead of by each loss, which with a large vocabulary saves a tenth of a small
+        student's step.
         """
         mask = self._kl_mask(inputs) if self.weights.kl > 0.0 else None
         labels = self._targets(inputs) if self.weights.ce > 0.0 else None
         if labels is None or mask is None or teacher.logits is None or self._kl_reads_prompt:
             return _LogitsRead(logits, labels, teacher.logits, mask)
-        if teacher.logits.shape != logits.shape:
-            # Refused by the loss itself, in words.
+        if teacher.logits.shape != logits.shape:  # the loss refuses them
             return _LogitsRead(logits, labels, teacher.logits, mask)
         index = valid_positions(mask, logits.shape[:-1], logits.device)
         ours, theirs = (one.reshape(-1, one.shape[-1]).index_select(0, index) for one in (logits, teacher.logits))
@@ -230,20 +240,15 @@ class DistillationObjective:
     def _cross_entropy(self, logits: Tensor, labels: Tensor | None) -> LossTerm:
         if labels is None:
             raise InputError("the cross-entropy needs labels and a batch has none", "give labels")
-        if self.label_smoothing == 0.0:
-            return cross_entropy(logits, labels)
-        index = valid_positions(labels != IGNORE_INDEX, labels.shape, logits.device)
-        rows = logits.reshape(-1, logits.shape[-1])[index].float()
-        total = F.cross_entropy(rows, labels.reshape(-1)[index], reduction="sum", label_smoothing=self.label_smoothing)
-        return LossTerm(total, (labels != IGNORE_INDEX).sum())
+        return cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def _kl(self, read: _LogitsRead) -> LossTerm:
-        if read.reference is None:
+        if read.teacher is None:
             raise InputError("the KL loss needs the teacher's logits and the teacher gave none", "use one with a head")
         own = OFFICIAL[self.family]
         temperature = self.temperature or (own.temperature if self.official else 1.0)
         direction = self.kl_direction or (own.kl_direction if self.official else "forward")
-        return kl_divergence(read.logits, read.reference, read.mask, temperature=temperature, direction=direction)
+        return kl_divergence(read.logits, read.teacher, read.mask, temperature=temperature, direction=direction)
 
     def _hidden(
         self,
@@ -264,13 +269,11 @@ class DistillationObjective:
             labels = _labels(inputs)
             targets = labels[:, 1:] if self.causal else labels
             return (targets != IGNORE_INDEX).sum()
-        if name == "kl":
-            mask = self._kl_mask(inputs)
-            ids = _first_tensor(inputs)
-            return torch.tensor(ids.shape[0], device=ids.device) if mask is None else (mask != 0).sum()
-        mask = self._stream_mask(_stream_of(name), inputs)
+        mask = self._kl_mask(inputs) if name == "kl" else self._stream_mask(_stream_of(name), inputs)
+        if mask is not None:
+            return (mask != 0).sum()
         ids = _first_tensor(inputs)
-        return torch.tensor(ids.shape[0] * ids.shape[1], device=ids.device) if mask is None else (mask != 0).sum()
+        return torch.tensor(prod(ids.shape[:1] if name == "kl" else ids.shape[:2]), device=ids.device)
 
     def _kl_mask(self, inputs: Inputs) -> Tensor | None:
         """Return the rows of logits that KL reads, aligned with them; None where every row counts."""
@@ -319,8 +322,8 @@ def _labels(inputs: Inputs) -> Tensor:
 
 
 def _optional(inputs: Inputs, key: str) -> Tensor | None:
-    mask: Tensor | None = inputs.get(key)
-    return mask
+    found: Tensor | None = inputs.get(key)
+    return found
 
 
 def _first_tensor(inputs: Inputs) -> Tensor:

@@ -1,15 +1,13 @@
-"""The hidden losses exactly as the paper's code normalises them, one a family of models.
+"""The losses exactly as the paper's code normalises them, one entry for each family of models.
 
-Their values depend on padding and on the batch; they exist so that the paper's runs can be repeated. A term's
-count is
-1: over an accumulated batch the mean is the mean of the micro-batches' values, as in the authors' loops. The
-    corrected
-losses are in `losses`. Source: the public code of Yu, Wen and Mou, arXiv 2502.04499.
+Their values depend on padding and on the batch; they exist so that the paper's runs can be repeated. A term's count is
+1: over an accumulated batch the mean is the mean of the micro-batches' values, as in the authors' loops. The corrected
+losses are in `functional`. Source: the public code of Yu, Wen and Mou, arXiv 2502.04499.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,16 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anglekit.distillation.losses.functional import LossTerm, check_pairs, valid_positions
+from anglekit.distillation.losses.functional import LossTerm, StatePairs, check_pairs, precise, valid_positions
 from anglekit.errors import InputError, suggest
 
-__all__ = ["OFFICIAL", "OfficialReading", "official_decoder_mask", "official_hidden_loss"]
-
-StatePairs = Sequence[tuple[Tensor, Tensor]]
+__all__ = ["OFFICIAL", "OfficialLosses", "official_decoder_mask", "official_hidden_loss"]
 
 
 @dataclass(frozen=True)
-class OfficialReading:
+class OfficialLosses:
     """What one family of the paper's code computes.
 
     Attributes:
@@ -50,12 +46,11 @@ def official_hidden_loss(pairs: StatePairs, mask: Tensor | None, *, family: str)
     - t5: as bart, of states first normalised to mean 0 and variance 1 jointly over batch x time x width, pads
       included;
     - causal: both sides divided by their length per token; the squared error's mean over all positions, pads
-      included, and width, times the fraction of valid positions, summed over layers. (That the code averages
-      over the width and sums over the layers is inferred.)
+      included, and width, times the fraction of valid positions, summed over layers. (That the code averages over
+      the width and sums over the layers is inferred.)
 
     Args:
-        pairs: for each matched student layer its state after the adapter and the teacher's, both (batch,
-            time, D).
+        pairs: for each matched student layer its state after the adapter and the teacher's, both (batch, time, D).
         mask: (batch, time), nonzero at real tokens; None counts every position.
         family: a name in `OFFICIAL`.
 
@@ -67,17 +62,16 @@ def official_hidden_loss(pairs: StatePairs, mask: Tensor | None, *, family: str)
     """
     if family not in OFFICIAL:
         raise InputError(f"no official loss for family {family!r}", allowed=suggest(family, OFFICIAL))
-    one = torch.ones(())
     if not pairs:
-        device = one.device if mask is None else mask.device
-        return LossTerm(torch.zeros((), device=device), one.to(device))
+        device = torch.device("cpu") if mask is None else mask.device
+        return LossTerm(torch.zeros((), device=device), torch.ones((), device=device))
     check_pairs(pairs)
     first = pairs[0][0]
     index = valid_positions(mask, first.shape[:2], first.device)
     if index.numel() == 0:
         raise InputError("the official hidden loss of a batch without valid tokens is 0/0", "give at least one token")
-    exact = [tuple(x if x.dtype == torch.float64 else x.float() for x in pair) for pair in pairs]
-    return LossTerm(OFFICIAL[family].hidden([(s, t) for s, t in exact], index), one.to(first.device))
+    exact = [(precise(student), precise(teacher)) for student, teacher in pairs]
+    return LossTerm(OFFICIAL[family].hidden(exact, index), torch.ones((), device=first.device))
 
 
 def official_decoder_mask(decoder_input_ids: Tensor, pad_token_id: int) -> Tensor:
@@ -114,9 +108,9 @@ def _valid_squares(student: Tensor, teacher: Tensor, index: Tensor) -> Tensor:
     return (next(rows) - next(rows)).square()
 
 
-OFFICIAL: Final[Mapping[str, OfficialReading]] = {
-    "bert": OfficialReading(_bert),
-    "bart": OfficialReading(_bart),
-    "t5": OfficialReading(_t5, temperature=2.0),
-    "causal": OfficialReading(_causal, kl_direction="reverse", kl_on_prompt=True),
+OFFICIAL: Final[Mapping[str, OfficialLosses]] = {
+    "bert": OfficialLosses(_bert),
+    "bart": OfficialLosses(_bart),
+    "t5": OfficialLosses(_t5, temperature=2.0),
+    "causal": OfficialLosses(_causal, kl_direction="reverse", kl_on_prompt=True),
 }

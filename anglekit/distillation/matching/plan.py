@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 from transformers import PretrainedConfig
 
 from anglekit.distillation.losses.functional import HIDDEN_LOSSES, LossWeights
 from anglekit.distillation.matching.strategies import (
     EXPLICIT,
-    FAMILIES,
-    STRATEGIES,
+    MODEL_FAMILIES,
     LayerMatching,
     draw_seed,
     layer_matching,
 )
-from anglekit.distillation.students.create import INITS, CopyBlocks, Init, copied_blocks
-from anglekit.distillation.students.student_config import model_family, student_config, student_depths
+from anglekit.distillation.students.create import (
+    INITS,
+    CopyBlocks,
+    Init,
+    model_family,
+    student_shape,
+)
 from anglekit.errors import InputError, suggest
 from anglekit.models import architectures
-from anglekit.vocabulary import Stream
+from anglekit.runtime.files import convert_document
+from anglekit.vocabulary import READINGS, STRATEGIES, Reading, Stream
 
 __all__ = ["DistillationPlan", "StreamPlan", "plan_distillation"]
 
@@ -30,8 +35,7 @@ Setting = str | int | float | bool | None
 _FORMAT = "anglekit-plan-1"
 
 
-@dataclass(frozen=True)
-class StreamPlan:
+class StreamPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One stream of the student.
 
     Attributes:
@@ -48,25 +52,24 @@ class StreamPlan:
         return self.matching.stream
 
 
-@dataclass(frozen=True)
-class DistillationPlan:
-    """All that decides what a distillation run makes of its teacher.
+class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All that decides what a distillation run makes of its teacher; with its format, what plan.json holds.
 
     Attributes:
         teacher: directory or hub id, as given.
         model_type: of the teacher's configuration.
-        family: a name in `matching.FAMILIES`.
+        family: a name in `strategies.MODEL_FAMILIES`.
         teacher_width: width of the teacher's states.
         student_width: at most the teacher's; where it is less, matched layers need adapters.
         streams: one entry for each stream of the teacher.
         init: "random" or "teacher".
         seed: of the initialisation, of dropout and of the "random" order.
         weights: of the loss terms.
-        hidden_loss: a name in `losses.HIDDEN_LOSSES`.
+        hidden_loss: a name in `losses.functional.HIDDEN_LOSSES`.
         reading: "corrected" or "official".
         train_adapters: False repeats the paper's BERT runs, whose adapters never reached the optimiser.
         freeze_embeddings: True repeats the paper's BART and T5 runs (`freeze_embeds`).
-        training: other settings (learning rate, epochs, ...) as sorted (name, value) pairs, to compare arms by.
+        training: other settings (learning rate, epochs, ...) by name, to compare runs by.
 
     Raises:
         InputError: values that do not go together.
@@ -80,19 +83,19 @@ class DistillationPlan:
     streams: tuple[StreamPlan, ...]
     init: Init
     seed: int
-    weights: LossWeights = field(default_factory=LossWeights)
+    weights: LossWeights = msgspec.field(default_factory=LossWeights)
     hidden_loss: str = "mse"
-    reading: str = "corrected"
+    reading: Reading = "corrected"
     train_adapters: bool = True
     freeze_embeddings: bool = False
-    training: tuple[tuple[str, Setting], ...] = ()
+    training: dict[str, Setting] = {}
 
     def __post_init__(self) -> None:
         for what, value, allowed in (
-            ("model family", self.family, FAMILIES),
+            ("model family", self.family, MODEL_FAMILIES),
             ("initialisation", self.init, INITS),
             ("hidden loss", self.hidden_loss, HIDDEN_LOSSES),
-            ("reading", self.reading, ("corrected", "official")),
+            ("reading", self.reading, READINGS),
         ):
             if value not in allowed:
                 raise InputError(f"no {what} {value!r}", allowed=suggest(value, allowed))
@@ -135,7 +138,7 @@ class DistillationPlan:
 
     def student_options(self) -> dict[str, Any]:
         """Return the keyword arguments with which `students.create_student` makes this plan's student."""
-        options: dict[str, Any] = {f"{p.stream}_layers": p.matching.student_blocks for p in self.streams}
+        options: dict[str, Any] = {f"{part.stream}_layers": part.matching.student_blocks for part in self.streams}
         options |= {"init": self.init, "seed": self.seed, "width": self.student_width if self.needs_adapters else None}
         if self.init == "teacher":
             options["copy_blocks"] = {part.stream: part.blocks for part in self.streams}
@@ -163,10 +166,10 @@ class DistillationPlan:
             facts[f"{part.stream} map"] = ",".join(f"{s}:{t}" for s, t in part.matching.pairs) or "none"
             if self.init == "teacher":
                 facts[f"{part.stream} blocks copied"] = ",".join(map(str, part.blocks))
-        return facts | dict(self.training)
+        return facts | self.training
 
     def differences(self, other: DistillationPlan) -> tuple[str, ...]:
-        """Return in words what differs between two plans: "seed: 1 here, 2 there". Empty when a run may be resumed."""
+        """Return in words what differs between two plans, "seed: 1 here, 2 there"; a run of equal plans may go on."""
         mine, theirs = self.facts(), other.facts()
         return tuple(
             f"{name}: {mine.get(name, 'absent')} here, {theirs.get(name, 'absent')} there"
@@ -176,14 +179,7 @@ class DistillationPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as values that `json` can write."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return values | {
-            "format": _FORMAT,
-            "strategy": self.strategy,
-            "streams": [{"matching": p.matching.to_json(), "blocks": list(p.blocks)} for p in self.streams],
-            "weights": asdict(self.weights),
-            "training": dict(self.training),
-        }
+        return {**msgspec.to_builtins(self), "format": _FORMAT, "strategy": self.strategy}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: str = "the plan") -> DistillationPlan:
@@ -198,17 +194,8 @@ class DistillationPlan:
         """
         if values.get("format") != _FORMAT:
             raise InputError(f"{source} has format {str(values.get('format'))[:40]!r}", allowed=f"expected {_FORMAT!r}")
-        try:
-            fields = {name: value for name, value in values.items() if name not in ("format", "strategy")}
-            fields["streams"] = tuple(
-                StreamPlan(LayerMatching.from_json(part["matching"]), tuple(part["blocks"]))
-                for part in values["streams"]
-            )
-            fields["weights"] = LossWeights(**values["weights"])
-            fields["training"] = tuple(sorted(values["training"].items()))
-            return cls(**fields)
-        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
-            raise InputError(f"{source} is not one that anglekit wrote: {error}", "begin the run again") from error
+        fields = {name: value for name, value in values.items() if name not in ("format", "strategy")}
+        return convert_document(fields, cls, source, "begin the run again")
 
 
 def plan_distillation(
@@ -233,7 +220,7 @@ def plan_distillation(
     Args:
         config: the teacher's.
         teacher: its directory or hub id, recorded.
-        strategy: a name in `matching.STRATEGIES`; None with a `layer_map`.
+        strategy: a name in `vocabulary.STRATEGIES`; None with a `layer_map`.
         layers: the student's depth, in both streams of an encoder-decoder.
         encoder_layers: the depth of its encoder alone.
         decoder_layers: the depth of its decoder alone.
@@ -249,45 +236,47 @@ def plan_distillation(
     Raises:
         InputError: a name that is not known, or a shape or map that is not possible.
     """
-    if init not in INITS:
-        raise InputError(f"no initialisation {init!r}", allowed=suggest(init, INITS))
     if layer_map is None and strategy not in STRATEGIES:
         raise InputError(f"no strategy {strategy or ''!r}", allowed=suggest(strategy or "", STRATEGIES))
     if layer_map is not None and strategy not in (None, EXPLICIT):
         raise InputError(f"strategy {strategy!r} came together with an explicit map", "give one of the two")
-    if layers is encoder_layers is decoder_layers is width is None:
-        raise InputError("a student needs a depth or a width of its own", "give --layers or --width")
-    depths = student_depths(config, layers=layers, encoder_layers=encoder_layers, decoder_layers=decoder_layers)
+    blocks, _ = student_shape(
+        config,
+        layers=layers,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        width=width,
+        init=init,
+        copy_blocks=copy_blocks,
+    )
     for stream in layer_map or {}:
-        if stream not in depths:
-            raise InputError(f"the map names stream {stream!r}", allowed=suggest(stream, depths))
+        if stream not in blocks:
+            raise InputError(f"the map names stream {stream!r}", allowed=suggest(stream, blocks))
     for name in match_streams or ():
-        if name not in depths:
-            raise InputError(f"--match-streams names {name!r}", allowed=suggest(name, depths))
+        if name not in blocks:
+            raise InputError(f"--match-streams names {name!r}", allowed=suggest(name, blocks))
     if match_streams is not None and (layer_map is not None or not match_streams):
         raise InputError(
             "--match-streams chooses what a strategy matches", "give it with a strategy, and name a stream"
         )
-    blocks = copied_blocks(config, depths, init=init, width=width, copy_blocks=copy_blocks)
-    student_config(config, blocks=blocks, new_width=width)
     family = model_family(config)
     drawn = seed if seed is not None else draw_seed() if strategy == "random" else 0
     parts = []
-    for stream, student_blocks in depths.items():
+    for stream, copied in blocks.items():
         explicit = None if layer_map is None else layer_map.get(stream)
-        unmatched = explicit is None if layer_map is not None else stream not in (match_streams or depths)
+        unmatched = explicit is None if layer_map is not None else stream not in (match_streams or blocks)
         parts.append(
             StreamPlan(
                 layer_matching(
                     "none" if unmatched else strategy,
                     teacher_blocks=architectures.depth(config, stream),
-                    student_blocks=student_blocks,
+                    student_blocks=len(copied),
                     stream=stream,
                     family=family,
                     seed=drawn,
                     explicit=explicit,
                 ),
-                blocks[stream],
+                copied,
             )
         )
     return DistillationPlan(
@@ -297,8 +286,8 @@ def plan_distillation(
         teacher_width=architectures.width(config),
         student_width=width or architectures.width(config),
         streams=tuple(parts),
-        init=init,
+        init=cast("Init", init),  # checked by `student_shape`
         seed=drawn,
-        training=tuple(sorted((training or {}).items())),
+        training=dict(sorted((training or {}).items())),
         **options,
     )

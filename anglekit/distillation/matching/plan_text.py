@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from anglekit.distillation.matching.plan import DistillationPlan, StreamPlan
-from anglekit.distillation.matching.strategies import EXPLICIT, STRATEGIES, layer_name
+from anglekit.distillation.matching.strategies import EXPLICIT, layer_name
+from anglekit.vocabulary import STRATEGIES
 
 __all__ = ["plan_text"]
 

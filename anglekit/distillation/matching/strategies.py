@@ -1,9 +1,8 @@
 """Which teacher layer teaches which student layer, and which teacher blocks a student may be copied from.
 
-Layers are numbered as everywhere in anglekit: 0 is the embedding output, `b + 1` the output of block `b`.
-Blocks count from 0. The maps are those of Yu, Wen and Mou, "Revisiting Intermediate-Layer Matching in
-Knowledge
-Distillation: Layer-Selection Strategy Doesn't Matter (Much)", arXiv 2502.04499, and of their public code.
+Layers are numbered as everywhere in anglekit: 0 is the embedding output, `b + 1` the output of block `b`. Blocks count
+from 0. The maps are those of Yu, Wen and Mou, "Revisiting Intermediate-Layer Matching in Knowledge Distillation:
+Layer-Selection Strategy Doesn't Matter (Much)", arXiv 2502.04499, and of their public code.
 """
 
 from __future__ import annotations
@@ -12,22 +11,19 @@ import random
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import msgspec
 
 from anglekit.errors import InputError, suggest
-
-if TYPE_CHECKING:
-    # Only its name is needed: maps are made without importing torch.
-    from anglekit.vocabulary import Stream
+from anglekit.runtime.files import convert_document
+from anglekit.vocabulary import STRATEGIES, STREAMS, Stream
 
 __all__ = [
     "EXPLICIT",
-    "FAMILIES",
-    "STRATEGIES",
-    "STREAMS",
-    "Family",
+    "MODEL_FAMILIES",
     "LayerMatching",
-    "Strategy",
+    "ModelFamily",
     "check_copied_blocks",
     "check_depths",
     "copy_map",
@@ -38,45 +34,22 @@ __all__ = [
     "supervised_blocks",
 ]
 
-STREAMS: Final[tuple[Stream, ...]] = ("encoder", "decoder")
+#: The strategy name of a map that the user wrote. It is not in `STRATEGIES`, for nobody asks for it by name.
 EXPLICIT: Final = "explicit"
-"""The strategy name of a map that the user wrote: no name of `STRATEGIES`, for it cannot be asked for."""
 
 
 @dataclass(frozen=True)
-class Strategy:
-    """A way to choose the teacher layer of each student layer: what it does and where it comes from."""
-
-    description: str
-    source: str
-
-
-_PAPER = "Yu, Wen and Mou, arXiv 2502.04499"
-
-STRATEGIES: Final[Mapping[str, Strategy]] = {
-    "none": Strategy("no hidden loss", "Hinton et al. 2015, arXiv 1503.02531"),
-    "forward": Strategy(
-        "student block j is taught by the j-th of evenly spaced teacher blocks",
-        "Sun et al. 2019, arXiv 1908.09355 (Patient Knowledge Distillation, skip)",
-    ),
-    "reverse": Strategy("the same teacher blocks in reverse order", _PAPER),
-    "all-to-one": Strategy("every student layer is taught by the teacher's middle layer", _PAPER),
-    "random": Strategy("one random order of the same teacher blocks, drawn once per run", _PAPER),
-}
-
-
-@dataclass(frozen=True)
-class Family:
+class ModelFamily:
     """How the paper treats a kind of model.
 
     Attributes:
         description: in words.
-        matches_embedding: whether the embedding outputs are matched too (in `all-to-one`: whether the
-            student's embedding also goes to the one layer).
-        copy_spans_ends: whether blocks are copied from evenly spaced places that include the first and the
-            last block, instead of from the supervised blocks.
+        matches_embedding: whether the embedding outputs are matched too (in `all-to-one`: whether the student's
+            embedding also goes to the one layer).
+        copy_spans_ends: whether blocks are copied from evenly spaced places that include the first and the last block,
+            instead of from the supervised blocks.
         needs_first_block: whether only block 0 of the teacher fits block 0 of the student.
-        official_losses: the name of the family's readings in `official_losses`.
+        official_losses: the family's name in `losses.official.OFFICIAL`.
     """
 
     description: str
@@ -86,14 +59,14 @@ class Family:
     official_losses: str
 
 
-FAMILIES: Final[Mapping[str, Family]] = {
-    "bert": Family("encoder-only", True, False, False, "bert"),
+MODEL_FAMILIES: Final[Mapping[str, ModelFamily]] = {
+    "bert": ModelFamily("encoder-only", True, False, False, "bert"),
     # Block 0 of ModernBERT is the only one without a norm before its attention.
-    "modernbert": Family("encoder-only whose block 0 differs", True, True, True, "bert"),
-    "bart": Family("encoder-decoder", True, False, False, "bart"),
+    "modernbert": ModelFamily("encoder-only whose block 0 differs", True, True, True, "bert"),
+    "bart": ModelFamily("encoder-decoder", True, False, False, "bart"),
     # Block 0 of T5 alone holds the relative-position bias that every block uses.
-    "t5": Family("encoder-decoder whose block 0 holds the position bias", True, True, True, "t5"),
-    "causal": Family("decoder-only language model", False, True, False, "causal"),
+    "t5": ModelFamily("encoder-decoder whose block 0 holds the position bias", True, True, True, "t5"),
+    "causal": ModelFamily("decoder-only language model", False, True, False, "causal"),
 }
 
 # Model types that their streams alone would put into another family.
@@ -112,17 +85,15 @@ _COPIES_AS_PUBLISHED: Final[Mapping[tuple[str, int, int], tuple[int, ...]]] = {
 
 
 def family_of(model_type: str, streams: Sequence[str]) -> str:
-    """Return the name in `FAMILIES` for a model type of transformers.
+    """Return the name in `MODEL_FAMILIES` of a model type of transformers.
 
-    Types that no table lists go by their streams: both as BART, a decoder alone as Llama, an encoder alone as
-    BERT.
+    Types that no table lists go by their streams: both as BART, a decoder alone as Llama, an encoder alone as BERT.
     """
     by_streams: dict[tuple[str, ...], str] = {STREAMS: "bart", ("decoder",): "causal"}
     return _FAMILY_OF_TYPE.get(model_type) or by_streams.get(tuple(streams), "bert")
 
 
-@dataclass(frozen=True)
-class LayerMatching:
+class LayerMatching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which teacher layer teaches each student layer of one stream.
 
     Attributes:
@@ -130,8 +101,8 @@ class LayerMatching:
         strategy: a name in `STRATEGIES`, or "explicit".
         teacher_blocks: the teacher's depth in this stream.
         student_blocks: the student's depth, at most the teacher's.
-        pairs: (student layer, teacher layer), ascending by student layer, each student layer at most once; 0
-            is the embedding output, b + 1 the output of block b. Empty for "none", and only then.
+        pairs: (student layer, teacher layer), ascending by student layer, each student layer at most once; 0 is the
+            embedding output, b + 1 the output of block b. Empty for "none", and only then.
         seed: the seed of the draw for "random", None otherwise.
 
     Raises:
@@ -224,14 +195,7 @@ class LayerMatching:
 
     def to_json(self) -> dict[str, Any]:
         """Return the matching as values that `json` can write."""
-        return {
-            "stream": self.stream,
-            "strategy": self.strategy,
-            "teacher_blocks": self.teacher_blocks,
-            "student_blocks": self.student_blocks,
-            "pairs": [list(pair) for pair in self.pairs],
-            "seed": self.seed,
-        }
+        return dict(msgspec.to_builtins(self))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LayerMatching:
@@ -240,11 +204,7 @@ class LayerMatching:
         Raises:
             InputError: a key is missing or unknown, or the values do not make a matching.
         """
-        try:
-            pairs = tuple((int(student), int(teacher)) for student, teacher in values["pairs"])
-            return cls(**{**values, "pairs": pairs})
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"this is not a layer matching written by anglekit: {error}") from error
+        return convert_document(values, cls, "the layer matching", "take one that anglekit wrote")
 
 
 def layer_matching(
@@ -264,14 +224,14 @@ def layer_matching(
         teacher_blocks: the teacher's depth in this stream.
         student_blocks: the student's depth.
         stream: "encoder" or "decoder".
-        family: a name in `FAMILIES`; decides whether embeddings are matched.
-        seed: of the random order; one is drawn and recorded where none is given. Encoder and decoder draw
-            different orders from one seed. The other strategies ignore it.
+        family: a name in `MODEL_FAMILIES`; decides whether embeddings are matched.
+        seed: of the random order; one is drawn and recorded where none is given. Encoder and decoder draw different
+            orders from one seed. The other strategies ignore it.
         explicit: (student layer, teacher layer) pairs in any order.
 
     Raises:
-        InputError: an unknown name, a strategy beside an explicit map, a student deeper than its teacher, or
-            a map that names a layer twice or one that does not exist.
+        InputError: an unknown name, a strategy beside an explicit map, a student deeper than its teacher, or a map that
+            names a layer twice or one that does not exist.
     """
     if explicit is not None:
         if strategy not in (None, EXPLICIT):
@@ -309,9 +269,9 @@ def draw_seed() -> int:
 def supervised_blocks(teacher_blocks: int, student_blocks: int) -> tuple[int, ...]:
     """Return the teacher blocks that teach, evenly spaced and ending with the last.
 
-    Student block j gets block ceil((j + 1) n / k) - 1 of n teacher blocks for k student blocks: the last
-    block of the j-th of k equal parts. This gives every map of the paper's code (12 to 1, 2, 3, 4, 6, 9; 28
-    to 7; 32 to 8; 36 to 9; 40 to 10).
+    Student block j gets block ceil((j + 1) n / k) - 1 of n teacher blocks for k student blocks: the last block of the
+    j-th of k equal parts. This gives every map of the paper's code (12 to 1, 2, 3, 4, 6, 9; 28 to 7; 32 to 8; 36 to 9;
+    40 to 10).
     """
     return tuple(-(-(j + 1) * teacher_blocks // student_blocks) - 1 for j in range(student_blocks))
 
@@ -320,8 +280,8 @@ def copy_map(teacher_blocks: int, student_blocks: int, family: str = "bert") -> 
     """Return the teacher block that each student block is copied from, ascending.
 
     BERT and BART copy the supervised blocks. T5 and causal models copy blocks that span both ends: block
-    min(floor(j n / (k - 1)), n - 1), block 0 where k = 1. This gives the paper's T5 12 to 3 and 6, Qwen3 36
-    to 9 and Llama 32 to 8; its T5 12 to 9 follows no rule and is kept as published.
+    min(floor(j n / (k - 1)), n - 1), block 0 where k = 1. This gives the paper's T5 12 to 3 and 6, Qwen3 36 to 9 and
+    Llama 32 to 8; its T5 12 to 9 follows no rule and is kept as published.
 
     Raises:
         InputError: an unknown family, or a student deeper than its teacher.
@@ -343,8 +303,8 @@ def check_copied_blocks(
     """Return a user's copy map when it can be copied.
 
     Raises:
-        InputError: not one block for each student block, a block that does not exist or comes twice, or a
-            first block other than 0 where the family needs it (T5, ModernBERT).
+        InputError: not one block for each student block, a block that does not exist or comes twice, or a first block
+            other than 0 where the family needs it (T5, ModernBERT).
     """
     copied = tuple(blocks)
     if len(copied) != student_blocks:
@@ -395,7 +355,7 @@ def _check_strategy(name: str, allowed: Sequence[str]) -> str:
     return name
 
 
-def _family(name: str) -> Family:
-    if name not in FAMILIES:
-        raise InputError(f"no model family {name!r}", allowed=suggest(name, FAMILIES))
-    return FAMILIES[name]
+def _family(name: str) -> ModelFamily:
+    if name not in MODEL_FAMILIES:
+        raise InputError(f"no model family {name!r}", allowed=suggest(name, MODEL_FAMILIES))
+    return MODEL_FAMILIES[name]

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan
-from anglekit.distillation.matching.strategies import FAMILIES
+from anglekit.distillation.matching.strategies import MODEL_FAMILIES
 from anglekit.distillation.runs.directory import RunDirectory, check_same_run
 from anglekit.distillation.runs.progress import MetricsFile, TrainingBar, quiet
 from anglekit.distillation.runs.records import SCORES_FORMAT, now, run_config, run_provenance
@@ -123,8 +123,8 @@ def objective_of_plan(plan: DistillationPlan, settings: TrainSettings, data: Pre
         temperature=settings.temperature,
         kl_direction=settings.kl_direction,
         hidden_loss=plan.hidden_loss,
-        reading="official" if plan.reading == "official" else "corrected",
-        family=FAMILIES[plan.family].official_losses,
+        reading=plan.reading,
+        family=MODEL_FAMILIES[plan.family].official_losses,
         kl_on_prompt=settings.kl_on_prompt,
         label_smoothing=settings.label_smoothing,
         **data.task.objective_options(data.tokenizer),

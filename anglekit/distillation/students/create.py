@@ -15,19 +15,40 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from anglekit.distillation.matching.strategies import check_copied_blocks, copy_map
-from anglekit.distillation.students.student_config import model_family, student_config, student_depths
+from anglekit.distillation.matching.strategies import check_copied_blocks, check_depths, copy_map, family_of
 from anglekit.errors import InputError, suggest
 from anglekit.models import architectures
 from anglekit.runtime.placement import whole_state
 from anglekit.vocabulary import Stream
 
-__all__ = ["INITS", "Init", "copied_blocks", "create_student"]
+__all__ = [
+    "INITS",
+    "CopyBlocks",
+    "Init",
+    "copied_blocks",
+    "create_student",
+    "model_family",
+    "student_config",
+    "student_depths",
+    "student_shape",
+]
 
 Init = Literal["random", "teacher"]
 INITS: Final[tuple[Init, ...]] = get_args(Init)
 
 CopyBlocks = Sequence[int] | Mapping[Stream, Sequence[int]]
+
+_WIDTH_NAMES: Final = ("hidden_size", "d_model", "n_embd", "dim")
+_HEAD_NAMES: Final = (
+    "num_attention_heads",
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "num_heads",
+    "n_heads",
+    "n_head",
+)
+# Widths inside the feed-forward networks shrink with the model's.
+_INNER_NAMES: Final = ("intermediate_size", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "hidden_dim", "n_inner")
 
 
 def create_student(
@@ -61,24 +82,25 @@ def create_student(
         InputError: neither depth nor width is given, the student is deeper or wider than its teacher, a width or a
             copy map that does not go with the initialisation, or a copy map that does not fit.
     """
-    if init not in INITS:
-        raise InputError(f"no initialisation {init!r}", allowed=suggest(init, INITS))
-    if layers is encoder_layers is decoder_layers is width is None:
-        raise InputError("a student needs a depth or a width of its own", "give --layers or --width")
-    config = teacher.config
-    depths = student_depths(config, layers=layers, encoder_layers=encoder_layers, decoder_layers=decoder_layers)
-    chosen = copied_blocks(teacher.config, depths, init=init, width=width, copy_blocks=copy_blocks)
-    shape = student_config(config, blocks=chosen, new_width=width)
+    blocks, config = student_shape(
+        teacher.config,
+        layers=layers,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        width=width,
+        init=init,
+        copy_blocks=copy_blocks,
+    )
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         # Not `torch.manual_seed`, which would reseed every accelerator as well.
         torch.default_generator.manual_seed(seed)
-        student = type(teacher)(shape)
+        student = type(teacher)(config)
     # `Module.to` by its own name, for mypy reads the decorated method of `PreTrainedModel` as unbound.
     nn.Module.to(student, dtype=teacher.dtype)
     if teacher.can_generate():
         student.generation_config = copy.deepcopy(teacher.generation_config)
     if init == "teacher":
-        _copy_weights(teacher, student, chosen)
+        _copy_weights(teacher, student, blocks)
     student.train()
     return student
 
@@ -167,3 +189,152 @@ def _path_of(model: nn.Module, wanted: nn.Module) -> str:
     """Return the prefix of a module's weights: "" for the model itself, "bert.encoder.layer." for its blocks."""
     path = next(name for name, module in model.named_modules() if module is wanted)
     return f"{path}." if path else ""
+
+
+# ---- from a teacher's configuration to a student's; no weights are read ----
+
+
+def student_shape(
+    config: PretrainedConfig,
+    *,
+    layers: int | None = None,
+    encoder_layers: int | None = None,
+    decoder_layers: int | None = None,
+    width: int | None = None,
+    init: str = "random",
+    copy_blocks: CopyBlocks | None = None,
+) -> tuple[dict[Stream, tuple[int, ...]], PretrainedConfig]:
+    """Return what `create_student` would make: the teacher block of each student block, and the configuration.
+
+    Args:
+        config: the teacher's.
+        layers: this and the others as for `create_student`.
+        encoder_layers: see there.
+        decoder_layers: see there.
+        width: see there.
+        init: see there.
+        copy_blocks: see there.
+
+    Raises:
+        InputError: as `create_student`.
+    """
+    if init not in INITS:
+        raise InputError(f"no initialisation {init!r}", allowed=suggest(init, INITS))
+    if layers is encoder_layers is decoder_layers is width is None:
+        raise InputError("a student needs a depth or a width of its own", "give --layers or --width")
+    depths = student_depths(config, layers=layers, encoder_layers=encoder_layers, decoder_layers=decoder_layers)
+    blocks = copied_blocks(config, depths, init=init, width=width, copy_blocks=copy_blocks)
+    return blocks, student_config(config, blocks=blocks, new_width=width)
+
+
+def model_family(config: PretrainedConfig) -> str:
+    """Return the name of the model's family in `strategies.MODEL_FAMILIES`."""
+    return family_of(str(config.model_type), architectures.model_streams(config))
+
+
+def student_depths(
+    config: PretrainedConfig,
+    *,
+    layers: int | None = None,
+    encoder_layers: int | None = None,
+    decoder_layers: int | None = None,
+) -> dict[Stream, int]:
+    """Return the student's number of blocks for each stream of the teacher.
+
+    Args:
+        config: the teacher's.
+        layers: for every stream (an encoder-decoder gets as many in both).
+        encoder_layers: for the encoder alone; the other stream keeps the teacher's depth.
+        decoder_layers: likewise for the decoder.
+
+    Raises:
+        InputError: `layers` beside one of the others, a stream that the teacher does not have, or a student deeper
+            than its teacher.
+    """
+    asked: dict[Stream, int | None] = {"encoder": encoder_layers, "decoder": decoder_layers}
+    streams = architectures.model_streams(config)
+    if layers is not None and (encoder_layers is not None or decoder_layers is not None):
+        raise InputError("--layers came together with --encoder-layers or --decoder-layers", "give one or the other")
+    for stream, number in asked.items():
+        if number is not None and stream not in streams:
+            raise InputError(
+                f"a {config.model_type} teacher has no {stream}", allowed=f"allowed: --layers or --{streams[0]}-layers"
+            )
+    depths: dict[Stream, int] = {}
+    for stream in streams:
+        wanted = asked[stream] if layers is None else layers
+        depths[stream] = architectures.depth(config, stream) if wanted is None else wanted
+        check_depths(architectures.depth(config, stream), depths[stream], stream)
+    return depths
+
+
+def student_config(
+    config: PretrainedConfig, *, blocks: Mapping[Stream, Sequence[int]], new_width: int | None = None
+) -> PretrainedConfig:
+    """Return the configuration of a student of the same model type.
+
+    Settings that are listed layer by layer (`layer_types` of Qwen3 or ModernBERT) keep the entries of the chosen
+    blocks, whether or not their weights are copied, so that both initialisations make the same architecture. With a
+    smaller width the number of attention heads falls in proportion, so that each keeps its size, and the feed-forward
+    width falls in proportion too.
+
+    Args:
+        config: the teacher's; left as it is.
+        blocks: for each stream the teacher block that each student block stands for.
+        new_width: the student's width, at most the teacher's; None keeps the teacher's.
+
+    Raises:
+        InputError: the width is not possible for this model type.
+    """
+    student = architectures.with_blocks(config, blocks)
+    student.name_or_path = ""
+    if new_width is not None and new_width != architectures.width(config):
+        _set_width(student, architectures.width(config), new_width)
+    try:
+        student.validate()  # type: ignore[attr-defined, unused-ignore]  # added by huggingface_hub's `strict`
+    except (ValueError, TypeError) as error:
+        raise InputError(f"no {config.model_type} student of this shape exists: {error}") from error
+    return student
+
+
+def _set_width(student: PretrainedConfig, old: int, new: int) -> None:
+    """Change the width and all that depends on it, in place."""
+    if not 1 <= new < old:
+        raise InputError(f"the student's width is {new} and the teacher's {old}", allowed=f"allowed: 1 to {old}")
+    heads = {name: getattr(student, name) for name in _HEAD_NAMES if isinstance(getattr(student, name, None), int)}
+    for name, number in heads.items():
+        setattr(student, name, _fewer_heads(number, old, new))
+    groups = getattr(student, "num_key_value_heads", None)
+    if isinstance(groups, int):
+        before, after = heads["num_attention_heads"], student.num_attention_heads
+        student.num_key_value_heads = max(
+            divisor for divisor in _divisors(after) if divisor <= max(groups * after // before, 1)
+        )
+    for name in _INNER_NAMES:
+        inner = getattr(student, name, None)
+        if isinstance(inner, int):
+            setattr(student, name, max(round(inner * new / old), 1))
+    for name in _WIDTH_NAMES:
+        if isinstance(getattr(student, name, None), int):
+            setattr(student, name, new)
+
+
+def _fewer_heads(heads: int, old: int, new: int) -> int:
+    """Return the number of heads for the new width: in proportion, or the nearest number that divides the width.
+
+    A head of even size stays even, for rotary embeddings turn pairs of its dimensions.
+    """
+    if heads * new % old == 0:
+        return heads * new // old
+    even = old // heads % 2 == 0
+    possible = [number for number in _divisors(new) if not (even and new // number % 2)]
+    if not possible:
+        raise InputError(
+            f"a student of width {new} cannot split it into heads of even size",
+            f"choose an even width, best a multiple of {old // heads}",
+        )
+    return min(possible, key=lambda number: (abs(number - heads * new / old), number))
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

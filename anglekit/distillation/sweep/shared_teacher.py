@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from anglekit.distillation.losses.objective import DistillationObjective
-from anglekit.distillation.training.teacher import TeacherForward, TeacherOutputs
+from anglekit.distillation.losses.objective import DistillationObjective, TeacherOutputs
+from anglekit.distillation.training.teacher import TeacherForward
 from anglekit.errors import InputError
 from anglekit.vocabulary import Stream
 

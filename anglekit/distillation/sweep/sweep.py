@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 from transformers import PretrainedConfig
 
@@ -284,7 +285,10 @@ def _warnings(plans: Sequence[DistillationPlan]) -> tuple[str, ...]:
     """Return each plan's warnings once, and those about the arms together."""
     single = [warning for plan in plans for warning in plan_warnings(plan)]
     # Orders of the data that go with the seeds are the same for every strategy.
-    compared = [replace(plan, training=tuple(one for one in plan.training if one[0] != "data_seed")) for plan in plans]
+    compared = [
+        msgspec.structs.replace(plan, training={k: value for k, value in plan.training.items() if k != "data_seed"})
+        for plan in plans
+    ]
     return tuple(dict.fromkeys([*single, *comparison_warnings(compared)]))
 
 

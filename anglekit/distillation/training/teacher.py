@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -12,32 +11,18 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from anglekit.distillation.losses.objective import TeacherOutputs
 from anglekit.models.architectures import model_streams
 from anglekit.runtime.placement import compute_device, is_placed
-from anglekit.states.recorder import FinalNorm, LayerRecorder
-from anglekit.vocabulary import Stream
+from anglekit.states.recorder import LayerRecorder
+from anglekit.vocabulary import FinalNorm, Stream
 
-__all__ = ["TeacherForward", "TeacherOutputs", "TeacherProvider", "accepted_inputs"]
-
-
-@dataclass(frozen=True, eq=False)
-class TeacherOutputs:
-    """What the losses read of the teacher for one batch, without gradients.
-
-    Attributes:
-        logits: (batch, classes) or (batch, time, vocabulary); None where no loss reads them.
-        hidden: `hidden[stream][layer]` of shape (batch, time, width), the matched layers only.
-    """
-
-    logits: Tensor | None = None
-    hidden: Mapping[Stream, Mapping[int, Tensor]] = field(default_factory=dict)
+__all__ = ["TeacherForward", "TeacherProvider", "accepted_inputs"]
 
 
+#: Anything that answers a batch's model inputs (labels included) with `TeacherOutputs`. `TeacherForward` runs the
+#: teacher; a sweep hands several trainers one that runs it once for all of them.
 TeacherProvider = Callable[[Mapping[str, Any]], TeacherOutputs]
-"""Anything that answers a batch's model inputs (labels included) with `TeacherOutputs`.
-
-`TeacherForward` runs the teacher; a sweep hands several trainers one that runs it once for all of them.
-"""
 
 
 def accepted_inputs(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:

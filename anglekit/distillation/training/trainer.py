@@ -14,12 +14,12 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from anglekit.distillation.losses.functional import LossTerm
-from anglekit.distillation.losses.objective import DistillationObjective
+from anglekit.distillation.losses.functional import LossTerm, weighted_total
+from anglekit.distillation.losses.objective import DistillationObjective, TeacherOutputs
 from anglekit.distillation.runs.resume_point import reading_checkpoint
 from anglekit.distillation.students.adapters import LayerAdapters
 from anglekit.distillation.training.batch_order import LengthGroupedOrder
-from anglekit.distillation.training.teacher import TeacherForward, TeacherOutputs, TeacherProvider, accepted_inputs
+from anglekit.distillation.training.teacher import TeacherForward, TeacherProvider, accepted_inputs
 from anglekit.distillation.training.term_meter import TermMeter
 from anglekit.errors import InputError, RunError
 from anglekit.models.architectures import width
@@ -179,8 +179,7 @@ class DistillationTrainer(Trainer):
         """Return the weighted sum of the terms' shares of their means, and remember the shares for the log."""
         counts = counts or {}
         shares = [term.mean(counts.get(name)) for name, term in terms.items()]
-        weights = self.objective.weights
-        loss = torch.stack([weights.of(name) * share for name, share in zip(terms, shares, strict=True)]).sum()
+        loss = weighted_total(dict(zip(terms, shares, strict=True)), self.objective.weights)
         if counts and self._pools_processes:
             # The processes' gradients are averaged, but the counts are of all processes together.
             shares = [share * self.args.world_size for share in shares]

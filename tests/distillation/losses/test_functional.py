@@ -271,18 +271,12 @@ def test_no_matched_layer_gives_zero_over_the_valid_tokens():
 
 
 def test_weighted_total_uses_the_papers_weights_and_the_given_counts():
-    terms = {
-        name: LossTerm(torch.tensor(total), torch.tensor(count))
-        for name, total, count in [
-            ("ce", 4.0, 2),
-            ("kl", 9.0, 3),
-            ("hidden_encoder", 8.0, 4),
-            ("hidden_decoder", 5.0, 5),
-        ]
-    }
-    assert weighted_total(terms).item() == pytest.approx(2 + 3 + 3 * (2 + 1))
-    assert weighted_total(terms, LossWeights(ce=0, kl=2, hidden=1)).item() == pytest.approx(6 + 2 + 1)
-    assert weighted_total(terms, counts={"ce": 8}).item() == pytest.approx(0.5 + 3 + 9)
+    terms = {"ce": (4.0, 2), "kl": (9.0, 3), "hidden_encoder": (8.0, 4), "hidden_decoder": (5.0, 5)}
+    terms = {name: LossTerm(torch.tensor(total), torch.tensor(count)) for name, (total, count) in terms.items()}
+    means = {name: term.mean() for name, term in terms.items()}
+    assert weighted_total(means).item() == pytest.approx(2 + 3 + 3 * (2 + 1))
+    assert weighted_total(means, LossWeights(ce=0, kl=2, hidden=1)).item() == pytest.approx(6 + 2 + 1)
+    assert weighted_total({**means, "ce": terms["ce"].mean(8)}).item() == pytest.approx(0.5 + 3 + 9)
 
 
 def test_wrong_input_is_named():
@@ -304,3 +298,11 @@ def test_wrong_input_is_named():
     for call, message in cases:
         with pytest.raises(InputError, match=message):
             call()
+
+
+def test_label_smoothing_spreads_a_share_of_the_target_over_all_classes():
+    logits, labels = torch.arange(15.0, dtype=torch.float64).reshape(3, 5), torch.tensor([4, -100, 0])
+    rows = [log_softmax(row) for row in logits.numpy()]
+    expected = -sum(0.8 * rows[i][label] + 0.2 * rows[i].mean() for i, label in ((0, 4), (2, 0)))
+    assert cross_entropy(logits, labels, label_smoothing=0.2).total.item() == pytest.approx(expected, rel=1e-12)
+    assert cross_entropy(logits, labels).total.item() != pytest.approx(expected, rel=1e-3)

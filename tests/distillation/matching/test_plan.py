@@ -1,18 +1,19 @@
 """The plan: what it records, what it warns of, and what spoils a comparison of arms."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import transformers as hf
+from msgspec.structs import replace
 
 from anglekit.distillation.losses.functional import LossWeights
 from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
 from anglekit.distillation.matching.plan_text import plan_text
 from anglekit.distillation.matching.plan_warnings import comparison_warnings, plan_warnings
-from anglekit.distillation.matching.strategies import STRATEGIES, layer_matching
+from anglekit.distillation.matching.strategies import layer_matching
 from anglekit.distillation.students.create import create_student
 from anglekit.errors import InputError
+from anglekit.vocabulary import STRATEGIES
 
 BERT = hf.BertConfig()
 T5 = hf.T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12)
@@ -166,7 +167,7 @@ def test_a_clean_grid_has_nothing_to_report():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training": (("learning_rate", 2e-5),)}, "learning_rate is 2e-05 for none and absent for forward, reverse"),
+        ({"training": {"learning_rate": 2e-5}}, "learning_rate is 2e-05 for none and absent for forward, reverse"),
         ({"streams": plan("none", layers=6).streams}, "student encoder blocks is 6 for none and 3 for forward"),
         ({"weights": LossWeights(1, 2, 3)}, "weights (ce, kl, hidden)"),
         ({"seed": 4}, "'none' has no arm with init random"),
@@ -207,8 +208,8 @@ def test_two_names_for_one_student_are_named():
         (lambda: replace(plan(), student_width=800), "allowed: 1 to 768"),
         (lambda: replace(plan(init="teacher"), student_width=384), "use --init random"),
         (lambda: DistillationPlan.from_json({}), "the plan has format .None.; expected"),
-        (lambda: DistillationPlan.from_json({"format": "anglekit-plan-1"}), "not one that anglekit wrote"),
-        (lambda: DistillationPlan.from_json({**plan().to_json(), "extra": 1}), "not one that anglekit wrote"),
+        (lambda: DistillationPlan.from_json({"format": "anglekit-plan-1"}), "damaged .missing required field"),
+        (lambda: DistillationPlan.from_json({**plan().to_json(), "extra": 1}), "contains unknown field extra"),
     ],
 )
 def test_wrong_input_is_named(call, message):

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from anglekit.distillation.matching.strategies import (
     EXPLICIT,
-    FAMILIES,
-    STRATEGIES,
+    MODEL_FAMILIES,
     LayerMatching,
     check_copied_blocks,
     copy_map,
@@ -20,6 +19,7 @@ from anglekit.distillation.matching.strategies import (
     supervised_blocks,
 )
 from anglekit.errors import InputError
+from anglekit.vocabulary import STRATEGIES
 
 DEPTHS = st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))
 
@@ -74,13 +74,13 @@ def test_supervised_blocks_are_evenly_spaced_and_end_with_the_last(depths):
     assert supervised_blocks(teacher, teacher) == tuple(range(teacher))
 
 
-@given(DEPTHS, st.sampled_from(sorted(FAMILIES)))
+@given(DEPTHS, st.sampled_from(sorted(MODEL_FAMILIES)))
 def test_copied_blocks_exist_ascend_and_can_be_copied(depths, family):
     teacher, student = depths
     blocks = copy_map(teacher, student, family)
     assert list(blocks) == sorted(set(blocks))
     assert check_copied_blocks(blocks, teacher_blocks=teacher, student_blocks=student, family=family) == blocks
-    if FAMILIES[family].copy_spans_ends and student > 1:
+    if MODEL_FAMILIES[family].copy_spans_ends and student > 1:
         assert (blocks[0], blocks[-1]) == (0, teacher - 1)
 
 
@@ -178,12 +178,12 @@ def test_words_and_table_say_which_layer_teaches_which():
     assert table[1]["teacher"] == "not matched"
 
 
-@given(DEPTHS, st.sampled_from(list(STRATEGIES)), st.sampled_from(sorted(FAMILIES)), st.integers(0, 99))
+@given(DEPTHS, st.sampled_from(list(STRATEGIES)), st.sampled_from(sorted(MODEL_FAMILIES)), st.integers(0, 99))
 def test_every_matching_survives_json_and_uses_only_existing_layers(depths, strategy, family, seed):
     matching = match(strategy, *depths, family=family, seed=seed)
     assert LayerMatching.from_json(json.loads(json.dumps(matching.to_json()))) == matching
     assert all(layer <= depths[0] for layer in matching.teacher_layers)
-    expected = depths[1] + FAMILIES[family].matches_embedding if strategy != "none" else 0
+    expected = depths[1] + MODEL_FAMILIES[family].matches_embedding if strategy != "none" else 0
     assert len(matching.pairs) == expected
 
 
@@ -217,8 +217,8 @@ def test_reverse_is_forward_turned_round(depths, seed):
         (lambda: LayerMatching("encoder", "none", 12, 3, ((1, 1),)), "'none' matches no layer"),
         (lambda: LayerMatching("encoder", "random", 12, 3, ((1, 1),)), "records its seed"),
         (lambda: LayerMatching("encoder", "forward", 12, 3, ((2, 1), (1, 1))), "ascending"),
-        (lambda: LayerMatching.from_json({"stream": "encoder"}), "not a layer matching"),
-        (lambda: LayerMatching.from_json({**match("forward").to_json(), "extra": 1}), "not a layer matching"),
+        (lambda: LayerMatching.from_json({"stream": "encoder"}), "layer matching is damaged"),
+        (lambda: LayerMatching.from_json({**match("forward").to_json(), "extra": 1}), "contains unknown field extra"),
         (lambda: copy_map(3, 4), "allowed: 1 to 3"),
     ],
 )

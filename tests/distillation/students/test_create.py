@@ -8,8 +8,7 @@ import torch
 import transformers as hf
 
 from anglekit.distillation.matching.strategies import copy_map
-from anglekit.distillation.students.create import create_student
-from anglekit.distillation.students.student_config import model_family, student_config, student_depths
+from anglekit.distillation.students.create import create_student, model_family, student_config, student_depths
 from anglekit.errors import InputError
 from anglekit.models.architectures import blocks, depth, model_streams, width
 

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from anglekit.distillation.losses.functional import LossWeights
-from anglekit.distillation.losses.objective import DistillationObjective
+from anglekit.distillation.losses.objective import DistillationObjective, TeacherOutputs
 from anglekit.distillation.matching.strategies import layer_matching
 from anglekit.distillation.students.adapters import create_adapters
-from anglekit.distillation.training.teacher import TeacherForward, TeacherOutputs
+from anglekit.distillation.training.teacher import TeacherForward
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.errors import InputError, RunError
 from anglekit.models.projections import ADAPTER_FILE, load_adapters
