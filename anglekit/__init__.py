@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anglekit.analysis.analyze import analyze as analyze
     from anglekit.analysis.settings import AnalysisSettings as AnalysisSettings
-    from anglekit.comparison.compare import Comparison as Comparison
     from anglekit.comparison.compare import compare as compare
+    from anglekit.comparison.result import Comparison as Comparison
     from anglekit.distillation.losses.objective import DistillationObjective as DistillationObjective
     from anglekit.distillation.matching.strategies import LayerMatching as LayerMatching
     from anglekit.distillation.matching.strategies import layer_matching as layer_matching
@@ -49,7 +49,7 @@ _HOMES = {
     "AnalysisSettings": "anglekit.analysis.settings",
     "AnglekitError": "anglekit.errors",
     "Checkpoint": "anglekit.models.checkpoints",
-    "Comparison": "anglekit.comparison.compare",
+    "Comparison": "anglekit.comparison.result",
     "DistillationObjective": "anglekit.distillation.losses.objective",
     "DistillationTrainer": "anglekit.distillation.training.trainer",
     "DemoResult": "anglekit.recipes.demo",

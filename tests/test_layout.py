@@ -270,7 +270,7 @@ def test_importing_loads_nothing_heavy(statement: str) -> None:
 
 
 def test_reading_comparing_and_drawing_results_needs_no_torch() -> None:
-    names = ("results.geometry", "comparison.compare", "comparison.text", "plots.registry", "plots.inputs")
+    names = ("results.geometry", "comparison.compare", "comparison.result", "plots.registry", "plots.inputs")
     statement = "; ".join(f"import anglekit.{name}" for name in (*names, "report.build", "runtime.files"))
     assert {"torch", "transformers"}.isdisjoint(heavy_after(statement))
     assert "torch" in heavy_after("import anglekit.geometry.nulls")

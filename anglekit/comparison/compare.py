@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,8 +11,9 @@ import pandas as pd
 
 from anglekit.comparison.bootstrap import IntervalMethod
 from anglekit.comparison.cells import NONE, Cell, angle_cells, in_order, score_cells
-from anglekit.comparison.equivalence import ALPHA, Verdict, check_margin
+from anglekit.comparison.equivalence import ALPHA, check_margin
 from anglekit.comparison.pairs import averaging_views, largest_pair_differences, obtuse_pairs
+from anglekit.comparison.result import Comparison
 from anglekit.comparison.sentence import Family, overall_verdict, reasons, sentence
 from anglekit.comparison.sources import Sources, read_sources, student_arms
 from anglekit.comparison.statistics import (
@@ -34,54 +34,10 @@ from anglekit.comparison.statistics import (
 from anglekit.errors import InputError, suggest
 from anglekit.results.geometry import Geometry
 
-__all__ = ["ANGLE_MARGIN", "Comparison", "compare", "default_score_margin"]
+__all__ = ["ANGLE_MARGIN", "compare", "default_score_margin"]
 
 #: Two degrees change the share of a pull that carries over to another layer, a cosine, by at most 0.035.
 ANGLE_MARGIN = 2.0
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """What a comparison found.
-
-    Attributes:
-        verdict: "equivalent", "different" or "undecided", over everything that came.
-        sentence: the answer in plain words.
-        reasons: a sentence for each family, how far scores spread beside their change over none, for whom it holds.
-        families: a verdict for each kind of measure and initialisation.
-        differences: a row for each cell and paired difference: `part, measure, init, stream, vertex, data, score, kind`
-            ("between" matching strategies, or "over none"), `strategy_a, strategy_b, difference` (a - b, in degrees or
-            the score's own unit), its 95% interval `low, high`, the interval that decides `test_low, test_high`, the
-            one that holds for all pairs at once `joint_low, joint_high`, `standard_error, verdict, margin, n_seeds,
-            n_examples`, what would decide (`needed_seeds, needed_examples, needed_factor`), and for angles the
-            difference between cosines with its interval, and the pair of teacher layers `pair_i, pair_k` whose angle
-            differs most (`pair_difference`), with the number of pairs that are acute under one alone (`sides_differ`).
-        spreads: a row for each cell: the spread between matching strategies (largest minus smallest, with an interval
-            that holds for all pairs at once) against their change over none, and the verdict.
-        levels: the mean of each strategy in each cell.
-        obtuse: pairs of teacher layers whose mean cosine is below 0, which a mean over pairs hides.
-        averaging: for each student and layer the mean over tokens and pairs beside the range over pairs.
-        notes: what a reader should know.
-        settings: margins, levels, draws and seed.
-    """
-
-    verdict: Verdict
-    sentence: str
-    reasons: tuple[str, ...]
-    families: tuple[Family, ...]
-    differences: pd.DataFrame
-    spreads: pd.DataFrame
-    levels: pd.DataFrame
-    obtuse: pd.DataFrame
-    averaging: pd.DataFrame
-    notes: tuple[str, ...]
-    settings: Mapping[str, Any]
-
-    def _repr_html_(self) -> str:
-        """Show the answer, its reasons and the tables in a notebook."""
-        from anglekit.display.notebook import comparison_html
-
-        return comparison_html(self)
 
 
 def default_score_margin(scores: Iterable[Any]) -> float:

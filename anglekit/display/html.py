@@ -1,4 +1,4 @@
-"""Tables as HTML: numbers flush right, every header ready to be sorted by."""
+"""HTML: elements whose text is escaped, and tables for a page of our own and for a notebook."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from anglekit.comparison.sources import UNRECORDED, student_arms
-from anglekit.comparison.text import Table
-from anglekit.report.gather import Analysis
-from anglekit.report.layers import LAYER_NOTE, layers_of
+from anglekit.display.tables import TextTable
 
-__all__ = ["Markup", "element", "facts_table", "html_table", "joined", "layer_table", "plain", "students_table"]
+__all__ = ["Markup", "element", "facts_table", "joined", "notebook_table", "page_table", "plain"]
 
 
 _VOID = frozenset({"br", "col", "hr", "link", "meta"})
@@ -60,28 +57,25 @@ def element(name: str, /, *children: object, **attributes: object) -> Markup:
     return Markup(start if name in _VOID else f"{start}{joined(*children)}</{name}>")
 
 
+# A table of more rows than a screen shows scrolls by itself; a text of more characters may break over lines.
 _FEW_ROWS: Final = 16
 _LONG: Final = 32
 
 
-def html_table(table: Table, *, note: str = "") -> Markup:
-    """Return a table in a box of its own, in which a wide one scrolls.
+def page_table(table: TextTable) -> Markup:
+    """Return a table of a report's page: title, note, and a box of its own in which a wide or long one scrolls.
 
-    Columns in which no row says anything are left out.
-
-    Args:
-        table: texts.
-        note: a sentence under its title.
+    Numbers are flush right, and a script can sort by every column. Columns that say nothing are left out.
     """
-    kept = [column for column in range(len(table.header)) if any(row[column] for row in table.rows)]
+    filled = table.filled
     head = element(
         "tr",
         *(
-            element("th", table.header[column], scope="col", class_="number" if column in table.numeric else None)
-            for column in kept
+            element("th", table.columns[column], scope="col", class_="number" if column in table.numeric else None)
+            for column in filled
         ),
     )
-    body = [element("tr", *(_cell(row[column], table, column) for column in kept)) for row in table.rows]
+    body = [element("tr", *(_page_cell(row[column], table, column) for column in filled)) for row in table.rows]
     grid = element(
         "table",
         element("thead", head),
@@ -92,13 +86,13 @@ def html_table(table: Table, *, note: str = "") -> Markup:
     return element(
         "section",
         element("h3", table.title),
-        element("p", note, class_="note") if note else None,
+        element("p", table.note, class_="note") if table.note else None,
         element("div", grid, class_=f"scroll{tall}", role="region", aria_label=table.title, tabindex="0"),
         class_="table",
     )
 
 
-def _cell(text: str, table: Table, column: int) -> Markup:
+def _page_cell(text: str, table: TextTable, column: int) -> Markup:
     if column in table.numeric:
         number = _leading_number(text)
         return element("td", _typeset(text), class_="number", data_value=None if number is None else f"{number:.12g}")
@@ -126,46 +120,37 @@ def _typeset(text: str) -> str:
     return " ".join(f"−{word[1:]}" if word[:1] == "-" and len(word) > 1 else word for word in text.split(" "))  # noqa: RUF001
 
 
-def layer_table(analysis: Analysis, *, named: bool) -> Markup:
-    """Return the table of every student's layers.
-
-    Args:
-        analysis: a Geometry.
-        named: whether its label stands in the title.
-    """
-    title = "Angles by student and layer" + (f", {analysis.label}" if named else "")
-    return html_table(layers_of(analysis.verdict.rows, title), note=LAYER_NOTE)
-
-
-def students_table(analysis: Analysis, *, named: bool) -> Markup:
-    """Return the table of teacher and students: how each was made, and the hash of its weights."""
-    provenance = analysis.geometry.provenance
-    arms = student_arms(analysis.geometry)
-    rows = []
-    teacher = provenance.get("teacher") or {}
-    for role, entry in (("teacher", teacher), *(("student", entry) for entry in provenance["students"])):
-        strategy, init, seed = arms[str(entry["name"])] if role == "student" else ("", "", None)
-        depth = entry.get("depth") or {}
-        rows.append(
-            (
-                role,
-                str(entry.get("name", "")),
-                strategy if entry.get("strategy") is not None else "",
-                "" if init == UNRECORDED else init,
-                "" if seed is None else str(seed),
-                str(entry.get("architecture") or ""),
-                " + ".join(str(blocks) for blocks in depth.values()),
-                str(entry.get("width") or ""),
-                str(entry.get("source") or ""),
-                str(entry.get("sha256") or ""),
-            )
-        )
-    header = ("role", "name", "strategy", "init", "seed", "architecture", "blocks", "width", "source", "sha256")
-    title = "Teacher and students" + (f", {analysis.label}" if named else "")
-    return html_table(Table(title, header, tuple(rows), frozenset({4, 6, 7})))
-
-
 def facts_table(title: str, facts: Sequence[tuple[str, str]]) -> Markup:
     """Return names and values, one pair under the other."""
     rows = (joined(element("dt", name), element("dd", value)) for name, value in facts)
     return element("section", element("h3", title), element("dl", *rows), class_="facts")
+
+
+_MOST_NOTEBOOK_ROWS: Final = 40
+
+
+def notebook_table(table: TextTable) -> Markup:
+    """Return a table as pandas writes one, so that notebooks style it alike: no title, no script, no style sheet.
+
+    Columns that say nothing are left out, and so are the rows beyond the first 40.
+    """
+    sides = {column: "right" if column in table.numeric else "left" for column in table.filled}
+
+    def cells(name: str, row: Sequence[str]) -> Markup:
+        return element("tr", *(element(name, row[column], style=f"text-align: {sides[column]}") for column in sides))
+
+    more = len(table.rows) - _MOST_NOTEBOOK_ROWS
+    return joined(
+        element(
+            "div",
+            element(
+                "table",
+                element("thead", cells("th", table.columns)),
+                element("tbody", *(cells("td", row) for row in table.rows[:_MOST_NOTEBOOK_ROWS])),
+                class_="dataframe",
+            ),
+            style="overflow-x: auto",
+        ),
+        element("p", element("small", f"and {more} more rows")) if more > 0 else None,
+        element("p", element("small", table.note)) if table.note else None,
+    )

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from anglekit.comparison.compare import ANGLE_MARGIN, Comparison, compare
+from anglekit.comparison.compare import ANGLE_MARGIN, compare
+from anglekit.comparison.result import Comparison
 from anglekit.comparison.sources import Sources, read_sources, student_arms
 from anglekit.errors import InputError
-from anglekit.results.chance import ChanceVerdict, against_chance
+from anglekit.results.chance import ChanceVerdict
 from anglekit.results.geometry import Geometry
-from anglekit.results.overview import analysis_notes
 
 __all__ = ["Analysis", "Findings", "gather"]
 
@@ -85,14 +85,14 @@ def gather(
         raise InputError(f"{len(labels)} task labels for {len(named)} Geometries", "give one each, in order (--task)")
     own = [Path(source).resolve().name for source, _ in named] if labels is None else list(labels)
     analyses = tuple(
-        Analysis(label, source, geometry, against_chance(geometry))
+        Analysis(label, source, geometry, geometry.against_chance())
         for label, (source, geometry) in zip(own, named, strict=True)
     )
     comparison, not_compared = _compared(directories, found, margin, score_margin)
     warnings = [
         *_reading_warnings(analyses),
         *(comparison.notes if comparison is not None else [note for sources in found for note in sources.notes]),
-        *(f"{analysis.label}: {note}" for analysis in analyses for note in analysis_notes(analysis.geometry)),
+        *(f"{analysis.label}: {note}" for analysis in analyses for note in analysis.geometry.notes()),
     ]
     scores = tuple(sources.scores for sources in found if not sources.scores.empty)
     return Findings(analyses, scores, comparison, not_compared, tuple(dict.fromkeys(warnings)), score_margin)

@@ -9,15 +9,15 @@ from importlib.resources import files
 from typing import Final
 
 import anglekit
-from anglekit.comparison.compare import Comparison
+from anglekit.comparison.result import Comparison
 from anglekit.comparison.sentence import overall_verdict
-from anglekit.comparison.text import closing_lines, comparison_tables
-from anglekit.display.html import Markup, element, facts_table, html_table, joined, layer_table, students_table
+from anglekit.display.html import Markup, element, facts_table, joined, page_table
 from anglekit.report.figures import Drawing, ReportFigure
 from anglekit.report.gather import Analysis, Findings
-from anglekit.report.provenance import analysis_facts
+from anglekit.report.provenance import analysis_facts, students_table
 from anglekit.report.svg import StyleSheet
 from anglekit.results.chance import Standing
+from anglekit.results.overview import layer_table
 
 __all__ = ["READING", "page"]
 
@@ -171,7 +171,7 @@ def _comparison_box(comparison: Comparison) -> Markup:
         comparison.verdict,
         comparison.sentence,
         comparison.reasons,
-        closing_lines(comparison),
+        comparison.method_lines(),
     )
 
 
@@ -282,12 +282,11 @@ def _drawing(drawing: Drawing, keys: dict[str, str], *, single: bool) -> Markup:
 
 
 def _tables(findings: Findings) -> Markup:
-    compared = [] if findings.comparison is None else comparison_tables(findings.comparison)
-    named = len(findings.analyses) > 1
-    return joined(
-        *(html_table(table) for table in compared),
-        *(layer_table(analysis, named=named) for analysis in findings.analyses),
-    )
+    tables = [] if findings.comparison is None else findings.comparison.tables()
+    for analysis in findings.analyses:
+        title = "Angles by student and layer" + (f", {analysis.label}" if len(findings.analyses) > 1 else "")
+        tables.append(layer_table(analysis.verdict.rows, title))
+    return joined(*map(page_table, tables))
 
 
 def _settings(findings: Findings) -> Markup:
@@ -296,7 +295,7 @@ def _settings(findings: Findings) -> Markup:
     for analysis in findings.analyses:
         own = f", {analysis.label}" if named else ""
         parts.append(facts_table(f"Analysis{own}", analysis_facts(analysis)))
-        parts.append(students_table(analysis, named=named))
+        parts.append(page_table(students_table(analysis.geometry, f"Teacher and students{own}")))
     sources = list(dict.fromkeys(str(source) for table in findings.scores for source in table["source"]))
     if sources:
         parts.append(facts_table("Scores", [("read from", ", ".join(sources))]))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from anglekit.comparison.sources import UNRECORDED, student_arms
+from anglekit.display.tables import TextTable
 from anglekit.report.gather import Analysis
+from anglekit.results.geometry import Geometry
 
-__all__ = ["analysis_facts"]
+__all__ = ["analysis_facts", "students_table"]
 
 _YES_NO = {True: "yes", False: "no"}
 
@@ -66,6 +69,32 @@ def analysis_facts(analysis: Analysis) -> list[tuple[str, str]]:
     if packages:
         facts.append(("packages", ", ".join(f"{name} {version}" for name, version in packages.items())))
     return facts
+
+
+def students_table(geometry: Geometry, title: str) -> TextTable:
+    """Return the table of teacher and students: how each was made, and the hash of its weights."""
+    provenance, arms = geometry.provenance, student_arms(geometry)
+    rows = []
+    teacher = provenance.get("teacher") or {}
+    for role, entry in (("teacher", teacher), *(("student", entry) for entry in provenance["students"])):
+        strategy, init, seed = arms[str(entry["name"])] if role == "student" else ("", "", None)
+        depth = entry.get("depth") or {}
+        rows.append(
+            (
+                role,
+                str(entry.get("name", "")),
+                strategy if entry.get("strategy") is not None else "",
+                "" if init == UNRECORDED else init,
+                "" if seed is None else str(seed),
+                str(entry.get("architecture") or ""),
+                " + ".join(str(blocks) for blocks in depth.values()),
+                str(entry.get("width") or ""),
+                str(entry.get("source") or ""),
+                str(entry.get("sha256") or ""),
+            )
+        )
+    columns = ("role", "name", "strategy", "init", "seed", "architecture", "blocks", "width", "source", "sha256")
+    return TextTable(title, columns, tuple(rows), frozenset({4, 6, 7}))
 
 
 def _words(value: object) -> str:

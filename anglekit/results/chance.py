@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+import pandas as pd
 
-from anglekit.results.geometry import Geometry
 from anglekit.results.overview import summary_rows
 
 __all__ = ["ChanceVerdict", "Standing", "against_chance"]
@@ -37,18 +37,18 @@ class ChanceVerdict:
     rows: tuple[Mapping[str, Any], ...]
 
 
-def against_chance(geometry: Geometry) -> ChanceVerdict:
-    """Return the verdict of a Geometry on its own, pairs judged by their 95% intervals.
+def against_chance(angles: pd.DataFrame, nulls: pd.DataFrame) -> ChanceVerdict:
+    """Return the verdict of a Geometry's tables of these names, pairs judged by their 95% intervals.
 
     Chance is the student's state of another example, where the analysis holds that null: then differences are paired
     by example. Else it is the closed form for unrelated vectors of the same lengths, whose own error is not counted.
     """
-    rows = tuple(summary_rows(geometry))
+    rows = tuple(summary_rows(angles, nulls))
     known = [row for row in rows if row["mean_cosine"] is not None]
     if not known:
         text = "No angle: every pair of teacher layers is degenerate at every student layer."
         return ChanceVerdict("unknown", text, (), rows)
-    above, below, total, permuted = _sides(geometry)
+    above, below, total, permuted = _sides(angles, nulls)
     standing = _standing(above, below, total)
     students = len({row["student"] for row in known})
     sentence = (
@@ -76,13 +76,12 @@ def _standing(above: int, below: int, total: int) -> Standing:
     return "unresolved" if above + below <= (1 - _NEARLY_ALL) * total else "mixed"
 
 
-def _sides(geometry: Geometry) -> tuple[int, int, int, bool]:
+def _sides(angles: pd.DataFrame, nulls: pd.DataFrame) -> tuple[int, int, int, bool]:
     """Return the pairs surely above chance, surely below it, all pairs, and whether chance is the permuted student."""
-    nulls = geometry.nulls
     permuted = nulls[(nulls["null"] == "permuted-student") & (nulls["n_tokens"] > 0)]
     if len(permuted):
         return int((permuted["low"] > 0).sum()), int((permuted["high"] < 0).sum()), len(permuted), True
-    counted = geometry.angles[geometry.angles["n_tokens"] > 0]
+    counted = angles[angles["n_tokens"] > 0]
     difference = (counted["mean_cosine"] - counted["null_cosine"]).to_numpy()
     reach = _Z_95 * counted["se_cosine"].to_numpy()
     return int((difference > reach).sum()), int((difference < -reach).sum()), len(counted), False

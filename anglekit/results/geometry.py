@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from anglekit.display.html import element, notebook_table
 from anglekit.errors import InputError, suggest
+from anglekit.results.chance import ChanceVerdict, against_chance
 from anglekit.results.columns import COLUMNS, N_BINS, OPTIONAL_COLUMNS
 from anglekit.results.files import SCHEMA_VERSION, read_document, read_tables
+from anglekit.results.overview import analysis_notes, layer_table, summary_rows
 from anglekit.runtime.files import whole_directory, write_json
 
 __all__ = ["Geometry", "official_histogram_name"]
@@ -89,9 +92,27 @@ class Geometry:
 
     def _repr_html_(self) -> str:
         """Show the verdict against chance and a row for each student layer in a notebook."""
-        from anglekit.display.notebook import geometry_html
+        verdict = self.against_chance()
+        teacher = (self.provenance.get("teacher") or {}).get("name", "teacher")
+        named = ", ".join(self.students) if len(self.students) <= 5 else f"{len(self.students)} students"
+        return element(
+            "div",
+            element("p", element("strong", f"Geometry of {teacher} seen from {named}")),
+            element("p", verdict.sentence),
+            notebook_table(layer_table(verdict.rows)),
+        )
 
-        return geometry_html(self)
+    def summary_rows(self) -> list[dict[str, Any]]:
+        """Return one row for each student, stream and vertex: pairs pooled, each weighted by its tokens."""
+        return summary_rows(self.angles, self.nulls)
+
+    def against_chance(self) -> ChanceVerdict:
+        """Return whether the angles are acute, and more so than chance alone would have it."""
+        return against_chance(self.angles, self.nulls)
+
+    def notes(self) -> list[str]:
+        """Return in sentences what was left out, truncated or projected."""
+        return analysis_notes(self.counts, self.projections)
 
     @property
     def students(self) -> list[str]:

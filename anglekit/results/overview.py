@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-from anglekit.results.geometry import Geometry
+import pandas as pd
 
-__all__ = ["analysis_notes", "summary_rows"]
+from anglekit.display.tables import TextTable
+
+__all__ = ["analysis_notes", "layer_table", "summary_rows"]
 
 
-def summary_rows(geometry: Geometry) -> list[dict[str, Any]]:
+def summary_rows(angles: pd.DataFrame, nulls: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row for each student, stream and vertex: pairs pooled, each weighted by its tokens."""
     rows: list[dict[str, Any]] = []
-    for (student, stream, vertex), group in geometry.angles.groupby(["student", "stream", "vertex"], sort=False):
+    for (student, stream, vertex), group in angles.groupby(["student", "stream", "vertex"], sort=False):
         counted = group[group["n_tokens"] > 0]
         weight = counted["n_tokens"] / max(int(counted["n_tokens"].sum()), 1)
         row: dict[str, Any] = {"student": str(student), "stream": str(stream), "vertex": int(str(vertex))}
@@ -25,22 +29,21 @@ def summary_rows(geometry: Geometry) -> list[dict[str, Any]]:
             "mean_tangential_angle_degrees",
         ):
             row[column] = float((counted[column] * weight).sum()) if len(counted) else None
-        row.update(_against_permuted(geometry, row))
+        row.update(_against_permuted(nulls, row))
         obtuse = counted[counted["mean_cosine"] < 0]
         row["pairs"], row["obtuse_pairs"], row["undefined_pairs"] = len(group), len(obtuse), len(group) - len(counted)
         rows.append(row)
     return rows
 
 
-def _against_permuted(geometry: Geometry, row: dict[str, Any]) -> dict[str, Any]:
+def _against_permuted(nulls: pd.DataFrame, row: dict[str, Any]) -> dict[str, Any]:
     """Return the mean cosine with the student's states of other examples, and the pairs surely above and below it."""
-    table = geometry.nulls
-    mine = table[
-        (table["student"] == row["student"])
-        & (table["stream"] == row["stream"])
-        & (table["vertex"] == row["vertex"])
-        & (table["null"] == "permuted-student")
-        & (table["n_tokens"] > 0)
+    mine = nulls[
+        (nulls["student"] == row["student"])
+        & (nulls["stream"] == row["stream"])
+        & (nulls["vertex"] == row["vertex"])
+        & (nulls["null"] == "permuted-student")
+        & (nulls["n_tokens"] > 0)
     ]
     known = len(mine) > 0
     return {
@@ -50,9 +53,58 @@ def _against_permuted(geometry: Geometry, row: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def analysis_notes(geometry: Geometry) -> list[str]:
+def _degrees(value: float) -> str:
+    return f"{value:.1f}°"
+
+
+def _cosine(value: float) -> str:
+    return f"{value:z.3f}"
+
+
+# Name on a page, name in a terminal, key in `summary_rows`, and how a value is written.
+_COLUMNS: Final[tuple[tuple[str, str, str, Callable[[Any], str]], ...]] = (
+    ("layer", "layer", "vertex", str),
+    ("angle", "angle", "mean_angle_degrees", _degrees),
+    ("cosine", "cosine", "mean_cosine", _cosine),
+    ("chance cosine", "chance", "null_cosine", _cosine),
+    ("acute", "acute", "acute_fraction", "{:.1%}".format),
+    ("tangential cosine", "tangential", "mean_tangential_cosine", _cosine),
+    ("permuted cosine", "permuted", "permuted_cosine", _cosine),
+    ("pairs above", "above", "pairs_above_permuted", str),
+    ("pairs below", "below", "pairs_below_permuted", str),
+    ("obtuse pairs", "obtuse", "obtuse_pairs", str),
+)
+_NOTE: Final = (
+    "Means over tokens and pairs of teacher layers. Chance: unrelated vectors of the same lengths. Tangential: the "
+    "student's own direction taken out; 0 for unrelated vectors. Permuted: the student's state of another example; "
+    "above and below count pairs surely on either side of it (95% interval). Layer 0 is the embedding output, layer "
+    "b + 1 the output of block b."
+)
+
+
+def layer_table(
+    rows: Sequence[Mapping[str, Any]], title: str = "Angles by student and layer", *, short: bool = False
+) -> TextTable:
+    """Return rows of `summary_rows` as texts; what is unknown is blank.
+
+    Args:
+        rows: of `summary_rows`.
+        title: of the table.
+        short: name columns as a terminal's width allows.
+    """
+
+    def shown(value: Any, form: Callable[[Any], str]) -> str:  # noqa: ANN401 - a cell of any column
+        return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else form(value)
+
+    names = ("student", "stream", *(brief if short else name for name, brief, _, _ in _COLUMNS))
+    texts = tuple(
+        (row["student"], row["stream"], *(shown(row[key], form) for _, _, key, form in _COLUMNS)) for row in rows
+    )
+    return TextTable(title, names, texts, frozenset(range(2, len(names))), _NOTE)
+
+
+def analysis_notes(counts: Mapping[str, Any], projections: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return in sentences what was left out, truncated or projected."""
-    counts = geometry.counts
     notes = []
     for key, sentence in (
         ("skipped_rows", "rows were left out because a text is missing"),
@@ -82,6 +134,6 @@ def analysis_notes(geometry: Geometry) -> list[str]:
     notes += [
         f"{row['student']} {row['stream']} layer {row['vertex']}: projected by {row['kind']} "
         f"(R² {row['r_squared']:.3f} on teacher layer {row['teacher_layer']})"
-        for row in geometry.projections
+        for row in projections
     ]
     return notes

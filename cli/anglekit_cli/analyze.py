@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -289,64 +289,42 @@ def analyze(
 def print_result(geometry: Geometry, written: Path, *, quiet: bool, as_json: bool) -> None:
     """Print what an analysis found and where it was written."""
     if as_json:
-        from anglekit.results.overview import summary_rows
-
-        typer.echo(json.dumps({"out": str(written), "rows": summary_rows(geometry)}))
+        typer.echo(json.dumps({"out": str(written), "rows": geometry.summary_rows()}))
     elif not quiet:
         typer.echo(_summary(geometry))
         typer.echo(f"Written to {written}. Draw it: anglekit plot {written} --figure figure1 --out figure1.png")
 
 
 def _summary(geometry: Geometry) -> str:
-    from anglekit.results.overview import analysis_notes, summary_rows
+    from anglekit.display.tables import aligned_text
+    from anglekit.results.overview import layer_table
 
     counts = geometry.counts
     tokens = next(iter(next(iter(counts["by_student"].values())).values()))["tokens"]
-    rows = summary_rows(geometry)
-    permuted = any(row["permuted_cosine"] is not None for row in rows)
+    rows = geometry.summary_rows()
     lines = [
         "",
         f"{geometry.provenance['teacher']['name']} seen from {', '.join(geometry.students)}: "
         f"{counts['examples']} examples, {tokens} tokens"
         + (f", {geometry.settings['reading']} reading" if geometry.settings["reading"] != "corrected" else ""),
         "",
-        f"{'student':<24} {'stream':<8} {'layer':>5} {'angle':>7} {'cosine':>7} {'chance':>7} {'acute':>7} "
-        f"{'tangential':>10}" + (f" {'permuted':>8} {'above':>6} {'below':>6}" if permuted else ""),
-    ]
-    for row in rows:
-        name = row["student"] if len(row["student"]) <= 24 else f"{row['student'][:11]}..{row['student'][-11:]}"
-        if row["mean_cosine"] is None:
-            lines.append(f"{name:<24} {row['stream']:<8} {row['vertex']:>5}   no angle: every pair is degenerate here")
-            continue
-        lines.append(
-            f"{name:<24} {row['stream']:<8} {row['vertex']:>5} {row['mean_angle_degrees']:>6.1f}° "
-            f"{row['mean_cosine']:>7.3f} {row['null_cosine']:>7.3f} {row['acute_fraction']:>6.1%} "
-            f"{row['mean_tangential_cosine']:>10.3f}" + _permuted_text(row)
-        )
-    lines += [
+        aligned_text(layer_table(rows, short=True)),
         "",
         "angle: between the directions from the student's layer to two teacher layers, mean over tokens and pairs.",
         "  Below 90° (acute) a pull toward one teacher layer is a pull toward the other.",
         "chance: the cosine that unrelated vectors of the same lengths would show. A cosine near it says nothing.",
         "tangential: the cosine with the student's own direction taken out; 0 for unrelated vectors.",
-        *(
-            [
-                "permuted: the cosine with the student's state taken from another example (a sample of the probe).",
-                "above, below: pairs of teacher layers whose cosine is surely above or below that (95% interval, by "
-                "example).",
-                "  Below means wider angles than for another example's state: the student is close to the teacher's "
-                "layers.",
-            ]
-            if permuted
-            else []
-        ),
-        *(f"note: {note}" for note in analysis_notes(geometry)),
-        "",
+        "obtuse: pairs of teacher layers that are obtuse on average.",
     ]
+    if any(row["mean_cosine"] is None for row in rows):
+        lines.append("blank: no angle, because every pair of teacher layers is degenerate at that layer.")
+    if any(row["permuted_cosine"] is not None for row in rows):
+        lines += [
+            "permuted: the cosine with the student's state taken from another example (a sample of the probe).",
+            "above, below: pairs of teacher layers whose cosine is surely above or below that (95% interval, by "
+            "example).",
+            "  Below means wider angles than for another example's state: the student is close to the teacher's "
+            "layers.",
+        ]
+    lines += [*(f"note: {note}" for note in geometry.notes()), ""]
     return "\n".join(lines)
-
-
-def _permuted_text(row: dict[str, Any]) -> str:
-    if row["permuted_cosine"] is None:
-        return ""
-    return f" {row['permuted_cosine']:>8.3f} {row['pairs_above_permuted']:>6} {row['pairs_below_permuted']:>6}"

@@ -70,7 +70,6 @@ def compare(
             raise InputError(f"{out} cannot be made: a part of its path is a file", "choose another --out")
 
     from anglekit.comparison.compare import compare as run
-    from anglekit.comparison.text import render
     from anglekit.runtime.files import write_whole
 
     comparison = run(
@@ -82,10 +81,10 @@ def compare(
         interval=interval,  # type: ignore[arg-type]  # checked by the library
     )
     if out is not None:
-        write_whole(out, render(comparison, _SUFFIXES[out.suffix.lower()]))
+        write_whole(out, comparison.text(_SUFFIXES[out.suffix.lower()]))
     if as_json:
-        typer.echo(render(comparison, "json"), nl=False)
+        typer.echo(comparison.text("json"), nl=False)
     elif quiet:
         typer.echo(comparison.sentence)
     else:
-        typer.echo(render(comparison, form), nl=False)
+        typer.echo(comparison.text(form), nl=False)

@@ -20,7 +20,6 @@ from transformers import (
 )
 
 from anglekit.results.geometry import Geometry
-from anglekit.results.overview import summary_rows
 from anglekit_cli.main import main
 
 WORDS = ["a", "good", "bad", "film", "with", "no", "plot", "and", "great", "cast"]
@@ -286,7 +285,7 @@ def test_pairs_surely_above_and_below_the_permuted_cosine_are_counted_apart(run)
         assert row["permuted_cosine"] == pytest.approx(mine["mean_cosine"].mean())
     geometry.nulls.loc[first, "low"] = [0.1, 0.1, -0.3, -0.2, -0.2, -0.2]
     geometry.nulls.loc[first, "high"] = [0.2, 0.2, -0.1, 0.2, 0.2, 0.2]
-    row = next(row for row in summary_rows(geometry) if row["vertex"] == 0)
+    row = next(row for row in geometry.summary_rows() if row["vertex"] == 0)
     assert (row["pairs_above_permuted"], row["pairs_below_permuted"]) == (2, 1)
 
 

@@ -16,7 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from anglekit.comparison.compare import compare as run_compare
-from anglekit.comparison.text import latex_text, markdown_text, render
+from anglekit.display.tables import latex_text, markdown_text
 from anglekit.errors import InputError, RunError
 from anglekit_cli.compare import compare
 from tests.comparison.compare_corpus import FIVE, make_geometry, score_rows, write_sweep
@@ -139,10 +139,10 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     rows = score_rows({"forward": 0.8, HOSTILE: 0.8}, data=["dev|set"])
     comparison = run_compare([write_sweep(tmp_path / "sweep", rows)])
     for form in ("terminal", "markdown", "latex"):
-        text = render(comparison, form)
+        text = comparison.text(form)
         assert "\x1b" not in text
         assert all("a" not in line[:2] or "[31m" not in line for line in text.splitlines() if line.startswith("["))
-    table = [line for line in render(comparison, "markdown").splitlines() if line.startswith("|")]
+    table = [line for line in comparison.text("markdown").splitlines() if line.startswith("|")]
     cells = {len(re.findall(r"(?<!\\)\|", line)) for line in table if "dev" in line}
     assert cells <= {len(re.findall(r"(?<!\\)\|", line)) for line in table if "measure" in line}
 

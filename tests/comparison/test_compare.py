@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from anglekit.comparison.cells import Cell
-from anglekit.comparison.compare import Comparison, compare, default_score_margin
+from anglekit.comparison.compare import compare, default_score_margin
 from anglekit.comparison.equivalence import ALPHA
 from anglekit.comparison.pairs import averaging_views, largest_pair_differences, obtuse_pairs
+from anglekit.comparison.result import Comparison
 from anglekit.comparison.statistics import Sampling, difference_rows, family_of, inflation_of, measure
-from anglekit.comparison.text import comparison_document, render
 from anglekit.errors import InputError
 from tests.comparison.compare_corpus import FIVE, make_geometry, score_rows, write_run, write_sweep
 
@@ -131,7 +131,7 @@ def test_one_seed_of_scores_pretends_nothing(tmp_path: Path) -> None:
     assert "from one seed, which tells nothing of its error; train at least 3 seeds" in comparison.sentence
     assert comparison.differences[["low", "high", "test_low", "standard_error"]].isna().all(axis=None)
     assert any("how much they vary from seed to seed is unknown" in note for note in comparison.notes)
-    assert "unknown" in render(comparison, "terminal")
+    assert "unknown" in comparison.text("terminal")
 
 
 def test_seeds_of_geometries_are_taken_into_account() -> None:
@@ -226,7 +226,7 @@ def test_examples_without_an_angle_are_left_out() -> None:
 
 
 def test_the_same_seed_gives_the_same_result() -> None:
-    first, again, other = (comparison_document(compare([make_geometry(ALIKE)], seed=seed)) for seed in (1, 1, 2))
+    first, again, other = (compare([make_geometry(ALIKE)], seed=seed).document() for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
@@ -246,7 +246,7 @@ def test_a_pair_of_layers_that_the_mean_hides_is_named() -> None:
     assert (chosen["pair_i"], chosen["pair_k"], chosen["sides_differ"]) == (0, 3, 1)
     comparison = compare([geometry])
     assert comparison.verdict == "equivalent"  # by the mean over pairs, which is why the pair is named
-    assert "(0, 3) 101.5°" in render(comparison, "terminal")
+    assert "(0, 3) 101.5°" in comparison.text("terminal")
 
 
 def test_margins_follow_the_unit_of_the_scores() -> None:

@@ -12,12 +12,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from anglekit.comparison.compare import compare
-from anglekit.comparison.text import render
 from anglekit.plots.registry import FIGURES, draw_figure
 from anglekit.report.build import build_report
 from anglekit.results.columns import COLUMNS
 from anglekit.results.geometry import Geometry
-from anglekit.results.overview import analysis_notes, summary_rows
 from tests.fuzz.damaged_tables import damaged_parquet
 from tests.fuzz.harness import Campaign, Case, canary_command, cases, fresh
 from tests.fuzz.mutations import damaged_json_file
@@ -113,8 +111,8 @@ def sane(geometry: Geometry) -> None:
             assert (geometry.pooled_histogram(student, stream) >= 0).all()
     cosines = geometry.angles["mean_cosine"].to_numpy()
     assert (np.isnan(cosines) | (np.abs(cosines) <= 1.001)).all()
-    summary_rows(geometry)
-    analysis_notes(geometry)
+    geometry.summary_rows()
+    geometry.notes()
     assert geometry._repr_html_()
 
 
@@ -146,7 +144,7 @@ def test_what_is_made_of_geometries(originals, tmp_path):
 def compared(directory: Path) -> None:
     comparison = compare([directory], draws=50)
     for form in ("terminal", "csv", "markdown", "latex", "json"):
-        assert render(comparison, form)  # type: ignore[arg-type]
+        assert comparison.text(form)
 
 
 def reported(directory: Path) -> None:

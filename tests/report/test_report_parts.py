@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from anglekit.comparison.text import Table
-from anglekit.display.html import Markup, element, html_table, joined
+from anglekit.display.html import Markup, element, joined, page_table
+from anglekit.display.tables import TextTable
 from anglekit.errors import InputError
 from anglekit.plots.files import figure_bytes
 from anglekit.report.gather import gather
 from anglekit.report.svg import StyleSheet, inline_svg
-from anglekit.results.chance import against_chance
 from tests.comparison.compare_corpus import make_geometry, score_rows, write_run, write_sweep
 
 
@@ -112,7 +111,7 @@ def test_a_path_keeps_its_places_to_a_hundredth_however_long_it_is(points):
 
 def test_numbers_are_flush_right_and_sorted_by_their_value():
     rows = (("b", "-3.0° to 1.0°", "", "different"), ("a", "12%", "", "x" * 70))
-    written = html_table(Table("T", ("name", "value", "empty", "word"), rows, frozenset({1})))
+    written = page_table(TextTable("T", ("name", "value", "empty", "word"), rows, frozenset({1})))
     cells = ElementTree.fromstring(written).findall(".//td")
     assert [cell.attrib.get("data-value") for cell in cells] == [None, "-3", None, None, "12", None]
     assert [cell.attrib.get("class") for cell in cells] == [None, "number", None, None, "number", "long"]
@@ -135,7 +134,7 @@ def with_nulls(low: float, high: float):
     ("low", "high", "standing"), [(0.1, 0.2, "narrower"), (-0.2, -0.1, "wider"), (-0.1, 0.1, "unresolved")]
 )
 def test_the_side_of_chance_is_that_of_nearly_all_pairs(low, high, standing):
-    verdict = against_chance(with_nulls(low, high))
+    verdict = with_nulls(low, high).against_chance()
     assert verdict.standing == standing
     assert "12 pairs" in verdict.sentence
 
@@ -144,9 +143,9 @@ def test_pairs_on_both_sides_are_mixed_and_without_nulls_the_closed_form_is_chan
     geometry = with_nulls(0.1, 0.2)
     half = len(geometry.nulls) // 2
     geometry.nulls.loc[: half - 1, ["low", "high"]] = (-0.2, -0.1)
-    assert against_chance(geometry).standing == "mixed"
+    assert geometry.against_chance().standing == "mixed"
     bare = make_geometry({"forward": 70.0})
-    verdict = against_chance(bare)
+    verdict = bare.against_chance()
     assert verdict.standing == "wider"
     assert "unrelated vectors" in verdict.sentence
 
@@ -155,7 +154,7 @@ def test_a_geometry_without_an_angle_says_so():
     geometry = make_geometry({"forward": 70.0})
     geometry.angles[["mean_cosine", "mean_angle_degrees"]] = np.nan
     geometry.angles["n_tokens"] = 0
-    assert against_chance(geometry).standing == "unknown"
+    assert geometry.against_chance().standing == "unknown"
 
 
 def test_what_cannot_be_compared_stands_side_by_side_with_the_reason(tmp_path):

@@ -1,0 +1,283 @@
+"""What a comparison found, and how it is written: tables for people, the rows as csv, everything as json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from anglekit.comparison.cells import in_order
+from anglekit.comparison.equivalence import Verdict
+from anglekit.comparison.sentence import Family, amount, interval_words, needed_words
+from anglekit.comparison.sources import UNRECORDED
+from anglekit.comparison.statistics import BETWEEN
+from anglekit.display.html import element, joined, notebook_table
+from anglekit.display.tables import TextTable, aligned_text, latex_table, markdown_table, markdown_text, printable
+from anglekit.errors import InputError, suggest
+
+__all__ = ["FORMATS", "Comparison"]
+
+_MOST_OBTUSE_ROWS, _MOST_OBTUSE_PAIRS = 20, 6
+_ANGLE = "An example's angle is that of its mean cosine over tokens and pairs; examples count by their tokens."
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+        verdict: "equivalent", "different" or "undecided", over everything that came.
+        sentence: the answer in plain words.
+        reasons: a sentence for each family, how far scores spread beside their change over none, for whom it holds.
+        families: a verdict for each kind of measure and initialisation.
+        differences: a row for each cell and paired difference: `part, measure, init, stream, vertex, data, score, kind`
+            ("between" matching strategies, or "over none"), `strategy_a, strategy_b, difference` (a - b, in degrees or
+            the score's own unit), its 95% interval `low, high`, the interval that decides `test_low, test_high`, the
+            one that holds for all pairs at once `joint_low, joint_high`, `standard_error, verdict, margin, n_seeds,
+            n_examples`, what would decide (`needed_seeds, needed_examples, needed_factor`), and for angles the
+            difference between cosines with its interval, and the pair of teacher layers `pair_i, pair_k` whose angle
+            differs most (`pair_difference`), with the number of pairs that are acute under one alone (`sides_differ`).
+        spreads: a row for each cell: the spread between matching strategies (largest minus smallest, with an interval
+            that holds for all pairs at once) against their change over none, and the verdict.
+        levels: the mean of each strategy in each cell.
+        obtuse: pairs of teacher layers whose mean cosine is below 0, which a mean over pairs hides.
+        averaging: for each student and layer the mean over tokens and pairs beside the range over pairs.
+        notes: what a reader should know.
+        settings: margins, levels, draws and seed.
+    """
+
+    verdict: Verdict
+    sentence: str
+    reasons: tuple[str, ...]
+    families: tuple[Family, ...]
+    differences: pd.DataFrame
+    spreads: pd.DataFrame
+    levels: pd.DataFrame
+    obtuse: pd.DataFrame
+    averaging: pd.DataFrame
+    notes: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+    def tables(self) -> list[TextTable]:
+        """Return the tables for people: spread against change, means, pairs at their farthest layer, obtuse pairs."""
+        tables = [_spread_table(self), _level_table(self), _pair_table(self), _obtuse_table(self)]
+        return [table for table in tables if table.rows]
+
+    def method_lines(self) -> list[str]:
+        """Return how the verdicts were reached, a sentence or two a line: margins, tests, what an angle is."""
+        settings = self.settings
+        default = settings["default_margins"]
+        found = [("angle", settings["margin_degrees"])] if settings["margin_degrees"] is not None else []
+        found += [("score", value) for value in dict.fromkeys(settings["score_margins"].values())]
+        margins = [
+            f"{amount(value, part, value)} between {part}s{' (the default)' if default[part] else ''}"
+            for part, value in found
+        ]
+        obtuse = len(self.averaging) and self.obtuse.empty
+        return [
+            f"Margins, the largest difference that does not matter: {'; '.join(margins)}.",
+            f"Verdicts take two one-sided tests at 5%: the {settings['test_level']:.0%} interval inside the margin, or "
+            "beyond it. Differences are paired by seed and example; examples are resampled whole, one draw for all "
+            f"students ({settings['draws']} draws, seed {settings['seed']}).",
+            *([_ANGLE] if settings["margin_degrees"] is not None else []),
+            *(["No pair of teacher layers is obtuse on average."] if obtuse else []),
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """Return everything as plain json: tables as lists of records, unknown numbers as null."""
+        frames = {
+            name: json.loads(getattr(self, name).to_json(orient="records"))
+            for name in ("differences", "spreads", "levels", "obtuse", "averaging")
+        }
+        families = [
+            {"part": one.part, "init": one.init, "verdict": one.verdict, "n_seeds": one.n_seeds}
+            for one in self.families
+        ]
+        return {
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+            "reasons": list(self.reasons),
+            "families": families,
+            **frames,
+            "notes": list(self.notes),
+            "settings": dict(self.settings),
+        }
+
+    def text(self, form: str) -> str:
+        """Return it as text that ends in a line break.
+
+        Args:
+            form: a name in `FORMATS`; "csv" holds the paired differences alone.
+
+        Raises:
+            InputError: there is no such form.
+        """
+        if form not in FORMATS:
+            raise InputError(f"no format {form!r}", allowed=suggest(form, FORMATS))
+        return FORMATS[form](self)
+
+    def _repr_html_(self) -> str:
+        """Show the answer, its reasons and the tables in a notebook, all tables but the first folded."""
+        first, folded = self.tables()[:1], self.tables()[1:]
+        return element(
+            "div",
+            element("p", element("strong", self.sentence)),
+            element("ul", *(element("li", reason) for reason in self.reasons)),
+            *(joined(element("p", table.title), notebook_table(table)) for table in first),
+            *(element("details", element("summary", table.title), notebook_table(table)) for table in folded),
+            element("ul", *(element("li", f"note: {note}") for note in self.notes)) if self.notes else None,
+            element("p", element("small", " ".join(self.method_lines()))),
+        )
+
+
+def _size(row: Mapping[str, Any], key: str, *, signed: bool = False) -> str:
+    value = row[key]
+    return "" if pd.isna(value) else amount(float(value), row["part"], row["margin"], signed=signed)
+
+
+def _init(init: object) -> str:
+    return "" if init == UNRECORDED else str(init)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict(orient="records")]
+
+
+def _spread_table(comparison: Comparison) -> TextTable:
+    rows = []
+    for row in _records(comparison.spreads):
+        share = row["spread_by_change"]
+        rows.append(
+            (
+                row["measure"],
+                _init(row["init"]),
+                str(row["n_strategies"]),
+                str(int(row["n_seeds"])),
+                _size(row, "spread"),
+                "" if pd.isna(row["spread"]) else interval_words(row, "spread_low", "spread_high"),
+                _size(row, "change_over_none", signed=True),
+                "" if pd.isna(row["change_over_none"]) else interval_words(row, "change_low", "change_high"),
+                "" if pd.isna(share) else f"{share:.0%}",
+                row["verdict"] or "",
+            )
+        )
+    header = ("measure", "init", "strategies", "seeds", "spread", "95% interval", "over none", "95% interval")
+    title = "Spread between matching strategies, and the mean change of matching over none"
+    return TextTable(title, (*header, "spread / change", "verdict"), tuple(rows), frozenset({2, 3, 4, 5, 6, 7, 8}))
+
+
+def _level_table(comparison: Comparison) -> TextTable:
+    strategies = in_order(comparison.levels["strategy"])
+    margins = {
+        (row["measure"], row["init"]): row["margin"]
+        for row in (*_records(comparison.differences), *_records(comparison.spreads))
+    }
+    rows = []
+    for (part, measure, init), group in comparison.levels.groupby(["part", "measure", "init"], sort=False):
+        found = dict(zip(group["strategy"], group["mean"], strict=True))
+        margin = margins.get((measure, init), 1.0 if part == "angle" else 0.01)
+        cells = [amount(float(found[name]), str(part), margin) if name in found else "" for name in strategies]
+        rows.append((str(measure), _init(init), *cells))
+    return TextTable("Means", ("measure", "init", *strategies), tuple(rows), frozenset(range(2, 2 + len(strategies))))
+
+
+def _pair_table(comparison: Comparison) -> TextTable:
+    between = comparison.differences[comparison.differences["kind"] == BETWEEN]
+    rows = []
+    # Every score is a row; a pair of strategies has one row for all layers of a stream, that where it is farthest.
+    grouped = between.assign(place=between["measure"].where(between["part"] == "score", between["stream"]))
+    for _, group in grouped.groupby(["part", "init", "place", "strategy_a", "strategy_b"], sort=False):
+        row = _records(group.iloc[[int(group["difference"].abs().to_numpy().argmax())]])[0]
+        pair = "" if pd.isna(row["pair_difference"]) else f"{row['pair_difference']:+z.1f}°"
+        rows.append(
+            (
+                row["measure"],
+                _init(row["init"]),
+                f"{row['strategy_a']} - {row['strategy_b']}",
+                _size(row, "difference", signed=True),
+                interval_words(row, "low", "high"),
+                row["verdict"],
+                needed_words(row),
+                pair and f"{pair} ({int(row['pair_i'])}, {int(row['pair_k'])})",
+            )
+        )
+    header = ("measure", "init", "strategies", "difference", "95% interval", "verdict", "would decide")
+    title = "Paired differences between matching strategies; angles at the layer where they are farthest apart"
+    return TextTable(title, (*header, "farthest teacher pair"), tuple(rows), frozenset({3, 4, 7}))
+
+
+def _obtuse_table(comparison: Comparison) -> TextTable:
+    arm = ["strategy", "init", "seed", "stream", "vertex"]
+    means = comparison.averaging.set_index(arm)
+    rows = []
+    for key, group in comparison.obtuse.groupby(arm, sort=False):
+        strategy, init, seed, stream, vertex = key
+        named = [
+            f"({pair['teacher_i']}, {pair['teacher_k']}) {pair['mean_angle_degrees']:.1f}°" + "?" * (not pair["surely"])
+            for pair in _records(group.head(_MOST_OBTUSE_PAIRS))
+        ]
+        more = len(group) - len(named)
+        mean = means.loc[[key]].iloc[0]
+        rows.append(
+            (
+                str(strategy),
+                _init(init),
+                "" if int(str(seed)) < 0 else str(seed),
+                f"{stream} layer {vertex}",
+                f"{float(mean['mean_angle_degrees']):.1f}°",
+                f"{len(group)} of {int(mean['pairs'])}",
+                ", ".join(named) + (f" and {more} more" if more else ""),
+            )
+        )
+    title = "Obtuse pairs of teacher layers, which the mean over pairs hides (?: not surely obtuse)"
+    if len(rows) > _MOST_OBTUSE_ROWS:
+        title += f"; the first {_MOST_OBTUSE_ROWS} of {len(rows)} layers"
+    header = ("strategy", "init", "seed", "layer", "mean over pairs", "obtuse", "pairs")
+    return TextTable(title, header, tuple(rows[:_MOST_OBTUSE_ROWS]), frozenset({2, 4, 5}))
+
+
+def _closing(comparison: Comparison) -> list[str]:
+    return [*comparison.method_lines(), *(f"note: {note}" for note in comparison.notes)]
+
+
+def _terminal(comparison: Comparison) -> str:
+    blocks = ["\n".join([comparison.sentence, *(f"  {reason}" for reason in comparison.reasons)])]
+    blocks += [f"{table.title}:\n{aligned_text(table)}" for table in comparison.tables()]
+    blocks.append("\n".join(_closing(comparison)))
+    return "\n\n".join(printable(block, keep="\n") for block in blocks) + "\n"
+
+
+def _markdown(comparison: Comparison) -> str:
+    lines = [f"**{markdown_text(comparison.sentence)}**", ""]
+    lines += [f"- {markdown_text(reason)}" for reason in comparison.reasons]
+    for table in comparison.tables():
+        lines += ["", f"### {markdown_text(table.title)}", "", markdown_table(table)]
+    lines += ["", *(f"- {markdown_text(line)}" for line in _closing(comparison))]
+    return "\n".join(lines) + "\n"
+
+
+def _latex(comparison: Comparison) -> str:
+    lines = ["% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}."]
+    lines += [f"% {printable(line)}" for line in (comparison.sentence, *comparison.reasons, *_closing(comparison))]
+    return "\n\n".join(["\n".join(lines), *map(latex_table, comparison.tables())]) + "\n"
+
+
+def _csv(comparison: Comparison) -> str:
+    return str(comparison.differences.to_csv(index=False, lineterminator="\n"))
+
+
+def _json(comparison: Comparison) -> str:
+    return json.dumps(comparison.document(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+#: How a comparison is written, by name.
+FORMATS: Final[Mapping[str, Callable[[Comparison], str]]] = {
+    "terminal": _terminal,
+    "csv": _csv,
+    "markdown": _markdown,
+    "latex": _latex,
+    "json": _json,
+}
