@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["TextTable", "aligned_text", "latex_table", "latex_text", "markdown_table", "markdown_text", "printable"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "TextTable",
+    "aligned_text",
+    "frame_table",
+    "latex_table",
+    "latex_text",
+    "markdown_table",
+    "markdown_text",
+    "printable",
+]
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,16 @@ class TextTable:
     def filled(self) -> list[int]:
         """The positions of the columns in which some row says something; all of them where there is no row."""
         return [column for column in range(len(self.columns)) if not self.rows or any(row[column] for row in self.rows)]
+
+
+def frame_table(frame: pd.DataFrame, title: str = "") -> TextTable:
+    """Return a data frame of one row or more as texts, numbers with a fraction with four digits behind the point."""
+    rows = tuple(
+        tuple(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row)
+        for row in frame.itertuples(index=False)
+    )
+    numeric = frozenset(column for column, value in enumerate(frame.iloc[0]) if not isinstance(value, str))
+    return TextTable(title, tuple(map(str, frame.columns)), rows, numeric)
 
 
 def aligned_text(table: TextTable) -> str:

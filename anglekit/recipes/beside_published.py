@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from anglekit.display.tables import TextTable, aligned_text
 from anglekit.recipes.published import PublishedScore, published_of
 from anglekit.recipes.recipe import ALONE, Recipe
 
@@ -86,35 +87,28 @@ def result_text(recipe: Recipe, result: pd.DataFrame, scale: float) -> str:
             teacher = result[(result["model"] == "teacher") & (result["data"] == data) & (result["score"] == score)]
             percent = ", in percent" if score in _FRACTIONS else ""
             lines += ["", f"{recipe.name}, {data}, {score}{percent}: {shape}"]
-            lines += _table(pd.concat([teacher, group]))
+            lines.append(_table(pd.concat([teacher, group])))
     return "\n".join([*lines, "", *caveats(recipe, scale)])
 
 
-def _table(rows: pd.DataFrame) -> list[str]:
+def _table(rows: pd.DataFrame) -> str:
     with_range = bool((rows["seeds"] > 1).any())
-    header = ["from", "strategy", "ours", *(["lowest", "highest"] if with_range else []), "published", "difference"]
-    cells = [header]
+    columns = ("from", "strategy", "ours", *(("lowest", "highest") if with_range else ()), "published", "difference")
+    cells = []
     for row in rows.to_dict(orient="records"):
         spread = [f"{row['low']:.2f}", f"{row['high']:.2f}"] if with_range else []
         teacher = row["model"] == "teacher"
         cells.append(
-            [
+            (
                 "teacher's own" if teacher else {"teacher": "the teacher", "random": "random"}[row["init"]],
                 "" if teacher else row["strategy"],
                 f"{row['ours']:.2f}",
                 *spread,
                 "-" if pd.isna(row["published"]) else f"{row['published']:.2f}",
                 "-" if pd.isna(row["difference"]) else f"{row['difference']:+.2f}",
-            ]
+            )
         )
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    return [
-        "  ".join(
-            cell.ljust(w) if column < 2 else cell.rjust(w)
-            for column, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+    return aligned_text(TextTable("", columns, tuple(cells), frozenset(range(2, len(columns)))))
 
 
 def caveats(recipe: Recipe, scale: float) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from anglekit.display.tables import TextTable, aligned_text
 from anglekit.errors import InputError
 from anglekit.recipes.estimate import FORMULAS, ModelCost, Tokens, model_cost
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
@@ -88,35 +89,29 @@ class DryRun:
 
     def text(self) -> str:
         """Return the plan as text for a terminal."""
-        cells = [["stage", "what", "steps", "tokens", "FLOPs", "memory"]]
-        cells += [
-            [
+        cells = [
+            (
                 one.name,
                 one.what,
                 "" if one.steps is None else f"{one.steps:,}",
                 _short(one.tokens),
                 f"{one.flops:.1e}",
                 f"{one.memory / 2**30:.1f} GiB",
-            ]
+            )
             for one in self.stages
         ]
         total = sum(one.flops for one in self.stages)
         peak = max(one.memory for one in self.stages)
         read = sum(one.tokens for one in self.stages)
-        cells.append(["together", "", "", _short(read), f"{total:.1e}", f"{peak / 2**30:.1f} GiB"])
-        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-        table = [
-            "  ".join(
-                c.ljust(w) if n < 2 else c.rjust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in cells
-        ]
+        cells.append(("together", "", "", _short(read), f"{total:.1e}", f"{peak / 2**30:.1f} GiB"))
+        columns = ("stage", "what", "steps", "tokens", "FLOPs", "memory")
+        table = aligned_text(TextTable("", columns, tuple(cells), frozenset({2, 3, 4, 5})))
         hours = total / _SPEED / 3600
         title = f"{self.recipe.name}: {self.recipe.title}" + (
             f", {self.scale:g} of the steps" if self.scale < 1 else ""
         )
         return "\n".join(
-            [title, "", *table, "", f"at {_SPEED:g} FLOPs a second: {hours:,.1f} hours", "", *self.maps, ""]
+            [title, "", table, "", f"at {_SPEED:g} FLOPs a second: {hours:,.1f} hours", "", *self.maps, ""]
             + [f"note: {note}" for note in self.notes]
             + ["", *FORMULAS]
         )

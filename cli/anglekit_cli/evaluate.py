@@ -80,7 +80,9 @@ def evaluate(
     if as_json:
         typer.echo(scores.to_json(orient="records"))
     else:
-        typer.echo(option.score_table(scores))
+        from anglekit.display.tables import aligned_text, frame_table
+
+        typer.echo(aligned_text(frame_table(scores)))
         for line in option.signature_lines(scores.attrs["scoring"]):
             typer.echo(line)
         for source, settings in scores.attrs["settings"].items():

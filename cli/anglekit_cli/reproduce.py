@@ -150,6 +150,7 @@ def report(result: Reproduction) -> str:
 
 
 def _print_list(as_json: bool) -> None:
+    from anglekit.display.tables import TextTable, aligned_text
     from anglekit.recipes.listing import recipe_rows
 
     rows = recipe_rows()
@@ -159,7 +160,5 @@ def _print_list(as_json: bool) -> None:
         typer.echo(json.dumps(rows))
         return
     columns = ("name", "teacher", "students", "published", "title")
-    cells = [columns, *(tuple(row[column] for column in columns) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
-    for row in cells:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    cells = tuple(tuple(row[column] for column in columns) for row in rows)
+    typer.echo(aligned_text(TextTable("", columns, cells)))

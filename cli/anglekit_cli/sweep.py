@@ -256,8 +256,10 @@ def _print_result(result: SweepResult, *, quiet: bool, as_json: bool) -> None:
         }
         typer.echo(json.dumps(content))
     elif not quiet:
+        from anglekit.display.tables import aligned_text, frame_table
+
         if len(result.scores):
-            typer.echo(option.score_table(_shown(result)))
+            typer.echo(aligned_text(frame_table(_shown(result))))
         # A sweep whose arms were all finished before ran no teacher.
         shared = (
             f", the teacher {result.teacher_passes} times where separate runs take {result.teacher_answers}"

@@ -11,8 +11,6 @@ import typer
 from anglekit.errors import InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from anglekit.distillation.runs.arm import RunResult
     from anglekit.distillation.runs.directory import IfExists
     from anglekit.distillation.tasks.data import DataSettings
@@ -224,8 +222,10 @@ def print_result(result: RunResult, *, quiet: bool, as_json: bool) -> None:
         rows = result.scores.to_dict(orient="records")
         typer.echo(json.dumps({"checkpoint": result.checkpoint, "steps": result.steps, "scores": rows}))
     elif not quiet:
+        from anglekit.display.tables import aligned_text, frame_table
+
         if len(result.scores):
-            typer.echo(score_table(result.scores))
+            typer.echo(aligned_text(frame_table(result.scores)))
         kept = "" if result.selected_step == result.steps else f", the best at step {result.selected_step}"
         typer.echo(f"{result.steps} steps in {result.train_seconds:.0f} s{kept}: {result.checkpoint}")
 
@@ -234,18 +234,3 @@ def signature_lines(scoring: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return sacreBLEU's signatures, each once: they say what the scores mean."""
     found = [f"{name}: {text}" for notes in scoring.values() for name, text in notes.get("signatures", {}).items()]
     return list(dict.fromkeys(found))
-
-
-def score_table(frame: pd.DataFrame) -> str:
-    """Return scores as an aligned table, four digits behind the point."""
-    cells = [[str(column) for column in frame.columns]]
-    cells += [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in row] for row in frame.itertuples(index=False)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    numeric = [not isinstance(value, str) for value in frame.iloc[0].tolist()]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in cells
-    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+
+from anglekit.display.tables import TextTable, aligned_text
 from anglekit.distillation.matching.plan import DistillationPlan, StreamPlan
 from anglekit.distillation.matching.strategies import EXPLICIT, layer_name
 from anglekit.vocabulary import STRATEGIES
 
 __all__ = ["plan_text"]
-
-_HEADINGS = ("student layer", "taught by", "copied from")
 
 
 def plan_text(plan: DistillationPlan) -> str:
@@ -28,19 +29,18 @@ def plan_text(plan: DistillationPlan) -> str:
         number = len(plan.adapter_layers)
         lines.append(f"adapters  {number}, each {plan.student_width} to {plan.teacher_width}, no bias")
     for part in plan.streams:
-        lines += ["", part.stream, *_table(plan, part)]
+        lines += ["", part.stream, textwrap.indent(aligned_text(_table(plan, part)), "  ")]
     return "\n".join(lines)
 
 
-def _table(plan: DistillationPlan, part: StreamPlan) -> list[str]:
-    rows = [_HEADINGS]
+def _table(plan: DistillationPlan, part: StreamPlan) -> TextTable:
+    rows = []
     for row in part.matching.table():
         layer = row["student_layer"]
         origin = "embedding" if layer == 0 else f"block {part.blocks[layer - 1]}"
         taught_by = "-" if row["taught_by"] is None else _numbered(row["taught_by"])
         rows.append((_numbered(layer), taught_by, origin if plan.init == "teacher" else "-"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    return ["  " + "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return TextTable("", ("student layer", "taught by", "copied from"), tuple(rows))
 
 
 def _numbered(layer: int) -> str:
