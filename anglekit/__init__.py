@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from anglekit.geometry.angles import tangential_cosine as tangential_cosine
     from anglekit.geometry.angles import vertex_cosine as vertex_cosine
     from anglekit.models.checkpoints import Checkpoint as Checkpoint
-    from anglekit.models.checkpoints import LoadOptions as LoadOptions
     from anglekit.models.checkpoints import load_checkpoint as load_checkpoint
+    from anglekit.models.load_options import LoadOptions as LoadOptions
     from anglekit.plots.figure1.figure1 import figure1 as figure1
     from anglekit.plots.figures.angles_heatmap import angles_heatmap as angles_heatmap
     from anglekit.probes.data import ProbeData as ProbeData
@@ -58,7 +58,7 @@ _HOMES = {
     "InputError": "anglekit.errors",
     "LayerMatching": "anglekit.distillation.matching.strategies",
     "LayerRecorder": "anglekit.states.recorder",
-    "LoadOptions": "anglekit.models.checkpoints",
+    "LoadOptions": "anglekit.models.load_options",
     "ProbeData": "anglekit.probes.data",
     "RunError": "anglekit.errors",
     "SweepResult": "anglekit.distillation.sweep.sweep",

@@ -8,12 +8,19 @@ from typing import Literal, get_args
 
 __all__ = [
     "DEFAULT_NULLS",
+    "HIDDEN_LOSS_NAMES",
+    "INITS",
+    "KL_DIRECTIONS",
     "NULLS",
+    "PRECISIONS",
     "READINGS",
     "STRATEGIES",
     "STREAMS",
+    "TASK_NAMES",
     "VIEWS",
     "FinalNorm",
+    "Init",
+    "ProjectionKind",
     "Reading",
     "Strategy",
     "Stream",
@@ -76,3 +83,24 @@ View = Literal["raw", "centred", "standardised", "dropped"]
 
 #: The ways to look at states; `dropped` is raw without the dominant dimensions.
 VIEWS: tuple[View, ...] = get_args(View)
+
+#: Where a student's weights come from.
+Init = Literal["random", "teacher"]
+INITS: tuple[Init, ...] = get_args(Init)
+
+#: The tasks, in the order of `distillation.tasks.registry`, which says what each is.
+TASK_NAMES = (
+    *("classification", "mnli", "qqp", "qnli", "sst2", "mrpc", "cola", "rte", "wnli"),
+    *("seq2seq", "dart", "wmt16-en-ro"),
+    *("language-model", "completion", "multiple-choice", "hellaswag", "coqa"),
+)
+
+#: Precisions of models and of forward passes.
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+#: The hidden losses, in the order of `distillation.losses.functional`, which computes them.
+HIDDEN_LOSS_NAMES = ("mse", "normalized-mse", "cosine", "layer-norm-mse")
+KL_DIRECTIONS = ("forward", "reverse")
+
+#: How a student of another width is brought to its teacher's.
+ProjectionKind = Literal["adapter", "least-squares", "procrustes"]

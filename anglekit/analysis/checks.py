@@ -13,11 +13,10 @@ from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError
 from anglekit.models.architectures import depth, model_streams
 from anglekit.models.checkpoints import Checkpoint
-from anglekit.models.projections import ProjectionKind
 from anglekit.probes.batches import TokenizedProbe
 from anglekit.probes.data import ProbeData
 from anglekit.probes.tokenize import same_tokenization, tokenize_continued_probe, tokenize_probe
-from anglekit.vocabulary import Stream
+from anglekit.vocabulary import ProjectionKind, Stream
 
 __all__ = [
     "StreamLayers",

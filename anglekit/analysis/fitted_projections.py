@@ -9,8 +9,8 @@ from anglekit.analysis.checks import StreamLayers
 from anglekit.analysis.spec import Key, Subject
 from anglekit.geometry.sums import GeometrySums
 from anglekit.models.checkpoints import Checkpoint
-from anglekit.models.projections import ProjectionKind, relative_depth_layer
-from anglekit.vocabulary import Stream
+from anglekit.models.projections import relative_depth_layer
+from anglekit.vocabulary import ProjectionKind, Stream
 
 __all__ = ["aimed_layer", "explained_variance"]
 

@@ -27,7 +27,6 @@ from anglekit.models.checkpoint_files import bounded_construction, stored_weight
 from anglekit.models.checkpoints import (
     DTYPES,
     Checkpoint,
-    LoadOptions,
     checkpoint_name,
     checkpoint_of,
     held_config,
@@ -35,6 +34,7 @@ from anglekit.models.checkpoints import (
     load_tokenizer,
     quiet_transformers,
 )
+from anglekit.models.load_options import LoadOptions
 from anglekit.models.projections import load_adapters
 from anglekit.probes.batches import ProbeBatch, TokenizedProbe
 from anglekit.probes.data import ProbeData

@@ -27,11 +27,10 @@ from anglekit.errors import InputError
 from anglekit.geometry.token_sample import sample_capacity
 from anglekit.models.architectures import final_norm_module
 from anglekit.models.checkpoints import Checkpoint, unique_names
-from anglekit.models.projections import ProjectionKind
 from anglekit.probes.batches import TokenizedProbe
 from anglekit.probes.data import ProbeData
 from anglekit.runtime.placement import device_names
-from anglekit.vocabulary import Stream
+from anglekit.vocabulary import ProjectionKind, Stream
 
 __all__ = ["WHOLE", "Prepared", "Shard", "described", "described_subject", "prepare"]
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from anglekit.analysis.checks import StreamLayers
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.geometry.cka import CrossSums
-from anglekit.models.projections import ProjectionKind
-from anglekit.vocabulary import Stream
+from anglekit.vocabulary import ProjectionKind, Stream
 
 __all__ = ["Key", "Subject", "cross_plan", "first_difference", "subject_document", "subject_of"]
 

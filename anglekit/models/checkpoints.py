@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.errors import InputError, foreign_failures, suggest
+from anglekit.errors import InputError, foreign_failures
 from anglekit.models.architectures import depth, model_streams, width, with_blocks
 from anglekit.models.checkpoint_files import (
     bounded_construction,
@@ -25,17 +25,17 @@ from anglekit.models.checkpoint_files import (
     check_tokenizer_files,
     stored_weights,
 )
+from anglekit.models.load_options import LoadOptions
 from anglekit.models.lora_weights import has_lora, merge_lora
 from anglekit.models.projections import load_adapters
 from anglekit.runtime.files import read_json_object
-from anglekit.runtime.placement import Placement, check_device, is_placed, whole_state
+from anglekit.runtime.placement import is_placed, whole_state
 from anglekit.vocabulary import Stream
 
 __all__ = [
     "DTYPES",
     "STUDENT_FILE",
     "Checkpoint",
-    "LoadOptions",
     "checkpoint_name",
     "checkpoint_of",
     "held_config",
@@ -60,37 +60,6 @@ DTYPES: Mapping[str, torch.dtype] = {
 # Weights that take no part in the hidden states: a checkpoint may lack them.
 _UNUSED_PREFIXES = ("pooler.",)
 _NOTE_REMEDY = "remove it or save the student again"
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """How checkpoints are loaded.
-
-    Attributes:
-        device: where the model goes: `cpu`, `cuda`, `cuda:1`, `mps`.
-        dtype: the weights' precision, one of `DTYPES`.
-        revision: branch, tag or commit of a hub checkpoint.
-        allow_pickle: accept weights in pickle files, which can run code when they are read.
-        trust_remote_code: accept checkpoints that bring their own code.
-        placement: how a model that one device does not hold is spread, offloaded or quantised.
-        blocks: hold only the first so many blocks of these streams; None: all. Read by `load_checkpoint`.
-
-    Raises:
-        InputError: an unknown dtype or a device that is not there.
-    """
-
-    device: str = "cpu"
-    dtype: str = "float32"
-    revision: str | None = None
-    allow_pickle: bool = False
-    trust_remote_code: bool = False
-    placement: Placement = field(default_factory=Placement)
-    blocks: Mapping[Stream, int] | None = None
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise InputError(f"dtype {self.dtype!r} is not known", allowed=suggest(self.dtype, DTYPES))
-        check_device(self.device, "the device is")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from safetensors import safe_open
@@ -17,12 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from anglekit.errors import InputError, foreign_failures
-from anglekit.vocabulary import Stream
+from anglekit.vocabulary import ProjectionKind, Stream
 
 __all__ = [
     "ADAPTER_FILE",
     "ProjectionFit",
-    "ProjectionKind",
     "load_adapters",
     "relative_depth_layer",
     "save_adapters",
@@ -30,7 +29,6 @@ __all__ = [
 ]
 
 ADAPTER_FILE = "anglekit_adapters.safetensors"
-ProjectionKind = Literal["adapter", "least-squares", "procrustes"]
 _FORMAT = "anglekit-adapters-1"
 # A direction with less than this share of the largest second moment holds only rounding of float32 states (a layer norm
 # leaves one such direction), which must not be fitted.

@@ -16,18 +16,17 @@ from anglekit.analysis.analyze import analyze
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.distillation.runs.arm import RunResult
 from anglekit.distillation.runs.run import finetune
-from anglekit.distillation.students.create import INITS
+from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.distillation.sweep.directory import ArmKey
 from anglekit.distillation.sweep.sweep import SweepResult, sweep
-from anglekit.distillation.tasks.data import DataSettings
-from anglekit.distillation.training.settings import TrainSettings
-from anglekit.models.checkpoints import LoadOptions, load_checkpoint, quiet_transformers
+from anglekit.models.checkpoints import load_checkpoint, quiet_transformers
+from anglekit.models.load_options import LoadOptions
 from anglekit.plots.figure1.figure1 import figure1
 from anglekit.plots.files import figure_bytes
 from anglekit.probes.data import read_probe
 from anglekit.results.geometry import Geometry
 from anglekit.tables.read import read_table
-from anglekit.vocabulary import STRATEGIES
+from anglekit.vocabulary import INITS, STRATEGIES
 from anglekit_data.demo_settings import DemoSettings
 from anglekit_data.inference_families import LABELS
 from anglekit_data.matching_initialization import initialize_matching_attention

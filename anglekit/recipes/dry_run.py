@@ -13,12 +13,13 @@ from anglekit.recipes.estimate import FORMULAS, ModelCost, Tokens, model_cost
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
 from anglekit.recipes.reproduce import plans_of
 from anglekit.recipes.sources import analysis_settings, teacher_config
-from anglekit.recipes.training import Training, check_scale
+from anglekit.recipes.training import check_scale
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from anglekit.distillation.matching.plan import DistillationPlan
+    from anglekit.distillation.settings import TrainSettings
 
 __all__ = ["DryRun", "StageCost", "dry_run"]
 
@@ -186,18 +187,19 @@ class _Planner:
         if training is None:
             raise InputError("a stage that trains nothing has no cost of training")
         steps = training.steps(self.counts["train"], scale=self.scale)
-        batch = training.batch_size or 32
-        seen = steps * batch * (training.accumulation or 1)
+        settings = training.settings()
+        batch = settings.batch_size
+        seen = steps * batch * settings.accumulation
         together = min(students.side_by_side, copies)
-        lora = training.lora_rank is not None
-        passes = self._validations(training, steps) * self.counts["validation"]
+        lora = settings.lora_rank is not None
+        passes = self._validations(settings, steps) * self.counts["validation"]
         flops = copies * (
             seen * trained.step_flops(self.tokens, lora=lora) + passes * trained.forward_flops(self.tokens)
         )
-        memory = together * trained.training_bytes(training.optimizer or "adamw", lora_rank=training.lora_rank)
-        half = training.precision in ("bfloat16", "float16")
-        recomputed = bool(training.checkpoint_activations)
-        longest = _longest(self.recipe.task, training, two_streams=self.tokens.target > 0)
+        memory = together * trained.training_bytes(settings.optimizer, lora_rank=settings.lora_rank)
+        half = settings.precision in ("bfloat16", "float16")
+        recomputed = settings.checkpoint_activations
+        longest = _longest(self.recipe.task, settings, two_streams=self.tokens.target > 0)
         memory += trained.activation_bytes(batch, longest, half=half, recomputed=recomputed)
         if student is not None and taught:
             flops += math.ceil(copies / together) * seen * self.teacher.forward_flops(self.tokens)
@@ -205,7 +207,7 @@ class _Planner:
             memory += 4.0 * self.teacher.parameters + 4.0 * batch * answered * self.teacher.vocabulary
         return StageCost(name, words, steps, seen * self.tokens.total, flops, memory)
 
-    def _validations(self, training: Training, steps: int) -> int:
+    def _validations(self, training: TrainSettings, steps: int) -> int:
         """Return how often a model is scored: in training, and at the end."""
         if training.evaluate_every is not None:
             return steps // max(1, math.ceil(training.evaluate_every * self.scale)) + 1
@@ -261,7 +263,7 @@ def _tokens(recipe: Recipe, config: PretrainedConfig, notes: list[str]) -> Token
     """Return the tokens of an example: as the recipe states, or the longest that are allowed."""
     from anglekit.models.architectures import model_streams
 
-    training = recipe.students.training
+    training = recipe.students.training.settings()
     text, target = recipe.data.tokens, 0.0
     words = []
     longest = _longest(recipe.task, training, two_streams=len(model_streams(config)) == 2)
@@ -277,7 +279,7 @@ def _tokens(recipe: Recipe, config: PretrainedConfig, notes: list[str]) -> Token
     return Tokens(text, target)
 
 
-def _longest(task: str, training: Training, *, two_streams: bool) -> Tokens:
+def _longest(task: str, training: TrainSettings, *, two_streams: bool) -> Tokens:
     """Return the tokens of the longest example that a training run reads."""
     from anglekit.distillation.tasks.registry import TASKS
 
@@ -293,14 +295,6 @@ def _lacking(recipe: Recipe) -> Iterator[str]:
         yield "a score counts one forward pass an example; generating texts takes more"
     if recipe.task not in TASKS:
         yield f"task {recipe.task} is not in this version; the recipe can be planned and not run"
-    names = [
-        name
-        for training in (recipe.teacher.training, recipe.students.training)
-        if training is not None
-        for name in training.lacking()
-    ]
-    if names:
-        yield f"the trainer of this version has no {', '.join(dict.fromkeys(names))}; the recipe cannot be run"
 
 
 def _maps(recipe: Recipe, plans: dict[str, DistillationPlan]) -> tuple[str, ...]:

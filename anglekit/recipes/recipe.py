@@ -9,11 +9,10 @@ from typing import Any, Final
 from anglekit.errors import InputError, suggest
 from anglekit.recipes.published import check_published
 from anglekit.recipes.training import Training
-from anglekit.vocabulary import STRATEGIES
+from anglekit.vocabulary import STRATEGIES, TASK_NAMES
 
 __all__ = [
     "ALONE",
-    "TASK_NAMES",
     "Analysis",
     "Columns",
     "Data",
@@ -28,11 +27,6 @@ __all__ = [
 ]
 
 FORMAT: Final = "anglekit-recipe-1"
-TASK_NAMES: Final = (
-    *("classification", "mnli", "qqp", "qnli", "sst2", "mrpc", "cola", "rte", "wnli"),
-    *("seq2seq", "dart", "wmt16-en-ro"),
-    *("language-model", "completion", "multiple-choice", "hellaswag", "coqa"),
-)
 TRANSFORMS: Final = ("triples", "conversation")
 INITIALIZATIONS: Final = ("default", "matching-attention")
 TOKENIZERS: Final = ("words", "bart", "t5", "causal")
@@ -203,7 +197,7 @@ class Students:
         _check_at_least(1, layers=min(self.layers), widths=min(self.widths, default=1), side_by_side=self.side_by_side)
         if self.widths and "teacher" in self.inits:
             raise InputError("a student of another width cannot be copied from its teacher", "give inits: [random]")
-        if self.training.lora_rank is not None and ("random" in self.inits or self.alone):
+        if self.training.settings().lora_rank is not None and ("random" in self.inits or self.alone):
             raise InputError(
                 "training.lora_rank came with students from random weights, which would stay random but for it",
                 "give inits: [teacher] and no alone",

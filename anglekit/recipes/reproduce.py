@@ -132,7 +132,7 @@ def check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, devi
     for part, training in (("teacher", recipe.teacher.training), ("students", recipe.students.training)):
         if training is not None:
             with key_named(f"recipe {recipe.name}: {part}.training"):
-                training.settings(scale=scale, device=device)
+                training.settings(scale=scale, device=device).check_here()
     data_settings(recipe.data.columns)
     analysis_settings(recipe)
     plans_of(recipe, config)

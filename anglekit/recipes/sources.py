@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from anglekit.analysis.settings import AnalysisSettings
-    from anglekit.distillation.tasks.data import DataSettings
+    from anglekit.distillation.settings import DataSettings
 
 __all__ = [
     "analysis_settings",
@@ -173,7 +173,7 @@ def data_settings(columns: Columns) -> DataSettings:
     Raises:
         InputError: a column that the tasks do not have.
     """
-    from anglekit.distillation.tasks.data import DataSettings
+    from anglekit.distillation.settings import DataSettings
 
     given = {one.name: getattr(columns, one.name) for one in fields(columns)}
     known = {one.name for one in fields(DataSettings)}
@@ -201,7 +201,7 @@ def plan_options(recipe: Recipe) -> dict[str, Any]:
     Raises:
         InputError: a weight that is not allowed.
     """
-    from anglekit.distillation.losses.functional import LossWeights
+    from anglekit.distillation.losses.weights import LossWeights
 
     losses, students = recipe.losses, recipe.students
     options: dict[str, Any] = {

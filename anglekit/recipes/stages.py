@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,18 @@ import torch
 from anglekit.analysis.job import save_analysis
 from anglekit.analysis.unfinished import unfinished_directory
 from anglekit.comparison.compare import compare
-from anglekit.distillation.losses.functional import LossWeights
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.runs.arm import stored_result
 from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.runs.run import evaluate, finetune
+from anglekit.distillation.settings import ScoringSettings
 from anglekit.distillation.sweep.directory import SweepGrid
 from anglekit.distillation.sweep.sweep import sweep
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.distillation.tasks.seq2seq import SourcesAndTargets
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, quiet_transformers
+from anglekit.models.checkpoints import checkpoint_of, load_checkpoint, quiet_transformers
+from anglekit.models.load_options import LoadOptions
 from anglekit.plots.files import figure_bytes
 from anglekit.plots.registry import draw_figure
 from anglekit.probes.data import ProbeData, read_probe
@@ -219,17 +221,14 @@ def _teacher_scores(recipe: Recipe, teacher: str, device: str) -> pd.DataFrame:
         frame = stored_result(RunDirectory(teacher, "resume", writes=False)).scores
     else:
         training = recipe.students.training
-        lengths = {
-            name: getattr(training, name)
-            for name in ("max_length", "target_max_length", "beams", "max_new_tokens", "length_penalty")
-        }
+        scoring = ScoringSettings(**{one.name: getattr(training, one.name) for one in fields(ScoringSettings)})
         frame = evaluate(
             [teacher],
             task=recipe.task,
             data=validation_sources(recipe),
             columns=data_settings(recipe.data.columns),
             load=_load_options(recipe, device),
-            **{name: value for name, value in lengths.items() if value is not None},
+            scoring=scoring,
         )
     return frame.assign(model="teacher", layers=None, width=None, strategy="", init="", seed=None)
 

@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from anglekit.errors import InputError, suggest
+from anglekit.settings_fields import SettingError
 
 __all__ = ["build", "to_plain"]
 
@@ -47,6 +48,8 @@ def build(kind: type[T], values: Any, file: str, key: str = "") -> T:  # noqa: A
             raise InputError(f"{file}: the key {_inside(key, field.name)!r} is missing", "add it")
     try:
         return kind(**given)
+    except SettingError as error:
+        raise error.named(f"{file}: {_inside(key, error.setting)}") from error
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 

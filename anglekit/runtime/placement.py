@@ -7,13 +7,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from anglekit.errors import InputError
+from anglekit.settings_fields import SettingError, check_settings, documented, setting
 
-from anglekit.errors import InputError, suggest
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 __all__ = [
     "DEVICE_MAPS",
@@ -34,44 +36,55 @@ QUANTIZATIONS: Final = ("8bit", "4bit")
 _SIZE = re.compile(r"\d+(\.\d+)?\s*[KMGT]?i?B", re.IGNORECASE)
 
 
+@documented
 @dataclass(frozen=True)
 class Placement:
     """How a model that one device does not hold is loaded.
 
-    Attributes:
-        device_map: a name of `DEVICE_MAPS`, or as json the device of every part: `{"embeddings": "cpu", "encoder": 0}`;
-            `disk` leaves a part in its file. None: the whole model goes to one device.
-        max_memory: with a map that is made, the most that each device holds: `0=10GiB,cpu=30GiB`.
-        offload_folder: where weights that the disk holds are written if their file cannot be read in place.
-        quantization: a name of `QUANTIZATIONS`; None keeps the precision that was asked for.
+    In a map in json, `{"embeddings": "cpu", "encoder": 0}`, every part has its device; `disk` leaves it in its file.
 
     Raises:
         InputError: an unknown name, a map or sizes that cannot be read, or bitsandbytes is not installed.
     """
 
-    device_map: str | None = None
-    max_memory: str | None = None
-    offload_folder: str | None = None
-    quantization: str | None = None
+    device_map: str | None = setting(
+        None,
+        "Spread each model that has no device of its own over devices, and the disk where they are too small; "
+        'as json the device of every part: \'{"embeddings": "cpu", "encoder": "disk"}\'.',
+        metavar="auto|balanced|balanced_low_0|sequential|JSON",
+        shown="one device",
+    )
+    max_memory: str | None = setting(
+        None, "With --device-map auto: the most of each device, 0=10GiB,cpu=30GiB.", shown="all"
+    )
+    offload_folder: str | None = setting(
+        None, "With --device-map: where weights go that the disk holds and no safetensors file has."
+    )
+    quantization: str | None = setting(
+        None,
+        "Quantise weights while they are loaded (needs bitsandbytes).",
+        names=QUANTIZATIONS,
+        metavar="8bit|4bit",
+        shown="no",
+    )
 
     def __post_init__(self) -> None:
-        if self.quantization is not None:
-            if self.quantization not in QUANTIZATIONS:
-                hint = suggest(self.quantization, QUANTIZATIONS)
-                raise InputError(f"--quantization {self.quantization!r} is not known", hint)
-            if importlib.util.find_spec("bitsandbytes") is None:
-                raise InputError(
-                    f"--quantization {self.quantization} needs the `bitsandbytes` package, which is not installed",
-                    "install it: pip install bitsandbytes, or load with --dtype bfloat16",
-                )
-        parts = self.parts
-        for option, value in (("--max-memory", self.max_memory), ("--offload-folder", self.offload_folder)):
+        check_settings(self)
+        if self.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
+            raise SettingError(
+                "quantization",
+                f"{self.quantization} needs the `bitsandbytes` package, which is not installed",
+                "install it: pip install bitsandbytes, or load with --dtype bfloat16",
+            )
+        for name in ("max_memory", "offload_folder"):
+            value = getattr(self, name)
             if value is not None and self.device_map is None:
-                raise InputError(f"{option} {value!r} came without --device-map, which it belongs to", "add one")
-        if parts is not None and self.max_memory is not None:
-            raise InputError(
-                f"--max-memory {self.max_memory!r} came with a device map that names every part",
-                "take --device-map auto",
+                raise SettingError(name, f"{value!r} came without a device map, which it belongs to", "add one")
+        if self.parts is not None and self.max_memory is not None:
+            raise SettingError(
+                "max_memory",
+                f"{self.max_memory!r} came with a device map that names every part",
+                "take the device map auto",
             )
         self.sizes  # noqa: B018 - read here, so that a mistake is found before anything is loaded
 
@@ -86,21 +99,26 @@ class Placement:
         if self.device_map is None or self.device_map in DEVICE_MAPS:
             return None
         allowed = f"allowed: {', '.join(DEVICE_MAPS)}, or json such as " + '{"embeddings": "cpu", "encoder": "disk"}'
+
+        def refusal(problem: str) -> SettingError:
+            return SettingError("device_map", f"{self.device_map!r} {problem}", allowed=allowed)
+
         if not self.device_map.lstrip().startswith("{"):
-            raise InputError(f"--device-map {self.device_map!r} is not known", allowed)
+            raise refusal("is not known")
         try:
             found = json.loads(self.device_map)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"--device-map {self.device_map!r} is not json ({error})", allowed) from error
+            raise refusal(f"is not json ({error})") from error
         if not found or not all(type(device) in (str, int) for device in found.values()):
-            raise InputError(f"--device-map {self.device_map!r} does not name a device for each part", allowed)
+            raise refusal("does not name a device for each part")
         for part, device in found.items():
             if device != "disk":  # which is always there
-                check_device(device, "--device-map names the device")
+                check_device(device, "device_map", "names the device")
             inside = next((other for other in found if other != part and other.startswith(part and f"{part}.")), None)
             if inside is not None:
-                raise InputError(
-                    f"--device-map names both {part!r} and {inside!r}, which lies in it",
+                raise SettingError(
+                    "device_map",
+                    f"names both {part!r} and {inside!r}, which lies in it",
                     "name parts that lie beside each other",
                 )
         return {str(part): device for part, device in found.items()}
@@ -114,8 +132,9 @@ class Placement:
         for entry in self.max_memory.split(","):
             device, equals, size = (each.strip() for each in entry.partition("="))
             if not (equals and (device == "cpu" or device.isdecimal()) and _SIZE.fullmatch(size)):
-                raise InputError(
-                    f"--max-memory {self.max_memory!r} is not a list of devices and sizes",
+                raise SettingError(
+                    "max_memory",
+                    f"{self.max_memory!r} is not a list of devices and sizes",
                     "give for example 0=10GiB,cpu=30GiB",
                 )
             sizes[int(device) if device.isdecimal() else device] = size
@@ -145,21 +164,26 @@ class Placement:
         return told
 
 
-def check_device(device: str | int, what: str) -> None:
+def check_device(device: str | int, setting: str, problem: str = "is") -> None:
     """Refuse a device that is not there.
 
     Args:
         device: its name, or the number of an accelerator.
-        what: the option or the place that names it, as the message begins.
+        setting: which names it.
+        problem: how the message goes on before the device.
 
     Raises:
-        InputError: it cannot be used here.
+        SettingError: it cannot be used here.
     """
+    if device == "cpu":  # is always there, and known without torch
+        return
+    import torch
+
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{what} {device!r}, which cannot be used here ({reason})", "use cpu") from error
+        raise SettingError(setting, f"{problem} {device!r}, which cannot be used here ({reason})", "use cpu") from error
 
 
 def is_placed(model: PreTrainedModel) -> bool:
@@ -169,6 +193,8 @@ def is_placed(model: PreTrainedModel) -> bool:
 
 def compute_device(model: PreTrainedModel) -> torch.device:
     """Return the device that a model's inputs go to: its weights' own, or for a spread model that of its first part."""
+    import torch
+
     hook = getattr(model, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
     if isinstance(device, Mapping):

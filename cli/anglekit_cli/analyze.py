@@ -198,7 +198,8 @@ def analyze(
     from anglekit.analysis.checks import blocks_to_hold
     from anglekit.analysis.job import save_analysis
     from anglekit.analysis.settings import AnalysisSettings
-    from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_checkpoint, load_config
+    from anglekit.models.checkpoints import checkpoint_of, load_checkpoint, load_config
+    from anglekit.models.load_options import LoadOptions
     from anglekit.probes.data import read_probe
     from anglekit.runtime.placement import Placement
     from anglekit.runtime.processes import launched_processes

@@ -124,7 +124,7 @@ def distill(
         )
     mode = option.if_exists(resume, overwrite)
 
-    from anglekit.distillation.losses.functional import LossWeights
+    from anglekit.distillation.losses.weights import LossWeights
     from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map
     from anglekit.distillation.runs.run import distill as run
     from anglekit.models.architectures import model_streams

@@ -56,18 +56,15 @@ def evaluate(
     """
     values = dict(locals())
     from anglekit.distillation.runs.run import evaluate as run
-    from anglekit.models.checkpoints import LoadOptions
+    from anglekit.distillation.settings import ScoringSettings
+    from anglekit.models.load_options import LoadOptions
 
     scores = run(
         checkpoints,
         task=task,
         data=data,
         columns=option.data_settings(values),
-        max_length=max_length,
-        target_max_length=target_max_length,
-        beams=beams,
-        max_new_tokens=max_new_tokens,
-        length_penalty=length_penalty,
+        scoring=ScoringSettings(max_length, target_max_length, beams, max_new_tokens, length_penalty),
         batch_size=batch_size,
         load=LoadOptions(
             device=device,

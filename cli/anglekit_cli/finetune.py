@@ -77,7 +77,7 @@ def finetune(
     mode = option.if_exists(resume, overwrite)
 
     from anglekit.distillation.runs.run import finetune as run
-    from anglekit.models.checkpoints import LoadOptions
+    from anglekit.models.load_options import LoadOptions
 
     result = run(
         model,

@@ -73,7 +73,8 @@ def plan(
     from anglekit.distillation.matching.plan_text import plan_text
     from anglekit.distillation.matching.plan_warnings import plan_warnings
     from anglekit.models.architectures import model_streams
-    from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_config
+    from anglekit.models.checkpoints import checkpoint_of, load_config
+    from anglekit.models.load_options import LoadOptions
 
     config = load_config(checkpoint_of(teacher), LoadOptions(revision=revision, trust_remote_code=trust_remote_code))
     streams = model_streams(config)

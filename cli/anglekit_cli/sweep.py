@@ -158,7 +158,7 @@ def sweep(
     chosen_strategies, chosen_inits = option.names("strategies", strategies), option.names("inits", inits)
     chosen_seeds = parse_seeds(seeds)
 
-    from anglekit.distillation.losses.functional import LossWeights
+    from anglekit.distillation.losses.weights import LossWeights
     from anglekit.distillation.matching.map_text import parse_copy_map
     from anglekit.distillation.sweep.sweep import SweepError
     from anglekit.distillation.sweep.sweep import sweep as run

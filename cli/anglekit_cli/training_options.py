@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anglekit.errors import InputError
+from anglekit.settings_fields import SettingError
 
 if TYPE_CHECKING:
     from anglekit.distillation.runs.arm import RunResult
     from anglekit.distillation.runs.directory import IfExists
-    from anglekit.distillation.tasks.data import DataSettings
-    from anglekit.distillation.training.settings import TrainSettings
-    from anglekit.models.checkpoints import LoadOptions
+    from anglekit.distillation.settings import DataSettings, TrainSettings
+    from anglekit.models.load_options import LoadOptions
 
 _TABLES = ".jsonl, .csv, .tsv, .parquet, hub:NAME[/CONFIG]:SPLIT or builtin:NAME[:SPLIT]"
 
@@ -161,7 +161,7 @@ def if_exists(resume: bool, overwrite: bool) -> IfExists:
 
 def data_settings(values: dict[str, Any]) -> DataSettings:
     """Return those of a command's values that name columns; their names are the settings' own."""
-    from anglekit.distillation.tasks.data import DataSettings
+    from anglekit.distillation.settings import DataSettings
 
     return DataSettings(**{name: values[name] for name in DataSettings.__dataclass_fields__ if name in values})
 
@@ -184,7 +184,7 @@ def names(option_name: str, text: str | None) -> tuple[str, ...] | None:
 
 def train_settings(values: dict[str, Any]) -> TrainSettings:
     """Return those of a command's values that are training settings; their names are the settings' own."""
-    from anglekit.distillation.training.settings import TrainSettings
+    from anglekit.distillation.settings import TrainSettings
 
     return TrainSettings(**{name: values[name] for name in TrainSettings.__dataclass_fields__ if name in values})
 
@@ -195,7 +195,7 @@ def teacher_loading(values: dict[str, Any]) -> LoadOptions:
     Raises:
         InputError: both a device and a map came, or one of them is not there.
     """
-    from anglekit.models.checkpoints import LoadOptions
+    from anglekit.models.load_options import LoadOptions
     from anglekit.runtime.placement import Placement
 
     device, spread = values["teacher_device"], values["teacher_device_map"]
@@ -203,8 +203,8 @@ def teacher_loading(values: dict[str, Any]) -> LoadOptions:
         raise InputError(f"--teacher-device {device!r} and --teacher-device-map {spread!r}: give one of the two")
     try:
         placement = Placement(device_map=spread)
-    except InputError as error:  # it names the option of `analyze`
-        raise InputError(str(error).replace("--device-map", "--teacher-device-map")) from error
+    except SettingError as error:
+        raise error.named("--teacher-device-map") from error
     return LoadOptions(
         device=device or "cpu",
         revision=values["revision"],

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from anglekit.analysis.forecast import memory_now, peak_memory, plan_analysis
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import LoadOptions, load_checkpoint
+from anglekit.models.checkpoints import load_checkpoint
+from anglekit.models.load_options import LoadOptions
 from anglekit.probes.data import read_probe
 from anglekit.runtime.placement import Placement
 from anglekit_cli.main import app

@@ -205,7 +205,7 @@ def test_none_is_none_and_a_misspelt_effort_is_named(bert_pair, probe, bert_geom
     for table, columns in OPTIONAL_COLUMNS.items():
         assert list(getattr(loaded, table).columns) == list(columns)
     for option in ("nulls", "similarity"):
-        with pytest.raises(InputError, match=f"--{option} 'al' is not known; .*all"):
+        with pytest.raises(InputError, match=f"{option} is 'al'; .*all"):
             AnalysisSettings(**{option: "al"})
 
 

@@ -230,7 +230,7 @@ FORGERIES = {
     wider: r"other layers, widths or adapters",
     climbing_name: r"shard.json is damaged \('names'",
     text_for_number: r"'settings.seed' is not as expected",
-    unknown_reading: r"--reading 'mine' is not known",
+    unknown_reading: r"reading is 'mine'",
 }
 
 

@@ -31,17 +31,16 @@ from transformers import BertConfig, BertForSequenceClassification, TrainerCallb
 from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
 from anglekit.distillation.runs.arm import Arm, build_arm, objective_of_plan
 from anglekit.distillation.runs.directory import RunDirectory
-from anglekit.distillation.students.create import INITS
+from anglekit.distillation.settings import OPTIMIZERS, EncodingSettings, TrainSettings
 from anglekit.distillation.sweep.arms import train_side_by_side
 from anglekit.distillation.sweep.shared_teacher import SharedTeacher
 from anglekit.distillation.tasks.classification import ClassificationTask
-from anglekit.distillation.tasks.data import EncodingSettings, TokenizedExamples
+from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.label_sets import LabelSet
 from anglekit.distillation.tasks.models import TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.tasks.registry import task_by_name
-from anglekit.distillation.training.settings import OPTIMIZERS, TrainSettings
-from anglekit.vocabulary import STRATEGIES
+from anglekit.vocabulary import INITS, STRATEGIES
 
 BATCH, LENGTH, LAYERS = 16, 32, 3
 ARMS = [(strategy, init) for strategy in STRATEGIES for init in INITS]

@@ -17,7 +17,7 @@ from transformers import (
 
 from anglekit.distillation.runs.arm import Arm, RunResult
 from anglekit.distillation.runs.run import distill
-from anglekit.distillation.training.settings import TrainSettings
+from anglekit.distillation.settings import TrainSettings
 
 LABEL_OF = {"good": "positive", "bad": "negative"}
 

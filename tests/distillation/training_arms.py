@@ -8,8 +8,8 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from anglekit.distillation.losses.functional import LossWeights
 from anglekit.distillation.losses.objective import DistillationObjective
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.strategies import layer_matching
 from anglekit.distillation.students.adapters import create_adapters
 from anglekit.distillation.training.trainer import DistillationTrainer

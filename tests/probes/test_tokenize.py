@@ -116,7 +116,7 @@ def test_excluded_prompts_are_for_causal_models_only(tmp_path, save_tiny):
         InputError, match=r"--prompts excluded is for causal language models and .* encoder and decoder"
     ):
         analyze(models[0], models[1:], probe(), AnalysisSettings(prompts="excluded"))
-    with pytest.raises(InputError, match="--prompts 'exluded' is not known; did you mean 'excluded'"):
+    with pytest.raises(InputError, match="prompts is 'exluded'; did you mean 'excluded'"):
         AnalysisSettings(prompts="exluded")
 
 

@@ -13,18 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.distillation.tasks.data import DataSettings
+from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.distillation.tasks.registry import TASKS
-from anglekit.distillation.training.settings import TrainSettings
 from anglekit.errors import InputError
 from anglekit.recipes.published import SOURCE, published_of, published_scores
-from anglekit.recipes.recipe import TASK_NAMES, Analysis, Columns, Recipe, Variant
+from anglekit.recipes.recipe import Analysis, Columns, Recipe, Variant
 from anglekit.recipes.recipe_files import load_recipe, recipe_file, recipe_names
 from anglekit.recipes.reproduce import reproduce
 from anglekit.recipes.sources import with_own_sources
 from anglekit.recipes.training import Training
 from anglekit.recipes.typed_values import build, to_plain
 from anglekit.recipes.yaml_text import MOST_BYTES, read_yaml
+from anglekit.vocabulary import TASK_NAMES
 
 OF_THE_PAPER = (
     *("mnli", "qqp", "qnli", "sst2", "dart", "wmt16-en-ro", "hellaswag", "coqa"),
@@ -198,7 +198,7 @@ def test_a_recipe_survives_being_written(tmp_path):
         (("title: my own\n", ""), "the key 'title' is missing; add it"),
         (("task: classification", "task: mnly"), "task is 'mnly'; did you mean 'mnli'?"),
         (("format: anglekit-recipe-1", "format: anglekit-recipe-9"), "format is 'anglekit-recipe-9'; expected"),
-        (("max_steps: 4", "max_steps: 4, epochs: 2"), "students.training: both of epochs and max_steps is given"),
+        (("max_steps: 4", "max_steps: 4, epochs: 2"), "students.training: both epochs (2.0) and max steps (4) came"),
         (("layers: [2]", "layers: [2, 2]"), "students: layers is [2, 2]; name at least one, and each once"),
         (("layers: [2]", "layers: [0]"), "students: layers is 0; allowed: at least 1"),
         (("layers: [2]", "layers: [2], strategies: [fowards]"), "did you mean 'forward'?"),
@@ -212,10 +212,10 @@ def test_a_recipe_survives_being_written(tmp_path):
         (("epochs: 1", "epochs: 1, max_new_tokens: 0"), "teacher.training.max_new_tokens is 0; allowed: at least 1"),
         (
             ("{probe: dev.tsv}", "{probe: dev.tsv, nulls: al}"),
-            "analysis: --nulls 'al' is not known; did you mean 'all'?",
+            "analysis.nulls is 'al'; did you mean 'all'?",
         ),
-        (("title: my own", "title: my own\nlosses: {ce: -1}"), "losses: loss weight ce is -1.0; allowed"),
-        (("title: my own", "title: my own\nlosses: {temperature: 0}"), "losses.temperature is 0; allowed: a finite"),
+        (("title: my own", "title: my own\nlosses: {ce: -1}"), "losses.ce is -1.0; allowed"),
+        (("title: my own", "title: my own\nlosses: {temperature: 0}"), "losses.temperature is 0.0; allowed: a finite"),
         (("title: my own", "title: my own\nlosses: {hidden_loss: mae}"), "losses.hidden_loss is 'mae'; did you mean"),
         (
             ("title: my own", "title: my own\nfigure: {name: figure2}"),

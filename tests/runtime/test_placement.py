@@ -14,7 +14,8 @@ from anglekit.analysis.analyze import analyze
 from anglekit.analysis.checks import blocks_to_hold
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import LoadOptions, load_checkpoint, load_config
+from anglekit.models.checkpoints import load_checkpoint, load_config
+from anglekit.models.load_options import LoadOptions
 from anglekit.probes.data import read_probe
 from anglekit.runtime.placement import Placement, compute_device, device_names, is_placed
 
@@ -77,17 +78,17 @@ def test_a_map_made_by_accelerate_keeps_to_the_memory_it_is_given(places, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device_map": "everywhere"}, r"--device-map 'everywhere' is not known; allowed: auto, balanced"),
+        ({"device_map": "everywhere"}, r"device_map 'everywhere' is not known; allowed: auto, balanced"),
         ({"device_map": "{1}"}, "is not json"),
         ({"device_map": '{"encoder": [1]}'}, "does not name a device for each part"),
         ({"device_map": "{}"}, "does not name a device for each part"),
         ({"device_map": '{"encoder": "cpu", "encoder.layer.0": "disk"}'}, "both 'encoder' and 'encoder.layer.0'"),
         ({"device_map": '{"encoder": "cuda:99"}'}, "names the device 'cuda:99', which cannot be used here"),
-        ({"max_memory": "cpu=1GB"}, "--max-memory 'cpu=1GB' came without --device-map"),
-        ({"offload_folder": "there"}, "--offload-folder 'there' came without --device-map"),
+        ({"max_memory": "cpu=1GB"}, "max_memory 'cpu=1GB' came without a device map"),
+        ({"offload_folder": "there"}, "offload_folder 'there' came without a device map"),
         ({"device_map": "auto", "max_memory": "much"}, "is not a list of devices and sizes; give for example 0=10GiB"),
-        ({"device_map": '{"": "cpu"}', "max_memory": "cpu=1GB"}, "take --device-map auto"),
-        ({"quantization": "16bit"}, r"--quantization '16bit' is not known; .*allowed: 8bit, 4bit"),
+        ({"device_map": '{"": "cpu"}', "max_memory": "cpu=1GB"}, "take the device map auto"),
+        ({"quantization": "16bit"}, r"quantization is '16bit'; .*allowed: 8bit, 4bit"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(options, message):

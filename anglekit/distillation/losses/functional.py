@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
+from anglekit.vocabulary import KL_DIRECTIONS
 
 __all__ = [
     "HIDDEN_LOSSES",
     "IGNORE_INDEX",
-    "KL_DIRECTIONS",
     "LossTerm",
-    "LossWeights",
     "StatePairs",
     "cosine_distance",
     "cross_entropy",
@@ -46,36 +46,7 @@ __all__ = [
 StatePairs = Sequence[tuple[Tensor, Tensor]]
 
 IGNORE_INDEX: Final = -100
-KL_DIRECTIONS: Final = ("forward", "reverse")
 _LAYER_NORM_EPS: Final = 1e-5
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """How much each term counts in the total; the defaults are the paper's alpha_ce, alpha_kl, alpha_hidden.
-
-    Raises:
-        InputError: a weight is negative or not finite, or all are zero.
-    """
-
-    ce: float = 1.0
-    kl: float = 1.0
-    hidden: float = 3.0
-
-    def __post_init__(self) -> None:
-        for name, value in (("ce", self.ce), ("kl", self.kl), ("hidden", self.hidden)):
-            if not 0.0 <= value < float("inf"):
-                raise InputError(f"loss weight {name} is {value}", allowed="allowed: a finite number of at least 0")
-        if self.ce == self.kl == self.hidden == 0.0:
-            raise InputError("all loss weights (ce, kl, hidden) are 0", "give at least one above 0")
-
-    def of(self, term: str) -> float:
-        """Return the weight of a term: "ce", "kl", or "hidden" with any suffix, as "hidden_encoder"."""
-        kind = term.split("_", 1)[0]
-        weights = {"ce": self.ce, "kl": self.kl, "hidden": self.hidden}
-        if kind not in weights:
-            raise InputError(f"no loss term {term!r}", allowed=suggest(kind, weights))
-        return weights[kind]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,7 @@ from torch import Tensor
 from anglekit.distillation.losses.functional import (
     HIDDEN_LOSSES,
     IGNORE_INDEX,
-    KL_DIRECTIONS,
     LossTerm,
-    LossWeights,
     cross_entropy,
     hidden_loss,
     kl_divergence,
@@ -24,8 +22,9 @@ from anglekit.distillation.losses.functional import (
     valid_positions,
 )
 from anglekit.distillation.losses.official import OFFICIAL, official_decoder_mask, official_hidden_loss
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
-from anglekit.vocabulary import READINGS, FinalNorm, Reading, Stream
+from anglekit.vocabulary import KL_DIRECTIONS, READINGS, FinalNorm, Reading, Stream
 
 __all__ = ["DistillationObjective", "LayerPairs", "TeacherOutputs"]
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 import msgspec
 from transformers import PretrainedConfig
 
-from anglekit.distillation.losses.functional import HIDDEN_LOSSES, LossWeights
+from anglekit.distillation.losses.functional import HIDDEN_LOSSES
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.strategies import (
     EXPLICIT,
     MODEL_FAMILIES,
@@ -16,17 +17,11 @@ from anglekit.distillation.matching.strategies import (
     draw_seed,
     layer_matching,
 )
-from anglekit.distillation.students.create import (
-    INITS,
-    CopyBlocks,
-    Init,
-    model_family,
-    student_shape,
-)
+from anglekit.distillation.students.create import CopyBlocks, model_family, student_shape
 from anglekit.errors import InputError, suggest
 from anglekit.models import architectures
 from anglekit.runtime.files import convert_document
-from anglekit.vocabulary import READINGS, STRATEGIES, Reading, Stream
+from anglekit.vocabulary import INITS, READINGS, STRATEGIES, Init, Reading, Stream
 
 __all__ = ["DistillationPlan", "StreamPlan", "plan_distillation"]
 

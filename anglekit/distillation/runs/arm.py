@@ -24,6 +24,7 @@ from anglekit.distillation.runs.directory import RunDirectory, check_same_run
 from anglekit.distillation.runs.progress import MetricsFile, TrainingBar, quiet
 from anglekit.distillation.runs.records import SCORES_FORMAT, now, run_config, run_provenance
 from anglekit.distillation.runs.resume_point import resume_point
+from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.students.adapters import LayerAdapters, create_adapters
 from anglekit.distillation.students.create import create_student
 from anglekit.distillation.students.lora import add_lora, merged, save_beside_lora
@@ -31,7 +32,6 @@ from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.models import TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.tasks.task import ScoreReport
-from anglekit.distillation.training.settings import TrainSettings
 from anglekit.distillation.training.teacher import TeacherProvider
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.errors import InputError

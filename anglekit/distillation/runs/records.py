@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.tasks.prepared_data import PreparedData
-from anglekit.distillation.training.settings import TrainSettings
 
 __all__ = ["SCORES_FORMAT", "now", "run_config", "run_provenance"]
 

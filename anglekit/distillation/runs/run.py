@@ -9,21 +9,22 @@ from typing import Any
 import pandas as pd
 from transformers import PretrainedConfig, set_seed
 
-from anglekit.distillation.losses.functional import LossWeights
 from anglekit.distillation.losses.objective import DistillationObjective
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
 from anglekit.distillation.runs.arm import Arm, RunResult, build_arm, finish_arm, start_run, stored_result
 from anglekit.distillation.runs.directory import IfExists, RunDirectory
-from anglekit.distillation.runs.scoring import ScoringSettings, run_scoring
+from anglekit.distillation.runs.scoring import run_scoring
+from anglekit.distillation.settings import DataSettings, EncodingSettings, ScoringSettings, TrainSettings
 from anglekit.distillation.students.create import CopyBlocks
-from anglekit.distillation.tasks.data import DataSettings, EncodingSettings, TextTable, evaluation_sources
+from anglekit.distillation.tasks.data import TextTable, evaluation_sources
 from anglekit.distillation.tasks.models import TaskModel, load_for_fine_tuning, load_trained
 from anglekit.distillation.tasks.prepared_data import PreparedData, prepare_data
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.distillation.tasks.task import Task
-from anglekit.distillation.training.settings import TrainSettings
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_config, quiet_transformers
+from anglekit.models.checkpoints import checkpoint_of, load_config, quiet_transformers
+from anglekit.models.load_options import LoadOptions
 from anglekit.vocabulary import Stream
 
 __all__ = ["LoadedTables", "distill", "evaluate", "finetune", "load_teacher_and_data", "plan_run", "read_tables"]
@@ -246,11 +247,7 @@ def evaluate(
     task: str,
     data: Sequence[str],
     columns: DataSettings | None = None,
-    max_length: int | None = None,
-    target_max_length: int | None = None,
-    beams: int | None = None,
-    max_new_tokens: int | None = None,
-    length_penalty: float | None = None,
+    scoring: ScoringSettings | None = None,
     batch_size: int = 64,
     load: LoadOptions | None = None,
 ) -> pd.DataFrame:
@@ -261,11 +258,7 @@ def evaluate(
         task: a name in `tasks.TASKS`.
         data: tables, each `SOURCE` or `NAME=SOURCE`.
         columns: columns by name.
-        max_length: tokens of an example; here and below None takes the run's, or the task's.
-        target_max_length: tokens to which targets are cut.
-        beams: of generation.
-        max_new_tokens: where a generated text ends at the latest.
-        length_penalty: of generation with beams; 1 if no run has another.
+        scoring: lengths and generation; what they leave open is the run's, or the task's.
         batch_size: examples of one forward pass.
         load: device, precision and what is allowed in loading.
 
@@ -282,29 +275,27 @@ def evaluate(
         raise InputError("nothing to evaluate: give at least one checkpoint and one table")
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}", allowed="allowed: at least 1")
-    asked = ScoringSettings(max_length, target_max_length, beams, max_new_tokens, length_penalty)
-    asked.encoding()  # what is not allowed is refused before a table is read
-    asked.generation()
+    asked = scoring or ScoringSettings()
     taken = {source: run_scoring(source, chosen.name) for source in checkpoints}
     tables = [chosen.read(source, columns, name=name) for name, source in evaluation_sources(data).items()]
     rows: list[dict[str, Any]] = []
-    scoring: dict[str, Any] = {}
+    notes: dict[str, Any] = {}
     for source in checkpoints:
         settings = asked.or_else(taken[source])
         loaded = load_trained(source, chosen, load)
         config, tokenizer = loaded.model.config, loaded.tokenizer
         settled = chosen.for_trained(config)
-        encoding = settled.encoding(settings.encoding(), tokenizer, config)
+        encoding = settled.encoding(settings.encoding, tokenizer, config)
         for table in tables:
             examples = settled.tokenize(table, tokenizer, encoding, config, training=False)
             with quiet_transformers():
                 report = settled.score(
-                    loaded.model, examples, tokenizer, batch_size=batch_size, generation=settings.generation()
+                    loaded.model, examples, tokenizer, batch_size=batch_size, generation=settings.generation
                 )
             rows.append({"checkpoint": source, "data": table.name, **report.scores})
-            scoring[table.name] = dict(report.notes)
+            notes[table.name] = dict(report.notes)
     frame = pd.DataFrame(rows)
-    frame.attrs["scoring"] = scoring
+    frame.attrs["scoring"] = notes
     frame.attrs["settings"] = {
         source: {name: value for name, value in found.given().items() if getattr(asked, name) is None}
         for source, found in taken.items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, get_args
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,10 @@ from anglekit.distillation.matching.strategies import check_copied_blocks, check
 from anglekit.errors import InputError, suggest
 from anglekit.models import architectures
 from anglekit.runtime.placement import whole_state
-from anglekit.vocabulary import Stream
+from anglekit.vocabulary import INITS, Init, Stream
 
 __all__ = [
-    "INITS",
     "CopyBlocks",
-    "Init",
     "copied_blocks",
     "create_student",
     "model_family",
@@ -33,8 +31,6 @@ __all__ = [
     "student_shape",
 ]
 
-Init = Literal["random", "teacher"]
-INITS: Final[tuple[Init, ...]] = get_args(Init)
 
 CopyBlocks = Sequence[int] | Mapping[Stream, Sequence[int]]
 

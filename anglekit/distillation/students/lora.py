@@ -2,56 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from anglekit.distillation.settings import ALL_LINEAR, LoraSettings
 from anglekit.errors import InputError
 from anglekit.models.lora_weights import merge_lora
 
-__all__ = ["ALL_LINEAR", "LoraSettings", "add_lora", "merged", "save_beside_lora"]
-
-ALL_LINEAR: Final = "all-linear"
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """How corrections are made; the defaults but the rank are the paper's for Qwen3.
-
-    Attributes:
-        rank: of each correction.
-        alpha: the correction is multiplied by alpha / rank.
-        dropout: of its input.
-        targets: "all-linear" (every linear layer but the head), or names of layers with commas between.
-
-    Raises:
-        InputError: a number that is not allowed, or `peft` is not installed.
-    """
-
-    rank: int
-    alpha: float = 32.0
-    dropout: float = 0.1
-    targets: str = ALL_LINEAR
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise InputError(f"--lora-rank is {self.rank}", allowed="allowed: at least 1")
-        if not 0.0 < self.alpha < float("inf"):
-            raise InputError(f"--lora-alpha is {self.alpha}", allowed="allowed: a finite number above 0")
-        if not 0.0 <= self.dropout < 1.0:
-            raise InputError(f"--lora-dropout is {self.dropout}", allowed="allowed: at least 0 and below 1")
-        if not all(name.strip() for name in self.targets.split(",")):
-            raise InputError(
-                f"--lora-targets is {self.targets!r}", allowed=f"allowed: {ALL_LINEAR}, or names with commas between"
-            )
-        if importlib.util.find_spec("peft") is None:
-            raise InputError("--lora-rank needs the `peft` package", "install it: pip install 'anglekit[lora]'")
+__all__ = ["add_lora", "merged", "save_beside_lora"]
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings, seed: int, *, recomputes: bool = False) -> PreTrainedModel:

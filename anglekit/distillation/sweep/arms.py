@@ -15,12 +15,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs.arm import Arm, RunResult, build_arm, finish_arm, objective_of_plan, stored_result
 from anglekit.distillation.runs.directory import RunDirectory
+from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.sweep.directory import ArmKey, SweepDirectory, score_rows
 from anglekit.distillation.sweep.lockstep import HandOver, Outcome, Turn, take_turns
 from anglekit.distillation.sweep.shared_teacher import MarkedBatches, SharedTeacher
 from anglekit.distillation.tasks.models import TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
-from anglekit.distillation.training.settings import TrainSettings
 from anglekit.errors import AnglekitError
 
 __all__ = ["ArmsInTraining", "PlannedArm", "SweepBar", "share_arms", "train_side_by_side", "waves"]

@@ -19,11 +19,10 @@ import pandas as pd
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs.arm import RunResult
 from anglekit.distillation.runs.directory import IfExists, RunDirectory, read_json
-from anglekit.distillation.students.create import INITS
 from anglekit.errors import InputError, suggest
 from anglekit.runtime.files import half_written, write_json, write_whole
 from anglekit.runtime.processes import ALONE, Processes
-from anglekit.vocabulary import STRATEGIES
+from anglekit.vocabulary import INITS, STRATEGIES
 
 __all__ = ["ArmKey", "SweepDirectory", "SweepGrid", "score_rows", "shared_facts"]
 

@@ -21,15 +21,16 @@ from anglekit.distillation.runs.arm import RunResult, check_arm, stored_result
 from anglekit.distillation.runs.directory import IfExists, RunDirectory
 from anglekit.distillation.runs.records import now
 from anglekit.distillation.runs.run import load_teacher_and_data, plan_run
-from anglekit.distillation.students.create import INITS, CopyBlocks
+from anglekit.distillation.settings import DataSettings, TrainSettings
+from anglekit.distillation.students.create import CopyBlocks
 from anglekit.distillation.sweep.arms import ArmsInTraining, PlannedArm, SweepBar, share_arms, waves
 from anglekit.distillation.sweep.directory import ArmKey, SweepDirectory, SweepGrid, shared_facts
-from anglekit.distillation.tasks.data import DataSettings
 from anglekit.distillation.tasks.registry import task_by_name
-from anglekit.distillation.training.settings import TrainSettings
 from anglekit.errors import InputError, RunError
-from anglekit.models.checkpoints import LoadOptions, checkpoint_of, load_config, quiet_transformers
+from anglekit.models.checkpoints import checkpoint_of, load_config, quiet_transformers
+from anglekit.models.load_options import LoadOptions
 from anglekit.runtime.processes import ALONE, Processes
+from anglekit.vocabulary import INITS
 
 __all__ = ["SIDE_BY_SIDE", "SweepError", "SweepResult", "sweep"]
 

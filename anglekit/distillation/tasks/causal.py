@@ -16,15 +16,9 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.losses.functional import IGNORE_INDEX, next_token_targets
-from anglekit.distillation.tasks.data import (
-    DataSettings,
-    EncodingSettings,
-    PaddedBatches,
-    TextTable,
-    TokenizedExamples,
-    length_sorted_batches,
-)
-from anglekit.distillation.tasks.generation import GenerationSettings, padding_id, scoring_mode
+from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
+from anglekit.distillation.tasks.data import PaddedBatches, TextTable, TokenizedExamples, length_sorted_batches
+from anglekit.distillation.tasks.generation import padding_id, scoring_mode
 from anglekit.distillation.tasks.task import Collator, Task
 from anglekit.distillation.tasks.text_columns import find_text_column, texts_of
 from anglekit.errors import InputError

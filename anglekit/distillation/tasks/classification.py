@@ -19,14 +19,9 @@ from transformers import (
 )
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.distillation.tasks.data import (
-    DataSettings,
-    EncodingSettings,
-    TextTable,
-    TokenizedExamples,
-    length_sorted_batches,
-)
-from anglekit.distillation.tasks.generation import GenerationSettings, padding_id
+from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
+from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, length_sorted_batches
+from anglekit.distillation.tasks.generation import padding_id
 from anglekit.distillation.tasks.label_sets import LabelSet, label_text, labels_in_data, labels_of_config
 from anglekit.distillation.tasks.scores import SCORES, class_scores
 from anglekit.distillation.tasks.task import Collator, Task

@@ -10,17 +10,16 @@ import numpy as np
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
 from anglekit.distillation.tasks.causal import CausalTask, perplexity
 from anglekit.distillation.tasks.data import (
-    DataSettings,
-    EncodingSettings,
     PaddedBatches,
     TextTable,
     TokenizedExamples,
     length_sorted_batches,
     model_limit,
 )
-from anglekit.distillation.tasks.generation import GenerationSettings, generate_texts, padding_id, scoring_mode
+from anglekit.distillation.tasks.generation import generate_texts, padding_id, scoring_mode
 from anglekit.distillation.tasks.scores import exact_match, normalized_exact_match
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError

@@ -20,8 +20,6 @@ from anglekit.distillation.losses.functional import IGNORE_INDEX
 from anglekit.errors import InputError
 
 __all__ = [
-    "DataSettings",
-    "EncodingSettings",
     "PaddedBatches",
     "TextTable",
     "TokenizedExamples",
@@ -30,60 +28,6 @@ __all__ = [
     "model_limit",
     "usable_length",
 ]
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Which columns of a table are read; None finds them by the task or by usual names.
-
-    What lies in a column of dictionaries has a dot in its name: `translation.en`.
-
-    Attributes:
-        text: the first text of classification, or the text of a language model.
-        text_pair: the second text; "-" says that there is none.
-        label: the class, or the number of the right choice.
-        limit: only the first rows of each table.
-        source: what a sequence-to-sequence model reads.
-        target: what it writes; a cell may hold several texts, which are references.
-        prefix: put before every source, as T5's "translate English to Romanian: ".
-        prompt: what a causal model goes on from.
-        completion: how it goes on; a cell may hold several texts.
-        choices: a column of lists, or several columns with commas between.
-    """
-
-    text: str | None = None
-    text_pair: str | None = None
-    label: str | None = None
-    limit: int | None = None
-    source: str | None = None
-    target: str | None = None
-    prefix: str | None = None
-    prompt: str | None = None
-    completion: str | None = None
-    choices: str | None = None
-
-
-@dataclass(frozen=True)
-class EncodingSettings:
-    """How many tokens examples may have, and which of them are learnt.
-
-    Attributes:
-        max_length: tokens of an example, or of its source; None takes the task's.
-        target_max_length: tokens to which targets are cut; None takes the task's. Where that is None too, nothing is
-            cut and a target that is longer than the model allows is refused.
-        loss_on_prompt: whether cross-entropy (and with it KL) reads the prompt's tokens as well.
-
-    Raises:
-        InputError: a length below 2.
-    """
-
-    max_length: int | None = None
-    target_max_length: int | None = None
-    loss_on_prompt: bool = False
-
-    def __post_init__(self) -> None:
-        if self.target_max_length is not None and self.target_max_length < 2:
-            raise InputError(f"--target-max-length is {self.target_max_length}", allowed="allowed: at least 2")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from anglekit.distillation.settings import GenerationSettings
 from anglekit.errors import InputError
 
-__all__ = ["GenerationSettings", "generate_texts", "generation_config", "padding_id", "scoring_mode"]
+__all__ = ["generate_texts", "generation_config", "padding_id", "scoring_mode"]
 
 # What a model cannot generate without. Its other habits (sampling, repetition, lengths) are left out, so that a score
 # is defined by the settings alone.
@@ -27,47 +27,6 @@ _KEPT: Final = (
     "forced_eos_token_id",
     "bad_words_ids",
 )
-
-
-@dataclass(frozen=True)
-class GenerationSettings:
-    """How texts are generated; None leaves the choice to the task.
-
-    Attributes:
-        beams: 1 is greedy.
-        max_new_tokens: where a text ends at the latest.
-        length_penalty: the power of the length by which a beam's log-probability is divided.
-
-    Raises:
-        InputError: a number that is not allowed.
-    """
-
-    beams: int | None = None
-    max_new_tokens: int | None = None
-    length_penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        for option, value in (("--beams", self.beams), ("--max-new-tokens", self.max_new_tokens)):
-            if value is not None and value < 1:
-                raise InputError(f"{option} is {value}", allowed="allowed: at least 1")
-        if not -100.0 <= self.length_penalty <= 100.0:
-            raise InputError(f"--length-penalty is {self.length_penalty}", allowed="allowed: -100 to 100")
-
-    def completed(self, beams: int, max_new_tokens: int) -> GenerationSettings:
-        """Return the settings with these where none were given."""
-        return GenerationSettings(
-            beams if self.beams is None else self.beams,
-            max_new_tokens if self.max_new_tokens is None else self.max_new_tokens,
-            self.length_penalty,
-        )
-
-    def notes(self) -> dict[str, Any]:
-        """Return what a run records."""
-        return {
-            "beams": self.beams,
-            "max_new_tokens": self.max_new_tokens,
-            "length_penalty": self.length_penalty,
-        }
 
 
 def padding_id(tokenizer: Tokenizer, *, end_of_text: bool = False) -> int:

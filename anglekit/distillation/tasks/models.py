@@ -10,14 +10,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.tasks.task import Task
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import (
-    LoadOptions,
-    checkpoint_of,
-    load_config,
-    load_tokenizer,
-    load_weights,
-    weights_hash,
-)
+from anglekit.models.checkpoints import checkpoint_of, load_config, load_tokenizer, load_weights, weights_hash
+from anglekit.models.load_options import LoadOptions
 
 __all__ = ["TaskModel", "load_for_fine_tuning", "load_trained"]
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
 from anglekit.distillation.tasks.causal import CausalTask, log_likelihoods
 from anglekit.distillation.tasks.completion import completion_examples
-from anglekit.distillation.tasks.data import DataSettings, EncodingSettings, TextTable, TokenizedExamples, model_limit
-from anglekit.distillation.tasks.generation import GenerationSettings, padding_id
+from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, model_limit
+from anglekit.distillation.tasks.generation import padding_id
 from anglekit.distillation.tasks.label_sets import label_text
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError

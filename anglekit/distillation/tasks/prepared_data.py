@@ -9,7 +9,8 @@ from typing import Any
 from transformers import PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.distillation.tasks.data import EncodingSettings, TextTable, TokenizedExamples
+from anglekit.distillation.settings import EncodingSettings
+from anglekit.distillation.tasks.data import TextTable, TokenizedExamples
 from anglekit.distillation.tasks.task import Task
 
 __all__ = ["PreparedData", "prepare_data"]

@@ -10,16 +10,15 @@ import numpy as np
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
 from anglekit.distillation.tasks.data import (
-    DataSettings,
-    EncodingSettings,
     PaddedBatches,
     TextTable,
     TokenizedExamples,
     length_sorted_batches,
     model_limit,
 )
-from anglekit.distillation.tasks.generation import GenerationSettings, generate_texts, padding_id, scoring_mode
+from anglekit.distillation.tasks.generation import generate_texts, padding_id, scoring_mode
 from anglekit.distillation.tasks.scores import corpus_scores
 from anglekit.distillation.tasks.task import Collator, Task
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 from transformers import EvalPrediction, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.distillation.tasks.data import DataSettings, EncodingSettings, TextTable, TokenizedExamples, usable_length
-from anglekit.distillation.tasks.generation import GenerationSettings
+from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
+from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, usable_length
 from anglekit.errors import InputError, suggest
 from anglekit.models.architectures import model_streams
 

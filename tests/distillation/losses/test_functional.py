@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from anglekit.distillation.losses.functional import (
     HIDDEN_LOSSES,
     LossTerm,
-    LossWeights,
     cross_entropy,
     hidden_loss,
     kl_divergence,
     next_token_targets,
     weighted_total,
 )
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError
 
 KINDS = sorted(HIDDEN_LOSSES)

@@ -6,7 +6,7 @@ import pytest
 import transformers as hf
 from msgspec.structs import replace
 
-from anglekit.distillation.losses.functional import LossWeights
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
 from anglekit.distillation.matching.plan_text import plan_text
 from anglekit.distillation.matching.plan_warnings import comparison_warnings, plan_warnings

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
-from anglekit.distillation.losses.functional import LossWeights
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs import run as runs
 from anglekit.distillation.runs.arm import Arm, build_arm, finish_arm

@@ -81,8 +81,8 @@ def test_a_teacher_must_be_a_trained_classifier_of_its_data(world, tmp_path, sav
     ("change", "message"),
     [
         ({"epochs": 1.0}, "both epochs"),
-        ({"batch_size": 0}, "batch size is 0; allowed: at least 1"),
-        ({"learning_rate": -1.0}, "learning rate is -1.0"),
+        ({"batch_size": 0}, "batch_size is 0; allowed: at least 1"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"precision": "float61"}, "did you mean 'float16'"),
         ({"precision": "float16"}, "float16 training needs a GPU"),
         ({"schedule": "liner"}, "did you mean 'linear'"),

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from anglekit.distillation.runs.scoring import ScoringSettings, run_scoring
+from anglekit.distillation.runs.scoring import run_scoring
+from anglekit.distillation.settings import ScoringSettings
 from anglekit.errors import InputError
 
 RECORDED = {"max_length": 32, "target_max_length": None, "beams": 4, "max_new_tokens": 12, "length_penalty": 0.5}
@@ -45,8 +46,8 @@ def test_what_is_asked_for_counts_more_than_the_run(run):
     asked = ScoringSettings(beams=1, length_penalty=0.0)
     both = asked.or_else(run_scoring(run(), "seq2seq"))
     assert both == ScoringSettings(32, None, 1, 12, 0.0)
-    assert both.generation().length_penalty == 0.0
-    assert ScoringSettings().generation().length_penalty == 1.0
+    assert both.generation.length_penalty == 0.0
+    assert ScoringSettings().generation.length_penalty == 1.0
     assert asked.given() == {"beams": 1, "length_penalty": 0.0}
 
 
@@ -56,7 +57,7 @@ def test_what_is_asked_for_counts_more_than_the_run(run):
         ({"settings": None}, "does not hold the settings of a run"),
         ({"settings": RECORDED | {"beams": "4"}}, "does not hold the settings of a run"),
         ({"settings": RECORDED | {"beams": True}}, "does not hold the settings of a run"),
-        ({"settings": RECORDED | {"beams": 0}}, r"no run has \(--beams is 0; allowed: at least 1\)"),
+        ({"settings": RECORDED | {"beams": 0}}, r"no run has \(beams is 0; allowed: at least 1\)"),
         ({"settings": RECORDED | {"length_penalty": 1e9}}, "no run has"),
         ({"settings": RECORDED | {"target_max_length": 1}}, "no run has"),
     ],

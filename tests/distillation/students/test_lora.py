@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from anglekit.distillation.runs.run import evaluate, finetune
+from anglekit.distillation.settings import ScoringSettings
 from anglekit.distillation.sweep.sweep import sweep
 from anglekit.distillation.tasks.models import load_trained
 from anglekit.distillation.tasks.registry import task_by_name
@@ -47,7 +48,12 @@ def test_merged_and_unmerged_students_are_one_model(world, tmp_path):
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert beside.scores.equals(merged.scores)
-    again = evaluate([beside.directory, merged.directory], task="completion", data=[world["dev"]], max_new_tokens=3)
+    again = evaluate(
+        [beside.directory, merged.directory],
+        task="completion",
+        data=[world["dev"]],
+        scoring=ScoringSettings(max_new_tokens=3),
+    )
     for name in ("exact_match", "perplexity"):
         assert again[name].tolist() == [beside.scores[name][0]] * 2
 

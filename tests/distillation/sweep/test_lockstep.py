@@ -261,7 +261,7 @@ def test_each_batch_is_computed_once_with_all_that_anybody_reads(teacher):
 
 
 def test_logits_are_computed_only_where_somebody_reads_them(teacher):
-    from anglekit.distillation.losses.functional import LossWeights
+    from anglekit.distillation.losses.weights import LossWeights
 
     hidden_only = objective("forward", weights=LossWeights(1.0, 0.0, 3.0))
     assert SharedTeacher(teacher, [hidden_only])(batch(0)).logits is None

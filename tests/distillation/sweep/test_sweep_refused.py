@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anglekit.distillation.losses.functional import LossWeights
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.sweep.sweep import sweep
 from anglekit.errors import InputError

@@ -16,11 +16,11 @@ from transformers import PretrainedConfig
 from anglekit.distillation.losses.functional import IGNORE_INDEX
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.runs.run import evaluate, finetune
+from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings, ScoringSettings
 from anglekit.distillation.sweep.sweep import sweep
 from anglekit.distillation.tasks.causal import log_likelihoods
 from anglekit.distillation.tasks.completion import generated_completions
-from anglekit.distillation.tasks.data import DataSettings, EncodingSettings, TokenizedExamples
-from anglekit.distillation.tasks.generation import GenerationSettings
+from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.models import load_trained
 from anglekit.distillation.tasks.multiple_choice import choice_scores
 from anglekit.distillation.tasks.registry import task_by_name
@@ -239,7 +239,9 @@ def test_fine_tuning_learns(world, tmp_path, task):
         out=tmp_path / "run",
         settings=quick(max_steps=150, learning_rate=5e-3, max_new_tokens=3, evaluate_every=50, select="best"),
     )
-    before = evaluate([world["teacher"]], task=task, data=[f"own={world['train']}"], max_new_tokens=3)
+    before = evaluate(
+        [world["teacher"]], task=task, data=[f"own={world['train']}"], scoring=ScoringSettings(max_new_tokens=3)
+    )
     name = task_by_name(task).selection_score
     assert result.scores[name][0] > before[name][0] + 0.2
 
@@ -263,7 +265,7 @@ def test_the_best_perplexity_is_the_smallest(world, tmp_path):
 @pytest.mark.parametrize("task", ["completion", "multiple-choice", "language-model"])
 def test_a_reloaded_student_scores_the_same(world, tmp_path, task):
     result = causal_student(world, tmp_path / "run", task=task, init="teacher")
-    again = evaluate([result.directory], task=task, data=[world["dev"]], max_new_tokens=3)
+    again = evaluate([result.directory], task=task, data=[world["dev"]], scoring=ScoringSettings(max_new_tokens=3))
     assert again.drop(columns="checkpoint").to_dict("records") == result.scores.to_dict("records")
 
 

@@ -14,9 +14,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs.run import evaluate, finetune
+from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings, ScoringSettings
 from anglekit.distillation.sweep.sweep import sweep
-from anglekit.distillation.tasks.data import DataSettings, EncodingSettings
-from anglekit.distillation.tasks.generation import GenerationSettings
 from anglekit.distillation.tasks.models import load_trained
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.distillation.tasks.scores import corpus_scores, exact_match, normalized_exact_match
@@ -207,17 +206,17 @@ def test_a_text_ends_where_the_decoders_positions_do(world, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"beams": 0}, "--beams is 0; allowed: at least 1"),
-        ({"max_new_tokens": 0}, "--max-new-tokens is 0"),
-        ({"length_penalty": float("nan")}, "--length-penalty is nan"),
-        ({"target_max_length": 1}, "--target-max-length is 1"),
+        ({"beams": 0}, "beams is 0; allowed: at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"length_penalty": float("nan")}, "length_penalty is nan"),
+        ({"target_max_length": 1}, "target_max_length is 1"),
     ],
 )
 def test_settings_are_checked_before_anything_is_read(change, message):
     with pytest.raises(InputError, match=message):
         quick(**change)
     with pytest.raises(InputError, match=message):
-        evaluate(["nowhere"], task="seq2seq", data=["nothing.jsonl"], **change)
+        evaluate(["nowhere"], task="seq2seq", data=["nothing.jsonl"], scoring=ScoringSettings(**change))
 
 
 def test_the_wrong_kind_of_model_is_refused(world, tmp_path, save_tiny):
@@ -266,10 +265,12 @@ def test_a_reloaded_student_generates_the_same_and_its_ties_hold(world, tmp_path
         str(result.directory): {"beams": 2, "max_new_tokens": 8, **lengths(tmp_path / "run")}
     }
     # What is asked for counts more than the run, and its checkpoint by itself is any checkpoint.
-    other = evaluate([result.directory], task="seq2seq", data=[world["dev"]], beams=1, max_new_tokens=3)
+    other = evaluate(
+        [result.directory], task="seq2seq", data=[world["dev"]], scoring=ScoringSettings(beams=1, max_new_tokens=3)
+    )
     assert other.attrs["scoring"]["dev"]["generation"] == {"beams": 1, "max_new_tokens": 3, "length_penalty": 1.0}
     assert not {"beams", "max_new_tokens"} & set(other.attrs["settings"][str(result.directory)])
-    bare = evaluate([result.checkpoint], task="seq2seq", data=[world["dev"]], max_new_tokens=8)
+    bare = evaluate([result.checkpoint], task="seq2seq", data=[world["dev"]], scoring=ScoringSettings(max_new_tokens=8))
     assert bare.attrs["scoring"]["dev"]["generation"]["beams"] != 2
     assert bare.attrs["settings"] == {}
     model, report = AutoModelForSeq2SeqLM.from_pretrained(result.checkpoint, output_loading_info=True)

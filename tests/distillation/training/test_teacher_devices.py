@@ -7,7 +7,8 @@ import json
 import torch
 
 from anglekit.distillation.training.teacher import TeacherForward
-from anglekit.models.checkpoints import LoadOptions, load_checkpoint
+from anglekit.models.checkpoints import load_checkpoint
+from anglekit.models.load_options import LoadOptions
 from anglekit.runtime.placement import Placement
 
 LAYERS = {"encoder": (0, 2, 3)}

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
-from anglekit.distillation.losses.functional import LossWeights
 from anglekit.distillation.losses.objective import DistillationObjective, TeacherOutputs
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.strategies import layer_matching
 from anglekit.distillation.students.adapters import create_adapters
 from anglekit.distillation.training.teacher import TeacherForward

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from anglekit.distillation.training.settings import _RECOMPUTATION
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from anglekit.distillation.losses.functional import LossWeights
 from anglekit.distillation.losses.objective import DistillationObjective
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.training.batch_order import LengthGroupedOrder
-from anglekit.distillation.training.settings import _RECOMPUTATION
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.errors import InputError
 from anglekit.models.projections import ADAPTER_FILE, load_adapters

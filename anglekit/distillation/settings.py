@@ -1,0 +1,379 @@
+"""The settings of training and scoring, each declared once; command line, recipes and Python read them here.
+
+Values alone: torch and transformers are imported where a run asks for them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from anglekit.errors import InputError
+from anglekit.runtime.placement import check_device
+from anglekit.settings_fields import SettingError, check_settings, documented, like, setting
+from anglekit.vocabulary import KL_DIRECTIONS, PRECISIONS
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+__all__ = [
+    "ALL_LINEAR",
+    "OPTIMIZERS",
+    "SELECTIONS",
+    "DataSettings",
+    "EncodingSettings",
+    "GenerationSettings",
+    "LoraSettings",
+    "ScoringSettings",
+    "TrainSettings",
+]
+
+SELECTIONS: Final = ("best", "last")
+# One kernel for all of a step's arithmetic: on a CPU the plain AdamW takes a fifth of a small student's step.
+OPTIMIZERS: Final[Mapping[str, str]] = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "sgd": "sgd"}
+DEVICES: Final = ("auto", "cpu")
+#: Those of all versions of transformers; which of them the installed one has is asked before a run.
+SCHEDULES: Final = (
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+    *("reduce_lr_on_plateau", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "greedy"),
+)
+ALL_LINEAR: Final = "all-linear"
+_LARGEST_SEED: Final = 2**32 - 1
+_USUAL_NAMES: Final = "by its usual names"
+_THE_TASKS: Final = "the task's"
+_THE_RUNS: Final = "the run's, or the task's"
+
+
+@documented
+@dataclass(frozen=True)
+class DataSettings:
+    """Which columns of a table are read; None finds them by the task or by their usual names.
+
+    What lies in a column of dictionaries has a dot in its name: `translation.en`.
+    """
+
+    text: str | None = setting(None, "Column of the text.", shown=_USUAL_NAMES)
+    text_pair: str | None = setting(None, "Column of the second text; '-' for none.", shown=_USUAL_NAMES)
+    label: str | None = setting(None, "Column of the label.", shown=_USUAL_NAMES)
+    source: str | None = setting(None, "seq2seq: column of the source.", shown=_USUAL_NAMES)
+    target: str | None = setting(None, "seq2seq: column of the target, or of lists of them.", shown=_USUAL_NAMES)
+    prefix: str | None = setting(None, "seq2seq: put before every source.", shown=_THE_TASKS)
+    prompt: str | None = setting(None, "completion, multiple-choice: column of the prompt.", shown=_USUAL_NAMES)
+    completion: str | None = setting(None, "completion: column of what follows, or of lists of it.", shown=_USUAL_NAMES)
+    choices: str | None = setting(
+        None, "multiple-choice: column of lists, or columns with commas between.", shown=_USUAL_NAMES
+    )
+    limit: int | None = setting(None, "Use only the first rows of each table.", at_least=1)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@documented
+@dataclass(frozen=True)
+class EncodingSettings:
+    """How many tokens examples may have, and which of them are learnt; None leaves the choice to the task.
+
+    Where a task has no length for targets either, nothing is cut, and a target that the model cannot read is refused.
+
+    Raises:
+        SettingError: a value that is not allowed.
+    """
+
+    max_length: int | None = setting(None, "Most tokens of an example.", shown="128")
+    target_max_length: int | None = setting(
+        None,
+        "seq2seq: tokens to which targets are cut.",
+        at_least=2,
+        shown="the task's; else too long is refused",
+    )
+    loss_on_prompt: bool = setting(False, "Train on the prompt's tokens too, not on the completion alone.")
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@documented
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How texts are generated; None leaves the choice to the task.
+
+    Raises:
+        SettingError: a value that is not allowed.
+    """
+
+    beams: int | None = setting(None, "Of generated texts; 1 is greedy.", at_least=1, shown=_THE_TASKS)
+    max_new_tokens: int | None = setting(
+        None, "Where a generated text ends at the latest.", at_least=1, shown=_THE_TASKS
+    )
+    length_penalty: float = setting(1.0, "Above 0 prefers longer texts among beams.", at_least=-100.0, at_most=100.0)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def notes(self) -> dict[str, Any]:
+        """Return what a run records."""
+        return asdict(self)
+
+    def completed(self, beams: int, max_new_tokens: int) -> GenerationSettings:
+        """Return the settings with these where none were given."""
+        return replace(
+            self,
+            beams=beams if self.beams is None else self.beams,
+            max_new_tokens=max_new_tokens if self.max_new_tokens is None else self.max_new_tokens,
+        )
+
+
+@documented
+@dataclass(frozen=True)
+class ScoringSettings:
+    """Lengths and generation, on which scores depend; None leaves the choice to a model's run, then to the task.
+
+    Raises:
+        SettingError: a value that is not allowed.
+    """
+
+    max_length: int | None = like(EncodingSettings, "max_length", shown=_THE_RUNS)
+    target_max_length: int | None = like(EncodingSettings, "target_max_length", shown=_THE_RUNS)
+    beams: int | None = like(GenerationSettings, "beams", shown=_THE_RUNS)
+    max_new_tokens: int | None = like(GenerationSettings, "max_new_tokens", shown=_THE_RUNS)
+    length_penalty: float | None = like(GenerationSettings, "length_penalty", default=None, shown="the run's, or 1")
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def or_else(self, others: ScoringSettings) -> ScoringSettings:
+        """Return these settings, with the others where none is given."""
+        return replace(self, **{name: value for name, value in vars(others).items() if getattr(self, name) is None})
+
+    def given(self) -> dict[str, Any]:
+        """Return those that leave no choice."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @property
+    def encoding(self) -> EncodingSettings:
+        """The lengths."""
+        return EncodingSettings(self.max_length, self.target_max_length)
+
+    @property
+    def generation(self) -> GenerationSettings:
+        """How texts are generated."""
+        plain = GenerationSettings(self.beams, self.max_new_tokens)
+        return plain if self.length_penalty is None else replace(plain, length_penalty=self.length_penalty)
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """How low-rank corrections are made, checked by `TrainSettings`, whose `lora_` settings they are.
+
+    Attributes:
+        rank: of each correction.
+        alpha: the correction is multiplied by alpha / rank.
+        dropout: of its input.
+        targets: "all-linear" (every linear layer but the head), or names of layers with commas between.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float
+    targets: str
+
+
+@documented
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of one training run; None leaves the choice to the task.
+
+    The weights stay float32 in every precision. `temperature`, `kl_direction` and `kl_on_prompt` are the model
+    family's own in the official reading, where they are None. The defaults of LoRA are the paper's for Qwen3.
+
+    Raises:
+        InputError: a value that is not allowed, or epochs and steps together. What the machine or its packages do not
+            allow is said by `check_here`.
+    """
+
+    epochs: float | None = setting(None, "Passes over the training table.", above=0.0, shown=_THE_TASKS)
+    max_steps: int | None = setting(None, "Optimiser steps, instead of epochs.", at_least=1)
+    batch_size: int = setting(32, "Examples of a forward pass.", at_least=1)
+    accumulation: int = setting(1, "Forward passes of an optimiser step.", at_least=1)
+    learning_rate: float | None = setting(
+        None, "The highest.", above=0.0, shown=_THE_TASKS, flags=("--learning-rate", "--lr")
+    )
+    schedule: str = setting("linear", "Of the learning rate: linear, cosine, constant, ...", names=SCHEDULES)
+    warmup: float = setting(0.0, "Steps, or below 1 the fraction of all steps.", at_least=0.0)
+    optimizer: str = setting("adamw", "adamw, adafactor or sgd.", names=tuple(OPTIMIZERS))
+    weight_decay: float = setting(0.0, "Of all weights but biases and norms.", at_least=0.0)
+    max_grad_norm: float = setting(1.0, "Length to which gradients are clipped; 0 clips none.", at_least=0.0)
+    label_smoothing: float = setting(0.0, "Of the cross-entropy.", at_least=0.0, below=1.0)
+    temperature: float | None = setting(None, "Of the KL.", above=0.0, shown="1")
+    kl_direction: str | None = setting(
+        None, "forward: KL(teacher || student); reverse.", names=KL_DIRECTIONS, shown="forward"
+    )
+    precision: str = setting("float32", "Of forward passes: float32, bfloat16 or float16.", names=PRECISIONS)
+    max_length: int | None = like(EncodingSettings, "max_length")
+    target_max_length: int | None = like(EncodingSettings, "target_max_length")
+    loss_on_prompt: bool = like(EncodingSettings, "loss_on_prompt")
+    kl_on_prompt: bool | None = setting(None, "KL on the prompt's tokens too.", shown="no")
+    beams: int | None = like(GenerationSettings, "beams")
+    max_new_tokens: int | None = like(GenerationSettings, "max_new_tokens")
+    length_penalty: float = like(GenerationSettings, "length_penalty")
+    lora_rank: int | None = setting(
+        None, "Train low-rank corrections of this rank (needs peft).", at_least=1, shown="all weights"
+    )
+    lora_alpha: float = setting(32.0, "Corrections are multiplied by alpha / rank.", above=0.0)
+    lora_dropout: float = setting(0.1, "Of the corrections' input.", at_least=0.0, below=1.0)
+    lora_targets: str = setting(ALL_LINEAR, "all-linear, or names of layers with commas.")
+    lora_merge: bool = setting(False, "Save one model with the corrections added, not both beside each other.")
+    group_by_length: bool = setting(False, "Put examples of similar length into a batch; saves padding.")
+    checkpoint_activations: bool = setting(False, "Recompute activations: less memory, more time.")
+    seed: int | None = setting(
+        None,
+        "Of initialisation, dropout and random draws.",
+        at_least=0,
+        at_most=_LARGEST_SEED,
+        shown="0; drawn for strategy random",
+    )
+    data_seed: int = setting(0, "Of the order of the data.", at_least=0, at_most=_LARGEST_SEED)
+    evaluate_every: int | None = setting(None, "Steps between validations.", at_least=1, shown="one epoch")
+    log_every: int = setting(50, "Steps between entries of metrics.jsonl.", at_least=1)
+    select: str = setting(
+        "last", "Keep the weights of the best validation (best) or of the end (last).", names=SELECTIONS
+    )
+    resumable: bool = setting(True, "Write checkpoints at every validation, so that a killed run can go on.")
+    eval_batch_size: int = setting(64, "Examples of a forward pass in validation.", at_least=1)
+    device: str = setting("auto", "auto takes an accelerator if there is one; cpu takes none.", names=DEVICES)
+    teacher_device: str | None = setting(None, "The teacher's own: cpu, cuda:1.", shown="that of the student")
+    workers: int = setting(0, "Processes that prepare batches; 0: none but this one.", at_least=0)
+    tensorboard: bool = setting(False, "Write event files into the run directory.")
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.max_steps is not None:
+            raise InputError(
+                f"both epochs ({self.epochs}) and max steps ({self.max_steps}) came", "give one of the two"
+            )
+        check_settings(self)
+        if not all(name.strip() for name in self.lora_targets.split(",")):
+            raise SettingError(
+                "lora_targets",
+                f"is {self.lora_targets!r}",
+                allowed=f"allowed: {ALL_LINEAR}, or names with commas between",
+            )
+
+    @property
+    def encoding(self) -> EncodingSettings:
+        """How many tokens examples may have."""
+        return EncodingSettings(self.max_length, self.target_max_length, self.loss_on_prompt)
+
+    @property
+    def generation(self) -> GenerationSettings:
+        """How texts are generated that are scored."""
+        return GenerationSettings(self.beams, self.max_new_tokens, self.length_penalty)
+
+    @property
+    def lora(self) -> LoraSettings | None:
+        """Which low-rank corrections are trained, or None."""
+        if self.lora_rank is None:
+            return None
+        return LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets)
+
+    def check_here(self) -> None:
+        """Refuse what this machine or its packages do not allow, before a run begins.
+
+        Raises:
+            SettingError: a precision, a device, a schedule or LoRA that cannot be had here.
+        """
+        import torch
+        from transformers.trainer_utils import SchedulerType
+
+        if self.precision == "float16" and (self.device == "cpu" or not torch.cuda.is_available()):
+            raise SettingError("precision", "is float16, which needs a GPU, and none is used", "choose bfloat16")
+        if self.teacher_device is not None:
+            check_device(self.teacher_device, "teacher_device")
+        if self.lora_rank is not None and importlib.util.find_spec("peft") is None:
+            raise SettingError("lora_rank", "needs the `peft` package", "install it: pip install 'anglekit[lora]'")
+        installed = [str(kind.value) for kind in SchedulerType]
+        if self.schedule not in installed:
+            raise SettingError(
+                "schedule", f"is {self.schedule!r}", allowed=f"allowed by this transformers: {', '.join(installed)}"
+            )
+
+    def completed(self, *, epochs: float, learning_rate: float) -> TrainSettings:
+        """Return the settings with the task's epochs and learning rate where none were given.
+
+        Raises:
+            SettingError: one of them cannot be had here; see `check_here`.
+        """
+        self.check_here()
+        return replace(
+            self,
+            epochs=epochs if self.epochs is None and self.max_steps is None else self.epochs,
+            learning_rate=learning_rate if self.learning_rate is None else self.learning_rate,
+        )
+
+    def decisive(self) -> dict[str, str | int | float | bool | None]:
+        """Return what changes the trained model, by which runs are compared: not the seed, which a plan records."""
+        incidental = {"log_every", "eval_batch_size", "workers", "tensorboard", "resumable", "seed"}
+        incidental |= {"device", "teacher_device"}
+        return {name: value for name, value in asdict(self).items() if name not in incidental}
+
+    def arguments(
+        self, output: Path, *, seed: int, validates: bool, score: str, larger_is_better: bool = True
+    ) -> TrainingArguments:
+        """Return what `Trainer` is told.
+
+        Args:
+            output: where its checkpoints go.
+            seed: the run's.
+            validates: whether there is a validation set.
+            score: the name under which the selecting score is reported, without "eval_".
+            larger_is_better: whether a larger one is better.
+        """
+        import torch
+        from transformers import TrainingArguments
+
+        cadence = "epoch" if self.evaluate_every is None else "steps"
+        best = validates and self.select == "best"
+        # Its name changed in transformers 5.23.
+        names = ("activation_checkpointing", "gradient_checkpointing")
+        known = next(name for name in names if name in TrainingArguments.__dataclass_fields__)
+        recomputation: dict[str, Any] = {known: self.checkpoint_activations}
+        return TrainingArguments(
+            output_dir=str(output),
+            num_train_epochs=self.epochs or 1.0,
+            max_steps=self.max_steps or -1,
+            per_device_train_batch_size=self.batch_size,
+            per_device_eval_batch_size=self.eval_batch_size,
+            gradient_accumulation_steps=self.accumulation,
+            learning_rate=self.learning_rate or 0.0,
+            lr_scheduler_type=self.schedule,
+            warmup_steps=self.warmup,
+            optim=OPTIMIZERS[self.optimizer],
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            bf16=self.precision == "bfloat16",
+            fp16=self.precision == "float16",
+            train_sampling_strategy="group_by_length" if self.group_by_length else "random",
+            **recomputation,
+            seed=seed,
+            data_seed=self.data_seed,
+            eval_strategy=cadence if validates else "no",
+            eval_steps=self.evaluate_every,
+            save_strategy=cadence if self.resumable or best else "no",
+            save_steps=self.evaluate_every or 500,
+            save_total_limit=1,
+            load_best_model_at_end=best,
+            metric_for_best_model=score if best else None,
+            greater_is_better=larger_is_better if best else None,
+            logging_steps=self.log_every,
+            # Off: it would wait for the device at every step, and hide what `DistillationTrainer` stops for.
+            logging_nan_inf_filter=False,
+            report_to=["tensorboard"] if self.tensorboard else [],
+            disable_tqdm=True,
+            dataloader_num_workers=self.workers,
+            dataloader_pin_memory=torch.cuda.is_available() and self.device != "cpu",
+            use_cpu=self.device == "cpu",
+            remove_unused_columns=False,
+        )

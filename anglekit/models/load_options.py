@@ -1,0 +1,37 @@
+"""How a checkpoint is loaded: where to, how precisely, and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from anglekit.runtime.placement import Placement, check_device
+from anglekit.settings_fields import check_settings, documented, setting
+from anglekit.vocabulary import PRECISIONS, Stream
+
+__all__ = ["LoadOptions"]
+
+
+@documented
+@dataclass(frozen=True)
+class LoadOptions:
+    """How checkpoints are loaded.
+
+    `placement` says how a model that one device does not hold is spread, offloaded or quantised. `blocks` says how many
+    of the first blocks of a stream are held, None: all of them; `load_checkpoint` reads it.
+
+    Raises:
+        InputError: an unknown dtype or a device that is not there.
+    """
+
+    device: str = setting("cpu", "Where to compute: cpu, cuda, cuda:1, mps.")
+    dtype: str = setting("float32", "Precision of the models: float32, bfloat16, float16.", names=PRECISIONS)
+    revision: str | None = setting(None, "Branch, tag or commit of hub checkpoints.")
+    allow_pickle: bool = setting(False, "Accept pickled weights, which can run code when read.")
+    trust_remote_code: bool = setting(False, "Accept checkpoints that bring their own code.")
+    placement: Placement = field(default_factory=Placement)
+    blocks: Mapping[Stream, int] | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        check_device(self.device, "device")
