@@ -29,6 +29,7 @@ __all__ = [
     "LoraSettings",
     "ScoringSettings",
     "TrainSettings",
+    "recomputation_argument",
 ]
 
 SELECTIONS: Final = ("best", "last")
@@ -336,10 +337,7 @@ class TrainSettings:
 
         cadence = "epoch" if self.evaluate_every is None else "steps"
         best = validates and self.select == "best"
-        # Its name changed in transformers 5.23.
-        names = ("activation_checkpointing", "gradient_checkpointing")
-        known = next(name for name in names if name in TrainingArguments.__dataclass_fields__)
-        recomputation: dict[str, Any] = {known: self.checkpoint_activations}
+        recomputation: dict[str, Any] = {recomputation_argument(): self.checkpoint_activations}
         return TrainingArguments(
             output_dir=str(output),
             num_train_epochs=self.epochs or 1.0,
@@ -377,3 +375,11 @@ class TrainSettings:
             use_cpu=self.device == "cpu",
             remove_unused_columns=False,
         )
+
+
+def recomputation_argument() -> str:
+    """Return what `TrainingArguments` calls the recomputation of activations; it changed in transformers 5.23."""
+    from transformers import TrainingArguments
+
+    names = ("activation_checkpointing", "gradient_checkpointing")
+    return next(name for name in names if name in TrainingArguments.__dataclass_fields__)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from anglekit.distillation.training.settings import _RECOMPUTATION
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
@@ -185,7 +184,7 @@ def test_checkpointed_activations_give_the_same_student(tmp_path, reentrant):
     ends = []
     for options in (
         {},
-        {_RECOMPUTATION: True, f"{_RECOMPUTATION}_kwargs": {"use_reentrant": reentrant}},
+        {recomputation: True, f"{recomputation}_kwargs": {"use_reentrant": reentrant}},
     ):
         # Plain descent: AdamW makes large steps of gradients that differ by rounding alone.
         trainer = make_trainer(tmp_path, dropout=0.1, args=arguments(tmp_path, optim="sgd", **options))
