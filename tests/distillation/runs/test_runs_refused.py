@@ -84,7 +84,6 @@ def test_a_teacher_must_be_a_trained_classifier_of_its_data(world, tmp_path, sav
         ({"batch_size": 0}, "batch_size is 0; allowed: at least 1"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"precision": "float61"}, "did you mean 'float16'"),
-        ({"precision": "float16"}, "float16 training needs a GPU"),
         ({"schedule": "liner"}, "did you mean 'linear'"),
         ({"seed": -1}, "seed is -1"),
         ({"warmup": float("nan")}, "warmup is nan"),
@@ -93,3 +92,16 @@ def test_a_teacher_must_be_a_trained_classifier_of_its_data(world, tmp_path, sav
 def test_settings_are_checked(change, message):
     with pytest.raises(InputError, match=message):
         quick(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"precision": "float16"}, "precision is float16, which needs a GPU"),
+        ({"teacher_device": "toaster"}, "teacher_device is 'toaster', which cannot be used here"),
+    ],
+)
+def test_what_cannot_be_had_here_is_refused_before_a_run(change, message):
+    settings = quick(**change)
+    with pytest.raises(InputError, match=message):
+        settings.completed(epochs=1.0, learning_rate=1e-3)

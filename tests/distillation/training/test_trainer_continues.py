@@ -181,7 +181,7 @@ def test_grouping_by_length_leaves_less_padding_and_misses_no_example():
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.filterwarnings("ignore:.*use_reentrant.*:UserWarning")
 def test_checkpointed_activations_give_the_same_student(tmp_path, reentrant):
-    ends = []
+    ends, recomputation = [], recomputation_argument()
     for options in (
         {},
         {recomputation: True, f"{recomputation}_kwargs": {"use_reentrant": reentrant}},
