@@ -12,6 +12,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.losses.weights import LossWeights
+from anglekit.distillation.settings import recomputation_argument
 from anglekit.distillation.training.batch_order import LengthGroupedOrder
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.errors import InputError
