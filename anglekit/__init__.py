@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anglekit.distillation.students.create import create_student as create_student
     from anglekit.distillation.sweep.sweep import SweepResult as SweepResult
     from anglekit.distillation.sweep.sweep import sweep as sweep
-    from anglekit.distillation.training.callbacks import AngleCallback as AngleCallback
+    from anglekit.distillation.training.angle_callback import AngleCallback as AngleCallback
     from anglekit.distillation.training.trainer import DistillationTrainer as DistillationTrainer
     from anglekit.errors import AnglekitError as AnglekitError
     from anglekit.errors import InputError as InputError
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AngleCallback": "anglekit.distillation.training.callbacks",
+    "AngleCallback": "anglekit.distillation.training.angle_callback",
     "AnalysisSettings": "anglekit.analysis.settings",
     "AnglekitError": "anglekit.errors",
     "Checkpoint": "anglekit.models.checkpoints",

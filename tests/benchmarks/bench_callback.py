@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from anglekit.analysis.checks import tokenize_for
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.distillation.training.callbacks import AngleCallback
+from anglekit.distillation.training.angle_callback import AngleCallback
 from anglekit.models.checkpoints import Checkpoint
 
 EVERY, PROBE = 50, 200

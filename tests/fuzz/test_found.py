@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from anglekit.comparison.sources import read_sources
 from anglekit.distillation.runs.directory import RunDirectory
-from anglekit.distillation.runs.progress import _log_of
 from anglekit.distillation.sweep.directory import SweepDirectory
 from anglekit.distillation.tasks.text_columns import text_lists, texts_of
+from anglekit.distillation.training.progress import _log_of
 from anglekit.errors import InputError, foreign_failures, suggest
 from anglekit.models.checkpoint_files import check_counts
 from anglekit.models.checkpoints import STUDENT_FILE, load_checkpoint

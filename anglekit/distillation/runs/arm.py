@@ -21,9 +21,7 @@ from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.matching.strategies import MODEL_FAMILIES
 from anglekit.distillation.runs.directory import RunDirectory, check_same_run
-from anglekit.distillation.runs.progress import MetricsFile, TrainingBar, quiet
 from anglekit.distillation.runs.records import SCORES_FORMAT, now, run_config, run_provenance
-from anglekit.distillation.runs.resume_point import resume_point
 from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.students.adapters import LayerAdapters, create_adapters
 from anglekit.distillation.students.create import create_student
@@ -32,8 +30,10 @@ from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.models import TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.tasks.task import ScoreReport
+from anglekit.distillation.training.progress import MetricsFile, TrainingBar, quiet
 from anglekit.distillation.training.teacher import TeacherProvider
 from anglekit.distillation.training.trainer import DistillationTrainer
+from anglekit.distillation.training.trainer_checkpoints import resume_point
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import STUDENT_FILE, quiet_transformers
 from anglekit.runtime.files import write_json

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs.arm import Arm, RunResult, build_arm, finish_arm, objective_of_plan, stored_result
@@ -21,9 +19,10 @@ from anglekit.distillation.sweep.lockstep import HandOver, Outcome, Turn, take_t
 from anglekit.distillation.sweep.shared_teacher import MarkedBatches, SharedTeacher
 from anglekit.distillation.tasks.models import TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
+from anglekit.distillation.training.progress import SweepBar
 from anglekit.errors import AnglekitError
 
-__all__ = ["ArmsInTraining", "PlannedArm", "SweepBar", "share_arms", "train_side_by_side", "waves"]
+__all__ = ["ArmsInTraining", "PlannedArm", "share_arms", "train_side_by_side", "waves"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,54 +187,3 @@ def train_side_by_side(arms: Sequence[Arm], teacher: SharedTeacher, finish: Call
     return take_turns(
         [task(arm) for arm in arms], device=device, when_all_passed=teacher.forget, clock=teacher.students_clock
     )
-
-
-class SweepBar(TrainerCallback):
-    """One bar over the optimiser steps of all arms, with the time left.
-
-    Args:
-        arms: that will train, all for the same number of steps.
-        shown: whether there is a bar at all.
-    """
-
-    def __init__(self, arms: int, *, shown: bool) -> None:
-        self._arms = arms
-        self._shown = shown
-        self._done = 0
-        self._bar: tqdm[Any] | None = None
-
-    def __enter__(self) -> SweepBar:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
-        """Open the bar with the first arm; steps that a resumed arm took before are no measure of the speed."""
-        if self._bar is None and self._shown:
-            total = self._arms * state.max_steps
-            self._bar = tqdm(total=total, desc="sweep", unit="step", dynamic_ncols=True, smoothing=0.05)
-            self._bar.set_postfix_str(f"0/{self._arms} students")
-        if self._bar is not None:
-            self._bar.initial += state.global_step
-            self._bar.n += state.global_step
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Move on."""
-        if self._bar is not None:
-            self._bar.update()
-
-    def finished(self) -> None:
-        """Count an arm that is finished."""
-        self._done += 1
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"{self._done}/{self._arms} students")
-
-    def drop(self, state: TrainerState) -> None:
-        """Take away the steps that an arm that failed will not take."""
-        if self._bar is not None and self._bar.total is not None:
-            self._bar.total -= state.max_steps - state.global_step
-            self._bar.refresh()

@@ -8,86 +8,30 @@ and accelerate's record of the data loaders that are being read. Every loop thus
 from __future__ import annotations
 
 import contextvars
-import random
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import greenlet
-import numpy as np
 import torch
-from accelerate.state import GradientState
-from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["HandOver", "Outcome", "Position", "ProcessStates", "Turn", "take_turns"]
+from anglekit.distillation.training.process_states import ProcessStates
 
+__all__ = ["HandOver", "Outcome", "Position", "TrainingLoop", "Turn", "take_turns"]
+
+#: How far a loop is: finished optimiser steps, and micro-batches of the step that has begun.
 Position = tuple[int, int]
-"""How far a loop is: finished optimiser steps, and micro-batches of the step that has begun."""
 
 # All loops begin, and learn at which step they go on, before the first one trains.
 _NOT_BEGUN: Position = (-1, 0)
 
 
 @dataclass(frozen=True, eq=False)
-class ProcessStates:
-    """What one process has only once and every training loop reads and changes.
-
-    Attributes:
-        torch_cpu: the state of torch's default generator.
-        torch_device: that of the accelerator, where one is used.
-        numpy_state: the state of numpy's global generator.
-        python_state: the state of the module `random`.
-        sync_gradients: whether accelerate takes the present micro-batch for the last one of its optimiser step.
-        dataloaders: those that accelerate takes to be in use.
-    """
-
-    torch_cpu: Tensor
-    torch_device: Tensor | None
-    numpy_state: Any
-    python_state: Any
-    sync_gradients: bool
-    dataloaders: tuple[Any, ...]
-
-    @classmethod
-    def capture(cls, device: torch.device | None = None) -> ProcessStates:
-        """Return the present states.
-
-        Args:
-            device: the accelerator whose generator dropout reads; None or the CPU has no other.
-        """
-        gradients = GradientState()
-        return cls(
-            torch.get_rng_state(),
-            None if _is_cpu(device) else torch.get_device_module(device).get_rng_state(),
-            np.random.get_state(),  # noqa: NPY002 - the global state is what must be swapped
-            random.getstate(),
-            gradients.sync_gradients,
-            tuple(gradients.dataloader_references),
-        )
-
-    def restore(self, device: torch.device | None = None) -> None:
-        """Make these states the present ones."""
-        torch.set_rng_state(self.torch_cpu)
-        if self.torch_device is not None:
-            torch.get_device_module(device).set_rng_state(self.torch_device)
-        np.random.set_state(self.numpy_state)  # noqa: NPY002
-        random.setstate(self.python_state)
-        gradients = GradientState()
-        gradients.sync_gradients = self.sync_gradients
-        gradients.dataloader_references = list(self.dataloaders)
-
-
-def _is_cpu(device: torch.device | None) -> bool:
-    return device is None or device.type == "cpu"
-
-
-@dataclass(frozen=True, eq=False)
 class Outcome:
-    """How a task ended.
+    """How a training loop ended.
 
     Attributes:
         error: what it raised, or None.
@@ -98,17 +42,20 @@ class Outcome:
     seconds: float
 
 
-Task = Callable[["Turn"], None]
+#: Trains, and calls `pass_on` of its turn where other loops may run.
+TrainingLoop = Callable[["Turn"], None]
 
 
 class Turn:
-    """One task's place among those that take turns; the task calls `pass_on` where others may run.
+    """A loop's place among those that take turns.
 
     Attributes:
-        position: the last one that the task reported.
+        position: the last one that the loop reported.
+        number: of the loop, by which ties are decided.
+        error: what the loop raised, or None.
     """
 
-    def __init__(self, rounds: _Rounds, number: int, task: Task) -> None:
+    def __init__(self, rounds: _Rounds, number: int, loop: TrainingLoop) -> None:
         self.position = _NOT_BEGUN
         self.number = number
         self.error: Exception | None = None
@@ -116,34 +63,34 @@ class Turn:
         self._seconds = 0.0
         self._since = 0.0
         self._states: ProcessStates | None = None
-        self._loop = greenlet.greenlet(lambda: task(self))
+        self._coroutine = greenlet.greenlet(lambda: loop(self))
         # A coroutine would otherwise begin with an empty context: numpy's error state, for one, lives there.
-        self._loop.gr_context = contextvars.copy_context()
+        self._coroutine.gr_context = contextvars.copy_context()
 
     @property
     def over(self) -> bool:
-        """Whether the task returned or raised."""
-        return bool(self._loop.dead)
+        """Whether the loop returned or raised."""
+        return bool(self._coroutine.dead)
 
     @property
     def seconds(self) -> float:
-        """The time of the task's own turns so far, the present one included."""
-        running = greenlet.getcurrent() is self._loop
+        """The time of the loop's own turns so far, the present one included."""
+        running = greenlet.getcurrent() is self._coroutine
         return self._seconds + (self._rounds.clock() - self._since if running else 0.0)
 
     def pass_on(self, position: Position) -> None:
-        """Report how far the task is, and let the others run until it is the one that is furthest behind."""
+        """Report how far the loop is, and let the others run until it is the one that is furthest behind."""
         self.position = position
         if self._rounds.next_turn() is not self:
             self._rounds.hub.switch()
 
     def run(self) -> None:
-        """Run the task until it passes on or ends; what it raises is kept, unless it is to end the process."""
+        """Run the loop until it passes on or ends; what it raises is kept, unless it is to end the process."""
         if self._states is not None:
             self._states.restore(self._rounds.device)
         self._since = self._rounds.clock()
         try:
-            self._loop.switch()
+            self._coroutine.switch()
         except Exception as error:
             # The frames hold the student and its optimiser.
             traceback.clear_frames(error.__traceback__)
@@ -153,17 +100,17 @@ class Turn:
             self._states = None if self.over else ProcessStates.capture(self._rounds.device)
 
     def stop(self) -> None:
-        """End a task that is waiting: its `finally` clauses run, and what it held is closed."""
+        """End a loop that is waiting: its `finally` clauses run, and what it held is closed."""
         if not self.over:
-            self._loop.throw(greenlet.GreenletExit)
+            self._coroutine.throw(greenlet.GreenletExit)
 
 
 class _Rounds:
-    """Who is next: always the task that is furthest behind, the first of several."""
+    """Who is next: always the loop that is furthest behind, the first of several."""
 
     def __init__(
         self,
-        tasks: Sequence[Task],
+        loops: Sequence[TrainingLoop],
         device: torch.device | None,
         when_all_passed: Callable[[], None],
         clock: Callable[[], float],
@@ -171,7 +118,7 @@ class _Rounds:
         self.hub = greenlet.getcurrent()
         self.device = device
         self.clock = clock
-        self.turns = [Turn(self, number, task) for number, task in enumerate(tasks)]
+        self.turns = [Turn(self, number, loop) for number, loop in enumerate(loops)]
         self._when_all_passed = when_all_passed
         self._front = _NOT_BEGUN
 
@@ -185,29 +132,29 @@ class _Rounds:
 
 
 def take_turns(
-    tasks: Sequence[Task],
+    loops: Sequence[TrainingLoop],
     *,
     device: torch.device | None = None,
     when_all_passed: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Outcome]:
-    """Run tasks side by side in this thread, the one that is furthest behind first.
+    """Run training loops side by side in this thread, the one that is furthest behind first.
 
-    Tasks at different positions (resumed at different steps) meet: those that are ahead wait. A task that raises ends
+    Loops at different positions (resumed at different steps) meet: those that are ahead wait. A loop that raises ends
     alone. An interruption ends all: those that wait are unwound, so that their `finally` clauses run, and it is raised
     again. The caller's random states are left as they were.
 
     Args:
-        tasks: each called with its `Turn`.
+        loops: each called with its `Turn`.
         device: the accelerator whose random state is swapped too.
-        when_all_passed: called when every task that is not over has left the position at which the last one was.
-        clock: what the tasks' seconds are measured by.
+        when_all_passed: called when every loop that is not over has left the position at which the last one was.
+        clock: by which the loops' seconds are measured.
 
     Returns:
-        How each task ended, in the order of `tasks`.
+        How each loop ended, in the order of `loops`.
     """
     before = ProcessStates.capture(device)
-    rounds = _Rounds(tasks, device, when_all_passed, clock)
+    rounds = _Rounds(loops, device, when_all_passed, clock)
     try:
         while (turn := rounds.next_turn()) is not None:
             turn.run()

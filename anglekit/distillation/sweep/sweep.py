@@ -23,9 +23,10 @@ from anglekit.distillation.runs.records import now
 from anglekit.distillation.runs.run import load_teacher_and_data, plan_run
 from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.distillation.students.create import CopyBlocks
-from anglekit.distillation.sweep.arms import ArmsInTraining, PlannedArm, SweepBar, share_arms, waves
+from anglekit.distillation.sweep.arms import ArmsInTraining, PlannedArm, share_arms, waves
 from anglekit.distillation.sweep.directory import ArmKey, SweepDirectory, SweepGrid, shared_facts
 from anglekit.distillation.tasks.registry import task_by_name
+from anglekit.distillation.training.progress import SweepBar
 from anglekit.errors import InputError, RunError
 from anglekit.models.checkpoints import checkpoint_of, load_config, quiet_transformers
 from anglekit.models.load_options import LoadOptions

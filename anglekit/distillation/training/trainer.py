@@ -16,11 +16,11 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from anglekit.distillation.losses.functional import LossTerm, weighted_total
 from anglekit.distillation.losses.objective import DistillationObjective, TeacherOutputs
-from anglekit.distillation.runs.resume_point import reading_checkpoint
 from anglekit.distillation.students.adapters import LayerAdapters
 from anglekit.distillation.training.batch_order import LengthGroupedOrder
 from anglekit.distillation.training.teacher import TeacherForward, TeacherProvider, accepted_inputs
 from anglekit.distillation.training.term_meter import TermMeter
+from anglekit.distillation.training.trainer_checkpoints import reading_checkpoint
 from anglekit.errors import InputError, RunError
 from anglekit.models.architectures import width
 from anglekit.models.projections import ADAPTER_FILE, load_adapters, save_adapters

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.strategies import layer_matching
-from anglekit.distillation.sweep.lockstep import HandOver, ProcessStates, take_turns
+from anglekit.distillation.sweep.lockstep import HandOver, take_turns
 from anglekit.distillation.sweep.shared_teacher import MarkedBatches, SharedTeacher, batch_mark
+from anglekit.distillation.training.process_states import ProcessStates
 from anglekit.distillation.training.teacher import TeacherForward
 from anglekit.errors import InputError, RunError
 

@@ -14,9 +14,9 @@ from transformers import TrainerCallback
 
 from anglekit.distillation.runs.arm import Arm
 from anglekit.distillation.runs.run import evaluate
-from anglekit.distillation.sweep.lockstep import ProcessStates
 from anglekit.distillation.sweep.shared_teacher import SharedTeacher
 from anglekit.distillation.sweep.sweep import SweepError, sweep
+from anglekit.distillation.training.process_states import ProcessStates
 from anglekit.errors import InputError
 from anglekit.models.projections import ADAPTER_FILE
 from tests.distillation.run_corpus import make_world, quick, student

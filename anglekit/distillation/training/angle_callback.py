@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerContr
 
 from anglekit.analysis.analyze import analyze
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.distillation.sweep.lockstep import ProcessStates
+from anglekit.distillation.training.process_states import ProcessStates
 from anglekit.errors import InputError
 from anglekit.models.architectures import model_streams
 from anglekit.models.checkpoints import Checkpoint

@@ -10,7 +10,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from anglekit.analysis.analyze import analyze
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.distillation.training.callbacks import AngleCallback, step_directory
+from anglekit.distillation.training.angle_callback import AngleCallback, step_directory
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.data import ProbeData

@@ -1,4 +1,4 @@
-"""What watches a training run: one progress bar, and a file with a line for every log and validation."""
+"""What watches training: a bar over the steps of one model or of many, and a file with a line for every log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.runtime.files import write_whole
 
-__all__ = ["MetricsFile", "TrainingBar", "quiet"]
+__all__ = ["MetricsFile", "SweepBar", "TrainingBar", "quiet"]
 
 
 class TrainingBar(TrainerCallback):
@@ -68,6 +68,57 @@ class TrainingBar(TrainerCallback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class SweepBar(TrainerCallback):
+    """One bar over the optimiser steps of all arms, with the time left.
+
+    Args:
+        arms: that will train, all for the same number of steps.
+        shown: whether there is a bar at all.
+    """
+
+    def __init__(self, arms: int, *, shown: bool) -> None:
+        self._arms = arms
+        self._shown = shown
+        self._done = 0
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> SweepBar:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Open the bar with the first arm; steps that a resumed arm took before are no measure of the speed."""
+        if self._bar is None and self._shown:
+            total = self._arms * state.max_steps
+            self._bar = tqdm(total=total, desc="sweep", unit="step", dynamic_ncols=True, smoothing=0.05)
+            self._bar.set_postfix_str(f"0/{self._arms} students")
+        if self._bar is not None:
+            self._bar.initial += state.global_step
+            self._bar.n += state.global_step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Move on."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def finished(self) -> None:
+        """Count an arm that is finished."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._done}/{self._arms} students")
+
+    def drop(self, state: TrainerState) -> None:
+        """Take away the steps that an arm that failed will not take."""
+        if self._bar is not None and self._bar.total is not None:
+            self._bar.total -= state.max_steps - state.global_step
+            self._bar.refresh()
 
 
 class MetricsFile(TrainerCallback):
