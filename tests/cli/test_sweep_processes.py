@@ -11,7 +11,7 @@ import pytest
 from anglekit.distillation.sweep.arms import share_arms
 from anglekit.distillation.sweep.directory import SweepGrid
 from tests.benchmarks.kill_resume import contents
-from tests.cli.test_processes import together
+from tests.cli.launching import together
 from tests.distillation.run_corpus import make_world
 
 
