@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from pandas.testing import assert_frame_equal
 
 from anglekit.analysis.analyze import analyze
 from anglekit.analysis.settings import AnalysisSettings
+from anglekit.models.checkpoints import Checkpoint
 from anglekit.results.geometry import Geometry, official_histogram_name
 from tests.analysis.naive_analysis import (
     TABLES,
@@ -182,3 +185,23 @@ def test_what_was_done_is_written_down(bert_geometry, bert_pair, probe, tmp_path
     assert loaded.provenance == provenance
     for table in TABLES:
         assert_frame_equal(getattr(loaded, table), getattr(bert_geometry, table), check_dtype=False)
+
+
+@pytest.mark.parametrize(("family", "takes"), [("Roberta", 14), ("Bert", 16)])
+def test_texts_are_cut_to_what_the_positions_take(family, takes, tiny_tokenizer, words, probe):
+    """RoBERTa counts its positions from behind the padding's: of a table of 16, 14 are left for tokens."""
+    made = []
+    for seed, name in enumerate(("teacher", "student")):
+        torch.manual_seed(seed)
+        config = getattr(transformers, f"{family}Config")(
+            vocab_size=24, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+            max_position_embeddings=16, pad_token_id=1 if family == "Roberta" else 0,
+        )  # fmt: skip
+        model = getattr(transformers, f"{family}Model")(config).eval()
+        made.append(Checkpoint(name, name, model, tiny_tokenizer(), ("encoder",), None))
+    with pytest.raises((IndexError, RuntimeError)):
+        made[0].model(torch.full((1, takes + 1), 5))
+    long = replace(probe, texts=tuple(" ".join(words) for _ in probe.texts))
+    found = analyze(made[0], made[1:], long)
+    assert set(found.examples["n_tokens"]) == {takes}
+    assert found.counts["truncated_examples"] == len(long.texts)

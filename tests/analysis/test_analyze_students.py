@@ -10,11 +10,12 @@ import pytest
 import torch
 from pandas.testing import assert_frame_equal
 
-from anglekit.analysis.analyze import analyze
+from anglekit.analysis.analyze import analyze, measure
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError, RunError
 from anglekit.models.checkpoints import Checkpoint, weights_hash
 from anglekit.results.geometry import Geometry
+from anglekit.runtime.processes import Processes
 from tests.analysis.naive_analysis import (
     TABLES,
     all_states,
@@ -153,6 +154,33 @@ def test_a_fitted_projection_is_the_best_on_the_other_half(kind, bert_pair, chec
         for found in geometry.angles[geometry.angles["vertex"] == row["vertex"]].itertuples():
             want = expected[0, found.teacher_i, found.teacher_k]
             assert found.mean_cosine == pytest.approx(want["mean_cosine"], abs=1e-4)
+
+
+class SecondOfTwo(Processes):
+    """The second of two processes, of which the first one had no batch and rounds otherwise, here by a half."""
+
+    def gather(self, value):
+        return [value, value]
+
+    def add_up(self, tensor):
+        pass
+
+    def share_first(self, tensor):
+        tensor.mul_(1.5)
+
+
+def test_all_processes_measure_through_the_first_ones_projection(bert_pair, checkpoint, probe, monkeypatch):
+    narrow = checkpoint("bert", "narrow", seed=2, depth=2, width=8)
+    settings = AnalysisSettings(projection="least-squares", nulls="none", similarity="none", token_budget=100)
+    subject, shared = measure(bert_pair[0], [narrow], probe, settings, processes=SecondOfTwo(1, 2))
+    monkeypatch.setattr(SecondOfTwo, "share_first", lambda *_: None)
+    alone, own = measure(bert_pair[0], [narrow], probe, settings, processes=SecondOfTwo(1, 2))
+    key = ("encoder", 0)
+    assert len(alone.projections[key]) == 3
+    for matrix, other in zip(subject.projections[key], alone.projections[key], strict=True):
+        torch.testing.assert_close(matrix, 1.5 * other)
+    torch.testing.assert_close(shared.sums[key].vertex.norm, 1.5 * own.sums[key].vertex.norm)
+    torch.testing.assert_close(shared.sums[key].student.norm, own.sums[key].student.norm)
 
 
 def test_a_trained_adapter_is_used_by_itself_and_only_where_there_is_one(bert_pair, checkpoint, probe):

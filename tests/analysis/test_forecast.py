@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from anglekit.analysis.forecast import memory_now, peak_memory, plan_analysis
@@ -28,9 +30,9 @@ def place(tmp_path_factory, save_tiny, words):
     return place
 
 
-def plan_of(place, family, settings=None, options=None):
+def plan_of(place, family, settings=None, options=None, probe="probe.jsonl"):
     options = options or LoadOptions()
-    data = read_probe(str(place / "probe.jsonl"))
+    data = read_probe(str(place / probe))
     sources = str(place / family), [str(place / f"{family}-student")]
     return plan_analysis(*sources, data, settings or AnalysisSettings(), [options, options])
 
@@ -46,6 +48,31 @@ def test_the_weights_are_those_that_a_run_would_hold(family, dtype, place):
     assert plan.models[0].bytes == {"cpu": sum(tensor.numel() * tensor.element_size() for tensor in held)}
     assert plan.parts["cpu"]["weights"] == sum(each.bytes["cpu"] for each in plan.models)
     assert 0 < plan.parts["cpu"]["program"] < plan.peak()
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "qwen3"])
+def test_the_passes_cost_what_a_counter_counts_and_hold_what_they_make(family, place):
+    """The FLOPs that torch counts in a real pass; memory of no less than its largest output and no more than all."""
+    texts = [{"text": "the film was good"}] * 12
+    (place / "equal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
+    plan = plan_of(place, family, probe="equal.jsonl")
+    assert (plan.batches, plan.padded_tokens, plan.tokens) == (1, 12 * 6, 12 * 6)
+    counted, largest, all_of_them = 0, 0, 0
+    for name in (family, f"{family}-student"):
+        model, sizes = load_checkpoint(str(place / name), LoadOptions()).model, list[int]()
+        for module in model.modules():
+            module.register_forward_hook(lambda _module, _args, output, sizes=sizes: sizes.append(bytes_of(output)))
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            model(torch.ones(12, 6, dtype=torch.int64))
+        counted += counter.get_total_flops()
+        largest, all_of_them = max(largest, *sizes), max(all_of_them, sum(sizes))
+    assert plan.flops == pytest.approx(counted, rel=0.2)
+    assert largest <= plan.parts["cpu"]["pass"] <= all_of_them
+
+
+def bytes_of(output):
+    """Return the bytes of a tensor; what holds several counts as nothing, for their modules were counted."""
+    return output.numel() * output.element_size() if isinstance(output, torch.Tensor) else 0
 
 
 def test_no_weight_is_read(place, monkeypatch):

@@ -146,6 +146,32 @@ def test_cka_is_that_of_the_example_means(bert_geometry, everything, bert_pair, 
             assert row.linear_cka < 0.9999
 
 
+def test_the_similarity_of_tokens_is_not_that_of_means(everything, bert_pair, probe):
+    """Between the extremes of two hundred draws of a token of each example, where the means lie far outside."""
+    states = [all_states(each, probe, "encoder") for each in bert_pair]
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(200):
+        tokens = [rng.integers(example.shape[1]) for example in states[0]]
+        layers = [
+            torch.from_numpy(np.stack([example[layer, token] for example, token in zip(side, tokens, strict=True)]))
+            for side in states
+            for layer in range(len(side[0]))
+        ]
+        draws.append(debiased_cka(layers).numpy())
+    low, high = np.min(draws, axis=0), np.max(draws, axis=0)
+    found = {}
+    for kind in ("token", "example-mean"):
+        rows = everything.similarity.query("states == @kind")
+        place = [4 * (side == "student").to_numpy() + rows[layer].to_numpy()
+                 for side, layer in ((rows["side_a"], "layer_a"), (rows["side_b"], "layer_b"))]  # fmt: skip
+        found[kind] = rows["debiased_cka"].to_numpy(), low[*place], high[*place]
+    token, low, high = found["token"]
+    assert ((low - 1e-6 <= token) & (token <= high + 1e-6)).all()
+    mean, low, high = found["example-mean"]
+    assert ((mean < low - 0.05) | (mean > high + 0.05)).any()
+
+
 def test_special_tokens_are_looked_at_apart(everything, bert_pair, probe):
     rows = everything.anisotropy.query("view == 'raw'").set_index(["side", "layer", "tokens"])
     states = all_states(bert_pair[0], probe, "encoder")

@@ -301,6 +301,12 @@ def test_options_out_of_range_are_refused_before_anything_is_read(options: dict,
         ),
         ({"teacher": "f" * 64}, "differ in the teacher"),
         ({"settings": {"reading": "official"}}, "differ in the setting reading .official and corrected."),
+        ({"settings": {"final_norm": "included"}}, "differ in the setting final_norm .included and excluded."),
+        ({"settings": {"special_tokens": False}}, "differ in the setting special_tokens .False and True."),
+        ({"settings": {"max_length": 64}}, "differ in the setting max_length .64 and None."),
+        ({"settings": {"target_max_length": 64}}, "differ in the setting target_max_length .64 and None."),
+        ({"settings": {"projection": "procrustes"}}, "differ in the setting projection .procrustes and None."),
+        ({"settings": {"teacher_layers": {"encoder": [0, 3]}}}, "differ in the setting teacher_layers "),
     ],
 )
 def test_geometries_that_cannot_be_paired_are_refused(options: dict, message: str) -> None:

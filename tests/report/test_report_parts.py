@@ -119,44 +119,6 @@ def test_numbers_are_flush_right_and_sorted_by_their_value():
     assert "\N{MINUS SIGN}3.0°" in written
 
 
-def with_nulls(low: float, high: float):
-    geometry = make_geometry({"forward": 70.0})
-    pairs = geometry.angles[["student", "stream", "vertex", "teacher_i", "teacher_k", "n_tokens"]]
-    nulls = pairs.assign(
-        null="permuted-student", mean_cosine=0.5, se=0.01, observed_cosine=0.34, observed_minus_null=(low + high) / 2,
-        low=low, high=high, mean_tangential_cosine=0.0,
-    )  # fmt: skip
-    object.__setattr__(geometry, "nulls", nulls)
-    return geometry
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "standing"), [(0.1, 0.2, "narrower"), (-0.2, -0.1, "wider"), (-0.1, 0.1, "unresolved")]
-)
-def test_the_side_of_chance_is_that_of_nearly_all_pairs(low, high, standing):
-    verdict = with_nulls(low, high).against_chance()
-    assert verdict.standing == standing
-    assert "12 pairs" in verdict.sentence
-
-
-def test_pairs_on_both_sides_are_mixed_and_without_nulls_the_closed_form_is_chance():
-    geometry = with_nulls(0.1, 0.2)
-    half = len(geometry.nulls) // 2
-    geometry.nulls.loc[: half - 1, ["low", "high"]] = (-0.2, -0.1)
-    assert geometry.against_chance().standing == "mixed"
-    bare = make_geometry({"forward": 70.0})
-    verdict = bare.against_chance()
-    assert verdict.standing == "wider"
-    assert "unrelated vectors" in verdict.sentence
-
-
-def test_a_geometry_without_an_angle_says_so():
-    geometry = make_geometry({"forward": 70.0})
-    geometry.angles[["mean_cosine", "mean_angle_degrees"]] = np.nan
-    geometry.angles["n_tokens"] = 0
-    assert geometry.against_chance().standing == "unknown"
-
-
 def test_what_cannot_be_compared_stands_side_by_side_with_the_reason(tmp_path):
     two = {"forward": 70.0, "reverse": 71.0}
     first = make_geometry(two).save(tmp_path / "mnli")

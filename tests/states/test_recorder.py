@@ -256,3 +256,29 @@ def test_a_batch_without_padding_needs_no_mask(models, batch_of):
     assert all(
         torch.equal(a, b) for a, b in zip(recorded(models["bert"], batch)["encoder"].states, expected, strict=True)
     )
+
+
+@pytest.mark.parametrize("precisions", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_states_of_several_precisions_keep_the_digits_of_the_best(models, batch_of, precisions):
+    """One block answers in another precision than the last: neither may lose digits, whichever comes first."""
+    model = copy.deepcopy(models["bert"])
+    model.pooler = None  # it would not take what the last block gives
+    seen = {}
+    # Layers 1 and 3 leave their blocks with digits that float32 cannot hold, where the precision is float64.
+    for layer, precision in zip((1, DEPTH), precisions, strict=True):
+
+        def other(_module, _args, output, layer=layer, precision=precision):
+            state = output.to(precision) * (1 + 1e-9)
+            seen[layer] = state.flatten(0, 1)
+            return state
+
+        model.encoder.layer[layer - 1].register_forward_hook(other)
+    if precisions[0] == torch.float64:
+        model.encoder.layer[1].register_forward_pre_hook(lambda _module, args: (args[0].float(), *args[1:]))
+    batch = batch_of(model)
+    found = recorded(model, batch)["encoder"].states
+    assert found.dtype == torch.float64
+    index = batch.token_index("encoder")
+    for layer, state in seen.items():
+        assert torch.equal(found[layer], state[index].double())
+    assert torch.equal(found[0], recorded(models["bert"], batch)["encoder"].states[0].double())

@@ -85,7 +85,16 @@ def test_what_is_logged_and_saved_is_the_analysis_of_the_student_at_that_step(tm
     weight = expected["n_tokens"] / expected["n_tokens"].sum()
     logged = [row for row in trainer.state.log_history if "encoder_angle_degrees" in row]
     assert [row["step"] for row in logged] == [0, 2, 4, 5]
-    assert logged[-1]["encoder_angle_degrees"] == pytest.approx((expected["mean_angle_degrees"] * weight).sum())
+    columns = {
+        "angle_degrees": "mean_angle_degrees",
+        "cosine": "mean_cosine",
+        "chance_cosine": "null_cosine",
+        "acute_fraction": "acute_fraction",
+    }
+    means = {f"encoder_{name}": (expected[column] * weight).sum() for name, column in columns.items()}
+    assert len({round(mean, 6) for mean in means.values()}) == len(means)  # one cannot stand for another
+    for name, mean in means.items():
+        assert logged[-1][name] == callback.history[-1][name] == pytest.approx(mean), name
     assert logged[-1]["angle_seconds"] > 0
     first = Geometry.load(step_directory(tmp_path / "angles", 0)).angles
     assert np.abs(first["mean_cosine"] - expected["mean_cosine"]).max() > 1e-6
