@@ -1,4 +1,4 @@
-"""What `anglekit plot` is given: directories and tables of scores, as the inputs of a figure."""
+"""What figures are drawn from: Geometries and tables of scores, read from directories and files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,24 @@ _NOT_SCORES = ("examples", "steps", "selected_step", "seconds")
 
 @dataclass(frozen=True, eq=False)
 class FigureInputs:
-    """What was found, in the order in which it came.
+    """What a figure is drawn from.
 
     Attributes:
-        geometries: of directories that hold one.
-        names: the names of these directories.
-        scores: a table per task: of each sweep or file, and one of all single runs together.
-        score_names: their names.
+        geometries: what was analysed.
+        scores: a table per task, of columns `anglekit.comparison.sources.SCORE_COLUMNS`.
+        names: of the directories of the Geometries, where they were read.
+        score_names: of the sweeps and files of the scores, likewise; single runs are one table together.
     """
 
-    geometries: tuple[Geometry, ...]
-    names: tuple[str, ...]
-    scores: tuple[pd.DataFrame, ...]
-    score_names: tuple[str, ...]
+    geometries: Sequence[Geometry]
+    scores: Sequence[pd.DataFrame] = ()
+    names: Sequence[str] = ()
+    score_names: Sequence[str] = ()
+
+    @property
+    def geometry(self) -> Geometry:
+        """The one Geometry of a figure that takes one."""
+        return self.geometries[0]
 
 
 def read_figure_inputs(places: Sequence[str | Path]) -> FigureInputs:

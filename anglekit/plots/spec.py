@@ -1,64 +1,115 @@
-"""What a figure family is: how it is drawn, the numbers behind it, and the words that go with it."""
+"""What a figure is: how it is drawn, the numbers behind it, and the words that go with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from anglekit.results.geometry import Geometry
+from anglekit.plots.inputs import FigureInputs
+from anglekit.plots.style import Theme, context, figure_width, theme
 
-__all__ = ["FigureSpec", "Uses"]
+__all__ = ["OPTION_WORDS", "STUDENTS", "VERTICES", "FigureOptions", "FigureSpec", "Uses"]
 
-#: What a family is drawn from: Geometries, tables of scores, or both.
+#: What a figure is drawn from: Geometries, tables of scores, or both.
 Uses = Literal["geometries", "scores", "both"]
 
+#: The options of a figure, as messages name them.
+OPTION_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "labels": "task labels (--task)",
+        "value": "value (--value)",
+        "null": "null (--null)",
+        "margin": "margin (--margin)",
+        "students": "students (--student)",
+        "stream": "stream (--stream)",
+        "vertices": "vertices (--vertex)",
+        "bins": "bins",
+    }
+)
+#: The options of a figure of students, and of one of their layers.
+STUDENTS = frozenset({"students", "stream"})
+VERTICES = STUDENTS | {"vertices"}
 
-def _nothing(*_: Any) -> None:  # noqa: ANN401  of any inputs
-    return None
+
+@dataclass(frozen=True, kw_only=True)
+class FigureOptions:
+    """What can be chosen about a figure; None leaves it to the figure.
+
+    Attributes:
+        labels: the tasks' names, one per Geometry or table of scores; of `training-angles` the directories' names.
+        students: the students to draw; all by default.
+        stream: `encoder` or `decoder`; both by default.
+        vertices: the student layers to draw; all by default, a heat map of more than 12 spreads 12 over the depth.
+        value: what is shown: a column of the figure's table, or a score.
+        null: a name of `anglekit.vocabulary.NULLS`.
+        margin: the largest difference of scores that does not matter, in the score's unit; a point by default.
+        bins: bins of figure 1's curves on [-1, 1], a divisor of 1000; by default 200, or 100 where a curve has few
+            cosines.
+    """
+
+    labels: Sequence[str] | None = None
+    students: str | Sequence[str] | None = None
+    stream: str | None = None
+    vertices: Sequence[int] | None = None
+    value: str | None = None
+    null: str | None = None
+    margin: float | None = None
+    bins: int | None = None
 
 
-@dataclass(frozen=True)
+def _nothing(_: FigureInputs) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class FigureSpec:
     """A kind of figure.
-
-    The functions take the inputs first: one Geometry; where `many`, a sequence of Geometries; tables of scores, one per
-    task (`anglekit.comparison.sources.SCORE_COLUMNS`); or Geometries and tables of scores.
 
     Attributes:
         title: a heading, without a full stop.
         summary: what it shows, in a phrase.
         reading: how to read it, in whole sentences.
-        draw: inputs and options to a Figure.
-        data: inputs and options to the numbers that `draw` draws.
-        facts: that table to a sentence with its main numbers.
-        options: the options of `draw` beside `width` and `dark`; `data` takes the same.
+        options: the fields of `FigureOptions` that it takes.
+        data: inputs and options to the numbers that are drawn.
+        facts: these numbers to a sentence with the main ones.
+        draw: inputs, options, theme and width in inches to a Figure; the theme's settings are in force.
         many: whether it takes several Geometries.
         uses: what it is drawn from.
-        lacks: inputs to the reason why it cannot be drawn, in one line, or None.
+        check: raises InputError where the inputs lack what the figure needs.
     """
 
     title: str
     summary: str
     reading: str
-    draw: Callable[..., Figure]
-    data: Callable[..., pd.DataFrame]
-    facts: Callable[[pd.DataFrame], str]
     options: frozenset[str]
+    data: Callable[[FigureInputs, FigureOptions], pd.DataFrame]
+    facts: Callable[[pd.DataFrame], str]
+    draw: Callable[[FigureInputs, FigureOptions, Theme, float], Figure]
     many: bool = False
     uses: Uses = "geometries"
-    lacks: Callable[..., str | None] = _nothing
+    check: Callable[[FigureInputs], None] = _nothing
 
-    def inputs(self, geometries: Sequence[Geometry], scores: Sequence[pd.DataFrame]) -> tuple[Any, ...]:
-        """Return the positional inputs of `draw`, `data` and `lacks`."""
-        if self.uses == "both":
-            return (geometries, scores)
-        if self.uses == "scores":
-            return (scores,)
-        return (geometries,) if self.many else (geometries[0],)
+    def figure(
+        self, inputs: FigureInputs, options: FigureOptions, *, width: str = "page", dark: bool = False
+    ) -> Figure:
+        """Draw the figure.
+
+        Args:
+            inputs: what it is drawn from.
+            options: of this figure.
+            width: `page` or `column`.
+            dark: draw on a dark ground.
+
+        Raises:
+            InputError: nothing is left to draw, too much is, or an option names what the inputs do not have.
+        """
+        inches, look = figure_width(width), theme(dark)
+        with context(look):
+            return self.draw(inputs, options, look, inches)
 
     def caption(self, data: pd.DataFrame) -> str:
         """Return how to read the figure and what its numbers are."""

@@ -23,12 +23,13 @@ from anglekit.errors import InputError, suggest
 __all__ = [
     "FONT_FAMILY",
     "FONT_SIZE",
-    "INIT_COLOURS",
+    "GUIDE_DASHES",
     "LIGHT_THEME",
+    "MARKERS",
     "NIGHT_THEME",
     "PAGE_HEIGHT",
     "SMALL_FONT_SIZE",
-    "STRATEGY_STYLES",
+    "TEACHER_DASHES",
     "WIDTHS",
     "StrategyStyle",
     "Theme",
@@ -54,9 +55,16 @@ WIDTHS: Mapping[str, float] = MappingProxyType({"column": 3.03, "page": 6.30})
 PAGE_HEIGHT = 9.7
 
 
+#: Of guides behind the data, and of the teacher.
+GUIDE_DASHES = (0, (2, 2))
+TEACHER_DASHES = (0, (4, 1.2))
+#: What tells tasks, or the students of one panel, apart.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+
+
 @dataclass(frozen=True)
 class StrategyStyle:
-    """How a layer-selection strategy is drawn, everywhere."""
+    """How a strategy, or a student whose strategy was not recorded, is drawn everywhere."""
 
     colour: str
     marker: str
@@ -188,11 +196,6 @@ NIGHT_THEME = Theme(
     sequential="cividis",
     dark=True,
 )
-
-#: Colour by initialisation on a light ground.
-INIT_COLOURS = LIGHT_THEME.init
-#: Colour and marker by strategy on a light ground.
-STRATEGY_STYLES = LIGHT_THEME.strategies
 
 
 def theme(dark: bool) -> Theme:

@@ -11,7 +11,8 @@ import pytest
 from matplotlib.collections import PatchCollection, QuadMesh
 
 from anglekit.errors import InputError
-from anglekit.plots.figures.angles_heatmap import ANGLE_VALUES, angles_heatmap, pair_matrix
+from anglekit.plots.figures.angles_heatmap import ANGLE_VALUES, angles_heatmap
+from anglekit.plots.panels.tables import symmetric_matrix
 
 
 def panels(figure):
@@ -28,9 +29,9 @@ def missing(ax) -> list[tuple[int, int]]:
     return [(int(path.vertices[0][1]), int(path.vertices[0][0])) for item in cells for path in item.get_paths()]
 
 
-def test_pair_matrix_is_symmetric_without_a_diagonal() -> None:
+def test_a_matrix_of_pairs_is_symmetric_without_a_diagonal() -> None:
     rows = pd.DataFrame({"teacher_i": [0, 0, 2], "teacher_k": [2, 5, 5], "value": [0.1, np.nan, 0.3]})
-    matrix = pair_matrix(rows, "value", [0, 2, 5])
+    matrix = symmetric_matrix(rows, "value", "teacher_i", "teacher_k", [0, 2, 5])
     np.testing.assert_array_equal(matrix.to_numpy(), matrix.to_numpy().T)
     assert np.isnan(np.diag(matrix)).all()
     assert matrix.loc[2, 0] == 0.1

@@ -14,7 +14,7 @@ from anglekit.errors import InputError
 from anglekit.plots.figure1.curves import rebin
 from anglekit.plots.figure1.figure1 import figure1
 from anglekit.plots.figure1.histograms import percent
-from anglekit.plots.style import INIT_COLOURS, NIGHT_THEME
+from anglekit.plots.style import LIGHT_THEME, NIGHT_THEME
 from anglekit.results.columns import COLUMNS, N_BINS
 
 STRATEGIES = ["none", "forward", "reverse", "all-to-one", "random"]
@@ -64,12 +64,12 @@ def test_initialisations_have_their_colours(geometry, make_geometry) -> None:
     figure = figure1([geometry])
     for student in geometry.students:
         colour = artist(figure, f"curve-{student}").get_edgecolor()
-        assert same_color(colour[:3], INIT_COLOURS[geometry.student_init(student)])
+        assert same_color(colour[:3], LIGHT_THEME.init[geometry.student_init(student)])
     unknown = make_geometry({"a": None, "b": None, "c": "teacher"}, teacher_layers=4, tokens=40)
     figure = figure1([unknown])
     colours = {name: to_rgb(artist(figure, f"curve-{name}").get_edgecolor()) for name in "abc"}
     assert len(set(colours.values())) == 3
-    assert not {to_rgb(colour) for colour in INIT_COLOURS.values()} & {colours["a"], colours["b"]}
+    assert not {to_rgb(colour) for colour in LIGHT_THEME.init.values()} & {colours["a"], colours["b"]}
 
 
 def test_students_of_one_initialisation_differ_in_more_than_tint(make_geometry) -> None:
@@ -275,5 +275,5 @@ def test_bad_choices(geometry, options: dict, message: str) -> None:
 def test_nothing_to_draw(geometry) -> None:
     with pytest.raises(InputError, match="no geometry to draw"):
         figure1([])
-    with pytest.raises(InputError, match="26 panels are more than the 25 that have a letter"):
+    with pytest.raises(InputError, match=r"26 panels are more than a figure holds \(25\); draw fewer tasks"):
         figure1([geometry] * 26)

@@ -12,16 +12,11 @@ from hypothesis import strategies as st
 from matplotlib.collections import LineCollection, QuadMesh
 
 from anglekit.errors import InputError
-from anglekit.plots.figure1.curves import figure1_data, figure1_facts
 from anglekit.plots.figure1.figure1 import figure1
-from anglekit.plots.figures.acute_fraction import acute_fraction, acute_fraction_data, wilson_interval
-from anglekit.plots.figures.anisotropy import anisotropy_figure, dominant_dimensions, dominant_dimensions_data
-from anglekit.plots.figures.layer_heatmaps import layer_heatmap, layer_heatmap_data
-from anglekit.plots.figures.layer_norms import layer_norms
-from anglekit.plots.figures.layer_trajectories import fit_plane, layer_trajectories, layer_trajectories_data
-from anglekit.plots.figures.null_heatmap import null_heatmap, null_heatmap_data
-from anglekit.plots.figures.training_angles import training_angles, training_angles_data, training_step
-from anglekit.plots.figures.vertex_sweep import vertex_sweep
+from anglekit.plots.figures.acute_fraction import wilson_interval
+from anglekit.plots.figures.layer_trajectories import fit_plane
+from anglekit.plots.figures.training_angles import training_step
+from anglekit.plots.registry import FIGURES, draw_figure, figure_data
 from anglekit.plots.style import LIGHT_THEME
 from tests.plots.full_geometry import FIVE, full_geometry
 
@@ -54,7 +49,7 @@ def cells(figure) -> list[np.ndarray]:
 
 
 def test_null_heatmap_is_observed_minus_null(geometry) -> None:
-    figure = null_heatmap(geometry, students="forward-random-seed0", vertices=[1])
+    figure = draw_figure("null-heatmap", [geometry], students="forward-random-seed0", vertices=[1])
     (drawn,) = cells(figure)
     table = geometry.nulls.query("student == 'forward-random-seed0' and vertex == 1")
     for row in table.itertuples():
@@ -68,20 +63,20 @@ def test_null_heatmap_is_observed_minus_null(geometry) -> None:
 
 def test_null_heatmap_falls_back_to_the_closed_form() -> None:
     geometry = full_geometry(("forward",), ("random",), without=["nulls"])
-    data = null_heatmap_data(geometry)
+    data = figure_data("null-heatmap", [geometry])
     assert set(data["null"]) == {"formula"}
     np.testing.assert_allclose(data["observed_minus_null"], geometry.angles["mean_cosine"] - 0.4)
     assert data["low"].isna().all()
-    assert "closed form" in notes(null_heatmap(geometry))
+    assert "closed form" in notes(draw_figure("null-heatmap", [geometry]))
     with pytest.raises(InputError, match="no null 'permuted-student'; run `anglekit analyze --nulls all`"):
-        null_heatmap_data(geometry, null="permuted-student")
+        figure_data("null-heatmap", [geometry], null="permuted-student")
 
 
 @pytest.mark.parametrize(
     ("measure", "column"), [("distance", "mean_distance"), ("cosine", "mean_cosine"), ("cka", "cka")]
 )
 def test_layer_heatmaps_are_the_table(geometry, measure: str, column: str) -> None:
-    figure = layer_heatmap(geometry, measure, students="reverse-teacher-seed0")
+    figure = draw_figure(f"layer-{measure}", [geometry], students="reverse-teacher-seed0")
     own, across = cells(figure)
     table = geometry.layers[geometry.layers["student"] == "reverse-teacher-seed0"]
     for row in table[table["side_a"] == "teacher"].itertuples():
@@ -103,15 +98,15 @@ def test_layer_heatmaps_are_the_table(geometry, measure: str, column: str) -> No
 
 
 def test_layer_heatmap_data_holds_the_teacher_once(geometry) -> None:
-    data = layer_heatmap_data(geometry, "distance")
+    data = figure_data("layer-distance", [geometry])
     assert (data["side_b"] == "teacher").sum() == 15
     assert set(data.loc[data["side_b"] == "teacher", "student"]) == {""}
     assert (data["side_b"] == "student").sum() == 10 * 15
 
 
 def test_acute_fractions_and_their_intervals(geometry) -> None:
-    data = acute_fraction_data(geometry)
-    figure = acute_fraction(geometry)
+    data = figure_data("acute-fraction", [geometry])
+    figure = draw_figure("acute-fraction", [geometry])
     assert titles(figure) == ["encoder, random init", "encoder, teacher init"]
     assert legend(figure) == list(FIVE)
     line = lines(figure.axes[0], "student-forward-random-seed0")
@@ -150,7 +145,7 @@ def test_wilson_interval_by_hand() -> None:
 
 
 def test_norms_of_teacher_and_students(geometry) -> None:
-    figure = layer_norms(geometry)
+    figure = draw_figure("layer-norms", [geometry])
     table = geometry.layers[geometry.layers["mean_norm"].notna()]
     for side, gid in (("teacher", "teacher"), ("student", "student-none-teacher-seed0")):
         rows = table[(table["side_a"] == side) & (table["student"] == "none-teacher-seed0")]
@@ -162,19 +157,19 @@ def test_norms_of_teacher_and_students(geometry) -> None:
 def test_norms_that_hardly_differ_look_as_if_they_hardly_differ(geometry, scale: float) -> None:
     nearly = scale * (1 + 1e-4 * np.sin(np.arange(len(geometry.layers))))
     layers = geometry.layers.assign(mean_norm=geometry.layers["mean_norm"].notna().map({True: 1.0}) * nearly)
-    low, high = layer_norms(dataclasses.replace(geometry, layers=layers)).axes[0].get_ylim()
+    low, high = draw_figure("layer-norms", [dataclasses.replace(geometry, layers=layers)]).axes[0].get_ylim()
     assert low <= 0.96 * scale
     assert high >= 1.04 * scale
 
 
 def test_a_lone_panel_takes_the_width(geometry) -> None:
-    figure = acute_fraction(geometry, students="forward-random-seed0")
+    figure = draw_figure("acute-fraction", [geometry], students="forward-random-seed0")
     assert figure.axes[0].get_position().x1 > 0.95
 
 
 def test_teacher_and_student_stand_side_by_side_on_a_page(geometry) -> None:
     for width, side_by_side in (("page", True), ("column", False)):
-        figure = layer_heatmap(geometry, "cka", students="forward-random-seed0", width=width)
+        figure = draw_figure("layer-cka", [geometry], students="forward-random-seed0", width=width)
         own, across = figure.axes[:2]
         assert bool(np.isclose(own.get_position().y1, across.get_position().y1)) is side_by_side
         assert [own.get_ylabel(), across.get_ylabel()] == ["teacher layer", "student layer"]
@@ -183,25 +178,27 @@ def test_teacher_and_student_stand_side_by_side_on_a_page(geometry) -> None:
 def test_anisotropy_draws_the_view_that_is_asked_for(geometry) -> None:
     for view in ("raw", "centred"):
         rows = geometry.anisotropy.query(f"view == '{view}' and side == 'student' and student == 'random-random-seed0'")
-        drawn = lines(anisotropy_figure(geometry, value=view).axes[0], "student-random-random-seed0").get_ydata()
+        drawn = lines(
+            draw_figure("anisotropy", [geometry], value=view).axes[0], "student-random-random-seed0"
+        ).get_ydata()
         np.testing.assert_allclose(drawn, rows["mean_cosine"])
 
 
 def test_dominant_dimensions_add_up_to_what_they_are_parts_of(geometry) -> None:
-    data = dominant_dimensions_data(geometry)
+    data = figure_data("dominant-dimensions", [geometry])
     assert data["dimension"].nunique() == 8
     np.testing.assert_allclose(data["contribution"], data["share"] * data["mean_cosine"])
-    figure = dominant_dimensions(geometry, students="none-random-seed0")
+    figure = draw_figure("dominant-dimensions", [geometry], students="none-random-seed0")
     teacher, student = cells(figure)
     assert (teacher.shape, student.shape) == ((8, 5), (8, 3))
-    chosen = dominant_dimensions_data(geometry, students="none-random-seed0")
+    chosen = figure_data("dominant-dimensions", [geometry], students="none-random-seed0")
     order = chosen["contribution"].abs().groupby(chosen["dimension"]).sum().sort_values().index
     top = chosen[(chosen["dimension"] == order[-1]) & (chosen["side"] == "student")].sort_values("layer")
     np.testing.assert_allclose(student[-1], top["contribution"])
 
 
 def test_sweep_means_over_pairs(geometry) -> None:
-    figure = vertex_sweep(geometry, students="forward-teacher-seed0")
+    figure = draw_figure("vertex-sweep", [geometry], students="forward-teacher-seed0")
     table = geometry.vertex_sweep.query("student == 'forward-teacher-seed0' and vertex == 2")
     expected = table.groupby("t")["mean_angle_degrees"].mean()
     line = lines(figure.axes[0], "vertex-2")
@@ -241,8 +238,8 @@ def test_a_line_of_points_has_no_second_axis() -> None:
 
 
 def test_trajectories_draw_their_data_and_say_what_the_plane_holds(geometry) -> None:
-    data = layer_trajectories_data(geometry)
-    figure = layer_trajectories(geometry)
+    data = figure_data("layer-trajectories", [geometry])
+    figure = draw_figure("layer-trajectories", [geometry])
     line = lines(figure.axes[0], "student-forward-random-seed0")
     own = data[data["student"] == "forward-random-seed0"]
     np.testing.assert_allclose(line.get_xydata(), own[["x", "y"]])
@@ -250,7 +247,7 @@ def test_trajectories_draw_their_data_and_say_what_the_plane_holds(geometry) -> 
     assert f"= {share:.0f}%" in notes(figure)
     assert titles(figure)[::2] == ["encoder, random init", "encoder, teacher init"]
     with pytest.raises(InputError, match="at least three teacher layers"):
-        layer_trajectories(full_geometry(("forward",), ("random",), teacher_layers=2, depth=1))
+        draw_figure("layer-trajectories", [full_geometry(("forward",), ("random",), teacher_layers=2, depth=1)])
 
 
 def at_step(geometry, step: int, shift: float, **settings):
@@ -260,14 +257,16 @@ def at_step(geometry, step: int, shift: float, **settings):
 
 def test_angles_over_training_in_the_order_of_steps(geometry) -> None:
     given_steps = [(300, 9.0), (0, 0.0), (100, 4.0)]
-    figure = training_angles([at_step(geometry, s, d, training_step=s) for s, d in given_steps])
+    figure = draw_figure("training-angles", [at_step(geometry, s, d, training_step=s) for s, d in given_steps])
     panel = titles(figure).index("forward-random-seed0")
     line = lines(figure.axes[panel], "vertex-1")
     start = geometry.angles.query("student == 'forward-random-seed0' and vertex == 1")["mean_angle_degrees"].mean()
     np.testing.assert_allclose(line.get_xdata(), [0, 100, 300])
     np.testing.assert_allclose(line.get_ydata(), start + np.array([0, 4, 9]))
     assert legend(figure) == []
-    assert legend(training_angles([at_step(geometry, s, s, training_step=s) for s in (0, 60)])) == ["right angle"]
+    assert legend(draw_figure("training-angles", [at_step(geometry, s, s, training_step=s) for s in (0, 60)])) == [
+        "right angle"
+    ]
 
 
 def test_the_step_is_read_from_provenance_else_the_name(geometry) -> None:
@@ -275,17 +274,17 @@ def test_the_step_is_read_from_provenance_else_the_name(geometry) -> None:
     assert training_step(at_step(geometry, 7, 0, training_step=7), "geometry-step-200") == 7
     assert training_step(dataclasses.replace(geometry, settings={"training_step": 8}), None) == 8
     assert training_step(geometry, "geometry") is None
-    data = training_angles_data([geometry, geometry], labels=["step-1", "step-20"])
+    data = figure_data("training-angles", [geometry, geometry], labels=["step-1", "step-20"])
     assert sorted(data["step"].unique()) == [1, 20]
     with pytest.raises(InputError, match="nothing tells the training step of last; name its directory"):
-        training_angles_data([geometry, geometry], labels=["step-1", "last"])
+        figure_data("training-angles", [geometry, geometry], labels=["step-1", "last"])
     with pytest.raises(InputError, match=r"step 1 of .* came twice"):
-        training_angles_data([geometry, geometry], labels=["a-1", "b-1"])
+        figure_data("training-angles", [geometry, geometry], labels=["a-1", "b-1"])
 
 
 def test_checkpoints_of_one_run_are_one_student() -> None:
     both = [full_geometry(("forward",), ("random",), names=[f"checkpoint-{n}"]) for n in (10, 20)]
-    data = training_angles_data(both, labels=["geometry-10", "geometry-20"])
+    data = figure_data("training-angles", both, labels=["geometry-10", "geometry-20"])
     assert set(data["student"]) == {"checkpoint-20"}
     assert data.groupby("vertex")["step"].nunique().eq(2).all()
 
@@ -293,42 +292,42 @@ def test_checkpoints_of_one_run_are_one_student() -> None:
 def test_different_probes_are_refused(geometry) -> None:
     others = [at_step(geometry, s, 0, training_step=s, probe={"sha256": str(s)}) for s in (1, 2)]
     with pytest.raises(InputError, match="different probes"):
-        training_angles(others)
+        draw_figure("training-angles", others)
     same = [at_step(geometry, 1, 0, training_step=1)] * 2
     with pytest.raises(InputError, match="all Geometries are of training step 1"):
-        training_angles(same)
+        draw_figure("training-angles", same)
 
 
 def test_students_without_a_record_are_drawn_by_name() -> None:
     geometry = full_geometry(("forward", "reverse"), ("random",), names=["a", "<b> $x$"])
     bare = dataclasses.replace(geometry, provenance={"students": [{"name": name} for name in ("a", "<b> $x$")]})
-    figure = acute_fraction(bare)
+    figure = draw_figure("acute-fraction", [bare])
     assert legend(figure) == ["a", r"<b> \$x\$"]
     assert titles(figure) == ["encoder, init not recorded"]
-    assert pd.isna(acute_fraction_data(bare)["seed"]).all()
+    assert pd.isna(figure_data("acute-fraction", [bare])["seed"]).all()
 
 
 def test_figure1_is_drawn_from_its_data(make_geometry) -> None:
     geometry = make_geometry(teacher_layers=4, tokens=40)
-    data = figure1_data([geometry], labels=["MNLI"])
+    data = figure_data("figure1", [geometry], labels=["MNLI"])
     figure = figure1([geometry], labels=["MNLI"])
     for student in geometry.students:
         own = data[data["student"] == student]
         curves = [patch for ax in figure.axes for patch in ax.patches if patch.get_gid() == f"curve-{student}"]
         np.testing.assert_allclose(curves[0].get_data().values, own["density"])
         assert (own["density"] * (own["bin_right"] - own["bin_left"])).sum() == pytest.approx(1.0)
-    assert "MNLI, encoder" in figure1_facts(data)
+    assert "MNLI, encoder" in FIGURES["figure1"].facts(data)
 
 
 def test_a_deep_student_is_thinned_and_says_so() -> None:
     deep = full_geometry(("forward",), ("random",), teacher_layers=31, depth=30)
-    data = null_heatmap_data(deep)
+    data = figure_data("null-heatmap", [deep])
     drawn = sorted(data["vertex"].unique())
     assert (len(drawn), drawn[0], drawn[-1]) == (12, 0, 30)
-    assert "of 31 analysed" in notes(null_heatmap(deep))
-    assert sorted(null_heatmap_data(deep, vertices=range(20))["vertex"].unique()) == list(range(20))
+    assert "of 31 analysed" in notes(draw_figure("null-heatmap", [deep]))
+    assert sorted(figure_data("null-heatmap", [deep], vertices=range(20))["vertex"].unique()) == list(range(20))
 
 
 def test_numbers_of_one_decimal_keep_their_zero(geometry) -> None:
-    ax = layer_heatmap(geometry, "distance", students="none-random-seed0").axes[0]
+    ax = draw_figure("layer-distance", [geometry], students="none-random-seed0").axes[0]
     assert "0.0" in {text.get_text() for text in ax.texts}

@@ -10,9 +10,8 @@ import pytest
 from scipy import stats
 
 from anglekit.errors import InputError
-from anglekit.plots.figures.angle_spread import angle_spread, angle_spread_data
-from anglekit.plots.figures.scores_by_strategy import scores_by_strategy, scores_by_strategy_data
 from anglekit.plots.inputs import read_figure_inputs, read_score_table
+from anglekit.plots.registry import draw_figure, figure_data
 from anglekit.plots.style import LIGHT_THEME
 from tests.comparison.compare_corpus import score_rows, write_run, write_sweep
 from tests.plots.full_geometry import FIVE, full_geometry, score_table
@@ -24,7 +23,7 @@ def by_gid(artists, gid: str):
 
 def test_points_are_the_seeds_in_the_strategys_colour_and_marker() -> None:
     table = score_table()
-    ax = scores_by_strategy([table]).axes[0]
+    ax = draw_figure("scores-by-strategy", [], scores=[table]).axes[0]
     for strategy in FIVE:
         line = by_gid(ax.lines, f"strategy-{strategy}")
         own = table[(table["strategy"] == strategy) & (table["init"] == "random")]
@@ -37,7 +36,7 @@ def test_points_are_the_seeds_in_the_strategys_colour_and_marker() -> None:
 
 def test_the_none_line_and_the_band() -> None:
     table = score_table()
-    ax = scores_by_strategy([table], margin=0.03).axes[1]
+    ax = draw_figure("scores-by-strategy", [], scores=[table], margin=0.03).axes[1]
     means = table[table["init"] == "teacher"].groupby("strategy")["value"].mean()
     np.testing.assert_allclose(by_gid(ax.lines, "none").get_ydata(), means["none"])
     band = by_gid(ax.patches, "band")
@@ -49,7 +48,7 @@ def test_the_none_line_and_the_band() -> None:
 @pytest.mark.parametrize(("step", "inside"), [(0.0, True), (0.002, True), (0.02, False)])
 def test_all_means_lie_in_the_band_just_when_no_two_differ_by_more_than_the_margin(step: float, inside: bool) -> None:
     rows = [(name, "random", 0, "", "accuracy", 0.5 + step * rank, "") for rank, name in enumerate(FIVE)]
-    data = scores_by_strategy_data([pd.DataFrame(rows, columns=score_table().columns)])
+    data = figure_data("scores-by-strategy", [], scores=[pd.DataFrame(rows, columns=score_table().columns)])
     own = data[data["strategy"] != "none"]
     lying = ((own["mean"] >= own["band_low"] - 1e-12) & (own["mean"] <= own["band_high"] + 1e-12)).all()
     assert lying == inside
@@ -58,7 +57,7 @@ def test_all_means_lie_in_the_band_just_when_no_two_differ_by_more_than_the_marg
 
 def test_intervals_over_seeds_are_students() -> None:
     table = score_table(seeds=4)
-    data = scores_by_strategy_data([table])
+    data = figure_data("scores-by-strategy", [], scores=[table])
     values = table.query("strategy == 'forward' and init == 'random'")["value"]
     low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
     row = data.query("strategy == 'forward' and init == 'random'").iloc[0]
@@ -68,14 +67,16 @@ def test_intervals_over_seeds_are_students() -> None:
 @pytest.mark.parametrize(("scale", "margin", "unit"), [(1.0, 0.01, "share"), (100.0, 1.0, "points")])
 def test_the_default_margin_is_a_point(scale: float, margin: float, unit: str) -> None:
     table = score_table(scale=scale, score="bleu")
-    assert set(scores_by_strategy_data([table])["margin"]) == {margin}
-    figure = scores_by_strategy([table])
+    assert set(figure_data("scores-by-strategy", [], scores=[table])["margin"]) == {margin}
+    figure = draw_figure("scores-by-strategy", [], scores=[table])
     assert figure.axes[0].get_ylabel() == f"bleu ({unit})"
     assert any(f"equivalence band, {margin:g} high" in text.get_text() for text in figure.texts)
 
 
 def test_a_panel_per_task_and_initialisation(faults_of) -> None:
-    figure = scores_by_strategy([score_table(), score_table(rng_seed=1)], labels=["MNLI", "SST-2"])
+    figure = draw_figure(
+        "scores-by-strategy", [], scores=[score_table(), score_table(rng_seed=1)], labels=["MNLI", "SST-2"]
+    )
     titles = [text.get_text() for text in figure.texts if text.get_gid() == "title"]
     assert titles == [f"{t}, {i} init, validation" for t in ("MNLI", "SST-2") for i in ("random", "teacher")]
     assert faults_of(figure) == []
@@ -83,7 +84,7 @@ def test_a_panel_per_task_and_initialisation(faults_of) -> None:
 
 def test_other_strategies_are_drawn_and_named(faults_of) -> None:
     names = [*FIVE, "last-layers", "learned-attention", "earth-mover"]
-    figure = scores_by_strategy([score_table(names)], width="column")
+    figure = draw_figure("scores-by-strategy", [], scores=[score_table(names)], width="column")
     assert faults_of(figure) == []
     assert {label.get_text() for label in figure.axes[0].get_xticklabels()} == {""}  # no room: the legend has them
     assert [text.get_text() for text in figure.texts if text.get_gid() == "legend"][: len(names)] == names
@@ -91,7 +92,9 @@ def test_other_strategies_are_drawn_and_named(faults_of) -> None:
 
 def test_spread_and_angle_of_each_task() -> None:
     geometry, table = full_geometry(FIVE), score_table()
-    data = angle_spread_data([geometry, geometry], [table, score_table(scale=100.0)], labels=["a", "b"])
+    data = figure_data(
+        "angle-spread", [geometry, geometry], scores=[table, score_table(scale=100.0)], labels=["a", "b"]
+    )
     assert len(data) == 4
     means = table[(table["init"] == "random") & (table["strategy"] != "none")].groupby("strategy")["value"].mean()
     row = data.query("task == 'a' and init == 'random'").iloc[0]
@@ -107,24 +110,24 @@ def test_spread_and_angle_of_each_task() -> None:
 def test_intervals_of_few_seeds_do_not_squeeze_the_points_of_a_share() -> None:
     table = score_table(seeds=2)
     table["value"] = [0.1 if seed else 0.9 for seed in table["seed"]]
-    figure = scores_by_strategy([table])
-    data = scores_by_strategy_data([table])
+    figure = draw_figure("scores-by-strategy", [], scores=[table])
+    data = figure_data("scores-by-strategy", [], scores=[table])
     assert data["low"].min() < -1
     assert data["high"].max() > 2
     for ax in figure.axes:
         assert ax.get_ylim() == pytest.approx((-0.02, 1.02))
     assert any("bars end where a share does" in " ".join(text.get_text().split()) for text in figure.texts)
-    whole = scores_by_strategy([table.assign(value=100 * table["value"])])
+    whole = draw_figure("scores-by-strategy", [], scores=[table.assign(value=100 * table["value"])])
     assert whole.axes[0].get_ylim()[1] > 200
     assert not any("bars end" in " ".join(text.get_text().split()) for text in whole.texts)
-    spread = angle_spread([full_geometry(FIVE)], [table])
+    spread = draw_figure("angle-spread", [full_geometry(FIVE)], scores=[table])
     assert spread.axes[0].get_ylim()[1] <= 100
 
 
 def test_spread_points_are_the_data() -> None:
     geometry, table = full_geometry(FIVE), score_table(seeds=1)
-    figure = angle_spread([geometry], [table], labels=["MNLI"])
-    data = angle_spread_data([geometry], [table], labels=["MNLI"])
+    figure = draw_figure("angle-spread", [geometry], scores=[table], labels=["MNLI"])
+    data = figure_data("angle-spread", [geometry], scores=[table], labels=["MNLI"])
     for row in data.itertuples():
         point = by_gid(figure.axes[0].lines, f"point-MNLI-{row.init}")
         np.testing.assert_allclose(point.get_xydata(), [[row.mean_angle_degrees, row.spread]])

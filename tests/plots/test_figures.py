@@ -174,5 +174,5 @@ def test_a_family_says_what_it_takes() -> None:
     assert (family.many, family.uses) == (False, "geometries")
     assert FIGURES["angle-spread"].uses == "both"
     for name, one in FIGURES.items():
-        assert one.options <= {"students", "stream", "vertices", "labels", "value", "null", "margin"}, name
+        assert one.options <= {"students", "stream", "vertices", "labels", "value", "null", "margin", "bins"}, name
         assert np.all([len(text) > 10 for text in (one.title, one.summary, one.reading)])

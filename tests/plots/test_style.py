@@ -14,11 +14,9 @@ from matplotlib.colors import to_rgb
 
 from anglekit.errors import InputError
 from anglekit.plots.style import (
-    INIT_COLOURS,
     LIGHT_THEME,
     NIGHT_THEME,
     SMALL_FONT_SIZE,
-    STRATEGY_STYLES,
     Theme,
     context,
     figure_width,
@@ -88,11 +86,10 @@ def test_red_and_green_of_one_lightness_would_fail() -> None:
 
 
 def test_initialisations_have_the_papers_hues() -> None:
-    red, green, blue = to_rgb(INIT_COLOURS["random"])
+    red, green, blue = to_rgb(LIGHT_THEME.init["random"])
     assert red > green > blue
-    red, green, blue = to_rgb(INIT_COLOURS["teacher"])
+    red, green, blue = to_rgb(LIGHT_THEME.init["teacher"])
     assert blue > green > red
-    assert STRATEGY_STYLES is LIGHT_THEME.strategies
 
 
 def test_context_is_local_and_overrides_the_callers_settings() -> None:

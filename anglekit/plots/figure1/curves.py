@@ -9,67 +9,14 @@ import numpy as np
 import pandas as pd
 
 from anglekit.errors import InputError
-from anglekit.plots.panels.chosen import check_labels, choose_streams, choose_students, choose_vertices
+from anglekit.plots.inputs import FigureInputs
+from anglekit.plots.panels.chosen import check_labels, choose
 from anglekit.plots.panels.labels import number_ranges
+from anglekit.plots.panels.tables import token_mean
+from anglekit.plots.spec import FigureOptions
 from anglekit.results.geometry import Geometry
 
 __all__ = ["Curve", "Panel", "cosine_panels", "figure1_data", "figure1_facts", "rebin"]
-
-
-def figure1_data(
-    geometries: Sequence[Geometry],
-    *,
-    labels: Sequence[str] | None = None,
-    students: str | Sequence[str] | None = None,
-    stream: str | None = None,
-    vertices: Sequence[int] | None = None,
-    bins: int | None = None,
-) -> pd.DataFrame:
-    """Return what `figure1` draws: a row per task, stream, student and bin of the cosine.
-
-    Columns: `task, stream, student, init, bin_left, bin_right, count, density` (per unit cosine), and the curve's
-    `acute_fraction` and `chance_cosine`, the same in all of its rows.
-
-    Raises:
-        InputError: an argument names what the geometries do not have.
-    """
-    panels = cosine_panels(
-        geometries,
-        check_labels(geometries, labels),
-        choose_students(geometries, students),
-        choose_streams(geometries, stream),
-        choose_vertices(geometries, vertices),
-        bins,
-    )
-    frames = []
-    for panel in panels:
-        for curve in panel.curves:
-            edges = np.linspace(-1.0, 1.0, len(curve.counts) + 1)
-            frame = pd.DataFrame(
-                {"bin_left": edges[:-1], "bin_right": edges[1:], "count": curve.counts, "density": curve.density}
-            )
-            frame = frame.assign(acute_fraction=curve.acute_fraction, chance_cosine=curve.chance)
-            for place, (name, text) in enumerate(
-                (("task", panel.label), ("stream", panel.stream), ("student", curve.student), ("init", curve.init))
-            ):
-                frame.insert(place, name, "" if text is None else text)
-            frames.append(frame)
-    columns = ["task", "stream", "student", "init", "bin_left", "bin_right", "count", "density"]
-    columns += ["acute_fraction", "chance_cosine"]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
-
-
-def figure1_facts(data: pd.DataFrame) -> str:
-    """Return in a sentence what the figure's numbers are."""
-    curves = data.drop_duplicates(["task", "stream", "student"])
-    parts = []
-    for (task, stream, init), rows in curves.groupby(["task", "stream", "init"], sort=False):
-        low, high = (100 * float(end) for end in (rows["acute_fraction"].min(), rows["acute_fraction"].max()))
-        share = f"{low:.0f}%" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}%"
-        where = f"{task}, {stream}" if task else str(stream)
-        who = f"{len(rows)} student{'s' if len(rows) > 1 else ''}{f' ({init} init)' if init else ''}"
-        parts.append(f"{where}: {share} of the cosines of {who} are acute")
-    return f"{'; '.join(parts)}." if parts else "No student has a finite cosine."
 
 
 _FINE_BINS, _COARSE_BINS = 200, 100
@@ -134,37 +81,24 @@ def rebin(counts: np.ndarray, bins: int) -> np.ndarray:
     return np.asarray(counts.reshape(bins, -1).sum(axis=1))
 
 
-def cosine_panels(
-    geometries: Sequence[Geometry],
-    labels: Sequence[str | None],
-    students: Sequence[str],
-    streams: Sequence[str],
-    vertices: Sequence[int],
-    bins: int | None,
-) -> list[Panel]:
-    """Return a panel per geometry and stream that has any of the students.
+def cosine_panels(geometries: Sequence[Geometry], options: FigureOptions) -> list[Panel]:
+    """Return a panel per geometry and stream that has any of the chosen students, their chosen layers pooled.
 
-    Args:
-        geometries: one per task.
-        labels: the tasks' names.
-        students: the students to draw.
-        streams: the streams to draw.
-        vertices: the student layers to pool.
-        bins: bins of the curves; by default 200, or 100 where a curve has few cosines.
+    Raises:
+        InputError: an option names what the geometries do not have, or the labels are not one per geometry.
     """
+    labels: Sequence[str | None] = check_labels(options.labels, len(geometries)) or [None] * len(geometries)
+    chosen = choose(geometries, options)
     found = []
     for geometry, label in zip(geometries, labels, strict=True):
-        for stream in streams:
-            rows = geometry.angles
-            rows = rows[
-                (rows["stream"] == stream) & rows["student"].isin(list(students)) & rows["vertex"].isin(list(vertices))
-            ]
-            if len(rows):
-                found.append((geometry, label, stream, rows))
+        rows = chosen.rows(geometry.angles)
+        streams = [name for name in chosen.streams if name in set(rows["stream"])]
+        found += [(geometry, label, stream, rows[rows["stream"] == stream]) for stream in streams]
     sizes = [rows.groupby("student")["n_tokens"].sum() for _, _, _, rows in found]
     fewest = min((int(total) for size in sizes for total in size if total > 0), default=0)
-    chosen = bins if bins is not None else _FINE_BINS if fewest >= _ENOUGH_FOR_FINE else _COARSE_BINS
-    return [_panel(geometry, label, stream, rows, chosen) for geometry, label, stream, rows in found]
+    usual = _FINE_BINS if fewest >= _ENOUGH_FOR_FINE else _COARSE_BINS
+    bins = usual if options.bins is None else options.bins
+    return [_panel(geometry, label, stream, rows, bins) for geometry, label, stream, rows in found]
 
 
 def _panel(geometry: Geometry, label: str | None, stream: str, rows: pd.DataFrame, bins: int) -> Panel:
@@ -181,8 +115,8 @@ def _panel(geometry: Geometry, label: str | None, stream: str, rows: pd.DataFram
                 student=student,
                 init=geometry.student_init(student),
                 counts=counts,
-                acute_fraction=_token_mean(own, "acute_fraction"),
-                chance=_token_mean(own, "null_cosine"),
+                acute_fraction=token_mean(own, "acute_fraction"),
+                chance=token_mean(own, "null_cosine"),
             )
         )
     return Panel(
@@ -191,21 +125,51 @@ def _panel(geometry: Geometry, label: str | None, stream: str, rows: pd.DataFram
         official=geometry.settings.get("reading") == "official",
         curves=tuple(curves),
         empty=tuple(empty),
-        pooled=_describe(rows),
+        pooled=_pooled_words(rows),
     )
 
 
-def _token_mean(rows: pd.DataFrame, column: str) -> float:
-    """Return the mean of a column weighted by tokens, over the rows that have a value; NaN where none has."""
-    values, weights = rows[column].to_numpy(), rows["n_tokens"].to_numpy()
-    known = np.isfinite(values) & (weights > 0)
-    return float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")
-
-
-def _describe(rows: pd.DataFrame) -> str:
+def _pooled_words(rows: pd.DataFrame) -> str:
     vertices = sorted({int(vertex) for vertex in rows["vertex"]})
     pairs = sorted({(int(i), int(k)) for i, k in zip(rows["teacher_i"], rows["teacher_k"], strict=True)})
     layers = f"student layer{'s' if len(vertices) > 1 else ''} {number_ranges(vertices)}"
     if len(pairs) == 1:
         return f"{layers}, teacher layers {pairs[0][0]} and {pairs[0][1]}"
     return f"{layers}, {len(pairs)} pairs of teacher layers"
+
+
+def figure1_data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
+    """Return a row per task, stream, student and bin of the cosine.
+
+    Columns: `task, stream, student, init, bin_left, bin_right, count, density` (per unit cosine), and the curve's
+    `acute_fraction` and `chance_cosine`, the same in all of its rows.
+    """
+    frames = []
+    for panel in cosine_panels(inputs.geometries, options):
+        for curve in panel.curves:
+            edges = np.linspace(-1.0, 1.0, len(curve.counts) + 1)
+            frame = pd.DataFrame(
+                {"bin_left": edges[:-1], "bin_right": edges[1:], "count": curve.counts, "density": curve.density}
+            )
+            frame = frame.assign(acute_fraction=curve.acute_fraction, chance_cosine=curve.chance)
+            for place, (name, text) in enumerate(
+                (("task", panel.label), ("stream", panel.stream), ("student", curve.student), ("init", curve.init))
+            ):
+                frame.insert(place, name, "" if text is None else text)
+            frames.append(frame)
+    columns = ["task", "stream", "student", "init", "bin_left", "bin_right", "count", "density"]
+    columns += ["acute_fraction", "chance_cosine"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def figure1_facts(data: pd.DataFrame) -> str:
+    """Return in a sentence what the figure's numbers are."""
+    curves = data.drop_duplicates(["task", "stream", "student"])
+    parts = []
+    for (task, stream, init), rows in curves.groupby(["task", "stream", "init"], sort=False):
+        low, high = (100 * float(end) for end in (rows["acute_fraction"].min(), rows["acute_fraction"].max()))
+        share = f"{low:.0f}%" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}%"
+        where = f"{task}, {stream}" if task else str(stream)
+        who = f"{len(rows)} student{'s' if len(rows) > 1 else ''}{f' ({init} init)' if init else ''}"
+        parts.append(f"{where}: {share} of the cosines of {who} are acute")
+    return f"{'; '.join(parts)}." if parts else "No student has a finite cosine."

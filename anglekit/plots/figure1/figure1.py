@@ -7,25 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from anglekit.errors import InputError
 from anglekit.plots.figure1.angle_sketch import draw_sketch, is_drawable, sketch_caption
-from anglekit.plots.figure1.curves import Panel, cosine_panels
+from anglekit.plots.figure1.curves import Panel, cosine_panels, figure1_data, figure1_facts
 from anglekit.plots.figure1.histograms import CurveStyle, curve_styles, draw_histograms
 from anglekit.plots.figure1.legend import Legend, build_legend, draw_legend
-from anglekit.plots.panels.chosen import check_labels, choose_streams, choose_students, choose_vertices
+from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.labels import fit, wrap
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme, context, figure_width, new_figure, theme
+from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, text_at
+from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure
 from anglekit.results.geometry import Geometry
 
-__all__ = ["figure1"]
+__all__ = ["FIGURE1", "figure1"]
 
 _TITLE = 0.36  # inches above an axes: the panel's title and, under it, the chance labels
 _BELOW = 0.50  # inches under an axes: tick labels, axis label; under the sketch its caption
 _LEFT, _RIGHT = 0.42, 0.12  # inches beside a histogram
-_LINE = 0.13  # inches: a line of small text
 _MOST_PANELS = len(string.ascii_lowercase) - 1
 
 
@@ -62,25 +61,8 @@ def figure1(
 
     Source: arXiv 2502.04499, Figure 1.
     """
-    names = check_labels(geometries, labels)
-    total_width = figure_width(width)
-    panels = cosine_panels(
-        geometries,
-        names,
-        choose_students(geometries, students),
-        choose_streams(geometries, stream),
-        choose_vertices(geometries, vertices),
-        bins,
-    )
-    if not panels:
-        raise InputError("no student has this stream and vertex", "choose others, or leave the choice out")
-    if len(panels) > _MOST_PANELS:
-        raise InputError(
-            f"{len(panels)} panels are more than the {_MOST_PANELS} that have a letter", "draw fewer tasks"
-        )
-    look = theme(dark)
-    with context(look):
-        return _draw(panels, _sketch_token(geometries, panels), look, total_width)
+    options = FigureOptions(labels=labels, students=students, stream=stream, vertices=vertices, bins=bins)
+    return FIGURE1.figure(FigureInputs(geometries), options, width=width, dark=dark)
 
 
 def _sketch_token(geometries: Sequence[Geometry], panels: Sequence[Panel]) -> Mapping[str, Any] | None:
@@ -139,12 +121,12 @@ def _lay_out(
     columns = _columns(count, total_width)
     rows = -(-count // columns)
     axes_height = 1.55 if columns == 2 else 1.4
-    under_first = max(_BELOW, 0.08 + _LINE * caption)
+    under_first = max(_BELOW, 0.08 + LINE * caption)
     heights = [_TITLE + axes_height + (under_first if row == 0 else _BELOW) for row in range(rows)]
     wide, beside = legends
     free = rows * columns - count
     inside = free > 0 and rows > 1 and beside.whole and beside.height <= _TITLE + axes_height
-    below = 0.08 + _LINE * notes + (0.0 if inside else wide.height + 0.06)
+    below = 0.08 + LINE * notes + (0.0 if inside else wide.height + 0.06)
     total_height = sum(heights) + below
     starts = [total_height - sum(heights[:row]) for row in range(rows)]
     cell = total_width / columns
@@ -157,12 +139,15 @@ def _lay_out(
         tops=tuple(starts[position // columns] - _TITLE for position in range(count)),
         lefts=tuple((position % columns) * cell for position in range(count)),
         legend=corner,
-        notes=(0.05, 0.04 + _LINE * notes),
+        notes=(0.05, 0.04 + LINE * notes),
     )
     return layout, beside if inside else wide
 
 
-def _draw(panels: Sequence[Panel], token: Mapping[str, Any] | None, look: Theme, total_width: float) -> Figure:
+def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, total_width: float) -> Figure:
+    panels = cosine_panels(inputs.geometries, options)
+    check_panel_count(len(panels), _MOST_PANELS, "draw fewer tasks")
+    token = _sketch_token(inputs.geometries, panels)
     count = len(panels) + 1
     columns = _columns(count, total_width)
     cell = total_width / columns
@@ -178,19 +163,12 @@ def _draw(panels: Sequence[Panel], token: Mapping[str, Any] | None, look: Theme,
     for position, panel in enumerate(panels, start=1):
         left, top = layout.lefts[position], layout.tops[position]
         size = (cell - _LEFT - _RIGHT, layout.axes_height)
-        ax = _axes(figure, left + _LEFT, top, *size)
+        ax = axes_at(figure, left + _LEFT, top, *size)
         draw_histograms(figure, ax, panel, styles, look, size)
         _title(figure, left + 0.05, top, string.ascii_lowercase[position], panel, cell - 0.1)
     draw_legend(figure, legend, *layout.legend)
-    _text_block(figure, notes, *layout.notes, gid="notes")
+    text_at(figure, notes, *layout.notes, spacing=1.15)
     return figure
-
-
-def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    total_width, total_height = figure.get_size_inches()
-    return figure.add_axes(
-        (left / total_width, (top - height) / total_height, width / total_width, height / total_height)
-    )
 
 
 def _title(figure: Figure, left: float, top: float, letter: str, panel: Panel | None, room: float) -> None:
@@ -206,20 +184,6 @@ def _title(figure: Figure, left: float, top: float, letter: str, panel: Panel | 
     figure.text(left / total_width, y, text, ha="left", va="top", fontweight="bold", gid=f"title-{letter}")
 
 
-def _text_block(figure: Figure, lines: Sequence[str], left: float, top: float, *, gid: str) -> None:
-    total_width, total_height = figure.get_size_inches()
-    figure.text(
-        left / total_width,
-        top / total_height,
-        "\n".join(lines),
-        ha="left",
-        va="top",
-        fontsize=SMALL_FONT_SIZE,
-        linespacing=1.15,
-        gid=gid,
-    )
-
-
 def _draw_sketch_panel(
     figure: Figure,
     layout: _Layout,
@@ -230,7 +194,7 @@ def _draw_sketch_panel(
 ) -> None:
     lifted = _TITLE - 0.2  # the sketch has no chance labels above it, and takes their room
     size = (layout.cell - 0.15, layout.axes_height + lifted)
-    ax = _axes(figure, 0.05, layout.tops[0] + lifted, *size)
+    ax = axes_at(figure, 0.05, layout.tops[0] + lifted, *size)
     ax.set_gid("sketch")
     _title(figure, 0.05, layout.tops[0], "a", None, size[0])
     if token is None:
@@ -243,7 +207,8 @@ def _draw_sketch_panel(
         return
     colour = next((style.colour for (name, _), style in styles.items() if name == token["student"]), look.ink)
     draw_sketch(figure, ax, token, look, colour, size)
-    _text_block(figure, caption, 0.05, layout.tops[0] - layout.axes_height - 0.04, gid="sketch-caption")
+    top = layout.tops[0] - layout.axes_height - 0.04
+    text_at(figure, caption, 0.05, top, gid="sketch-caption", spacing=1.15)
 
 
 def _notes(panels: Sequence[Panel]) -> list[str]:
@@ -262,3 +227,18 @@ def _notes(panels: Sequence[Panel]) -> list[str]:
     if lacking:
         notes.append(f"{lacking} curve{'s' if lacking > 1 else ''} left out: no finite cosine.")
     return notes
+
+
+FIGURE1 = FigureSpec(
+    title="The angle between two teacher layers, seen from the student",
+    summary="the paper's Figure 1: the angle to scale, and its cosine's distribution per task and stream",
+    reading=(
+        "Right of 0 the angle is acute: a pull toward one teacher layer is also a pull toward the other. Dashed lines "
+        "mark the cosine that unrelated vectors of the same lengths would show; a curve around its line says nothing."
+    ),
+    options=VERTICES | {"labels", "bins"},
+    data=figure1_data,
+    facts=figure1_facts,
+    draw=_draw,
+    many=True,
+)

@@ -13,16 +13,15 @@ from matplotlib.figure import Figure
 
 from anglekit.plots.figure1.curves import Curve, Panel
 from anglekit.plots.panels.labels import text_width
-from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE, Theme, round_ticks
+from anglekit.plots.panels.layout import LINE
+from anglekit.plots.style import FONT_SIZE, MARKERS, SMALL_FONT_SIZE, Theme, round_ticks
 
 __all__ = ["CHANCE_DASHES", "MOST_SHARES", "CurveStyle", "curve_styles", "draw_histograms", "percent"]
 
 #: Up to so many students a panel states each share; beyond it, the range of each initialisation.
 MOST_SHARES = 4
 CHANCE_DASHES = (0, (3.5, 2.0))
-_LINE = 0.13  # inches: a line of small text
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 _TINTS = (0.0, -0.3, 0.3, -0.5, 0.15)  # toward black (negative) or white; the hue, which has a meaning, stays
 
 
@@ -57,7 +56,7 @@ def curve_styles(panels: Sequence[Panel], look: Theme) -> dict[tuple[str, str | 
             colour=colour,
             text_colour=text_colour,
             dashes=_DASHES[rank % len(_DASHES)],
-            marker=_MARKERS[position % len(_MARKERS)],
+            marker=MARKERS[position % len(MARKERS)],
         )
     return styles
 
@@ -178,7 +177,7 @@ def _draw_shares(
     lines = _share_lines(panel, styles)
     indent = 0.12 if lines[0][2] is not None else 0.0
     width = max(text_width(figure, text, FONT_SIZE) for text, *_ in lines) + indent + 0.12
-    height = _LINE * len(lines) + 0.06
+    height = LINE * len(lines) + 0.06
     reach = int(np.ceil(len(panel.curves[0].counts) * min(width / size[0], 1.0)))
     highest = np.max([curve.density for curve in panel.curves], axis=0)
     under_left, under_right = highest[:reach].max(), highest[-reach:].max()
@@ -186,7 +185,7 @@ def _draw_shares(
     top = max(highest.max() * 1.08, min(under_left, under_right) * 1.05 / (1 - height / size[1]))
     ax.set_ylim(0.0, top)
     for rank, (text, colour, marker, marker_colour) in enumerate(lines):
-        y = 1 - (0.03 + _LINE * (rank + 0.5)) / size[1]
+        y = 1 - (0.03 + LINE * (rank + 0.5)) / size[1]
         x = (0.05 + indent) / size[0] if on_left else 1 - 0.05 / size[0]
         ax.text(
             x, y, text, color=colour, ha="left" if on_left else "right", va="center", transform=ax.transAxes, zorder=6

@@ -13,68 +13,52 @@ from anglekit.comparison.cells import NONE, score_cells
 from anglekit.comparison.sources import student_arms
 from anglekit.comparison.statistics import Sampling, difference_rows, measure, spread_row
 from anglekit.errors import InputError
-from anglekit.plots.figures.scores_by_strategy import choose_score
-from anglekit.plots.panels.arm_lines import token_mean
+from anglekit.plots.inputs import FigureInputs
+from anglekit.plots.panels.chosen import check_labels, choose_value
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
-from anglekit.plots.panels.sentences import refuse
 from anglekit.plots.panels.students import init_order, init_words
-from anglekit.plots.style import Theme, context, figure_width, round_ticks, theme
+from anglekit.plots.panels.tables import token_mean
+from anglekit.plots.spec import FigureOptions, FigureSpec
+from anglekit.plots.style import GUIDE_DASHES, MARKERS, Theme, round_ticks
 from anglekit.results.geometry import Geometry
 
-__all__ = ["angle_spread", "angle_spread_data", "angle_spread_facts", "lacks_spread"]
+__all__ = ["ANGLE_SPREAD"]
 
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 _DRAWS, _LEVEL = 2000, 0.95
 
 
-def lacks_spread(geometries: Sequence[Geometry], scores: Sequence[pd.DataFrame]) -> str | None:
-    """Return why angles cannot be set against spreads, or None where they can."""
-    if len(geometries) != len(scores):
-        return (
-            f"{len(geometries)} Geometries and {len(scores)} tables of scores; give a Geometry and a sweep for each "
-            "task, in one order"
+def _check(inputs: FigureInputs) -> None:
+    if len(inputs.geometries) != len(inputs.scores):
+        raise InputError(
+            f"{len(inputs.geometries)} Geometries and {len(inputs.scores)} tables of scores",
+            "give a Geometry and a sweep for each task, in one order",
         )
-    for number, (geometry, table) in enumerate(zip(geometries, scores, strict=True), start=1):
-        arms = {(strategy, init) for strategy, init, _ in student_arms(geometry).values()}
-        scored = set(zip(table["strategy"], table["init"], strict=True))
-        shared = arms & scored
-        if not any(
-            sum(one == init and strategy != NONE for strategy, one in shared) > 1
-            for init in {init for _, init in shared}
-        ):
-            return (
-                f"task {number}: its Geometry and its scores share no two matching strategies of one initialisation; "
-                "analyse the students of its sweep"
+    for number, (geometry, table) in enumerate(zip(inputs.geometries, inputs.scores, strict=True), start=1):
+        arms = {(strategy, init) for strategy, init, _ in student_arms(geometry).values() if strategy != NONE}
+        inits = [init for _, init in arms & set(zip(table["strategy"], table["init"], strict=True))]
+        if len(inits) == len(set(inits)):
+            raise InputError(
+                f"task {number}: its Geometry and its scores share no two matching strategies of one initialisation",
+                "analyse the students of its sweep",
             )
-    return None
 
 
-def angle_spread_data(
-    geometries: Sequence[Geometry],
-    scores: Sequence[pd.DataFrame],
-    *,
-    labels: Sequence[str] | None = None,
-    value: str | None = None,
-) -> pd.DataFrame:
-    """Return what `angle_spread` draws: a row per task, evaluation table and initialisation.
+def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
+    """Return a row per task, evaluation table and initialisation.
 
     Columns: `task, data, score, init`; `mean_angle_degrees` over the matching students' layers, tokens and pairs, with
     the range over strategies `angle_low, angle_high`; `spread`, the largest minus the smallest mean of the matching
     strategies in points (hundredths of a score between 0 and 1), with the interval over seeds that holds for all pairs
     at once `spread_low, spread_high` (NaN with one seed); `n_strategies, n_seeds`.
-
-    Raises:
-        InputError: Geometries and scores are not one each per task, or do not fit.
     """
-    if labels is not None and len(labels) != len(geometries):
-        raise InputError(f"{len(labels)} task labels for {len(geometries)} geometries", "give one each, in order")
-    refuse(lacks_spread(geometries, scores))
-    names = labels if labels is not None else [f"task {number + 1}" for number in range(len(geometries))]
+    names = check_labels(options.labels, len(inputs.geometries))
+    _check(inputs)
+    names = names or [f"task {number + 1}" for number in range(len(inputs.geometries))]
     sampling = Sampling(_DRAWS, 0, "percentile")
     rows = []
-    for geometry, table, name in zip(geometries, scores, names, strict=True):
+    for geometry, table, name in zip(inputs.geometries, inputs.scores, names, strict=True):
         angles = _angles(geometry)
-        chosen = table[table["score"] == choose_score(table, value)]
+        chosen = table[table["score"] == choose_value(options.value, table["score"], "score")]
         for cell in score_cells(chosen):
             own = angles[(angles["init"] == cell.init) & angles["strategy"].isin(cell.matching)]
             measured = measure(cell, 1.0, sampling)
@@ -112,66 +96,42 @@ def _angles(geometry: Geometry) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["strategy", "init", "mean_angle_degrees"])
 
 
-def angle_spread(
-    geometries: Sequence[Geometry],
-    scores: Sequence[pd.DataFrame],
-    *,
-    labels: Sequence[str] | None = None,
-    value: str | None = None,
-    width: str = "page",
-    dark: bool = False,
-) -> Figure:
-    """Draw the spread between matching strategies against the mean angle, a point per task and initialisation.
-
-    Args:
-        geometries: one per task.
-        scores: a table of scores per task, in the same order.
-        labels: the tasks' names.
-        value: the score's name; the first of each table by default.
-        width: `page` or `column`.
-        dark: draw on a dark ground.
-
-    Raises:
-        InputError: Geometries and scores are not one each per task, or do not fit.
-    """
-    data = angle_spread_data(geometries, scores, labels=labels, value=value)
-    total_width = figure_width(width)
-    look = theme(dark)
+def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
+    data = _data(inputs, options)
     tasks = list(dict.fromkeys(data["task"]))
     inits = init_order(list(data["init"]))
     seeds = int(data["n_seeds"].min())
     points = len(data)
     known = data["spread_low"].notna().any()
-    shares = all(float(table["value"].abs().max()) <= 1 for table in scores)
-    with context(look):
-        return draw_line_panels(
-            [LinePanel("", lambda ax: _draw(ax, data, tasks, look, most=100.0 if shares else np.inf), None)],
-            look,
-            total_width,
-            xlabel="mean angle (degrees)",
-            ylabel="spread of the score (points)",
-            legend=[
-                *(Entry.line(init_words(init), look.init.get(init, look.ink), linestyle="-") for init in inits),
-                *(
-                    Entry.line(task, look.ink, marker=_MARKERS[rank % len(_MARKERS)], linestyle="none")
-                    for rank, task in enumerate(tasks)
-                ),
-            ],
-            notes=[
-                f"A dot per task and initialisation: {points}. Spread: largest minus smallest mean of the matching "
-                "strategies; a point is 0.01 of a score between 0 and 1. Across: range of the angle over strategies. "
-                + (
-                    "Upright: 95% interval over seeds for all pairs at once."
-                    if known
-                    else f"No interval of the spread: {seeds} seed{'s' if seeds > 1 else ''}."
-                )
-            ],
-            height=2.3,
-            most_columns=1,
-        )
+    shares = all(float(table["value"].abs().max()) <= 1 for table in inputs.scores)
+    return draw_line_panels(
+        [LinePanel("", lambda ax: _draw_points(ax, data, tasks, look, most=100.0 if shares else np.inf), None)],
+        look,
+        width,
+        xlabel="mean angle (degrees)",
+        ylabel="spread of the score (points)",
+        legend=[
+            *(Entry.line(init_words(init), look.init.get(init, look.ink), linestyle="-") for init in inits),
+            *(
+                Entry.line(task, look.ink, marker=MARKERS[rank % len(MARKERS)], linestyle="none")
+                for rank, task in enumerate(tasks)
+            ),
+        ],
+        notes=[
+            f"A dot per task and initialisation: {points}. Spread: largest minus smallest mean of the matching "
+            "strategies; a point is 0.01 of a score between 0 and 1. Across: range of the angle over strategies. "
+            + (
+                "Upright: 95% interval over seeds for all pairs at once."
+                if known
+                else f"No interval of the spread: {seeds} seed{'s' if seeds > 1 else ''}."
+            )
+        ],
+        height=2.3,
+        most_columns=1,
+    )
 
 
-def _draw(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme, *, most: float) -> None:
+def _draw_points(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme, *, most: float) -> None:
     for row in data.to_dict("records"):
         colour = look.init.get(str(row["init"]), look.ink)
         ax.hlines(row["spread"], row["angle_low"], row["angle_high"], color=colour, linewidth=0.9, alpha=0.7, zorder=2)
@@ -182,7 +142,7 @@ def _draw(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme, *, mo
         ax.plot(
             [row["mean_angle_degrees"]],
             [row["spread"]],
-            marker=_MARKERS[tasks.index(row["task"]) % len(_MARKERS)],
+            marker=MARKERS[tasks.index(row["task"]) % len(MARKERS)],
             color=colour,
             markersize=5.0,
             markeredgecolor=look.background,
@@ -196,12 +156,11 @@ def _draw(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme, *, mo
     ax.margins(x=0.12)
     low, high = ax.get_xlim()
     if low <= 90.0 <= high:
-        ax.axvline(90.0, color=look.faint, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+        ax.axvline(90.0, color=look.faint, linewidth=0.8, linestyle=GUIDE_DASHES, zorder=1)
     ax.xaxis.set_major_locator(round_ticks(6))
 
 
-def angle_spread_facts(data: pd.DataFrame) -> str:
-    """Return in a sentence what the figure's numbers are."""
+def _facts(data: pd.DataFrame) -> str:
     parts = [
         f"{row['task']}, {init_words(str(row['init']))}: {row['mean_angle_degrees']:.0f} degrees, spread "
         f"{row['spread']:.1f} points"
@@ -209,3 +168,19 @@ def angle_spread_facts(data: pd.DataFrame) -> str:
     ]
     shown = parts if len(parts) <= 6 else [*parts[:6], f"and {len(parts) - 6} more"]
     return f"{'; '.join(shown)}."
+
+
+ANGLE_SPREAD = FigureSpec(
+    title="Mean angle against the spread between strategies",
+    summary="a point per task and initialisation: its mean angle, and how far strategies' scores spread",
+    reading=(
+        "If acute angles explain why selection hardly matters, points further left lie lower. A few points show no law."
+    ),
+    options=frozenset({"labels", "value"}),
+    data=_data,
+    facts=_facts,
+    draw=_draw,
+    many=True,
+    uses="both",
+    check=_check,
+)

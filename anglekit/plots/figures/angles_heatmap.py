@@ -1,39 +1,26 @@
-"""Heat maps over pairs of teacher layers, a panel per student layer at which the angle stands."""
+"""A statistic of the angle for every pair of teacher layers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from anglekit.errors import InputError, suggest
-from anglekit.plots.panels.chosen import choose_few_vertices, choose_streams, choose_students
-from anglekit.plots.panels.labels import number_ranges, plain
-from anglekit.plots.panels.matrix_panels import (
-    MatrixBlock,
-    MatrixPanel,
-    ShownValue,
-    check_panel_count,
-    draw_matrix_blocks,
-    missing_note,
-)
-from anglekit.plots.panels.sentences import LAYER_NOTE, OFFICIAL_NOTE, range_words, students_words, vertex_note
-from anglekit.plots.style import context, figure_width, theme
+from anglekit.plots.inputs import FigureInputs
+from anglekit.plots.panels.chosen import choose, choose_value
+from anglekit.plots.panels.labels import number_ranges
+from anglekit.plots.panels.matrix_panels import ShownValue
+from anglekit.plots.panels.pair_matrices import PAIR_KEY, draw_pair_matrices
+from anglekit.plots.panels.sentences import range_words, students_words
+from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
+from anglekit.plots.style import Theme
 from anglekit.results.geometry import Geometry
 
-__all__ = [
-    "ANGLE_VALUES",
-    "angles_heatmap",
-    "angles_heatmap_data",
-    "angles_heatmap_facts",
-    "pair_blocks",
-    "pair_matrix",
-]
+__all__ = ["ANGLES_HEATMAP", "ANGLE_VALUES", "angles_heatmap"]
 
-#: What a heat map can show.
+#: What the heat map can show, the first by default.
 ANGLE_VALUES: Mapping[str, ShownValue] = MappingProxyType(
     {
         "mean_cosine": ShownValue("mean cosine (no unit)", centre=0.0),
@@ -48,31 +35,6 @@ ANGLE_VALUES: Mapping[str, ShownValue] = MappingProxyType(
         "se_cosine": ShownValue("standard error (no unit)", decimals=3),
     }
 )
-
-_KEY = ["student", "stream", "vertex", "teacher_i", "teacher_k"]
-
-
-def angles_heatmap_data(
-    geometry: Geometry,
-    *,
-    students: str | Sequence[str] | None = None,
-    stream: str | None = None,
-    vertices: Sequence[int] | None = None,
-    value: str = "mean_cosine",
-) -> pd.DataFrame:
-    """Return what `angles_heatmap` draws: a row per student, stream, vertex and pair, with the chosen column.
-
-    Raises:
-        InputError: an argument names what the geometry does not have.
-    """
-    if value not in ANGLE_VALUES:
-        raise InputError(f"no value {value!r}", allowed=suggest(value, ANGLE_VALUES))
-    names = choose_students([geometry], students)
-    streams = choose_streams([geometry], stream)
-    layers = choose_few_vertices([geometry], vertices)
-    table = geometry.angles
-    rows = table[table["student"].isin(names) & table["stream"].isin(streams) & table["vertex"].isin(layers)]
-    return rows[[*_KEY, value, "n_tokens"]].reset_index(drop=True)
 
 
 def angles_heatmap(
@@ -102,70 +64,40 @@ def angles_heatmap(
     Raises:
         InputError: nothing is left to draw, too much is, or an argument names what the geometry does not have.
     """
-    data = angles_heatmap_data(geometry, students=students, stream=stream, vertices=vertices, value=value)
-    total_width = figure_width(width)
-    blocks = pair_blocks(data, value, ANGLE_VALUES[value].factor, geometry.students)
-    check_panel_count(blocks, "choose a student or a stream")
-    notes = [
-        *vertex_note(geometry, data),
-        LAYER_NOTE,
-        *missing_note(blocks, "no token has an angle there (a teacher state equals the student's)"),
-    ]
-    if geometry.settings.get("reading") == "official":
-        notes = [OFFICIAL_NOTE, *notes]
-    look = theme(dark)
-    with context(look):
-        return draw_matrix_blocks(blocks, ANGLE_VALUES[value], look, total_width, notes)
+    options = FigureOptions(students=students, stream=stream, vertices=vertices, value=value)
+    return ANGLES_HEATMAP.figure(FigureInputs([geometry]), options, width=width, dark=dark)
 
 
-def pair_matrix(rows: pd.DataFrame, value: str, layers: Sequence[int]) -> pd.DataFrame:
-    """Return a statistic as a symmetric matrix over teacher layers, NaN on the diagonal and where there is none.
-
-    Args:
-        rows: the rows of `Geometry.angles` of one student, stream and vertex.
-        value: the column.
-        layers: the teacher layers, in order.
-    """
-    upper = rows.pivot_table(index="teacher_i", columns="teacher_k", values=value, dropna=False)
-    upper = upper.reindex(index=list(layers), columns=list(layers)).astype("float64")
-    matrix = np.where(np.isnan(upper.to_numpy()), upper.to_numpy().T, upper.to_numpy())
-    np.fill_diagonal(matrix, np.nan)
-    return pd.DataFrame(matrix, index=list(layers), columns=list(layers))
+def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
+    """Return a row per student, stream, vertex and pair, with the chosen column and `n_tokens`."""
+    value = choose_value(options.value, ANGLE_VALUES)
+    rows = choose(inputs.geometries, options, few=True).rows(inputs.geometry.angles)
+    return rows[[*PAIR_KEY, value, "n_tokens"]].reset_index(drop=True)
 
 
-def pair_blocks(data: pd.DataFrame, value: str, factor: float, order: Sequence[str]) -> list[MatrixBlock]:
-    """Return a block per student and stream, a panel per vertex: symmetric matrices over pairs of teacher layers.
-
-    Args:
-        data: columns `student, stream, vertex, teacher_i, teacher_k` and the value.
-        value: the column that is drawn.
-        factor: from the column's unit to the figure's.
-        order: the students in the order of the analysis.
-    """
-    blocks = []
-    for student in order:
-        own = data[data["student"] == student]
-        for stream in sorted(own["stream"].unique(), key=lambda name: name != "encoder"):
-            rows = own[own["stream"] == stream]
-            layers = sorted({int(layer) for column in ("teacher_i", "teacher_k") for layer in rows[column].unique()})
-            panels = tuple(
-                MatrixPanel(
-                    f"student layer {vertex}",
-                    pair_matrix(rows[rows["vertex"] == vertex], value, layers) * factor,
-                    "teacher layer",
-                    "teacher layer",
-                    open_diagonal=True,
-                )
-                for vertex in sorted(int(vertex) for vertex in rows["vertex"].unique())
-            )
-            blocks.append(MatrixBlock(student, f", {plain(str(stream))}", panels))
-    return blocks
+def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
+    data, value = _data(inputs, options), choose_value(options.value, ANGLE_VALUES)
+    return draw_pair_matrices(data, inputs.geometry, look, width, value=value, shown=ANGLE_VALUES[value])
 
 
-def angles_heatmap_facts(data: pd.DataFrame) -> str:
-    """Return in a sentence what the figure's numbers are."""
+def _facts(data: pd.DataFrame) -> str:
     value = next(column for column in data.columns if column in ANGLE_VALUES)
     shown = ANGLE_VALUES[value]
-    words = range_words(data[value] * shown.factor, lambda number: f"{number:.{shown.decimals}f}")
+    words = range_words(data[value] * shown.factor, f".{shown.decimals}f")
     vertices = number_ranges([int(vertex) for vertex in data["vertex"].unique()])
     return f"{students_words(data)}, student layers {vertices}: {shown.label} {words}."
+
+
+ANGLES_HEATMAP = FigureSpec(
+    title="Angles between all pairs of teacher layers",
+    summary="teacher layer by teacher layer, a panel per student layer",
+    reading=(
+        "A cell is the cosine of the angle between the directions from the student's layer to two teacher layers, mean "
+        "over tokens. Red is acute (above 0), blue obtuse, white a right angle. Neighbouring layers are near each "
+        "other, so cells by the diagonal are acute for that reason alone."
+    ),
+    options=VERTICES | {"value"},
+    data=_data,
+    facts=_facts,
+    draw=_draw,
+)

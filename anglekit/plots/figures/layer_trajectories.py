@@ -11,31 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from anglekit.comparison.cells import in_order
-from anglekit.plots.figures.layer_norms import teacher_entry
-from anglekit.plots.panels.arm_lines import arm_legend, stream_order
-from anglekit.plots.panels.chosen import choose_streams, choose_students
+from anglekit.errors import InputError
+from anglekit.plots.inputs import FigureInputs
+from anglekit.plots.panels.arm_lines import arm_legend, students_in_order, teacher_entry
+from anglekit.plots.panels.chosen import choose, require, stream_order
 from anglekit.plots.panels.line_panels import LinePanel, draw_line_panels
-from anglekit.plots.panels.sentences import LAYER_NOTE, refuse, students_words
-from anglekit.plots.panels.students import (
-    StudentStyle,
-    init_colour,
-    init_order,
-    init_words,
-    strategy_styles,
-    with_arms,
-)
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme, behind_text, context, figure_width, round_ticks, theme
-from anglekit.results.geometry import Geometry
+from anglekit.plots.panels.sentences import LAYER_NOTE, students_words
+from anglekit.plots.panels.students import init_colour, init_order, init_words, strategy_styles
+from anglekit.plots.panels.tables import symmetric_matrix, with_arms
+from anglekit.plots.spec import STUDENTS, FigureOptions, FigureSpec
+from anglekit.plots.style import SMALL_FONT_SIZE, TEACHER_DASHES, StrategyStyle, Theme, behind_text, round_ticks
 
-__all__ = [
-    "Plane",
-    "fit_plane",
-    "lacks_trajectories",
-    "layer_trajectories",
-    "layer_trajectories_data",
-    "layer_trajectories_facts",
-]
+__all__ = ["LAYER_TRAJECTORIES", "Plane", "fit_plane"]
 
 Array = NDArray[np.float64]
 
@@ -100,70 +87,54 @@ def fit_plane(squared: Array) -> Plane:
     return Plane(points, explained, np.asarray(np.diag(gram)), squared, top)
 
 
-def lacks_trajectories(geometry: Geometry) -> str | None:
-    """Return why trajectories cannot be drawn, or None where they can."""
-    table = geometry.layers
-    if not len(table) or not table["mean_distance"].notna().any():
-        return "this Geometry has no distances between layers; run `anglekit analyze` again"
+def _check(inputs: FigureInputs) -> None:
+    table = inputs.geometry.layers
+    require(table, "mean_distance", "distances between layers")
     if table.loc[table["side_a"] == "teacher", "layer_a"].nunique() < 3:
-        return "a plane needs at least three teacher layers; run `anglekit analyze` with more --teacher-layers"
-    return None
+        raise InputError(
+            "a plane needs at least three teacher layers", "run `anglekit analyze` with more --teacher-layers"
+        )
 
 
-def layer_trajectories_data(
-    geometry: Geometry, *, students: str | Sequence[str] | None = None, stream: str | None = None
-) -> pd.DataFrame:
-    """Return what `layer_trajectories` draws: a row per model and layer.
+def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
+    """Return a row per model and layer.
 
     Columns beside `student, strategy, init, seed, stream, side, layer`: `x, y` in the plane and the distance
     `off_plane`, all in the states' own units, and the plane's `explained_x, explained_y`. The teacher's rows come once
     per stream, with an empty student.
-
-    Raises:
-        InputError: there are no distances, or an argument names what the geometry does not have.
     """
-    names, streams = choose_students([geometry], students), choose_streams([geometry], stream)
-    refuse(lacks_trajectories(geometry))
-    table = geometry.layers
-    table = table[table["student"].isin(names) & (table["side_a"] == "teacher")]
+    chosen = choose(inputs.geometries, options)
+    _check(inputs)
+    table = chosen.rows(inputs.geometry.layers)
+    table = table[(table["side_a"] == "teacher") & table["mean_distance"].notna()]
     frames = []
-    for name in streams:
-        rows = table[table["stream"] == name]
-        teacher = _square(rows[rows["side_b"] == "teacher"])
+    for stream in chosen.streams:
+        rows = table[table["stream"] == stream]
+        # The mean over students, whose tokens may differ.
+        teacher = symmetric_matrix(rows[rows["side_b"] == "teacher"], "mean_distance", "layer_a", "layer_b")
         layers = list(teacher.index)
-        plane = fit_plane(teacher.to_numpy(np.float64) ** 2)
-        nearest, off = plane.place(plane.squared)
-        frames.append(_frame("", name, "teacher", layers, nearest, off, plane))
-        for student in (one for one in names if one in set(rows["student"])):
+        distances = teacher.to_numpy(np.float64).copy()
+        np.fill_diagonal(distances, 0.0)
+        squared = distances**2
+        plane = fit_plane(squared)
+        frames.append(_frame("", stream, layers, squared, plane))
+        for student in (one for one in chosen.students if one in set(rows["student"])):
             across = rows[(rows["student"] == student) & (rows["side_b"] == "student")]
             matrix = across.pivot_table(index="layer_b", columns="layer_a", values="mean_distance")
             matrix = matrix.reindex(columns=layers).dropna()
-            placed, off = plane.place(matrix.to_numpy(np.float64) ** 2)
-            frames.append(_frame(student, name, "student", list(matrix.index), placed, off, plane))
+            frames.append(_frame(student, stream, list(matrix.index), matrix.to_numpy(np.float64) ** 2, plane))
     data = pd.concat(frames, ignore_index=True)
-    own = with_arms(data[data["side"] == "student"], geometry)
-    both = pd.concat([data[data["side"] == "teacher"], own], ignore_index=True)
-    return both[list(own.columns)].fillna({"strategy": "", "init": "", "seed": ""})
+    data = data.sort_values("side", key=lambda side: side != "teacher", kind="stable", ignore_index=True)
+    return with_arms(data, inputs.geometry)
 
 
-def _square(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the teacher's distances as a symmetric matrix: the mean over students, whose tokens may differ."""
-    upper = rows.pivot_table(index="layer_a", columns="layer_b", values="mean_distance")
-    layers = sorted({*upper.index, *upper.columns})
-    upper = upper.reindex(index=layers, columns=layers)
-    whole = upper.where(upper.notna(), upper.T).to_numpy(np.float64).copy()
-    np.fill_diagonal(whole, 0.0)
-    return pd.DataFrame(whole, index=layers, columns=layers)
-
-
-def _frame(
-    student: str, stream: str, side: str, layers: Sequence[int], points: Array, off: Array, plane: Plane
-) -> pd.DataFrame:
+def _frame(student: str, stream: str, layers: Sequence[int], squared: Array, plane: Plane) -> pd.DataFrame:
+    points, off = plane.place(squared)
     return pd.DataFrame(
         {
             "student": student,
             "stream": stream,
-            "side": side,
+            "side": "student" if student else "teacher",
             "layer": layers,
             "x": points[:, 0],
             "y": points[:, 1],
@@ -174,46 +145,24 @@ def _frame(
     )
 
 
-def layer_trajectories(
-    geometry: Geometry,
-    *,
-    students: str | Sequence[str] | None = None,
-    stream: str | None = None,
-    width: str = "page",
-    dark: bool = False,
-) -> Figure:
-    """Draw teacher and students from layer to layer in one plane, and how far off it they are.
+def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
+    """Draw, per stream, the plane of the two principal axes of the teacher's layers, from their distances.
 
-    Per stream the plane is that of the two principal axes of the teacher's layers, from their distances; students are
-    projected onto it. Beside each plane stands the distance from it, without which a plane misleads.
-
-    Args:
-        geometry: what the analysis found.
-        students: the students to draw; all by default.
-        stream: `encoder` or `decoder`; both by default.
-        width: `page` or `column`.
-        dark: draw on a dark ground.
-
-    Raises:
-        InputError: there are no distances, or an argument names what the geometry does not have.
+    Students are projected onto it. Beside each plane stands the distance from it, without which a plane misleads.
     """
-    data = layer_trajectories_data(geometry, students=students, stream=stream)
-    total_width = figure_width(width)
-    look = theme(dark)
-    own = data[data["side"] == "student"]
-    with context(look):
-        return draw_line_panels(
-            [panel for name in stream_order(list(data["stream"])) for panel in _panels(data, name, look)],
-            look,
-            total_width,
-            xlabel="",
-            ylabel="",
-            legend=[teacher_entry(look), *arm_legend(own, look)],
-            notes=[_explained_words(data), _METHOD, LAYER_NOTE],
-            height=2.1,
-            most_columns=2,
-            shared=False,
-        )
+    data = _data(inputs, options)
+    return draw_line_panels(
+        [panel for stream in stream_order(data["stream"]) for panel in _panels(data, stream, look)],
+        look,
+        width,
+        xlabel="",
+        ylabel="",
+        legend=[teacher_entry(look), *arm_legend(data[data["side"] == "student"], look)],
+        notes=[_explained_words(data), _METHOD, LAYER_NOTE],
+        height=2.1,
+        most_columns=2,
+        shared=False,
+    )
 
 
 _METHOD = (
@@ -242,12 +191,12 @@ def _panels(data: pd.DataFrame, stream: str, look: Theme) -> list[LinePanel]:
     return panels
 
 
-def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[str, StudentStyle], look: Theme) -> None:
+def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme) -> None:
     teacher = rows[rows["side"] == "teacher"].sort_values("layer")
     few = len(teacher) <= _NAMED_LAYERS
     width = 1.2 if few else 0.7
     ax.plot(
-        teacher["x"], teacher["y"], color=look.ink, linewidth=width, linestyle=(0, (4, 1.2)), zorder=3, gid="teacher"
+        teacher["x"], teacher["y"], color=look.ink, linewidth=width, linestyle=TEACHER_DASHES, zorder=3, gid="teacher"
     )
     ax.plot(teacher["x"], teacher["y"], "." if few else "", color=look.ink, markersize=4, zorder=3)
     last = len(teacher) - 1
@@ -268,7 +217,7 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
             zorder=6,
             bbox=None if few else behind_text(look),
         )
-    for student, style in _students(own, styles):
+    for student, style in students_in_order(own, styles):
         line = own[own["student"] == student].sort_values("layer")
         ax.plot(
             line["x"],
@@ -286,7 +235,7 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
         (teacher, look.ink),
         *(
             (own[own["student"] == student].sort_values("layer"), style.colour)
-            for student, style in _students(own, styles)
+            for student, style in students_in_order(own, styles)
         ),
     ]:
         ax.plot(
@@ -300,11 +249,11 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
 
 
 def _draw_off_plane(
-    ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[str, StudentStyle], look: Theme
+    ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme
 ) -> None:
     teacher = rows[rows["side"] == "teacher"].sort_values("layer")
-    ax.plot(teacher["layer"], teacher["off_plane"], color=look.ink, linewidth=1.2, linestyle=(0, (4, 1.2)), zorder=3)
-    for student, style in _students(own, styles):
+    ax.plot(teacher["layer"], teacher["off_plane"], color=look.ink, linewidth=1.2, linestyle=TEACHER_DASHES, zorder=3)
+    for student, style in students_in_order(own, styles):
         line = own[own["student"] == student].sort_values("layer")
         few = len(line) <= _NAMED_LAYERS
         ax.plot(
@@ -322,23 +271,31 @@ def _draw_off_plane(
     ax.xaxis.set_major_locator(round_ticks(7, integer=True))
 
 
-def _students(own: pd.DataFrame, styles: dict[str, StudentStyle]) -> list[tuple[str, StudentStyle]]:
-    arms = own.drop_duplicates("student")[["student", "strategy"]].to_records(index=False).tolist()
-    order = in_order(str(strategy) for _, strategy in arms)
-    return [(str(student), styles[str(s)]) for student, s in sorted(arms, key=lambda arm: order.index(str(arm[1])))]
-
-
 def _explained_words(data: pd.DataFrame) -> str:
     parts = []
-    for stream in stream_order(list(data["stream"])):
+    for stream in stream_order(data["stream"]):
         first = data[data["stream"] == stream].iloc[0]
         x, y = (100 * float(first[name]) for name in ("explained_x", "explained_y"))
         parts.append(f"{stream} {x:.0f}% + {y:.0f}% = {x + y:.0f}%")
     return f"The plane holds of the teacher's variance between layers: {', '.join(parts)}."
 
 
-def layer_trajectories_facts(data: pd.DataFrame) -> str:
-    """Return in a sentence what the figure's numbers are."""
+def _facts(data: pd.DataFrame) -> str:
     own = data[data["side"] == "student"]
     low, high = float(own["off_plane"].min()), float(own["off_plane"].max())
     return f"{_explained_words(data)} {students_words(own)}: {low:.3g} to {high:.3g} state units off it."
+
+
+LAYER_TRAJECTORIES = FigureSpec(
+    title="Teacher and students from layer to layer",
+    summary="the layers of the teacher and its students in the plane in which the teacher's layers differ most",
+    reading=(
+        "A student taught well by a layer passes near its number. The plane is the teacher's: a student far off it, as "
+        "the panels beside show, only looks near."
+    ),
+    options=STUDENTS,
+    data=_data,
+    facts=_facts,
+    draw=_draw,
+    check=_check,
+)

@@ -13,89 +13,51 @@ from scipy import stats
 
 from anglekit.comparison.cells import NONE, in_order
 from anglekit.comparison.compare import default_score_margin
-from anglekit.errors import InputError, suggest
+from anglekit.errors import InputError
+from anglekit.plots.inputs import FigureInputs
+from anglekit.plots.panels.arm_lines import arm_legend
+from anglekit.plots.panels.chosen import check_labels, choose_value
 from anglekit.plots.panels.labels import plain, text_width
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
-from anglekit.plots.panels.sentences import refuse
-from anglekit.plots.panels.students import StudentStyle, init_colour, init_order, init_words, strategy_styles
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme, context, figure_width, theme
+from anglekit.plots.panels.students import init_colour, init_order, init_words, strategy_styles
+from anglekit.plots.spec import FigureOptions, FigureSpec
+from anglekit.plots.style import SMALL_FONT_SIZE, StrategyStyle, Theme
 
-__all__ = [
-    "choose_score",
-    "lacks_strategies",
-    "scores_by_strategy",
-    "scores_by_strategy_data",
-    "scores_by_strategy_facts",
-]
+__all__ = ["SCORES_BY_STRATEGY"]
 
 _EDGE = 0.02  # over and under what a share can be, so that points at its ends are whole
+_NONE_DASHES = (0, (4, 2))
 _KEY = ["task", "data", "score", "init"]
 
 
-def lacks_strategies(scores: Sequence[pd.DataFrame]) -> str | None:
-    """Return why scores by strategy cannot be drawn, or None where they can."""
-    if any(table.empty for table in scores):
-        return "a directory holds no score; give `anglekit sweep` or `distill` a --validation table"
-    if all(table["strategy"].nunique() < 2 for table in scores):
-        return "all scores are of one strategy; give a sweep of at least two"
-    return None
+def _check(inputs: FigureInputs) -> None:
+    if any(table.empty for table in inputs.scores):
+        raise InputError("a directory holds no score", "give `anglekit sweep` or `distill` a --validation table")
+    if all(table["strategy"].nunique() < 2 for table in inputs.scores):
+        raise InputError("all scores are of one strategy", "give a sweep of at least two")
 
 
-def choose_score(table: pd.DataFrame, value: str | None) -> str:
-    """Return the score to draw: the first of the table unless one is named.
-
-    Raises:
-        InputError: the table has no such score.
-    """
-    known = list(dict.fromkeys(table["score"]))
-    if value is None:
-        return str(known[0])
-    if value not in known:
-        raise InputError(f"no score {value!r}", allowed=suggest(value, known))
-    return value
-
-
-def scores_by_strategy_data(
-    scores: Sequence[pd.DataFrame],
-    *,
-    labels: Sequence[str] | None = None,
-    value: str | None = None,
-    margin: float | None = None,
-) -> pd.DataFrame:
-    """Return what `scores_by_strategy` draws: a row per arm, with its strategy's mean and the band of its panel.
+def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
+    """Return a row per arm, with its strategy's mean and the band of its panel.
 
     Columns: `task, data, score, init, strategy, seed, value`; of the strategy `mean` and its 95% interval over seeds
-    `low, high` (NaN with one seed); of the panel `none_mean`, `margin, band_low, band_high`.
-
-    Raises:
-        InputError: a table has no such score, or the labels are not one per table.
+    `low, high` (NaN with one seed); of the panel `none_mean`, `margin, band_low, band_high`. The band is as high as the
+    margin and centred on the matching strategies: if all their means lie inside, no two differ by more than it.
     """
+    margin = options.margin
     if margin is not None and not (np.isfinite(margin) and margin > 0):
         raise InputError(f"--margin is {margin:g}", "give a number above 0, in the score's unit")
-    if labels is not None and len(labels) != len(scores):
-        raise InputError(f"{len(labels)} task labels for {len(scores)} tables of scores", "give one each, in order")
-    refuse(lacks_strategies(scores))
+    labels = check_labels(options.labels, len(inputs.scores), "tables of scores") or [""] * len(inputs.scores)
+    _check(inputs)
     frames = []
-    for table, label in zip(scores, labels or [""] * len(scores), strict=True):
-        rows = table[table["score"] == choose_score(table, value)]
+    for table, label in zip(inputs.scores, labels, strict=True):
+        rows = table[table["score"] == choose_value(options.value, table["score"], "score")]
         for (data, score, init), panel in rows.groupby(["data", "score", "init"], sort=False):
             frames.append(
                 _panel_rows(panel, margin).assign(task=label, data=str(data), score=str(score), init=str(init))
             )
-    columns = [
-        *_KEY,
-        "strategy",
-        "seed",
-        "value",
-        "mean",
-        "low",
-        "high",
-        "none_mean",
-        "margin",
-        "band_low",
-        "band_high",
-    ]
-    return pd.concat(frames, ignore_index=True)[columns]
+    columns = [*_KEY, "strategy", "seed", "value", "mean", "low", "high", "none_mean"]
+    return pd.concat(frames, ignore_index=True)[[*columns, "margin", "band_low", "band_high"]]
 
 
 def _panel_rows(panel: pd.DataFrame, margin: float | None) -> pd.DataFrame:
@@ -120,35 +82,8 @@ def _panel_rows(panel: pd.DataFrame, margin: float | None) -> pd.DataFrame:
     return rows.sort_values(["strategy", "seed"], key=lambda c: c.map(order) if c.name == "strategy" else c)
 
 
-def scores_by_strategy(
-    scores: Sequence[pd.DataFrame],
-    *,
-    labels: Sequence[str] | None = None,
-    value: str | None = None,
-    margin: float | None = None,
-    width: str = "page",
-    dark: bool = False,
-) -> Figure:
-    """Draw the score of every student by its strategy, a panel per task, evaluation table and initialisation.
-
-    The shaded band is as high as the margin and centred on the matching strategies: if all their means lie inside, no
-    two of them differ by more than the margin.
-
-    Args:
-        scores: tables of columns `anglekit.comparison.sources.SCORE_COLUMNS`, one per task.
-        labels: the tasks' names.
-        value: the score's name; the first by default.
-        margin: the largest difference that does not matter, in the score's unit; by default one point (0.01 of scores
-            between 0 and 1, else 1).
-        width: `page` or `column`.
-        dark: draw on a dark ground.
-
-    Raises:
-        InputError: a table has no such score, or the labels are not one per table.
-    """
-    data = scores_by_strategy_data(scores, labels=labels, value=value, margin=margin)
-    total_width = figure_width(width)
-    look = theme(dark)
+def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
+    data = _data(inputs, options)
     styles = strategy_styles(list(data["strategy"]), look)
     panels = [_panel(rows, styles, look, several=len(set(data["task"])) > 1) for rows in _ordered_panels(data)]
     margins = sorted({float(one) for one in data["margin"]})
@@ -160,31 +95,25 @@ def scores_by_strategy(
     )
     beyond = (data["low"] < _floor(data["value"])) | (data["high"] > 1)
     cut = ", bars end where a share does" if data["value"].abs().max() <= 1 and beyond.any() else ""
-    with context(look):
-        return draw_line_panels(
-            panels,
-            look,
-            total_width,
-            xlabel="",
-            ylabel="",
-            legend=[
-                *(
-                    Entry.line(name, style.colour, marker=style.marker, linestyle="none")
-                    for name, style in styles.items()
-                ),
-                Entry.line("mean of none", look.faint, linestyle=(0, (4, 2)), linewidth=1.0),
-                Entry.patch(
-                    f"equivalence band, {' or '.join(f'{one:g}' for one in margins)} high", look.blank, alpha=0.5
-                ),
-            ],
-            notes=[
-                f"A point per seed; {interval}. If the means of all matching strategies lie in the band, no two differ "
-                f"by more than the margin. Scales differ between panels{cut}."
-            ],
-            height=1.7,
-            most_columns=2,
-            shared=False,
-        )
+    return draw_line_panels(
+        panels,
+        look,
+        width,
+        xlabel="",
+        ylabel="",
+        legend=[
+            *arm_legend(data, look, lines=False),
+            Entry.line("mean of none", look.faint, linestyle=_NONE_DASHES, linewidth=1.0),
+            Entry.patch(f"equivalence band, {' or '.join(f'{one:g}' for one in margins)} high", look.blank, alpha=0.5),
+        ],
+        notes=[
+            f"A point per seed; {interval}. If the means of all matching strategies lie in the band, no two differ "
+            f"by more than the margin. Scales differ between panels{cut}."
+        ],
+        height=1.7,
+        most_columns=2,
+        shared=False,
+    )
 
 
 def _ordered_panels(data: pd.DataFrame) -> list[pd.DataFrame]:
@@ -194,7 +123,7 @@ def _ordered_panels(data: pd.DataFrame) -> list[pd.DataFrame]:
     return panels
 
 
-def _panel(rows: pd.DataFrame, styles: dict[str, StudentStyle], look: Theme, *, several: bool) -> LinePanel:
+def _panel(rows: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme, *, several: bool) -> LinePanel:
     first = rows.iloc[0]
     init = str(first["init"])
     strategies = list(dict.fromkeys(rows["strategy"]))
@@ -203,7 +132,9 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StudentStyle], look: Theme, *, 
         if np.isfinite(first["band_low"]):
             ax.axhspan(first["band_low"], first["band_high"], color=look.blank, alpha=0.5, linewidth=0, gid="band")
         if np.isfinite(first["none_mean"]):
-            ax.axhline(first["none_mean"], color=look.faint, linewidth=1.0, linestyle=(0, (4, 2)), gid="none", zorder=2)
+            ax.axhline(
+                first["none_mean"], color=look.faint, linewidth=1.0, linestyle=_NONE_DASHES, gid="none", zorder=2
+            )
         for place, strategy in enumerate(strategies):
             own = rows[rows["strategy"] == strategy]
             style = styles[strategy]
@@ -254,8 +185,7 @@ def _ticks(ax: Axes, strategies: Sequence[str]) -> list[str]:
     return [plain(name) if fitting else "" for name in strategies]
 
 
-def scores_by_strategy_facts(data: pd.DataFrame) -> str:
-    """Return in a sentence what the figure's numbers are."""
+def _facts(data: pd.DataFrame) -> str:
     parts = []
     for (task, table, score, init), rows in data.groupby(_KEY, sort=False):
         means = rows.drop_duplicates("strategy").set_index("strategy")["mean"]
@@ -269,3 +199,20 @@ def scores_by_strategy_facts(data: pd.DataFrame) -> str:
             f"{where}: matching strategies {matching.min():.3g} to {matching.max():.3g} (spread {spread:.3g}{none})"
         )
     return f"{'; '.join(parts)}." if parts else "No matching strategy has a score."
+
+
+SCORES_BY_STRATEGY = FigureSpec(
+    title="Scores by matching strategy",
+    summary="a point per seed, the line of no matching, and the band within which strategies are alike",
+    reading=(
+        "If layer selection did not matter, all matching strategies would lie in the shaded band, whatever their "
+        "distance from the line of no matching."
+    ),
+    options=frozenset({"labels", "value", "margin"}),
+    data=_data,
+    facts=_facts,
+    draw=_draw,
+    many=True,
+    uses="scores",
+    check=_check,
+)

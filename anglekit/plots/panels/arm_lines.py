@@ -1,95 +1,141 @@
-"""Curves of students: a panel per stream and initialisation, a line per student in the style of its strategy."""
+"""Lines of students by layer: a panel per stream and initialisation, a line per student in its strategy's style."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from anglekit.comparison.cells import in_order
-from anglekit.plots.panels.line_panels import Entry, LinePanel, integer_ticks
+from anglekit.plots.panels.chosen import stream_order
+from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels, integer_ticks
 from anglekit.plots.panels.students import init_colour, init_order, init_words, strategy_styles
-from anglekit.plots.style import Theme
+from anglekit.plots.style import TEACHER_DASHES, StrategyStyle, Theme
 
-__all__ = ["arm_legend", "arm_panels", "stream_order", "token_mean"]
+__all__ = ["arm_legend", "draw_arm_lines", "students_in_order", "teacher_entry"]
 
-_DODGED_LAYERS = 13  # up to so many layers, points of several students stand side by side with bars; then bands
+_FEW_LAYERS = 13  # up to so many, points are marked, and students with bars stand side by side; then bands
 _SPREAD = 0.5  # of the distance between two layers, that all students of a panel together take
 
 
-def stream_order(streams: Sequence[str]) -> list[str]:
-    """Return streams once each, the encoder first."""
-    return sorted(dict.fromkeys(map(str, streams)), key=lambda name: (name != "encoder", name))
-
-
-def arm_panels(
+def draw_arm_lines(
     data: pd.DataFrame,
     look: Theme,
+    width: float,
+    *,
     value: str,
     x: str,
-    *,
-    before: Callable[[Axes, str], None] | None = None,
+    xlabel: str,
+    ylabel: str,
+    notes: Sequence[str],
+    behind: Callable[[Axes], object],
     factor: float = 1.0,
-) -> list[LinePanel]:
-    """Return a panel per stream and initialisation.
+) -> Figure:
+    """Draw a column by layer, a panel per stream and initialisation.
 
     Args:
-        data: columns `student, strategy, init, stream`, x and value, and `low, high` where there are intervals.
+        data: columns `student, strategy, init, stream`, x and value, and `low, high` where there are intervals. Rows
+            with an empty student are the teacher's, whose line is in all panels of their stream.
         look: the theme.
+        width: of the figure, inches.
         value: the column of y.
         x: the column of x, layer numbers.
-        before: draws what stands behind the students of a stream.
+        xlabel: of every panel's x axis.
+        ylabel: of every panel's y axis.
+        notes: sentences.
+        behind: draws what stands behind the lines.
         factor: from the column's unit to the figure's.
-    """
-    styles = strategy_styles(list(data["strategy"]), look)
-    panels = []
-    for stream in stream_order(list(data["stream"])):
-        of_stream = data[data["stream"] == stream]
-        for init in init_order(list(of_stream["init"])):
-            rows = of_stream[of_stream["init"] == init]
 
-            def draw(ax: Axes, rows: pd.DataFrame = rows, stream: str = stream) -> None:
-                if before is not None:
-                    before(ax, stream)
-                order = in_order(rows["strategy"])
-                students = sorted(rows["student"].unique(), key=lambda s: order.index(_strategy(rows, s)))
-                few = rows[x].nunique() <= _DODGED_LAYERS
-                bars = "low" in rows.columns
-                for rank, student in enumerate(students):
-                    own = rows[rows["student"] == student].sort_values(x)
-                    style = styles[_strategy(rows, student)]
-                    shift = (rank - (len(students) - 1) / 2) * min(_SPREAD / len(students), 0.12) if few and bars else 0
-                    places, heights = own[x].to_numpy(float) + shift, own[value].to_numpy(float) * factor
-                    if bars:
-                        low, high = (own[end].to_numpy(float) * factor for end in ("low", "high"))
-                        if few:
-                            # over the markers: a narrow interval would hide behind its own point
-                            ax.vlines(places, low, high, color=style.colour, linewidth=1.0, zorder=5)
-                        else:
-                            ax.fill_between(places, low, high, color=style.colour, alpha=0.2, linewidth=0, zorder=2)
-                    ax.plot(
-                        places,
-                        heights,
-                        color=style.colour,
-                        marker=style.marker,
-                        markersize=3.8 if few else 2.6,
-                        markeredgecolor=look.background,
-                        markeredgewidth=0.4,
-                        markevery=1 if few else max(len(places) // 8, 1),
-                        linewidth=1.0,
-                        zorder=4,
-                        gid=f"student-{student}",
-                    )
+    Raises:
+        InputError: there is no student, or there are too many panels.
+    """
+    teacher, own = data[data["student"] == ""], data[data["student"] != ""]
+    styles = strategy_styles(list(own["strategy"]), look)
+    panels = []
+    for stream in stream_order(own["stream"]):
+        of_stream = own[own["stream"] == stream]
+        for init in init_order(list(of_stream["init"])):
+
+            def draw(ax: Axes, rows: pd.DataFrame = of_stream[of_stream["init"] == init], stream: str = stream) -> None:
+                behind(ax)
+                if len(teacher):
+                    _draw_teacher(ax, teacher[teacher["stream"] == stream].sort_values(x), x, value, look)
+                _draw_students(ax, rows, x, value, styles, look, factor)
                 integer_ticks(ax)
 
             panels.append(LinePanel(f"{stream}, {init_words(init)}", draw, init_colour(init, look)))
-    return panels
+    return draw_line_panels(
+        panels,
+        look,
+        width,
+        xlabel=xlabel,
+        ylabel=ylabel,
+        legend=[*([teacher_entry(look)] if len(teacher) else []), *arm_legend(own, look)],
+        notes=notes,
+        most_columns=2,
+    )
 
 
-def _strategy(rows: pd.DataFrame, student: str) -> str:
-    return str(rows.loc[rows["student"] == student, "strategy"].iloc[0])
+def _draw_students(
+    ax: Axes, rows: pd.DataFrame, x: str, value: str, styles: dict[str, StrategyStyle], look: Theme, factor: float
+) -> None:
+    students = students_in_order(rows, styles)
+    few = rows[x].nunique() <= _FEW_LAYERS
+    bars = "low" in rows.columns
+    for rank, (student, style) in enumerate(students):
+        own = rows[rows["student"] == student].sort_values(x)
+        shift = (rank - (len(students) - 1) / 2) * min(_SPREAD / len(students), 0.12) if few and bars else 0
+        places = own[x].to_numpy(float) + shift
+        if bars:
+            low, high = (own[end].to_numpy(float) * factor for end in ("low", "high"))
+            if few:
+                # over the markers: a narrow interval would hide behind its own point
+                ax.vlines(places, low, high, color=style.colour, linewidth=1.0, zorder=5)
+            else:
+                ax.fill_between(places, low, high, color=style.colour, alpha=0.2, linewidth=0, zorder=2)
+        ax.plot(
+            places,
+            own[value].to_numpy(float) * factor,
+            color=style.colour,
+            marker=style.marker,
+            markersize=3.8 if few else 2.6,
+            markeredgecolor=look.background,
+            markeredgewidth=0.4,
+            markevery=1 if few else max(len(places) // 8, 1),
+            linewidth=1.0,
+            zorder=4,
+            gid=f"student-{student}",
+        )
+
+
+def _draw_teacher(ax: Axes, rows: pd.DataFrame, x: str, value: str, look: Theme) -> None:
+    ax.plot(
+        rows[x],
+        rows[value],
+        color=look.ink,
+        linewidth=1.4,
+        linestyle=TEACHER_DASHES,
+        marker="." if len(rows) <= _FEW_LAYERS else "",
+        markersize=4.0,
+        zorder=3,
+        gid="teacher",
+    )
+    if "low" in rows.columns:
+        ax.fill_between(rows[x], rows["low"], rows["high"], color=look.ink, alpha=0.12, linewidth=0, zorder=1)
+
+
+def students_in_order(rows: pd.DataFrame, styles: dict[str, StrategyStyle]) -> list[tuple[str, StrategyStyle]]:
+    """Return the students of a table with their styles, in the order of their strategies."""
+    arms = rows.drop_duplicates("student")[["student", "strategy"]].to_records(index=False).tolist()
+    order = in_order(str(strategy) for _, strategy in arms)
+    return [(str(student), styles[str(s)]) for student, s in sorted(arms, key=lambda arm: order.index(str(arm[1])))]
+
+
+def teacher_entry(look: Theme) -> Entry:
+    """Return the legend's entry of the teacher."""
+    return Entry.line("teacher", look.ink, linewidth=1.4, linestyle=TEACHER_DASHES)
 
 
 def arm_legend(data: pd.DataFrame, look: Theme, *, lines: bool = True) -> list[Entry]:
@@ -98,10 +144,3 @@ def arm_legend(data: pd.DataFrame, look: Theme, *, lines: bool = True) -> list[E
         Entry.line(name, style.colour, marker=style.marker, linestyle="-" if lines else "none")
         for name, style in strategy_styles(list(data["strategy"]), look).items()
     ]
-
-
-def token_mean(rows: pd.DataFrame, column: str) -> float:
-    """Return the mean of a column weighted by tokens, over the rows that have a value; NaN where none has."""
-    values, weights = rows[column].to_numpy(np.float64), rows["n_tokens"].to_numpy(np.float64)
-    known = np.isfinite(values) & (weights > 0)
-    return float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")

@@ -1,91 +1,114 @@
-"""Which students, streams and vertices a figure draws, checked before anything is drawn."""
+"""Which students, streams, layers and values a figure draws, checked before anything is drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
 
 from anglekit.errors import InputError, suggest
+from anglekit.plots.panels.layout import nothing_to_draw
+from anglekit.plots.spec import FigureOptions
 from anglekit.results.geometry import Geometry
 
-__all__ = ["check_labels", "choose_few_vertices", "choose_streams", "choose_students", "choose_vertices"]
+__all__ = ["Chosen", "check_labels", "choose", "choose_value", "require", "stream_order"]
 
-_STREAM_ORDER = ("encoder", "decoder")
 _MOST_VERTICES = 12  # panels of one student, unless asked for
 
 
-def check_labels(geometries: Sequence[Geometry], labels: Sequence[str] | None) -> list[str | None]:
-    """Return a label per geometry (None where none was given).
+@dataclass(frozen=True)
+class Chosen:
+    """What a figure draws of its Geometries.
+
+    Attributes:
+        students: in the order of the analyses.
+        streams: the encoder first.
+        vertices: the student layers, in order.
+    """
+
+    students: list[str]
+    streams: list[str]
+    vertices: list[int]
+
+    def rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of a table that are drawn; a table without vertices is of all layers."""
+        kept = table["student"].isin(self.students) & table["stream"].isin(self.streams)
+        return table[kept & table["vertex"].isin(self.vertices)] if "vertex" in table.columns else table[kept]
+
+
+def choose(geometries: Sequence[Geometry], options: FigureOptions, *, few: bool = False) -> Chosen:
+    """Return the students, streams and student layers to draw; what is not chosen is drawn whole.
+
+    Args:
+        geometries: at least one.
+        options: what was asked for.
+        few: draw 12 student layers spread over the depth where there are more and none was asked for.
 
     Raises:
-        InputError: there is no geometry, or the labels are not one per geometry.
+        InputError: there is no Geometry, a student, stream or layer is in none of them, or no student has these.
     """
     if not geometries:
         raise InputError("no geometry to draw", "give at least one directory of `anglekit analyze --out`")
-    if labels is None:
-        return [None] * len(geometries)
-    if len(labels) != len(geometries):
-        raise InputError(f"{len(labels)} task labels for {len(geometries)} geometries", "give one each, in order")
-    return list(labels)
+    students = list(dict.fromkeys(name for geometry in geometries for name in geometry.students))
+    wanted = [options.students] if isinstance(options.students, str) else options.students
+    for name in wanted or ():
+        if name not in students:
+            raise InputError(f"no student {name!r}", allowed=suggest(name, students))
+    streams = stream_order(name for geometry in geometries for name in geometry.angles["stream"].unique())
+    if options.stream is not None and options.stream not in streams:
+        raise InputError(f"no stream {options.stream!r}", allowed=suggest(options.stream, streams))
+    vertices = sorted({int(vertex) for geometry in geometries for vertex in geometry.angles["vertex"].unique()})
+    for vertex in options.vertices or ():
+        if vertex not in vertices:
+            raise InputError(f"no vertex {vertex}", f"the student layers analysed are {', '.join(map(str, vertices))}")
+    if options.vertices is not None:
+        vertices = [vertex for vertex in vertices if vertex in options.vertices]
+    elif few and len(vertices) > _MOST_VERTICES:
+        step = (len(vertices) - 1) / (_MOST_VERTICES - 1)
+        vertices = [vertices[round(number * step)] for number in range(_MOST_VERTICES)]
+    students = [name for name in students if wanted is None or name in wanted]
+    chosen = Chosen(students, streams if options.stream is None else [options.stream], vertices)
+    if not any(len(chosen.rows(geometry.angles)) for geometry in geometries):
+        raise nothing_to_draw()
+    return chosen
 
 
-def choose_students(geometries: Sequence[Geometry], students: str | Sequence[str] | None) -> list[str]:
-    """Return the students to draw, each once, in the order of the analyses; all of them by default.
-
-    Raises:
-        InputError: a student is in none of the geometries.
-    """
-    known = list(dict.fromkeys(name for geometry in geometries for name in geometry.students))
-    if students is None:
-        return known
-    wanted = [students] if isinstance(students, str) else students
-    for name in wanted:
-        if name not in known:
-            raise InputError(f"no student {name!r}", allowed=suggest(name, known))
-    return [name for name in known if name in wanted]
+def stream_order(streams: Iterable[str]) -> list[str]:
+    """Return streams once each, the encoder first."""
+    return sorted(set(map(str, streams)), key=lambda name: (name != "encoder", name))
 
 
-def choose_streams(geometries: Sequence[Geometry], stream: str | None) -> list[str]:
-    """Return the streams to draw, encoder first; all of them by default.
-
-    Raises:
-        InputError: the stream is in none of the geometries.
-    """
-    known = _ordered(name for geometry in geometries for name in geometry.angles["stream"].unique())
-    if stream is None:
-        return known
-    if stream not in known:
-        raise InputError(f"no stream {stream!r}", allowed=suggest(stream, known))
-    return [stream]
-
-
-def choose_vertices(geometries: Sequence[Geometry], vertices: Sequence[int] | None) -> list[int]:
-    """Return the student layers to draw, in order; all of them by default.
+def choose_value(value: str | None, known: Iterable[str], what: str = "value") -> str:
+    """Return the value to show: the first one unless another is named.
 
     Raises:
-        InputError: a layer is a vertex of none of the geometries.
+        InputError: there is no such value.
     """
-    known = sorted({int(vertex) for geometry in geometries for vertex in geometry.angles["vertex"].unique()})
-    if vertices is None:
-        return known
-    for vertex in vertices:
-        if vertex not in known:
-            raise InputError(f"no vertex {vertex}", f"the student layers analysed are {', '.join(map(str, known))}")
-    return [vertex for vertex in known if vertex in vertices]
+    names = list(dict.fromkeys(map(str, known)))
+    if value is None:
+        return names[0]
+    if value not in names:
+        raise InputError(f"no {what} {value!r}", allowed=suggest(value, names))
+    return value
 
 
-def choose_few_vertices(geometries: Sequence[Geometry], vertices: Sequence[int] | None) -> list[int]:
-    """Return the student layers to draw a panel of: those that were asked for, else all, or 12 spread over the depth.
+def check_labels(labels: Sequence[str] | None, count: int, what: str = "geometries") -> Sequence[str] | None:
+    """Return labels that are one for each of `count` Geometries or tables, or None.
 
     Raises:
-        InputError: a layer is a vertex of none of the geometries.
+        InputError: they are more or fewer.
     """
-    known = choose_vertices(geometries, vertices)
-    if vertices is not None or len(known) <= _MOST_VERTICES:
-        return known
-    step = (len(known) - 1) / (_MOST_VERTICES - 1)
-    return [known[round(number * step)] for number in range(_MOST_VERTICES)]
+    if labels is not None and len(labels) != count:
+        raise InputError(f"{len(labels)} task labels for {count} {what}", "give one each, in order")
+    return labels
 
 
-def _ordered(streams: Iterable[str]) -> list[str]:
-    names = set(streams)
-    return [name for name in _STREAM_ORDER if name in names] + sorted(names - set(_STREAM_ORDER))
+def require(table: pd.DataFrame, column: str, what: str, remedy: str = "run `anglekit analyze` again") -> None:
+    """Check that a table of a Geometry has a value in a column.
+
+    Raises:
+        InputError: the table is empty, or holds no value there.
+    """
+    if not len(table) or not table[column].notna().any():
+        raise InputError(f"this Geometry has no {what}", remedy)

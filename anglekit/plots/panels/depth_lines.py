@@ -1,54 +1,64 @@
-"""A panel per student, a line per student layer coloured by its depth: what the sweep and training figures share."""
+"""Lines of student layers, each coloured by its depth, a panel per student: the angle as something else changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.figure import Figure
 
-from anglekit.plots.panels.arm_lines import stream_order
-from anglekit.plots.panels.line_panels import LinePanel
+from anglekit.plots.panels.chosen import stream_order
+from anglekit.plots.panels.line_panels import Entry, LayerBar, LinePanel, draw_line_panels
 from anglekit.plots.panels.students import init_colour
 from anglekit.plots.style import Theme
 
-__all__ = ["layer_colours", "layer_line_panels"]
+__all__ = ["draw_depth_lines"]
 
 _MARKED_LINES = 8  # up to so many lines, points are marked
 
 
-def layer_colours(look: Theme) -> Colormap:
-    """Return the colours of layers by depth: the part of the sequential map that stands out from the ground."""
-    low, high = (0.3, 1.0) if look.dark else (0.0, 0.88)
-    return ListedColormap(mpl.colormaps[look.sequential](np.linspace(low, high, 256)), name="layers")
-
-
-def layer_line_panels(
+def draw_depth_lines(
     data: pd.DataFrame,
     look: Theme,
-    x: str,
-    value: str,
+    width: float,
     *,
-    before: Callable[[Axes], None],
+    value: str,
+    x: str,
+    xlabel: str,
+    ylabel: str,
+    legend: Sequence[Entry],
+    note: str,
+    behind: Callable[[Axes], object],
+    height: float,
     dashed: str | None = None,
-) -> list[LinePanel]:
-    """Return a panel per student and stream, a line per vertex in the colour of its depth.
+) -> Figure:
+    """Draw a column, a panel per student and stream, a line per vertex in the colour of its depth.
 
     Args:
         data: columns `student, init, stream, vertex`, x and value.
         look: the theme.
-        x: the column of x.
+        width: of the figure, inches.
         value: the column of y.
-        before: draws what stands behind the lines.
+        x: the column of x.
+        xlabel: of every panel's x axis.
+        ylabel: of every panel's y axis.
+        legend: the entries of what stands behind the lines.
+        note: a sentence.
+        behind: draws what stands behind the lines.
+        height: of an axes, inches.
         dashed: a column that is drawn dashed in the same colour, such as a chance level.
+
+    Raises:
+        InputError: there is no student, or there are too many panels.
     """
     vertices = sorted({int(vertex) for vertex in data["vertex"]})
     span = max(vertices[-1] - vertices[0], 1) if vertices else 1
-    colours = layer_colours(look)
-    streams = stream_order(list(data["stream"]))
+    colours = _depth_colours(look)
+    streams = stream_order(data["stream"])
     panels = []
     for student in dict.fromkeys(data["student"]):
         of_student = data[data["student"] == student]
@@ -56,7 +66,7 @@ def layer_line_panels(
             rows = of_student[of_student["stream"] == stream]
 
             def draw(ax: Axes, rows: pd.DataFrame = rows) -> None:
-                before(ax)
+                behind(ax)
                 few = rows["vertex"].nunique() <= _MARKED_LINES
                 for vertex, own in rows.groupby("vertex"):
                     line = own.sort_values(x)
@@ -76,4 +86,20 @@ def layer_line_panels(
 
             title = f"{student}, {stream}" if len(streams) > 1 else str(student)
             panels.append(LinePanel(title, draw, init_colour(str(rows["init"].iloc[0]), look)))
-    return panels
+    return draw_line_panels(
+        panels,
+        look,
+        width,
+        xlabel=xlabel,
+        ylabel=ylabel,
+        legend=legend,
+        notes=[note],
+        bar=LayerBar(vertices, colours, "student layer"),
+        height=height,
+    )
+
+
+def _depth_colours(look: Theme) -> Colormap:
+    """Return the part of the sequential map that stands out from the ground."""
+    low, high = (0.3, 1.0) if look.dark else (0.0, 0.88)
+    return ListedColormap(mpl.colormaps[look.sequential](np.linspace(low, high, 256)), name="layers")

@@ -8,21 +8,19 @@ from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from anglekit.errors import InputError
 from anglekit.plots.panels.labels import fit, plain, text_width, wrap
+from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, colour_bar_at, text_at
 from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure, round_ticks
 
-__all__ = ["Entry", "LinePanel", "draw_line_panels", "integer_ticks", "layer_bar", "shared_limits"]
+__all__ = ["Entry", "LayerBar", "LinePanel", "draw_line_panels", "integer_ticks"]
 
 _LEFT, _RIGHT = 0.56, 0.12  # inches beside an axes
 _TITLE, _BELOW = 0.24, 0.42  # inches over and under an axes
-_LINE = 0.13  # inches: a line of small text
 _ROW = 0.15  # inches: a row of the legend
 _HANDLE = 0.34  # inches: an entry's line and the gap to its name
 _GAP = 0.14  # inches between entries
@@ -60,35 +58,23 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _Bar:
-    scale: Normalize
+class LayerBar:
+    """A colour bar over layer numbers."""
+
+    layers: Sequence[int]
     colours: Colormap
     label: str
 
-
-def layer_bar(layers: Sequence[int], colours: Colormap, label: str) -> _Bar:
-    """Return a colour bar over layer numbers."""
-    low, high = min(layers), max(layers)
-    return _Bar(Normalize(low, high if high > low else low + 1), colours, label)
+    @property
+    def scale(self) -> Normalize:
+        """From the first layer to the last; a single one stands at the lower end."""
+        low, high = min(self.layers), max(self.layers)
+        return Normalize(low, high if high > low else low + 1)
 
 
 def integer_ticks(ax: Axes, most: int = 7) -> None:
     """Give the x axis whole numbers only, few enough to stand side by side."""
     ax.xaxis.set_major_locator(round_ticks(most, integer=True))
-
-
-def shared_limits(axes: Sequence[Axes]) -> None:
-    """Give all axes the y limits that hold the data of each."""
-    low, high = (
-        end(bound) for end, bound in zip((min, max), zip(*(ax.get_ylim() for ax in axes), strict=True), strict=True)
-    )
-    for ax in axes:
-        ax.set_ylim(low, high)
-
-
-def _grid(count: int, total_width: float, most: int) -> int:
-    columns = max(1, min(count, most if total_width > 4 else 1))
-    return -(-count // -(-count // columns))
 
 
 def draw_line_panels(
@@ -100,7 +86,7 @@ def draw_line_panels(
     ylabel: str,
     legend: Sequence[Entry],
     notes: Sequence[str],
-    bar: _Bar | None = None,
+    bar: LayerBar | None = None,
     height: float = 1.55,
     most_columns: int = 3,
     shared: bool = True,
@@ -123,31 +109,24 @@ def draw_line_panels(
     Raises:
         InputError: there is no panel, or there are more than a figure holds.
     """
-    if not panels:
-        raise InputError("no student has this stream and vertex", "choose others, or leave the choice out")
-    if len(panels) > _MOST_PANELS:
-        raise InputError(
-            f"{len(panels)} panels are more than a figure holds ({_MOST_PANELS})", "choose students or a stream"
-        )
+    check_panel_count(len(panels), _MOST_PANELS, "choose students or a stream")
     figure = new_figure(total_width, 1.0)
-    columns = _grid(len(panels), total_width, most_columns)
+    columns = min(len(panels), most_columns if total_width > 4 else 1)
     rows = -(-len(panels) // columns)
+    columns = -(-len(panels) // rows)  # rows of nearly equal length
     room = total_width - (_BAR if bar else 0.0)
     cell = room / columns
     lines = [line for note in notes for line in wrap(figure, note, total_width - 0.1)]
     placed = _flow(figure, legend, total_width - 0.1)
     legend_height = _ROW * (max(row for row, *_ in placed) + 1) + 0.06 if placed else 0.0
-    below = _LINE * len(lines) + 0.08
+    below = LINE * len(lines) + 0.08
     total_height = rows * (_TITLE + height + _BELOW) + legend_height + below + 0.02
     figure.set_size_inches(total_width, total_height)
     axes = []
     for position, panel in enumerate(panels):
         left = (position % columns) * cell + _LEFT
         top = total_height - (position // columns) * (_TITLE + height + _BELOW) - _TITLE
-        width = cell - _LEFT - _RIGHT
-        ax = figure.add_axes(
-            (left / total_width, (top - height) / total_height, width / total_width, height / total_height)
-        )
+        ax = axes_at(figure, left, top, cell - _LEFT - _RIGHT, height)
         panel.draw(ax)
         ax.set_xlabel(xlabel if panel.xlabel is None else panel.xlabel)
         ax.set_ylabel(panel.ylabel if panel.ylabel is not None else ylabel if position % columns == 0 else "")
@@ -164,29 +143,22 @@ def draw_line_panels(
         )
         axes.append(ax)
     if shared:
-        shared_limits(axes)
+        lows, highs = zip(*(ax.get_ylim() for ax in axes), strict=True)
+        for ax in axes:
+            ax.set_ylim(min(lows), max(highs))
     if bar is not None:
-        first_top = total_height - _TITLE
-        place = (columns * cell + 0.02, first_top - height, 0.1, height)
-        ax = figure.add_axes(
-            (place[0] / total_width, place[1] / total_height, place[2] / total_width, place[3] / total_height)
+        colour_bar_at(
+            figure,
+            columns * cell + 0.02,
+            total_height - _TITLE,
+            height,
+            scale=bar.scale,
+            colours=bar.colours,
+            label=bar.label,
+            integer=True,
         )
-        ax.set_gid("colour-bar")
-        drawn = figure.colorbar(ScalarMappable(norm=bar.scale, cmap=bar.colours), cax=ax)
-        drawn.ax.yaxis.set_major_locator(round_ticks(6, integer=True))
-        drawn.set_label(bar.label)
-        drawn.outline.set_linewidth(0.6)
     _draw_legend(figure, legend, placed, below + legend_height - 0.02)
-    figure.text(
-        0.05 / total_width,
-        below / total_height,
-        "\n".join(lines),
-        ha="left",
-        va="top",
-        fontsize=SMALL_FONT_SIZE,
-        linespacing=1.25,
-        gid="notes",
-    )
+    text_at(figure, lines, 0.05, below)
     return figure
 
 

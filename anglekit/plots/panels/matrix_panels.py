@@ -12,14 +12,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from anglekit.errors import InputError
 from anglekit.plots.panels.labels import fit, plain, wrap
+from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, colour_bar_at, text_at
 from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure
 
 __all__ = [
@@ -27,8 +26,6 @@ __all__ = [
     "MatrixBlock",
     "MatrixPanel",
     "ShownValue",
-    "check_panel_count",
-    "colour_scale",
     "draw_matrix_blocks",
     "missing_note",
 ]
@@ -41,7 +38,6 @@ _GAP = 0.30  # inches between panels of a row: tick labels
 _NAMED_GAP = 0.48  # the same where panels of a row have row labels of their own
 _TITLE, _BELOW = 0.18, 0.36  # inches over and under a panel
 _NAME = 0.18  # inches over the first row of a block
-_LINE = 0.13
 _TICK = 0.16  # inches that a tick label needs
 _ROW = 0.16  # inches: the lowest row that can carry its own number
 _BESIDE = 0.12  # inches between the last panel of a row and the colour bar
@@ -108,20 +104,7 @@ class MatrixBlock:
     panels: tuple[MatrixPanel, ...]
 
 
-def check_panel_count(blocks: Sequence[MatrixBlock], advice: str) -> None:
-    """Refuse a figure without a panel, or with too many.
-
-    Raises:
-        InputError: there is no panel, or there are more than a figure holds.
-    """
-    count = sum(len(block.panels) for block in blocks)
-    if not count:
-        raise InputError("no student has this stream and vertex", "choose others, or leave the choice out")
-    if count > _MOST_PANELS:
-        raise InputError(f"{count} panels are more than a figure holds ({_MOST_PANELS})", advice)
-
-
-def colour_scale(blocks: Sequence[MatrixBlock], shown: ShownValue) -> Normalize:
+def _colour_scale(blocks: Sequence[MatrixBlock], shown: ShownValue) -> Normalize:
     """Return the colour scale that all panels share."""
     values = np.concatenate(
         [panel.matrix.to_numpy(np.float64).ravel() for block in blocks for panel in block.panels] or [np.zeros(0)]
@@ -176,7 +159,7 @@ def _lay_out(blocks: Sequence[MatrixBlock], room: float, most_annotated: int) ->
     cell = side / widest
     square = all(panel.matrix.shape[0] == panel.matrix.shape[1] for panel in panels)
     row = cell if square else max(min(cell, _FLAT), min(_ROW, 1.6 / tallest))
-    return _Layout(columns, cell, row, annotated and row >= _LINE, gap)
+    return _Layout(columns, cell, row, annotated and row >= LINE, gap)
 
 
 def _are_annotated(blocks: Sequence[MatrixBlock], most: int = _ANNOTATED_PANELS) -> bool:
@@ -192,28 +175,34 @@ def draw_matrix_blocks(
     total_width: float,
     notes: Sequence[str],
     *,
+    advice: str = "choose students or a stream",
     most_annotated: int = _ANNOTATED_PANELS,
 ) -> Figure:
     """Draw blocks of panels one under the other, a colour bar beside them and notes below.
 
     Args:
-        blocks: at least one panel in all.
+        blocks: the panels.
         shown: what the numbers are.
         look: the theme, whose settings are in force.
         total_width: of the figure, inches.
         notes: sentences under the panels.
+        advice: what to do where there are too many panels.
         most_annotated: up to so many panels, cells carry their numbers.
+
+    Raises:
+        InputError: there is no panel, or there are too many.
     """
+    check_panel_count(sum(len(block.panels) for block in blocks), _MOST_PANELS, advice)
     layout = _lay_out(blocks, total_width - _LEFT - _RIGHT, most_annotated)
     figure = new_figure(total_width, 1.0)
     lines = wrap(figure, " ".join(notes), total_width - 0.1)
-    below = _LINE * len(lines) + 0.08
+    below = LINE * len(lines) + 0.08
     rows = [_rows(block, layout.columns) for block in blocks]
     heights = [[max(layout.size(panel)[1] for panel in row) for row in own] for own in rows]
     panel_heights = sum(_TITLE + height + _BELOW for own in heights for height in own)
     total_height = panel_heights + len(blocks) * _NAME + below + 0.04
     figure.set_size_inches(total_width, total_height)
-    scale = colour_scale(blocks, shown)
+    scale = _colour_scale(blocks, shown)
     top = total_height - 0.04
     for block, own_rows, own_heights in zip(blocks, rows, heights, strict=True):
         name = fit(figure, block.name, total_width - 0.1, weight="bold", frame=lambda text, b=block: text + b.suffix)  # type: ignore[misc]
@@ -237,17 +226,16 @@ def draw_matrix_blocks(
             top -= _TITLE + height + _BELOW
     used = _LEFT + layout.columns * layout.cell * _widest(blocks) + (layout.columns - 1) * layout.gap
     bar = max(heights[0][0], min(_BAR, panel_heights - _TITLE - _BELOW))  # its label needs room
-    _draw_colour_bar(figure, shown, scale, look, (used + _BESIDE + 0.02, total_height - _NAME - _TITLE - 0.04, bar))
-    figure.text(
-        0.05 / total_width,
-        below / total_height,
-        "\n".join(lines),
-        ha="left",
-        va="top",
-        fontsize=SMALL_FONT_SIZE,
-        linespacing=1.25,
-        gid="notes",
+    colour_bar_at(
+        figure,
+        used + _BESIDE + 0.02,
+        total_height - _NAME - _TITLE - 0.04,
+        bar,
+        scale=scale,
+        colours=_colour_map(shown, look),
+        label=shown.label,
     )
+    text_at(figure, lines, 0.05, below)
     return figure
 
 
@@ -276,10 +264,7 @@ def _draw_panel(
     `room` is the distance to what stands beside it: what a title may take.
     """
     left, top, width, height = place
-    total_width, total_height = figure.get_size_inches()
-    ax = figure.add_axes(
-        (left / total_width, (top - height) / total_height, width / total_width, height / total_height)
-    )
+    ax = axes_at(figure, left, top, width, height)
     _draw_matrix(ax, panel, shown, scale, look, (width, height), annotated=annotated)
     ax.set_title(fit(figure, panel.title, room - 0.06), pad=3, loc="left")
     ax.set_xlabel(panel.xlabel if labelled[0] else "")
@@ -368,18 +353,6 @@ def _tick_step(count: int, length: float) -> int:
     """Return the spacing of tick labels, in cells, that gives each label its room."""
     most = max(int(length / _TICK), 1)
     return next(step for step in (1, 2, 3, 4, 5, 6, 10, 20, 25, 50, 100, count) if count / step <= most)
-
-
-def _draw_colour_bar(
-    figure: Figure, shown: ShownValue, scale: Normalize, look: Theme, place: tuple[float, float, float]
-) -> None:
-    left, top, height = place
-    total_width, total_height = figure.get_size_inches()
-    ax = figure.add_axes((left / total_width, (top - height) / total_height, 0.1 / total_width, height / total_height))
-    ax.set_gid("colour-bar")
-    bar = figure.colorbar(ScalarMappable(norm=scale, cmap=_colour_map(shown, look)), cax=ax)
-    bar.set_label(shown.label)
-    bar.outline.set_linewidth(0.6)
 
 
 def missing_note(blocks: Sequence[MatrixBlock], reason: str) -> list[str]:

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
-from anglekit.errors import InputError
 from anglekit.plots.panels.labels import number_ranges
 from anglekit.results.geometry import Geometry
 
-__all__ = ["LAYER_NOTE", "OFFICIAL_NOTE", "range_words", "refuse", "students_words", "vertex_note"]
+__all__ = ["LAYER_NOTE", "range_words", "students_words", "teacher_and_students_facts", "vertex_notes"]
 
 LAYER_NOTE = "Layer 0: embeddings; layer b + 1: output of block b."
-OFFICIAL_NOTE = "Official reading: the paper's code, padding counted, one pair of layers."
+_OFFICIAL_NOTE = "Official reading: the paper's code, padding counted, one pair of layers."
 
 
-def refuse(reason: str | None) -> None:
-    """Raise what keeps a figure from being drawn, if anything does.
-
-    Raises:
-        InputError: there is a reason.
-    """
-    if reason is not None:
-        raise InputError(reason)
-
-
-def range_words(values: pd.Series, form: Callable[[float], str]) -> str:
-    """Return the range of a column in words, of its finite values."""
+def range_words(values: pd.Series, form: str, unit: str = "") -> str:
+    """Return the range of a column in words, of its finite values, in a number format such as `.2f`."""
     known = values.to_numpy(np.float64)
     known = known[np.isfinite(known)]
     if not len(known):
         return "without a finite value"
-    low, high = form(float(known.min())), form(float(known.max()))
+    low, high = (f"{float(end):{form}}{unit}" for end in (known.min(), known.max()))
     return low if low == high else f"from {low} to {high}"
 
 
@@ -43,9 +30,17 @@ def students_words(data: pd.DataFrame) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{len(names)} students"
 
 
-def vertex_note(geometry: Geometry, data: pd.DataFrame) -> list[str]:
-    """Return the sentence that says which student layers are drawn, where some are not."""
+def teacher_and_students_facts(data: pd.DataFrame, value: str, form: str, what: str = "") -> str:
+    """Return the ranges of a column: the teacher's (rows without a student) and the students'."""
+    teacher, own = data[data["student"] == ""], data[data["student"] != ""]
+    return (
+        f"Teacher: {what}{range_words(teacher[value], form)}; {students_words(own)}: {range_words(own[value], form)}."
+    )
+
+
+def vertex_notes(geometry: Geometry, data: pd.DataFrame, *first: str) -> list[str]:
+    """Return the notes of a figure of student layers: the official reading, `first`, which layers, their numbering."""
+    notes = [_OFFICIAL_NOTE] if geometry.settings.get("reading") == "official" else []
     drawn, known = (sorted({int(layer) for layer in table["vertex"]}) for table in (data, geometry.angles))
-    if len(drawn) == len(known):
-        return []
-    return [f"Drawn: student layers {number_ranges(drawn)}, of {len(known)} analysed."]
+    thinned = [f"Drawn: student layers {number_ranges(drawn)}, of {len(known)} analysed."]
+    return [*notes, *first, *(thinned if len(drawn) < len(known) else []), LAYER_NOTE]

@@ -1,0 +1,71 @@
+"""Heat maps over pairs of teacher layers, a panel per student layer at which the angle stands."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from anglekit.plots.panels.chosen import stream_order
+from anglekit.plots.panels.labels import plain
+from anglekit.plots.panels.matrix_panels import MatrixBlock, MatrixPanel, ShownValue, draw_matrix_blocks, missing_note
+from anglekit.plots.panels.sentences import vertex_notes
+from anglekit.plots.panels.tables import symmetric_matrix
+from anglekit.plots.style import Theme
+from anglekit.results.geometry import Geometry
+
+__all__ = ["PAIR_KEY", "draw_pair_matrices"]
+
+#: What a row of a table over pairs is told apart by.
+PAIR_KEY = ["student", "stream", "vertex", "teacher_i", "teacher_k"]
+
+
+def draw_pair_matrices(
+    data: pd.DataFrame,
+    geometry: Geometry,
+    look: Theme,
+    width: float,
+    *,
+    value: str,
+    shown: ShownValue,
+    first_note: str = "",
+) -> Figure:
+    """Draw a column over pairs of teacher layers: a block per student and stream, a panel per vertex.
+
+    All panels share one colour scale. The diagonal, where a pair would be one layer twice, is blank; cells without
+    a value (every token was degenerate, as where the student's embedding is the teacher's) are hatched.
+
+    Args:
+        data: columns `PAIR_KEY` and the value.
+        geometry: where it comes from.
+        look: the theme.
+        width: of the figure, inches.
+        value: the column.
+        shown: what its numbers are.
+        first_note: a sentence before the others.
+
+    Raises:
+        InputError: there is no panel, or there are too many.
+    """
+    blocks = []
+    for student in geometry.students:
+        own = data[data["student"] == student]
+        for stream in stream_order(own["stream"]):
+            rows = own[own["stream"] == stream]
+            layers = sorted({int(layer) for column in ("teacher_i", "teacher_k") for layer in rows[column].unique()})
+            panels = tuple(
+                MatrixPanel(
+                    f"student layer {vertex}",
+                    symmetric_matrix(rows[rows["vertex"] == vertex], value, "teacher_i", "teacher_k", layers)
+                    * shown.factor,
+                    "teacher layer",
+                    "teacher layer",
+                    open_diagonal=True,
+                )
+                for vertex in sorted(int(vertex) for vertex in rows["vertex"].unique())
+            )
+            blocks.append(MatrixBlock(student, f", {plain(stream)}", panels))
+    notes = [
+        *vertex_notes(geometry, data, *([first_note] if first_note else [])),
+        *missing_note(blocks, "no token has an angle there (a teacher state equals the student's)"),
+    ]
+    return draw_matrix_blocks(blocks, shown, look, width, notes, advice="choose a student or a stream")

@@ -1,0 +1,77 @@
+"""The tables that figures draw, made of a Geometry's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from anglekit.comparison.sources import student_arms
+from anglekit.results.geometry import Geometry
+
+__all__ = ["Z_95", "pair_means", "symmetric_matrix", "teacher_once", "token_mean", "with_arms"]
+
+#: Standard errors on each side of a 95% interval.
+Z_95 = 1.959964
+
+
+def with_arms(table: pd.DataFrame, geometry: Geometry) -> pd.DataFrame:
+    """Return a table with the columns `strategy`, `init` and `seed` behind its student.
+
+    The teacher's rows, whose student is empty, have an empty strategy and init; a seed may be missing.
+    """
+    arms = {"": ("", "", None), **student_arms(geometry)}
+    place = list(table.columns).index("student") + 1
+    added = table.copy()
+    for offset, name in enumerate(("strategy", "init", "seed")):
+        column = [arms[student][offset] for student in table["student"]]
+        added.insert(place + offset, name, pd.Series(column, index=table.index, dtype="object"))
+    return added
+
+
+def teacher_once(table: pd.DataFrame, key: Sequence[str], side: str = "side") -> pd.DataFrame:
+    """Return a table by side with the teacher's rows first, each once, with an empty student.
+
+    Args:
+        table: columns `student`, `side` (`teacher` or `student`) and the key.
+        key: what the teacher's rows are told apart by.
+        side: the name of that column.
+    """
+    teacher = table[table[side] == "teacher"].drop_duplicates(list(key)).assign(student="")
+    return pd.concat([teacher, table[table[side] == "student"]], ignore_index=True)
+
+
+def token_mean(rows: pd.DataFrame, column: str) -> float:
+    """Return the mean of a column weighted by tokens, over the rows that have a value; NaN where none has."""
+    values, weights = rows[column].to_numpy(np.float64), rows["n_tokens"].to_numpy(np.float64)
+    known = np.isfinite(values) & (weights > 0)
+    return float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")
+
+
+def pair_means(table: pd.DataFrame, key: Sequence[str], value: str, **others: str) -> pd.DataFrame:
+    """Return the means over pairs of teacher layers, weighted by tokens: the key, the value, and others by new name."""
+    columns = {value: value, **others}
+    rows = [
+        (*place, *(token_mean(pairs, column) for column in columns.values()))
+        for place, pairs in table.groupby(list(key), sort=False)
+    ]
+    return pd.DataFrame(rows, columns=[*key, *columns])
+
+
+def symmetric_matrix(
+    rows: pd.DataFrame, value: str, row: str, column: str, layers: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """Return a column over pairs of layers, of which each comes once, as a symmetric matrix; NaN where there is none.
+
+    Args:
+        rows: a row per pair; of a pair that comes more often the mean is taken.
+        value: the column.
+        row: the column with one layer.
+        column: the column with the other.
+        layers: the layers, in order; all that come by default.
+    """
+    upper = rows.pivot_table(index=row, columns=column, values=value, dropna=False)
+    names = sorted({*upper.index, *upper.columns}) if layers is None else list(layers)
+    upper = upper.reindex(index=names, columns=names).astype("float64")
+    return upper.where(upper.notna(), upper.T)
