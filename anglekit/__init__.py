@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from anglekit.probes.data import ProbeData as ProbeData
     from anglekit.probes.data import read_probe as read_probe
     from anglekit.probes.tokenize import tokenize_probe as tokenize_probe
-    from anglekit.recipes.demo import DemoResult as DemoResult
-    from anglekit.recipes.demo import run_demo as run_demo
+    from anglekit.recipes.reproduce import Reproduction as Reproduction
+    from anglekit.recipes.reproduce import run_demo as run_demo
     from anglekit.results.geometry import Geometry as Geometry
     from anglekit.states.recorder import LayerRecorder as LayerRecorder
     from anglekit.tables.read import read_table as read_table
@@ -52,7 +52,6 @@ _HOMES = {
     "Comparison": "anglekit.comparison.result",
     "DistillationObjective": "anglekit.distillation.losses.objective",
     "DistillationTrainer": "anglekit.distillation.training.trainer",
-    "DemoResult": "anglekit.recipes.demo",
     "Geometry": "anglekit.results.geometry",
     "GeometryAccumulator": "anglekit.geometry.accumulator",
     "InputError": "anglekit.errors",
@@ -60,6 +59,7 @@ _HOMES = {
     "LayerRecorder": "anglekit.states.recorder",
     "LoadOptions": "anglekit.models.load_options",
     "ProbeData": "anglekit.probes.data",
+    "Reproduction": "anglekit.recipes.reproduce",
     "RunError": "anglekit.errors",
     "SweepResult": "anglekit.distillation.sweep.sweep",
     "analyze": "anglekit.analysis.analyze",
@@ -72,7 +72,7 @@ _HOMES = {
     "load_checkpoint": "anglekit.models.checkpoints",
     "read_probe": "anglekit.probes.data",
     "read_table": "anglekit.tables.read",
-    "run_demo": "anglekit.recipes.demo",
+    "run_demo": "anglekit.recipes.reproduce",
     "sweep": "anglekit.distillation.sweep.sweep",
     "tangential_cosine": "anglekit.geometry.angles",
     "tokenize_probe": "anglekit.probes.tokenize",

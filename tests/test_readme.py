@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from transformers import BertConfig, BertForSequenceClassification
 
-import anglekit.recipes.demo
-from anglekit.recipes.recipe_files import recipe_file, recipe_names
+from anglekit.recipes import reproduce
+from anglekit.recipes.recipe_files import recipe_names
 from anglekit_cli.main import app, main
-from tests.recipes.test_demo import TINY
+from tests.recipes.small_recipes import write_small_demo
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    (anglekit .+)$", README, flags=re.MULTILINE)
@@ -31,7 +29,7 @@ SHORTER = {
     "sweep": "--max-steps 2 --seeds 0 --strategies none,forward,reverse",
     "report": "--workers 1",
 }
-# The recipe that is shown, on fewer examples.
+# What runs in the place of the recipe that is shown, and as the demo.
 SMALL_RECIPE = "small.yaml"
 SENTENCES = ("a good film", "bad plot", "a great cast and no plot", "good", "a bad film with a good cast", "no film")
 
@@ -40,7 +38,6 @@ def shortened(command: str) -> list[str]:
     words = shlex.split(command)[1:]
     more = SHORTER.get(words[0], "")
     if words[0] == "reproduce" and "--out" in words and "--dry-run" not in words:
-        more = "--scale 0.004"
         assert words[1] in recipe_names()
         words[1] = SMALL_RECIPE
     return [*words, *more.split()]
@@ -65,10 +62,8 @@ def place(tmp_path, tiny_tokenizer, monkeypatch):
     rows = "".join(f"{text}\t{number % 2}\n" for number, text in enumerate(SENTENCES * 2))
     for table in ("train.tsv", "dev.tsv"):
         (root / table).write_text(f"sentence\tlabel\n{rows}", encoding="utf-8")
-    recipe = yaml.safe_load(recipe_file("builtin-inference").read_text(encoding="utf-8"))
-    recipe["data"]["columns"]["limit"] = 96
-    recipe["analysis"]["limit"] = 24
-    (root / SMALL_RECIPE).write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    write_small_demo(root / SMALL_RECIPE)
+    monkeypatch.setattr(reproduce, "DEMO_RECIPE", SMALL_RECIPE)
     monkeypatch.chdir(root)
     return root
 
@@ -82,9 +77,6 @@ def test_the_readme_shows_every_command():
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument")
 def test_every_command_and_every_program_runs(place, monkeypatch):
     """In an order that they can have. One test, because each rests on what the others left."""
-    monkeypatch.setattr(
-        anglekit.recipes.demo, "run_demo", functools.partial(anglekit.recipes.demo.run_demo, settings=TINY)
-    )
     for command in sorted(COMMANDS, key=lambda line: ORDER.index(line.split()[1])):
         monkeypatch.setattr(sys, "argv", ["anglekit", *shortened(command)])
         with pytest.raises(SystemExit) as stop:

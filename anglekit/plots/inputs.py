@@ -45,7 +45,7 @@ def read_figure_inputs(places: Sequence[str | Path]) -> FigureInputs:
 
     Args:
         places: directories of `anglekit analyze`, `sweep` or `distill`; files of scores (.csv); or directories that
-            hold `geometry` and `sweep` below them, as `anglekit demo` writes.
+            hold `geometry...` and `sweep...` below them, as `anglekit demo` and `reproduce` write.
 
     Raises:
         InputError: a place is not there, damaged, or holds nothing of these.
@@ -74,13 +74,13 @@ def read_figure_inputs(places: Sequence[str | Path]) -> FigureInputs:
 
 
 def _opened(places: Sequence[str | Path]) -> list[Path]:
-    """Return the places, a directory of results replaced by its geometry and sweep."""
+    """Return the places, a directory of results replaced by its geometries and sweeps."""
     found = []
     for place in map(Path, places):
-        inner = [place / "geometry", place / "sweep"]
         marks = ("geometry.json", "sweep.json", "scores.json")
-        if place.is_dir() and not any((place / mark).exists() for mark in marks) and any(map(Path.is_dir, inner)):
-            found += [one for one in inner if one.is_dir()]
+        if place.is_dir() and not any((place / mark).exists() for mark in marks):
+            inner = [one for kind in ("geometry*", "sweep*") for one in sorted(place.glob(kind)) if one.is_dir()]
+            found += inner or [place]
         else:
             found.append(place)
     return found

@@ -23,6 +23,8 @@ _FRACTIONS: Final = frozenset(
         *("accuracy", "accuracy_normalized", "f1", "macro_f1", "matthews", "exact_match", "normalized_exact_match"),
     }
 )
+#: Points below the teacher from which on a student has not learnt what there is to learn.
+_FAR_BELOW: Final = 10.0
 
 
 def result_frame(recipe: Recipe, scores: pd.DataFrame) -> pd.DataFrame:
@@ -88,24 +90,43 @@ def result_text(recipe: Recipe, result: pd.DataFrame, scale: float) -> str:
             percent = ", in percent" if score in _FRACTIONS else ""
             lines += ["", f"{recipe.name}, {data}, {score}{percent}: {shape}"]
             lines.append(_table(pd.concat([teacher, group])))
-    return "\n".join([*lines, "", *caveats(recipe, scale)])
+    return "\n".join([*lines, "", *caveats(recipe, scale), *_far_below(result)])
+
+
+def _far_below(result: pd.DataFrame) -> list[str]:
+    """Return a line for each kind of students of which the best is far below the teacher."""
+    own = result[result["score"] == result["score"].iloc[0]]
+    teacher = own[own["model"] == "teacher"].set_index("data")["ours"]
+    students = own[own["model"] == "student"].groupby(["layers", "width", "init", "data"], sort=False, dropna=False)
+    lines = []
+    for (layers, _, init, data), best in students["ours"].max().items():
+        if teacher[data] - best > _FAR_BELOW:
+            start = "copied" if init == "teacher" else init
+            lines.append(
+                f"beware: from {start} weights the best student of {_whole(layers)} layers is "
+                f"{teacher[data] - best:.1f} below the teacher ({data}: {teacher[data]:.1f}): such students may show "
+                "how fast they learn, not where they would end"
+            )
+    return lines
 
 
 def _table(rows: pd.DataFrame) -> str:
-    with_range = bool((rows["seeds"] > 1).any())
-    columns = ("from", "strategy", "ours", *(("lowest", "highest") if with_range else ()), "published", "difference")
+    with_range, with_published = bool((rows["seeds"] > 1).any()), bool(rows["published"].notna().any())
+    columns = ("from", "strategy", "ours", *(("lowest", "highest") if with_range else ()))
+    columns += ("published", "difference") if with_published else ()
     cells = []
     for row in rows.to_dict(orient="records"):
-        spread = [f"{row['low']:.2f}", f"{row['high']:.2f}"] if with_range else []
+        more = [f"{row['low']:.2f}", f"{row['high']:.2f}"] if with_range else []
+        if with_published:
+            more.append("-" if pd.isna(row["published"]) else f"{row['published']:.2f}")
+            more.append("-" if pd.isna(row["difference"]) else f"{row['difference']:+.2f}")
         teacher = row["model"] == "teacher"
         cells.append(
             (
                 "teacher's own" if teacher else {"teacher": "the teacher", "random": "random"}[row["init"]],
                 "" if teacher else row["strategy"],
                 f"{row['ours']:.2f}",
-                *spread,
-                "-" if pd.isna(row["published"]) else f"{row['published']:.2f}",
-                "-" if pd.isna(row["difference"]) else f"{row['difference']:+.2f}",
+                *more,
             )
         )
     return aligned_text(TextTable("", columns, tuple(cells), frozenset(range(2, len(columns)))))

@@ -11,8 +11,7 @@ from anglekit.display.tables import TextTable, aligned_text
 from anglekit.errors import InputError
 from anglekit.recipes.estimate import FORMULAS, ModelCost, Tokens, model_cost
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
-from anglekit.recipes.reproduce import plans_of
-from anglekit.recipes.sources import analysis_settings, teacher_config
+from anglekit.recipes.sources import analysis_settings, plans_of, teacher_config
 from anglekit.recipes.training import check_scale
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ _FILE: Final = "reproduce.json"
 _LOCK: Final = "reproduce.lock"
 _OWN: Final = (
     *(_FILE, _LOCK, "data", "untrained", "untrained.partial", "teacher"),
-    *("scores.csv", "result.csv", "result.json", "figure.png"),
+    *("corpus.md", "scores.csv", "result.csv", "result.json", "figure.png"),
 )
 _OWN_STARTS: Final = (
     "sweep-",
@@ -30,6 +30,7 @@ _OWN_STARTS: Final = (
     ".geometry-",
     ".untrained-",
     ".reproduce.json-",
+    ".corpus.md-",
     ".scores.csv-",
     ".result.",
     ".figure.png-",

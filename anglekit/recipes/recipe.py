@@ -316,6 +316,8 @@ class Recipe:
         teacher, data, students, losses, analysis, figure: its parts.
         scores: the scores that the result table shows, the first one first.
         published: the paper's numbers; None: the paper has none that are carried here.
+        threads: of the CPU; None: torch's choice. Their number moves results by rounding, and for very small models one
+            is the fastest: a second one gains little on an idle machine and waits on a busy one.
     """
 
     format: str
@@ -331,6 +333,7 @@ class Recipe:
     losses: Losses = field(default_factory=Losses)
     figure: Figure = field(default_factory=Figure)
     published: Published | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -343,6 +346,7 @@ class Recipe:
                 _check("published.tasks", name, tuple(self.data.validation))
             for name in self.published.scores:
                 _check("published.scores", name, self.scores)
+        _check_at_least(1, threads=1 if self.threads is None else self.threads)
 
     @property
     def variants(self) -> tuple[Variant, ...]:

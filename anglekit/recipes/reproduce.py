@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
 
 from anglekit.errors import InputError
 from anglekit.recipes.checked_values import key_named
 from anglekit.recipes.progress_file import ReproductionDirectory
-from anglekit.recipes.recipe import ALONE, Recipe
-from anglekit.recipes.sources import analysis_settings, data_settings, hub_remedy, plan_options, teacher_config
+from anglekit.recipes.recipe import ALONE, Recipe, Variant
+from anglekit.recipes.recipe_files import load_recipe
+from anglekit.recipes.sources import (
+    analysis_settings,
+    data_settings,
+    hub_remedy,
+    plans_of,
+    teacher_config,
+    with_own_sources,
+)
+from anglekit.recipes.stage_bar import Followed, StageBar
 from anglekit.recipes.training import check_scale
 from anglekit.recipes.typed_values import to_plain
 from anglekit.runtime.files import write_json, write_whole
@@ -23,11 +32,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PretrainedConfig
 
-    from anglekit.distillation.matching.plan import DistillationPlan
+__all__ = ["DEMO_RECIPE", "Reproduction", "reproduce", "run_demo", "stage_names"]
 
-__all__ = ["Reproduction", "plans_of", "reproduce", "stage_names"]
-
+DEMO_RECIPE: Final = "builtin-inference"
 _DEVICES = ("auto", "cpu")
+# What a stage is expected to take that costs next to no FLOPs: a share of all others together.
+_SMALL_STAGE: Final = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +47,7 @@ class Reproduction:
     Attributes:
         directory: holds `teacher` (where it was trained), for each variant a `sweep-...`, a `geometry-...` and (where
             the recipe has students without a teacher) an `alone-...`, then `scores.csv`, `result.csv`, `result.json`
-            and `figure.png`.
+            and `figure.png`; with a built-in corpus its data card, `corpus.md`.
         recipe: what was run, a user's own sources in place of the recipe's.
         scale: the fraction of the steps that was made.
         result: ours beside the paper's; see `beside_published.result_frame`.
@@ -84,37 +94,6 @@ def stage_names(recipe: Recipe) -> tuple[str, ...]:
 
 def _training_kinds(recipe: Recipe) -> tuple[str, ...]:
     return ("sweep", ALONE) if recipe.students.alone else ("sweep",)
-
-
-def plans_of(recipe: Recipe, config: PretrainedConfig) -> dict[str, DistillationPlan]:
-    """Return the plan of every student of the first seed, by "variant strategy init"; reads no weights.
-
-    Raises:
-        InputError: a student that is not possible.
-    """
-    from anglekit.distillation.matching.plan import plan_distillation
-
-    students = recipe.students
-    options = plan_options(recipe)
-    plans = {}
-    for variant in recipe.variants:
-        for init in students.inits:
-            copied: dict[str, Any] = {}
-            if students.copy_blocks is not None and init == "teacher":
-                copied["copy_blocks"] = dict(students.copy_blocks)
-            for strategy in students.strategies:
-                plans[f"{variant.name} {strategy} {init}"] = plan_distillation(
-                    config,
-                    teacher=recipe.teacher.model or recipe.name,
-                    strategy=strategy,
-                    layers=variant.layers,
-                    width=variant.width,
-                    init=init,
-                    seed=students.seeds[0],
-                    **copied,
-                    **options,
-                )
-    return plans
 
 
 def check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, device: str) -> None:
@@ -177,7 +156,7 @@ def reproduce(
         scale: the fraction of the training steps, in (0, 1]; the learning rate is left alone.
         device: "auto" takes an accelerator if there is one; "cpu" takes none.
         overwrite: remove what is in the directory first.
-        progress: show the bars of the stages.
+        progress: show one bar over all stages.
         say: called with a line at the beginning of each stage.
         warn: called with each warning about the students.
 
@@ -198,8 +177,39 @@ def reproduce(
         return _Run(recipe, directory, scale, device, progress, say, warn).all_stages()
 
 
+def run_demo(out: str | Path, *, seed: int = 0, **options: Any) -> Reproduction:  # noqa: ANN401 - those of `reproduce`
+    """Run the recipe `builtin-inference` on the CPU: about three and a half minutes on one core, nothing is downloaded.
+
+    The same seed gives the same numbers on the same machine.
+
+    Args:
+        out: the directory; a demo of the same seed that is in it goes on.
+        seed: of everything random.
+        options: further ones of `reproduce`: `overwrite`, `progress`, `scale`, `say`, `warn`.
+
+    Raises:
+        InputError: the seed is not allowed, or the directory holds something else.
+        RunError: a loss stopped being finite.
+    """
+    return reproduce(with_own_sources(load_recipe(DEMO_RECIPE), seed=seed), out, device="cpu", **options)
+
+
 def _is_hub_id(model: str) -> bool:
     return not Path(model).exists() and model.count("/") <= 1 and not model.startswith((".", "/", "~"))
+
+
+def _expected(recipe: Recipe, scale: float) -> tuple[dict[str, float], dict[str, int]]:
+    """Return by stage what it is expected to cost, and the steps of each of its runs."""
+    from anglekit.recipes.dry_run import dry_run
+
+    try:
+        planned = dry_run(recipe, scale=scale).stages
+    except InputError:  # how many rows a table of the hub has is not stated
+        planned = ()
+    flops = {one.name: one.flops for one in planned}
+    least = _SMALL_STAGE * sum(flops.values()) or 1.0
+    costs = {name: flops.get(name, 0.0) + least for name in stage_names(recipe)}
+    return costs, {one.name: one.steps for one in planned if one.steps is not None}
 
 
 class _Run:
@@ -217,8 +227,10 @@ class _Run:
     ) -> None:
         self.recipe, self.directory, self.path = recipe, directory, directory.path
         self.scale, self.device, self.progress = scale, device, progress
-        self.say, self.warn = say, warn
+        self._say, self._warn = say, warn
         self.names = stage_names(recipe)
+        self.bar = StageBar({}, shown=False)
+        self.steps: Mapping[str, int] = {}
 
     def all_stages(self) -> Reproduction:
         content = {"recipe": to_plain(self.recipe), "scale": self.scale, "tables": table_hashes(self.recipe)}
@@ -229,27 +241,14 @@ class _Run:
             stages.probe_of(self.recipe)
         if self.directory.begin(content, {"device": self.device}):
             self.say(f"going on with {self.path}")
-        recipe = self._data(stages)
-        teacher = self._teacher(stages, recipe)
-        sweeps = {variant: self.path / f"sweep-{variant.name}" for variant in recipe.variants}
-        for variant, swept in sweeps.items():
-            train = partial(stages.train_students, recipe, variant, teacher, directory=swept, scale=self.scale)
-            train = partial(train, device=self.device, progress=self.progress, warn=self.warn)
-            self._stage(swept.name, f"train the students, {variant.name}", train, swept.name)
-            alone = stages.alone_directory(swept)
-            train = partial(train, directory=alone, alone=True)
-            self._stage(alone.name, f"train a student without a teacher, {variant.name}", train, alone.name)
-        scores_file = self.path / "scores.csv"
-        score = partial(stages.write_scores, recipe, teacher, sweeps, scores_file, device=self.device)
-        self._stage("evaluation", "score teacher and students", score, scores_file.name)
-        geometries = {variant: stages.geometry_parts(recipe, variant) for variant in sweeps}
-        for variant, parts in geometries.items():
-            look = partial(stages.measure_geometries, recipe, teacher, sweeps[variant], parts, self.path)
-            look = partial(look, device=self.device, progress=self.progress)
-            self._stage(f"geometry-{variant.name}", f"measure the geometry, {variant.name}", look, next(iter(parts)))
-        every = {name: self.path / name for parts in geometries.values() for name in parts}
-        draw = partial(stages.draw, recipe, every, self.path / "figure.png")
-        self._stage("figure", "draw the figure", draw, "figure.png")
+        costs = dict.fromkeys(self.names, 1.0)
+        if self.progress:
+            costs, self.steps = _expected(self.recipe, self.scale)
+        with stages.cpu_threads(self.recipe.threads), StageBar(costs, shown=self.progress) as self.bar:
+            recipe = self._data(stages)
+            teacher = self._teacher(stages, recipe)
+            sweeps = self._students(stages, recipe, teacher)
+            geometries = self._geometries(stages, recipe, teacher, sweeps)
         verdicts = {}
         warnings: list[str] = []
         for variant, swept in sweeps.items():
@@ -257,53 +256,118 @@ class _Run:
             if len(recipe.students.strategies) > 1:
                 verdicts[variant.name] = stages.compare_strategies(places)
             warnings += json.loads((swept / "sweep.json").read_text(encoding="utf-8"))["warnings"]
-        return self._result(scores_file, verdicts, tuple(dict.fromkeys(warnings)))
+        return self._result(verdicts, tuple(dict.fromkeys(warnings)))
 
-    def _data(self, stages: Any) -> Recipe:  # noqa: ANN401 - the module of the stages
+    def _data(self, stages: ModuleType) -> Recipe:
         place = self.path / "data"
-        make = partial(stages.transform_data, self.recipe, place)
-        self._stage("data", "write the tables as text columns", make, place.name)
+        stages.write_data_card(self.recipe, self.path / "corpus.md")
+        self._stage(
+            "data", "write the tables as text columns", place, lambda: stages.transform_data(self.recipe, place)
+        )
         # The files are there by now: the call names them and makes none.
-        made: Recipe = make()
+        made: Recipe = stages.transform_data(self.recipe, place)
         return made
 
-    def _teacher(self, stages: Any, recipe: Recipe) -> str:  # noqa: ANN401
+    def _teacher(self, stages: ModuleType, recipe: Recipe) -> str:
         model = recipe.teacher.model
         if model is None:
-            from anglekit.distillation.tasks.registry import task_by_name
-            from anglekit.recipes.untrained import make_untrained
-
             untrained = self.path / "untrained"
-            classifies = hasattr(task_by_name(recipe.task), "labels")
-            make = partial(make_untrained, recipe, untrained, classifies=classifies)
-            self._stage("untrained", "make an untrained teacher", make, untrained.name)
+            self._stage(
+                "untrained", "make an untrained teacher", untrained, lambda: stages.make_teacher(recipe, untrained)
+            )
             model = str(untrained)
         if recipe.teacher.training is None:
             return model
         trained = self.path / "teacher"
-        train = partial(stages.train_teacher, recipe, model, trained, scale=self.scale)
-        train = partial(train, device=self.device, progress=self.progress)
-        self._stage("teacher", f"train the teacher from {model}", train, trained.name)
+        self._stage(
+            "teacher",
+            f"train the teacher from {model}",
+            trained,
+            lambda: stages.train_teacher(recipe, model, trained, scale=self.scale, device=self.device),
+            runs=[trained],
+        )
         return str(trained)
 
-    def _stage(self, name: str, words: str, run: Callable[[], object], product: str | None = None) -> None:
+    def _students(self, stages: ModuleType, recipe: Recipe, teacher: str) -> dict[Variant, Path]:
+        """Train and score all students; return their sweeps by depth and width."""
+        sweeps = {variant: self.path / f"sweep-{variant.name}" for variant in recipe.variants}
+        for variant, swept in sweeps.items():
+            for alone in (False, True):
+                place = stages.alone_directory(swept) if alone else swept
+                what = "a student without a teacher" if alone else "the students"
+
+                def train(variant: Variant = variant, place: Path = place, alone: bool = alone) -> None:
+                    how = {"scale": self.scale, "device": self.device, "warn": self.warn}
+                    stages.train_students(recipe, variant, teacher, place, alone=alone, **how)
+
+                runs = [place / name for name in stages.arm_names(recipe, alone=alone)]
+                self._stage(place.name, f"train {what}, {variant.name}", place, train, runs=runs)
+        scores = self.path / "scores.csv"
+        self._stage(
+            "evaluation",
+            "score teacher and students",
+            scores,
+            lambda: stages.write_scores(recipe, teacher, sweeps, scores, device=self.device),
+        )
+        return sweeps
+
+    def _geometries(
+        self, stages: ModuleType, recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path]
+    ) -> dict[Variant, Mapping[str, tuple[str, ...]]]:
+        """Measure and draw the Geometries of all students; return which students are in which."""
+        geometries = {variant: stages.geometry_parts(recipe, variant) for variant in sweeps}
+        for variant, parts in geometries.items():
+
+            def look(variant: Variant = variant, parts: Mapping[str, tuple[str, ...]] = parts) -> None:
+                how = {"device": self.device, "progress": self.progress}
+                stages.measure_geometries(recipe, teacher, sweeps[variant], parts, self.path, **how)
+
+            first = self.path / next(iter(parts))
+            self._stage(f"geometry-{variant.name}", f"measure the geometry, {variant.name}", first, look)
+        every = {name: self.path / name for parts in geometries.values() for name in parts}
+        figure = self.path / "figure.png"
+        self._stage("figure", "draw the figure", figure, lambda: stages.draw(recipe, every, figure))
+        return geometries
+
+    def _stage(
+        self, name: str, words: str, product: Path, run: Callable[[], object], *, runs: Sequence[Path] = ()
+    ) -> None:
+        """Run a stage that the recipe has, unless its product is there already.
+
+        Args:
+            name: of the stage.
+            words: what it does.
+            product: what it leaves; what somebody removed by hand is made again.
+            run: does it.
+            runs: the run directories of what it trains.
+        """
         if name not in self.names:
             return
-        number = f"[{self.names.index(name) + 1}/{len(self.names)}]"
-        # What somebody removed by hand is made again.
-        if self.directory.done(name) and (product is None or (self.path / product).exists()):
-            self.say(f"{number} {words}: done before")
+        line = f"[{self.names.index(name) + 1}/{len(self.names)}] {words}"
+        if self.directory.done(name) and product.exists():
+            self.say(f"{line}: done before")
+            self.bar.skip(name)
             return
-        self.say(f"{number} {words}")
-        with self.directory.stage(name):
+        self.say(line)
+        steps = self.steps.get(name)
+        followed = Followed(tuple(one / "metrics.jsonl" for one in runs), steps) if runs and steps else None
+        with self.bar.stage(name, followed), self.directory.stage(name):
             run()
 
-    def _result(self, scores_file: Path, verdicts: Mapping[str, str], warnings: tuple[str, ...]) -> Reproduction:
+    def say(self, line: str) -> None:
+        with self.bar.aside():
+            self._say(line)
+
+    def warn(self, warning: str) -> None:
+        with self.bar.aside():
+            self._warn(warning)
+
+    def _result(self, verdicts: Mapping[str, str], warnings: tuple[str, ...]) -> Reproduction:
         import pandas as pd
 
         from anglekit.recipes.beside_published import result_frame, result_text
 
-        scores = pd.read_csv(scores_file, keep_default_na=False, na_values={"layers": [""], "width": [""]})
+        scores = pd.read_csv(self.path / "scores.csv", keep_default_na=False, na_values={"layers": [""], "width": [""]})
         result = result_frame(self.recipe, scores)
         found = Reproduction(
             str(self.path),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from anglekit.analysis.settings import AnalysisSettings
+    from anglekit.distillation.matching.plan import DistillationPlan
     from anglekit.distillation.settings import DataSettings
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "data_settings",
     "hub_remedy",
     "plan_options",
+    "plans_of",
     "teacher_config",
     "with_own_sources",
 ]
@@ -38,8 +40,9 @@ def with_own_sources(
     validation: Sequence[str] = (),
     probe: str | None = None,
     seeds: Sequence[int] | None = None,
+    seed: int | None = None,
 ) -> Recipe:
-    """Return a recipe that reads other sources than it names.
+    """Return a recipe with a user's own tables, teacher and seeds in place of those that it names.
 
     Args:
         recipe: as it was read.
@@ -50,6 +53,8 @@ def with_own_sources(
         validation: tables, each `SOURCE` or `NAME=SOURCE`; those without a name take the recipe's names in order.
         probe: the analysis's table; where validation tables came and no probe, the first of them.
         seeds: of the students.
+        seed: of everything random: the teacher, the order of the data, the students (where `seeds` are not given), the
+            choice of the probe's examples and the analysis.
 
     Raises:
         InputError: two teachers came, more tables than names, or values that do not go together.
@@ -75,9 +80,24 @@ def with_own_sources(
         probe = probe or next(iter(named.values()))
     if probe is not None:
         recipe = replace(recipe, analysis=replace(recipe.analysis, probe=probe))
+    if seed is not None:
+        recipe = _with_seed(recipe, seed)
     if seeds is not None:
         recipe = replace(recipe, students=replace(recipe.students, seeds=tuple(seeds)))
     return recipe
+
+
+def _with_seed(recipe: Recipe, seed: int) -> Recipe:
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed is {seed}", allowed=f"allowed: 0 to {2**32 - 1}")
+    teacher, students = recipe.teacher, recipe.students
+    own = None if teacher.training is None else teacher.training.with_data_seed(seed)
+    return replace(
+        recipe,
+        teacher=replace(teacher, seed=seed, training=own),
+        students=replace(students, seeds=(seed,), training=students.training.with_data_seed(seed)),
+        analysis=replace(recipe.analysis, seed=seed),
+    )
 
 
 def _columns_there(columns: Columns, train: str) -> Columns:
@@ -212,6 +232,37 @@ def plan_options(recipe: Recipe) -> dict[str, Any]:
         "freeze_embeddings": students.freeze_embeddings,
     }
     return options if students.match_streams is None else options | {"match_streams": students.match_streams}
+
+
+def plans_of(recipe: Recipe, config: PretrainedConfig) -> dict[str, DistillationPlan]:
+    """Return the plan of every student of the first seed, by "variant strategy init"; reads no weights.
+
+    Raises:
+        InputError: a student that is not possible.
+    """
+    from anglekit.distillation.matching.plan import plan_distillation
+
+    students = recipe.students
+    options = plan_options(recipe)
+    plans = {}
+    for variant in recipe.variants:
+        for init in students.inits:
+            copied: dict[str, Any] = {}
+            if students.copy_blocks is not None and init == "teacher":
+                copied["copy_blocks"] = dict(students.copy_blocks)
+            for strategy in students.strategies:
+                plans[f"{variant.name} {strategy} {init}"] = plan_distillation(
+                    config,
+                    teacher=recipe.teacher.model or recipe.name,
+                    strategy=strategy,
+                    layers=variant.layers,
+                    width=variant.width,
+                    init=init,
+                    seed=students.seeds[0],
+                    **copied,
+                    **options,
+                )
+    return plans
 
 
 @contextmanager

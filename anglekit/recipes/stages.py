@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+import anglekit_data
 from anglekit.analysis.job import save_analysis
 from anglekit.analysis.unfinished import unfinished_directory
 from anglekit.comparison.compare import compare
@@ -33,15 +35,19 @@ from anglekit.probes.data import ProbeData, read_probe
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
 from anglekit.recipes.sources import analysis_settings, data_settings, plan_options
 from anglekit.recipes.transforms import transform_rows
+from anglekit.recipes.untrained import make_untrained
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.files import write_whole
 from anglekit.tables.read import read_table
 
 __all__ = [
     "alone_directory",
+    "arm_names",
     "compare_strategies",
+    "cpu_threads",
     "draw",
     "geometry_parts",
+    "make_teacher",
     "measure_geometries",
     "measure_geometry",
     "probe_of",
@@ -50,12 +56,31 @@ __all__ = [
     "train_teacher",
     "transform_data",
     "validation_sources",
+    "write_data_card",
     "write_scores",
 ]
 
 
 # Batches after which what is measured is kept: writing it takes a moment.
 _SAVE_EVERY = 100
+
+
+@contextmanager
+def cpu_threads(number: int | None) -> Iterator[None]:
+    """Compute on so many threads while the block runs, and on as many as before after it; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def write_data_card(recipe: Recipe, target: Path) -> None:
+    """Write the data card of the corpus that a recipe trains on, where that is a built-in one."""
+    kind, _, name = recipe.data.train.partition(":")
+    if kind == "builtin":
+        write_whole(target, anglekit_data.data_card(name.partition(":")[0]))
 
 
 def transform_data(recipe: Recipe, directory: Path) -> Recipe:
@@ -105,7 +130,12 @@ def validation_sources(recipe: Recipe) -> list[str]:
     return [f"{name}={source}" for name, source in recipe.data.validation.items()]
 
 
-def train_teacher(recipe: Recipe, model: str, directory: Path, *, scale: float, device: str, progress: bool) -> None:
+def make_teacher(recipe: Recipe, directory: Path) -> None:
+    """Write an untrained teacher with its tokenizer."""
+    make_untrained(recipe, directory, classifies=hasattr(task_by_name(recipe.task), "labels"))
+
+
+def train_teacher(recipe: Recipe, model: str, directory: Path, *, scale: float, device: str) -> None:
     """Train the teacher, or go on with it, and score it."""
     training = recipe.teacher.training
     if training is None:
@@ -119,7 +149,6 @@ def train_teacher(recipe: Recipe, model: str, directory: Path, *, scale: float, 
         data=data_settings(recipe.data.columns),
         settings=training.settings(scale=scale, seed=recipe.teacher.seed, device=device),
         if_exists="resume",
-        progress=progress,
     )
 
 
@@ -131,7 +160,6 @@ def train_students(
     *,
     scale: float,
     device: str,
-    progress: bool,
     warn: Callable[[str], None],
     alone: bool = False,
 ) -> None:
@@ -141,17 +169,16 @@ def train_students(
     """
     students = recipe.students
     options = plan_options(recipe)
-    strategies, inits = students.strategies, students.inits
+    grid = _grid(recipe, alone=alone)
     if alone:
-        strategies, inits = ("none",), ("random",)
         options["weights"] = LossWeights(1.0, 0.0, 0.0)
     elif students.copy_blocks is not None:
         options["copy_blocks"] = dict(students.copy_blocks)
     sweep(
         teacher,
-        strategies=strategies,
-        inits=inits,
-        seeds=students.seeds,
+        strategies=grid.strategies,
+        inits=grid.inits,
+        seeds=grid.seeds,
         task=recipe.task,
         train=recipe.data.train,
         out=directory,
@@ -168,10 +195,21 @@ def train_students(
         if_exists="resume",
         side_by_side=students.side_by_side,
         order_per_seed=students.order_per_seed,
-        progress=progress,
         warn=warn,
         **options,
     )
+
+
+def _grid(recipe: Recipe, *, alone: bool = False) -> SweepGrid:
+    students = recipe.students
+    if alone:
+        return SweepGrid(("none",), ("random",), students.seeds)
+    return SweepGrid(students.strategies, students.inits, students.seeds)
+
+
+def arm_names(recipe: Recipe, *, alone: bool = False) -> list[str]:
+    """Return the names of the students of a sweep, which their run directories have."""
+    return [arm.name for arm in _grid(recipe, alone=alone).arms]
 
 
 def score_frame(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], *, device: str) -> pd.DataFrame:
@@ -235,9 +273,7 @@ def _teacher_scores(recipe: Recipe, teacher: str, device: str) -> pd.DataFrame:
 
 def geometry_parts(recipe: Recipe, variant: Variant) -> dict[str, tuple[str, ...]]:
     """Return the Geometries of one variant: by name the students in each, no more than are to be in memory together."""
-    students = recipe.students
-    names = [arm.name for arm in SweepGrid(students.strategies, students.inits, students.seeds).arms]
-    size = students.side_by_side
+    names, size = arm_names(recipe), recipe.students.side_by_side
     parts = [tuple(names[start : start + size]) for start in range(0, len(names), size)]
     if len(parts) == 1:
         return {f"geometry-{variant.name}": parts[0]}

@@ -31,6 +31,10 @@ class Training:
     def _given(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if value is not None}
 
+    def with_data_seed(self, seed: int) -> Training:
+        """Return the same settings with another order of the data."""
+        return Training(**self._given() | {"data_seed": seed})
+
     def settings(self, *, scale: float = 1.0, **others: Any) -> TrainSettings:  # noqa: ANN401 - fields of TrainSettings
         """Return the settings of a run that makes a fraction of the steps.
 

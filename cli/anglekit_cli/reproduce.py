@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +15,7 @@ from anglekit_cli.sweep import parse_seeds
 if TYPE_CHECKING:
     from anglekit.recipes.reproduce import Reproduction
 
-__all__ = ["EPILOG", "reproduce"]
+__all__ = ["EPILOG", "reproduce", "run_and_print"]
 
 EPILOG = (
     "Examples: anglekit reproduce --list; anglekit reproduce mnli --dry-run; anglekit reproduce mnli --out mnli "
@@ -63,6 +65,13 @@ def reproduce(
         str | None,
         typer.Option(metavar="LIST", help="Of the students: 0,1,2 or 0-4.", show_default="the recipe's"),
     ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of everything random, the order of the data and the teacher's weights too.",
+            show_default="the recipe's",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto takes an accelerator if there is one; cpu takes none.")] = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what is in the directory and start again.")
@@ -99,6 +108,7 @@ def reproduce(
         validation=validation or (),
         probe=probe,
         seeds=chosen_seeds,
+        seed=seed,
     )
     if dry_run or out is None:
         from anglekit.recipes.dry_run import dry_run as plan
@@ -114,13 +124,20 @@ def reproduce(
 
     from anglekit.recipes.reproduce import reproduce as run
 
+    started = partial(run, chosen, out, scale=scale, device=device, overwrite=overwrite)
+    run_and_print(started, quiet=quiet, as_json=as_json)
+
+
+def run_and_print(run: Callable[..., Reproduction], *, quiet: bool, as_json: bool) -> None:
+    """Run a reproduction with progress on standard error, and print its result.
+
+    Args:
+        run: takes `progress`, `say` and `warn` of `anglekit.recipes.reproduce.reproduce`.
+        quiet: print nothing.
+        as_json: print the result as json, and no progress.
+    """
     shown = not quiet and not as_json
     result = run(
-        chosen,
-        out,
-        scale=scale,
-        device=device,
-        overwrite=overwrite,
         progress=shown,
         say=lambda line: typer.echo(line, err=True) if shown else None,
         warn=lambda warning: typer.echo(f"warning: {warning}", err=True) if shown else None,
@@ -135,13 +152,14 @@ def reproduce(
 
 def report(result: Reproduction) -> str:
     """Return the scores beside the published ones, the verdicts, and where everything is."""
+    several = len(result.verdicts) > 1
     minutes = sum(result.seconds.values()) / 60
     return "\n".join(
         [
             result.text,
             *(f"warning: {warning}" for warning in result.warnings),
             "",
-            *(f"{variant}: {sentence}" for variant, sentence in result.verdicts.items()),
+            *(f"{variant}: {verdict}" if several else verdict for variant, verdict in result.verdicts.items()),
             "",
             f"Figure: {Path(result.directory) / 'figure.png'}",
             f"{minutes:.1f} minutes: {result.directory}",

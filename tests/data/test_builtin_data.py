@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 import anglekit_data
 from anglekit.errors import InputError
+from anglekit.recipes.recipe_files import load_recipe
 from anglekit_data import inference
-from anglekit_data.demo_settings import DemoSettings
 from anglekit_data.inference_families import FAMILIES, LABELS, Draw
 from anglekit_data.inference_lexicon import MOTIONS, PEOPLE_ORDERS, PLACES, THING_ORDERS, related
 from anglekit_data.inference_quantifiers import judge
@@ -228,22 +228,9 @@ def test_tokenizer_refuses_what_makes_no_vocabulary(texts, size, said):
         train_tokenizer(texts, size)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"width": 0}, "width is 0"),
-        ({"heads": 5}, "does not divide"),
-        ({"student_layers": 7}, "at most teacher_layers"),
-    ],
-)
-def test_demo_settings_refuse_sizes_that_cannot_be(change, said):
-    with pytest.raises(InputError, match=said):
-        DemoSettings(**change)
-
-
 def test_demo_sentences_fit_the_demo_length(pairs):
     longest = max(len(f"{p.premise} {p.hypothesis}".split()) + 3 for split in SPLITS for p in pairs[split])
-    assert longest <= DemoSettings().max_length
+    assert longest <= load_recipe("builtin-inference").students.training.max_length
 
 
 def test_matching_attention_prefers_like_tokens_and_leaves_the_global_seed_alone():

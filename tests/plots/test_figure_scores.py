@@ -137,13 +137,14 @@ def test_spread_points_are_the_data() -> None:
 
 
 def test_sources_of_every_kind(tmp_path: Path) -> None:
-    full_geometry().save(tmp_path / "demo" / "geometry")
+    for name in ("geometry", "geometry-3-layers"):
+        full_geometry().save(tmp_path / "run" / name)
     table = score_table(seeds=1)
     wide = table.pivot_table(index=["strategy", "init", "seed", "data"], columns="score", values="value").reset_index()
     file = tmp_path / "scores.csv"
     wide.assign(examples=9, steps=3).to_csv(file, index=False)
-    found = read_figure_inputs([tmp_path / "demo", file])
-    assert (found.names, found.score_names) == (("geometry",), ("scores",))
+    found = read_figure_inputs([tmp_path / "run", file])
+    assert (found.names, found.score_names) == (("geometry", "geometry-3-layers"), ("scores",))
     read = found.scores[0].sort_values(["strategy", "init"], ignore_index=True)
     expected = table.sort_values(["strategy", "init"], ignore_index=True)
     np.testing.assert_allclose(read["value"], expected["value"])

@@ -1,83 +1,59 @@
-"""The demo end to end with models that learn nothing, its answer on numbers made up for each case, and its refusals."""
+"""The demo end to end with models that learn nothing, the bar over its stages, and what is new about `--seed`."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import studentized_range
 from typer.testing import CliRunner
 
-import anglekit.recipes.demo as demo_module
+import anglekit
+import anglekit_data
 from anglekit.errors import InputError
-from anglekit.recipes.demo import run_demo
-from anglekit.recipes.demo_answer import (
-    _RANGE_95,
-    InitComparison,
-    answer_sentence,
-    compare_matchings,
-    unfinished_learning,
-)
-from anglekit.recipes.demo_progress import StageBar, last_logged_step
+from anglekit.recipes import reproduce as reproduce_module
+from anglekit.recipes import stages
+from anglekit.recipes.beside_published import result_frame, result_text
+from anglekit.recipes.recipe_files import load_recipe
+from anglekit.recipes.reproduce import run_demo
+from anglekit.recipes.sources import with_own_sources
+from anglekit.recipes.stage_bar import Followed, StageBar, last_log
 from anglekit.results.geometry import Geometry
 from anglekit_cli.main import app
-from anglekit_data.demo_settings import DemoSettings
+from tests.recipes.small_recipes import write_small_demo
 
-TINY = DemoSettings(
-    train_rows=96,
-    teacher_layers=4,
-    width=8,
-    heads=2,
-    intermediate=8,
-    teacher_batch_size=8,
-    student_batch_size=8,
-    teacher_steps=6,
-    student_layers=3,
-    student_steps=5,
-    probe_rows=12,
-)
 STRATEGIES = ("none", "forward", "reverse", "all-to-one", "random")
 
 
-def comparison(baseline, *matched, init="random", examples=1500):
-    return InitComparison(init, baseline, dict(zip(STRATEGIES[1:], matched, strict=True)), examples)
-
-
-def files_of(directory: Path) -> set[str]:
-    return {path.name for path in directory.iterdir()}
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The demo's recipe, small, in the place of the one that comes with anglekit."""
+    file = write_small_demo(tmp_path_factory.mktemp("small") / "small.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduce_module, "DEMO_RECIPE", str(file))
+        yield file
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("demo") / "run"
-    return run_demo(directory, seed=3, settings=TINY)
+def demo(small, tmp_path_factory):
+    return run_demo(tmp_path_factory.mktemp("demo") / "run", seed=3)
 
 
 # ---- a whole run ----
 
 
-def test_a_demo_leaves_everything_behind_and_says_so(demo):
+def test_a_demo_leaves_everything_behind(demo):
     directory = Path(demo.directory)
-    assert files_of(directory) == {
-        "corpus.md",
-        "tokenizer",
-        "untrained",
-        "teacher",
-        "sweep",
-        "geometry",
-        "figure1.png",
-        "scores.csv",
-        "summary.json",
+    assert {path.name for path in directory.iterdir()} == {
+        *("corpus.md", "untrained", "teacher", "sweep-3-layers", "geometry-3-layers"),
+        *("scores.csv", "result.csv", "result.json", "figure.png", "reproduce.json"),
     }
-    summary = json.loads((directory / "summary.json").read_text())
-    assert summary["seed"] == 3
-    assert summary["answer"] == demo.sentence
-    assert summary["settings"]["teacher_layers"] == 4
-    assert set(summary["corpus"]) == {"train", "validation", "probe"}
-    assert (directory / "figure1.png").read_bytes().startswith(b"\x89PNG")
+    assert (directory / "corpus.md").read_text(encoding="utf-8") == anglekit_data.data_card("inference")
+    begun = json.loads((directory / "reproduce.json").read_text())["begun_with"]
+    assert set(begun["tables"]) == {"train", "validation", "probe"}
 
 
 def test_a_demo_has_a_teacher_and_five_strategies_from_two_starts(demo):
@@ -87,21 +63,17 @@ def test_a_demo_has_a_teacher_and_five_strategies_from_two_starts(demo):
     assert set(zip(students["strategy"], students["init"], strict=True)) == {
         (strategy, init) for strategy in STRATEGIES for init in ("random", "teacher")
     }
-    assert set(students["steps"]) == {5}
-    assert set(students["data"]) == {"validation"}
-    assert demo.teacher_accuracy == stored["accuracy"].iloc[0]
+    assert set(students["steps"].astype(float)) == {5}
+    assert set(students["seed"].astype(float)) == {3}
 
 
-def test_a_demos_sentence_comes_from_its_own_scores(demo):
-    table = {(row.strategy, row.init): row.accuracy for row in demo.scores.iloc[1:].itertuples()}
-    again = compare_matchings(table, int(demo.scores["examples"].iloc[1]))
-    assert answer_sentence(again, seed=3, steps=5) == demo.sentence
-    other = compare_matchings({**table, ("none", "random"): 1.0}, 96)
-    assert answer_sentence(other, seed=3, steps=5) != demo.sentence
+def test_its_answer_is_that_of_compare(demo):
+    places = [Path(demo.directory) / name for name in ("sweep-3-layers", "geometry-3-layers")]
+    assert demo.verdicts == {"3-layers": anglekit.compare(places).sentence}
 
 
-def test_a_demos_geometry_is_of_all_students_and_of_other_texts(demo):
-    geometry = Geometry.load(Path(demo.directory) / "geometry")
+def test_its_geometry_is_of_all_students_and_of_other_texts(demo):
+    geometry = Geometry.load(Path(demo.directory) / "geometry-3-layers")
     assert len(geometry.students) == 10
     assert {geometry.student_init(name) for name in geometry.students} == {"random", "teacher"}
     assert geometry.provenance["probe"]["source"] == "builtin:inference:test"
@@ -109,201 +81,84 @@ def test_a_demos_geometry_is_of_all_students_and_of_other_texts(demo):
     assert set(geometry.angles["teacher_k"]) == {1, 2, 3, 4}
 
 
-def test_the_stages_fill_the_time(demo):
-    stages = {name: value for name, value in demo.seconds.items() if name != "total"}
-    assert set(stages) == {"start", "teacher", "ten students", "geometry", "figure"}
-    assert 0 < sum(stages.values()) <= demo.seconds["total"]
+def test_a_seed_decides_everything_random(small):
+    recipe = with_own_sources(load_recipe(small), seed=3)
+    assert (recipe.teacher.seed, recipe.teacher.training.data_seed) == (3, 3)
+    assert (recipe.students.seeds, recipe.students.training.data_seed) == ((3,), 3)
+    assert recipe.analysis.seed == 3
+    assert with_own_sources(load_recipe(small), seed=3, seeds=(4, 5)).students.seeds == (4, 5)
+    assert with_own_sources(load_recipe(small), seed=0) == load_recipe(small)
+    with pytest.raises(InputError, match=r"--seed is -1; allowed: 0 to 4294967295"):
+        run_demo("nowhere", seed=-1)
+    assert not Path("nowhere").exists()
 
 
-@pytest.mark.slow
-def test_a_seed_repeats_a_demo(demo, tmp_path):
-    again = run_demo(tmp_path / "again", seed=3, settings=TINY)
-    pd.testing.assert_frame_equal(again.scores, demo.scores)
-    one, two = (Geometry.load(Path(run.directory) / "geometry").angles for run in (demo, again))
-    pd.testing.assert_frame_equal(one, two)
+def test_another_seed_is_not_mixed_in(demo):
+    with pytest.raises(InputError, match=r"holds another reproduction \(recipe\..*seed: 4 here, 3 there\)"):
+        run_demo(demo.directory, seed=4)
 
 
-@pytest.mark.slow
-def test_an_interrupted_demo_is_marked_and_another_seed_replaces_it(demo, tmp_path, monkeypatch):
-    import anglekit.recipes.demo_stages as stages
-
-    directory = tmp_path / "run"
-
-    def interrupt(*_arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(stages, "train_students", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run_demo(directory, settings=TINY)
-    assert "UNFINISHED" in files_of(directory)
-    assert "summary.json" not in files_of(directory)
-    (directory / ".geometry-killed").mkdir()
-    before = files_of(directory)
-    with pytest.raises(InputError, match=r"holds an unfinished demo.*--overwrite"):
-        run_demo(directory, settings=TINY)
-    assert files_of(directory) == before
-    run_demo(directory, seed=4, settings=TINY, overwrite=True)
-    one, other = (Geometry.load(Path(place) / "geometry").angles for place in (demo.directory, directory))
-    assert not one.equals(other)
-    assert not files_of(directory) & {"UNFINISHED", ".geometry-killed"}
-
-
-def test_one_thread_computes_and_as_many_as_before_after_it():
-    from anglekit.recipes.demo_stages import one_thread
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-
-
-# ---- refusals ----
-
-
-def test_a_directory_that_exists_is_refused_in_one_line(tmp_path):
-    done = CliRunner().invoke(app, ["demo", "--out", str(tmp_path)])
-    assert isinstance(done.exception, InputError)
-    assert done.exception.exit_code == 2
-    assert str(done.exception) == f"{tmp_path} exists; choose another directory, or replace it with --overwrite"
-    assert files_of(tmp_path) == set()
-
-
-@pytest.mark.parametrize("name", ["thesis.tex", "summary.json", "scores.csv"])
+@pytest.mark.parametrize("name", ["thesis.tex", "summary.json"])
 def test_what_no_demo_wrote_is_never_replaced(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(InputError, match=r"it is not replaced"):
-        run_demo(tmp_path, settings=TINY, overwrite=True)
-    assert (tmp_path / name).read_text() == "mine"
-    assert files_of(tmp_path) == {name}
+    with pytest.raises(InputError, match=f"holds {re.escape(name)} and no reproduction"):
+        run_demo(tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_file_a_path_through_a_file_and_a_seed_out_of_range_are_refused(tmp_path):
-    file = tmp_path / "file"
-    file.write_text("mine")
-    with pytest.raises(InputError, match="is a file"):
-        run_demo(file, settings=TINY, overwrite=True)
-    with pytest.raises(InputError, match="a part of its path is a file"):
-        run_demo(file / "run", settings=TINY)
-    with pytest.raises(InputError, match="the seed is -1"):
-        run_demo(tmp_path / "run", seed=-1, settings=TINY)
-    assert files_of(tmp_path) == {"file"}
-
-
-def test_the_command_prints_the_table_the_answer_and_json(demo, monkeypatch):
-    asked = []
-
-    def stored(out, **options):
-        asked.append((str(out), options))
-        return demo
-
-    monkeypatch.setattr(demo_module, "run_demo", stored)
-    shown = CliRunner().invoke(app, ["demo", "--out", "somewhere", "--seed", "7"])
+def test_the_command_prints_the_table_the_answer_and_json(demo):
+    again = ["demo", "--out", demo.directory, "--seed", "3"]
+    shown = CliRunner().invoke(app, again)
     assert shown.exit_code == 0
-    assert asked == [("somewhere", {"seed": 7, "overwrite": False, "progress": True})]
-    assert demo.sentence in shown.stdout
-    assert all(f"\n{strategy} " in shown.stdout for strategy in STRATEGIES)
-    printed = CliRunner().invoke(app, ["demo", "--json"])
-    assert json.loads(printed.stdout)["answer"] == demo.sentence
-    assert CliRunner().invoke(app, ["demo", "--quiet"]).stdout == ""
+    assert demo.verdicts["3-layers"] in shown.stdout
+    assert all(f" {strategy} " in shown.stdout for strategy in STRATEGIES)
+    assert "published  " not in shown.stdout
+    printed = CliRunner().invoke(app, [*again, "--json"])
+    assert json.loads(printed.stdout)["verdicts"] == demo.verdicts
+    assert printed.stderr == ""
+    assert CliRunner().invoke(app, [*again, "--quiet"]).stdout == ""
 
 
-# ---- the answer ----
+def test_the_number_of_threads_is_the_recipes_and_then_as_before(two_threads, demo, monkeypatch):
+    assert load_recipe("builtin-inference").threads == 1
+    with stages.cpu_threads(1):
+        assert torch.get_num_threads() == 1
+    with stages.cpu_threads(None):
+        assert torch.get_num_threads() == 2
+    Path(demo.directory, "figure.png").unlink()
+    seen = []
+    draw = stages.draw
+    monkeypatch.setattr(stages, "draw", lambda *given: (seen.append(torch.get_num_threads()), draw(*given)))
+    run_demo(demo.directory, seed=3)
+    assert seen == [1]
+    assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize(
-    ("one", "answer"),
-    [
-        (comparison(0.60, 0.85, 0.84, 0.86, 0.85), "hardly"),
-        (comparison(0.60, 0.85, 0.70, 0.86, 0.65), "yes"),
-        (comparison(0.85, 0.86, 0.85, 0.84, 0.85), "unclear"),
-        (comparison(0.85, 0.86, 0.40, 0.84, 0.85), "yes"),
-        (comparison(0.90, 0.61, 0.60, 0.62, 0.61), "hardly"),
-        (comparison(0.60, 0.85, 0.84, 0.86, 0.85, examples=10), "unclear"),
-    ],
-)
-def test_the_answer_weighs_the_spread_against_the_gain_and_against_chance(one, answer):
-    assert one.answer == answer
-
-
-def test_spread_and_gain_are_what_they_say():
-    one = comparison(0.5, 0.7, 0.6, 0.9, 0.8)
-    assert one.spread == pytest.approx(0.3)
-    assert one.gain == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize("matchings", sorted(_RANGE_95))
-def test_the_range_by_chance_is_tukeys(matchings):
-    assert _RANGE_95[matchings] == pytest.approx(studentized_range.ppf(0.95, matchings, 1e6), abs=2e-3)
-
-
-def test_the_sentence_has_one_answer_where_both_starts_agree():
-    both = [comparison(0.60, 0.85, 0.84, 0.86, 0.85), comparison(0.70, 0.9, 0.9, 0.91, 0.9, init="teacher")]
-    sentence = answer_sentence(both, seed=0, steps=600)
-    assert sentence.startswith("Does it matter which layer? In this one run (seed 0, 600 steps a student, 1500 ")
-    assert "validation examples) hardly: " in sentence
-    assert "from random weights the 4 matchings end 2.0 points apart (reverse 84.0%, all-to-one 86.0%)" in sentence
-    assert "matching gains 25.0 points over none (60.0%) on average" in sentence
-    assert sentence.count(". ") == 0
-    assert sentence.endswith(".")
-
-
-def test_the_sentence_answers_each_start_where_they_differ_and_names_a_loss():
-    mixed = [comparison(0.60, 0.85, 0.84, 0.86, 0.85), comparison(0.91, 0.9, 0.9, 0.4, 0.9, init="teacher")]
-    sentence = answer_sentence(mixed, seed=5, steps=600)
-    assert "it depends on where the student starts" in sentence
-    assert "from random weights hardly," in sentence
-    assert "from the teacher's weights yes," in sentence
-    assert "matching costs 13.5 points over none" in sentence
-
-
-def test_what_chance_could_give_is_said():
-    told = answer_sentence([comparison(0.85, 0.86, 0.85, 0.84, 0.85)], seed=0, steps=600)
-    assert "this run cannot tell" in told
-    assert told.count("chance") == 2
-    assert "chance" not in answer_sentence([comparison(0.2, 0.85, 0.5, 0.86, 0.85)], seed=0, steps=600)
-
-
-def test_students_that_are_far_from_done_are_named():
-    early, done = comparison(0.35, 0.6, 0.35, 0.36, 0.5), comparison(0.7, 0.88, 0.87, 0.8, 0.85, init="teacher")
-    (warning,) = unfinished_learning([early, done], teacher=0.9, steps=600)
-    assert warning.startswith(
-        "from random weights the best student is 30.0 points below the teacher (90.0%): 600 steps"
+def test_students_that_are_far_from_done_are_named(demo):
+    scores = pd.read_csv(
+        Path(demo.directory) / "scores.csv", keep_default_na=False, na_values={"layers": "", "width": ""}
     )
-    assert unfinished_learning([done], teacher=0.9, steps=600) == ()
-
-
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        (lambda: comparison(1.2, 0.5, 0.5, 0.5, 0.5), "an accuracy is 1.2"),
-        (lambda: comparison(0.2, 0.5, 0.5, 0.5, 0.5, examples=0), "over 0 examples"),
-        (lambda: InitComparison("random", 0.5, {"forward": 0.6}, 9), "1 matchings are compared"),
-        (lambda: compare_matchings({("forward", "random"): 0.5, ("reverse", "random"): 0.5}, 9), "without matching"),
-        (lambda: answer_sentence([], seed=0, steps=600), "no students to compare"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(call, said):
-    with pytest.raises(InputError, match=said):
-        call()
+    high = scores.assign(accuracy=scores["model"].map({"teacher": 0.9, "student": 0.85}))
+    assert "below the teacher" not in result_text(demo.recipe, result_frame(demo.recipe, high), 1.0)
+    high.loc[high["init"] == "random", "accuracy"] = 0.6
+    said = "from random weights the best student of 3 layers is 30.0 below the teacher (validation: 90.0)"
+    text = result_text(demo.recipe, result_frame(demo.recipe, high), 1.0)
+    assert said in text
+    assert text.count("below the teacher") == 1
 
 
 # ---- the bar ----
 
 
-def test_the_last_whole_line_of_a_metrics_file_counts(tmp_path):
+def test_what_stands_last_in_a_metrics_file_counts(tmp_path):
     file = tmp_path / "metrics.jsonl"
-    assert last_logged_step(file) == 0
+    assert last_log(file) == {"step": 0}
     file.write_text("")
-    assert last_logged_step(file) == 0
-    file.write_text('{"step": 10, "loss": 1.0}\n{"step": 20}\n{"step": 3')
-    assert last_logged_step(file) == 20
+    assert last_log(file) == {"step": 0}
+    file.write_text('": 1}\n{"step": 10, "loss": 1.0}\n{"step": 20, "eval_loss": 2.0}\n{"step": 3')
+    assert last_log(file) == {"step": 20, "loss": 1.0, "eval_loss": 2.0}
     file.write_text('{"step": 10')
-    assert last_logged_step(file) == 0
+    assert last_log(file) == {"step": 0}
 
 
 def test_the_bar_follows_the_runs_and_ends_full(tmp_path, capsys):
@@ -312,17 +167,34 @@ def test_the_bar_follows_the_runs_and_ends_full(tmp_path, capsys):
         with bar.stage("first"):
             pass
         assert bar.share == pytest.approx(0.25)
-        one.write_text('{"step": 5}\n')
-        two.write_text('{"step": 10}\n')
-        with bar.stage("second", [one, two], steps=10):
+        with bar.stage("second", Followed((one, two), 10)):
+            one.write_text('{"step": 5}\n')
+            two.write_text('{"step": 10}\n')
             bar.look()
             assert bar.share == pytest.approx(0.25 + 0.75 * 0.75)
         assert bar.share == pytest.approx(1.0)
-    assert set(bar.seconds) == {"first", "second"}
     shown = capsys.readouterr().err
     assert "[1/2] first" in shown
     assert "[2/2] second" in shown
-    assert "left" in shown
+    assert re.search(r"\d\d:\d\d left, 1/2 students", shown)
+
+
+def test_what_was_done_before_says_nothing_about_the_speed(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("anglekit.recipes.stage_bar.perf_counter", lambda: now[0])
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"step": 50, "loss": 0.5}\n')
+    with StageBar({"done": 5.0, "resumed": 1.0, "last": 2.0}, shown=False) as bar:
+        bar.skip("done")
+        with bar.stage("resumed", Followed((metrics,), 100)):
+            assert bar._seconds_left() is None
+            metrics.write_text('{"step": 75, "loss": 0.25}\n')
+            now[0] += 10
+            # A quarter of this stage took 10 s: the last quarter takes as long, and the last stage 2 x 40 s.
+            assert bar._seconds_left() == pytest.approx(10 + 80)
+        with bar.stage("last"):
+            now[0] += 5
+            assert bar._seconds_left() == pytest.approx(2 * 10 / 0.5 - 5)
 
 
 def test_a_bar_that_is_not_shown_prints_nothing(capsys):

@@ -13,19 +13,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 import yaml
 from typer.testing import CliRunner
 
 from anglekit.errors import InputError, RunError
 from anglekit.recipes import stages
-from anglekit.recipes.demo import run_demo
 from anglekit.recipes.recipe_files import load_recipe
 from anglekit.recipes.reproduce import reproduce, stage_names
 from anglekit.recipes.sources import with_own_sources
 from anglekit.results.geometry import Geometry
 from anglekit_cli.main import app
-from anglekit_data.demo_settings import DemoSettings
 
 STAGES = ("teacher", "sweep-2-layers", "evaluation", "geometry-2-layers", "figure")
 LEFT = {
@@ -322,54 +319,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line_with_the_way_out(world, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-# ---- from scratch: the demo as a recipe ----
-
-
-@pytest.mark.slow
-def test_the_demos_task_is_a_recipe_that_trains_the_same_models(tmp_path):
-    tiny = DemoSettings(
-        train_rows=96,
-        teacher_layers=4,
-        width=8,
-        heads=2,
-        intermediate=8,
-        teacher_batch_size=8,
-        student_batch_size=8,
-        teacher_steps=6,
-        student_layers=3,
-        student_steps=5,
-        probe_rows=12,
-    )
-    demo = run_demo(tmp_path / "demo", seed=0, settings=tiny)
-    recipe = yaml.safe_load(Path(__file__).parents[2].joinpath("anglekit/recipes/builtin-inference.yaml").read_text())
-    recipe["teacher"]["config"] |= {
-        "hidden_size": 8,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 2,
-        "intermediate_size": 8,
-    }
-    for training, steps, rate in ((recipe["teacher"], 6, 1e-3), (recipe["students"], 5, 2e-3)):
-        training["training"] |= {
-            "max_steps": steps,
-            "batch_size": 8,
-            "evaluate_every": steps + 1,
-            "learning_rate": rate,
-        }
-    recipe["data"]["columns"]["limit"] = 96
-    recipe["analysis"]["limit"] = 12
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        found = reproduce(load_recipe(tmp_path / "tiny.yaml"), tmp_path / "run", device="cpu")
-    finally:
-        torch.set_num_threads(before)
-    own = pd.read_csv(tmp_path / "run" / "scores.csv", keep_default_na=False)
-    keys = ["model", "strategy", "init", "accuracy"]
-    pd.testing.assert_frame_equal(own[keys], demo.scores[keys])
-    one, two = (Geometry.load(tmp_path / place).angles for place in ("demo/geometry", "run/geometry-3-layers"))
-    pd.testing.assert_frame_equal(one, two)
-    assert "no numbers of the paper are carried" in found.text
+# ---- the command ----
 
 
 def test_the_command_prints_the_result(world, done):
