@@ -12,6 +12,7 @@ __all__ = [
     "INITS",
     "KL_DIRECTIONS",
     "NULLS",
+    "N_BINS",
     "PRECISIONS",
     "READINGS",
     "STRATEGIES",
@@ -61,6 +62,9 @@ STRATEGIES: Mapping[str, Strategy] = {
     "all-to-one": Strategy("every student layer is taught by the teacher's middle layer", _PAPER),
     "random": Strategy("one random order of the same teacher blocks, drawn once per run", _PAPER),
 }
+
+#: Equal bins of the cosine on [-1, 1] in a histogram; the last one holds 1.
+N_BINS = 1000
 
 
 #: The ladder: every null and what it keeps.

@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from anglekit.analysis.measurement import Measurement
-from anglekit.analysis.preparation import Prepared, Shard, described_subject, prepare
+from anglekit.analysis.preparation import PreparedAnalysis, Shard, prepare
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.analysis.spec import Subject
 from anglekit.errors import InputError, foreign_failures
 from anglekit.models.architectures import blocks, depth, model_streams, stack, width
 from anglekit.models.checkpoint_files import bounded_construction, stored_weights
@@ -39,7 +38,7 @@ from anglekit.models.projections import load_adapters
 from anglekit.probes.batches import ProbeBatch, TokenizedProbe
 from anglekit.probes.data import ProbeData
 from anglekit.runtime.lanes import lane_count, slot_count
-from anglekit.vocabulary import Stream
+from anglekit.vocabulary import N_BINS, Stream
 
 __all__ = [
     "AnalysisPlan",
@@ -61,7 +60,6 @@ _ACCELERATOR_RUN_BYTES, _ACCELERATOR_BLOCK_BYTES = 64 << 20, 256 << 20
 _FIRST_USE_BYTES = 32 << 20
 # A row of the histogram table while it is made: its values in five columns and what concatenation copies.
 _HISTOGRAM_ROW_BYTES = 96
-_BINS = 1000
 
 
 @dataclass(frozen=True)
@@ -103,18 +101,17 @@ def peak_memory() -> int:
 
 
 def analysis_parts(
-    prepared: Prepared, subject: Subject, teacher: HeldWeights, students: Sequence[HeldWeights], program: int
+    prepared: PreparedAnalysis, teacher: HeldWeights, students: Sequence[HeldWeights], program: int
 ) -> dict[str, dict[str, int]]:
     """Return for each device the parts that are alive at its peak, in bytes; they add up to it.
 
     Args:
         prepared: the analysis, of checkpoints without memory.
-        subject: the same, as data.
         teacher: its weights.
         students: theirs.
         program: bytes of main memory that the process takes with everything imported and the probe tokenised.
     """
-    held = (teacher, *students)
+    spec, held = prepared.spec, (teacher, *students)
     sums_at = "cpu" if teacher.device.type == "mps" else str(teacher.device)
     parts: dict[str, dict[str, int]] = {"cpu": {"program": program + _FIRST_USE_BYTES}}
 
@@ -129,44 +126,44 @@ def analysis_parts(
             else:
                 add(str(each.device), "weights from disk", 2 * each.largest_module)
     layers = [
-        {stream: len(chosen.teacher) for stream, chosen in subject.layers.items()},
+        {stream: len(chosen.teacher) for stream, chosen in spec.layers.items()},
         *(
-            {stream: len(chosen.students[position]) for stream, chosen in subject.layers.items()}
+            {stream: len(chosen.students[position]) for stream, chosen in spec.layers.items()}
             for position in range(len(students))
         ),
     ]
-    widths = (subject.teacher_width, *subject.student_widths)
-    probes = [prepared.measured, *([prepared.fit_half] if prepared.fitted else [])]
+    widths = (spec.teacher_width, *spec.student_widths)
+    probes = [prepared.measured, *([] if prepared.fit_half is None else [prepared.fit_half])]
     lanes = lane_count([each.model for each in held], [each.device for each in held])
     tokens = {
-        stream: max(_largest_tokens(probe, stream, slot_count(lanes)) for probe in probes) for stream in subject.layers
+        stream: max(_largest_tokens(probe, stream, slot_count(lanes)) for probe in probes) for stream in spec.layers
     }
     padded = max(int(np.sort(probe.padded_tokens)[-lanes:].sum()) for probe in probes)
     longest = max(int(batch.input_ids.shape[1]) for probe in probes for batch in _largest_batches(probe, 1))
     passes: dict[str, list[int]] = {}
     for each, counted, states_width in zip(held, layers, widths, strict=True):
         passes.setdefault(str(each.device), []).append(_pass_bytes(each, padded, longest))
-        states = sum(counted[stream] * tokens[stream] * states_width * each.itemsize for stream in subject.layers)
+        states = sum(counted[stream] * tokens[stream] * states_width * each.itemsize for stream in spec.layers)
         add(str(each.device), "states", states)
         if str(each.device) != sums_at:
             add(sums_at, "states", states)
     for device, several in passes.items():
         add(device, "pass", max(several))
-    add(sums_at, "sums", 2 * _tensor_bytes(Measurement.zeros(subject, "meta")))
-    if subject.sampled:
+    add(sums_at, "sums", 2 * sum(tensor.nbytes for tensor in Measurement.zeros(spec, device="meta").tensors().values()))
+    if spec.sampled:
         numbers = sum(
             number * side_width
             for counted, side_width in zip(layers, widths, strict=True)
             for number in counted.values()
         )
-        add(sums_at, "sample", 2 * 3 * 4 * numbers * subject.capacity)
-    most = max(len(subject.layers[s].students[p]) * _pairs(len(subject.layers[s].teacher)) for s, p in subject.keys)
+        add(sums_at, "sample", 2 * 3 * 4 * numbers * spec.capacity)
+    most = max(len(spec.layers[s].students[p]) * _pairs(len(spec.layers[s].teacher)) for s, p in spec.keys)
     kind = torch.device(sums_at).type
     run = max(_RUN_BYTES if kind == "cpu" else _ACCELERATOR_RUN_BYTES, 16 * 8 * most)
     block = _THREAD_BLOCK_BYTES * torch.get_num_threads() if kind == "cpu" else _ACCELERATOR_BLOCK_BYTES
     add(sums_at, "work", _RUN_BUFFERS * run + block)
-    rows = _BINS * sum(
-        len(subject.layers[s].students[p]) * (_pairs(len(subject.layers[s].teacher)) + 1) for s, p in subject.keys
+    rows = N_BINS * sum(
+        len(spec.layers[s].students[p]) * (_pairs(len(spec.layers[s].teacher)) + 1) for s, p in spec.keys
     )
     # What the passes have left is used again for the tables.
     left = sum(parts["cpu"].get(name, 0) for name in ("pass", "states"))
@@ -231,27 +228,6 @@ def inner_widths(model: PreTrainedModel) -> tuple[int, int, int]:
 
 def _pairs(layers: int) -> int:
     return layers * (layers - 1) // 2
-
-
-def _tensor_bytes(value: Any) -> int:  # noqa: ANN401 - whatever a state holds
-    """Return the bytes of all tensors of a state, each counted once."""
-    found: dict[int, int] = {}
-
-    def visit(part: Any) -> None:  # noqa: ANN401
-        if isinstance(part, Tensor):
-            found[id(part)] = part.numel() * part.element_size()
-        elif isinstance(part, Mapping):
-            for each in part.values():
-                visit(each)
-        elif isinstance(part, tuple | list):
-            for each in part:
-                visit(each)
-        elif is_dataclass(part):
-            for each in fields(part):
-                visit(getattr(part, each.name))
-
-    visit(value)
-    return sum(found.values())
 
 
 # Bytes of a value.
@@ -380,10 +356,10 @@ def plan_analysis(
         for source, each, weights in zip((teacher, *students), options, held, strict=True)
     ]
     prepared = prepare(checkpoints[0], checkpoints[1:], probe, settings, shard)
-    subject = described_subject(prepared, probe, prepared.adapters, shard)
+    spec = prepared.spec
     measured = prepared.measured
     padded = np.asarray(measured.padded_tokens)
-    parts = analysis_parts(prepared, subject, held[0], held[1:], memory_now())
+    parts = analysis_parts(prepared, held[0], held[1:], memory_now())
     models = tuple(
         PlannedModel(
             "teacher" if number == 0 else "student",
@@ -406,7 +382,7 @@ def plan_analysis(
         parts=parts,
         layers="; ".join(
             f"{stream}: {len(chosen.teacher)} teacher layers seen from {sum(map(len, chosen.students))} student layers"
-            for stream, chosen in subject.layers.items()
+            for stream, chosen in spec.layers.items()
         ),
     )
 

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
+
 from anglekit.analysis.analyze import measure
-from anglekit.analysis.preparation import WHOLE, Shard, described, prepare
+from anglekit.analysis.preparation import WHOLE, Shard, prepare
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.analysis.shards import gathered, shard_geometry
-from anglekit.analysis.tabulate import tabulate
+from anglekit.analysis.tables import tabulate
 from anglekit.analysis.unfinished import UnfinishedAnalysis, unfinished_directory
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import Checkpoint
@@ -67,7 +69,7 @@ def save_analysis(
                     if there:
                         unfinished.remove()
                 return geometry
-        subject, measured = measure(
+        spec, measured = measure(
             teacher,
             students,
             probe,
@@ -77,11 +79,11 @@ def save_analysis(
             unfinished=unfinished,
             progress=progress,
         )
-        whole = gathered(processes, subject, measured)
+        whole = gathered(processes, spec, measured)
         geometry = None
         with processes.together():
             if whole is not None:
-                geometry = tabulate(subject, whole) if shard is None else shard_geometry(subject, whole, shard)
+                geometry = tabulate(spec, whole) if shard is None else shard_geometry(spec, whole, shard)
                 geometry.save(
                     out, overwrite=overwrite, scratch=None if unfinished is None else unfinished.result_scratch
                 )
@@ -112,17 +114,13 @@ def _finished(
         InputError: what is there is not the result of this analysis.
     """
     geometry = Geometry.load(out)
-    wanted = described(prepare(teacher, students, probe, settings, shard), probe, shard)
+    wanted = prepare(teacher, students, probe, settings, shard).spec.record
     of_run = ("packages", "python", "device")
-    found = {
-        "settings": (geometry.settings, wanted["settings"]),
-        "origin": tuple(
-            {key: value for key, value in each.items() if key not in of_run}
-            for each in (geometry.provenance, wanted["provenance"])
-        ),
-    }
-    for what, (there, here) in found.items():
-        for key in sorted({*there, *here}):
+    for what, there, here in (
+        ("settings", geometry.settings, wanted.settings),
+        ("origin", geometry.provenance, msgspec.to_builtins(wanted.provenance)),
+    ):
+        for key in sorted({*there, *here}.difference(of_run)):
             if json.dumps(there.get(key), default=str) != json.dumps(here.get(key), default=str):
                 raise InputError(
                     f"{out} holds another analysis ({what}: {key} differs)",

@@ -1,4 +1,4 @@
-"""What is settled before an analysis runs its first batch: that all fits, which part is taken, what the result says."""
+"""What is settled before the first batch: that all fits, which layers and tokens take part, what is recorded."""
 
 from __future__ import annotations
 
@@ -6,34 +6,42 @@ import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from msgspec import UNSET
 from torch import Tensor
+from transformers import PretrainedConfig
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.analysis.checks import (
-    StreamLayers,
-    checked_adapters,
-    choose_layers,
-    projection_kind,
-    tokenize_for,
-    with_adapters,
-)
-from anglekit.analysis.fitted_projections import aimed_layer
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.analysis.spec import Key, Subject
+from anglekit.analysis.spec import (
+    Aims,
+    AnalysisRecord,
+    AnalysisSpec,
+    Key,
+    ModelRecord,
+    ProbeCounts,
+    ProbeRecord,
+    Provenance,
+    StreamLayers,
+)
 from anglekit.errors import InputError
 from anglekit.geometry.token_sample import sample_capacity
-from anglekit.models.architectures import final_norm_module
+from anglekit.models.architectures import depth, final_norm_module, model_streams
 from anglekit.models.checkpoints import Checkpoint, unique_names
+from anglekit.models.projections import relative_depth_layer
 from anglekit.probes.batches import TokenizedProbe
 from anglekit.probes.data import ProbeData
+from anglekit.probes.tokenize import same_tokenization, tokenize_continued_probe, tokenize_probe
 from anglekit.runtime.placement import device_names
 from anglekit.vocabulary import ProjectionKind, Stream
 
-__all__ = ["WHOLE", "Prepared", "Shard", "described", "described_subject", "prepare"]
+__all__ = ["WHOLE", "PreparedAnalysis", "Shard", "blocks_to_hold", "prepare", "tokenized_probe"]
 
+# Texts on which the tokenizers of teacher and student must agree, beyond equal vocabularies.
+_SAMPLE_TEXTS = 64
 # Tokens that the default anisotropy looks at, the first of the sample, whose order is random: an eighth of the examples
 # within these bounds, so that it costs a small probe little.
 _FEWEST_VIEWED, _MOST_VIEWED, _VIEWED_SHARE = 64, 256, 8
@@ -71,47 +79,26 @@ WHOLE = Shard()
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """What is known before the first batch.
+class PreparedAnalysis:
+    """A checked analysis: its models and tokens, and what it looks at.
 
     Attributes:
         teacher: the teacher.
         students: the students.
-        settings: of the analysis.
-        names: the students' names, each its own.
-        tokens: the probe, tokenised.
-        layers: the layers that take part, by stream.
-        kinds: how each student is projected; None where the widths agree.
-        adapters: the trained projections of each student, or None.
+        measured: the examples that are measured: all but those on which a projection is fitted.
+        fit_half: the examples on which projections are fitted; None where none is.
+        adapters: the trained projections of each student, by stream and vertex; None where there are none.
+        fitted: how the students of another width without adapters are projected, by position.
+        spec: what is looked at.
     """
 
     teacher: Checkpoint
     students: Sequence[Checkpoint]
-    settings: AnalysisSettings
-    names: tuple[str, ...]
-    tokens: TokenizedProbe
-    layers: Mapping[Stream, StreamLayers]
-    kinds: tuple[ProjectionKind | None, ...]
+    measured: TokenizedProbe
+    fit_half: TokenizedProbe | None
     adapters: Sequence[Mapping[Key, Tensor] | None]
-
-    @cached_property
-    def fit_half(self) -> TokenizedProbe:
-        """The examples on which projections are fitted."""
-        return self.tokens.halves(self.settings.seed)[0]
-
-    @cached_property
-    def measured(self) -> TokenizedProbe:
-        """The examples that are measured: not those on which a projection is fitted."""
-        return self.tokens.halves(self.settings.seed)[1] if self.fitted else self.tokens
-
-    @property
-    def fitted(self) -> dict[int, ProjectionKind]:
-        """How the students of another width without adapters are projected, by position."""
-        return {
-            position: kind
-            for position, kind in enumerate(self.kinds)
-            if kind is not None and self.adapters[position] is None
-        }
+    fitted: Mapping[int, ProjectionKind]
+    spec: AnalysisSpec
 
 
 def prepare(
@@ -120,81 +107,83 @@ def prepare(
     probe: ProbeData,
     settings: AnalysisSettings,
     shard: Shard | None,
-) -> Prepared:
-    """Check that everything fits, and tokenise.
+) -> PreparedAnalysis:
+    """Check that everything fits, tokenise, and say what is looked at.
+
+    Args:
+        teacher: the teacher.
+        students: the students.
+        probe: the texts.
+        settings: how.
+        shard: the part that this job takes; None: all.
 
     Raises:
-        InputError: it does not, or a projection would be fitted on a shard.
+        InputError: something does not fit, or a projection would be fitted on a shard.
     """
     if settings.reading == "official":
         settings = replace(settings, final_norm="included")
-    tokens = tokenize_for(teacher, students, probe, settings)
-    layers = {stream: choose_layers(stream, teacher, students, settings) for stream in teacher.streams}
-    kinds = tuple(projection_kind(teacher, student, settings) for student in students)
+    _check_models(teacher, students, probe)
+    tokens = tokenized_probe(teacher, students, probe, settings)
+    layers = {stream: _chosen_layers(stream, teacher, students, settings) for stream in teacher.streams}
+    kinds = tuple(_projection_kind(teacher, student, settings) for student in students)
     adapters = [
-        checked_adapters(teacher, student) if kind == "adapter" else None
+        _checked_adapters(teacher, student) if kind == "adapter" else None
         for student, kind in zip(students, kinds, strict=True)
     ]
-    layers = {stream: with_adapters(stream, chosen, adapters) for stream, chosen in layers.items()}
-    names = tuple(unique_names([student.name for student in students]))
-    prepared = Prepared(teacher, students, settings, names, tokens, layers, kinds, adapters)
-    if prepared.fitted and shard is not None:
-        position, kind = next(iter(prepared.fitted.items()))
+    layers = {stream: _with_adapters(stream, chosen, adapters) for stream, chosen in layers.items()}
+    fitted = {position: kind for position, kind in enumerate(kinds) if kind is not None and adapters[position] is None}
+    if fitted and shard is not None:
+        position, kind = next(iter(fitted.items()))
         raise InputError(
             f"--shard {shard} cannot fit a projection ({kind} for {students[position].source}), which needs the "
             "whole probe",
             "analyse it in one job (accelerate launch shares that among processes), or use trained adapters",
         )
-    return prepared
-
-
-def described_subject(
-    prepared: Prepared,
-    probe: ProbeData,
-    projections: Sequence[Mapping[Key, Tensor] | None],
-    shard: Shard | None,
-) -> Subject:
-    """Return what is looked at, as data.
-
-    Args:
-        prepared: what is known.
-        probe: the texts.
-        projections: of every student of another width, by stream and vertex; None for the others.
-        shard: the part that this job takes; None: all.
-    """
-    teacher, students, layers, measured = prepared.teacher, prepared.students, prepared.layers, prepared.measured
-    matrices, aims = dict[Key, tuple[Tensor, ...] | None](), dict[Key, tuple[int, ...]]()
-    for position, (student, kind) in enumerate(zip(students, prepared.kinds, strict=True)):
-        given = projections[position]
-        for stream, chosen in layers.items():
-            vertices = chosen.students[position]
-            matrices[stream, position] = (
-                None if given is None else tuple(given[stream, vertex].double().cpu() for vertex in vertices)
-            )
-            if kind is not None:
-                aims[stream, position] = tuple(
-                    aimed_layer(stream, vertex, chosen, teacher, student, kind) for vertex in vertices
-                )
-    numbers = sum(
+    fit_half, measured = tokens.halves(settings.seed) if fitted else (None, tokens)
+    states_width = sum(
         len(chosen.teacher) * teacher.width
         + sum(len(vertices) * student.width for vertices, student in zip(chosen.students, students, strict=True))
         for chosen in layers.values()
     )
-    return Subject(
-        names=prepared.names,
+    names = tuple(unique_names([student.name for student in students]))
+    spec = AnalysisSpec(
+        names=names,
         layers=layers,
         teacher_width=teacher.width,
         student_widths=tuple(student.width for student in students),
-        settings=prepared.settings,
-        kinds=prepared.kinds,
-        aims=aims,
-        projections=matrices,
-        capacity=min(sample_capacity(numbers), measured.n_examples),
+        settings=settings,
+        kinds=kinds,
+        aims=tuple(
+            Aims(
+                stream,
+                position,
+                tuple(
+                    _aimed_layer(stream, vertex, chosen, teacher, student, kind) for vertex in chosen.students[position]
+                ),
+            )
+            for position, (student, kind) in enumerate(zip(students, kinds, strict=True))
+            if kind is not None
+            for stream, chosen in layers.items()
+        ),
+        capacity=min(sample_capacity(states_width), measured.n_examples),
         viewed=min(_MOST_VIEWED, max(_FEWEST_VIEWED, measured.n_examples // _VIEWED_SHARE)),
         n_batches=measured.n_batches,
         plan_sha256=_plan_hash(measured),
-        described=described(prepared, probe, shard),
+        record=AnalysisRecord(
+            _settings_record(settings, teacher, names, layers),
+            _provenance(teacher, dict(zip(names, students, strict=True)), probe, shard),
+            ProbeCounts(
+                examples_used_for_projection=tokens.n_examples - measured.n_examples,
+                skipped_rows=probe.skipped_rows,
+                skipped_examples=tokens.skipped_examples,
+                truncated_examples=tokens.truncated_examples,
+                truncated_tokens=tokens.truncated_tokens,
+                max_length=tokens.max_length,
+                padding_share=tokens.padding_share,
+            ),
+        ),
     )
+    return PreparedAnalysis(teacher, students, measured, fit_half, adapters, fitted, spec)
 
 
 def _plan_hash(probe: TokenizedProbe) -> str:
@@ -208,54 +197,238 @@ def _plan_hash(probe: TokenizedProbe) -> str:
     return found.hexdigest()
 
 
+def _settings_record(
+    settings: AnalysisSettings, teacher: Checkpoint, names: Sequence[str], layers: Mapping[Stream, StreamLayers]
+) -> dict[str, Any]:
+    return {
+        **asdict(settings),
+        "teacher_layers": {stream: list(chosen.teacher) for stream, chosen in layers.items()},
+        "vertices": {
+            name: {stream: list(chosen.students[position]) for stream, chosen in layers.items()}
+            for position, name in enumerate(names)
+        },
+        "models_have_final_norm": {stream: final_norm_module(teacher.model, stream) is not None for stream in layers},
+    }
+
+
 # Reading a package's metadata takes as long as a batch of short texts.
 _version = cache(version)
 
 
-def described(prepared: Prepared, probe: ProbeData, shard: Shard | None) -> dict[str, dict[str, Any]]:
-    """Return what the Geometry says about the settings, where everything came from, and the probe."""
-    teacher, students, layers = prepared.teacher, prepared.students, prepared.layers
-    tokens, measured = prepared.tokens, prepared.measured
-    return {
-        "settings": {
-            **asdict(prepared.settings),
-            "teacher_layers": {stream: list(chosen.teacher) for stream, chosen in layers.items()},
-            "vertices": {
-                name: {stream: list(chosen.students[position]) for stream, chosen in layers.items()}
-                for position, name in enumerate(prepared.names)
-            },
-            "models_have_final_norm": {
-                stream: final_norm_module(teacher.model, stream) is not None for stream in layers
-            },
-        },
-        "provenance": {
-            "teacher": {"name": teacher.name, **teacher.provenance()},
-            "students": [
-                {"name": name, **student.provenance()} for name, student in zip(prepared.names, students, strict=True)
-            ],
-            "probe": {
-                "source": probe.source,
-                "sha256": probe.sha256,
-                "text": probe.text_column,
-                "text_pair": probe.text_pair_column,
-                "target": probe.target_column,
-            },
-            "packages": {
-                package: _version(package) for package in ("anglekit", "torch", "transformers", "numpy", "pandas")
-            },
-            "python": platform.python_version(),
-            "device": device_names(teacher.model),
-            "dtype": str(teacher.model.dtype).removeprefix("torch."),
-            "precision": "inner products and sums in float64",
-            **({} if shard is None else {"shard": str(shard)}),
-        },
-        "counts": {
-            "examples_used_for_projection": tokens.n_examples - measured.n_examples,
-            "skipped_rows": probe.skipped_rows,
-            "skipped_examples": tokens.skipped_examples,
-            "truncated_examples": tokens.truncated_examples,
-            "truncated_tokens": tokens.truncated_tokens,
-            "max_length": tokens.max_length,
-            "padding_share": tokens.padding_share,
-        },
-    }
+def _provenance(
+    teacher: Checkpoint, students: Mapping[str, Checkpoint], probe: ProbeData, shard: Shard | None
+) -> Provenance:
+    return Provenance(
+        teacher=ModelRecord(name=teacher.name, **teacher.provenance()),
+        students=[ModelRecord(name=name, **student.provenance()) for name, student in students.items()],
+        probe=ProbeRecord(
+            source=probe.source,
+            sha256=probe.sha256,
+            text=probe.text_column,
+            text_pair=probe.text_pair_column,
+            target=probe.target_column,
+        ),
+        packages={package: _version(package) for package in ("anglekit", "torch", "transformers", "numpy", "pandas")},
+        python=platform.python_version(),
+        device=device_names(teacher.model),
+        dtype=str(teacher.model.dtype).removeprefix("torch."),
+        precision="inner products and sums in float64",
+        shard=UNSET if shard is None else str(shard),
+    )
+
+
+def blocks_to_hold(config: PretrainedConfig, settings: AnalysisSettings, *, teacher: bool) -> dict[Stream, int] | None:
+    """Return the blocks of each stream that must be held for the layers that are looked at; None: all of them.
+
+    What comes behind the last such layer changes nothing, except through an encoder, whose end the decoder reads. Of a
+    student that is compared with an untrained one all blocks are held, so that both are drawn alike.
+
+    Args:
+        config: of the whole model.
+        settings: of the analysis.
+        teacher: whether the model is the teacher.
+    """
+    official = settings.reading == "official"
+    chosen = settings.teacher_layers if teacher else (1,) if official else settings.vertices
+    if not chosen or (settings.nulls == "all" and not teacher):
+        return None
+    # The stack's own end is taken behind its norm: with one block more the last layer looked at is not that end.
+    behind_norm = official or settings.final_norm == "included"
+    last = max(1, *chosen) + (1 if behind_norm else 0)
+    stream = model_streams(config)[-1]
+    return {stream: last} if max(chosen) <= depth(config, stream) and last < depth(config, stream) else None
+
+
+def _check_models(teacher: Checkpoint, students: Sequence[Checkpoint], probe: ProbeData) -> None:
+    """Check that all models are of one kind and read the same tokens."""
+    if not students:
+        raise InputError("there is no student", "give one or more after the teacher")
+    for student in students:
+        if student.streams != teacher.streams:
+            raise InputError(
+                f"{student.source} has the streams {' and '.join(student.streams)}, the teacher {teacher.source} "
+                f"{' and '.join(teacher.streams)}",
+                "give models of one kind",
+            )
+        difference = None
+        if student.tokenizer is not None:
+            difference = same_tokenization(_tokenizer(teacher), student.tokenizer, probe.texts[:_SAMPLE_TEXTS])
+        elif student.model.config.vocab_size != teacher.model.config.vocab_size:
+            sizes = (teacher.model.config.vocab_size, student.model.config.vocab_size)
+            difference = f"their vocabularies have {sizes[0]} and {sizes[1]} tokens"
+        if difference is not None:
+            raise InputError(
+                f"teacher {teacher.source} and student {student.source} do not read the same tokens: {difference}",
+                "angles need models with one tokenizer",
+            )
+    for stream in teacher.streams:
+        if teacher.depth(stream) < 2:
+            raise InputError(
+                f"the teacher {teacher.source} has {teacher.depth(stream)} layer in its {stream}",
+                "an angle is between two teacher layers: give a teacher with 2 or more",
+            )
+
+
+def _tokenizer(teacher: Checkpoint) -> Tokenizer:
+    if teacher.tokenizer is None:
+        raise InputError(f"{teacher.source} has no tokenizer", "save the teacher's tokenizer beside its weights")
+    return teacher.tokenizer
+
+
+def tokenized_probe(
+    teacher: Checkpoint, students: Sequence[Checkpoint], probe: ProbeData, settings: AnalysisSettings
+) -> TokenizedProbe:
+    """Return the probe as the models read it, cut to what all of them can take.
+
+    Raises:
+        InputError: the teacher lacks a tokenizer or its decoder a start token, or the settings do not suit its kind.
+    """
+    tokenizer = _tokenizer(teacher)
+    limits = [limit for limit in map(_position_limit, (teacher, *students)) if limit is not None]
+    official = settings.reading == "official"
+    if settings.prompts != "alone" and teacher.streams == ("decoder",):
+        if official:
+            raise InputError("the official reading has no targets for a causal language model", "leave out --prompts")
+        # A causal model reads a prompt and its completion as one sequence.
+        return tokenize_continued_probe(
+            probe,
+            tokenizer,
+            prompts_count=settings.prompts == "included",
+            max_length=settings.max_length,
+            keep_special_tokens=settings.special_tokens,
+            token_budget=settings.token_budget,
+            model_max_length=min(limits, default=None),
+        )
+    if settings.prompts == "excluded":
+        raise InputError(
+            f"--prompts excluded is for causal language models and {teacher.source} has "
+            f"{' and '.join(teacher.streams)}",
+            "leave it out",
+        )
+    two_streams = len(teacher.streams) == 2
+    start = getattr(teacher.model.config, "decoder_start_token_id", None)
+    if two_streams and start is None:
+        raise InputError(f"{teacher.source} states no decoder_start_token_id", "set it in its config.json")
+    return tokenize_probe(
+        probe,
+        tokenizer,
+        needs_target=two_streams,
+        max_length=settings.max_length,
+        target_max_length=settings.target_max_length,
+        keep_special_tokens=settings.special_tokens,
+        token_budget=settings.token_budget,
+        pad_to=settings.pad_to if official else None,
+        decoder_start_token_id=start,
+        model_max_length=min(limits, default=None),
+        text_stream="encoder" if "encoder" in teacher.streams else "decoder",
+    )
+
+
+def _position_limit(checkpoint: Checkpoint) -> int | None:
+    """Return how many tokens a model's position table can take; None where positions have no end (T5)."""
+    config = checkpoint.model.config
+    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if not isinstance(limit, int) or config.model_type in ("t5", "mt5", "umt5"):
+        return None
+    # RoBERTa and its kin count positions from the padding id + 1.
+    offset = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    return limit - offset
+
+
+def _chosen_layers(
+    stream: Stream, teacher: Checkpoint, students: Sequence[Checkpoint], settings: AnalysisSettings
+) -> StreamLayers:
+    """Return the layers that the settings ask for in one stream; all of them by default."""
+    if settings.reading == "official":
+        return StreamLayers((1, teacher.depth(stream)), tuple((1,) for _ in students))
+    chosen = settings.teacher_layers
+    teacher_layers = tuple(range(teacher.depth(stream) + 1)) if chosen is None else tuple(sorted(set(chosen)))
+    if len(teacher_layers) < 2:
+        raise InputError(f"--teacher-layers names {len(teacher_layers)} layer", "an angle needs 2 or more")
+    vertices = settings.vertices
+    return StreamLayers(
+        teacher_layers,
+        tuple(
+            tuple(range(student.depth(stream) + 1)) if vertices is None else tuple(sorted(set(vertices)))
+            for student in students
+        ),
+    )
+
+
+def _projection_kind(teacher: Checkpoint, student: Checkpoint, settings: AnalysisSettings) -> ProjectionKind | None:
+    """Return how a student is projected: a trained adapter is found by itself, the other ways are asked for."""
+    if student.width == teacher.width:
+        return None
+    if settings.projection is not None:
+        return settings.projection
+    if student.adapters is not None:
+        return "adapter"
+    raise InputError(
+        f"{student.source} is {student.width} wide and its teacher {teacher.width}",
+        "choose --projection adapter (saved by the trainer beside the student), least-squares or procrustes",
+    )
+
+
+def _checked_adapters(teacher: Checkpoint, student: Checkpoint) -> dict[tuple[Stream, int], Tensor]:
+    """Return a student's trained adapters after checking that they lead to this teacher's width."""
+    if not student.adapters:
+        raise InputError(
+            f"{student.source} has no trained adapters beside its weights",
+            "choose --projection least-squares or procrustes",
+        )
+    for (stream, layer), weight in student.adapters.items():
+        if tuple(weight.shape) != (teacher.width, student.width):
+            raise InputError(
+                f"the adapter of {stream} layer {layer} of {student.source} has shape {tuple(weight.shape)}",
+                allowed=f"expected ({teacher.width}, {student.width}): it belongs to another teacher",
+            )
+    return dict(student.adapters)
+
+
+def _with_adapters(
+    stream: Stream, layers: StreamLayers, adapters: Sequence[Mapping[tuple[Stream, int], Tensor] | None]
+) -> StreamLayers:
+    """Leave out vertices for which no adapter was trained: an untrained one would say nothing."""
+    students = []
+    for vertices, trained in zip(layers.students, adapters, strict=True):
+        kept = vertices if trained is None else tuple(layer for layer in vertices if (stream, layer) in trained)
+        if not kept:
+            raise InputError(
+                f"no layer of the student's {stream} has a trained adapter", "choose --projection least-squares"
+            )
+        students.append(kept)
+    return StreamLayers(layers.teacher, tuple(students))
+
+
+def _aimed_layer(
+    stream: Stream, vertex: int, layers: StreamLayers, teacher: Checkpoint, student: Checkpoint, kind: ProjectionKind
+) -> int:
+    """Return the kept teacher layer that is nearest to what a vertex's projection aims at.
+
+    That is the layer that an adapter was trained towards, where the student says so, and else the one of the vertex's
+    relative depth.
+    """
+    taught_by = student.matched_layer(stream, vertex) if kind == "adapter" else None
+    if taught_by is None:
+        taught_by = relative_depth_layer(vertex, student.depth(stream), teacher.depth(stream))
+    return min(layers.teacher, key=lambda layer: (abs(layer - taught_by), layer))

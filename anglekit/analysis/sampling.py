@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anglekit.analysis.measurement import Measurement
-from anglekit.analysis.spec import Key, Subject
+from anglekit.analysis.recorders import token_ids
+from anglekit.analysis.spec import AnalysisSpec, Key
 from anglekit.geometry.token_sample import TokenSample, TokenSampler, example_means
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.batches import ProbeBatch, TokenizedProbe
@@ -21,14 +22,14 @@ from anglekit.runtime.placement import compute_device
 from anglekit.states.recorder import LayerRecorder, token_states
 from anglekit.vocabulary import Stream
 
-__all__ = ["ProbeSamples", "fresh_samples"]
+__all__ = ["ProbeSampler", "fresh_samples"]
 
 
-class ProbeSamples:
-    """The samples of one analysis, a stream each; the same examples in every stream and for every student.
+class ProbeSampler:
+    """Keeps the samples of an analysis, one for each stream: the same examples in every stream and for every student.
 
     Args:
-        subject: what is looked at.
+        spec: what is looked at.
         teacher: the teacher.
         rows: the row numbers of the examples of all parts, int64 (examples,).
         start: what to go on from; its feature-space sums grow in place.
@@ -37,14 +38,12 @@ class ProbeSamples:
         cross: the feature-space sums so far, by stream.
     """
 
-    def __init__(self, subject: Subject, teacher: Checkpoint, rows: NDArray[np.int64], start: Measurement) -> None:
-        self.wanted = subject.sampled
+    def __init__(self, spec: AnalysisSpec, teacher: Checkpoint, rows: NDArray[np.int64], start: Measurement) -> None:
+        self.wanted = spec.sampled
         self.cross = start.cross
         self._before = start.samples
         self._special = _special_ids(teacher)
-        self._samplers = {
-            stream: TokenSampler(subject.settings.seed, subject.capacity, rows) for stream in subject.layers
-        }
+        self._samplers = {stream: TokenSampler(spec.settings.seed, spec.capacity, rows) for stream in spec.layers}
 
     def update(
         self, batch: ProbeBatch, teacher: Mapping[Stream, Tensor], students: Sequence[Mapping[Stream, Tensor]]
@@ -68,7 +67,7 @@ class ProbeSamples:
 
 
 def fresh_samples(
-    subject: Subject,
+    spec: AnalysisSpec,
     teacher: Checkpoint,
     students: Sequence[Checkpoint],
     probe: TokenizedProbe,
@@ -80,14 +79,14 @@ def fresh_samples(
     Sampled examples of one batch are read together, so that every part reads them as the whole would.
 
     Args:
-        subject: what is looked at.
+        spec: what is looked at.
         teacher: the teacher.
         students: the students; each gives its configuration.
         probe: what is measured.
         numbers: of the batches.
         samples: the samples of these batches.
     """
-    if subject.settings.nulls != "all":
+    if spec.settings.nulls != "all":
         return {}
     special_ids = _special_ids(teacher)
     sampled = samples[next(iter(samples))].example.numpy()
@@ -95,9 +94,9 @@ def fresh_samples(
     groups = [positions[among[positions]] for positions in (probe.plan[number] for number in numbers)]
     found = dict[Key, TokenSample]()
     for position, student in enumerate(students):
-        samplers = {stream: TokenSampler(subject.settings.seed, subject.capacity) for stream in subject.layers}
-        wanted = {stream: chosen.students[position] for stream, chosen in subject.layers.items()}
-        with LayerRecorder(_untrained(student, subject.settings.seed), wanted, subject.settings.final_norm) as recorder:
+        samplers = {stream: TokenSampler(spec.settings.seed, spec.capacity) for stream in spec.layers}
+        wanted = {stream: chosen.students[position] for stream, chosen in spec.layers.items()}
+        with LayerRecorder(_untrained(student, spec.settings.seed), wanted, spec.settings.final_norm) as recorder:
             for group in groups:
                 for batch in probe.subset(group).batches() if len(group) else ():
                     for stream, states in token_states(recorder, batch).items():
@@ -124,7 +123,6 @@ def _special_ids(teacher: Checkpoint) -> NDArray[np.int32]:
 
 def _special_tokens(batch: ProbeBatch, stream: Stream, special_ids: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return which tokens of a batch are special ones, bool (tokens,)."""
-    ids = batch.input_ids if stream != "decoder" or batch.decoder_input_ids is None else batch.decoder_input_ids
-    chosen = ids.flatten()[batch.token_index(stream)].cpu()
+    chosen = token_ids(batch, stream).cpu()
     # For a handful of ids torch compares with each, where numpy prepares a table first.
     return torch.isin(chosen, torch.from_numpy(special_ids).to(chosen.dtype)).numpy()

@@ -6,10 +6,15 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
+
+from anglekit.analysis.fitted_projections import same_projections
 from anglekit.analysis.measurement import (
     Measurement,
     measurement_bytes,
@@ -18,11 +23,11 @@ from anglekit.analysis.measurement import (
     write_measurement,
 )
 from anglekit.analysis.preparation import Shard
-from anglekit.analysis.spec import Subject, first_difference, subject_document, subject_of
-from anglekit.analysis.tabulate import tabulate
+from anglekit.analysis.spec import AnalysisSpec, first_difference
+from anglekit.analysis.tables import tabulate
 from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
-from anglekit.runtime.files import read_json_object, write_json
+from anglekit.runtime.files import convert_document, read_json_object, write_json
 from anglekit.runtime.processes import Processes
 
 __all__ = ["SHARD_FILE", "SUMS_FILE", "ShardGeometry", "gathered", "merge_shards", "shard_geometry"]
@@ -31,6 +36,20 @@ __all__ = ["SHARD_FILE", "SUMS_FILE", "ShardGeometry", "gathered", "merge_shards
 SHARD_FILE, SUMS_FILE = "shard.json", "sums.safetensors"
 
 _FORMAT = "anglekit-shard-1"
+_AGAIN = "analyse that shard again"
+
+
+class ShardDocument(Struct, frozen=True):
+    """What shard.json holds; its `sha256`, the hash of the rest, is beside it in the file."""
+
+    format: str
+    shard: int
+    of: int
+    sums_sha256: str
+    spec: AnalysisSpec = msgspec.field(name="subject")
+
+    def __post_init__(self) -> None:
+        Shard(self.shard, self.of)  # raises where there is no such part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,62 +61,57 @@ class ShardGeometry(Geometry):
     1 GB of products.
 
     Attributes:
-        subject: what was looked at.
+        spec: what was looked at.
         measurement: what was measured in this part.
         shard: which part it is.
     """
 
-    subject: Subject
+    spec: AnalysisSpec
     measurement: Measurement
     shard: Shard
 
     def _write(self, directory: Path) -> None:
         super()._write(directory)
         sums = directory / SUMS_FILE
-        write_measurement(sums, self.subject, self.measurement)
+        write_measurement(sums, self.measurement)
         sums.chmod((directory / "geometry.json").stat().st_mode & 0o777)  # safetensors makes it private
-        document = {
-            "format": _FORMAT,
-            "shard": self.shard.number,
-            "of": self.shard.of,
-            "sums_sha256": _file_hash(sums),
-            "subject": subject_document(self.subject),
-        }
+        content = ShardDocument(_FORMAT, self.shard.number, self.shard.of, _file_hash(sums), self.spec)
+        document = msgspec.to_builtins(content)
         write_json(directory / SHARD_FILE, {**document, "sha256": _document_hash(document)})
 
 
-def shard_geometry(subject: Subject, measurement: Measurement, shard: Shard) -> ShardGeometry:
+def shard_geometry(spec: AnalysisSpec, measurement: Measurement, shard: Shard) -> ShardGeometry:
     """Return the Geometry of one part, with its sums.
 
     Raises:
         RunError: it is the only part, and no angle of a student is left.
     """
-    geometry = tabulate(subject, measurement)
+    geometry = tabulate(spec, measurement)
     held = {field.name: getattr(geometry, field.name) for field in fields(Geometry)}
-    return ShardGeometry(**held, subject=subject, measurement=measurement, shard=shard)
+    return ShardGeometry(**held, spec=spec, measurement=measurement, shard=shard)
 
 
-def gathered(processes: Processes, subject: Subject, measurement: Measurement) -> Measurement | None:
+def gathered(processes: Processes, spec: AnalysisSpec, measurement: Measurement) -> Measurement | None:
     """Return, in the first process, what all processes of a launch measured, added up in their order; else None."""
     if processes.count == 1:
         return measurement
     if not processes.first:
-        processes.send_to_first(measurement_bytes(subject, measurement))
+        processes.send_to_first(measurement_bytes(measurement))
         return None
     whole = measurement.to("cpu")
     for content in processes.receive():
-        whole = whole + measurement_from_bytes(subject, content)
+        whole = whole + measurement_from_bytes(spec, content)
     return whole
 
 
 @dataclass(frozen=True, eq=False)
-class _Described:
-    """A shard's directory, and what its description says."""
+class _SavedShard:
+    """A shard's directory, and what its shard.json says."""
 
     path: Path
     shard: Shard
     sums_sha256: str
-    subject: Subject
+    spec: AnalysisSpec
 
 
 def merge_shards(paths: Sequence[str | Path]) -> Geometry:
@@ -110,29 +124,32 @@ def merge_shards(paths: Sequence[str | Path]) -> Geometry:
         InputError: a shard is missing, there twice, damaged, or of another analysis.
         RunError: no angle of a student is left.
     """
-    found = sorted((_read_description(Path(path)) for path in paths), key=lambda each: each.shard.number)
+    found = sorted((_read_shard(Path(path)) for path in paths), key=lambda each: each.shard.number)
     _check_complete(found)
     for other in found[1:]:
-        _check_same(found[0], other)
-    subject, whole = _read_sums(found[0])
+        difference = first_difference(found[0].spec, other.spec)
+        if difference is not None:
+            raise _other_analysis(found[0], other, difference)
+    whole = _read_sums(found[0])
     for each in found[1:]:
-        theirs, measurement = _read_sums(each)
-        # The adapters are in the sums.
-        _check_same(replace(found[0], subject=subject), replace(each, subject=theirs))
+        measurement = _read_sums(each)
+        if not same_projections(whole.projections, measurement.projections):
+            raise _other_analysis(found[0], each, "other layers, widths or adapters")
         try:
             whole = whole + measurement
         except ValueError as error:
             raise InputError(f"{each.path} cannot be added to the shards before it: {error}") from error
-    if whole.n_batches != subject.n_batches:
+    spec = found[0].spec
+    if whole.n_batches != spec.n_batches:
         raise InputError(
-            f"the shards hold {whole.n_batches} batches of {subject.n_batches}",
+            f"the shards hold {whole.n_batches} batches of {spec.n_batches}",
             "one of them is not what it says: analyse again",
         )
-    provenance = {key: value for key, value in subject.described["provenance"].items() if key != "shard"}
-    return tabulate(replace(subject, described={**subject.described, "provenance": provenance}), whole)
+    provenance = replace(spec.record.provenance, shard=UNSET)
+    return tabulate(replace(spec, record=replace(spec.record, provenance=provenance)), whole)
 
 
-def _check_complete(found: Sequence[_Described]) -> None:
+def _check_complete(found: Sequence[_SavedShard]) -> None:
     if not found:
         raise InputError("there is no shard to merge", "give the directories that anglekit analyze --shard wrote")
     of = found[0].shard.of
@@ -151,21 +168,19 @@ def _check_complete(found: Sequence[_Described]) -> None:
         raise InputError(f"{kind} {names} missing", f"give all {of}, each made by anglekit analyze --shard")
 
 
-def _check_same(first: _Described, other: _Described) -> None:
-    difference = first_difference(first.subject, other.subject)
-    if difference is not None:
-        raise InputError(
-            f"{other.path} cannot be joined with {first.path}: it was analysed with {difference}",
-            "merge shards of one analysis",
-        )
+def _other_analysis(first: _SavedShard, other: _SavedShard, difference: str) -> InputError:
+    return InputError(
+        f"{other.path} cannot be joined with {first.path}: it was analysed with {difference}",
+        "merge shards of one analysis",
+    )
 
 
-def _read_description(directory: Path) -> _Described:
+def _read_shard(directory: Path) -> _SavedShard:
     file = directory / SHARD_FILE
     if not directory.is_dir():
         raise InputError(f"no directory {directory}", "give one that anglekit analyze --shard wrote")
     try:
-        document = read_json_object(file, "analyse that shard again")
+        document = read_json_object(file, _AGAIN)
     except FileNotFoundError as error:
         raise InputError(
             f"{directory} holds no sums to merge", "give directories that anglekit analyze --shard wrote"
@@ -173,27 +188,21 @@ def _read_description(directory: Path) -> _Described:
     if document.get("format") != _FORMAT:
         held = str(document.get("format"))[:40]
         raise InputError(f"{file} has format {held!r}", f"this anglekit reads {_FORMAT!r}")
-    try:
-        if document.pop("sha256", None) != _document_hash(document):
-            raise ValueError("its contents were changed")
-        number, of = document.get("shard"), document.get("of")
-        if type(number) is not int or type(of) is not int:
-            raise ValueError("'shard' is not as expected")
-        subject = subject_of(document.get("subject"))
-        return _Described(directory, Shard(number, of), str(document.get("sums_sha256")), subject)
-    except (ValueError, RecursionError, InputError) as error:
-        raise InputError(f"{file} is damaged ({error})", "analyse that shard again") from error
+    if document.pop("sha256", None) != _document_hash(document):
+        raise InputError(f"{file} is damaged (its contents were changed)", _AGAIN)
+    told = convert_document(document, ShardDocument, str(file), _AGAIN)
+    return _SavedShard(directory, Shard(told.shard, told.of), told.sums_sha256, told.spec)
 
 
-def _read_sums(each: _Described) -> tuple[Subject, Measurement]:
+def _read_sums(each: _SavedShard) -> Measurement:
     file = each.path / SUMS_FILE
     try:
         changed = _file_hash(file) != each.sums_sha256
     except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror})", "analyse that shard again") from error
+        raise InputError(f"{file} cannot be read ({error.strerror})", _AGAIN) from error
     if changed:
-        raise InputError(f"{file} is not the one that {each.path / SHARD_FILE} describes", "analyse that shard again")
-    return read_measurement(file, each.subject)
+        raise InputError(f"{file} is not the one that {each.path / SHARD_FILE} describes", _AGAIN)
+    return read_measurement(file, each.spec)
 
 
 def _file_hash(file: Path) -> str:

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 
-from anglekit.analysis.spec import Subject
+from anglekit.analysis.recorders import token_ids
+from anglekit.analysis.spec import AnalysisSpec, Key
 from anglekit.geometry.angles import DEGENERATE_TOLERANCE, vertex_cosine
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.batches import ProbeBatch
-from anglekit.vocabulary import Stream
 
-__all__ = ["sketch_token", "token_plane", "typical_token"]
+__all__ = ["PlanePoint", "SketchToken", "plane_points", "sketch_token", "typical_token"]
+
+
+class PlanePoint(Struct, frozen=True, array_like=True):
+    """A teacher layer's place in the plane of a sketch, in the states' own units."""
+
+    layer: int
+    x: float
+    y: float
+
+
+class SketchToken(Struct, frozen=True):
+    """The token that a sketch of one student and stream shows, as `Geometry.sketch_tokens` describes it."""
+
+    vertex: int
+    teacher_i: int
+    teacher_k: int
+    example: int
+    token: str
+    distance_i: float
+    distance_k: float
+    cosine: float
+    points: list[PlanePoint]
 
 
 def typical_token(teacher_i: Tensor, teacher_k: Tensor, student: Tensor) -> int | None:
@@ -37,8 +59,8 @@ def typical_token(teacher_i: Tensor, teacher_k: Tensor, student: Tensor) -> int 
     return int(distance.argmin())
 
 
-def token_plane(teacher: Sequence[Tensor], student: Tensor, i: int, k: int, layers: Sequence[int]) -> dict[str, Any]:
-    """Project a token's teacher states on the plane of T_i - S and T_k - S, with S at the origin.
+def plane_points(teacher: Sequence[Tensor], student: Tensor, i: int, k: int, layers: Sequence[int]) -> list[PlanePoint]:
+    """Project a token's finite teacher states on the plane of T_i - S and T_k - S, with S at the origin.
 
     Args:
         teacher: for each teacher layer the token's state, shape (width,).
@@ -46,9 +68,6 @@ def token_plane(teacher: Sequence[Tensor], student: Tensor, i: int, k: int, laye
         i: position of the layer that lies on the positive x axis.
         k: position of the other one, in the upper half plane.
         layers: the layers' numbers.
-
-    Returns:
-        `distance_i`, `distance_k`, `cosine` and `points`, a list of [layer, x, y].
     """
     directions = [state.double() - student.double() for state in teacher]
     u, v = directions[i], directions[k]
@@ -56,59 +75,54 @@ def token_plane(teacher: Sequence[Tensor], student: Tensor, i: int, k: int, laye
     upward = v - (v @ x_axis) * x_axis
     length = upward.norm()
     y_axis = upward / length if float(length) > 0 else torch.zeros_like(upward)
-    return {
-        "distance_i": float(u.norm()),
-        "distance_k": float(v.norm()),
-        "cosine": float(vertex_cosine(teacher[i], teacher[k], student)),
-        "points": [
-            [int(layer), float(direction @ x_axis), float(direction @ y_axis)]
-            for layer, direction in zip(layers, directions, strict=True)
-            if bool(torch.isfinite(direction).all())
-        ],
-    }
+    return [
+        PlanePoint(int(layer), float(direction @ x_axis), float(direction @ y_axis))
+        for layer, direction in zip(layers, directions, strict=True)
+        if bool(torch.isfinite(direction).all())
+    ]
 
 
 def sketch_token(
-    subject: Subject,
-    stream: Stream,
-    position: int,
+    spec: AnalysisSpec,
+    key: Key,
+    projections: Sequence[Tensor] | None,
     states: tuple[Tensor, Tensor],
     batch: ProbeBatch,
     teacher: Checkpoint,
-) -> dict[str, Any] | None:
-    """Return the token that a sketch of a student shows, with its plane, or None where no token has an angle.
+) -> SketchToken | None:
+    """Return the token that a sketch of a student shows, or None where no token has an angle.
 
     Its vertex and pair are the paper's, layer 1 with the first and the last block, or the nearest that are kept.
 
     Args:
-        subject: what is looked at.
-        stream: which.
-        position: which student.
+        spec: what is looked at.
+        key: the stream and the student.
+        projections: of the student's vertices; None where the widths agree.
         states: of the teacher and of the student, shape (layers, tokens, width).
         batch: where they come from.
         teacher: whose tokenizer names the token.
     """
-    chosen, projections = subject.layers[stream], subject.projections[stream, position]
-    vertices = chosen.students[position]
+    stream, layers, vertices = key[0], spec.layers[key[0]].teacher, spec.vertices(key)
     vertex = vertices.index(1) if 1 in vertices else len(vertices) - 1
-    i = next((row for row, layer in enumerate(chosen.teacher) if layer >= 1), 0)
-    k = len(chosen.teacher) - 1
-    if i == k:
-        i = 0
+    k = len(layers) - 1
+    i = next((row for row, layer in enumerate(layers[:k]) if layer >= 1), 0)
     teacher_states, student = states[0], states[1][vertex].double()
     if projections is not None:
         student = student @ projections[vertex].T.to(student.device)
     token = typical_token(teacher_states[i], teacher_states[k], student)
     if token is None:
         return None
-    ids = batch.input_ids if stream != "decoder" or batch.decoder_input_ids is None else batch.decoder_input_ids
-    token_id = int(ids.flatten()[batch.token_index(stream)[token]])
+    token_id = int(token_ids(batch, stream)[token])
     piece = teacher.tokenizer.convert_ids_to_tokens(token_id) if teacher.tokenizer is not None else None
-    return {
-        "vertex": int(vertices[vertex]),
-        "teacher_i": int(chosen.teacher[i]),
-        "teacher_k": int(chosen.teacher[k]),
-        "example": int(batch.examples[batch.token_example(stream)[token]]),
-        "token": str(piece),
-        **token_plane(list(teacher_states[:, token]), student[token], i, k, chosen.teacher),
-    }
+    there, own = teacher_states[:, token], student[token]
+    return SketchToken(
+        vertex=int(vertices[vertex]),
+        teacher_i=int(layers[i]),
+        teacher_k=int(layers[k]),
+        example=int(batch.examples[batch.token_example(stream)[token]]),
+        token=str(piece),
+        distance_i=float((there[i].double() - own.double()).norm()),
+        distance_k=float((there[k].double() - own.double()).norm()),
+        cosine=float(vertex_cosine(there[i], there[k], own)),
+        points=plane_points(list(there), own, i, k, layers),
+    )

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import msgspec
 
 from anglekit.analysis.measurement import Measurement, read_measurement, read_metadata, write_measurement
-from anglekit.analysis.preparation import WHOLE, Prepared, Shard
-from anglekit.analysis.spec import Key, Subject, first_difference, subject_document, subject_of
+from anglekit.analysis.preparation import WHOLE, Shard
+from anglekit.analysis.spec import AnalysisSpec, first_difference
 from anglekit.errors import InputError, RunError
 from anglekit.runtime.locks import DirectoryLock
 from anglekit.runtime.processes import ALONE, Processes
 
-__all__ = ["UnfinishedAnalysis", "projections_sha256", "unfinished_directory"]
+__all__ = ["UnfinishedAnalysis", "unfinished_directory"]
 
-_NO_MATRIX = torch.zeros(0)
 _LOCK, _PROCESS, _SCRATCH = "lock", "process-", ".writing-"
-_SUBJECT, _SHARD = "subject", "shard"
+_SPEC, _SHARD = "subject", "shard"
 
 
 def unfinished_directory(out: Path) -> Path:
     """Return where an analysis keeps what it has measured until `out` is there."""
     return out.with_name(f"{out.name}.unfinished")
-
-
-def projections_sha256(subject: Subject) -> str:
-    """Return a hash of the matrices through which a subject is measured."""
-    found = hashlib.sha256()
-    for key in subject.keys:
-        for matrix in subject.projections[key] or ():
-            found.update(f"{key} {tuple(matrix.shape)};".encode() + matrix.contiguous().numpy().tobytes())
-    return found.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -107,11 +94,12 @@ class UnfinishedAnalysis:
         for entry in self.directory.glob(f"{_SCRATCH}*"):
             _remove(entry)
 
-    def load(self) -> tuple[Subject, Measurement] | None:
+    def load(self, spec: AnalysisSpec) -> Measurement | None:
         """Return what this process had measured, or None where it had not written anything.
 
         Raises:
-            InputError: the file is damaged, or of another part of the batches.
+            InputError: the file is damaged, or of another part of the batches or another analysis; the message names
+                the first difference.
         """
         if not self.file.exists():
             return None
@@ -122,53 +110,22 @@ class UnfinishedAnalysis:
                 f"remove {self.directory} to begin anew",
             )
         try:
-            subject = subject_of(json.loads(metadata.get(_SUBJECT, "")))
-        except (ValueError, RecursionError, InputError) as error:
+            kept = msgspec.json.decode(metadata.get(_SPEC, ""), type=AnalysisSpec)
+        except (msgspec.MsgspecError, RecursionError, InputError) as error:
             raise InputError(f"{self.file} is damaged ({error})", "remove it to begin anew") from error
-        return read_measurement(self.file, subject)
-
-    def check_same(self, kept: Subject, subject: Subject) -> None:
-        """Check that what was kept is of this analysis.
-
-        Raises:
-            InputError: it is not; the message names the first difference.
-        """
-        difference = first_difference(kept, subject)
+        difference = first_difference(kept, spec)
         if difference is not None:
-            raise self._other(difference)
+            raise self.other_analysis(difference)
+        return read_measurement(self.file, spec)
 
-    def projections(self, kept: Subject, prepared: Prepared) -> list[Mapping[Key, Tensor] | None]:
-        """Return the projections of the run that was stopped, so that they need not be fitted again.
-
-        Raises:
-            InputError: they are not of these layers and widths.
-        """
-        projections = list(prepared.adapters)
-        shapes = {position: (prepared.teacher.width, prepared.students[position].width) for position in prepared.fitted}
-        if kept.layers != prepared.layers or any(
-            matrix.shape != shapes[position]
-            for position in prepared.fitted
-            for stream in prepared.layers
-            for matrix in kept.projections.get((stream, position)) or (_NO_MATRIX,)
-        ):
-            raise self._other("other layers, widths or adapters")
-        for position in prepared.fitted:
-            projections[position] = {
-                (stream, vertex): matrix
-                for stream, chosen in prepared.layers.items()
-                for vertex, matrix in zip(
-                    chosen.students[position], kept.projections[stream, position] or (), strict=True
-                )
-            }
-        return projections
-
-    def _other(self, difference: str) -> InputError:
+    def other_analysis(self, difference: str) -> InputError:
+        """Return the error that what was kept is of an analysis that differs in this."""
         return InputError(
             f"{self.directory} holds an unfinished analysis, and this is one with {difference}",
             "remove it to begin anew",
         )
 
-    def save(self, subject: Subject, measurement: Measurement) -> None:
+    def save(self, spec: AnalysisSpec, measurement: Measurement) -> None:
         """Write this process's file, whole or not at all.
 
         Raises:
@@ -176,10 +133,10 @@ class UnfinishedAnalysis:
         """
         # In a folder of its own, for safetensors writes a file of another name first.
         scratch = self.directory / f"{_SCRATCH}{self.processes.rank + 1}" / self.file.name
-        more = {_SUBJECT: json.dumps(subject_document(subject), ensure_ascii=False), _SHARD: str(self.shard)}
+        more = {_SPEC: msgspec.json.encode(spec).decode(), _SHARD: str(self.shard)}
         try:
             scratch.parent.mkdir(exist_ok=True)
-            write_measurement(scratch, subject, measurement, more)
+            write_measurement(scratch, measurement, more)
             with scratch.open("rb") as written:
                 os.fsync(written.fileno())
             scratch.replace(self.file)

@@ -12,7 +12,6 @@ from anglekit.geometry.angles import angles_from_products, chance_factors, layer
 from anglekit.geometry.products import TokenProducts, take_products
 from anglekit.geometry.similarity import pair_cosines, pair_distances
 from anglekit.geometry.sums import (
-    N_BINS,
     AngleSums,
     BlockSums,
     ExampleMeans,
@@ -21,6 +20,7 @@ from anglekit.geometry.sums import (
     cosine_bins,
 )
 from anglekit.runtime.workspace import Workspace
+from anglekit.vocabulary import N_BINS
 
 __all__ = ["GeometryAccumulator", "accumulate_batch"]
 
@@ -59,10 +59,8 @@ class GeometryAccumulator:
         device: torch.device | str = "cpu",
         sums: GeometrySums | None = None,
     ) -> None:
-        self.sums = sums or GeometrySums.zeros(teacher_layers, vertices, teacher_width, student_width, device)
-        if projections is None:
-            # The vertices are the student's own layers: one set of tensors, summed once.
-            self.sums = replace(self.sums, vertex=self.sums.student)
+        own_width = None if projections is None else student_width or teacher_width
+        self.sums = sums or GeometrySums.zeros(teacher_layers, vertices, teacher_width, own_width, device)
         self.device = torch.device(device)
         self.epsilon = epsilon
         self.projections = None if projections is None else [p.to(self.device, torch.float64) for p in projections]
@@ -102,9 +100,8 @@ class GeometryAccumulator:
                 torch.cat([examples.n_tokens, *(part.n_tokens for part in self._examples)], dim=1),
             )
             # Adding nothing puts the examples in order and refuses an example that came twice.
-            ordered = merged + ExampleMeans.zeros(merged.cosine.shape[0])
+            self.sums.examples = merged + ExampleMeans.zeros(merged.cosine.shape[0])
             self._examples = []
-            self.sums = replace(self.sums, examples=ordered)
         return self.sums
 
 
@@ -245,18 +242,18 @@ def _add_blocks(
     cosine, with_cosine = pair_cosines(products, squared_a, squared_b, finite=finite)
     distance, with_distance = pair_distances(products, squared_a, squared_b, finite=finite)
     every = torch.full(products.shape[:2], products.shape[-1], device=products.device)
-    added = {
-        "cosine": cosine.sum(-1),
-        "n_cosine": every if with_cosine is None else with_cosine.sum(-1),
-        "distance": distance.sum(-1),
-        "n_distance": every if with_distance is None else with_distance.sum(-1),
-        "product": (products if complete is None else products[..., complete]).sum(-1),
-    }
+    added = BlockSums(
+        n_cosine=every if with_cosine is None else with_cosine.sum(-1),
+        cosine=cosine.sum(-1),
+        n_distance=every if with_distance is None else with_distance.sum(-1),
+        distance=distance.sum(-1),
+        product=(products if complete is None else products[..., complete]).sum(-1),
+    )
     first = 0
     for block in blocks:
         last = first + len(block.product)
-        for name, values in added.items():
-            getattr(block, name).add_(values[first:last])
+        for sums, values in zip(block.tensors().values(), added.tensors().values(), strict=True):
+            sums.add_(values[first:last])
         first = last
 
 

@@ -11,9 +11,12 @@ differences of float32 states then keep all their digits, where a float32 produc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "angles_from_products",
     "chance_factors",
     "layer_pairs",
+    "pair_labels",
     "tangential_cosine",
     "vertex_cosine",
 ]
@@ -36,6 +40,17 @@ def layer_pairs(n_layers: int) -> tuple[Tensor, Tensor]:
     """Return the positions (i, k), i < k, of all pairs of `n_layers` layers: two int64 tensors, by i, then by k."""
     i, k = torch.triu_indices(n_layers, n_layers, offset=1)
     return i, k
+
+
+def pair_labels(
+    vertices: Sequence[int], teacher_layers: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers of vertex, teacher_i and teacher_k of every angle, each of shape (vertices, pairs)."""
+    i, k = layer_pairs(len(teacher_layers))
+    layers = np.asarray(teacher_layers, dtype=np.int64)
+    vertex = np.asarray(vertices, dtype=np.int64).reshape(-1, 1)
+    shape = (len(vertices), len(i))
+    return np.broadcast_to(vertex, shape), np.broadcast_to(layers[i], shape), np.broadcast_to(layers[k], shape)
 
 
 def vertex_cosine(teacher_i: Tensor, teacher_k: Tensor, student: Tensor) -> Tensor:

@@ -8,11 +8,13 @@ estimator; the minibatch form is Nguyen et al. 2021 (arXiv 2010.15327, eq. 3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from anglekit.geometry.named_tensors import added, numbered, within
 
 __all__ = [
     "FEWEST_ROWS",
@@ -173,9 +175,11 @@ class MinibatchSums:
         return _ratios(self.hsic)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class CrossSums:
-    """Feature-space sums that give the debiased CKA of all rows exactly, however they were split; merges by `+`.
+    """Feature-space sums that give the debiased CKA of all rows exactly, however they were split.
+
+    They grow in place; `+` makes new ones.
 
     With C = X'Y, s the sum of a layer's states and |x|^2 their squared lengths, the three terms of Song's estimator are
 
@@ -264,14 +268,34 @@ class CrossSums:
         """
         if self.pairs != other.pairs:
             raise ValueError("sums merge only with sums of the same pairs of layers")
-        return CrossSums(
-            self.pairs,
-            self.n + other.n,
-            tuple(a + b for a, b in zip(self.total, other.total, strict=True)),
-            self.quartic + other.quartic,
-            self.squared + other.squared,
-            tuple(a + b for a, b in zip(self.weighted, other.weighted, strict=True)),
-            tuple(a + b for a, b in zip(self.cross, other.cross, strict=True)),
+        return CrossSums.from_tensors(self.pairs, added(self.tensors(), other.tensors()))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the sums by name."""
+        return {
+            "n": self.n,
+            **numbered("total", self.total),
+            "quartic": self.quartic,
+            "squared": self.squared,
+            **numbered("weighted", self.weighted),
+            **numbered("cross", self.cross),
+        }
+
+    def to(self, device: torch.device | str) -> CrossSums:
+        """Return the sums on a device."""
+        return CrossSums.from_tensors(self.pairs, {name: each.to(device) for name, each in self.tensors().items()})
+
+    @classmethod
+    def from_tensors(cls, pairs: tuple[tuple[int, int], ...], tensors: Mapping[str, Tensor]) -> CrossSums:
+        """Return the sums of these pairs whose tensors have these names, in the order of `tensors`."""
+        return cls(
+            pairs,
+            tensors["n"],
+            tuple(within("total", tensors).values()),
+            tensors["quartic"],
+            tensors["squared"],
+            tuple(within("weighted", tensors).values()),
+            tuple(within("cross", tensors).values()),
         )
 
     def hsic(self) -> Tensor:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from anglekit.geometry.angles import VertexAngles, angles_from_products, layer_pairs
@@ -250,8 +249,8 @@ class NullSummary:
         n_tokens: tokens with both a null and an observed value, int64.
         observed: mean of the observed cosine over them.
         difference: mean of observed minus null over them.
-        low: lower end of the difference's 95% interval.
-        high: upper end.
+        difference_se: its standard error.
+        freedom: the degrees of freedom of that error, for intervals by Student's t.
     """
 
     mean: Tensor
@@ -259,17 +258,17 @@ class NullSummary:
     n_tokens: Tensor
     observed: Tensor
     difference: Tensor
-    low: Tensor
-    high: Tensor
+    difference_se: Tensor
+    freedom: Tensor
 
 
 def summarize(
     observed: Tensor, observed_valid: Tensor, null: Tensor, null_valid: Tensor, lags: Sequence[Tensor] = ()
 ) -> NullSummary:
-    """Return means, standard errors and intervals of a null and of observed minus null.
+    """Return means and standard errors of a null and of observed minus null.
 
     The difference is paired by token, each token being an example of its own (the cluster). A shifted null ties a row
-    to the rows `lags` away, and only to those, so their covariances are added. Intervals are Student's t.
+    to the rows `lags` away, and only to those, so their covariances are added.
 
     Args:
         observed: cosines, float64 (vertices, pairs, tokens).
@@ -282,10 +281,8 @@ def summarize(
     both = observed_valid & null_valid
     mean, se, _, _ = mean_and_error(null, null_valid, lags)
     difference, difference_se, n, freedom = mean_and_error(observed - null, both, lags)
-    quantile = torch.from_numpy(stdtrit(freedom.cpu().numpy(), 0.975)).to(observed.device)
-    width = quantile * difference_se
     observed_mean = torch.where(both, observed, 0.0).sum(-1) / torch.where(n > 0, n, torch.nan)
-    return NullSummary(mean, se, n, observed_mean, difference, difference - width, difference + width)
+    return NullSummary(mean, se, n, observed_mean, difference, difference_se, freedom)
 
 
 def mean_and_error(values: Tensor, valid: Tensor, lags: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor, Tensor, Tensor]:

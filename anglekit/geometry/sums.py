@@ -7,30 +7,31 @@ of one accumulator, not be split between two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["N_BINS", "AngleSums", "BlockSums", "ExampleMeans", "GeometrySums", "SideSums", "cosine_bins"]
+from anglekit.geometry.named_tensors import added, prefixed, within
+from anglekit.vocabulary import N_BINS
 
-#: Equal bins of the cosine on [-1, 1]; the last one holds 1.
-N_BINS = 1000
-
-_State = TypeVar("_State")
+__all__ = [
+    "AngleSums",
+    "BlockSums",
+    "ExampleMeans",
+    "GeometrySums",
+    "SideSums",
+    "cosine_bins",
+    "cosine_standard_error",
+]
 
 
 def cosine_bins(cosine: Tensor) -> Tensor:
     """Return the bin of each cosine: int64 in [0, 999], bin b holding [-1 + b / 500, -1 + (b + 1) / 500)."""
     return ((cosine + 1.0) * (N_BINS / 2)).to(torch.int64).clamp_(0, N_BINS - 1)
-
-
-def _fieldwise_sum(a: _State, b: object) -> _State:
-    """Return a new state whose fields are the sums of the fields of two states of one class."""
-    if type(a) is not type(b):
-        raise TypeError(f"cannot add {type(b).__name__} to {type(a).__name__}")
-    return type(a)(**{field.name: getattr(a, field.name) + getattr(b, field.name) for field in fields(a)})  # type: ignore[arg-type]
 
 
 def _count(*shape: int, device: torch.device) -> Tensor:
@@ -41,9 +42,9 @@ def _sum(*shape: int, device: torch.device) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64, device=device)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SideSums:
-    """Sums over tokens of one side's layers.
+    """Sums over tokens of one side's layers; they grow in place.
 
     Attributes:
         n_finite: tokens whose state is finite, int64 (layers,).
@@ -75,12 +76,25 @@ class SideSums:
 
     def __add__(self, other: SideSums) -> SideSums:
         """Return the sums over both sets of tokens."""
-        return _fieldwise_sum(self, other)
+        return SideSums(**added(self.tensors(), other.tensors()))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the sums by name."""
+        return {
+            "n_finite": self.n_finite,
+            "n_nonfinite": self.n_nonfinite,
+            "n_zero": self.n_zero,
+            "norm": self.norm,
+            "state": self.state,
+            "squared": self.squared,
+        }
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class BlockSums:
-    """Sums over tokens for every layer of a side A with every layer of a side B; all of shape (layers A, layers B).
+    """Sums over tokens for every layer of a side A with every layer of a side B, which grow in place.
+
+    All are of shape (layers A, layers B).
 
     Attributes:
         n_cosine: tokens with both states finite and not zero.
@@ -109,12 +123,24 @@ class BlockSums:
 
     def __add__(self, other: BlockSums) -> BlockSums:
         """Return the sums over both sets of tokens."""
-        return _fieldwise_sum(self, other)
+        return BlockSums(**added(self.tensors(), other.tensors()))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the sums by name."""
+        return {
+            "n_cosine": self.n_cosine,
+            "cosine": self.cosine,
+            "n_distance": self.n_distance,
+            "distance": self.distance,
+            "product": self.product,
+        }
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class AngleSums:
-    """Sums over tokens for every vertex and pair of teacher layers; of shape (vertices, pairs) unless said otherwise.
+    """Sums over tokens for every vertex and pair of teacher layers, which grow in place.
+
+    They are of shape (vertices, pairs) unless said otherwise.
 
     Attributes:
         count: tokens with a defined angle.
@@ -177,7 +203,28 @@ class AngleSums:
 
     def __add__(self, other: AngleSums) -> AngleSums:
         """Return the sums over both sets of tokens."""
-        return _fieldwise_sum(self, other)
+        return AngleSums(**added(self.tensors(), other.tensors()))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the sums by name."""
+        return {
+            "count": self.count,
+            "cosine": self.cosine,
+            "cosine_squared": self.cosine_squared,
+            "acute": self.acute,
+            "angle": self.angle,
+            "tangential_count": self.tangential_count,
+            "tangential": self.tangential,
+            "tangential_angle": self.tangential_angle,
+            "null_count": self.null_count,
+            "null": self.null,
+            "histogram": self.histogram,
+            "example_count": self.example_count,
+            "example_square": self.example_square,
+            "example_product": self.example_product,
+            "example_count_square": self.example_count_square,
+            "zero_direction": self.zero_direction,
+        }
 
 
 @dataclass(frozen=True)
@@ -197,14 +244,14 @@ class ExampleMeans:
     n_tokens: Tensor
 
     @classmethod
-    def zeros(cls, vertices: int) -> ExampleMeans:
-        """Return the means of no examples."""
-        cpu = torch.device("cpu")
+    def zeros(cls, vertices: int, examples: int = 0, device: torch.device | str = "cpu") -> ExampleMeans:
+        """Return the means of no examples, or a place for those of some."""
+        place = torch.device(device)
         return cls(
-            _count(0, device=cpu),
-            _sum(vertices, 0, device=cpu),
-            _count(vertices, 0, device=cpu),
-            _count(vertices, 0, device=cpu),
+            _count(examples, device=place),
+            _sum(vertices, examples, device=place),
+            _count(vertices, examples, device=place),
+            _count(vertices, examples, device=place),
         )
 
     def __add__(self, other: ExampleMeans) -> ExampleMeans:
@@ -221,10 +268,19 @@ class ExampleMeans:
             torch.cat([self.n_tokens, other.n_tokens], dim=1)[:, order],
         )
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the means by name."""
+        return {
+            "example": self.example,
+            "cosine": self.cosine,
+            "n_cosines": self.n_cosines,
+            "n_tokens": self.n_tokens,
+        }
 
-@dataclass(frozen=True)
+
+@dataclass(eq=False)
 class GeometrySums:
-    """Everything that is summed for one student and one stream.
+    """Everything that is summed for one student and one stream; grows in place, `+` makes new sums.
 
     Attributes:
         n_tokens: tokens seen, int64 scalar.
@@ -265,16 +321,17 @@ class GeometrySums:
             teacher_layers: number of teacher layers.
             vertices: number of student layers.
             teacher_width: width of the teacher's states.
-            student_width: width of the student's states where a projection lies between; else the teacher's.
+            student_width: width of the student's states where a projection lies between; None: there is none.
             device: where the sums live.
         """
         place = torch.device(device)
+        vertex = SideSums.zeros(vertices, teacher_width, place)
         return cls(
             n_tokens=_count(device=place),
             n_complete=_count(device=place),
             teacher=SideSums.zeros(teacher_layers, teacher_width, place),
-            vertex=SideSums.zeros(vertices, teacher_width, place),
-            student=SideSums.zeros(vertices, student_width or teacher_width, place),
+            vertex=vertex,
+            student=vertex if student_width is None else SideSums.zeros(vertices, student_width, place),
             teacher_teacher=BlockSums.zeros(teacher_layers, teacher_layers, place),
             teacher_student=BlockSums.zeros(teacher_layers, vertices, place),
             student_student=BlockSums.zeros(vertices, vertices, place),
@@ -288,4 +345,83 @@ class GeometrySums:
         Raises:
             ValueError: an example is in both.
         """
-        return _fieldwise_sum(self, other)
+        student = self.student + other.student
+        alone = self.vertex is self.student and other.vertex is other.student
+        return GeometrySums(
+            n_tokens=self.n_tokens + other.n_tokens,
+            n_complete=self.n_complete + other.n_complete,
+            teacher=self.teacher + other.teacher,
+            vertex=student if alone else self.vertex + other.vertex,
+            student=student,
+            teacher_teacher=self.teacher_teacher + other.teacher_teacher,
+            teacher_student=self.teacher_student + other.teacher_student,
+            student_student=self.student_student + other.student_student,
+            angles=self.angles + other.angles,
+            examples=self.examples + other.examples,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the sums by name; those of `vertex` only where they are not those of `student`."""
+        return {
+            "n_tokens": self.n_tokens,
+            "n_complete": self.n_complete,
+            **prefixed("teacher", self.teacher.tensors()),
+            **({} if self.vertex is self.student else prefixed("vertex", self.vertex.tensors())),
+            **prefixed("student", self.student.tensors()),
+            **prefixed("teacher_teacher", self.teacher_teacher.tensors()),
+            **prefixed("teacher_student", self.teacher_student.tensors()),
+            **prefixed("student_student", self.student_student.tensors()),
+            **prefixed("angles", self.angles.tensors()),
+            **prefixed("examples", self.examples.tensors()),
+        }
+
+    def to(self, device: torch.device | str) -> GeometrySums:
+        """Return the sums on a device; those by example stay in main memory."""
+        moved = GeometrySums.from_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
+        moved.examples = self.examples
+        return moved
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> GeometrySums:
+        """Return the sums whose tensors have these names, as `tensors` gives them."""
+        student = SideSums(**within("student", tensors))
+        projected = within("vertex", tensors)
+        return cls(
+            n_tokens=tensors["n_tokens"],
+            n_complete=tensors["n_complete"],
+            teacher=SideSums(**within("teacher", tensors)),
+            vertex=SideSums(**projected) if projected else student,
+            student=student,
+            teacher_teacher=BlockSums(**within("teacher_teacher", tensors)),
+            teacher_student=BlockSums(**within("teacher_student", tensors)),
+            student_student=BlockSums(**within("student_student", tensors)),
+            angles=AngleSums(**within("angles", tensors)),
+            examples=ExampleMeans(**within("examples", tensors)),
+        )
+
+
+def cosine_standard_error(angles: AngleSums) -> NDArray[np.float64]:
+    """Return the standard error of each mean cosine, clustered by example: float64 (vertices, pairs).
+
+    Tokens of one example depend on each other, so examples are the units: for example sums y_e over n_e tokens and the
+    mean m = sum y / sum n, the variance is E / (E - 1) sum (y_e - m n_e)^2 / (sum n)^2 (linearised ratio estimator).
+    NaN with fewer than two examples.
+    """
+    n, examples, cosine, square, product, count_square = (
+        sums.cpu().double().numpy()
+        for sums in (
+            angles.count,
+            angles.example_count,
+            angles.cosine,
+            angles.example_square,
+            angles.example_product,
+            angles.example_count_square,
+        )
+    )
+    examples = np.where(examples > 1, examples, np.nan)
+    n = np.where(n > 0, n, np.nan)
+    mean = cosine / n
+    residual = square - 2 * mean * product + mean**2 * count_square
+    # numpy's square root: that of torch may round otherwise from one build to the next.
+    error: NDArray[np.float64] = np.sqrt(examples / (examples - 1) * np.clip(residual, 0, None)) / n
+    return error

@@ -8,13 +8,15 @@ Of each example one content token, one special token and the mean of all its tok
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from anglekit.geometry.named_tensors import numbered, within
 
 __all__ = [
     "CONTENT",
@@ -92,6 +94,12 @@ class TokenSample:
     special_drawn: Tensor
     states: tuple[Tensor, ...]
 
+    @classmethod
+    def empty(cls, capacity: int) -> TokenSample:
+        """Return the sample of no examples: the identity of `+`."""
+        none = torch.zeros(0, dtype=torch.int64)
+        return cls(capacity, none, none, none, none, none.bool(), ())
+
     def __len__(self) -> int:
         return len(self.example)
 
@@ -121,6 +129,34 @@ class TokenSample:
                 torch.cat([a, b], dim=2).index_select(2, order.to(a.device))
                 for a, b in zip(self.states, other.states, strict=True)
             ),
+        )
+
+    def to(self, device: torch.device | str) -> TokenSample:
+        """Return the sample with its states on a device; the numbers of its examples stay in main memory."""
+        return replace(self, states=tuple(side.to(device) for side in self.states))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is held, by name."""
+        return {
+            "priority": self.priority,
+            "example": self.example,
+            "n_content": self.n_content,
+            "n_special": self.n_special,
+            "special_drawn": self.special_drawn,
+            **numbered("states", self.states),
+        }
+
+    @classmethod
+    def from_tensors(cls, capacity: int, tensors: Mapping[str, Tensor]) -> TokenSample:
+        """Return the sample whose tensors have these names, in the order of `tensors`."""
+        return cls(
+            capacity,
+            tensors["priority"],
+            tensors["example"],
+            tensors["n_content"],
+            tensors["n_special"],
+            tensors["special_drawn"],
+            tuple(within("states", tensors).values()),
         )
 
     def tokens(self, kind: str) -> tuple[Tensor, tuple[Tensor, ...]]:

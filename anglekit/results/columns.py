@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ADDED_COLUMNS", "COLUMNS", "N_BINS", "OPTIONAL_COLUMNS"]
-
-#: Bins of a histogram, equal ones on [-1, 1].
-N_BINS = 1000
+__all__ = ["ADDED_COLUMNS", "COLUMNS", "OPTIONAL_COLUMNS"]
 
 _INTEGER = "int64"
 _FLOAT = "float64"

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from anglekit.errors import InputError, foreign_failures
-from anglekit.results.columns import ADDED_COLUMNS, COLUMNS, N_BINS, OPTIONAL_COLUMNS
+from anglekit.results.columns import ADDED_COLUMNS, COLUMNS, OPTIONAL_COLUMNS
 from anglekit.runtime.files import read_json_object
-from anglekit.vocabulary import Stream
+from anglekit.vocabulary import N_BINS, Stream
 
 __all__ = ["SCHEMA_VERSION", "read_document", "read_tables"]
 

@@ -13,10 +13,11 @@ import pandas as pd
 from anglekit.display.html import element, notebook_table
 from anglekit.errors import InputError, suggest
 from anglekit.results.chance import ChanceVerdict, against_chance
-from anglekit.results.columns import COLUMNS, N_BINS, OPTIONAL_COLUMNS
+from anglekit.results.columns import COLUMNS, OPTIONAL_COLUMNS
 from anglekit.results.files import SCHEMA_VERSION, read_document, read_tables
 from anglekit.results.overview import analysis_notes, layer_table, summary_rows
 from anglekit.runtime.files import whole_directory, write_json
+from anglekit.vocabulary import N_BINS
 
 __all__ = ["Geometry", "official_histogram_name"]
 

@@ -195,8 +195,8 @@ def analyze(
     chosen_vertices = _layer_list(vertices, "--vertices")
     verbose = bool(context.find_root().params.get("verbose"))
 
-    from anglekit.analysis.checks import blocks_to_hold
     from anglekit.analysis.job import save_analysis
+    from anglekit.analysis.preparation import blocks_to_hold
     from anglekit.analysis.settings import AnalysisSettings
     from anglekit.models.checkpoints import checkpoint_of, load_checkpoint, load_config
     from anglekit.models.load_options import LoadOptions

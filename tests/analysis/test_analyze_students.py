@@ -172,12 +172,12 @@ class SecondOfTwo(Processes):
 def test_all_processes_measure_through_the_first_ones_projection(bert_pair, checkpoint, probe, monkeypatch):
     narrow = checkpoint("bert", "narrow", seed=2, depth=2, width=8)
     settings = AnalysisSettings(projection="least-squares", nulls="none", similarity="none", token_budget=100)
-    subject, shared = measure(bert_pair[0], [narrow], probe, settings, processes=SecondOfTwo(1, 2))
+    _, shared = measure(bert_pair[0], [narrow], probe, settings, processes=SecondOfTwo(1, 2))
     monkeypatch.setattr(SecondOfTwo, "share_first", lambda *_: None)
-    alone, own = measure(bert_pair[0], [narrow], probe, settings, processes=SecondOfTwo(1, 2))
+    _, own = measure(bert_pair[0], [narrow], probe, settings, processes=SecondOfTwo(1, 2))
     key = ("encoder", 0)
-    assert len(alone.projections[key]) == 3
-    for matrix, other in zip(subject.projections[key], alone.projections[key], strict=True):
+    assert len(own.projections[key]) == 3
+    for matrix, other in zip(shared.projections[key], own.projections[key], strict=True):
         torch.testing.assert_close(matrix, 1.5 * other)
     torch.testing.assert_close(shared.sums[key].vertex.norm, 1.5 * own.sums[key].vertex.norm)
     torch.testing.assert_close(shared.sums[key].student.norm, own.sums[key].student.norm)

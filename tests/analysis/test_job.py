@@ -9,7 +9,7 @@ import pytest
 
 from anglekit.analysis import unfinished as keeping
 from anglekit.analysis.job import save_analysis
-from anglekit.analysis.preparation import Shard
+from anglekit.analysis.preparation import Shard, prepare
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.analysis.unfinished import UnfinishedAnalysis, unfinished_directory
 from anglekit.errors import InputError, RunError
@@ -101,7 +101,7 @@ def test_the_same_run_started_again_finds_its_result(job, tmp_path):
         job(out, save_every=None)
 
 
-def test_what_was_kept_of_another_analysis_is_refused(job, probe, tmp_path):
+def test_what_was_kept_of_another_analysis_is_refused(job, bert_pair, probe, tmp_path):
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 2)
@@ -110,7 +110,7 @@ def test_what_was_kept_of_another_analysis_is_refused(job, probe, tmp_path):
     kept = files_of(unfinished_directory(out))
     for changes, message in (
         ({"options": replace(ALL, seed=1)}, r"one with other settings \(seed 1, not 0\)"),
-        ({"options": replace(ALL, vertices=(1,))}, "one with other layers, widths or adapters"),
+        ({"options": replace(ALL, vertices=(1,))}, r"one with other settings \(vertices \(1,\), not None\)"),
         ({"data": replace(probe, texts=probe.texts[:20], rows=probe.rows[:20])}, "one with other examples or tokens"),
         ({"save_every": 0}, "--save-every 0 batches cannot be"),
     ):
@@ -121,8 +121,9 @@ def test_what_was_kept_of_another_analysis_is_refused(job, probe, tmp_path):
         job(out)
     (unfinished_directory(out) / "process-2-of-2.safetensors").unlink()
     assert files_of(unfinished_directory(out)) == kept
+    spec = prepare(bert_pair[0], bert_pair[1:], probe, ALL, None).spec
     with pytest.raises(InputError, match="was left by --shard 1/1, not 1/2"):
-        UnfinishedAnalysis(unfinished_directory(out), shard=Shard(1, 2)).load()
+        UnfinishedAnalysis(unfinished_directory(out), shard=Shard(1, 2)).load(spec)
 
 
 def test_damage_and_foreign_files_are_named(job, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from anglekit.analysis.analyze import analyze
-from anglekit.analysis.checks import tokenize_for
+from anglekit.analysis.preparation import tokenized_probe
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.runtime.lanes import lane_count
 from anglekit.states.recorder import LayerRecorder, token_states
@@ -41,7 +41,7 @@ def test_one_batch_at_a_time_where_more_would_not_be_safe_or_faster(checkpoint, 
 def test_a_recorder_serves_a_thread_at_a_time_its_own_batch(checkpoint, probe):
     """Passes of two threads through one recorded model do not mix what they record."""
     one = checkpoint("bert", "one")
-    batches = list(tokenize_for(one, [one], probe, AnalysisSettings(token_budget=20)).batches())
+    batches = list(tokenized_probe(one, [one], probe, AnalysisSettings(token_budget=20)).batches())
     assert len(batches) > 3
     with LayerRecorder(one.model.eval(), {"encoder": (0, 1, 2)}) as recorder:
         alone = [token_states(recorder, batch)["encoder"].states for batch in batches]

@@ -15,7 +15,7 @@ from anglekit.analysis.analyze import analyze, measure
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.preparation import Shard
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.analysis.tabulate import tabulate
+from anglekit.analysis.tables import tabulate
 from anglekit.errors import InputError
 from tests.analysis.same_geometry import assert_same
 
@@ -29,18 +29,18 @@ def parts_of(pair, probe, options, of):
 
 @pytest.fixture(scope="module")
 def pieces(bert_pair, probe):
-    """The whole, its subject, and each batch by itself."""
-    subject, whole = measure(bert_pair[0], bert_pair[1:], probe, ALL)
-    assert subject.n_batches > 5
+    """The whole, its spec, and each batch by itself."""
+    spec, whole = measure(bert_pair[0], bert_pair[1:], probe, ALL)
+    assert spec.n_batches > 5
     singles = []
     with pytest.MonkeyPatch.context() as patch:
-        for number in range(subject.n_batches):
+        for number in range(spec.n_batches):
             chosen = (np.array([number]),)
             patch.setattr(
                 measuring, "share_batches", lambda costs, _, chosen=chosen: chosen if len(costs) > 1 else [[0]]
             )
             singles.append(measure(bert_pair[0], bert_pair[1:], probe, ALL, shard=Shard())[1])
-    return subject, tabulate(subject, whole), singles
+    return spec, tabulate(spec, whole), singles
 
 
 def any_tree(draw, parts: list[Measurement]) -> Measurement:
@@ -55,26 +55,26 @@ def any_tree(draw, parts: list[Measurement]) -> Measurement:
 @given(st.data())
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_order_and_grouping_of_the_batches_gives_the_same(pieces, data):
-    subject, expected, singles = pieces
+    spec, expected, singles = pieces
     found = any_tree(data.draw, singles)
-    assert found.n_batches == subject.n_batches
-    assert_same(tabulate(subject, found), expected)
+    assert found.n_batches == spec.n_batches
+    assert_same(tabulate(spec, found), expected)
 
 
 def test_a_missing_batch_is_noticed(pieces):
-    subject, expected, singles = pieces
+    spec, expected, singles = pieces
     found = sum(singles[2:], singles[0])
     with pytest.raises(AssertionError):
-        assert_same(tabulate(subject, found), expected)
+        assert_same(tabulate(spec, found), expected)
 
 
 def test_nothing_is_the_identity_and_twice_the_same_is_refused(pieces):
-    subject, _, singles = pieces
-    nothing = Measurement.zeros(subject)
-    one = tabulate(subject, singles[0])
-    assert_same(tabulate(subject, nothing + singles[0]), one, tolerance=0)
-    assert_same(tabulate(subject, singles[0] + nothing), one, tolerance=0)
-    assert len(tabulate(subject, nothing).examples) == 0
+    spec, _, singles = pieces
+    nothing = Measurement.zeros(spec)
+    one = tabulate(spec, singles[0])
+    assert_same(tabulate(spec, nothing + singles[0]), one, tolerance=0)
+    assert_same(tabulate(spec, singles[0] + nothing), one, tolerance=0)
+    assert len(tabulate(spec, nothing).examples) == 0
     with pytest.raises(ValueError, match="an example is in both"):
         singles[0] + singles[0]
     with pytest.raises(ValueError, match="same streams and students"):
@@ -98,8 +98,8 @@ def test_more_shards_than_batches_leave_some_with_nothing(bert_pair, probe):
     whole = analyze(bert_pair[0], bert_pair[1:], probe, AnalysisSettings())
     found = parts_of(bert_pair, probe, AnalysisSettings(), 9)
     assert any(each.n_batches == 0 for _, each in found)
-    for subject, each in found:
-        assert tabulate(subject, each).counts["examples"] == each.n_examples
+    for spec, each in found:
+        assert tabulate(spec, each).counts["examples"] == each.n_examples
     assert_same(tabulate(found[0][0], sum((each for _, each in found[1:]), found[0][1])), whole)
 
 

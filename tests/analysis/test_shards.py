@@ -49,9 +49,9 @@ def save_shard(bert_pair, taught, probe, tmp_path_factory):
 
     def save(which: str, options=PLAIN, *, students=(bert_pair[1], taught), teacher=bert_pair[0], data=probe) -> Path:
         shard = Shard(*map(int, which.split("/")))
-        subject, measured = measure(teacher, students, data, options, shard=shard)
+        spec, measured = measure(teacher, students, data, options, shard=shard)
         name = f"{which.replace('/', '-')}-{len(list(root.iterdir()))}"
-        return shard_geometry(subject, measured, shard).save(root / name)
+        return shard_geometry(spec, measured, shard).save(root / name)
 
     return save
 
@@ -86,10 +86,10 @@ def test_a_shard_that_got_no_batch_merges_too(save_shard, bert_pair, taught, pro
 
 def test_both_streams_survive_the_wire(checkpoint, probe):
     pair = checkpoint("t5", "teacher", seed=1), checkpoint("t5", "student", seed=2, depth=2)
-    subject, measured = measure(pair[0], pair[1:], probe, ALL)
-    content = measurement_bytes(subject, measured)
-    assert measurement_bytes(subject, measurement_from_bytes(subject, content)) == content
-    assert measurement_from_bytes(subject, content).samples["decoder"].states[1].shape[:2] == (3, 3)
+    spec, measured = measure(pair[0], pair[1:], probe, ALL)
+    content = measurement_bytes(measured)
+    assert measurement_bytes(measurement_from_bytes(spec, content)) == content
+    assert measurement_from_bytes(spec, content).samples["decoder"].states[1].shape[:2] == (3, 3)
 
 
 def test_what_does_not_make_a_whole_is_named(three, save_shard, tmp_path, bert_geometry):
@@ -228,9 +228,9 @@ FORGERIES = {
     more_batches: r"counts 1000000000 batches of \d+",
     fewer_batches: r"the shards hold \d+ batches of \d+",
     wider: r"other layers, widths or adapters",
-    climbing_name: r"shard.json is damaged \('names'",
-    text_for_number: r"'settings.seed' is not as expected",
-    unknown_reading: r"reading is 'mine'",
+    climbing_name: r"shard.json is damaged \(subject: 'names' is not as expected",
+    text_for_number: r"shard.json is damaged \(subject.settings.seed: expected int, got str",
+    unknown_reading: r"shard.json is damaged \(subject.settings.reading: invalid enum value 'mine'",
 }
 
 

@@ -15,7 +15,7 @@ import torch
 from measuring import bert, checkpoint, paired_ratio, probe_of, real_pair, report, review_texts, word_tokenizer
 
 from anglekit.analysis.analyze import analyze
-from anglekit.analysis.checks import tokenize_for
+from anglekit.analysis.preparation import tokenized_probe
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.geometry.accumulator import GeometryAccumulator
 from anglekit.models.checkpoints import Checkpoint
@@ -52,7 +52,7 @@ def measure_time(
     settings: AnalysisSettings = SETTINGS,
 ) -> None:
     """The analysis counts whole, from texts to tables; the baseline is forward passes alone."""
-    batches = list(tokenize_for(teacher, [student], probe_of(texts), SETTINGS).batches())
+    batches = list(tokenized_probe(teacher, [student], probe_of(texts), SETTINGS).batches())
     ratio, run, bare = paired_ratio(
         lambda: analyze(teacher, [student], probe_of(texts), settings),
         lambda: bare_forward(teacher, student, batches),

@@ -17,7 +17,7 @@ from measuring import bert, checkpoint, paired_ratio, probe_of, real_pair, repor
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from anglekit.analysis.checks import tokenize_for
+from anglekit.analysis.preparation import tokenized_probe
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.distillation.training.angle_callback import AngleCallback
 from anglekit.models.checkpoints import Checkpoint
@@ -65,7 +65,7 @@ def main() -> None:
         ratio, with_it, without = paired_ratio(watched.train, plain.train, repeats)
         seconds = [row["seconds"] for row in callback.history]
         student = checkpoint("student", watched.model.base_model, teacher.tokenizer)
-        batches = list(tokenize_for(teacher, [student], probe, AnalysisSettings()).batches())
+        batches = list(tokenized_probe(teacher, [student], probe, AnalysisSettings()).batches())
         over_passes, measured, bare = paired_ratio(
             lambda: callback._measure(watched.args, watched.state, watched.control, watched.model),
             lambda: bare_forward(teacher, student, batches),

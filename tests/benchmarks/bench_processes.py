@@ -19,7 +19,7 @@ from measuring import launch, probe_of, report
 from anglekit.analysis.analyze import analyze, measure
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.analysis.shards import gathered
-from anglekit.analysis.tabulate import tabulate
+from anglekit.analysis.tables import tabulate
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
@@ -33,9 +33,9 @@ def shared_analysis(
     processes: Processes, teacher: Checkpoint, student: Checkpoint, probe: ProbeData
 ) -> Geometry | None:
     """Analyse in all processes; the first one gets the result."""
-    subject, measured = measure(teacher, [student], probe, SETTINGS, processes=processes)
-    whole = gathered(processes, subject, measured)
-    return None if whole is None else tabulate(subject, whole)
+    spec, measured = measure(teacher, [student], probe, SETTINGS, processes=processes)
+    whole = gathered(processes, spec, measured)
+    return None if whole is None else tabulate(spec, whole)
 
 
 def seconds(processes: Processes, run: object) -> float:

@@ -7,13 +7,16 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from anglekit.analysis.analyze import measure
+from anglekit.analysis.measurement import read_metadata
 from anglekit.analysis.preparation import Shard
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.analysis.shards import SHARD_FILE, SUMS_FILE, _document_hash, _file_hash, merge_shards, shard_geometry
+from anglekit.analysis.spec import AnalysisSpec
 from anglekit.analysis.unfinished import UnfinishedAnalysis
 from anglekit.models.checkpoints import load_checkpoint
 from anglekit.probes.data import read_probe
@@ -34,10 +37,10 @@ def original(save_tiny, words, tmp_path_factory) -> Path:
     settings = AnalysisSettings(token_budget=40)
     for number in (1, 2):
         shard = Shard(number, 2)
-        subject, measured = measure(teacher, [student], read_probe(str(probe)), settings, shard=shard)
-        shard_geometry(subject, measured, shard).save(root / "made" / str(number))
+        spec, measured = measure(teacher, [student], read_probe(str(probe)), settings, shard=shard)
+        shard_geometry(spec, measured, shard).save(root / "made" / str(number))
         (root / "made" / "kept").mkdir(exist_ok=True)
-        UnfinishedAnalysis(root / "made" / "kept", shard=shard).save(subject, measured)
+        UnfinishedAnalysis(root / "made" / "kept", shard=shard).save(spec, measured)
     return root / "made"
 
 
@@ -100,8 +103,9 @@ def test_shards(original, tmp_path):
 def test_unfinished_analyses(original, tmp_path):
     campaign = Campaign(place := tmp_path / "place")
     kept = UnfinishedAnalysis(place / "kept", shard=Shard(2, 2))
+    measured_spec = msgspec.json.decode(read_metadata(original / "kept" / kept.file.name)["subject"], type=AnalysisSpec)
     for case in cases("unfinished", few=60):
         fresh(original / "kept", kept.directory)
         damaged_safetensors(case, kept.file)
-        campaign.judge(case, kept.load, str(kept.directory))
+        campaign.judge(case, partial(kept.load, measured_spec), str(kept.directory))
     campaign.finish()

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anglekit.analysis.tables_of_sums import angle_rows, clustered_standard_error
+from anglekit.analysis.tables import angle_rows
 from anglekit.geometry.accumulator import GeometryAccumulator
 from anglekit.geometry.angles import angle_degrees, tangential_cosine, vertex_cosine
-from anglekit.geometry.sums import GeometrySums
+from anglekit.geometry.sums import GeometrySums, cosine_standard_error
 from anglekit.results.rows import data_frame
 
 LAYERS, VERTICES, WIDTH = 4, 2, 6
@@ -207,8 +207,8 @@ def test_an_example_in_two_states_is_refused():
 
 def test_nothing_and_one_example_have_no_standard_error():
     empty = GeometrySums.zeros(LAYERS, VERTICES, WIDTH)
-    assert np.isnan(clustered_standard_error(empty.angles)).all()
-    assert np.isnan(clustered_standard_error(summed(*states([4])).angles)).all()
+    assert np.isnan(cosine_standard_error(empty.angles)).all()
+    assert np.isnan(cosine_standard_error(summed(*states([4])).angles)).all()
     assert np.isnan(angle_rows(empty, "s", "encoder", [0, 1], [0, 1, 2, 3])["mean_cosine"]).all()
 
 

@@ -1,7 +1,5 @@
 """The mergeable states: what they sum, how they merge, in which pieces and precisions they may be fed."""
 
-from dataclasses import fields, is_dataclass
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,8 @@ from anglekit.geometry import products
 from anglekit.geometry.accumulator import GeometryAccumulator, accumulate_batch
 from anglekit.geometry.angles import tangential_cosine, vertex_cosine
 from anglekit.geometry.similarity import centred_cosines
-from anglekit.geometry.sums import N_BINS, BlockSums, ExampleMeans, GeometrySums, cosine_bins
+from anglekit.geometry.sums import BlockSums, GeometrySums, SideSums, cosine_bins
+from anglekit.vocabulary import N_BINS
 
 LAYERS, VERTICES, WIDTH = 3, 2, 5
 PAIRS = [(0, 1), (0, 2), (1, 2)]
@@ -43,15 +42,8 @@ def sums_of(teacher, student, example, batches=None, **options):
     return accumulator.state()
 
 
-def leaves(state, prefix=""):
-    for field in fields(state):
-        value = getattr(state, field.name)
-        name = f"{prefix}{field.name}"
-        yield from leaves(value, f"{name}.") if is_dataclass(value) else [(name, value)]
-
-
 def assert_same(found, expected, *, exact=False):
-    for (name, a), (_, b) in zip(leaves(found), leaves(expected), strict=True):
+    for (name, a), (_, b) in zip(found.tensors().items(), expected.tensors().items(), strict=True):
         close = (0.0, 0.0) if exact or not a.is_floating_point() else (1e-9, 1e-9)
         torch.testing.assert_close(a, b, rtol=close[0], atol=close[1], msg=lambda text, name=name: f"{name}: {text}")
 
@@ -167,10 +159,10 @@ def test_merging_is_associative_and_zeros_is_the_identity():
 def test_merging_changes_neither_part():
     teacher, student, example = draw([3, 2])
     a, b = (sums_of(teacher, student, example, [[row]]) for row in range(2))
-    before = {name: value.clone() for name, value in leaves(a)}
+    before = {name: value.clone() for name, value in a.tensors().items()}
     total = a + b
     total.angles.cosine.zero_()
-    assert all(torch.equal(value, before[name]) for name, value in leaves(a))
+    assert all(torch.equal(value, before[name]) for name, value in a.tensors().items())
 
 
 def test_half_the_stream_and_a_wrong_merge_differ_from_the_whole():
@@ -194,8 +186,8 @@ def test_an_example_in_two_states_or_batches_is_refused():
 
 
 def test_states_of_different_kinds_do_not_add():
-    with pytest.raises(TypeError, match="cannot add ExampleMeans to BlockSums"):
-        BlockSums.zeros(2, 2, CPU) + ExampleMeans.zeros(2)
+    with pytest.raises(TypeError, match="only sums of one kind"):
+        BlockSums.zeros(2, 2, CPU) + SideSums.zeros(2, 2, CPU)
 
 
 def test_no_tokens_leave_the_identity_and_one_token_counts_once():
@@ -292,7 +284,7 @@ def test_states_that_are_not_finite_are_counted_by_layer_and_hurt_no_other(value
     assert state.teacher.n_nonfinite.tolist() == [0, int(side == "teacher"), 0]
     assert state.student.n_nonfinite.tolist() == [0, int(side == "student")]
     assert (int(state.n_tokens), int(state.n_complete)) == (7, 6)
-    assert all(bool(torch.isfinite(values).all()) for _, values in leaves(state))
+    assert all(bool(torch.isfinite(values).all()) for values in state.tensors().values())
     clean = draw([3, 4])
     keep = torch.arange(7) != 4
     without = sums_of([t[keep] for t in clean[0]], [s[keep] for s in clean[1]], example[keep])

@@ -11,8 +11,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from anglekit.results.columns import COLUMNS, N_BINS
+from anglekit.results.columns import COLUMNS
 from anglekit.results.geometry import Geometry
+from anglekit.vocabulary import N_BINS
 
 WIDTH = 24
 

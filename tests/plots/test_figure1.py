@@ -15,7 +15,8 @@ from anglekit.plots.figure1.curves import rebin
 from anglekit.plots.figure1.figure1 import figure1
 from anglekit.plots.figure1.histograms import percent
 from anglekit.plots.style import LIGHT_THEME, NIGHT_THEME
-from anglekit.results.columns import COLUMNS, N_BINS
+from anglekit.results.columns import COLUMNS
+from anglekit.vocabulary import N_BINS
 
 STRATEGIES = ["none", "forward", "reverse", "all-to-one", "random"]
 TEN = {f"{init}-{strategy}": init for init in ("random", "teacher") for strategy in STRATEGIES}

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel
 
 from anglekit.analysis.analyze import analyze
-from anglekit.analysis.checks import blocks_to_hold
+from anglekit.analysis.preparation import blocks_to_hold
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import load_checkpoint, load_config

@@ -1,67 +1,101 @@
-"""From sums to tables: the statistics of a `GeometrySums` as rows of a Geometry."""
+"""From a measurement to a Geometry: pure, without the models; the rows that rest on the sums are made here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anglekit.geometry.angles import layer_pairs
+from anglekit.analysis.fitted_projections import explained_variance
+from anglekit.analysis.measurement import Measurement
+from anglekit.analysis.sample_tables import layer_cka, sample_rows
+from anglekit.analysis.spec import AnalysisSpec
+from anglekit.errors import RunError
+from anglekit.geometry.angles import pair_labels
 from anglekit.geometry.similarity import centred_cosines
-from anglekit.geometry.sums import AngleSums, BlockSums, GeometrySums, SideSums
-from anglekit.results.rows import Rows
+from anglekit.geometry.sums import BlockSums, GeometrySums, SideSums, cosine_standard_error
+from anglekit.results.geometry import Geometry
+from anglekit.results.rows import Rows, data_frame
 
-__all__ = [
-    "angle_rows",
-    "clustered_standard_error",
-    "degenerate_counts",
-    "example_rows",
-    "histogram_rows",
-    "layer_rows",
-    "pair_labels",
-]
+__all__ = ["angle_rows", "degenerate_counts", "example_rows", "histogram_rows", "layer_rows", "tabulate"]
 
 Array = NDArray[Any]
+
+
+def tabulate(spec: AnalysisSpec, measurement: Measurement) -> Geometry:
+    """Return what a measurement says, of the whole probe or of a part of it.
+
+    Raises:
+        RunError: the measurement is of the whole probe and no angle of a student is left.
+    """
+    if measurement.n_batches == spec.n_batches:
+        _check_finite(spec, measurement)
+    cka = {stream: layer_cka(spec, measurement, stream) for stream in spec.layers}
+    rows: dict[str, list[Rows]] = {"angles": [], "histograms": [], "layers": [], "examples": []}
+    degenerate: dict[str, dict[str, Any]] = {}
+    for stream, position in spec.keys:
+        name, chosen, sums = spec.names[position], spec.layers[stream], measurement.sums[stream, position]
+        vertices = chosen.students[position]
+        labels = (name, stream, vertices)
+        rows["angles"].append(angle_rows(sums, *labels, chosen.teacher))
+        rows["histograms"].append(histogram_rows(sums, *labels, chosen.teacher))
+        rows["layers"] += layer_rows(sums, *labels, chosen.teacher, cka[stream][0][position])
+        rows["examples"].append(example_rows(sums, *labels))
+        degenerate.setdefault(name, {})[stream] = degenerate_counts(sums, vertices, chosen.teacher)
+    sampled_rows, sampled = sample_rows(spec, measurement)
+    record = spec.record
+    return Geometry(
+        **{table: data_frame(parts) for table, parts in (rows | sampled_rows).items()},
+        settings=record.settings,
+        provenance=msgspec.to_builtins(record.provenance),
+        counts={
+            "examples": measurement.n_examples,
+            **msgspec.to_builtins(record.counts),
+            "cka_examples": {stream: n for stream, (_, n) in cka.items()},
+            "by_student": degenerate,
+            "sample": sampled,
+        },
+        projections=explained_variance(spec, measurement.sums),
+        sketch_tokens=[
+            {"student": name, "stream": stream, **msgspec.to_builtins(measurement.sketches[stream, position])}
+            for stream in spec.layers
+            for position, name in enumerate(spec.names)
+            if (stream, position) in measurement.sketches
+        ],
+    )
+
+
+def _check_finite(spec: AnalysisSpec, measurement: Measurement) -> None:
+    for (stream, position), sums in measurement.sums.items():
+        if int(sums.angles.count.sum()) == 0:
+            raise RunError(
+                f"no angle is left for student {spec.names[position]} in the {stream}: of {int(sums.n_tokens)} "
+                f"tokens {int(sums.n_complete)} have finite states at every layer; look at the weights and the "
+                "precision (--dtype float32)"
+            )
 
 
 def _array(tensor: Tensor) -> Array:
     return np.asarray(tensor.cpu().numpy())
 
 
-def _mean(total: Array, count: Array) -> Array:
-    return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
-
-
-def clustered_standard_error(angles: AngleSums) -> Array:
-    """Return the standard error of each mean cosine, clustered by example: float64 (vertices, pairs).
-
-    Tokens of one example depend on each other, so examples are the units: for example sums y_e over n_e tokens and the
-    mean m = sum y / sum n, the variance is E / (E - 1) sum (y_e - m n_e)^2 / (sum n)^2 (linearised ratio estimator).
-    NaN with fewer than two examples.
-    """
-    n, examples = _array(angles.count).astype(float), _array(angles.example_count)
-    mean = _mean(_array(angles.cosine), n)
-    residual = (
-        _array(angles.example_square)
-        - 2 * mean * _array(angles.example_product)
-        + mean**2 * _array(angles.example_count_square)
-    )
-    enough = examples > 1
-    correction = np.divide(examples, examples - 1, out=np.full(n.shape, np.nan), where=enough)
-    return np.asarray(np.sqrt(correction * np.clip(residual, 0, None)) / np.where(enough, n, np.nan))
+def _mean(total: Tensor, count: Tensor) -> Array:
+    """Return means, NaN where nothing was counted."""
+    totals, counts = _array(total), _array(count)
+    return np.asarray(np.divide(totals, counts, out=np.full(totals.shape, np.nan), where=counts > 0))
 
 
 def angle_rows(
     sums: GeometrySums, student: str, stream: str, vertices: Sequence[int], teacher_layers: Sequence[int]
 ) -> Rows:
     """Return the rows of `angles.parquet` for one student and stream; statistics without a token are NaN."""
-    angles = sums.angles
-    count = _array(angles.count)
-    mean = _mean(_array(angles.cosine), count)
-    square = _mean(_array(angles.cosine_squared), count)
+    angles, count = sums.angles, sums.angles.count
+    mean = _mean(angles.cosine, count)
+    square = _mean(angles.cosine_squared, count)
     vertex, i, k = pair_labels(vertices, teacher_layers)
     return {
         "student": student,
@@ -71,14 +105,14 @@ def angle_rows(
         "teacher_k": k,
         "mean_cosine": mean,
         "std_cosine": np.sqrt(np.clip(square - mean**2, 0, None)),
-        "mean_angle_degrees": _mean(_array(angles.angle), count),
-        "acute_fraction": _mean(_array(angles.acute).astype(float), count),
-        "mean_tangential_cosine": _mean(_array(angles.tangential), _array(angles.tangential_count)),
-        "mean_tangential_angle_degrees": _mean(_array(angles.tangential_angle), _array(angles.tangential_count)),
-        "null_cosine": _mean(_array(angles.null), _array(angles.null_count)),
-        "se_cosine": clustered_standard_error(angles),
+        "mean_angle_degrees": _mean(angles.angle, count),
+        "acute_fraction": _mean(angles.acute.double(), count),
+        "mean_tangential_cosine": _mean(angles.tangential, angles.tangential_count),
+        "mean_tangential_angle_degrees": _mean(angles.tangential_angle, angles.tangential_count),
+        "null_cosine": _mean(angles.null, angles.null_count),
+        "se_cosine": cosine_standard_error(angles),
         "n_tokens": count,
-        "n_examples": _array(angles.example_count),
+        "n_examples": angles.example_count,
     }
 
 
@@ -159,7 +193,7 @@ def _block_rows(
         block.product, sums_a.state, sums_b.state, sums_a.squared, sums_b.squared, sums.n_complete
     )
     a, b = np.triu_indices(len(layers_a)) if same_side else np.indices((len(layers_a), len(layers_b))).reshape(2, -1)
-    norm = _mean(_array(sums_a.norm), _array(sums_a.n_finite))
+    norm = _mean(sums_a.norm, sums_a.n_finite)
     return {
         "student": student,
         "stream": stream,
@@ -167,9 +201,9 @@ def _block_rows(
         "layer_a": np.asarray(layers_a)[a],
         "side_b": name_b,
         "layer_b": np.asarray(layers_b)[b],
-        "mean_cosine": _mean(_array(block.cosine), _array(block.n_cosine))[a, b],
+        "mean_cosine": _mean(block.cosine, block.n_cosine)[a, b],
         "centred_cosine": _array(centred)[a, b],
-        "mean_distance": _mean(_array(block.distance), _array(block.n_distance))[a, b],
+        "mean_distance": _mean(block.distance, block.n_distance)[a, b],
         "cka": cka[a, b],
         "mean_norm": np.where(a == b, norm[a], np.nan) if same_side else np.nan,
     }
@@ -179,7 +213,7 @@ def example_rows(sums: GeometrySums, student: str, stream: str, vertices: Sequen
     """Return the rows of `examples.parquet`: each example's mean over its tokens and pairs, vertex by vertex."""
     examples = sums.examples
     number = len(examples.example)
-    mean = _mean(_array(examples.cosine), _array(examples.n_cosines))
+    mean = _mean(examples.cosine, examples.n_cosines)
     return {
         "student": student,
         "stream": stream,
@@ -216,12 +250,3 @@ def degenerate_counts(sums: GeometrySums, vertices: Sequence[int], teacher_layer
 
 def _by_layer(layers: Sequence[int], counts: Tensor) -> dict[str, int]:
     return {str(layer): int(count) for layer, count in zip(layers, counts, strict=True) if int(count)}
-
-
-def pair_labels(vertices: Sequence[int], teacher_layers: Sequence[int]) -> tuple[Array, Array, Array]:
-    """Return vertex, teacher_i, teacher_k for every row, each of shape (vertices, pairs)."""
-    i, k = (_array(index) for index in layer_pairs(len(teacher_layers)))
-    layers = np.asarray(teacher_layers, dtype=np.int64)
-    shape = (len(vertices), len(i))
-    vertex = np.broadcast_to(np.asarray(vertices, dtype=np.int64).reshape(-1, 1), shape)
-    return vertex, np.broadcast_to(layers[i], shape), np.broadcast_to(layers[k], shape)

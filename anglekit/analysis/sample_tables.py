@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.settings import Effort
-from anglekit.analysis.spec import Subject
-from anglekit.analysis.tables_of_sums import pair_labels
-from anglekit.geometry.angles import angle_degrees_of_cosine, chance_factors, layer_pairs
+from anglekit.analysis.spec import AnalysisSpec
+from anglekit.geometry.angles import angle_degrees_of_cosine, chance_factors, layer_pairs, pair_labels
 from anglekit.geometry.anisotropy import Anisotropy, anisotropy, dominant_dimensions, transformed
 from anglekit.geometry.cka import (
     MinibatchSums,
@@ -180,16 +180,16 @@ def _angle_columns(teacher: Tensor, vertices: Tensor, epsilon: float) -> dict[st
     return {"mean_cosine": mean, "se": se, "mean_tangential_cosine": tangential, "n_tokens": n}
 
 
-def sample_rows(subject: Subject, measurement: Measurement) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
+def sample_rows(spec: AnalysisSpec, measurement: Measurement) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
     """Return the rows that rest on the sample by table, and how many examples it holds and lacks by student and stream.
 
     A table that would be empty is left out.
     """
     tables: dict[str, list[Rows]] = {}
     counts: dict[str, Any] = {}
-    for position, name in enumerate(subject.names):
-        for stream in subject.layers:
-            found, left_out = _stream_rows(subject, measurement, stream, position)
+    for position, name in enumerate(spec.names):
+        for stream in spec.layers:
+            found, left_out = _stream_rows(spec, measurement, stream, position)
             for table, rows in found:
                 if rows:
                     tables.setdefault(table, []).extend(rows)
@@ -198,10 +198,10 @@ def sample_rows(subject: Subject, measurement: Measurement) -> tuple[dict[str, l
     return tables, counts
 
 
-def layer_cka(subject: Subject, measurement: Measurement, stream: Stream) -> tuple[list[Tensor | None], int]:
+def layer_cka(spec: AnalysisSpec, measurement: Measurement, stream: Stream) -> tuple[list[Tensor | None], int]:
     """Return the debiased CKA of example means by student, over teacher and student layers, and the examples."""
-    n_students, sample = len(subject.names), measurement.samples[stream]
-    chosen = subject.layers[stream]
+    n_students, sample = len(spec.names), measurement.samples[stream]
+    chosen = spec.layers[stream]
     n = len(chosen.teacher)
     starts = np.cumsum([n, *(len(vertices) for vertices in chosen.students)])
     parts = [
@@ -212,7 +212,7 @@ def layer_cka(subject: Subject, measurement: Measurement, stream: Stream) -> tup
     if cross is not None and int(cross.n):
         whole = cross.cka()
         return [whole[part][:, part] for part in parts], int(cross.n)
-    if subject.settings.similarity == "none" or not len(sample):
+    if spec.settings.similarity == "none" or not len(sample):
         return [None] * n_students, 0
     _, sides = sample.tokens("mean")
     finite = _finite_tokens(sides)
@@ -222,13 +222,13 @@ def layer_cka(subject: Subject, measurement: Measurement, stream: Stream) -> tup
     # An example that one student cannot give must not be missing from the others' numbers.
     results: list[Tensor | None] = []
     for position in range(n_students):
-        tokens, _, _ = _tokens(subject, measurement, stream, position, "mean")
+        tokens, _, _ = _tokens(spec, measurement, stream, position, "mean")
         results.append(debiased_cka([*tokens.teacher, *tokens.own]))
     return results, int(finite.sum())
 
 
 def _tokens(
-    subject: Subject,
+    spec: AnalysisSpec,
     measurement: Measurement,
     stream: Stream,
     position: int,
@@ -239,7 +239,7 @@ def _tokens(
     """Return a student's tokens of a kind, finite at every layer, and how many were left out.
 
     Args:
-        subject: what was looked at.
+        spec: what was looked at.
         measurement: its samples are not empty.
         stream: which.
         position: which student.
@@ -255,28 +255,28 @@ def _tokens(
     left_out = int(len(finite) - finite.sum())
     if left_out:
         states = [side[:, finite] for side in states]
-    chosen, projections = subject.layers[stream], subject.projections[stream, position]
+    chosen, projections = spec.layers[stream], measurement.projections.get((stream, position))
     tokens = SampledTokens(
-        subject.names[position],
+        spec.names[position],
         stream,
         chosen.teacher,
         chosen.students[position],
         states[0],
         states[1],
         None if projections is None else [matrix.to(states[1].device) for matrix in projections],
-        subject.epsilon,
+        spec.epsilon,
     )
     return tokens, states[2] if fresh is not None else None, left_out
 
 
 def _stream_rows(
-    subject: Subject, measurement: Measurement, stream: Stream, position: int
+    spec: AnalysisSpec, measurement: Measurement, stream: Stream, position: int
 ) -> tuple[list[tuple[str, list[Rows]]], int]:
     found, left_out = list[tuple[str, list[Rows]]](), 0
     if not len(measurement.samples[stream]):
         return found, left_out
-    which = (subject, measurement, stream, position)
-    effort, seed = subject.settings.nulls, subject.settings.seed
+    which = (spec, measurement, stream, position)
+    effort, seed = spec.settings.nulls, spec.settings.seed
     if effort != "none":
         tokens, _, left_out = _tokens(*which, "all")
         if (stream, position) in measurement.fresh:
@@ -288,7 +288,7 @@ def _stream_rows(
         found.append(("nulls", null_rows(tokens, names, seed)))
         found.append(("vertex_sweep", sweep_rows(tokens)))
         for kind in ("all", "content", "special"):
-            most = None if effort == "all" else subject.viewed
+            most = None if effort == "all" else spec.viewed
             some, _, _ = _tokens(*which, kind, most=most)
             if some.n_tokens < 2:  # no token of another example to compare with
                 continue
@@ -296,7 +296,7 @@ def _stream_rows(
             found += [("anisotropy", rows.anisotropy), ("angle_views", rows.angle_views)]
             if kind == "all":
                 found.append(("dimensions", rows.dimensions))
-    if subject.settings.similarity == "all":
+    if spec.settings.similarity == "all":
         for states, kind in (("example-mean", "mean"), ("token", "all")):
             tokens, _, _ = _tokens(*which, kind)
             if tokens.n_tokens:
@@ -415,6 +415,9 @@ def null_rows(tokens: SampledTokens, names: Sequence[str], seed: int, fresh: Ten
             null, valid = angles.cosine, angles.valid
             tangential, _, _ = _mean(angles.tangential, angles.tangential_valid)
         summary = summarize(observed.cosine, observed.valid, null, valid, lags)
+        # Student's t, two-sided 95%.
+        quantile = torch.from_numpy(stdtrit(summary.freedom.cpu().numpy(), 0.975)).to(null.device)
+        reach = quantile * summary.difference_se
         parts.append(
             {
                 "null": name,
@@ -423,8 +426,8 @@ def null_rows(tokens: SampledTokens, names: Sequence[str], seed: int, fresh: Ten
                 "n_tokens": summary.n_tokens,
                 "observed_cosine": summary.observed,
                 "observed_minus_null": summary.difference,
-                "low": summary.low,
-                "high": summary.high,
+                "low": summary.difference - reach,
+                "high": summary.difference + reach,
                 "mean_tangential_cosine": tangential.expand_as(summary.mean),
             }
         )
