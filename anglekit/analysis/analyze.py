@@ -32,13 +32,11 @@ from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.lanes import run_in_lanes
 from anglekit.runtime.processes import ALONE, Processes
-from anglekit.runtime.workspace import keep_freed_memory, only_new_garbage
 from anglekit.states.recorder import evaluation_mode
 
 __all__ = ["analyze", "measure"]
 
 
-@only_new_garbage()
 def analyze(
     teacher: Checkpoint,
     students: Sequence[Checkpoint],
@@ -66,7 +64,6 @@ def analyze(
     return tabulate(*measure(teacher, students, probe, settings, progress=progress))
 
 
-@only_new_garbage()
 def measure(
     teacher: Checkpoint,
     students: Sequence[Checkpoint],
@@ -100,7 +97,6 @@ def measure(
         InputError: the checkpoints do not fit each other or the probe, or a projection would be fitted on a shard.
         RunError: another process failed.
     """
-    keep_freed_memory()
     with processes.together():
         prepared = prepare(teacher, students, probe, settings or AnalysisSettings(), shard)
         kept = None if unfinished is None else unfinished.load(prepared.spec)

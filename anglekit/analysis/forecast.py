@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import os
-import resource
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -87,17 +85,17 @@ class HeldWeights:
 
 def memory_now() -> int:
     """Return the bytes of main memory that this process takes."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:  # no Linux: the most that it has taken so far
-        return peak_memory()
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak_memory() -> int:
-    """Return the most bytes of main memory that this process has taken."""
-    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return taken if sys.platform == "darwin" else taken * 1024
+    """Return the most bytes of main memory that this process has taken; without such a record, what it takes."""
+    taken = psutil.Process().memory_info()
+    try:  # psutil has it on Windows alone
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return int(getattr(taken, "peak_wset", taken.rss))
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def analysis_parts(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anglekit.errors import InputError
+from anglekit_cli.process import only_new_garbage
 
 if TYPE_CHECKING:
     from anglekit.analysis.preparation import Shard
@@ -260,18 +261,19 @@ def analyze(
             if processes.first:
                 typer.echo(json.dumps(plan.summary()) if as_json else plan.text())
             return
-        geometry = save_analysis(
-            out,
-            models[0],
-            models[1:],
-            data,
-            settings,
-            shard=part,
-            processes=processes,
-            save_every=save_every if resume else None,
-            overwrite=overwrite,
-            progress=processes.first and not quiet and not as_json,
-        )
+        with only_new_garbage():
+            geometry = save_analysis(
+                out,
+                models[0],
+                models[1:],
+                data,
+                settings,
+                shard=part,
+                processes=processes,
+                save_every=save_every if resume else None,
+                overwrite=overwrite,
+                progress=processes.first and not quiet and not as_json,
+            )
     if plan is not None:
         from anglekit.analysis.forecast import peak_memory
 

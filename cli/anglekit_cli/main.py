@@ -28,6 +28,7 @@ from anglekit_cli.merge import EPILOG as MERGE_EPILOG
 from anglekit_cli.merge import merge
 from anglekit_cli.plan import plan
 from anglekit_cli.plot import plot
+from anglekit_cli.process import keep_freed_memory
 from anglekit_cli.report import EPILOG as REPORT_EPILOG
 from anglekit_cli.report import report
 from anglekit_cli.reproduce import EPILOG as REPRODUCE_EPILOG
@@ -107,6 +108,7 @@ app.command("reproduce", epilog=REPRODUCE_EPILOG)(reproduce)
 
 def main() -> None:
     """Run the command line; exit 0 done, 1 the run failed, 2 the input is wrong."""
+    keep_freed_memory()
     try:
         result = app(standalone_mode=False, prog_name="anglekit")
     except AnglekitError as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anglekit.errors import InputError
+from anglekit_cli.process import only_new_garbage
 from anglekit_cli.sweep import parse_seeds
 
 if TYPE_CHECKING:
@@ -137,11 +138,12 @@ def run_and_print(run: Callable[..., Reproduction], *, quiet: bool, as_json: boo
         as_json: print the result as json, and no progress.
     """
     shown = not quiet and not as_json
-    result = run(
-        progress=shown,
-        say=lambda line: typer.echo(line, err=True) if shown else None,
-        warn=lambda warning: typer.echo(f"warning: {warning}", err=True) if shown else None,
-    )
+    with only_new_garbage():
+        result = run(
+            progress=shown,
+            say=lambda line: typer.echo(line, err=True) if shown else None,
+            warn=lambda warning: typer.echo(f"warning: {warning}", err=True) if shown else None,
+        )
     if as_json:
         import json
 

@@ -24,7 +24,6 @@ from anglekit.distillation.training.trainer_checkpoints import reading_checkpoin
 from anglekit.errors import InputError, RunError
 from anglekit.models.architectures import width
 from anglekit.models.projections import ADAPTER_FILE, load_adapters, save_adapters
-from anglekit.runtime.workspace import keep_freed_memory
 from anglekit.states.recorder import LayerRecorder
 from anglekit.vocabulary import Stream
 
@@ -302,7 +301,6 @@ class DistillationTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Trainer's
         """Train as `Trainer.train` does, from random states that depend on `args.seed` alone."""
-        keep_freed_memory()
         set_seed(self.args.seed)
         result = super().train(*args, **kwargs)
         self._stop_if_not_finite()

@@ -1,0 +1,58 @@
+"""What the command line sets for its process."""
+
+import gc
+import platform
+import subprocess
+import sys
+import weakref
+
+import pytest
+
+from anglekit_cli.process import only_new_garbage
+
+# A few rounds go by until the heap holds a block with room for the alignment.
+FAULTS = """
+import resource, torch
+from anglekit_cli.process import keep_freed_memory
+if {keeps}:
+    assert keep_freed_memory()
+for round in range(20):
+    if round == 15:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(24 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the setting")
+def test_a_freed_block_of_an_embeddings_size_is_not_fetched_again():
+    """Without the setting, the negative control, each 96 MiB are fetched page by page."""
+
+    def faults(keeps):
+        command = [sys.executable, "-c", FAULTS.format(keeps=keeps)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
+
+    assert faults(True) < faults(False) / 4
+
+
+class _Loop:
+    def __init__(self):
+        self.itself = self
+
+
+def test_old_objects_are_out_of_the_collectors_way_inside_the_block_and_back_after_it():
+    old = weakref.ref(_Loop())
+    gc.collect()
+    assert old() is None, "the negative control: a loop is collected outside"
+    kept = [_Loop()]
+    old = weakref.ref(kept[0])
+    with only_new_garbage():
+        kept.clear()
+        new = weakref.ref(_Loop())
+        gc.collect()
+        assert new() is None
+        assert old() is not None
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0
+    gc.collect()
+    assert old() is None
