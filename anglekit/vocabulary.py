@@ -17,6 +17,7 @@ __all__ = [
     "READINGS",
     "STRATEGIES",
     "STREAMS",
+    "STUDENT_FILE",
     "TASK_NAMES",
     "VIEWS",
     "FinalNorm",
@@ -66,6 +67,9 @@ STRATEGIES: Mapping[str, Strategy] = {
 #: Equal bins of the cosine on [-1, 1] in a histogram; the last one holds 1.
 N_BINS = 1000
 
+
+#: What the trainer writes beside a student's weights: its initialisation, strategy, seed and teacher.
+STUDENT_FILE = "anglekit_student.json"
 
 #: The ladder: every null and what it keeps.
 NULLS: Mapping[str, str] = {

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from anglekit.comparison.sources import student_arms
 from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
 from anglekit.vocabulary import STRATEGIES
@@ -127,7 +126,7 @@ def angle_cells(geometries: Sequence[tuple[str, Geometry]]) -> tuple[list[Cell],
 
 
 def _example_frames(name: str, geometry: Geometry) -> Iterable[pd.DataFrame]:
-    for student, (strategy, init, seed) in student_arms(geometry).items():
+    for student, (strategy, init, seed) in geometry.arms.items():
         rows = geometry.examples[geometry.examples["student"] == student]
         if rows.empty:
             raise InputError(f"{name} has no example of student {student!r}", "analyse it again")

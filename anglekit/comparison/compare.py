@@ -12,10 +12,10 @@ import pandas as pd
 from anglekit.comparison.bootstrap import IntervalMethod
 from anglekit.comparison.cells import NONE, Cell, angle_cells, in_order, score_cells
 from anglekit.comparison.equivalence import ALPHA, check_margin
+from anglekit.comparison.evidence import Evidence, read_evidence
 from anglekit.comparison.pairs import averaging_views, largest_pair_differences, obtuse_pairs
 from anglekit.comparison.result import Comparison
 from anglekit.comparison.sentence import Family, overall_verdict, reasons, sentence
-from anglekit.comparison.sources import Sources, read_sources, student_arms
 from anglekit.comparison.statistics import (
     BETWEEN,
     DIFFERENCE_COLUMNS,
@@ -71,7 +71,7 @@ def compare(
     _check_options(margin, score_margin, draws, seed, interval)
     if not sources:
         raise InputError("nothing came to compare", "give directories of `anglekit analyze`, `sweep` or `distill`")
-    found = read_sources(sources)
+    found = read_evidence(sources)
     _check_strategies(found)
     sampling = Sampling(draws, seed, interval)
     cells, cell_notes = angle_cells(found.geometries)
@@ -122,9 +122,8 @@ def _check_options(margin: float, score_margin: float | None, draws: int, seed: 
         raise InputError(f"no interval {interval!r}", allowed=suggest(interval, get_args(IntervalMethod)))
 
 
-def _check_strategies(found: Sources) -> None:
-    arms = [arm for _, geometry in found.geometries for arm in student_arms(geometry).values()]
-    strategies = in_order([*(strategy for strategy, _, _ in arms), *found.scores["strategy"]])
+def _check_strategies(found: Evidence) -> None:
+    strategies = in_order(found.strategies)
     if not strategies:
         raise InputError("the directories hold no score", "give runs with a validation table, or Geometries")
     if len(strategies) < 2:
@@ -178,7 +177,7 @@ def _seed_notes(cells: Sequence[Cell]) -> list[str]:
     return notes
 
 
-def _missing_parts(found: Sources, cells: Sequence[Cell]) -> list[str]:
+def _missing_parts(found: Evidence, cells: Sequence[Cell]) -> list[str]:
     """Say which part of the question cannot be answered by what came."""
     notes = []
     if not found.geometries:

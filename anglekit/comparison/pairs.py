@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from anglekit.comparison.sources import student_arms
 from anglekit.results.geometry import Geometry
 
 __all__ = ["AVERAGING_COLUMNS", "OBTUSE_COLUMNS", "averaging_views", "largest_pair_differences", "obtuse_pairs"]
@@ -26,7 +25,7 @@ def _by_arm(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
     """Return the angles of all students with strategy, init and seed, each arm once."""
     frames = []
     for _, geometry in geometries:
-        for student, (strategy, init, seed) in student_arms(geometry).items():
+        for student, (strategy, init, seed) in geometry.arms.items():
             rows = geometry.angles[geometry.angles["student"] == student]
             frames.append(rows.assign(strategy=strategy, init=init, seed=-1 if seed is None else seed))
     if not frames:

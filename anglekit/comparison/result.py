@@ -12,11 +12,11 @@ import pandas as pd
 from anglekit.comparison.cells import in_order
 from anglekit.comparison.equivalence import Verdict
 from anglekit.comparison.sentence import Family, amount, interval_words, needed_words
-from anglekit.comparison.sources import UNRECORDED
 from anglekit.comparison.statistics import BETWEEN
 from anglekit.display.html import element, joined, notebook_table
 from anglekit.display.tables import TextTable, aligned_text, latex_table, markdown_table, markdown_text, printable
 from anglekit.errors import InputError, suggest
+from anglekit.results.document import UNRECORDED
 
 __all__ = ["FORMATS", "Comparison"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from anglekit.comparison.equivalence import Verdict
-from anglekit.comparison.sources import UNRECORDED
+from anglekit.results.document import UNRECORDED
 
 __all__ = ["Family", "amount", "init_words", "interval_words", "needed_words", "overall_verdict", "reasons", "sentence"]
 

@@ -30,11 +30,10 @@ from anglekit.models.lora_weights import has_lora, merge_lora
 from anglekit.models.projections import load_adapters
 from anglekit.runtime.files import read_json_object
 from anglekit.runtime.placement import is_placed, whole_state
-from anglekit.vocabulary import Stream
+from anglekit.vocabulary import STUDENT_FILE, Stream
 
 __all__ = [
     "DTYPES",
-    "STUDENT_FILE",
     "Checkpoint",
     "checkpoint_name",
     "checkpoint_of",
@@ -47,9 +46,6 @@ __all__ = [
     "unique_names",
     "weights_hash",
 ]
-
-#: What the trainer writes beside a student: its initialisation, strategy, seed and teacher.
-STUDENT_FILE = "anglekit_student.json"
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,

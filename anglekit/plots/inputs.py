@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from anglekit.comparison.sources import SCORE_COLUMNS, read_sources
+from anglekit.comparison.evidence import read_evidence
 from anglekit.errors import InputError
+from anglekit.results.files import holds_geometry
 from anglekit.results.geometry import Geometry
+from anglekit.results.scores import read_score_table, scored_as
 
-__all__ = ["FigureInputs", "read_figure_inputs", "read_score_table"]
-
-_KEY = ("strategy", "init", "seed", "data")
-_NOT_SCORES = ("examples", "steps", "selected_step", "seconds")
+__all__ = ["FigureInputs", "read_figure_inputs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +23,7 @@ class FigureInputs:
 
     Attributes:
         geometries: what was analysed.
-        scores: a table per task, of columns `anglekit.comparison.sources.SCORE_COLUMNS`.
+        scores: a table per task, of columns `anglekit.results.scores.SCORE_COLUMNS`.
         names: of the directories of the Geometries, where they were read.
         score_names: of the sweeps and files of the scores, likewise; single runs are one table together.
     """
@@ -56,15 +55,18 @@ def read_figure_inputs(places: Sequence[str | Path]) -> FigureInputs:
     for place in _opened(places):
         name = place.resolve().name
         if place.suffix == ".csv" and place.is_file():
-            scores.append((name.removesuffix(".csv"), read_score_table(place)))
-        elif (place / "sweep.json").exists():
-            scores.append((name, read_sources([place]).scores))
-        elif (place / "scores.json").exists() and not (place / "geometry.json").exists():
+            table, _ = read_score_table(place, "give the scores.csv of `anglekit sweep`")
+            if table.empty:
+                raise InputError(f"{place} holds no score", "give the scores.csv of `anglekit sweep`")
+            scores.append((name.removesuffix(".csv"), table))
+        elif scored_as(place) == "sweep":
+            scores.append((name, read_evidence([place]).scores))
+        elif scored_as(place) == "run" and not holds_geometry(place):
             runs.append(place)
         else:
             geometries.append((name, Geometry.load(place)))
     if runs:
-        scores.append((runs[0].resolve().parent.name, read_sources(runs).scores))
+        scores.append((runs[0].resolve().parent.name, read_evidence(runs).scores))
     return FigureInputs(
         geometries=tuple(geometry for _, geometry in geometries),
         names=tuple(name for name, _ in geometries),
@@ -77,43 +79,9 @@ def _opened(places: Sequence[str | Path]) -> list[Path]:
     """Return the places, a directory of results replaced by its geometries and sweeps."""
     found = []
     for place in map(Path, places):
-        marks = ("geometry.json", "sweep.json", "scores.json")
-        if place.is_dir() and not any((place / mark).exists() for mark in marks):
+        if place.is_dir() and not (holds_geometry(place) or scored_as(place)):
             inner = [one for kind in ("geometry*", "sweep*") for one in sorted(place.glob(kind)) if one.is_dir()]
             found += inner or [place]
         else:
             found.append(place)
     return found
-
-
-def read_score_table(file: str | Path) -> pd.DataFrame:
-    """Read a csv with the columns `strategy, init, seed, data` and a column for each score: a row per arm and table.
-
-    Returns:
-        A row for each arm, table and score, of columns `SCORE_COLUMNS`; rows without a strategy (a teacher) are left
-        out.
-
-    Raises:
-        InputError: the file cannot be read, lacks a column, holds no score or a seed that is no whole number.
-    """
-    try:
-        # A strategy is called "none", which pandas must not take for a missing value.
-        frame = pd.read_csv(file, keep_default_na=False, na_values={}, encoding="utf-8")
-    except (OSError, ValueError) as error:  # pandas' own errors derive from ValueError
-        raise InputError(f"{file} cannot be read ({error})", "give the scores.csv of `anglekit sweep`") from error
-    missing = [name for name in _KEY if name not in frame.columns]
-    if missing:
-        raise InputError(f"{file} lacks the column {missing[0]!r}", "give the scores.csv of `anglekit sweep`")
-    frame = frame[frame["strategy"].astype(str) != ""]
-    seeds = pd.to_numeric(frame["seed"], errors="coerce")
-    if seeds.isna().any() or (seeds % 1 != 0).any():
-        raise InputError(f"{file} has a seed that is no whole number", "give the scores.csv of `anglekit sweep`")
-    frame = frame.assign(seed=seeds.astype("int64"))
-    rest = [name for name in frame.columns if name not in (*_KEY, *_NOT_SCORES)]
-    names = [name for name in rest if pd.to_numeric(frame[name], errors="coerce").notna().any()]
-    table = frame.melt(id_vars=list(_KEY), value_vars=names, var_name="score", value_name="value")
-    table["value"] = pd.to_numeric(table["value"], errors="coerce")
-    table = table[table["value"].notna()].assign(source=str(file))
-    if table.empty:
-        raise InputError(f"{file} holds no score", "give the scores.csv of `anglekit sweep`")
-    return table[list(SCORE_COLUMNS)].reset_index(drop=True)

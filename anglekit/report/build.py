@@ -38,9 +38,9 @@ class Report:
     def sentence(self) -> str:
         """The verdict that comes first on the page."""
         found = self.findings
-        if found.comparison is not None and (found.scores or not found.analyses):
+        if found.comparison is not None and (found.scores or not found.geometries):
             return found.comparison.sentence
-        return found.analyses[0].verdict.sentence if found.analyses else found.not_compared
+        return found.geometries[0].verdict.sentence if found.geometries else found.not_compared
 
 
 def build_report(
@@ -85,8 +85,8 @@ def _silent(_: str) -> None:
 
 def _left_out(findings: Findings) -> list[str]:
     return [
-        f"{analysis.label}: figures of single students are drawn for the first {MOST_STUDENTS} of "
-        f"{len(analysis.geometry.students)}; draw others with anglekit plot --student"
-        for analysis in findings.analyses
-        if len(analysis.geometry.students) > MOST_STUDENTS
+        f"{reported.label}: figures of single students are drawn for the first {MOST_STUDENTS} of "
+        f"{len(reported.geometry.students)}; draw others with anglekit plot --student"
+        for reported in findings.geometries
+        if len(reported.geometry.students) > MOST_STUDENTS
     ]

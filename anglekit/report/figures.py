@@ -112,7 +112,7 @@ def draw_all(
         RunError: a process that draws ended too early.
     """
     figures, refused = [], []
-    inputs = Inputs([analysis.geometry for analysis in findings.analyses], findings.scores)
+    inputs = Inputs([reported.geometry for reported in findings.geometries], findings.scores)
     plans = {name: _plans(name, findings) for name in FIGURES}
     reasons = {name: _why_not(name, own, inputs) for name, own in plans.items()}
     able = {name: own for name, own in plans.items() if reasons[name] is None}
@@ -139,20 +139,20 @@ def draw_all(
 
 def _plans(name: str, findings: Findings) -> list[_Plan]:
     """Return the drawings of a family."""
-    family, analyses = FIGURES[name], findings.analyses
+    family, geometries = FIGURES[name], findings.geometries
     if family.many or family.uses != "geometries":
         options: dict[str, Any] = {"margin": findings.score_margin} if "margin" in family.options else {}
         # Scores carry no name of a task: they are named after the Geometries where there is one for each.
-        if "labels" in family.options and (family.uses == "geometries" or len(analyses) == len(findings.scores)):
-            options["labels"] = [analysis.label for analysis in analyses]
+        if "labels" in family.options and (family.uses == "geometries" or len(geometries) == len(findings.scores)):
+            options["labels"] = [reported.label for reported in geometries]
         return [_Plan(name, None, options)]
     plans = []
-    for place, analysis in enumerate(analyses):
-        label = analysis.label if len(analyses) > 1 else ""
+    for place, reported in enumerate(geometries):
+        label = reported.label if len(geometries) > 1 else ""
         if name not in BY_STUDENT:
             plans.append(_Plan(f"{name}-{place}", place, label=label))
             continue
-        for number, student in enumerate(analysis.geometry.students[:MOST_STUDENTS]):
+        for number, student in enumerate(reported.geometry.students[:MOST_STUDENTS]):
             plans.append(_Plan(f"{name}-{place}-{number}", place, {"students": student}, label, student))
     return plans
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import pandas as pd
 
 from anglekit.comparison.compare import ANGLE_MARGIN, compare
+from anglekit.comparison.evidence import Evidence, read_evidence
 from anglekit.comparison.result import Comparison
-from anglekit.comparison.sources import Sources, read_sources, student_arms
 from anglekit.errors import InputError
 from anglekit.results.chance import ChanceVerdict
 from anglekit.results.geometry import Geometry
 
-__all__ = ["Analysis", "Findings", "gather"]
+__all__ = ["Findings", "ReportedGeometry", "gather"]
 
 
 @dataclass(frozen=True, eq=False)
-class Analysis:
+class ReportedGeometry:
     """A Geometry in the report.
 
     Attributes:
@@ -40,7 +40,7 @@ class Findings:
     """Everything that a report shows but for its figures.
 
     Attributes:
-        analyses: the Geometries.
+        geometries: the Geometries.
         scores: tables of scores, one for each task.
         comparison: of strategies, or None.
         not_compared: why there is none, in a sentence; empty where there is one.
@@ -48,7 +48,7 @@ class Findings:
         score_margin: the largest difference between scores that does not matter; None for one point.
     """
 
-    analyses: tuple[Analysis, ...]
+    geometries: tuple[ReportedGeometry, ...]
     scores: tuple[pd.DataFrame, ...]
     comparison: Comparison | None
     not_compared: str
@@ -80,45 +80,37 @@ def gather(
     if not directories:
         raise InputError("nothing came to report", "give directories of `anglekit analyze`, `sweep` or `distill`")
     found = _read(directories)
-    named = [pair for sources in found for pair in sources.geometries]
+    named = [pair for evidence in found for pair in evidence.geometries]
     if labels is not None and len(labels) != len(named):
         raise InputError(f"{len(labels)} task labels for {len(named)} Geometries", "give one each, in order (--task)")
     own = [Path(source).resolve().name for source, _ in named] if labels is None else list(labels)
-    analyses = tuple(
-        Analysis(label, source, geometry, geometry.against_chance())
+    geometries = tuple(
+        ReportedGeometry(label, source, geometry, geometry.against_chance())
         for label, (source, geometry) in zip(own, named, strict=True)
     )
     comparison, not_compared = _compared(directories, found, margin, score_margin)
     warnings = [
-        *_reading_warnings(analyses),
-        *(comparison.notes if comparison is not None else [note for sources in found for note in sources.notes]),
-        *(f"{analysis.label}: {note}" for analysis in analyses for note in analysis.geometry.notes()),
+        *_reading_warnings(geometries),
+        *(comparison.notes if comparison is not None else [note for evidence in found for note in evidence.notes]),
+        *(f"{reported.label}: {note}" for reported in geometries for note in reported.geometry.notes()),
     ]
-    scores = tuple(sources.scores for sources in found if not sources.scores.empty)
-    return Findings(analyses, scores, comparison, not_compared, tuple(dict.fromkeys(warnings)), score_margin)
+    scores = tuple(evidence.scores for evidence in found if not evidence.scores.empty)
+    return Findings(geometries, scores, comparison, not_compared, tuple(dict.fromkeys(warnings)), score_margin)
 
 
-def _read(directories: Sequence[str | Path]) -> list[Sources]:
+def _read(directories: Sequence[str | Path]) -> list[Evidence]:
     """Return everything as one where it fits together, else each directory by itself."""
-    singly = [read_sources([directory]) for directory in dict.fromkeys(directories)]
+    singly = [read_evidence([directory]) for directory in dict.fromkeys(directories)]
     try:
-        return [read_sources(directories)]
+        return [read_evidence(directories)]
     except InputError:
         return singly  # `compare` will say why
 
 
 def _compared(
-    directories: Sequence[str | Path], found: Sequence[Sources], margin: float, score_margin: float | None
+    directories: Sequence[str | Path], found: Sequence[Evidence], margin: float, score_margin: float | None
 ) -> tuple[Comparison | None, str]:
-    strategies = {
-        strategy
-        for sources in found
-        for strategy in (
-            *sources.scores["strategy"],
-            *(arm[0] for _, geometry in sources.geometries for arm in student_arms(geometry).values()),
-        )
-    }
-    if len(strategies) < 2:
+    if len({strategy for evidence in found for strategy in evidence.strategies}) < 2:
         return None, "All students are of one strategy: add another to compare (anglekit sweep)."
     try:
         return compare(directories, margin=margin, score_margin=score_margin), ""
@@ -128,10 +120,10 @@ def _compared(
         return None, f"The strategies are not compared: {error}."
 
 
-def _reading_warnings(analyses: Sequence[Analysis]) -> list[str]:
+def _reading_warnings(geometries: Sequence[ReportedGeometry]) -> list[str]:
     return [
-        f"{analysis.label}: official reading, as the paper's code computes it: padding is counted, and one pair of "
+        f"{reported.label}: official reading, as the paper's code computes it: padding is counted, and one pair of "
         "layers stands for all"
-        for analysis in analyses
-        if analysis.geometry.settings.get("reading") == "official"
+        for reported in geometries
+        if reported.geometry.official
     ]

@@ -13,7 +13,7 @@ from anglekit.comparison.result import Comparison
 from anglekit.comparison.sentence import overall_verdict
 from anglekit.display.html import Markup, element, facts_table, joined, page_table
 from anglekit.report.figures import Drawing, ReportFigure
-from anglekit.report.gather import Analysis, Findings
+from anglekit.report.gather import Findings, ReportedGeometry
 from anglekit.report.provenance import analysis_facts, students_table
 from anglekit.report.svg import StyleSheet
 from anglekit.results.chance import Standing
@@ -132,14 +132,13 @@ def _resource(name: str) -> str:
 
 def _lede(findings: Findings) -> str:
     parts = []
-    for analysis in findings.analyses:
-        provenance, counts = analysis.geometry.provenance, analysis.geometry.counts
-        teacher = (provenance.get("teacher") or {}).get("name", "a teacher")
-        students = len(analysis.geometry.students)
+    for reported in findings.geometries:
+        document = reported.geometry.document
+        teacher, students = document.provenance.teacher.name or "a teacher", len(document.provenance.students)
         text = f"{teacher} seen from {students} student{'' if students == 1 else 's'}"
-        if "examples" in counts:
-            text += f" on {counts['examples']:,} examples"
-        source = (provenance.get("probe") or {}).get("source")
+        if document.counts.examples is not None:
+            text += f" on {document.counts.examples:,} examples"
+        source = document.provenance.probe.source
         parts.append(text + (f" of {source}" if source else ""))
     if findings.scores:
         number = sum(len(table[["strategy", "init", "seed"]].drop_duplicates()) for table in findings.scores)
@@ -149,7 +148,7 @@ def _lede(findings: Findings) -> str:
 
 def _verdicts(findings: Findings) -> Markup:
     reason = findings.not_compared
-    alone = [_chance_box(analysis, named=len(findings.analyses) > 1) for analysis in findings.analyses]
+    alone = [_chance_box(reported, named=len(findings.geometries) > 1) for reported in findings.geometries]
     if findings.comparison is None:
         refused = _box("Does it matter which layer?", [("not compared", "undecided")], "undecided", reason, (), ())
         return joined(*alone, refused)
@@ -175,9 +174,9 @@ def _comparison_box(comparison: Comparison) -> Markup:
     )
 
 
-def _chance_box(analysis: Analysis, *, named: bool) -> Markup:
-    verdict = analysis.verdict
-    question = "How do the angles compare with chance?" + (f" {analysis.label}" if named else "")
+def _chance_box(reported: ReportedGeometry, *, named: bool) -> Markup:
+    verdict = reported.verdict
+    question = "How do the angles compare with chance?" + (f" {reported.label}" if named else "")
     answers = [(_STANDINGS[verdict.standing], "plain")]
     return _box(question, answers, "plain", verdict.sentence, verdict.reasons, ())
 
@@ -208,7 +207,7 @@ def _capital(sentence: str) -> str:
 
 
 def _reading(findings: Findings) -> Markup:
-    text = READING if findings.analyses else SCORES_READING
+    text = READING if findings.geometries else SCORES_READING
     return element("div", element("h2", "How to read it"), element("p", text), class_="reading")
 
 
@@ -283,19 +282,19 @@ def _drawing(drawing: Drawing, keys: dict[str, str], *, single: bool) -> Markup:
 
 def _tables(findings: Findings) -> Markup:
     tables = [] if findings.comparison is None else findings.comparison.tables()
-    for analysis in findings.analyses:
-        title = "Angles by student and layer" + (f", {analysis.label}" if len(findings.analyses) > 1 else "")
-        tables.append(layer_table(analysis.verdict.rows, title))
+    for reported in findings.geometries:
+        title = "Angles by student and layer" + (f", {reported.label}" if len(findings.geometries) > 1 else "")
+        tables.append(layer_table(reported.verdict.rows, title))
     return joined(*map(page_table, tables))
 
 
 def _settings(findings: Findings) -> Markup:
-    named = len(findings.analyses) > 1
+    named = len(findings.geometries) > 1
     parts = []
-    for analysis in findings.analyses:
-        own = f", {analysis.label}" if named else ""
-        parts.append(facts_table(f"Analysis{own}", analysis_facts(analysis)))
-        parts.append(page_table(students_table(analysis.geometry, f"Teacher and students{own}")))
+    for reported in findings.geometries:
+        own = f", {reported.label}" if named else ""
+        parts.append(facts_table(f"Analysis{own}", analysis_facts(reported)))
+        parts.append(page_table(students_table(reported.geometry, f"Teacher and students{own}")))
     sources = list(dict.fromkeys(str(source) for table in findings.scores for source in table["source"]))
     if sources:
         parts.append(facts_table("Scores", [("read from", ", ".join(sources))]))

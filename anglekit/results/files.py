@@ -15,12 +15,15 @@ import pandas as pd
 
 from anglekit.errors import InputError, foreign_failures
 from anglekit.results.columns import ADDED_COLUMNS, COLUMNS, OPTIONAL_COLUMNS
-from anglekit.runtime.files import read_json_object
+from anglekit.results.document import GeometryDocument
+from anglekit.runtime.files import convert_document, read_json_object
 from anglekit.vocabulary import N_BINS, Stream
 
-__all__ = ["SCHEMA_VERSION", "read_document", "read_tables"]
+__all__ = ["SCHEMA_VERSION", "holds_geometry", "read_geometry_json", "read_tables"]
 
 SCHEMA_VERSION = 1
+
+_DOCUMENT: Final = "geometry.json"
 
 _AGAIN: Final = "run the analysis again"
 # More than any model has: a file that says more lies.
@@ -33,144 +36,32 @@ _ROWS_PER_BYTE, _MORE_ROWS = 4, 1_000_000
 _ROUNDING: Final = 1e-6
 _LONGEST_NAME: Final = 300
 
-_NUMBER = (int, float)
-_TEXT, _COUNT = (str,), (int,)
-_MAYBE_TEXT, _MAYBE_COUNT = (str, type(None)), (int, type(None))
+
+def holds_geometry(directory: Path) -> bool:
+    """Return whether a Geometry was saved as this directory, damaged or not."""
+    return (directory / _DOCUMENT).exists()
 
 
-class _Each:
-    """An object whose keys are names from the data, and whose values all have one form."""
-
-    def __init__(self, form: object) -> None:
-        self.form = form
-
-
-_MODEL: dict[str, object] = {
-    "name": _TEXT,
-    "source": _MAYBE_TEXT,
-    "sha256": _MAYBE_TEXT,
-    "model_type": _MAYBE_TEXT,
-    "architecture": _MAYBE_TEXT,
-    "init": _MAYBE_TEXT,
-    "strategy": _MAYBE_TEXT,
-    "seed": _MAYBE_COUNT,
-    "width": _MAYBE_COUNT,
-    "depth": _Each(_COUNT),
-}
-_BY_STREAM = _Each(
-    {
-        "zero_direction": [{"vertex": _COUNT, "teacher_layer": _COUNT}],
-        "nonfinite_states": _Each(_Each(_COUNT)),
-        "zero_states": _Each(_Each(_COUNT)),
-        "tokens": _COUNT,
-    }
-)
-# What may be left out may be: Geometries of earlier versions, and those that are made by hand, say less.
-_FORM: dict[str, object] = {
-    "settings": {
-        "reading": _TEXT,
-        "final_norm": _TEXT,
-        "training_step": _MAYBE_COUNT,
-        "seed": _MAYBE_COUNT,
-    },
-    "provenance": {
-        "students": [_MODEL],
-        "teacher": _MODEL,
-        "probe": dict.fromkeys(("source", "sha256", "text", "text_pair", "target"), _MAYBE_TEXT),
-        "packages": _Each(_TEXT),
-        "training_step": _MAYBE_COUNT,
-        **dict.fromkeys(("python", "device", "dtype", "precision"), _TEXT),
-    },
-    "counts": {
-        **dict.fromkeys(("examples", "examples_used_for_projection", "skipped_rows", "skipped_examples"), _MAYBE_COUNT),
-        **dict.fromkeys(("truncated_examples", "truncated_tokens", "max_length"), _MAYBE_COUNT),
-        "by_student": _Each(_BY_STREAM),
-    },
-    "projections": [
-        {
-            **dict.fromkeys(("student", "stream", "kind"), _TEXT),
-            **dict.fromkeys(("vertex", "teacher_layer"), _COUNT),
-            "r_squared": _NUMBER,
-        }
-    ],
-    "sketch_tokens": [
-        {
-            **dict.fromkeys(("student", "stream", "token"), _TEXT),
-            **dict.fromkeys(("vertex", "teacher_i", "teacher_k", "example"), _COUNT),
-            **dict.fromkeys(("distance_i", "distance_k", "cosine"), _NUMBER),
-            "points": [[_NUMBER]],
-        }
-    ],
-}
-# What is read without asking whether it is there.
-_NEEDED: Final = {
-    "projections": ("student", "stream", "vertex", "kind", "r_squared", "teacher_layer"),
-    "by_student": ("zero_direction", "nonfinite_states", "zero_states"),
-    "zero_direction": ("vertex", "teacher_layer"),
-}
-
-
-def read_document(directory: Path) -> dict[str, Any]:
-    """Read geometry.json.
+def read_geometry_json(directory: Path) -> tuple[dict[str, Any], GeometryDocument]:
+    """Read geometry.json: all that it says, and what is read of it as typed values.
 
     Raises:
         InputError: there is no such directory or file, it is damaged, of another schema version, or a part of it has
             another form than `save` gives it.
     """
-    file = directory / "geometry.json"
+    file = directory / _DOCUMENT
     if not directory.is_dir():
         raise InputError(f"no directory {directory}", "give one that `anglekit analyze --out` wrote")
     try:
-        document = read_json_object(file, _AGAIN)
+        content = read_json_object(file, _AGAIN)
     except FileNotFoundError as error:
         raise InputError(
             f"{directory} holds no geometry.json", "give a directory of `anglekit analyze --out`"
         ) from error
-    if document.get("schema_version") != SCHEMA_VERSION:
-        version = repr(document.get("schema_version"))[:40]
+    if content.get("schema_version") != SCHEMA_VERSION:
+        version = repr(content.get("schema_version"))[:40]
         raise InputError(f"{file} has schema version {version}", f"this anglekit reads {SCHEMA_VERSION}")
-    for key in _FORM:
-        if not isinstance(document.get(key), list if isinstance(_FORM[key], list) else dict):
-            raise InputError(f"{file} lacks a proper {key!r}", _AGAIN)
-    students = document["provenance"].get("students")
-    if not isinstance(students, list) or not all(isinstance(each, dict) and "name" in each for each in students):
-        raise InputError(f"{file} lacks the students' names", _AGAIN)
-    wrong = _misfit(document, _FORM, "", "")
-    if wrong is not None:
-        raise InputError(f"{file} lacks a proper {wrong!r}", _AGAIN)
-    names = [entry["name"] for entry in students]
-    # The official histogram's file is called after its student, and must not lie elsewhere.
-    forbidden = set("/\\\0") if document["settings"].get("reading") == "official" else set()
-    if len(set(names)) < len(names) or not all(name and not set(name) & forbidden for name in names):
-        raise InputError(f"{file} lacks proper names of its students", _AGAIN)
-    return document
-
-
-def _misfit(value: Any, form: Any, where: str, key: str) -> str | None:  # noqa: ANN401 - json against a form
-    """Return where a value has another form, or None; `key` is the nearest name in the form."""
-    if isinstance(form, tuple):
-        fits = isinstance(value, form) and not isinstance(value, bool)
-        return None if fits and not (isinstance(value, int) and abs(value) > _MOST) else where
-    if isinstance(form, list):
-        if not isinstance(value, list):
-            return where
-        found = (_misfit(each, form[0], f"{where}[{number}]", key) for number, each in enumerate(value))
-        return next((one for one in found if one is not None), None)
-    if not isinstance(value, Mapping):
-        return where
-    if isinstance(form, _Each):
-        entries = [(name, form.form) for name in value]
-    else:
-        entries = [(name, inner) for name, inner in form.items() if name in value]
-        lacking = [name for name in _NEEDED.get(key, ()) if name in form and name not in value]
-        if lacking:
-            return f"{where}.{lacking[0]}".lstrip(".")
-    for name, inner in entries:
-        known = key if isinstance(form, _Each) else name
-        wrong = _misfit(value[name], inner, f"{where}.{str(name)[:40]}".lstrip("."), known)
-        if wrong is not None:
-            return wrong
-    return None
+    return content, convert_document(content, GeometryDocument, str(file), _AGAIN)
 
 
 def read_tables(directory: Path, students: list[str]) -> dict[str, pd.DataFrame]:

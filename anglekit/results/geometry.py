@@ -14,12 +14,16 @@ from anglekit.display.html import element, notebook_table
 from anglekit.errors import InputError, suggest
 from anglekit.results.chance import ChanceVerdict, against_chance
 from anglekit.results.columns import COLUMNS, OPTIONAL_COLUMNS
-from anglekit.results.files import SCHEMA_VERSION, read_document, read_tables
+from anglekit.results.document import Arm, GeometryDocument
+from anglekit.results.files import SCHEMA_VERSION, read_geometry_json, read_tables
 from anglekit.results.overview import analysis_notes, layer_table, summary_rows
-from anglekit.runtime.files import whole_directory, write_json
+from anglekit.runtime.files import convert_document, whole_directory, write_json
 from anglekit.vocabulary import N_BINS
 
 __all__ = ["Geometry", "official_histogram_name"]
+
+# The parts of geometry.json.
+_PARTS = ("settings", "provenance", "counts", "projections", "sketch_tokens")
 
 
 def _empty_table(table: str) -> Callable[[], pd.DataFrame]:
@@ -94,7 +98,7 @@ class Geometry:
     def _repr_html_(self) -> str:
         """Show the verdict against chance and a row for each student layer in a notebook."""
         verdict = self.against_chance()
-        teacher = (self.provenance.get("teacher") or {}).get("name", "teacher")
+        teacher = self.document.provenance.teacher.name or "teacher"
         named = ", ".join(self.students) if len(self.students) <= 5 else f"{len(self.students)} students"
         return element(
             "div",
@@ -113,20 +117,39 @@ class Geometry:
 
     def notes(self) -> list[str]:
         """Return in sentences what was left out, truncated or projected."""
-        return analysis_notes(self.counts, self.projections)
+        return analysis_notes(self.document)
+
+    @property
+    def document(self) -> GeometryDocument:
+        """Settings, provenance, counts, projections and sketch tokens as typed values.
+
+        Raises:
+            InputError: a part does not have the form that an analysis gives it.
+        """
+        content = {name: getattr(self, name) for name in _PARTS}
+        return convert_document(content, GeometryDocument, "this Geometry", "give each part the form of geometry.json")
 
     @property
     def students(self) -> list[str]:
         """The students' names, in the order of the analysis."""
-        return [str(entry["name"]) for entry in self.provenance["students"]]
+        return [student.name for student in self.document.provenance.students]
+
+    @property
+    def arms(self) -> dict[str, Arm]:
+        """Strategy, initialisation and seed of every student."""
+        return {student.name: student.arm for student in self.document.provenance.students}
+
+    @property
+    def official(self) -> bool:
+        """Whether it was computed as the paper's code does: padding counted, one pair of layers standing for all."""
+        return self.document.settings.reading == "official"
 
     def student_init(self, student: str) -> str | None:
         """Return how a student was initialised ("random" or "teacher") where its training run recorded it."""
-        for entry in self.provenance["students"]:
-            if entry["name"] == student:
-                init = entry.get("init")
-                return None if init is None else str(init)
-        raise InputError(f"no student {student!r}", allowed=suggest(student, self.students))
+        found = [each.init for each in self.document.provenance.students if each.name == student]
+        if not found:
+            raise InputError(f"no student {student!r}", allowed=suggest(student, self.students))
+        return found[0]
 
     def pooled_histogram(self, student: str, stream: str, vertices: list[int] | None = None) -> np.ndarray:
         """Return the cosine counts of a student's stream over all pairs: int64, shape (1000,).
@@ -167,16 +190,9 @@ class Geometry:
             frame = getattr(self, table)
             if table in COLUMNS or len(frame):
                 frame.to_parquet(directory / f"{table}.parquet", index=False)
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "settings": self.settings,
-            "provenance": self.provenance,
-            "counts": self.counts,
-            "projections": self.projections,
-            "sketch_tokens": self.sketch_tokens,
-        }
+        document = {"schema_version": SCHEMA_VERSION, **{name: getattr(self, name) for name in _PARTS}}
         write_json(directory / "geometry.json", document)
-        if self.settings.get("reading") == "official":
+        if self.official:
             for student in self.students:
                 self._write_official_histogram(directory, student)
 
@@ -196,13 +212,8 @@ class Geometry:
             InputError: there is no such directory, a file is missing or damaged, or the schema is of another version.
         """
         directory = Path(path)
-        document = read_document(directory)
-        tables = read_tables(directory, [entry["name"] for entry in document["provenance"]["students"]])
-        return cls(
-            **tables,
-            settings=document["settings"],
-            provenance=document["provenance"],
-            counts=document["counts"],
-            projections=document["projections"],
-            sketch_tokens=document["sketch_tokens"],
-        )
+        content, document = read_geometry_json(directory)
+        names = [student.name for student in document.provenance.students]
+        parts: dict[str, Any] = {name: content[name] for name in _PARTS}
+        parts |= read_tables(directory, names)
+        return cls(**parts)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import pandas as pd
 
 from anglekit.display.tables import TextTable
+from anglekit.results.document import GeometryDocument
 
 __all__ = ["analysis_notes", "layer_table", "summary_rows"]
 
@@ -103,37 +104,39 @@ def layer_table(
     return TextTable(title, names, texts, frozenset(range(2, len(names))), _NOTE)
 
 
-def analysis_notes(counts: Mapping[str, Any], projections: Sequence[Mapping[str, Any]]) -> list[str]:
+def analysis_notes(document: GeometryDocument) -> list[str]:
     """Return in sentences what was left out, truncated or projected."""
-    notes = []
-    for key, sentence in (
-        ("skipped_rows", "rows were left out because a text is missing"),
-        ("skipped_examples", "examples were left out because no token of theirs counts"),
-        ("examples_used_for_projection", "other examples were used to fit the projection"),
-    ):
-        if counts.get(key):
-            notes.append(f"{counts[key]} {sentence}")
-    if counts.get("truncated_examples"):
-        notes.append(
-            f"{counts['truncated_examples']} examples were truncated to {counts['max_length']} tokens; "
-            f"{counts['truncated_tokens']} tokens were lost"
+    counts = document.counts
+    notes = [
+        f"{number} {sentence}"
+        for number, sentence in (
+            (counts.skipped_rows, "rows were left out because a text is missing"),
+            (counts.skipped_examples, "examples were left out because no token of theirs counts"),
+            (counts.examples_used_for_projection, "other examples were used to fit the projection"),
         )
-    for student, streams in counts.get("by_student", {}).items():
+        if number
+    ]
+    if counts.truncated_examples:
+        notes.append(
+            f"{counts.truncated_examples} examples were truncated to {counts.max_length} tokens; "
+            f"{counts.truncated_tokens} tokens were lost"
+        )
+    for student, streams in counts.by_student.items():
         for stream, found in streams.items():
-            same = [f"{entry['vertex']}={entry['teacher_layer']}" for entry in found["zero_direction"]]
+            same = [f"{one.vertex}={one.teacher_layer}" for one in found.zero_direction]
             if same:
                 notes.append(
                     f"{student} {stream}: the student's layer coincides with the teacher's ({', '.join(same)}) for "
                     "some tokens; these have no angle and are left out"
                 )
-            for kind, sentence in (("nonfinite_states", "NaN or infinite"), ("zero_states", "zero")):
-                for side, layers in found[kind].items():
+            for states, kind in ((found.nonfinite_states, "NaN or infinite"), (found.zero_states, "zero")):
+                for side, layers in states.items():
                     if layers:
                         listed = ", ".join(f"layer {layer}: {number}" for layer, number in layers.items())
-                        notes.append(f"{student} {stream}: {sentence} {side} states were left out ({listed})")
+                        notes.append(f"{student} {stream}: {kind} {side} states were left out ({listed})")
     notes += [
-        f"{row['student']} {row['stream']} layer {row['vertex']}: projected by {row['kind']} "
-        f"(R² {row['r_squared']:.3f} on teacher layer {row['teacher_layer']})"
-        for row in projections
+        f"{one.student} {one.stream} layer {one.vertex}: projected by {one.kind} "
+        f"(R² {one.r_squared:.3f} on teacher layer {one.teacher_layer})"
+        for one in document.projections
     ]
     return notes

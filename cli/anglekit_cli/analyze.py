@@ -302,14 +302,13 @@ def _summary(geometry: Geometry) -> str:
     from anglekit.display.tables import aligned_text
     from anglekit.results.overview import layer_table
 
-    counts = geometry.counts
-    tokens = next(iter(next(iter(counts["by_student"].values())).values()))["tokens"]
+    document = geometry.document
+    tokens = next(iter(next(iter(document.counts.by_student.values())).values())).tokens
     rows = geometry.summary_rows()
     lines = [
         "",
-        f"{geometry.provenance['teacher']['name']} seen from {', '.join(geometry.students)}: "
-        f"{counts['examples']} examples, {tokens} tokens"
-        + (f", {geometry.settings['reading']} reading" if geometry.settings["reading"] != "corrected" else ""),
+        f"{document.provenance.teacher.name} seen from {', '.join(geometry.students)}: "
+        f"{document.counts.examples} examples, {tokens} tokens" + (", official reading" if geometry.official else ""),
         "",
         aligned_text(layer_table(rows, short=True)),
         "",

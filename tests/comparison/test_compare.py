@@ -351,7 +351,7 @@ def test_sources_without_anything_to_compare_are_refused(tmp_path: Path) -> None
     (sweep / "sweep.json").write_text("{")
     refused("sweep.json is not readable json", sweep)
     (sweep / "sweep.json").write_text(json.dumps({"format": "x"}))
-    refused("has format 'x'; this anglekit reads 'anglekit-sweep-1'", sweep)
+    refused("sweep.json: format 'x'; this anglekit reads 'anglekit-sweep-1'", sweep)
 
 
 def test_runs_that_are_no_finished_students_are_refused(tmp_path: Path) -> None:

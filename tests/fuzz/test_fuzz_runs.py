@@ -15,8 +15,8 @@ from anglekit.distillation.matching.plan import DistillationPlan, plan_distillat
 from anglekit.distillation.runs.arm import stored_result
 from anglekit.distillation.runs.directory import RunDirectory, check_same_run
 from anglekit.distillation.sweep.directory import SweepDirectory
-from anglekit.plots.inputs import read_score_table
 from anglekit.recipes.progress_file import ReproductionDirectory
+from anglekit.results.scores import read_score_table
 from tests.comparison.compare_corpus import FIVE, score_rows, write_run, write_sweep
 from tests.fuzz.harness import Campaign, Case, cases, fresh
 from tests.fuzz.mutations import damaged_file, damaged_json_file
@@ -54,7 +54,7 @@ def damage(case: Case, place: Path) -> None:
 def compared(place: Path) -> None:
     compare([place / "sweep"], draws=100)
     compare([place / "forward", place / "none"], draws=100)
-    read_score_table(place / "sweep" / "scores.csv")
+    read_score_table(place / "sweep" / "scores.csv", "")
 
 
 def resumed(place: Path) -> None:

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import STUDENT_FILE, load_checkpoint, load_config, unique_names, weights_hash
+from anglekit.models.checkpoints import load_checkpoint, load_config, unique_names, weights_hash
 from anglekit.models.load_options import LoadOptions
 from anglekit.models.projections import save_adapters
+from anglekit.vocabulary import STUDENT_FILE
 
 STREAMS = {
     "bert": ("encoder",),

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from anglekit.comparison.sources import SCORE_COLUMNS
 from anglekit.results.columns import COLUMNS, OPTIONAL_COLUMNS
 from anglekit.results.geometry import Geometry
+from anglekit.results.scores import SCORE_COLUMNS
 
 WIDTH = 12
 TOKENS = 24

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from anglekit.errors import InputError
-from anglekit.plots.inputs import read_figure_inputs, read_score_table
+from anglekit.plots.inputs import read_figure_inputs
 from anglekit.plots.registry import draw_figure, figure_data
 from anglekit.plots.style import LIGHT_THEME
 from tests.comparison.compare_corpus import score_rows, write_run, write_sweep
@@ -164,7 +164,7 @@ def test_damaged_score_tables(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "scores.csv"
     file.write_text(text)
     with pytest.raises(InputError, match=message):
-        read_score_table(file)
+        read_figure_inputs([file])
 
 
 def test_sweeps_are_a_task_each_and_runs_together_are_one(tmp_path: Path) -> None:

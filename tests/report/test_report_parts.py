@@ -125,7 +125,7 @@ def test_what_cannot_be_compared_stands_side_by_side_with_the_reason(tmp_path):
     other = make_geometry(two, probe="9" * 64).save(tmp_path / "sst2")
     found = gather([first, other])
     assert found.comparison is None
-    assert [analysis.label for analysis in found.analyses] == ["mnli", "sst2"]
+    assert [analysis.label for analysis in found.geometries] == ["mnli", "sst2"]
     assert "differ in the probe" in found.not_compared
     with pytest.raises(InputError, match="3 task labels for 2 Geometries"):
         gather([first, other], labels=["a", "b", "c"])

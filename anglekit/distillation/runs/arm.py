@@ -35,8 +35,9 @@ from anglekit.distillation.training.teacher import TeacherProvider
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.distillation.training.trainer_checkpoints import resume_point
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import STUDENT_FILE, quiet_transformers
+from anglekit.models.checkpoints import quiet_transformers
 from anglekit.runtime.files import write_json
+from anglekit.vocabulary import STUDENT_FILE
 
 __all__ = [
     "Arm",

@@ -122,7 +122,7 @@ def _panel(geometry: Geometry, label: str | None, stream: str, rows: pd.DataFram
     return Panel(
         label=label,
         stream=stream,
-        official=geometry.settings.get("reading") == "official",
+        official=geometry.official,
         curves=tuple(curves),
         empty=tuple(empty),
         pooled=_pooled_words(rows),

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anglekit.comparison.cells import NONE, score_cells
-from anglekit.comparison.sources import student_arms
 from anglekit.comparison.statistics import Sampling, difference_rows, measure, spread_row
 from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
@@ -34,7 +33,7 @@ def _check(inputs: FigureInputs) -> None:
             "give a Geometry and a sweep for each task, in one order",
         )
     for number, (geometry, table) in enumerate(zip(inputs.geometries, inputs.scores, strict=True), start=1):
-        arms = {(strategy, init) for strategy, init, _ in student_arms(geometry).values() if strategy != NONE}
+        arms = {(strategy, init) for strategy, init, _ in geometry.arms.values() if strategy != NONE}
         inits = [init for _, init in arms & set(zip(table["strategy"], table["init"], strict=True))]
         if len(inits) == len(set(inits)):
             raise InputError(
@@ -88,7 +87,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
 
 def _angles(geometry: Geometry) -> pd.DataFrame:
     """Return each student's mean angle over layers, tokens and pairs."""
-    arms = student_arms(geometry)
+    arms = geometry.arms
     rows = [
         (*arms[str(student)][:2], token_mean(own, "mean_angle_degrees"))
         for student, own in geometry.angles.groupby("student", sort=False)

@@ -32,7 +32,6 @@ _VALUES: Mapping[str, tuple[str, float, str | None]] = MappingProxyType(
         "mean_tangential_cosine": ("tangential cosine (no unit)", 0.0, None),
     }
 )
-_STEP = "training_step"
 
 
 def training_step(geometry: Geometry, label: str | None = None) -> int | None:
@@ -41,9 +40,10 @@ def training_step(geometry: Geometry, label: str | None = None) -> int | None:
     Read from `training_step` of its provenance or settings, else from the whole number that its directory's name ends
     in, as in `geometry-step-200`.
     """
-    for part in (geometry.provenance, geometry.settings):
-        if isinstance(part.get(_STEP), int):
-            return int(part[_STEP])
+    document = geometry.document
+    for step in (document.provenance.training_step, document.settings.training_step):
+        if step is not None:
+            return step
     found = re.search(r"(\d+)$", label or "")
     return int(found.group(1)) if found else None
 
@@ -58,7 +58,7 @@ def _check(inputs: FigureInputs) -> None:
     steps = {training_step(geometry) for geometry in inputs.geometries}
     if None not in steps and len(steps) < 2:
         raise InputError(f"all Geometries are of training step {steps.pop()}", "give directories of several steps")
-    if len({(geometry.provenance.get("probe") or {}).get("sha256") for geometry in inputs.geometries}) > 1:
+    if len({geometry.document.provenance.probe.sha256 for geometry in inputs.geometries}) > 1:
         raise InputError(
             "the Geometries are of different probes, so that steps cannot be compared", "analyse all on one probe"
         )

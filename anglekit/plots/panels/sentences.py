@@ -40,7 +40,7 @@ def teacher_and_students_facts(data: pd.DataFrame, value: str, form: str, what: 
 
 def vertex_notes(geometry: Geometry, data: pd.DataFrame, *first: str) -> list[str]:
     """Return the notes of a figure of student layers: the official reading, `first`, which layers, their numbering."""
-    notes = [_OFFICIAL_NOTE] if geometry.settings.get("reading") == "official" else []
+    notes = [_OFFICIAL_NOTE] if geometry.official else []
     drawn, known = (sorted({int(layer) for layer in table["vertex"]}) for table in (data, geometry.angles))
     thinned = [f"Drawn: student layers {number_ranges(drawn)}, of {len(known)} analysed."]
     return [*notes, *first, *(thinned if len(drawn) < len(known) else []), LAYER_NOTE]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from anglekit.comparison.cells import in_order
-from anglekit.comparison.sources import UNRECORDED
 from anglekit.plots.style import StrategyStyle, Theme
+from anglekit.results.document import UNRECORDED
 
 __all__ = ["init_colour", "init_order", "init_words", "strategy_styles"]
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from anglekit.comparison.sources import student_arms
 from anglekit.results.geometry import Geometry
 
 __all__ = ["Z_95", "pair_means", "symmetric_matrix", "teacher_once", "token_mean", "with_arms"]
@@ -21,7 +20,7 @@ def with_arms(table: pd.DataFrame, geometry: Geometry) -> pd.DataFrame:
 
     The teacher's rows, whose student is empty, have an empty strategy and init; a seed may be missing.
     """
-    arms = {"": ("", "", None), **student_arms(geometry)}
+    arms = {"": ("", "", None), **geometry.arms}
     place = list(table.columns).index("student") + 1
     added = table.copy()
     for offset, name in enumerate(("strategy", "init", "seed")):

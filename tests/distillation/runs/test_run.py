@@ -21,8 +21,9 @@ from anglekit.distillation.tasks.models import load_trained
 from anglekit.distillation.tasks.prepared_data import prepare_data
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.errors import InputError, RunError
-from anglekit.models.checkpoints import STUDENT_FILE, load_checkpoint, load_config
+from anglekit.models.checkpoints import load_checkpoint, load_config
 from anglekit.models.projections import load_adapters
+from anglekit.vocabulary import STUDENT_FILE
 from tests.distillation.run_corpus import kill_at_five, make_world, quick, student
 
 

@@ -1,0 +1,189 @@
+"""What `compare` rests on: Geometries, sweeps and runs that fit together, and one table of their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from anglekit.errors import InputError
+from anglekit.results.document import Arm
+from anglekit.results.files import holds_geometry
+from anglekit.results.geometry import Geometry
+from anglekit.results.scores import SCORE_COLUMNS, StudentScores, read_student_scores, scored_as
+
+__all__ = ["Evidence", "read_evidence"]
+
+_WRITES: Final = "of `anglekit analyze`, `anglekit sweep` or `anglekit distill`"
+_SAME_SETTINGS: Final = (
+    "reading",
+    "final_norm",
+    "special_tokens",
+    "max_length",
+    "target_max_length",
+    "projection",
+    "teacher_layers",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What was found.
+
+    Attributes:
+        geometries: by the name of their directory.
+        scores: of columns `SCORE_COLUMNS`; may be empty.
+        notes: what a reader should know about them.
+    """
+
+    geometries: list[tuple[str, Geometry]]
+    scores: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+    @property
+    def strategies(self) -> list[str]:
+        """The strategies of all students, as they came; each may come several times."""
+        arms = (arm for _, geometry in self.geometries for arm in geometry.arms.values())
+        return [*(arm.strategy for arm in arms), *self.scores["strategy"]]
+
+
+def read_evidence(sources: Sequence[str | Path | Geometry]) -> Evidence:
+    """Read directories, and check that what is in them can be compared.
+
+    Args:
+        sources: Geometry, sweep and run directories in any mixture, or Geometries.
+
+    Raises:
+        InputError: a directory is not there, damaged, or holds none of these; Geometries of different probes, teachers
+            or settings; scores of different tasks, teachers or tables; two students of one arm.
+    """
+    geometries: list[tuple[str, Geometry]] = []
+    scores: list[StudentScores] = []
+    seen: set[Path] = set()
+    for number, source in enumerate(sources):
+        if isinstance(source, Geometry):
+            geometries.append((f"geometry {number + 1}", source))
+            continue
+        directory = Path(source)
+        if not directory.is_dir():
+            what = "is a file" if directory.exists() else "does not exist"
+            raise InputError(f"{directory} {what}", f"give a directory {_WRITES}")
+        if directory.resolve() in seen:
+            continue
+        seen.add(directory.resolve())
+        if holds_geometry(directory):
+            geometries.append((str(directory), Geometry.load(directory)))
+        if scored_as(directory) is not None:
+            scores.append(read_student_scores(directory))
+        elif not holds_geometry(directory):
+            raise InputError(
+                f"{directory} holds no Geometry and no scores", f"give a directory {_WRITES}{_below(directory)}"
+            )
+    _check_geometries(geometries)
+    _check_scores(scores)
+    tables = [each.table for each in scores if len(each.table)] or [pd.DataFrame(columns=list(SCORE_COLUMNS))]
+    notes = [*(note for each in scores for note in each.notes), *_setting_notes(scores)]
+    return Evidence(geometries, _once(pd.concat(tables, ignore_index=True)), tuple(dict.fromkeys(notes)))
+
+
+def _below(directory: Path) -> str:
+    """Return a hint where the directories are that were meant."""
+    try:
+        inner = sorted(child.name for child in directory.iterdir() if holds_geometry(child) or scored_as(child))
+    except OSError:
+        return ""
+    return f"; below it: {', '.join(inner[:5])}{' and more' if len(inner) > 5 else ''}" if inner else ""
+
+
+def _check_scores(scores: Sequence[StudentScores]) -> None:
+    """Check that task, teacher and tables are the same wherever they were recorded."""
+    known: dict[str, tuple[str, str, str]] = {}
+    for each in scores:
+        training = each.training
+        facts = [("task", training.task, training.task), _hashed("teacher", training.origin_sha256)]
+        facts += [_hashed(f"table {name!r}", table.sha256) for name, table in training.tables.items()]
+        for name, value, shown in facts:
+            if value is None or shown is None:
+                continue
+            stored, seen, where = known.setdefault(name, (value, shown, each.source))
+            if stored != value:
+                raise InputError(
+                    f"{each.source} and {where} differ in the {name} ({shown} and {seen}), so that their scores cannot "
+                    "be paired",
+                    "compare runs of one teacher on one task with the same tables",
+                )
+
+
+def _hashed(name: str, sha256: str | None) -> tuple[str, str | None, str | None]:
+    return name, sha256, f"sha256 {str(sha256)[:12]}"
+
+
+def _setting_notes(scores: Sequence[StudentScores]) -> Iterable[str]:
+    """Say once where runs were trained differently."""
+    known: dict[str, tuple[Any, str]] = {}
+    for each in scores:
+        for name, value in each.training.settings.items():
+            stored, where = known.setdefault(name, (value, each.source))
+            if name != "data_seed" and stored != value:
+                yield f"{each.source} and {where} were trained with different {name}: {value} and {stored}"
+
+
+def _once(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return each arm's scores once; a run of a sweep may have come by itself too."""
+    key = ["strategy", "init", "seed", "data", "score"]
+    unique = scores.drop_duplicates([*key, "value"], ignore_index=True)
+    clash = unique[unique.duplicated(key, keep=False)]
+    if len(clash):
+        first, second = clash[clash[key].eq(clash[key].iloc[0]).all(axis=1)].head(2).to_dict(orient="records")
+        raise InputError(
+            f"{first['strategy']}, {first['init']}, seed {first['seed']} came twice with different "
+            f"{first['score']}: in {first['source']} and in {second['source']}",
+            "give one of them",
+        )
+    return unique
+
+
+def _check_geometries(geometries: Sequence[tuple[str, Geometry]]) -> None:
+    if not geometries:
+        return
+    where, first = geometries[0]
+    taken: dict[Arm, tuple[str, str, str | None]] = {}
+    for name, geometry in geometries:
+        for what, one, other in _facts(geometry, first):
+            if one != other:
+                raise InputError(
+                    f"{name} and {where} differ in the {what} ({_short(one)} and {_short(other)}), so that examples "
+                    "cannot be paired",
+                    "analyse all students alike",
+                )
+        for student in geometry.document.provenance.students:
+            place, twin, sha256 = taken.setdefault(student.arm, (name, student.name, student.sha256))
+            own = (place, twin) == (name, student.name)
+            if not own and (sha256 != student.sha256 or not sha256):
+                raise InputError(
+                    f"{', '.join(str(part) for part in student.arm if part is not None)} came twice: "
+                    f"student {twin} of {place} and {student.name} of {name}",
+                    "give one of them",
+                )
+
+
+def _facts(geometry: Geometry, first: Geometry) -> list[tuple[str, Any, Any]]:
+    """Return what must be the same in two Geometries: its name, and its value in each."""
+    mine, theirs = geometry.document.provenance, first.document.provenance
+    return [
+        ("probe", mine.probe.sha256, theirs.probe.sha256),
+        ("probe's text column", mine.probe.text, theirs.probe.text),
+        ("probe's second text column", mine.probe.text_pair, theirs.probe.text_pair),
+        ("probe's target column", mine.probe.target, theirs.probe.target),
+        ("teacher", mine.teacher.sha256, theirs.teacher.sha256),
+        *((f"setting {key}", geometry.settings.get(key), first.settings.get(key)) for key in _SAME_SETTINGS),
+    ]
+
+
+def _short(value: object) -> str:
+    """Return a value for a message; a hash by its first digits."""
+    text = str(value)
+    return f"sha256 {text[:12]}" if len(text) == 64 and " " not in text else text

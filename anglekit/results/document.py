@@ -1,0 +1,190 @@
+"""geometry.json as typed values: all that is read of it. What it says beyond that is passed over."""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta, Struct, field
+
+from anglekit.errors import InputError
+
+__all__ = [
+    "UNRECORDED",
+    "Arm",
+    "Counts",
+    "GeometryDocument",
+    "ModelRecord",
+    "ProbeRecord",
+    "Projection",
+    "Provenance",
+    "SketchToken",
+    "StreamCounts",
+    "UsedSettings",
+    "Whole",
+    "ZeroDirection",
+]
+
+#: Stands where a student's training was not recorded.
+UNRECORDED = "unrecorded"
+
+#: A whole number as json may hold it; a larger one is no count, layer or seed.
+Whole = Annotated[int, Meta(ge=-(2**62), le=2**62)]
+
+
+class Arm(NamedTuple):
+    """How a student was trained.
+
+    Attributes:
+        strategy: of matching; the student's own name where it was not recorded.
+        init: "random", "teacher" or "given"; `UNRECORDED` where it was not recorded.
+        seed: None where it was not recorded.
+    """
+
+    strategy: str
+    init: str
+    seed: int | None
+
+
+# Keys with a default are optional: Geometries of earlier versions, and those that are made by hand, say less.
+
+
+class ModelRecord(Struct, frozen=True):
+    """A teacher or a student: its checkpoint, its shape, and its training where that was recorded."""
+
+    name: str = ""
+    source: str | None = None
+    sha256: str | None = None
+    model_type: str | None = None
+    architecture: str | None = None
+    width: Whole | None = None
+    depth: dict[str, Whole] = {}
+    strategy: str | None = None
+    init: str | None = None
+    seed: Whole | None = None
+
+    @property
+    def arm(self) -> Arm:
+        """How a student was trained; without a record its name stands for a strategy of its own."""
+        strategy = self.name if self.strategy is None else self.strategy
+        return Arm(strategy, UNRECORDED if self.init is None else self.init, self.seed)
+
+
+class ProbeRecord(Struct, frozen=True):
+    """The texts: where they are from, their hash, and the columns that were read."""
+
+    source: str | None = None
+    sha256: str | None = None
+    text: str | None = None
+    text_pair: str | None = None
+    target: str | None = None
+
+
+class Provenance(Struct, frozen=True):
+    """What was analysed, on what, and with which versions."""
+
+    students: list[ModelRecord]
+    teacher: ModelRecord = field(default_factory=ModelRecord)
+    probe: ProbeRecord = field(default_factory=ProbeRecord)
+    packages: dict[str, str] = {}
+    python: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    precision: str | None = None
+    training_step: Whole | None = None
+
+
+class UsedSettings(Struct, frozen=True):
+    """The settings that are read by name; all of them stand in `Geometry.settings`.
+
+    Attributes:
+        reading: "corrected", or "official" as the paper's code computes.
+        final_norm: "excluded" or "included".
+        seed: of the samples and projections.
+        teacher_layers: by stream.
+        vertices: the student's layers, by student and stream.
+        training_step: of checkpoints that were saved on the way.
+    """
+
+    reading: str = "corrected"
+    final_norm: str | None = None
+    seed: Whole | None = None
+    teacher_layers: dict[str, list[Whole]] | None = None
+    vertices: dict[str, dict[str, list[Whole]]] | None = None
+    training_step: Whole | None = None
+
+
+class ZeroDirection(Struct, frozen=True):
+    """A teacher layer that coincides with a student's layer for some tokens."""
+
+    vertex: Whole
+    teacher_layer: Whole
+
+
+class StreamCounts(Struct, frozen=True):
+    """What was counted and left out in one stream of one student; states by side ("teacher", "student") and layer."""
+
+    zero_direction: list[ZeroDirection]
+    nonfinite_states: dict[str, dict[str, Whole]]
+    zero_states: dict[str, dict[str, Whole]]
+    tokens: Whole = 0
+
+
+class Counts(Struct, frozen=True):
+    """Examples and tokens, what was truncated and left out; `by_student` by student and stream."""
+
+    examples: Whole | None = None
+    examples_used_for_projection: Whole | None = None
+    skipped_rows: Whole | None = None
+    skipped_examples: Whole | None = None
+    truncated_examples: Whole | None = None
+    truncated_tokens: Whole | None = None
+    max_length: Whole | None = None
+    by_student: dict[str, dict[str, StreamCounts]] = {}
+
+
+class Projection(Struct, frozen=True):
+    """How a student's layer of another width was brought to the teacher's, and how well."""
+
+    student: str
+    stream: str
+    vertex: Whole
+    kind: str
+    r_squared: float
+    teacher_layer: Whole
+
+
+class SketchToken(Struct, frozen=True):
+    """A real token whose angle is typical; `points` are [layer, x, y]."""
+
+    student: str | None = None
+    stream: str | None = None
+    token: str | None = None
+    vertex: Whole | None = None
+    teacher_i: Whole | None = None
+    teacher_k: Whole | None = None
+    example: Whole | None = None
+    distance_i: float | None = None
+    distance_k: float | None = None
+    cosine: float | None = None
+    points: list[tuple[float, float, float]] = []
+
+
+class GeometryDocument(Struct, frozen=True):
+    """The whole of geometry.json.
+
+    Raises:
+        InputError: the students' names are not proper.
+    """
+
+    settings: UsedSettings
+    provenance: Provenance
+    counts: Counts
+    projections: list[Projection]
+    sketch_tokens: list[SketchToken]
+
+    def __post_init__(self) -> None:
+        names = [student.name for student in self.provenance.students]
+        # The official histogram's file is called after its student, and must not lie elsewhere.
+        forbidden = set("/\\\0") if self.settings.reading == "official" else set()
+        if len(set(names)) < len(names) or not all(name and not set(name) & forbidden for name in names):
+            raise InputError("the students lack proper names of their own")
