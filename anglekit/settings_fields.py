@@ -33,12 +33,13 @@ class SettingError(InputError):
     The line begins with the setting's name in Python; `named` says the same of an option or of a recipe's key.
 
     Attributes:
+        name: what the line calls the setting.
         problem: what is wrong, without the name: "is 0".
     """
 
     def __init__(self, setting: str, problem: str, remedy: str = "", *, allowed: str = "", name: str = "") -> None:
-        super().__init__(f"{name or setting} {problem}", remedy, allowed=allowed, setting=setting)
-        self.problem = problem
+        self.name, self.problem = name or setting, problem
+        super().__init__(f"{self.name} {problem}", remedy, allowed=allowed, setting=setting)
 
     def named(self, name: str) -> SettingError:
         """Return the same error about the setting under the name by which the user gave it."""

@@ -6,7 +6,7 @@ Values alone: torch and transformers are imported where a run asks for them.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +29,9 @@ __all__ = [
     "LoraSettings",
     "ScoringSettings",
     "TrainSettings",
+    "evaluation_sources",
     "recomputation_argument",
+    "split_name",
 ]
 
 SELECTIONS: Final = ("best", "last")
@@ -383,3 +385,31 @@ def recomputation_argument() -> str:
 
     names = ("activation_checkpointing", "gradient_checkpointing")
     return next(name for name in names if name in TrainingArguments.__dataclass_fields__)
+
+
+def split_name(entry: str) -> tuple[str, str]:
+    """Return the name and the source of `NAME=SOURCE`; the name is "" where the entry is a source alone."""
+    name, equals, source = entry.partition("=")
+    return (name, source) if equals and name.replace("-", "_").isidentifier() else ("", entry)
+
+
+def evaluation_sources(given: Sequence[str]) -> dict[str, str]:
+    """Return evaluation tables by name: `NAME=SOURCE` as it says, others by the split or the file's name.
+
+    Raises:
+        InputError: two of the same name.
+    """
+    named: dict[str, str] = {}
+    for entry in given:
+        name, source = split_name(entry)
+        if not name:
+            name = entry.rpartition(":")[2] if entry.startswith(("hub:", "builtin:")) else Path(entry).stem
+            if entry.startswith("builtin:") and entry.count(":") == 1:
+                name = "validation"
+        name = "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in name)
+        if name in named:
+            raise InputError(
+                f"two evaluation tables are called {name!r}", f"name them: first={named[name]} second={source}"
+            )
+        named[name] = source
+    return named

@@ -25,7 +25,7 @@ from anglekit.models.checkpoint_files import (
     check_tokenizer_files,
     stored_weights,
 )
-from anglekit.models.load_options import LoadOptions
+from anglekit.models.load_options import LoadOptions, looks_like_path
 from anglekit.models.lora_weights import has_lora, merge_lora
 from anglekit.models.projections import load_adapters
 from anglekit.runtime.files import read_json_object
@@ -138,7 +138,7 @@ def load_config(source: str, options: LoadOptions | None = None) -> PretrainedCo
     """
     options = options or LoadOptions()
     directory = Path(source)
-    if directory.exists() or _looks_like_path(source):
+    if directory.exists() or looks_like_path(source):
         check_directory(directory, allow_pickle=options.allow_pickle, trust_remote_code=options.trust_remote_code)
     with quiet_transformers(), foreign_failures(lambda reason: _load_problem(source, reason)):
         try:
@@ -279,10 +279,6 @@ def checkpoint_name(source: str) -> str:
     place = directory.resolve()
     in_a_run = place.name == "checkpoint" and (place.parent / "run_config.json").is_file()
     return place.parent.name if in_a_run else place.name
-
-
-def _looks_like_path(source: str) -> bool:
-    return source.startswith(("/", "./", "../", "~")) or source.count("/") > 1 or source in ("", ".", "..")
 
 
 def _with_its_head(config: PretrainedConfig) -> type[PreTrainedModel] | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from anglekit.errors import InputError
 from anglekit.runtime.placement import Placement, check_device
 from anglekit.settings_fields import check_settings, documented, setting
 from anglekit.vocabulary import PRECISIONS, Stream
 
-__all__ = ["LoadOptions"]
+__all__ = ["LoadOptions", "check_source", "looks_like_path"]
 
 
 @documented
@@ -35,3 +37,18 @@ class LoadOptions:
     def __post_init__(self) -> None:
         check_settings(self)
         check_device(self.device, "device")
+
+
+def looks_like_path(source: str) -> bool:
+    """Return whether a checkpoint's source cannot be a hub id, so that it must be a directory."""
+    return source.startswith(("/", "./", "../", "~")) or source.count("/") > 1 or source in ("", ".", "..")
+
+
+def check_source(source: str) -> None:
+    """Refuse a directory that is not there, before anything is loaded to read it.
+
+    Raises:
+        InputError: there is none.
+    """
+    if looks_like_path(source) and not Path(source).exists():
+        raise InputError(f"no such directory: {source}", "give a checkpoint directory or a hub id such as org/name")

@@ -19,7 +19,7 @@ from anglekit.tables.arrow import check_count, check_names, read_parquet_columns
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SUFFIXES", "object_frame", "read_table_file"]
+__all__ = ["SUFFIXES", "object_frame", "read_table_file", "table_file"]
 
 _CHUNK_BYTES = 1 << 20
 # Rows of json may differ in their keys, and each row has a place for the keys of all.
@@ -43,6 +43,20 @@ def read_table_file(source: str, limit: int | None = None) -> tuple[pd.DataFrame
         InputError: no such file, not a regular file, unreadable, of an unknown kind, empty, binary, not UTF-8, or
             malformed; the message names the line or byte.
     """
+    path, reader = table_file(source)
+    try:
+        sha256 = _checked_binary(path) if reader is _read_parquet else _checked_text(path, source)
+        return reader(path, source, limit), sha256
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror or error}") from error
+
+
+def table_file(source: str) -> tuple[Path, Callable[[Path, str, int | None], pd.DataFrame]]:
+    """Return the file of a table, and what reads its kind.
+
+    Raises:
+        InputError: no such file, not a regular file, or of an unknown kind.
+    """
     path = Path(source).expanduser()
     reader = SUFFIXES.get(path.suffix.lower())
     if reader is None:
@@ -53,11 +67,7 @@ def read_table_file(source: str, limit: int | None = None) -> tuple[pd.DataFrame
     if not path.is_file():
         what = "a directory" if path.is_dir() else "not a regular file"
         raise InputError(f"{source} is {what}", f"give the path of one {', '.join(SUFFIXES)} file")
-    try:
-        sha256 = _checked_binary(path) if reader is _read_parquet else _checked_text(path, source)
-        return reader(path, source, limit), sha256
-    except OSError as error:
-        raise InputError(f"{source} cannot be read: {error.strerror or error}") from error
+    return path, reader
 
 
 def _near_file(path: Path) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anglekit.errors import InputError, RunError, suggest
 from anglekit.tables.arrow import columns_from_arrow
-from anglekit.tables.files import object_frame, read_table_file
+from anglekit.tables.files import object_frame, read_table_file, table_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +22,7 @@ __all__ = [
     "USUAL_COLUMNS",
     "USUAL_PARTNERS",
     "Table",
+    "check_columns",
     "check_text",
     "find_column",
     "find_text_columns",
@@ -74,6 +75,9 @@ _LONGEST_TEXT = 1_000_000
 
 _MOST_NAMES = 60
 """Columns that a message shows."""
+
+_FIRST_ROWS = 1000
+"""Among which a column is looked for before all rows are read."""
 
 NO_COLUMN = "-"
 """Given as a column's name it says: use none, even if one is there."""
@@ -156,6 +160,29 @@ def find_column(
             f"name one with {option}: {_listed(names)}",
         )
     return found
+
+
+def check_columns(source: str, given: Mapping[str, str]) -> None:
+    """Refuse a file that is not there and columns that it lacks; what lies elsewhere is left to whoever reads it.
+
+    Args:
+        source: as `read_table` takes it.
+        given: by role the column that the user named; those inside columns of dictionaries are not looked for.
+
+    Raises:
+        InputError: there is no such file or column.
+    """
+    if source.startswith(("hub:", "builtin:")):
+        return
+    path, _ = table_file(source)
+    wanted = {role: name for role, name in given.items() if name != NO_COLUMN and "." not in name}
+    # A row of json may have a column that the rows before it lack.
+    for limit in (_FIRST_ROWS, None) if wanted else ():
+        table = read_table(str(path), limit=limit)
+        if set(wanted.values()) <= {str(name) for name in table.frame.columns}:
+            return
+    for role, name in wanted.items():
+        find_column(replace(table, source=source), role, name)
 
 
 def find_text_columns(table: Table, text: str | None = None, text_pair: str | None = None) -> tuple[str, str | None]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from anglekit.errors import InputError, suggest
+from anglekit_cli.options import check_target
 
 __all__ = ["EPILOG", "compare"]
 
@@ -53,21 +54,15 @@ def compare(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer's one sentence only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as json.")] = False,
 ) -> None:
-    """Answer whether layer selection matters: equivalent, different or undecided, with what would decide.
+    """Answer whether layer selection matters here.
 
-    Strategies are compared under the same initialisation, paired by seed and, for angles, by probe example.
+    The verdict is equivalent, different or undecided, and then says what would decide it. Strategies are compared
+    under the same initialisation, paired by seed and, for angles, by probe example.
     """
     if form not in _PRINTED:
         raise InputError(f"no format {form!r}", allowed=suggest(form, _PRINTED))
     if out is not None:
-        if out.suffix.lower() not in _SUFFIXES:
-            raise InputError(
-                f"cannot write {out.name!r}: a comparison's file ends in {', '.join(_SUFFIXES)}", "change --out"
-            )
-        if out.is_dir():
-            raise InputError(f"{out} is a directory", "give a file with --out")
-        if any(parent.exists() and not parent.is_dir() for parent in out.parents):
-            raise InputError(f"{out} cannot be made: a part of its path is a file", "choose another --out")
+        check_target(out, "a comparison's file", tuple(_SUFFIXES))
 
     from anglekit.comparison.compare import compare as run
     from anglekit.runtime.files import write_whole

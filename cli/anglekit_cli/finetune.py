@@ -2,82 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anglekit_cli import training_options as option
+from anglekit_cli import options
 
-__all__ = ["finetune"]
+if TYPE_CHECKING:
+    from anglekit.distillation.runs.arm import RunResult
+
+__all__ = ["finetune", "print_result"]
 
 EPILOG = "Example: anglekit finetune bert-base-uncased --task sst2 --train train.tsv --validation dev.tsv --out teacher"
 
 
+@options.takes_settings
 def finetune(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Directory or hub id of a model, with or without a head.")
     ],
-    task: option.Task,
-    train: option.Train,
-    out: option.Out,
-    validation: option.Validation = None,
-    text: option.Text = None,
-    text_pair: option.TextPair = None,
-    label: option.Label = None,
-    source: option.Source = None,
-    target: option.Target = None,
-    prefix: option.Prefix = None,
-    prompt: option.Prompt = None,
-    completion: option.Completion = None,
-    choices: option.Choices = None,
-    limit: option.Limit = None,
-    epochs: option.Epochs = None,
-    max_steps: option.MaxSteps = None,
-    batch_size: option.BatchSize = 32,
-    accumulation: option.Accumulation = 1,
-    learning_rate: option.LearningRate = None,
-    schedule: option.Schedule = "linear",
-    warmup: option.Warmup = 0.0,
-    optimizer: option.Optimizer = "adamw",
-    weight_decay: option.WeightDecay = 0.0,
-    max_grad_norm: option.MaxGradNorm = 1.0,
-    precision: option.Precision = "float32",
-    max_length: option.MaxLength = None,
-    target_max_length: option.TargetMaxLength = None,
-    loss_on_prompt: option.LossOnPrompt = False,
-    beams: option.Beams = None,
-    max_new_tokens: option.MaxNewTokens = None,
-    length_penalty: option.LengthPenalty = 1.0,
-    lora_rank: option.LoraRank = None,
-    lora_alpha: option.LoraAlpha = 32.0,
-    lora_dropout: option.LoraDropout = 0.1,
-    lora_targets: option.LoraTargets = "all-linear",
-    lora_merge: option.LoraMerge = False,
-    group_by_length: option.GroupByLength = False,
-    checkpoint_activations: option.CheckpointActivations = False,
-    label_smoothing: option.LabelSmoothing = 0.0,
-    seed: option.Seed = 0,
-    data_seed: option.DataSeed = 0,
-    evaluate_every: option.EvaluateEvery = None,
-    log_every: option.LogEvery = 50,
-    select: option.Select = "last",
-    device: option.Device = "auto",
-    workers: option.Workers = 0,
-    tensorboard: option.TensorBoard = False,
-    resume: option.Resume = False,
-    overwrite: option.Overwrite = False,
-    quiet: option.Quiet = False,
-    as_json: option.AsJson = False,
-    revision: option.Revision = None,
-    allow_pickle: option.AllowPickle = False,
-    trust_remote_code: option.TrustRemoteCode = False,
+    *,
+    task: options.Task,
+    train: options.Train,
+    out: options.Out,
+    validation: options.Validation = None,
+    columns: options.Columns,
+    settings: options.FineTuning,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+    load: options.Loading,
 ) -> None:
     """Train a model on a task and score it."""
-    values = dict(locals())
-    mode = option.if_exists(resume, overwrite)
+    mode = options.if_exists(resume, overwrite)
+    options.check_sources([model], [train, *(validation or ())], columns, task)
 
     from anglekit.distillation.runs.run import finetune as run
-    from anglekit.models.load_options import LoadOptions
 
     result = run(
         model,
@@ -85,10 +47,24 @@ def finetune(
         train=train,
         out=out,
         validation=validation or (),
-        data=option.data_settings(values),
-        settings=option.train_settings(values),
-        load=LoadOptions(revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code),
+        data=columns,
+        settings=settings,
+        load=load,
         if_exists=mode,
         progress=not quiet and not as_json,
     )
-    option.print_result(result, quiet=quiet, as_json=as_json)
+    print_result(result, quiet=quiet, as_json=as_json)
+
+
+def print_result(result: RunResult, *, quiet: bool, as_json: bool) -> None:
+    """Print a run's scores and where its checkpoint is."""
+    if as_json:
+        rows = result.scores.to_dict(orient="records")
+        typer.echo(json.dumps({"checkpoint": result.checkpoint, "steps": result.steps, "scores": rows}))
+    elif not quiet:
+        from anglekit.display.tables import aligned_text, frame_table
+
+        if len(result.scores):
+            typer.echo(aligned_text(frame_table(result.scores)))
+        kept = "" if result.selected_step == result.steps else f", the best at step {result.selected_step}"
+        typer.echo(f"{result.steps} steps in {result.train_seconds:.0f} s{kept}: {result.checkpoint}")

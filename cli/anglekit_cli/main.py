@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from anglekit.errors import AnglekitError
+from anglekit.settings_fields import SettingError
 from anglekit_cli.analyze import EPILOG as ANALYZE_EPILOG
 from anglekit_cli.analyze import analyze
 from anglekit_cli.compare import EPILOG as COMPARE_EPILOG
@@ -111,6 +112,9 @@ def main() -> None:
     keep_freed_memory()
     try:
         result = app(standalone_mode=False, prog_name="anglekit")
+    except SettingError as error:  # the library names a setting as Python does
+        own = error.name == error.setting
+        _end(str(error.named(f"--{error.setting.replace('_', '-')}") if own else error), error.exit_code)
     except AnglekitError as error:
         _end(str(error), error.exit_code)
     except KeyboardInterrupt:

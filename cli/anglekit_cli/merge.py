@@ -22,7 +22,10 @@ def merge(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.")] = False,
 ) -> None:
-    """Join the parts of an analysis that separate jobs made to the Geometry that one job would have given."""
+    """Join the parts of an analysis that separate jobs made.
+
+    The result is the Geometry that one job would have given.
+    """
     check_place(out, overwrite)
 
     from anglekit.analysis.shards import merge_shards

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from anglekit.errors import InputError, suggest
+from anglekit_cli.options import check_target
 
 __all__ = ["plot"]
-
-_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def plot(
@@ -100,7 +99,9 @@ def plot(
         str, typer.Option("--width", metavar="column|page", help="The width of a printed column or page.")
     ] = "page",
 ) -> None:
-    """Draw a figure of analyses or scores and write it to a file, its numbers beside it if asked.
+    """Draw a figure of analyses or scores into a file.
+
+    Its numbers are written too where --data names a file for them.
 
     Example: anglekit plot runs/mnli runs/wmt --figure figure1 --task MNLI --task WMT --out figure1.pdf
     """
@@ -151,10 +152,7 @@ def _warn_of_height(inches: float, options: frozenset[str]) -> None:
 def _check_targets(out: Path | None, data: Path | None) -> None:
     if out is None and data is None:
         raise InputError("nothing to write", "give a figure's file with --out, or one for its numbers with --data")
-    if out is not None and out.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"cannot write {out.name!r}: a figure's file ends in {', '.join(_SUFFIXES)}", "change --out")
-    if data is not None and data.suffix.lower() != ".csv":
-        raise InputError(f"cannot write {data.name!r}: the numbers' file ends in .csv", "change --data")
-    for target, option in ((out, "--out"), (data, "--data")):
-        if target is not None and target.is_dir():
-            raise InputError(f"{target} is a directory", f"give a file with {option}")
+    if out is not None:
+        check_target(out, "a figure's file", (".png", ".pdf", ".svg"))
+    if data is not None:
+        check_target(data, "the numbers' file", (".csv",), "--data")

@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from anglekit.errors import InputError
+from anglekit_cli.options import check_target
 
 __all__ = ["EPILOG", "report"]
 
 EPILOG = "Example: anglekit report geometry runs/sweep --out report.html"
-
-_SUFFIXES = (".html", ".htm")
 
 
 def report(
@@ -51,18 +50,14 @@ def report(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written and the verdict as json.")] = False,
 ) -> None:
-    """Write one self-contained HTML page: the verdict, how to read it, figures, tables, settings, warnings.
+    """Write everything that was found as one HTML page.
 
-    The page needs no network and can be read without script, in light and dark, on a telephone and on paper.
+    It holds the verdict, how to read it, figures, tables, settings and warnings. The page needs no network and can
+    be read without script, in light and dark, on a telephone and on paper.
     """
-    if out.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"cannot write {out.name!r}: a report's file ends in {' or '.join(_SUFFIXES)}", "change --out")
-    if out.is_dir():
-        raise InputError(f"{out} is a directory", "give a file with --out")
+    check_target(out, "a report's file", (".html", ".htm"))
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists", "choose another file or allow overwriting (--overwrite)")
-    if any(parent.exists() and not parent.is_dir() for parent in out.parents):
-        raise InputError(f"{out} cannot be made: a part of its path is a file", "choose another --out")
 
     from tqdm import tqdm
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anglekit.errors import InputError
+from anglekit_cli.options import check_sources
 from anglekit_cli.process import only_new_garbage
 from anglekit_cli.sweep import parse_seeds
 
@@ -80,9 +81,10 @@ def reproduce(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result, or the plan, as json.")] = False,
 ) -> None:
-    """Run an experiment of the paper: teacher, students, scores, geometry, figure, and the published numbers beside.
+    """Run an experiment of the paper from teacher to figure.
 
-    Started again with the same recipe and options, it goes on where it stopped.
+    It trains the teacher and the students, scores them, measures the geometry, draws the figure and puts the published
+    numbers beside. Started again with the same recipe and options, it goes on where it stopped.
     """
     if listed:
         _print_list(as_json)
@@ -97,6 +99,10 @@ def reproduce(
     if out is None and not dry_run:
         raise InputError("--out is missing", "name a directory, or plan with --dry-run")
     chosen_seeds = parse_seeds(seeds)
+    check_sources(
+        [one for one in (teacher, trained_teacher) if one is not None],
+        [one for one in (train, *(validation or ()), probe) if one is not None],
+    )
 
     from anglekit.recipes.recipe_files import load_recipe
     from anglekit.recipes.sources import with_own_sources

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError
-from anglekit_cli import training_options as option
+from anglekit.vocabulary import INITS, STRATEGIES
+from anglekit_cli import options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,14 +27,16 @@ EPILOG = (
 )
 
 
+@options.takes_settings
 def sweep(
-    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="Directory or hub id of a trained teacher.")],
-    task: option.Task,
-    train: option.Train,
+    teacher: options.Teacher,
+    *,
+    task: options.Task,
+    train: options.Train,
     out: Annotated[Path, typer.Option(help="Directory of the sweep: scores, and a run directory for each student.")],
     strategies: Annotated[
-        str, typer.Option(metavar="NAMES", help="Some of none, forward, reverse, all-to-one, random, with commas.")
-    ] = "none,forward,reverse,all-to-one,random",
+        str, typer.Option(metavar="NAMES", help=f"Some of {', '.join(STRATEGIES)}, with commas.")
+    ] = ",".join(STRATEGIES),
     inits: Annotated[
         str | None,
         typer.Option(
@@ -50,7 +54,6 @@ def sweep(
     side_by_side: Annotated[
         int,
         typer.Option(
-            "--side-by-side",
             metavar="N",
             help="Students that train at the same time, in each process. Each takes about three times its weights in "
             "memory with adamw (four with --accumulation); the teacher runs once a batch for all of them. Changes no "
@@ -62,64 +65,14 @@ def sweep(
         int | None,
         typer.Option(help="A width below the teacher's; needs --inits random.", show_default="the teacher's"),
     ] = None,
-    copy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="BLOCKS",
-            help="The teacher block that each student block is copied from, counted from 0: 3,7,11.",
-            show_default="the paper's",
-        ),
-    ] = None,
-    alpha_ce: Annotated[float, typer.Option(help="Weight of the cross-entropy.")] = 1.0,
-    alpha_kl: Annotated[float, typer.Option(help="Weight of the KL to the teacher's predictions.")] = 1.0,
-    alpha_hidden: Annotated[float, typer.Option(help="Weight of the hidden loss.")] = 3.0,
-    hidden_loss: Annotated[str, typer.Option(help="mse, normalized-mse, cosine or layer-norm-mse.")] = "mse",
-    temperature: Annotated[float | None, typer.Option(help="Of the KL.", show_default="1")] = None,
-    kl_direction: Annotated[
-        str | None, typer.Option(help="forward: KL(teacher || student); reverse.", show_default="forward")
-    ] = None,
-    reading: Annotated[
-        str, typer.Option(help="corrected, or official: normalised as in the paper's code.")
-    ] = "corrected",
-    match_streams: option.Match = None,
-    validation: option.Validation = None,
-    text: option.Text = None,
-    text_pair: option.TextPair = None,
-    label: option.Label = None,
-    source: option.Source = None,
-    target: option.Target = None,
-    prefix: option.Prefix = None,
-    prompt: option.Prompt = None,
-    completion: option.Completion = None,
-    choices: option.Choices = None,
-    limit: option.Limit = None,
-    epochs: option.Epochs = None,
-    max_steps: option.MaxSteps = None,
-    batch_size: option.BatchSize = 32,
-    accumulation: option.Accumulation = 1,
-    learning_rate: option.LearningRate = None,
-    schedule: option.Schedule = "linear",
-    warmup: option.Warmup = 0.0,
-    optimizer: option.Optimizer = "adamw",
-    weight_decay: option.WeightDecay = 0.0,
-    max_grad_norm: option.MaxGradNorm = 1.0,
-    precision: option.Precision = "float32",
-    max_length: option.MaxLength = None,
-    target_max_length: option.TargetMaxLength = None,
-    loss_on_prompt: option.LossOnPrompt = False,
-    kl_on_prompt: option.KlOnPrompt = None,
-    beams: option.Beams = None,
-    max_new_tokens: option.MaxNewTokens = None,
-    length_penalty: option.LengthPenalty = 1.0,
-    lora_rank: option.LoraRank = None,
-    lora_alpha: option.LoraAlpha = 32.0,
-    lora_dropout: option.LoraDropout = 0.1,
-    lora_targets: option.LoraTargets = "all-linear",
-    lora_merge: option.LoraMerge = False,
-    group_by_length: option.GroupByLength = False,
-    checkpoint_activations: option.CheckpointActivations = False,
-    label_smoothing: option.LabelSmoothing = 0.0,
-    data_seed: option.DataSeed = 0,
+    copy: options.Copy = None,
+    weights: Annotated[LossWeights, options.Options(prefix="alpha_")],
+    hidden_loss: options.HiddenLoss = "mse",
+    reading: options.Reading = "corrected",
+    match_streams: options.MatchStreams = None,
+    validation: options.Validation = None,
+    columns: options.Columns,
+    settings: options.SweepTraining,
     order_per_seed: Annotated[
         bool,
         typer.Option(
@@ -127,23 +80,16 @@ def sweep(
             help="Give each seed its own order of the data, --data-seed + seed; seeds then share no teacher pass.",
         ),
     ] = False,
-    evaluate_every: option.EvaluateEvery = None,
-    log_every: option.LogEvery = 50,
-    select: option.Select = "last",
-    device: option.Device = "auto",
-    teacher_device: option.TeacherDevice = None,
-    teacher_device_map: option.TeacherDeviceMap = None,
-    workers: option.Workers = 0,
-    tensorboard: option.TensorBoard = False,
-    resume: option.Resume = False,
-    overwrite: option.Overwrite = False,
-    quiet: option.Quiet = False,
-    as_json: option.AsJson = False,
-    revision: option.Revision = None,
-    allow_pickle: option.AllowPickle = False,
-    trust_remote_code: option.TrustRemoteCode = False,
+    placement: options.TeacherPlacement,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+    load: options.Loading,
 ) -> None:
-    """Train all strategies x initialisations x seeds over one teacher, run once a batch for all of them.
+    """Train strategies x initialisations x seeds over one teacher.
+
+    The teacher runs once a batch for all of them.
 
     Each student is the one that its own `distill` run would give, in a run directory under its arm's name, as
     forward-random-seed0. Beside them: scores.csv and sweep.json. A killed sweep goes on with --resume, also with more
@@ -153,12 +99,15 @@ def sweep(
     accelerate launch --multi_gpu --num_processes 2 -m anglekit_cli sweep ... (--multi_gpu also on processors; torchrun
     does as well). A sweep may go on with another number of processes.
     """
-    values = dict(locals())
-    mode = option.if_exists(resume, overwrite)
-    chosen_strategies, chosen_inits = option.names("strategies", strategies), option.names("inits", inits)
+    mode = options.if_exists(resume, overwrite)
+    chosen_strategies, chosen_inits = options.names_of("--strategies", strategies), options.names_of("--inits", inits)
+    options.check_names("--strategies", chosen_strategies, tuple(STRATEGIES))
+    options.check_names("--inits", chosen_inits, INITS)
+    options.check_losses(hidden_loss, reading)
     chosen_seeds = parse_seeds(seeds)
+    streams_matched = options.names_of("--match-streams", match_streams)
+    options.check_sources([teacher], [train, *(validation or ())], columns, task)
 
-    from anglekit.distillation.losses.weights import LossWeights
     from anglekit.distillation.matching.map_text import parse_copy_map
     from anglekit.distillation.sweep.sweep import SweepError
     from anglekit.distillation.sweep.sweep import sweep as run
@@ -168,10 +117,10 @@ def sweep(
 
     shown = not quiet and not as_json
     with processes_apart() as processes:
-        load = option.teacher_loading(values)
-        if teacher_device_map is not None and processes.count > 1:
+        load = options.teacher_loading(load, settings, placement)
+        if placement.device_map is not None and processes.count > 1:
             raise InputError(
-                f"--teacher-device-map {teacher_device_map!r} spreads one process's teacher over all devices, and "
+                f"--teacher-device-map {placement.device_map!r} spreads one process's teacher over all devices, and "
                 f"{processes.count} processes were launched",
                 "start one, or leave the map out",
             )
@@ -191,8 +140,8 @@ def sweep(
                 layers=layers,
                 width=width,
                 validation=validation or (),
-                data=option.data_settings(values),
-                settings=option.train_settings(values),
+                data=columns,
+                settings=settings,
                 load=load,
                 if_exists=mode,
                 side_by_side=side_by_side,
@@ -200,10 +149,10 @@ def sweep(
                 processes=processes,
                 progress=shown,
                 warn=lambda warning: typer.echo(f"warning: {warning}", err=True) if shown else None,
-                weights=LossWeights(alpha_ce, alpha_kl, alpha_hidden),
+                weights=weights,
                 hidden_loss=hidden_loss,
                 reading=reading,
-                match_streams=option.names("match-streams", match_streams),
+                match_streams=streams_matched,
             )
         except SweepError as error:
             # What the other arms reached, before the one line about those that failed.

@@ -22,8 +22,8 @@ from anglekit.distillation.sweep.sweep import SIDE_BY_SIDE
 from anglekit.errors import InputError, RunError
 from anglekit_cli.distill import distill
 from anglekit_cli.main import app as whole_app
+from anglekit_cli.options import names_of
 from anglekit_cli.sweep import parse_seeds, sweep
-from anglekit_cli.training_options import names
 from tests.distillation.run_corpus import make_world
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -190,10 +190,10 @@ def test_other_seeds_are_refused(text):
 
 
 def test_names_are_read_with_spaces_and_none_is_missing():
-    assert names("inits", "random, teacher") == ("random", "teacher")
-    assert names("inits", None) is None
+    assert names_of("--inits", "random, teacher") == ("random", "teacher")
+    assert names_of("--inits", None) is None
     with pytest.raises(InputError, match="names nothing in one place"):
-        names("inits", "random,")
+        names_of("--inits", "random,")
 
 
 @pytest.mark.parametrize(

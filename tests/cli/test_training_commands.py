@@ -148,9 +148,9 @@ def test_resume_and_overwrite(world, tmp_path):
         ),
         (("--strategy", "none", "--layers", 2, "--select", "bst"), "did you mean 'best'"),
         (("--strategy", "none", "--layers", 2, "--reading", "offical"), "did you mean 'official'"),
-        (("--strategy", "none", "--layers", 2, "--alpha-ce", -1), "loss weight ce is -1"),
+        (("--strategy", "none", "--layers", 2, "--alpha-ce", -1), "--alpha-ce is -1"),
         (("--strategy", "none", "--layers", 2, "--alpha-ce", 0, "--alpha-kl", 0), "nothing would be trained"),
-        (("--strategy", "none", "--layers", 2, "--temperature", 0), "temperature is 0.0"),
+        (("--strategy", "none", "--layers", 2, "--temperature", 0), "--temperature is 0.0"),
         (("--strategy", "none", "--layers", 2, "--task", "mlni"), "did you mean 'mnli'"),
         (("--strategy", "none", "--layers", 2, "--teacher-device", "toaster"), "use cpu"),
         (
@@ -159,7 +159,7 @@ def test_resume_and_overwrite(world, tmp_path):
         ),
         (
             ("--strategy", "none", "--layers", 2, "--teacher-device", "cpu", "--teacher-device-map", "auto"),
-            "--teacher-device 'cpu' and --teacher-device-map 'auto': give one of the two",
+            "--teacher-device 'cpu' and --teacher-device-map 'auto' came; give one of the two",
         ),
     ],
 )

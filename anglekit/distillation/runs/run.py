@@ -15,9 +15,15 @@ from anglekit.distillation.matching.plan import DistillationPlan, plan_distillat
 from anglekit.distillation.runs.arm import Arm, RunResult, build_arm, finish_arm, start_run, stored_result
 from anglekit.distillation.runs.directory import IfExists, RunDirectory
 from anglekit.distillation.runs.scoring import run_scoring
-from anglekit.distillation.settings import DataSettings, EncodingSettings, ScoringSettings, TrainSettings
+from anglekit.distillation.settings import (
+    DataSettings,
+    EncodingSettings,
+    ScoringSettings,
+    TrainSettings,
+    evaluation_sources,
+)
 from anglekit.distillation.students.create import CopyBlocks
-from anglekit.distillation.tasks.data import TextTable, evaluation_sources
+from anglekit.distillation.tasks.data import TextTable
 from anglekit.distillation.tasks.models import TaskModel, load_for_fine_tuning, load_trained
 from anglekit.distillation.tasks.prepared_data import PreparedData, prepare_data
 from anglekit.distillation.tasks.registry import task_by_name

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ __all__ = [
     "PaddedBatches",
     "TextTable",
     "TokenizedExamples",
-    "evaluation_sources",
     "length_sorted_batches",
     "model_limit",
     "usable_length",
@@ -140,29 +138,6 @@ class PaddedBatches:
         return torch.tensor(
             [pad + row if self.left else row + pad for row, pad in zip(rows, fill, strict=True)], dtype=torch.int64
         )
-
-
-def evaluation_sources(given: Sequence[str]) -> dict[str, str]:
-    """Return evaluation tables by name: `NAME=SOURCE` as it says, others by the split or the file's name.
-
-    Raises:
-        InputError: two of the same name.
-    """
-    named: dict[str, str] = {}
-    for entry in given:
-        name, equals, source = entry.partition("=")
-        if not equals or not name.replace("-", "_").isidentifier():
-            source = entry
-            name = entry.rpartition(":")[2] if entry.startswith(("hub:", "builtin:")) else Path(entry).stem
-            if entry.startswith("builtin:") and entry.count(":") == 1:
-                name = "validation"
-        name = "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in name)
-        if name in named:
-            raise InputError(
-                f"two evaluation tables are called {name!r}", f"name them: first={named[name]} second={source}"
-            )
-        named[name] = source
-    return named
 
 
 def model_limit(tokenizer: Tokenizer, config: PretrainedConfig) -> int:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig
 
-from anglekit.distillation.settings import DataSettings, EncodingSettings
+from anglekit.distillation.settings import DataSettings, EncodingSettings, evaluation_sources
 from anglekit.distillation.tasks.classification import ClassificationTask, LabelledTexts
-from anglekit.distillation.tasks.data import TokenizedExamples, evaluation_sources, length_sorted_batches, usable_length
+from anglekit.distillation.tasks.data import TokenizedExamples, length_sorted_batches, usable_length
 from anglekit.distillation.tasks.label_sets import LabelSet, label_text, labels_in_data, labels_of_config
 from anglekit.distillation.tasks.registry import TASKS, task_by_name
 from anglekit.distillation.tasks.scores import SCORES, accuracy, class_scores, f1, macro_f1, matthews

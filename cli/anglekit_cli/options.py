@@ -1,0 +1,339 @@
+"""Options that commands share, and those that are made of settings: each is written once, with its help.
+
+A parameter that is annotated `Annotated[TrainSettings, Options(...)]` becomes an option for each of these settings; the
+command receives the settings, checked. Type, default and help are the dataclass's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from anglekit.distillation.settings import DataSettings, TrainSettings, split_name
+from anglekit.errors import InputError, suggest
+from anglekit.models.load_options import LoadOptions, check_source
+from anglekit.runtime.placement import Placement, check_device
+from anglekit.settings_fields import Declaration, SettingError, declarations
+from anglekit.vocabulary import HIDDEN_LOSS_NAMES, READINGS, STRATEGIES, TASK_NAMES
+
+if TYPE_CHECKING:
+    from anglekit.distillation.runs.directory import IfExists
+
+# ---- options made of settings ----
+
+
+@dataclass(frozen=True)
+class Options:
+    """Says of a command's parameter, whose type is a dataclass of settings, that the settings are options.
+
+    Attributes:
+        only: these settings; (): all that are declared.
+        without: settings that are no options.
+        prefix: stands before each option's name.
+        defaults: other defaults than the dataclass's, by setting.
+        changes: other declarations than the dataclass's, by setting.
+    """
+
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    prefix: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def declared(self, kind: type) -> dict[str, Declaration]:
+        """Return the declarations of the settings that are options."""
+        found = declarations(kind)
+        return {
+            name: replace(found[name], **self.changes.get(name, {}))
+            for name in self.only or found
+            if name not in self.without
+        }
+
+    def parameters(self, kind: type) -> Iterator[inspect.Parameter]:
+        """Yield typer's parameters, one for each setting."""
+        hints, defaults = get_type_hints(kind), {one.name: one.default for one in fields(kind)} | dict(self.defaults)
+        for name, declared in self.declared(kind).items():
+            default = defaults[name]
+            hint = _option_type(hints[name])
+            flag = self.flag(name, declared)
+            flags = declared.flags or (flag,)
+            if hint is bool and default is not False:
+                flags = (f"{flag}/--no-{flag.removeprefix('--')}",)
+            option = _option(declared, flags)
+            yield inspect.Parameter(
+                self.prefix + name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=Annotated[hint | None if default is None else hint, option],
+            )
+
+    def settings(self, kind: type, values: dict[str, Any]) -> Any:  # noqa: ANN401 - of the kind
+        """Take the options' values out of a command's and return the settings.
+
+        Raises:
+            SettingError: a value that is not allowed; it names the option.
+        """
+        hints, given = get_type_hints(kind), {}
+        declared = self.declared(kind)
+        try:
+            for name in declared:
+                value = values.pop(self.prefix + name)
+                if value is not None:
+                    given[name] = _numbers(name, value) if _is_tuple(hints[name]) else value
+            return kind(**given)
+        except SettingError as error:
+            known = declared.get(error.setting, Declaration(""))
+            raise error.named(self.flag(error.setting, known)) from error
+
+    def flag(self, name: str, declared: Declaration) -> str:
+        """Return the first name of a setting's option."""
+        return declared.flags[0] if declared.flags else f"--{(self.prefix + name).replace('_', '-')}"
+
+
+def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command for typer, in which every parameter that is marked by `Options` is as many options."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, tuple[type, Options]] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind, *marks = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name],)
+        options = next((mark for mark in marks if isinstance(mark, Options)), None)
+        if options is None:
+            parameters.append(parameter.replace(annotation=hints[name]))
+        else:
+            groups[name] = kind, options
+            parameters += options.parameters(kind)
+
+    def run(**values: Any) -> None:  # noqa: ANN401 - what typer has parsed
+        made = {name: options.settings(kind, values) for name, (kind, options) in groups.items()}
+        command(**values, **made)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def option_of(kind: type, name: str) -> Any:  # noqa: ANN401 - what typer's Option gives
+    """Return the option of one setting, for a command that has to know whether it was given."""
+    declared = declarations(kind)[name]
+    return _option(declared, declared.flags or (f"--{name.replace('_', '-')}",))
+
+
+def _option(declared: Declaration, flags: Sequence[str]) -> Any:  # noqa: ANN401 - as `option_of`
+    return typer.Option(*flags, help=declared.help, metavar=declared.metavar, show_default=declared.shown or True)
+
+
+def _without_none(hint: Any) -> Any:  # noqa: ANN401 - a type
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (one for one in get_args(hint) if one is not type(None))
+    return hint
+
+
+def _is_tuple(hint: Any) -> bool:  # noqa: ANN401 - a type
+    return get_origin(_without_none(hint)) is tuple
+
+
+def _option_type(hint: Any) -> Any:  # noqa: ANN401 - a type
+    """Return what typer parses: names and lists are texts, which the settings check."""
+    return str if get_origin(hint := _without_none(hint)) in (Literal, tuple) else hint
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise SettingError(
+            name, f"{text!r} is not a list of layers", "give numbers such as 0,6,12 (0 is the embedding)"
+        )
+    return tuple(int(part) for part in parts)
+
+
+# ---- options that several commands have ----
+
+_TABLES = ".jsonl, .csv, .tsv, .parquet, hub:NAME[/CONFIG]:SPLIT or builtin:NAME[:SPLIT]"
+
+Teacher = Annotated[str, typer.Argument(metavar="TEACHER", help="Directory or hub id of a trained teacher.")]
+Task = Annotated[
+    str,
+    typer.Option(
+        help="For your own data: classification, seq2seq, language-model, completion or multiple-choice. Known data: "
+        "mnli, qqp, qnli, sst2, mrpc, cola, rte, wnli, dart, wmt16-en-ro, hellaswag, coqa."
+    ),
+]
+Train = Annotated[str, typer.Option(help=f"Training table: {_TABLES}.")]
+Probe = Annotated[str, typer.Option(help=f"Probe texts: {_TABLES}.")]
+Out = Annotated[Path, typer.Option(help="Directory of the run: checkpoint, scores, metrics, plan, provenance.")]
+Validation = Annotated[
+    list[str] | None,
+    typer.Option(help="Table to score on, also NAME=TABLE; repeat it for more. The first one validates in training."),
+]
+Strategy = Annotated[str | None, typer.Option(metavar="NAME", help=f"{', '.join(STRATEGIES)}.")]
+LayerMap = Annotated[
+    str | None,
+    typer.Option(
+        "--map",
+        metavar="MAP",
+        help="Your own map instead of --strategy, student:teacher layers with 0 the embedding: 1:4,2:8,3:12, or "
+        "'encoder=1:6;decoder=1:12'.",
+    ),
+]
+Copy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BLOCKS",
+        help="The teacher block that each student block is copied from, counted from 0: 3,7,11, or "
+        "'encoder=0,6;decoder=0,6'.",
+        show_default="the paper's",
+    ),
+]
+Layers = Annotated[int | None, typer.Option(help="Blocks of the student.", show_default="the teacher's")]
+Width = Annotated[
+    int | None,
+    typer.Option(help="A width below the teacher's; needs --init random.", show_default="the teacher's"),
+]
+Init = Annotated[str, typer.Option(metavar="random|teacher", help="Where the student's weights come from.")]
+HiddenLoss = Annotated[str, typer.Option(help="mse, normalized-mse, cosine or layer-norm-mse.")]
+Reading = Annotated[str, typer.Option(help="corrected, or official: normalised as in the paper's code.")]
+MatchStreams = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help="encoder, decoder or both: what is matched.", show_default="all"),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the directory, if there is one.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the directory.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the scores as json.")]
+
+_IN_PYTHON_ONLY = ("resumable", "eval_batch_size")
+Training = Annotated[TrainSettings, Options(without=_IN_PYTHON_ONLY)]
+SweepTraining = Annotated[TrainSettings, Options(without=(*_IN_PYTHON_ONLY, "seed"))]
+# Fine-tuning has no teacher.
+FineTuning = Annotated[
+    TrainSettings,
+    Options(
+        without=(*_IN_PYTHON_ONLY, "temperature", "kl_direction", "kl_on_prompt", "teacher_device"),
+        defaults={"seed": 0},
+    ),
+]
+Columns = Annotated[DataSettings, Options()]
+Loading = Annotated[LoadOptions, Options(only=("revision", "allow_pickle", "trust_remote_code"))]
+TeacherPlacement = Annotated[
+    Placement,
+    Options(
+        only=("device_map",),
+        prefix="teacher_",
+        changes={
+            "device_map": {
+                "help": "Spread the teacher over devices, and the disk where they are too small; as json every part's "
+                "device."
+            }
+        },
+    ),
+]
+
+
+def if_exists(resume: bool, overwrite: bool) -> IfExists:
+    """Return what to do with a run that is already there.
+
+    Raises:
+        InputError: both options came.
+    """
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite came together", "give one of the two")
+    return "resume" if resume else "overwrite" if overwrite else "refuse"
+
+
+def teacher_loading(load: LoadOptions, settings: TrainSettings, placement: Placement) -> LoadOptions:
+    """Return how a command loads its teacher.
+
+    Raises:
+        InputError: both a device and a map came, or the device is not there.
+    """
+    device, spread = settings.teacher_device, placement.device_map
+    if device is not None and spread is not None:
+        raise InputError(f"--teacher-device {device!r} and --teacher-device-map {spread!r} came", "give one of the two")
+    if device is not None:
+        check_device(device, "teacher_device")
+    return replace(load, device=device or "cpu", placement=placement)
+
+
+def names_of(option: str, text: str | None) -> tuple[str, ...] | None:
+    """Return the names in a list with commas.
+
+    Raises:
+        InputError: a place between two commas is empty.
+    """
+    if text is None:
+        return None
+    found = tuple(name.strip() for name in text.split(","))
+    if not all(found):
+        raise InputError(f"{option} is {text!r} and names nothing in one place", "give names with commas between")
+    return found
+
+
+# ---- what is refused before anything heavy is loaded ----
+
+
+def check_names(option: str, given: Sequence[str] | None, allowed: Sequence[str]) -> None:
+    """Refuse names that an option does not have."""
+    for name in given or ():
+        if name not in allowed:
+            raise InputError(f"{option} is {name!r}", allowed=suggest(name, allowed))
+
+
+def check_losses(hidden_loss: str, reading: str) -> None:
+    """Refuse a hidden loss and a reading that there are not."""
+    check_names("--hidden-loss", [hidden_loss], HIDDEN_LOSS_NAMES)
+    check_names("--reading", [reading], READINGS)
+
+
+def check_matching(strategy: str | None, layer_map: str | None) -> None:
+    """Refuse anything but one of a strategy that there is, and a map."""
+    if (strategy is None) == (layer_map is None):
+        got = "neither" if strategy is None else "both"
+        raise InputError(f"--strategy and --map: {got} came", "give one of the two")
+    check_names("--strategy", [strategy] if strategy is not None else (), tuple(STRATEGIES))
+
+
+def check_sources(
+    models: Sequence[str], tables: Sequence[str], columns: DataSettings | None = None, task: str | None = None
+) -> None:
+    """Refuse models and tables that are not here, columns that the tables lack, and a task that there is not.
+
+    Args:
+        models: directories or hub ids.
+        tables: sources, or NAME=SOURCE.
+        columns: those that were named are looked for in each table on this machine.
+        task: its name.
+    """
+    from anglekit.tables.read import check_columns
+
+    check_names("--task", [task] if task is not None else (), TASK_NAMES)
+    for model in models:
+        check_source(model)
+    named = {} if columns is None else vars(columns)
+    roles = ("text", "text_pair", "label", "source", "target", "prompt", "completion")
+    for entry in tables:
+        check_columns(split_name(entry)[1], {role: named[role] for role in roles if named.get(role) is not None})
+
+
+def check_target(out: Path, what: str, suffixes: Sequence[str], option: str = "--out") -> None:
+    """Refuse a file that cannot be written.
+
+    Args:
+        out: the file.
+        what: it is, as "a report's file".
+        suffixes: what its name may end in.
+        option: which names it.
+    """
+    if out.suffix.lower() not in suffixes:
+        raise InputError(f"cannot write {out.name!r}: {what} ends in {', '.join(suffixes)}", f"change {option}")
+    if out.is_dir():
+        raise InputError(f"{out} is a directory", f"give a file with {option}")
+    if any(parent.exists() and not parent.is_dir() for parent in out.parents):
+        raise InputError(f"{out} cannot be made: a part of its path is a file", f"choose another {option}")
