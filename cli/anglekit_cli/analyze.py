@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anglekit.analysis.settings import AnalysisSettings
+from anglekit.distillation.settings import DataSettings
 from anglekit.errors import InputError
 from anglekit.models.load_options import LoadOptions
 from anglekit.runtime.placement import Placement, check_device
@@ -63,7 +63,7 @@ def analyze(
     prompts: Annotated[str | None, options.option_of(AnalysisSettings, "prompts")] = None,
     limit: Annotated[int | None, typer.Option(help="Use that many examples, drawn at random.")] = None,
     settings: Annotated[AnalysisSettings, options.Options(without=("prompts",))],
-    load: Annotated[LoadOptions, options.Options()],
+    device: Annotated[str, options.option_of(LoadOptions, "device")] = "cpu",
     teacher_device: Annotated[
         str | None, typer.Option(help="Where the teacher goes.", show_default="that of --device")
     ] = None,
@@ -71,6 +71,7 @@ def analyze(
         str | None, typer.Option(help="Where the students go.", show_default="that of --device")
     ] = None,
     placement: Annotated[Placement, options.Options()],
+    load: Annotated[LoadOptions, options.Options(without=("device",))],
     shard: Annotated[
         str | None,
         typer.Option(
@@ -107,28 +108,26 @@ def analyze(
     anglekit_cli analyze ... (--multi_gpu also on processors; torchrun does as well).
     """
     # Cheap mistakes are found before anything heavy is imported, and before large weights are read.
-    alone = int(os.environ.get("WORLD_SIZE", "1") or 1) < 2
+    alone = not options.launched_together()
     if alone and not dry_run:
         check_place(out, overwrite or resume)
     part = _shard(shard)
     read = prompts or ("alone" if target in (None, "-") else "included")
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
-    options.check_sources([teacher, *students], [])
-    for name, device in (("teacher_device", teacher_device), ("student_device", student_device)):
-        if device is not None:
-            check_device(device, name)
+    columns = DataSettings(text=text, text_pair=text_pair, target=target)
+    options.check_sources([teacher, *students], [probe], columns=columns)
+    for name, place in (("device", device), ("teacher_device", teacher_device), ("student_device", student_device)):
+        if alone and place is not None:
+            check_device(place, name)
     verbose = bool(context.find_root().params.get("verbose"))
-
-    from anglekit.probes.data import read_probe
-
-    data = read_probe(probe, text=text, text_pair=text_pair, target=target, limit=limit, seed=settings.seed)
 
     from anglekit.analysis.job import save_analysis
     from anglekit.analysis.preparation import blocks_to_hold
     from anglekit.models.checkpoints import checkpoint_of, load_checkpoint, load_config
+    from anglekit.probes.data import read_probe
     from anglekit.runtime.processes import launched_processes
 
-    with launched_processes(load.device) as (processes, own_device):
+    with launched_processes(device) as (processes, own_device):
         with processes.together():
             if processes.first and not alone:
                 check_place(out, overwrite or resume)
@@ -138,6 +137,7 @@ def analyze(
                     "processes were launched",
                     "start one, or leave the map out",
                 )
+            data = read_probe(probe, text=text, text_pair=text_pair, target=target, limit=limit, seed=settings.seed)
             loading = []
             for number, source in enumerate((teacher, *students)):
                 own = teacher_device if number == 0 else student_device

@@ -33,7 +33,7 @@ def evaluate(
 
     A run directory is scored as the run scored it: with its lengths and its generation, where no option says otherwise.
     """
-    options.check_sources(checkpoints, data, columns, task)
+    options.check_sources(checkpoints, (), data, columns=columns, task=task)
 
     from anglekit.distillation.runs.run import evaluate as run
 

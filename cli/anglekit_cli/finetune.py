@@ -37,7 +37,7 @@ def finetune(
 ) -> None:
     """Train a model on a task and score it."""
     mode = options.if_exists(resume, overwrite)
-    options.check_sources([model], [train, *(validation or ())], columns, task)
+    options.check_sources([model], [train], validation, columns=columns, task=task)
 
     from anglekit.distillation.runs.run import finetune as run
 

@@ -7,6 +7,7 @@ command receives the settings, checked. Type, default and help are the dataclass
 from __future__ import annotations
 
 import inspect
+import os
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -301,25 +302,40 @@ def check_matching(strategy: str | None, layer_map: str | None) -> None:
 
 
 def check_sources(
-    models: Sequence[str], tables: Sequence[str], columns: DataSettings | None = None, task: str | None = None
+    models: Sequence[str],
+    tables: Sequence[str] = (),
+    named_tables: Sequence[str] | None = None,
+    *,
+    columns: DataSettings | None = None,
+    task: str | None = None,
 ) -> None:
     """Refuse models and tables that are not here, columns that the tables lack, and a task that there is not.
 
+    Of processes that were launched together none is ended here: the library lets all of them end with one line.
+
     Args:
         models: directories or hub ids.
-        tables: sources, or NAME=SOURCE.
+        tables: as `read_table` takes them.
+        named_tables: more of them, also NAME=TABLE.
         columns: those that were named are looked for in each table on this machine.
         task: its name.
     """
     from anglekit.tables.read import check_columns
 
     check_names("--task", [task] if task is not None else (), TASK_NAMES)
+    if launched_together():
+        return
     for model in models:
         check_source(model)
     named = {} if columns is None else vars(columns)
     roles = ("text", "text_pair", "label", "source", "target", "prompt", "completion")
-    for entry in tables:
-        check_columns(split_name(entry)[1], {role: named[role] for role in roles if named.get(role) is not None})
+    for source in (*tables, *(split_name(entry)[1] for entry in named_tables or ())):
+        check_columns(source, {role: named[role] for role in roles if named.get(role) is not None})
+
+
+def launched_together() -> bool:
+    """Return whether this is one of several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1") or 1) > 1
 
 
 def check_target(out: Path, what: str, suffixes: Sequence[str], option: str = "--out") -> None:

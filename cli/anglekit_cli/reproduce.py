@@ -101,7 +101,8 @@ def reproduce(
     chosen_seeds = parse_seeds(seeds)
     check_sources(
         [one for one in (teacher, trained_teacher) if one is not None],
-        [one for one in (train, *(validation or ()), probe) if one is not None],
+        [one for one in (train, probe) if one is not None],
+        validation,
     )
 
     from anglekit.recipes.recipe_files import load_recipe

@@ -139,8 +139,8 @@ def test_bad_directories_and_targets(saved: Path, tmp_path: Path) -> None:
     assert "is a directory" in str(result.exception)
     (tmp_path / "file").write_text("in the way")
     result = run(saved, "--figure", "figure1", "--out", tmp_path / "file" / "f.png")
-    assert isinstance(result.exception, RunError)
-    assert "cannot write beside" in str(result.exception)
+    assert isinstance(result.exception, InputError)
+    assert "a part of its path is a file" in str(result.exception)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
 
 
