@@ -1,4 +1,4 @@
-"""`anglekit analyze`: a teacher seen from its students, on probe data."""
+"""`anglekit analyze`: a teacher seen from its students, on probe data; `anglekit merge`: what jobs analysed apart."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from anglekit.results.geometry import Geometry
 
 EPILOG = "Example: anglekit analyze runs/teacher runs/forward runs/reverse --probe validation.tsv --out geometry"
+MERGE_EPILOG = "Example: anglekit merge geometry-1 geometry-2 geometry-3 --out geometry"
 
 
 def _shard(text: str | None) -> Shard | None:
@@ -189,6 +190,28 @@ def analyze(
     print_result(geometry, out, quiet=quiet, as_json=as_json)
     if part is not None and not quiet and not as_json:
         typer.echo(f"This is part {part}; join all {part.of}: anglekit merge PART... --out DIR")
+
+
+def merge(
+    shards: Annotated[
+        list[Path],
+        typer.Argument(help="What anglekit analyze --shard wrote: every part once.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="Directory for the Geometry; it appears whole or not at all.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output directory that exists.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.")] = False,
+) -> None:
+    """Join the parts of an analysis that separate jobs made.
+
+    The result is the Geometry that one job would have given.
+    """
+    check_place(out, overwrite)
+
+    from anglekit.analysis.shards import merge_shards
+
+    geometry = merge_shards(shards)
+    print_result(geometry, geometry.save(out, overwrite=overwrite), quiet=quiet, as_json=as_json)
 
 
 def print_result(geometry: Geometry, written: Path, *, quiet: bool, as_json: bool) -> None:

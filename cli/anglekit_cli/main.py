@@ -14,7 +14,7 @@ import typer
 from anglekit.errors import AnglekitError
 from anglekit.settings_fields import SettingError
 from anglekit_cli.analyze import EPILOG as ANALYZE_EPILOG
-from anglekit_cli.analyze import analyze
+from anglekit_cli.analyze import MERGE_EPILOG, analyze, merge
 from anglekit_cli.compare import EPILOG as COMPARE_EPILOG
 from anglekit_cli.compare import compare
 from anglekit_cli.demo import EPILOG as DEMO_EPILOG
@@ -25,8 +25,6 @@ from anglekit_cli.evaluate import EPILOG as EVALUATE_EPILOG
 from anglekit_cli.evaluate import evaluate
 from anglekit_cli.finetune import EPILOG as FINETUNE_EPILOG
 from anglekit_cli.finetune import finetune
-from anglekit_cli.merge import EPILOG as MERGE_EPILOG
-from anglekit_cli.merge import merge
 from anglekit_cli.plan import plan
 from anglekit_cli.plot import plot
 from anglekit_cli.process import keep_freed_memory
