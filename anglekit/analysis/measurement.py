@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import torch
@@ -94,22 +95,14 @@ class Measurement:
         Raises:
             ValueError: an example is in both, or they are of different streams and students.
         """
-        for mine, theirs in (
-            (self.sums, other.sums),
-            (self.samples, other.samples),
-            (self.fresh, other.fresh),
-            (self.cross, other.cross),
-        ):
-            if mine.keys() != theirs.keys():
-                raise ValueError("measurements merge only with measurements of the same streams and students")
         return Measurement(
             self.n_batches + other.n_batches,
             self.n_examples + other.n_examples,
             self.projections,
-            {key: sums + other.sums[key] for key, sums in self.sums.items()},
-            {stream: sample + other.samples[stream] for stream, sample in self.samples.items()},
-            {key: sample + other.fresh[key] for key, sample in self.fresh.items()},
-            {stream: sums + other.cross[stream] for stream, sums in self.cross.items()},
+            _merged(self.sums, other.sums),
+            _merged(self.samples, other.samples),
+            _merged(self.fresh, other.fresh),
+            _merged(self.cross, other.cross),
             {**self.sketches, **other.sketches},
         )
 
@@ -125,44 +118,39 @@ class Measurement:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors, by the names that they have in a file."""
-        found = dict[str, Tensor]()
-        for key, sums in self.sums.items():
-            found |= prefixed(_name("sums", *key), sums.tensors())
-        for key, matrices in self.projections.items():
-            found |= numbered(_name("projections", *key), matrices)
-        for stream, sample in self.samples.items():
-            found |= prefixed(_name("samples", stream), sample.tensors())
-        for key, sample in self.fresh.items():
-            found |= prefixed(_name("fresh", *key), sample.tensors())
-        for stream, products in self.cross.items():
-            found |= prefixed(_name("cross", stream), products.tensors())
-        return found
+        projections = [numbered(_name("projections", key), matrices) for key, matrices in self.projections.items()]
+        parts = (("sums", self.sums), ("samples", self.samples), ("fresh", self.fresh), ("cross", self.cross))
+        named = [prefixed(_name(part, key), state.tensors()) for part, states in parts for key, state in states.items()]
+        return {name: tensor for each in (*named, *projections) for name, tensor in each.items()}
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Measurement:
-        """Return a measurement of the same streams and students whose tensors have these names."""
-
-        def of(part: str, *key: Stream | int) -> dict[str, Tensor]:
-            return within(_name(part, *key), tensors)
-
+        """Return a measurement of the same streams and students that has these tensors, by the names of `tensors`."""
         return replace(
             self,
-            projections={key: tuple(of("projections", *key).values()) for key in self.projections},
-            sums={key: GeometrySums.from_tensors(of("sums", *key)) for key in self.sums},
-            samples={
-                stream: TokenSample.from_tensors(sample.capacity, of("samples", stream))
-                for stream, sample in self.samples.items()
-            },
-            fresh={
-                key: TokenSample.from_tensors(sample.capacity, of("fresh", *key)) for key, sample in self.fresh.items()
-            },
-            cross={
-                stream: CrossSums.from_tensors(sums.pairs, of("cross", stream)) for stream, sums in self.cross.items()
-            },
+            projections={key: tuple(within(_name("projections", key), tensors).values()) for key in self.projections},
+            sums=_refilled("sums", self.sums, tensors),
+            samples=_refilled("samples", self.samples, tensors),
+            fresh=_refilled("fresh", self.fresh, tensors),
+            cross=_refilled("cross", self.cross, tensors),
         )
 
 
-def _name(part: str, *key: Stream | int) -> str:
-    return ".".join((part, *map(str, key)))
+_Place = TypeVar("_Place", Key, Stream)
+_State = TypeVar("_State", GeometrySums, TokenSample, CrossSums)
+
+
+def _merged(mine: Mapping[_Place, _State], theirs: Mapping[_Place, _State]) -> dict[_Place, _State]:
+    if mine.keys() != theirs.keys():
+        raise ValueError("measurements merge only with measurements of the same streams and students")
+    return {place: state + theirs[place] for place, state in mine.items()}
+
+
+def _refilled(part: str, states: Mapping[_Place, _State], tensors: Mapping[str, Tensor]) -> dict[_Place, _State]:
+    return {place: state.with_tensors(within(_name(part, place), tensors)) for place, state in states.items()}
+
+
+def _name(part: str, place: Key | Stream) -> str:
+    return f"{part}.{place}" if isinstance(place, str) else f"{part}.{place[0]}.{place[1]}"
 
 
 class _Sketch(Struct, array_like=True):
@@ -277,7 +265,7 @@ def _expected(spec: AnalysisSpec, tensors: Mapping[str, Tensor]) -> Measurement:
     """Return a measurement without memory, of the shapes that a file with so many examples must have."""
     empty = Measurement.zeros(spec, device="meta")
     for key, sums in empty.sums.items():
-        n = _rows(tensors, f"{_name('sums', *key)}.examples.example")
+        n = _rows(tensors, f"{_name('sums', key)}.examples.example")
         sums.examples = ExampleMeans.zeros(len(spec.vertices(key)), n, "meta")
 
     def side(key: Key) -> tuple[int, int]:
@@ -303,7 +291,7 @@ def _expected(spec: AnalysisSpec, tensors: Mapping[str, Tensor]) -> Measurement:
             )
             for stream, chosen in spec.layers.items()
         },
-        fresh={key: _expected_sample(_name("fresh", *key), spec, [side(key)], tensors) for key in empty.fresh},
+        fresh={key: _expected_sample(_name("fresh", key), spec, [side(key)], tensors) for key in empty.fresh},
     )
 
 

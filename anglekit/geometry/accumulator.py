@@ -12,7 +12,6 @@ from anglekit.geometry.angles import angles_from_products, chance_factors, layer
 from anglekit.geometry.products import TokenProducts, take_products
 from anglekit.geometry.similarity import pair_cosines, pair_distances
 from anglekit.geometry.sums import (
-    AngleSums,
     BlockSums,
     ExampleMeans,
     GeometrySums,
@@ -92,26 +91,115 @@ class GeometryAccumulator:
     def state(self) -> GeometrySums:
         """Return the sums so far with the examples put in order."""
         if self._examples:
-            examples = self.sums.examples
+            parts = [self.sums.examples, *self._examples]
             merged = ExampleMeans(
-                torch.cat([examples.example, *(part.example for part in self._examples)]),
-                torch.cat([examples.cosine, *(part.cosine for part in self._examples)], dim=1),
-                torch.cat([examples.n_cosines, *(part.n_cosines for part in self._examples)], dim=1),
-                torch.cat([examples.n_tokens, *(part.n_tokens for part in self._examples)], dim=1),
+                torch.cat([part.example for part in parts]),
+                torch.cat([part.cosine for part in parts], dim=1),
+                torch.cat([part.n_cosines for part in parts], dim=1),
+                torch.cat([part.n_tokens for part in parts], dim=1),
             )
             # Adding nothing puts the examples in order and refuses an example that came twice.
-            self.sums.examples = merged + ExampleMeans.zeros(merged.cosine.shape[0])
+            self.sums.examples = merged + ExampleMeans.zeros(len(merged.cosine))
             self._examples = []
         return self.sums
 
+    def _add_layers(self, products: TokenProducts, complete: Tensor | None) -> None:
+        sums = self.sums
+        teacher, vertex, student = products.squared()
+        sums.n_tokens.add_(teacher.shape[1])
+        sums.n_complete.add_(teacher.shape[1] if complete is None else complete.sum())
+        _add_side(sums.teacher, teacher, products.teacher_sum, complete)
+        _add_side(sums.student, student, products.student_sum, complete)
+        _add_blocks((sums.teacher_teacher,), products.teacher, teacher, teacher, complete)
+        if self.projections is None:  # `sums.vertex` is `sums.student`
+            # Both blocks in one: what they cost is the number of calls.
+            both = (sums.teacher_student, sums.student_student)
+            _add_blocks(both, products.rows, torch.cat([teacher, student]), student, complete)
+            return
+        projected = [matrix @ state for matrix, state in zip(self.projections, products.student_sum, strict=True)]
+        _add_side(sums.vertex, vertex, torch.stack(projected), complete)
+        _add_blocks((sums.teacher_student,), products.cross, teacher, vertex, complete)
+        _add_blocks((sums.student_student,), products.student, student, student, complete)
 
-@dataclass(frozen=True)
+    def _add_angles(self, products: TokenProducts, member: Tensor, batch: _BatchExamples, where: slice) -> None:
+        teacher_squared, vertex_squared, _ = products.squared()
+        angles = angles_from_products(products.teacher, products.cross, vertex_squared, epsilon=self.epsilon)
+        sums, cosine = self.sums.angles, angles.cosine
+        n_tokens = cosine.shape[-1]
+        # An undefined angle has cosine 0 and must count nowhere; nearly always there is none.
+        valid = None if bool(angles.usable.all()) else angles.valid
+        sums.count.add_(n_tokens if valid is None else self._count_pairs(angles.usable))
+        sums.cosine.add_(cosine.sum(-1))
+        sums.cosine_squared.add_((cosine * cosine).sum(-1))
+        sums.acute.add_((cosine > 0).sum(-1))
+        sums.angle.add_(_sum_of_angles(cosine, valid))
+        tangential_valid = None if bool(angles.tangent_usable.all()) else angles.tangential_valid
+        sums.tangential_count.add_(n_tokens if tangential_valid is None else self._count_pairs(angles.tangent_usable))
+        sums.tangential.add_(angles.tangential.sum(-1))
+        sums.tangential_angle.add_(_sum_of_angles(angles.tangential, tangential_valid))
+        sums.zero_direction.add_(angles.zero_direction.sum(-1))
+        bins = cosine_bins(cosine).flatten(0, 1).add_(self._bin_offset).flatten()
+        ones = self._one.expand_as(bins) if valid is None else valid.flatten().to(torch.int64)
+        sums.histogram.view(-1).scatter_add_(0, bins, ones)
+        self._add_chance(teacher_squared, vertex_squared)
+
+        batch.cosine[:, where] += cosine.flatten(0, 1) @ member
+        batch.count[:, where] += member.sum(0) if valid is None else valid.flatten(0, 1).double() @ member
+        batch.tokens[:, where] += (angles.usable.sum(1) >= 2).double() @ member
+
+    def _count_pairs(self, usable: Tensor) -> Tensor:
+        """Return for each pair the tokens at which both layers are usable, int64 (vertices, pairs)."""
+        flags = usable.double()
+        i, k = self._pairs
+        return (flags @ flags.transpose(1, 2))[:, i, k].to(torch.int64)
+
+    def _add_chance(self, teacher_squared: Tensor, vertex_squared: Tensor) -> None:
+        sums, factors = self.sums.angles, chance_factors(teacher_squared, vertex_squared)
+        known = torch.isfinite(factors)
+        if bool(known.all()):
+            sums.null_count.add_(factors.shape[-1])
+        else:
+            factors = torch.where(known, factors, 0.0)
+            sums.null_count.add_(self._count_pairs(known))
+        i, k = self._pairs
+        # The mean of r_i r_k over tokens is a product of matrices: every pair at once.
+        sums.null.add_((factors @ factors.transpose(1, 2))[:, i, k])
+
+    def _add_examples(self, batch: _BatchExamples, examples: Tensor) -> None:
+        angles = self.sums.angles
+        shape = angles.count.shape
+        angles.example_count.add_((batch.count > 0).sum(1).view(shape))
+        angles.example_square.add_((batch.cosine * batch.cosine).sum(1).view(shape))
+        angles.example_product.add_((batch.cosine * batch.count).sum(1).view(shape))
+        angles.example_count_square.add_((batch.count * batch.count).sum(1).view(shape))
+        by_vertex = (*shape, len(examples))
+        self._examples.append(
+            ExampleMeans(
+                examples.cpu(),
+                batch.cosine.view(by_vertex).sum(1).cpu(),
+                batch.count.view(by_vertex).sum(1).to("cpu", torch.int64),
+                batch.tokens.to("cpu", torch.int64),
+            )
+        )
+
+
+@dataclass
 class _BatchExamples:
-    """Sums by example of one batch, (vertices * pairs, examples) unless said otherwise."""
+    """Sums by example of one batch, which grow in place: (vertices * pairs, examples) unless said otherwise."""
 
     cosine: Tensor
     count: Tensor
     tokens: Tensor  # (vertices, examples)
+
+    @classmethod
+    def zeros(cls, accumulator: GeometryAccumulator, n_examples: int) -> _BatchExamples:
+        vertices, pairs = accumulator.sums.angles.count.shape
+        return cls(
+            *(
+                torch.zeros(rows, n_examples, dtype=torch.float64, device=accumulator.device)
+                for rows in (vertices * pairs, vertices * pairs, vertices)
+            )
+        )
 
 
 def accumulate_batch(
@@ -140,15 +228,15 @@ def accumulate_batch(
     projections = [accumulator.projections for accumulator in accumulators]
     # Known on the host, so that cutting the batch into runs asks the accelerator nothing.
     host_example = token_example.cpu()
-    buffers = [_empty_examples(accumulator, n_examples) for accumulator in accumulators]
+    batches = [_BatchExamples.zeros(accumulator, n_examples) for accumulator in accumulators]
     for start in range(0, n_tokens, run):
         tokens = slice(start, min(start + run, n_tokens))
         first, last = int(host_example[tokens.start]), int(host_example[tokens.stop - 1]) + 1
         member = torch.nn.functional.one_hot(host_example[tokens] - first, last - first)
         member = member.to(device, torch.float64)
         products = take_products(teacher_states, student_states, projections, tokens, accumulators[0]._workspace)
-        for accumulator, states, run_products, buffer in zip(
-            accumulators, student_states, products, buffers, strict=True
+        for accumulator, states, run_products, batch in zip(
+            accumulators, student_states, products, batches, strict=True
         ):
             complete = _complete_tokens(run_products)
             if complete is not None:
@@ -157,20 +245,10 @@ def accumulate_batch(
                     teacher_sum=_sum_over(teacher_states, tokens, complete),
                     student_sum=_sum_over(states, tokens, complete),
                 )
-            _add_layers(accumulator, run_products, complete)
-            _add_angles(accumulator, run_products, member, buffer, slice(first, last))
-    for accumulator, buffer in zip(accumulators, buffers, strict=True):
-        _add_examples(accumulator, buffer, examples)
-
-
-def _empty_examples(accumulator: GeometryAccumulator, n_examples: int) -> _BatchExamples:
-    vertices, pairs = accumulator.sums.angles.count.shape
-    return _BatchExamples(
-        *(
-            torch.zeros(rows, n_examples, dtype=torch.float64, device=accumulator.device)
-            for rows in (vertices * pairs, vertices * pairs, vertices)
-        )
-    )
+            accumulator._add_layers(run_products, complete)
+            accumulator._add_angles(run_products, member, batch, slice(first, last))
+    for accumulator, batch in zip(accumulators, batches, strict=True):
+        accumulator._add_examples(batch, examples)
 
 
 def _run_length(accumulator: GeometryAccumulator) -> int:
@@ -196,27 +274,6 @@ def _stacked(states: Tensor | Sequence[Tensor]) -> Tensor:
 def _sum_over(states: Tensor, tokens: slice, chosen: Tensor) -> Tensor:
     """Return the sum of each layer's states over chosen tokens of a run, float64 (layers, width)."""
     return states[:, tokens][:, chosen].sum(1, dtype=torch.float64)
-
-
-def _add_layers(accumulator: GeometryAccumulator, products: TokenProducts, complete: Tensor | None) -> None:
-    sums = accumulator.sums
-    teacher, vertex, student = products.squared()
-    sums.n_tokens.add_(teacher.shape[1])
-    sums.n_complete.add_(teacher.shape[1] if complete is None else complete.sum())
-    _add_side(sums.teacher, teacher, products.teacher_sum, complete)
-    _add_side(sums.student, student, products.student_sum, complete)
-    if accumulator.projections is not None:  # else `sums.vertex` is `sums.student`
-        projected = [
-            matrix @ state for matrix, state in zip(accumulator.projections, products.student_sum, strict=True)
-        ]
-        _add_side(sums.vertex, vertex, torch.stack(projected), complete)
-    _add_blocks((sums.teacher_teacher,), products.teacher, teacher, teacher, complete)
-    if accumulator.projections is not None:
-        _add_blocks((sums.teacher_student,), products.cross, teacher, vertex, complete)
-        _add_blocks((sums.student_student,), products.student, student, student, complete)
-    else:  # both blocks in one: what they cost is the number of calls
-        both = (sums.teacher_student, sums.student_student)
-        _add_blocks(both, products.rows, torch.cat([teacher, student]), student, complete)
 
 
 def _add_side(sums: SideSums, squared: Tensor, state: Tensor, complete: Tensor | None) -> None:
@@ -257,76 +314,7 @@ def _add_blocks(
         first = last
 
 
-def _add_angles(
-    accumulator: GeometryAccumulator, products: TokenProducts, member: Tensor, buffer: _BatchExamples, where: slice
-) -> None:
-    teacher_squared, vertex_squared, _ = products.squared()
-    angles = angles_from_products(products.teacher, products.cross, vertex_squared, epsilon=accumulator.epsilon)
-    sums, cosine = accumulator.sums.angles, angles.cosine
-    all_usable = bool(angles.usable.all())
-    # An undefined angle has cosine 0 and must count nowhere; nearly always there is none.
-    valid = None if all_usable else angles.valid
-    sums.count.add_(_count_pairs(angles.usable, accumulator._pairs) if valid is not None else cosine.shape[-1])
-    sums.cosine.add_(cosine.sum(-1))
-    sums.cosine_squared.add_((cosine * cosine).sum(-1))
-    sums.acute.add_((cosine > 0).sum(-1))
-    sums.angle.add_(_sum_of_angles(cosine, valid))
-    tangential_valid = None if bool(angles.tangent_usable.all()) else angles.tangential_valid
-    sums.tangential_count.add_(
-        cosine.shape[-1] if tangential_valid is None else _count_pairs(angles.tangent_usable, accumulator._pairs)
-    )
-    sums.tangential.add_(angles.tangential.sum(-1))
-    sums.tangential_angle.add_(_sum_of_angles(angles.tangential, tangential_valid))
-    sums.zero_direction.add_(angles.zero_direction.sum(-1))
-    bins = cosine_bins(cosine).flatten(0, 1).add_(accumulator._bin_offset).flatten()
-    ones = accumulator._one.expand_as(bins) if valid is None else valid.flatten().to(torch.int64)
-    sums.histogram.view(-1).scatter_add_(0, bins, ones)
-    _add_chance(sums, teacher_squared, vertex_squared, accumulator._pairs)
-
-    buffer.cosine[:, where] += cosine.flatten(0, 1) @ member
-    buffer.count[:, where] += member.sum(0) if valid is None else valid.flatten(0, 1).double() @ member
-    buffer.tokens[:, where] += (angles.usable.sum(1) >= 2).double() @ member
-
-
 def _sum_of_angles(cosine: Tensor, valid: Tensor | None) -> Tensor:
     """Return the sum over tokens of the angles in degrees, those that are not valid left out."""
     angle = torch.acos(cosine)
     return torch.rad2deg((angle if valid is None else torch.where(valid, angle, 0.0)).sum(-1))
-
-
-def _count_pairs(usable: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
-    """Return for each pair the tokens at which both layers are usable, int64 (vertices, pairs)."""
-    flags = usable.double()
-    i, k = pairs
-    return (flags @ flags.transpose(1, 2))[:, i, k].to(torch.int64)
-
-
-def _add_chance(sums: AngleSums, teacher_squared: Tensor, vertex_squared: Tensor, pairs: tuple[Tensor, Tensor]) -> None:
-    factors = chance_factors(teacher_squared, vertex_squared)
-    known = torch.isfinite(factors)
-    if bool(known.all()):
-        sums.null_count.add_(factors.shape[-1])
-    else:
-        factors = torch.where(known, factors, 0.0)
-        sums.null_count.add_(_count_pairs(known, pairs))
-    i, k = pairs
-    # The mean of r_i r_k over tokens is a product of matrices: every pair at once.
-    sums.null.add_((factors @ factors.transpose(1, 2))[:, i, k])
-
-
-def _add_examples(accumulator: GeometryAccumulator, buffer: _BatchExamples, examples: Tensor) -> None:
-    angles = accumulator.sums.angles
-    shape = angles.count.shape
-    angles.example_count.add_((buffer.count > 0).sum(1).view(shape))
-    angles.example_square.add_((buffer.cosine * buffer.cosine).sum(1).view(shape))
-    angles.example_product.add_((buffer.cosine * buffer.count).sum(1).view(shape))
-    angles.example_count_square.add_((buffer.count * buffer.count).sum(1).view(shape))
-    by_vertex = (*shape, buffer.cosine.shape[1])
-    accumulator._examples.append(
-        ExampleMeans(
-            examples.cpu(),
-            buffer.cosine.view(by_vertex).sum(1).cpu(),
-            buffer.count.view(by_vertex).sum(1).to("cpu", torch.int64),
-            buffer.tokens.to("cpu", torch.int64),
-        )
-    )

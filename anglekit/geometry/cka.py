@@ -268,7 +268,7 @@ class CrossSums:
         """
         if self.pairs != other.pairs:
             raise ValueError("sums merge only with sums of the same pairs of layers")
-        return CrossSums.from_tensors(self.pairs, added(self.tensors(), other.tensors()))
+        return self.with_tensors(added(self.tensors(), other.tensors()))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the sums by name."""
@@ -281,22 +281,21 @@ class CrossSums:
             **numbered("cross", self.cross),
         }
 
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> CrossSums:
+        """Return sums of the same pairs, those of the names and order of `tensors`."""
+        return CrossSums(
+            self.pairs,
+            n=tensors["n"],
+            total=tuple(within("total", tensors).values()),
+            quartic=tensors["quartic"],
+            squared=tensors["squared"],
+            weighted=tuple(within("weighted", tensors).values()),
+            cross=tuple(within("cross", tensors).values()),
+        )
+
     def to(self, device: torch.device | str) -> CrossSums:
         """Return the sums on a device."""
-        return CrossSums.from_tensors(self.pairs, {name: each.to(device) for name, each in self.tensors().items()})
-
-    @classmethod
-    def from_tensors(cls, pairs: tuple[tuple[int, int], ...], tensors: Mapping[str, Tensor]) -> CrossSums:
-        """Return the sums of these pairs whose tensors have these names, in the order of `tensors`."""
-        return cls(
-            pairs,
-            tensors["n"],
-            tuple(within("total", tensors).values()),
-            tensors["quartic"],
-            tensors["squared"],
-            tuple(within("weighted", tensors).values()),
-            tuple(within("cross", tensors).values()),
-        )
+        return self.with_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def hsic(self) -> Tensor:
         """Return the unbiased HSIC estimate, float64 (layers, layers); NaN for pairs not kept and below four rows."""

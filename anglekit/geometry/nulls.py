@@ -19,13 +19,14 @@ from anglekit.geometry.angles import VertexAngles, angles_from_products, layer_p
 
 __all__ = [
     "SWEEP",
+    "MeanEstimate",
     "NullSummary",
     "SampleProducts",
     "centroid_products",
     "difference_lags",
     "gaussian_like",
     "gaussian_products",
-    "mean_and_error",
+    "mean_estimate",
     "origin_products",
     "random_rotation",
     "rescaled",
@@ -240,26 +241,62 @@ def difference_lags(offsets: tuple[Sequence[int], Sequence[int]]) -> list[Tensor
 
 
 @dataclass(frozen=True)
-class NullSummary:
-    """A null beside what was observed on the same tokens; float64 (vertices, pairs) unless said otherwise.
+class MeanEstimate:
+    """A mean over tokens of different examples; NaN with too few tokens.
 
     Attributes:
-        mean: mean of the null's cosine.
+        mean: the mean.
         se: its standard error.
-        n_tokens: tokens with both a null and an observed value, int64.
-        observed: mean of the observed cosine over them.
-        difference: mean of observed minus null over them.
-        difference_se: its standard error.
-        freedom: the degrees of freedom of that error, for intervals by Student's t.
+        n_tokens: the tokens in it, int64.
+        freedom: the degrees of freedom of the error, for intervals by Student's t.
     """
 
     mean: Tensor
     se: Tensor
     n_tokens: Tensor
-    observed: Tensor
-    difference: Tensor
-    difference_se: Tensor
     freedom: Tensor
+
+
+def mean_estimate(values: Tensor, valid: Tensor, lags: Sequence[Tensor] = ()) -> MeanEstimate:
+    """Return the mean over the valid tokens, the last dimension.
+
+    With m ties a row, a row's own included, the sum of m autocovariances about the estimated mean is too small by
+    (n - m) / n and about as uncertain as a variance with n / m degrees of freedom.
+
+    Args:
+        values: shape (..., tokens).
+        valid: which of them count, bool of that shape.
+        lags: as `difference_lags` gives them.
+    """
+    n = valid.sum(-1)
+    count = torch.where(n > 0, n, torch.nan).double()
+    mean = torch.where(valid, values, 0.0).sum(-1) / count
+    residual = torch.where(valid, values - mean.unsqueeze(-1), 0.0)
+    own = (residual * residual).sum(-1)
+    total, ties = own.clone(), torch.ones_like(own)
+    for lag, tied in _folded(lags, values.shape[-1]).items():
+        here = (1 if 2 * lag == values.shape[-1] else 2) * tied.to(values.device, values.dtype)
+        total += here * (residual * residual.roll(-lag, dims=-1)).sum(-1)
+        ties += here
+    # Estimated covariances can outweigh the variance; an error of nothing would claim too much.
+    total = torch.maximum(total, own / count)
+    spare = torch.where(count > ties, count - ties, torch.nan)
+    return MeanEstimate(mean, torch.sqrt(total / (spare * count)), n, spare / ties)
+
+
+@dataclass(frozen=True)
+class NullSummary:
+    """A null beside what was observed on the same tokens, each of shape (vertices, pairs).
+
+    Attributes:
+        null: the null's mean cosine.
+        observed: mean of the observed cosine over the tokens that have both, float64.
+        difference: the mean of observed minus null over them.
+    """
+
+    null: MeanEstimate
+    observed: Tensor
+    difference: MeanEstimate
 
 
 def summarize(
@@ -279,32 +316,10 @@ def summarize(
     """
     null, null_valid = null.expand_as(observed), null_valid.expand_as(observed)
     both = observed_valid & null_valid
-    mean, se, _, _ = mean_and_error(null, null_valid, lags)
-    difference, difference_se, n, freedom = mean_and_error(observed - null, both, lags)
+    difference = mean_estimate(observed - null, both, lags)
+    n = difference.n_tokens
     observed_mean = torch.where(both, observed, 0.0).sum(-1) / torch.where(n > 0, n, torch.nan)
-    return NullSummary(mean, se, n, observed_mean, difference, difference_se, freedom)
-
-
-def mean_and_error(values: Tensor, valid: Tensor, lags: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the mean, its standard error, the tokens and the error's degrees of freedom; NaN with too few tokens.
-
-    With m ties a row, a row's own included, the sum of m autocovariances about the estimated mean is too small by
-    (n - m) / n and about as uncertain as a variance with n / m degrees of freedom.
-    """
-    n = valid.sum(-1)
-    count = torch.where(n > 0, n, torch.nan).double()
-    mean = torch.where(valid, values, 0.0).sum(-1) / count
-    residual = torch.where(valid, values - mean.unsqueeze(-1), 0.0)
-    own = (residual * residual).sum(-1)
-    total, ties = own.clone(), torch.ones_like(own)
-    for lag, tied in _folded(lags, values.shape[-1]).items():
-        here = (1 if 2 * lag == values.shape[-1] else 2) * tied.to(values.device, values.dtype)
-        total += here * (residual * residual.roll(-lag, dims=-1)).sum(-1)
-        ties += here
-    # Estimated covariances can outweigh the variance; an error of nothing would claim too much.
-    total = torch.maximum(total, own / count)
-    spare = torch.where(count > ties, count - ties, torch.nan)
-    return mean, torch.sqrt(total / (spare * count)), n, spare / ties
+    return NullSummary(mean_estimate(null, null_valid, lags), observed_mean, difference)
 
 
 def _folded(lags: Sequence[Tensor], n_places: int) -> dict[int, Tensor]:

@@ -34,11 +34,11 @@ def cosine_bins(cosine: Tensor) -> Tensor:
     return ((cosine + 1.0) * (N_BINS / 2)).to(torch.int64).clamp_(0, N_BINS - 1)
 
 
-def _count(*shape: int, device: torch.device) -> Tensor:
+def _count(device: torch.device | str, *shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.int64, device=device)
 
 
-def _sum(*shape: int, device: torch.device) -> Tensor:
+def _sum(device: torch.device | str, *shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64, device=device)
 
 
@@ -63,20 +63,12 @@ class SideSums:
     squared: Tensor
 
     @classmethod
-    def zeros(cls, layers: int, width: int, device: torch.device) -> SideSums:
+    def zeros(cls, layers: int, width: int, device: torch.device | str) -> SideSums:
         """Return the sums over no tokens."""
+        n_finite, n_nonfinite, n_zero = (_count(device, layers) for _ in range(3))
         return cls(
-            _count(layers, device=device),
-            _count(layers, device=device),
-            _count(layers, device=device),
-            _sum(layers, device=device),
-            _sum(layers, width, device=device),
-            _sum(layers, device=device),
+            n_finite, n_nonfinite, n_zero, _sum(device, layers), _sum(device, layers, width), _sum(device, layers)
         )
-
-    def __add__(self, other: SideSums) -> SideSums:
-        """Return the sums over both sets of tokens."""
-        return SideSums(**added(self.tensors(), other.tensors()))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the sums by name."""
@@ -111,19 +103,11 @@ class BlockSums:
     product: Tensor
 
     @classmethod
-    def zeros(cls, layers_a: int, layers_b: int, device: torch.device) -> BlockSums:
+    def zeros(cls, layers_a: int, layers_b: int, device: torch.device | str) -> BlockSums:
         """Return the sums over no tokens."""
-        return cls(
-            _count(layers_a, layers_b, device=device),
-            _sum(layers_a, layers_b, device=device),
-            _count(layers_a, layers_b, device=device),
-            _sum(layers_a, layers_b, device=device),
-            _sum(layers_a, layers_b, device=device),
-        )
-
-    def __add__(self, other: BlockSums) -> BlockSums:
-        """Return the sums over both sets of tokens."""
-        return BlockSums(**added(self.tensors(), other.tensors()))
+        shape = (layers_a, layers_b)
+        cosine, distance, product = (_sum(device, *shape) for _ in range(3))
+        return cls(_count(device, *shape), cosine, _count(device, *shape), distance, product)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the sums by name."""
@@ -179,31 +163,27 @@ class AngleSums:
     zero_direction: Tensor
 
     @classmethod
-    def zeros(cls, vertices: int, teacher_layers: int, device: torch.device) -> AngleSums:
+    def zeros(cls, vertices: int, teacher_layers: int, device: torch.device | str) -> AngleSums:
         """Return the sums over no tokens."""
         shape = (vertices, teacher_layers * (teacher_layers - 1) // 2)
         return cls(
-            count=_count(*shape, device=device),
-            cosine=_sum(*shape, device=device),
-            cosine_squared=_sum(*shape, device=device),
-            acute=_count(*shape, device=device),
-            angle=_sum(*shape, device=device),
-            tangential_count=_count(*shape, device=device),
-            tangential=_sum(*shape, device=device),
-            tangential_angle=_sum(*shape, device=device),
-            null_count=_count(*shape, device=device),
-            null=_sum(*shape, device=device),
-            histogram=_count(*shape, N_BINS, device=device),
-            example_count=_count(*shape, device=device),
-            example_square=_sum(*shape, device=device),
-            example_product=_sum(*shape, device=device),
-            example_count_square=_sum(*shape, device=device),
-            zero_direction=_count(vertices, teacher_layers, device=device),
+            count=_count(device, *shape),
+            cosine=_sum(device, *shape),
+            cosine_squared=_sum(device, *shape),
+            acute=_count(device, *shape),
+            angle=_sum(device, *shape),
+            tangential_count=_count(device, *shape),
+            tangential=_sum(device, *shape),
+            tangential_angle=_sum(device, *shape),
+            null_count=_count(device, *shape),
+            null=_sum(device, *shape),
+            histogram=_count(device, *shape, N_BINS),
+            example_count=_count(device, *shape),
+            example_square=_sum(device, *shape),
+            example_product=_sum(device, *shape),
+            example_count_square=_sum(device, *shape),
+            zero_direction=_count(device, vertices, teacher_layers),
         )
-
-    def __add__(self, other: AngleSums) -> AngleSums:
-        """Return the sums over both sets of tokens."""
-        return AngleSums(**added(self.tensors(), other.tensors()))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the sums by name."""
@@ -246,13 +226,8 @@ class ExampleMeans:
     @classmethod
     def zeros(cls, vertices: int, examples: int = 0, device: torch.device | str = "cpu") -> ExampleMeans:
         """Return the means of no examples, or a place for those of some."""
-        place = torch.device(device)
-        return cls(
-            _count(examples, device=place),
-            _sum(vertices, examples, device=place),
-            _count(vertices, examples, device=place),
-            _count(vertices, examples, device=place),
-        )
+        shape = (vertices, examples)
+        return cls(_count(device, examples), _sum(device, *shape), _count(device, *shape), _count(device, *shape))
 
     def __add__(self, other: ExampleMeans) -> ExampleMeans:
         """Return the means of both sets of examples, which must be disjoint, in the order of their row numbers."""
@@ -324,18 +299,17 @@ class GeometrySums:
             student_width: width of the student's states where a projection lies between; None: there is none.
             device: where the sums live.
         """
-        place = torch.device(device)
-        vertex = SideSums.zeros(vertices, teacher_width, place)
+        vertex = SideSums.zeros(vertices, teacher_width, device)
         return cls(
-            n_tokens=_count(device=place),
-            n_complete=_count(device=place),
-            teacher=SideSums.zeros(teacher_layers, teacher_width, place),
+            n_tokens=_count(device),
+            n_complete=_count(device),
+            teacher=SideSums.zeros(teacher_layers, teacher_width, device),
             vertex=vertex,
-            student=vertex if student_width is None else SideSums.zeros(vertices, student_width, place),
-            teacher_teacher=BlockSums.zeros(teacher_layers, teacher_layers, place),
-            teacher_student=BlockSums.zeros(teacher_layers, vertices, place),
-            student_student=BlockSums.zeros(vertices, vertices, place),
-            angles=AngleSums.zeros(vertices, teacher_layers, place),
+            student=vertex if student_width is None else SideSums.zeros(vertices, student_width, device),
+            teacher_teacher=BlockSums.zeros(teacher_layers, teacher_layers, device),
+            teacher_student=BlockSums.zeros(teacher_layers, vertices, device),
+            student_student=BlockSums.zeros(vertices, vertices, device),
+            angles=AngleSums.zeros(vertices, teacher_layers, device),
             examples=ExampleMeans.zeros(vertices),
         )
 
@@ -344,24 +318,21 @@ class GeometrySums:
 
         Raises:
             ValueError: an example is in both.
+            TypeError: one is projected and the other is not.
         """
-        student = self.student + other.student
-        alone = self.vertex is self.student and other.vertex is other.student
-        return GeometrySums(
-            n_tokens=self.n_tokens + other.n_tokens,
-            n_complete=self.n_complete + other.n_complete,
-            teacher=self.teacher + other.teacher,
-            vertex=student if alone else self.vertex + other.vertex,
-            student=student,
-            teacher_teacher=self.teacher_teacher + other.teacher_teacher,
-            teacher_student=self.teacher_student + other.teacher_student,
-            student_student=self.student_student + other.student_student,
-            angles=self.angles + other.angles,
-            examples=self.examples + other.examples,
-        )
+        examples = self.examples + other.examples
+        return self.with_tensors(added(self._over_tokens(), other._over_tokens()) | _named(examples))
+
+    def to(self, device: torch.device | str) -> GeometrySums:
+        """Return the sums on a device; those by example stay in main memory."""
+        moved = {name: tensor.to(device) for name, tensor in self._over_tokens().items()}
+        return self.with_tensors(moved | _named(self.examples))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the sums by name; those of `vertex` only where they are not those of `student`."""
+        return self._over_tokens() | _named(self.examples)
+
+    def _over_tokens(self) -> dict[str, Tensor]:
         return {
             "n_tokens": self.n_tokens,
             "n_complete": self.n_complete,
@@ -372,21 +343,12 @@ class GeometrySums:
             **prefixed("teacher_student", self.teacher_student.tensors()),
             **prefixed("student_student", self.student_student.tensors()),
             **prefixed("angles", self.angles.tensors()),
-            **prefixed("examples", self.examples.tensors()),
         }
 
-    def to(self, device: torch.device | str) -> GeometrySums:
-        """Return the sums on a device; those by example stay in main memory."""
-        moved = GeometrySums.from_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
-        moved.examples = self.examples
-        return moved
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> GeometrySums:
-        """Return the sums whose tensors have these names, as `tensors` gives them."""
-        student = SideSums(**within("student", tensors))
-        projected = within("vertex", tensors)
-        return cls(
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> GeometrySums:
+        """Return the sums that have these tensors, by the names of `tensors`."""
+        student, projected = SideSums(**within("student", tensors)), within("vertex", tensors)
+        return GeometrySums(
             n_tokens=tensors["n_tokens"],
             n_complete=tensors["n_complete"],
             teacher=SideSums(**within("teacher", tensors)),
@@ -398,6 +360,10 @@ class GeometrySums:
             angles=AngleSums(**within("angles", tensors)),
             examples=ExampleMeans(**within("examples", tensors)),
         )
+
+
+def _named(examples: ExampleMeans) -> dict[str, Tensor]:
+    return prefixed("examples", examples.tensors())
 
 
 def cosine_standard_error(angles: AngleSums) -> NDArray[np.float64]:

@@ -146,17 +146,16 @@ class TokenSample:
             **numbered("states", self.states),
         }
 
-    @classmethod
-    def from_tensors(cls, capacity: int, tensors: Mapping[str, Tensor]) -> TokenSample:
-        """Return the sample whose tensors have these names, in the order of `tensors`."""
-        return cls(
-            capacity,
-            tensors["priority"],
-            tensors["example"],
-            tensors["n_content"],
-            tensors["n_special"],
-            tensors["special_drawn"],
-            tuple(within("states", tensors).values()),
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> TokenSample:
+        """Return a sample of the same capacity, that of the names and order of `tensors`."""
+        return TokenSample(
+            self.capacity,
+            priority=tensors["priority"],
+            example=tensors["example"],
+            n_content=tensors["n_content"],
+            n_special=tensors["n_special"],
+            special_drawn=tensors["special_drawn"],
+            states=tuple(within("states", tensors).values()),
         )
 
     def tokens(self, kind: str) -> tuple[Tensor, tuple[Tensor, ...]]:

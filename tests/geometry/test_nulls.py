@@ -186,8 +186,9 @@ def test_lags_are_the_distances_between_rows_that_share_an_example():
 
 def interval(summary):
     """Return the ends of the 95% interval of a difference, by Student's t."""
-    reach = torch.from_numpy(stats.t.ppf(0.975, summary.freedom.numpy())) * summary.difference_se
-    return summary.difference - reach, summary.difference + reach
+    difference = summary.difference
+    reach = torch.from_numpy(stats.t.ppf(0.975, difference.freedom.numpy())) * difference.se
+    return difference.mean - reach, difference.mean + reach
 
 
 def _repeated(name, repeats, n=150):
@@ -207,9 +208,9 @@ def _repeated(name, repeats, n=150):
         parts = observed.cosine, observed.valid, null.cosine, null.valid
         summary = summarize(*parts, lags)
         if truth is None:
-            truth = summary.difference
+            truth = summary.difference.mean
             continue
-        differences.append(summary.difference)
+        differences.append(summary.difference.mean)
         (low, high), (plain_low, plain_high) = interval(summary), interval(summarize(*parts))
         covered += (low <= truth) & (truth <= high)
         naive += (plain_low <= truth) & (truth <= plain_high)
@@ -230,18 +231,18 @@ def test_degenerate_tokens_count_nowhere():
     null = torch.tensor([[[0.1, torch.nan, 0.3, 0.4]]], dtype=torch.float64)
     valid = [torch.isfinite(each) for each in (observed, null)]
     found = summarize(torch.nan_to_num(observed), valid[0], torch.nan_to_num(null), valid[1])
-    assert found.n_tokens.item() == 2
-    assert found.difference.item() == pytest.approx((0.4 - 0.2) / 2)
+    assert found.difference.n_tokens.item() == 2
+    assert found.difference.mean.item() == pytest.approx((0.4 - 0.2) / 2)
     assert found.observed.item() == pytest.approx(0.35)
-    assert found.mean.item() == pytest.approx(0.8 / 3)
+    assert found.null.mean.item() == pytest.approx(0.8 / 3)
     half = 12.7062 * np.std([0.4, -0.2], ddof=1) / 2**0.5
     assert interval(found)[1].item() == pytest.approx(0.1 + half, rel=1e-4)
     none = summarize(observed, valid[0] & False, null, valid[1])
-    assert none.n_tokens.item() == 0
-    assert none.difference.isnan().all()
+    assert none.difference.n_tokens.item() == 0
+    assert none.difference.mean.isnan().all()
     assert none.observed.isnan().all()
     one = summarize(observed, valid[0] & torch.tensor([True, False, False, False]), null, valid[1])
-    assert one.difference.item() == pytest.approx(0.4)
+    assert one.difference.mean.item() == pytest.approx(0.4)
     assert interval(one)[0].isnan().all()
 
 
@@ -250,7 +251,7 @@ def test_a_sample_whose_rows_are_all_tied_has_no_interval():
     for n, known in ((4, False), (8, True)):
         values, valid = normal(1, 3, n, seed=1), torch.ones(1, 3, n, dtype=torch.bool)
         found = summarize(values, valid, torch.zeros_like(values), valid, lags)
-        assert found.difference.isfinite().all()
+        assert found.difference.mean.isfinite().all()
         assert bool(interval(found)[0].isfinite().all()) is known
 
 
