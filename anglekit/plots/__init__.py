@@ -1,1 +1,1 @@
-"""Figures: a `Geometry` in, a matplotlib `Figure` out; one file a figure family."""
+"""Figures: a `Geometry` in, a matplotlib `Figure` out; one file a figure."""

@@ -1,4 +1,4 @@
-"""What each family draws is what its tables hold."""
+"""What each figure draws is what its tables hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every figure family: readable, numbers and words, and one line where it cannot be drawn."""
+"""What holds for every figure: readable, numbers and words, and one line where it cannot be drawn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anglekit.plots.registry import FIGURES, draw_figure, drawable, figure_data,
 from anglekit.plots.spec import FigureSpec
 from tests.plots.full_geometry import FIVE, full_geometry, score_table
 
-TABLES = {  # the table without which a family cannot be drawn, and what makes it
+TABLES = {  # the table without which a figure cannot be drawn, and what makes it
     "layer-distance": ("layers", "run `anglekit analyze` again"),
     "layer-cosine": ("layers", "run `anglekit analyze` again"),
     "layer-cka": ("layers", "--similarity default"),
@@ -34,7 +34,7 @@ def steps(geometry, numbers=(0, 100, 300)):
 
 
 def inputs(name: str, geometry):
-    """Geometries and scores that a family can be drawn from."""
+    """Geometries and scores that a figure can be drawn from."""
     uses = FIGURES[name].uses
     geometries = [] if uses == "scores" else steps(geometry) if name == "training-angles" else [geometry]
     return geometries, [] if uses == "geometries" else [score_table()]
@@ -81,17 +81,17 @@ def test_the_check_of_readability_can_fail(one, faults_of) -> None:
 @pytest.mark.parametrize("name", FIGURES)
 def test_numbers_and_words(name: str, ten) -> None:
     geometries, scores = inputs(name, ten)
-    family = FIGURES[name]
+    spec = FIGURES[name]
     if name == "figure1":
-        assert family.facts(figure_data(name, geometries)).startswith("No student")
+        assert spec.facts(figure_data(name, geometries)).startswith("No student")
         return
     data = figure_data(name, geometries, scores=scores, width="column", dark=True)
     assert isinstance(data, pd.DataFrame)
     assert len(data)
     pd.testing.assert_frame_equal(data, figure_data(name, geometries, scores=scores))
-    assert family.title
-    assert not family.title.endswith(".")
-    for words in (family.caption(data), family.alt(data)):
+    assert spec.title
+    assert not spec.title.endswith(".")
+    for words in (spec.caption(data), spec.alt(data)):
         assert words.endswith(".")
         assert "nan" not in words.lower().split()
         assert "\n" not in words
@@ -168,10 +168,10 @@ def test_wrong_inputs(name: str, count: int, tables, message: str, ten) -> None:
         draw_figure(name, [ten] * count, scores=tables)
 
 
-def test_a_family_says_what_it_takes() -> None:
-    family = FIGURES["layer-cka"]
-    assert isinstance(family, FigureSpec)
-    assert (family.many, family.uses) == (False, "geometries")
+def test_a_figure_says_what_it_takes() -> None:
+    spec = FIGURES["layer-cka"]
+    assert isinstance(spec, FigureSpec)
+    assert (spec.many, spec.uses) == (False, "geometries")
     assert FIGURES["angle-spread"].uses == "both"
     for name, one in FIGURES.items():
         assert one.options <= {"students", "stream", "vertices", "labels", "value", "null", "margin", "bins"}, name

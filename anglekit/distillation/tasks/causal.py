@@ -5,25 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.losses.functional import IGNORE_INDEX, next_token_targets
-from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
-from anglekit.distillation.tasks.data import PaddedBatches, TextTable, TokenizedExamples, length_sorted_batches
-from anglekit.distillation.tasks.generation import padding_id, scoring_mode
-from anglekit.distillation.tasks.task import Collator, Task
+from anglekit.distillation.settings import DataSettings
+from anglekit.distillation.tasks.data import PaddedBatches, TextTable, TokenizedExamples, length_sorted_batches, origin
+from anglekit.distillation.tasks.generation import scoring_mode
+from anglekit.distillation.tasks.task import Collator, Encoder, ScoredModel, ScoreReport, Task
 from anglekit.distillation.tasks.text_columns import find_text_column, texts_of
 from anglekit.errors import InputError
 from anglekit.probes.prompts import beginning, encode_texts, ending
-from anglekit.tables.read import read_table
+from anglekit.tables.read import Table
 
 __all__ = [
     "CausalBatches",
@@ -61,10 +61,7 @@ class CausalBatches:
 
 @dataclass(frozen=True, kw_only=True)
 class CausalTask(Task):
-    """A task of a causal language model.
-
-    A tokenizer without a pad token (GPT-2's, Llama's) pads with its end-of-text token, which the mask hides.
-    """
+    """A task of a causal language model."""
 
     max_length: int = 512
     teacher_learning_rate: float = 2e-5
@@ -73,10 +70,11 @@ class CausalTask(Task):
     model_class: ClassVar[Any] = AutoModelForCausalLM
     model_kind: ClassVar[str] = "a causal language model"
     streams: ClassVar[tuple[str, ...] | None] = ("decoder",)
+    pads_with_end: ClassVar[bool] = True
 
     def collator(self, tokenizer: Tokenizer) -> Collator:
         """Return what pads and labels a batch."""
-        return CausalBatches(padding_id(tokenizer, end_of_text=True))
+        return CausalBatches(self.padding_id(tokenizer))
 
     def objective_options(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """Say that each position predicts the next token."""
@@ -105,29 +103,18 @@ class LanguageModelTask(CausalTask):
 
     allowed_scores: ClassVar[Sequence[str]] = ("perplexity",)
 
-    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> Texts:
-        """Read a table's texts; see `Task.read`."""
-        columns = columns or DataSettings()
-        table = read_table(source, limit=columns.limit)
+    def texts(self, table: Table, columns: DataSettings, name: str) -> Texts:
+        """Return a table's texts; see `Task.read`."""
         column = find_text_column(table, "text", columns.text)
         texts = tuple(text for text in texts_of(table, column, "text", may_be_missing=True) if text.strip())
-        return Texts(name=name, source=source, sha256=table.sha256, columns=(column,), texts=texts)
+        return Texts(**origin(table, name), columns=(column,), texts=texts)
 
-    def tokenize(
-        self,
-        table: TextTable,
-        tokenizer: Tokenizer,
-        encoding: EncodingSettings,
-        config: PretrainedConfig,
-        *,
-        training: bool,
-    ) -> TokenizedExamples:
-        """Tokenise texts, each with the end-of-text token behind it, into windows; see `Task.tokenize`."""
-        padding_id(tokenizer, end_of_text=True)
-        length = encoding.max_length or self.max_length
+    def examples(self, table: Texts, encoder: Encoder, *, training: bool) -> TokenizedExamples:
+        """Return windows of the texts, each with the end-of-text token behind it; see `Task.tokenize`."""
+        tokenizer, length = encoder.tokenizer, encoder.lengths.max_length or self.max_length
         front, behind = beginning(tokenizer), ending(tokenizer)
         windows: list[list[int]] = []
-        for ids in encode_texts(tokenizer, cast("Texts", table).texts, special_tokens=False)["input_ids"]:
+        for ids in encode_texts(tokenizer, table.texts, special_tokens=False)["input_ids"]:
             whole = [*front, *ids, *behind]
             starts = range(0, max(len(whole) - 1, 1), length - 1)
             windows += [whole[start : start + length] for start in starts]
@@ -135,16 +122,10 @@ class LanguageModelTask(CausalTask):
             raise InputError(f"{table.source} holds no text of two tokens", "a language model needs one to predict")
         return TokenizedExamples({"input_ids": windows}, table=table)
 
-    def score_values(
-        self,
-        model: PreTrainedModel,
-        examples: TokenizedExamples,
-        tokenizer: Tokenizer,
-        batch_size: int,
-        generation: GenerationSettings,
-    ) -> tuple[dict[str, float], dict[str, Any]]:
+    def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
         """Return the perplexity of the texts' tokens."""
-        return {"perplexity": perplexity(model, examples, self.collator(tokenizer), batch_size)}, {}
+        collate = self.collator(scored.tokenizer)
+        return ScoreReport({"perplexity": perplexity(scored.model, examples, collate, scored.batch_size)})
 
 
 # ---- scores ----

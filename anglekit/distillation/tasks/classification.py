@@ -7,28 +7,25 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     EvalPrediction,
     PretrainedConfig,
-    PreTrainedModel,
 )
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
-from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, length_sorted_batches
-from anglekit.distillation.tasks.generation import padding_id
+from anglekit.distillation.settings import DataSettings
+from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, length_sorted_batches, origin
+from anglekit.distillation.tasks.generation import scoring_mode
 from anglekit.distillation.tasks.label_sets import LabelSet, label_text, labels_in_data, labels_of_config
 from anglekit.distillation.tasks.scores import SCORES, class_scores
-from anglekit.distillation.tasks.task import Collator, Task
+from anglekit.distillation.tasks.task import Collator, Encoder, ScoredModel, ScoreReport, Task
 from anglekit.distillation.tasks.text_columns import texts_of
 from anglekit.errors import InputError
 from anglekit.probes.prompts import encode_texts
-from anglekit.tables.read import find_column, find_text_columns, read_table
+from anglekit.tables.read import Table, find_column, find_text_columns
 
 __all__ = ["ClassificationTask", "LabelledTexts"]
 
@@ -90,10 +87,8 @@ class ClassificationTask(Task):
             return list(texts)
         return [None if text is None else numbered[text] for text in texts]
 
-    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> LabelledTexts:
-        """Read a table's texts and labels; see `Task.read`."""
-        columns = columns or DataSettings()
-        table = read_table(source, limit=columns.limit)
+    def texts(self, table: Table, columns: DataSettings, name: str) -> LabelledTexts:
+        """Return a table's texts and labels; see `Task.read`."""
         present = {str(column) for column in table.frame.columns}
         text = columns.text or (self.text if self.text in present else None)
         pair = columns.text_pair
@@ -102,15 +97,13 @@ class ClassificationTask(Task):
         text, pair = find_text_columns(table, text, pair)
         if self.text_pair is not None and pair is None:
             raise InputError(
-                f"task {self.name} reads pairs and {source} has one text, {text!r}", "name two: --text-pair"
+                f"task {self.name} reads pairs and {table.source} has one text, {text!r}", "name two: --text-pair"
             )
         label = find_column(table, "label", columns.label)
         if label is None:
-            raise InputError(f"{source} has no label column", "name one with --label")
+            raise InputError(f"{table.source} has no label column", "name one with --label")
         return LabelledTexts(
-            name=name,
-            source=source,
-            sha256=table.sha256,
+            **origin(table, name),
             columns=(text, label) if pair is None else (text, pair, label),
             texts=texts_of(table, text, "text", may_be_missing=True),
             pairs=None if pair is None else texts_of(table, pair, "text", may_be_missing=True),
@@ -183,20 +176,10 @@ class ClassificationTask(Task):
 
     # ---- tokens ----
 
-    def tokenize(
-        self,
-        table: TextTable,
-        tokenizer: Tokenizer,
-        encoding: EncodingSettings,
-        config: PretrainedConfig,
-        *,
-        training: bool,
-    ) -> TokenizedExamples:
-        """Tokenise texts, cut off at the maximal length, and number their labels; see `Task.tokenize`."""
-        data = cast("LabelledTexts", table)
-        padding_id(tokenizer)
-        classes = self.settled.classes(data.labels, data.source)
-        encoded = encode_texts(tokenizer, data.texts, data.pairs, max_length=encoding.max_length)
+    def examples(self, table: LabelledTexts, encoder: Encoder, *, training: bool) -> TokenizedExamples:
+        """Return texts, cut off at the maximal length, and the numbers of their labels; see `Task.tokenize`."""
+        classes = self.settled.classes(table.labels, table.source)
+        encoded = encode_texts(encoder.tokenizer, table.texts, table.pairs, max_length=encoder.lengths.max_length)
         kept = {name: rows for name, rows in encoded.items() if name in ("input_ids", "token_type_ids")}
         return TokenizedExamples(kept, {"labels": classes}, table=table)
 
@@ -216,27 +199,17 @@ class ClassificationTask(Task):
 
         return scored
 
-    def score_values(
-        self,
-        model: PreTrainedModel,
-        examples: TokenizedExamples,
-        tokenizer: Tokenizer,
-        batch_size: int,
-        generation: GenerationSettings,
-    ) -> tuple[dict[str, float], dict[str, Any]]:
+    def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
         """Return the task's scores of the model's most probable classes."""
-        collate = self.collator(tokenizer)
+        model, collate = scored.model, self.collator(scored.tokenizer)
         predicted = np.empty(len(examples), dtype=np.int64)
-        was_training = model.training
-        nn.Module.eval(model)
-        with torch.inference_mode():
-            for batch in length_sorted_batches(examples, batch_size):
+        with scoring_mode(model):
+            for batch in length_sorted_batches(examples, scored.batch_size):
                 inputs = dict(collate([examples[index] for index in batch]))
                 inputs.pop("labels")
                 logits = model(**{key: value.to(model.device) for key, value in inputs.items()}).logits
                 predicted[batch] = logits.argmax(-1).cpu().numpy()
-        nn.Module.train(model, was_training)
-        return self._scores(predicted, examples.numbers["labels"]), {}
+        return ScoreReport(self._scores(predicted, examples.numbers["labels"]))
 
     def _scores(self, predicted: NDArray[np.int64], true: NDArray[np.int64]) -> dict[str, float]:
         return class_scores(self.scores, predicted, true, positive=self.positive_class(self.settled))

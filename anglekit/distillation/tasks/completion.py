@@ -10,21 +10,21 @@ import numpy as np
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
+from anglekit.distillation.settings import DataSettings, GenerationSettings
 from anglekit.distillation.tasks.causal import CausalTask, perplexity
 from anglekit.distillation.tasks.data import (
-    PaddedBatches,
     TextTable,
     TokenizedExamples,
-    length_sorted_batches,
     model_limit,
+    origin,
 )
-from anglekit.distillation.tasks.generation import generate_texts, padding_id, scoring_mode
+from anglekit.distillation.tasks.generation import generate_texts, padding_id
 from anglekit.distillation.tasks.scores import exact_match, normalized_exact_match
+from anglekit.distillation.tasks.task import Encoder, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
 from anglekit.probes.prompts import encode_completions, joined
-from anglekit.tables.read import Table, read_table
+from anglekit.tables.read import Table
 
 __all__ = ["CompletionTask", "ConversationTask", "PromptsAndCompletions", "completion_examples"]
 
@@ -33,64 +33,57 @@ _USUAL_COMPLETIONS = ("completion", "answer", "response", "output", "target", "a
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PromptsAndCompletions(TextTable):
-    """A table's prompts and what may follow each.
-
-    Attributes:
-        prompts: the prompts.
-        completions: one or more for each prompt; the first one is validated on.
-    """
+class Prompts(TextTable):
+    """A table's prompts."""
 
     prompts: tuple[str, ...]
-    completions: tuple[tuple[str, ...], ...]
 
     def __len__(self) -> int:
         return len(self.prompts)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PromptsAndCompletions(Prompts):
+    """A table's prompts and what may follow each: one or more completions, the first of which is validated on."""
+
+    completions: tuple[tuple[str, ...], ...]
+
+
 def completion_examples(
-    tokenizer: Tokenizer,
-    encoding: EncodingSettings,
-    limit: int,
-    prompts: Sequence[str],
-    completions: Sequence[str],
-    places: Sequence[str],
-    *,
-    ends: bool,
+    encoder: Encoder, table: Prompts, places: Sequence[tuple[int, str]], *, ends: bool, loss_on_prompt: bool
 ) -> dict[str, Any]:
-    """Return `input_ids` and `unlabelled` of prompts with their completions.
+    """Return the `tokens` and `numbers` of examples: `input_ids`, and how many of them are `unlabelled`.
 
     A prompt that is too long loses its beginning; a completion is never cut.
 
     Args:
-        tokenizer: the model's.
-        encoding: with the maximal length of both together.
-        limit: the model's own length, for messages.
-        prompts: the prompts.
-        completions: as texts.
-        places: where each comes from, for messages.
+        encoder: with the maximal length of both together.
+        table: the prompts.
+        places: the row of a prompt and its completion, for each example.
         ends: whether the end-of-text token comes behind.
+        loss_on_prompt: whether the prompt's tokens are labelled too.
 
     Raises:
         InputError: a completion leaves no room for a token of its prompt.
     """
-    length = encoding.max_length or limit
-    follows = [joined(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+    tokenizer, length = encoder.tokenizer, encoder.lengths.max_length or encoder.limit
+    prompts = [table.prompts[row] for row, _ in places]
+    follows = [joined(prompt, text) for prompt, (_, text) in zip(prompts, places, strict=True)]
     ids, known = encode_completions(tokenizer, prompts, follows, ends=ends)
     kept: list[list[int]] = []
     unlabelled = []
-    for tokens, prompt, place in zip(ids, known, places, strict=True):
+    for tokens, prompt, (row, _) in zip(ids, known, places, strict=True):
         own = len(tokens) - prompt
         if own >= length:
             raise InputError(
-                f"{place} has a completion of {own} tokens",
-                f"the maximal length is {length} with at least one token of the prompt and the model allows {limit}: "
-                "shorten it, or raise --max-length",
+                f"{table.source}, row {row} (counted from 0), has a completion of {own} tokens",
+                f"the maximal length is {length} with at least one token of the prompt and the model allows "
+                f"{encoder.limit}: shorten it, or raise --max-length",
             )
         begin = tokens[: 1 if prompt and tokens[0] == tokenizer.bos_token_id else 0]
         cut = max(len(tokens) - length, 0)
         kept.append([*begin, *tokens[cut + len(begin) :]] if cut else tokens)
-        unlabelled.append(0 if encoding.loss_on_prompt else prompt - cut)
+        unlabelled.append(0 if loss_on_prompt else prompt - cut)
     return {"tokens": {"input_ids": kept}, "numbers": {"unlabelled": np.array(unlabelled, dtype=np.int64)}}
 
 
@@ -113,49 +106,27 @@ class CompletionTask(CausalTask):
 
     allowed_scores: ClassVar[Sequence[str]] = ("exact_match", "normalized_exact_match", "perplexity")
 
-    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> PromptsAndCompletions:
-        """Read a table's prompts and completions; see `Task.read`."""
-        columns = columns or DataSettings()
-        table = read_table(source, limit=columns.limit)
+    def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndCompletions:
+        """Return a table's prompts and completions; see `Task.read`."""
         first = find_text_column(table, "prompt", columns.prompt, (self.prompt,), _USUAL_PROMPTS)
         second = find_text_column(table, "completion", columns.completion, (self.completion,), _USUAL_COMPLETIONS)
         if first == second:
-            raise InputError(f"--prompt and --completion both name column {first!r} of {source}", "name two")
+            raise InputError(f"--prompt and --completion both name column {first!r} of {table.source}", "name two")
         return PromptsAndCompletions(
-            name=name,
-            source=source,
-            sha256=table.sha256,
+            **origin(table, name),
             columns=(first, second),
             prompts=texts_of(table, first, "prompt"),
             completions=text_lists(table, second, "completion"),
         )
 
-    def tokenize(
-        self,
-        table: TextTable,
-        tokenizer: Tokenizer,
-        encoding: EncodingSettings,
-        config: PretrainedConfig,
-        *,
-        training: bool,
-    ) -> TokenizedExamples:
-        """Tokenise prompts with their completions, and to be scored prompts alone; see `Task.tokenize`."""
-        data = cast("PromptsAndCompletions", table)
-        padding_id(tokenizer, end_of_text=True)
-        places = [(row, text) for row, own in enumerate(data.completions) for text in (own if training else own[:1])]
-        made = completion_examples(
-            tokenizer,
-            encoding,
-            model_limit(tokenizer, config),
-            [data.prompts[row] for row, _ in places],
-            [text for _, text in places],
-            [f"{data.source}, row {row} (counted from 0)," for row, _ in places],
-            ends=True,
-        )
+    def examples(self, table: PromptsAndCompletions, encoder: Encoder, *, training: bool) -> TokenizedExamples:
+        """Return prompts with their completions, and to be scored prompts alone; see `Task.tokenize`."""
+        places = [(row, text) for row, own in enumerate(table.completions) for text in (own if training else own[:1])]
+        made = completion_examples(encoder, table, places, ends=True, loss_on_prompt=encoder.lengths.loss_on_prompt)
         scored = None
         if not training:
             prompts, _ = encode_completions(
-                tokenizer, [one.rstrip() for one in data.prompts], [""] * len(data), ends=False
+                encoder.tokenizer, [one.rstrip() for one in table.prompts], [""] * len(table), ends=False
             )
             scored = TokenizedExamples({"input_ids": prompts})
         return TokenizedExamples(**made, table=table, scored=scored)
@@ -173,57 +144,40 @@ class CompletionTask(CausalTask):
     def _generates(self) -> bool:
         return bool({"exact_match", "normalized_exact_match"} & set(self.scores))
 
-    def score_values(
-        self,
-        model: PreTrainedModel,
-        examples: TokenizedExamples,
-        tokenizer: Tokenizer,
-        batch_size: int,
-        generation: GenerationSettings,
-    ) -> tuple[dict[str, float], dict[str, Any]]:
+    def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
         """Return the exact match of generated texts and the perplexity of the completions."""
+        model, tokenizer = scored.model, scored.tokenizer
         values: dict[str, float] = {}
         notes: dict[str, Any] = {}
         if "perplexity" in self.scores:
-            values["perplexity"] = perplexity(model, examples, self.collator(tokenizer), batch_size)
+            values["perplexity"] = perplexity(model, examples, self.collator(tokenizer), scored.batch_size)
         if self._generates:
-            chosen = self.generation(generation, tokenizer, model.config)
-            texts = generated_completions(model, examples.scored or examples, tokenizer, batch_size, chosen)
+            chosen = self.generation(scored.generation, tokenizer, model.config)
+            texts = generated_completions(model, tokenizer, examples.scored or examples, scored.batch_size, chosen)
             references = cast("PromptsAndCompletions", examples.table).completions
             values["exact_match"] = exact_match(texts, references)
             values["normalized_exact_match"] = normalized_exact_match(texts, references)
             notes["generation"] = chosen.notes()
-        return values, notes
+        return ScoreReport(values, notes)
 
 
 def generated_completions(
     model: PreTrainedModel,
-    prompts: TokenizedExamples,
     tokenizer: Tokenizer,
+    prompts: TokenizedExamples,
     batch_size: int,
     generation: GenerationSettings,
 ) -> list[str]:
     """Return how a causal model goes on from each prompt; a prompt that leaves no room loses its beginning.
 
-    Args:
-        model: a causal model, left as it was.
-        prompts: whose `input_ids` it reads.
-        tokenizer: its own.
-        batch_size: prompts that are continued together.
-        generation: complete settings.
+    Args: as of `generate_texts`.
 
     Raises:
         InputError: the model has no room for so many new tokens.
     """
     room = _room_for_prompts(tokenizer, model.config, generation)
     pad_id = padding_id(tokenizer, end_of_text=True)
-    collate = PaddedBatches(pad_id, left=True)
-    texts = np.empty(len(prompts), dtype=object)
-    with scoring_mode(model):
-        for batch in length_sorted_batches(prompts, batch_size):
-            inputs = collate([{"input_ids": prompts[index]["input_ids"][-room:]} for index in batch])
-            texts[batch] = generate_texts(model, tokenizer, inputs, generation, pad_id)
-    return list(texts)
+    return generate_texts(model, tokenizer, prompts, batch_size, generation, pad_id, longest=room)
 
 
 def _room_for_prompts(tokenizer: Tokenizer, config: PretrainedConfig, generation: GenerationSettings) -> int:
@@ -237,19 +191,15 @@ def _room_for_prompts(tokenizer: Tokenizer, config: PretrainedConfig, generation
 class ConversationTask(CompletionTask):
     """Questions about a story, as CoQA has them: every turn is an example, the turns before it are in its prompt."""
 
-    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> PromptsAndCompletions:
-        """Read conversations, or prompts and completions where there are none; see `Task.read`."""
-        columns = columns or DataSettings()
-        table = read_table(source, limit=columns.limit)
+    def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndCompletions:
+        """Return conversations, or prompts and completions where there are none; see `Task.read`."""
         answers = next((name for name in ("answers.input_text", "answers") if name in table.frame.columns), None)
         found = answers is not None and {"story", "questions"} <= set(map(str, table.frame.columns))
         if columns.prompt or columns.completion or not found or answers is None:
-            return super().read(source, columns, name=name)
+            return super().texts(table, columns, name)
         prompts, completions = _turns(table, answers)
         return PromptsAndCompletions(
-            name=name,
-            source=source,
-            sha256=table.sha256,
+            **origin(table, name),
             columns=("story", "questions", answers),
             prompts=tuple(prompts),
             completions=tuple((text,) for text in completions),

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.losses.functional import IGNORE_INDEX
 from anglekit.errors import InputError
+from anglekit.tables.read import Table
 
 __all__ = [
     "PaddedBatches",
@@ -24,6 +25,7 @@ __all__ = [
     "TokenizedExamples",
     "length_sorted_batches",
     "model_limit",
+    "origin",
     "usable_length",
 ]
 
@@ -50,6 +52,11 @@ class TextTable(ABC):
     def provenance(self) -> dict[str, Any]:
         """Return what a run records about the data."""
         return {"source": self.source, "sha256": self.sha256, "examples": len(self), "columns": list(self.columns)}
+
+
+def origin(table: Table, name: str) -> dict[str, str]:
+    """Return the fields of a `TextTable` that say where it came from."""
+    return {"name": name, "source": table.source, "sha256": table.sha256}
 
 
 class TokenizedExamples(Dataset[dict[str, Any]]):

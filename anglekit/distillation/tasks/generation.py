@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.settings import GenerationSettings
+from anglekit.distillation.tasks.data import PaddedBatches, TokenizedExamples, length_sorted_batches
 from anglekit.errors import InputError
 
 __all__ = ["generate_texts", "generation_config", "padding_id", "scoring_mode"]
@@ -84,28 +86,40 @@ def scoring_mode(model: PreTrainedModel) -> Iterator[None]:
 def generate_texts(
     model: PreTrainedModel,
     tokenizer: Tokenizer,
-    inputs: Mapping[str, Tensor],
+    examples: TokenizedExamples,
+    batch_size: int,
     settings: GenerationSettings,
     pad_id: int,
+    *,
+    longest: int | None = None,
 ) -> list[str]:
-    """Return a text for each row of a batch, special tokens left out.
+    """Return the text that a model generates for each example, in their order, special tokens left out.
 
     Args:
-        model: an encoder-decoder, or a causal model whose inputs are padded on the left.
+        model: an encoder-decoder or a causal model, left as it was.
         tokenizer: its own.
-        inputs: `input_ids` and `attention_mask`, (batch, time).
+        examples: whose `input_ids` it reads.
+        batch_size: examples that are generated together.
         settings: complete.
-        pad_id: with which finished rows are filled.
+        pad_id: with which inputs and finished texts are filled.
+        longest: tokens that the model reads of an example; what is longer loses its beginning.
     """
+    causal = not getattr(model.config, "is_encoder_decoder", False)
+    collate = PaddedBatches(pad_id, left=causal)
     config, own = generation_config(model, settings, pad_id), model.generation_config
+    generate: Any = model.generate
+    texts = np.empty(len(examples), dtype=object)
+    # Given as an argument alone, transformers would fill its defaults from the model's own configuration.
     model.generation_config = config
     try:
-        # Given as an argument alone, transformers would fill its defaults from the model's own configuration.
-        generate: Any = model.generate
-        found = generate(**{key: value.to(model.device) for key, value in inputs.items()})
+        with scoring_mode(model):
+            for batch in length_sorted_batches(examples, batch_size):
+                ids = [examples[index]["input_ids"] for index in batch]
+                inputs = collate([{"input_ids": one if longest is None else one[-longest:]} for one in ids])
+                found = generate(**{key: value.to(model.device) for key, value in inputs.items()})
+                written = found[:, inputs["input_ids"].shape[1] :] if causal else found
+                decoded = tokenizer.batch_decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+                texts[batch] = [text.strip() for text in decoded]
     finally:
         model.generation_config = own
-    if not getattr(model.config, "is_encoder_decoder", False):
-        found = found[:, inputs["input_ids"].shape[1] :]
-    texts = tokenizer.batch_decode(found, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return [text.strip() for text in texts]
+    return list(texts)

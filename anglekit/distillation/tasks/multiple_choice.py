@@ -5,22 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PretrainedConfig, PreTrainedModel
-from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
+from anglekit.distillation.settings import DataSettings
 from anglekit.distillation.tasks.causal import CausalTask, log_likelihoods
-from anglekit.distillation.tasks.completion import completion_examples
-from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, model_limit
-from anglekit.distillation.tasks.generation import padding_id
+from anglekit.distillation.tasks.completion import Prompts, completion_examples
+from anglekit.distillation.tasks.data import TokenizedExamples, origin
 from anglekit.distillation.tasks.label_sets import label_text
+from anglekit.distillation.tasks.task import Encoder, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
-from anglekit.tables.read import Table, find_column, read_table
+from anglekit.tables.read import Table, find_column
 
 __all__ = ["HellaSwagTask", "MultipleChoiceTask", "PromptsAndChoices", "choice_scores"]
 
@@ -31,21 +29,16 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PromptsAndChoices(TextTable):
+class PromptsAndChoices(Prompts):
     """A table's prompts, the choices for each, and which one is right.
 
     Attributes:
-        prompts: the prompts.
         choices: two or more for each.
         right: the number of the right one, from 0.
     """
 
-    prompts: tuple[str, ...]
     choices: tuple[tuple[str, ...], ...]
     right: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.prompts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,25 +62,21 @@ class MultipleChoiceTask(CausalTask):
 
     allowed_scores: ClassVar[Sequence[str]] = ("accuracy", "accuracy_normalized")
 
-    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> PromptsAndChoices:
-        """Read a table's prompts, choices and labels; see `Task.read`."""
-        columns = columns or DataSettings()
-        table = read_table(source, limit=columns.limit)
+    def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndChoices:
+        """Return a table's prompts, choices and labels; see `Task.read`."""
         first, prompts = self.read_prompts(table, columns)
         names, choices = self.read_choices(table, columns)
         label = columns.label or (self.label if self.label in table.frame.columns else None)
         label = find_column(table, "label", label, _USUAL_LABELS)
         if label is None:
-            raise InputError(f"{source} has no column of the right choice", "name one with --label")
+            raise InputError(f"{table.source} has no column of the right choice", "name one with --label")
         cells = table.frame[label].tolist()
         right = [
-            _right(cell, own, f"{source}, row {row}")
+            _right(cell, own, f"{table.source}, row {row}")
             for row, (cell, own) in enumerate(zip(cells, choices, strict=True))
         ]
         return PromptsAndChoices(
-            name=name,
-            source=source,
-            sha256=table.sha256,
+            **origin(table, name),
             columns=(*first, *names, label),
             prompts=prompts,
             choices=choices,
@@ -110,51 +99,24 @@ class MultipleChoiceTask(CausalTask):
 
     # ---- tokens ----
 
-    def tokenize(
-        self,
-        table: TextTable,
-        tokenizer: Tokenizer,
-        encoding: EncodingSettings,
-        config: PretrainedConfig,
-        *,
-        training: bool,
-    ) -> TokenizedExamples:
-        """Tokenise prompts with their right choices, and to be scored with every choice; see `Task.tokenize`."""
-        data = cast("PromptsAndChoices", table)
-        padding_id(tokenizer, end_of_text=True)
-
-        def made(pairs: list[tuple[int, str]], lengths: EncodingSettings, *, ends: bool) -> dict[str, Any]:
-            return completion_examples(
-                tokenizer,
-                lengths,
-                model_limit(tokenizer, config),
-                [data.prompts[row] for row, _ in pairs],
-                [text for _, text in pairs],
-                [f"{data.source}, row {row} (counted from 0)," for row, _ in pairs],
-                ends=ends,
-            )
-
+    def examples(self, table: PromptsAndChoices, encoder: Encoder, *, training: bool) -> TokenizedExamples:
+        """Return prompts with their right choices, and to be scored with every choice; see `Task.tokenize`."""
         scored = None
         if not training:
-            every = [(row, text) for row, own in enumerate(data.choices) for text in own]
-            scored = TokenizedExamples(**made(every, EncodingSettings(encoding.max_length), ends=False))
-        right = [(row, own[data.right[row]]) for row, own in enumerate(data.choices)]
-        return TokenizedExamples(**made(right, encoding, ends=True), table=table, scored=scored)
+            every = [(row, text) for row, own in enumerate(table.choices) for text in own]
+            scored = TokenizedExamples(**completion_examples(encoder, table, every, ends=False, loss_on_prompt=False))
+        right = [(row, own[table.right[row]]) for row, own in enumerate(table.choices)]
+        made = completion_examples(encoder, table, right, ends=True, loss_on_prompt=encoder.lengths.loss_on_prompt)
+        return TokenizedExamples(**made, table=table, scored=scored)
 
     # ---- scores ----
 
-    def score_values(
-        self,
-        model: PreTrainedModel,
-        examples: TokenizedExamples,
-        tokenizer: Tokenizer,
-        batch_size: int,
-        generation: GenerationSettings,
-    ) -> tuple[dict[str, float], dict[str, Any]]:
+    def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
         """Return the accuracies."""
-        data = cast("PromptsAndChoices", examples.table)
-        found, _ = log_likelihoods(model, examples.scored or examples, self.collator(tokenizer), batch_size)
-        return choice_scores(found, data.choices, data.right), {}
+        table = cast("PromptsAndChoices", examples.table)
+        collate = self.collator(scored.tokenizer)
+        found, _ = log_likelihoods(scored.model, examples.scored or examples, collate, scored.batch_size)
+        return ScoreReport(choice_scores(found, table.choices, table.right))
 
 
 def choice_scores(

@@ -6,25 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
-import numpy as np
-from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM, PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
 from anglekit.distillation.tasks.data import (
-    PaddedBatches,
     TextTable,
     TokenizedExamples,
-    length_sorted_batches,
     model_limit,
+    origin,
 )
-from anglekit.distillation.tasks.generation import generate_texts, padding_id, scoring_mode
+from anglekit.distillation.tasks.generation import generate_texts
 from anglekit.distillation.tasks.scores import corpus_scores
-from anglekit.distillation.tasks.task import Collator, Task
+from anglekit.distillation.tasks.task import Encoder, ScoredModel, ScoreReport, Task
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
 from anglekit.probes.prompts import encode_texts
-from anglekit.tables.read import read_table
+from anglekit.tables.read import Table
 
 __all__ = ["Seq2SeqTask", "SourcesAndTargets"]
 
@@ -85,19 +83,15 @@ class Seq2SeqTask(Task):
     model_kind: ClassVar[str] = "an encoder-decoder"
     streams: ClassVar[tuple[str, ...] | None] = ("encoder", "decoder")
 
-    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> SourcesAndTargets:
-        """Read a table's sources and targets; see `Task.read`."""
-        columns = columns or DataSettings()
-        table = read_table(source, limit=columns.limit)
+    def texts(self, table: Table, columns: DataSettings, name: str) -> SourcesAndTargets:
+        """Return a table's sources and targets; see `Task.read`."""
         first = find_text_column(table, "source", columns.source, (self.source_column,), _USUAL_SOURCES)
         second = find_text_column(table, "target", columns.target, (self.target_column,))
         if first == second:
-            raise InputError(f"--source and --target both name column {first!r} of {source}", "name two")
+            raise InputError(f"--source and --target both name column {first!r} of {table.source}", "name two")
         prefix = self.prefix if columns.prefix is None else columns.prefix
         return SourcesAndTargets(
-            name=name,
-            source=source,
-            sha256=table.sha256,
+            **origin(table, name),
             columns=(first, second),
             sources=tuple(prefix + text for text in texts_of(table, first, "source")),
             targets=text_lists(table, second, "target"),
@@ -115,43 +109,29 @@ class Seq2SeqTask(Task):
             length = min(self.target_max_length, limit)
         return replace(super().encoding(wanted, tokenizer, config), target_max_length=length)
 
-    def tokenize(
-        self,
-        table: TextTable,
-        tokenizer: Tokenizer,
-        encoding: EncodingSettings,
-        config: PretrainedConfig,
-        *,
-        training: bool,
-    ) -> TokenizedExamples:
-        """Tokenise sources, cut off at the maximal length, and targets; see `Task.tokenize`.
+    def examples(self, table: SourcesAndTargets, encoder: Encoder, *, training: bool) -> TokenizedExamples:
+        """Return sources, cut off at the maximal length, and targets; see `Task.tokenize`.
 
         Examples to be trained on are one for each reference; those to be scored have their first reference as label.
         """
-        data = cast("SourcesAndTargets", table)
-        padding_id(tokenizer)
-        places = [(row, text) for row, own in enumerate(data.targets) for text in (own if training else own[:1])]
+        tokenizer, lengths = encoder.tokenizer, encoder.lengths
+        places = [(row, text) for row, own in enumerate(table.targets) for text in (own if training else own[:1])]
         labels = encode_texts(
-            tokenizer, [text for _, text in places], max_length=encoding.target_max_length, as_target=True
+            tokenizer, [text for _, text in places], max_length=lengths.target_max_length, as_target=True
         )["input_ids"]
-        limit = model_limit(tokenizer, config)
         for (row, _), label in zip(places, labels, strict=True):
-            if len(label) > limit:
+            if len(label) > encoder.limit:
                 raise InputError(
-                    f"{data.source} has a target of {len(label)} tokens in row {row} (counted from 0), column "
-                    f"{data.columns[1]!r}",
-                    f"the model allows {limit}: shorten it, or cut targets by --target-max-length",
+                    f"{table.source} has a target of {len(label)} tokens in row {row} (counted from 0), column "
+                    f"{table.columns[1]!r}",
+                    f"the model allows {encoder.limit}: shorten it, or cut targets by --target-max-length",
                 )
-        sources = encode_texts(tokenizer, data.sources, max_length=encoding.max_length)["input_ids"]
+        sources = encode_texts(tokenizer, table.sources, max_length=lengths.max_length)["input_ids"]
         return TokenizedExamples({"input_ids": [sources[row] for row, _ in places], "labels": labels}, table=table)
-
-    def collator(self, tokenizer: Tokenizer) -> Collator:
-        """Return what pads sources by the pad token and targets by -100."""
-        return PaddedBatches(padding_id(tokenizer))
 
     def objective_options(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """Return the pad token, by which the official reading finds the decoder's positions."""
-        return {"pad_token_id": padding_id(tokenizer)}
+        return {"pad_token_id": self.padding_id(tokenizer)}
 
     # ---- scores ----
 
@@ -166,43 +146,10 @@ class Seq2SeqTask(Task):
             raise InputError(f"--max-new-tokens is {chosen.max_new_tokens}", f"this model writes 1 to {positions}")
         return chosen
 
-    def score_values(
-        self,
-        model: PreTrainedModel,
-        examples: TokenizedExamples,
-        tokenizer: Tokenizer,
-        batch_size: int,
-        generation: GenerationSettings,
-    ) -> tuple[dict[str, float], dict[str, Any]]:
+    def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
         """Return BLEU and chrF of what the model generates, with sacreBLEU's signatures."""
-        chosen = self.generation(generation, tokenizer, model.config)
-        texts = generated_targets(model, examples, tokenizer, batch_size, chosen)
-        references = cast("SourcesAndTargets", examples.table).targets
-        values, signatures = corpus_scores(self.scores, texts, references)
-        return values, {"signatures": signatures, "generation": chosen.notes()}
-
-
-def generated_targets(
-    model: PreTrainedModel,
-    examples: TokenizedExamples,
-    tokenizer: Tokenizer,
-    batch_size: int,
-    generation: GenerationSettings,
-) -> list[str]:
-    """Return the text that a model generates for each example, in their order.
-
-    Args:
-        model: an encoder-decoder, left as it was.
-        examples: whose `input_ids` it reads.
-        tokenizer: its own.
-        batch_size: examples that are generated together.
-        generation: complete settings.
-    """
-    pad_id = padding_id(tokenizer)
-    collate = PaddedBatches(pad_id)
-    texts = np.empty(len(examples), dtype=object)
-    with scoring_mode(model):
-        for batch in length_sorted_batches(examples, batch_size):
-            inputs = collate([{"input_ids": examples[index]["input_ids"]} for index in batch])
-            texts[batch] = generate_texts(model, tokenizer, inputs, generation, pad_id)
-    return list(texts)
+        model, tokenizer = scored.model, scored.tokenizer
+        chosen = self.generation(scored.generation, tokenizer, model.config)
+        texts = generate_texts(model, tokenizer, examples, scored.batch_size, chosen, self.padding_id(tokenizer))
+        values, signatures = corpus_scores(self.scores, texts, cast("SourcesAndTargets", examples.table).targets)
+        return ScoreReport(values, {"signatures": signatures, "generation": chosen.notes()})

@@ -11,11 +11,13 @@ from transformers import EvalPrediction, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
-from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, usable_length
+from anglekit.distillation.tasks.data import PaddedBatches, TextTable, TokenizedExamples, model_limit, usable_length
+from anglekit.distillation.tasks.generation import padding_id
 from anglekit.errors import InputError, suggest
 from anglekit.models.architectures import model_streams
+from anglekit.tables.read import Table, read_table
 
-__all__ = ["Collator", "ScoreReport", "Task"]
+__all__ = ["Collator", "Encoder", "ScoreReport", "ScoredModel", "Task"]
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 """What makes a batch of tensors out of examples."""
@@ -34,6 +36,31 @@ class ScoreReport:
 
     scores: Mapping[str, float]
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How texts become tokens.
+
+    Attributes:
+        tokenizer: the model's.
+        lengths: as `Task.encoding` returned them.
+        limit: the most tokens that tokenizer and model allow.
+    """
+
+    tokenizer: Tokenizer
+    lengths: EncodingSettings
+    limit: int
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A model that is scored: with its tokenizer, so many examples at once, generating texts so."""
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    batch_size: int
+    generation: GenerationSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +108,8 @@ class Task(ABC):
     head: ClassVar[str] = "language-model"
     #: Whether fine-tuning may begin with a new head.
     new_head: ClassVar[bool] = False
+    #: Whether the end-of-text token may pad where a tokenizer has no pad token (GPT-2's, Llama's); the mask hides it.
+    pads_with_end: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for score in self.scores:
@@ -115,9 +144,8 @@ class Task(ABC):
 
     # ---- columns ----
 
-    @abstractmethod
-    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> TextTable:
-        """Read a table's texts.
+    def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> Any:  # noqa: ANN401
+        """Return a table's texts, of the kind's own `TextTable`.
 
         Args:
             source: as `tables.read_table` takes it.
@@ -127,6 +155,12 @@ class Task(ABC):
         Raises:
             InputError: the table cannot be read, lacks a column, or a cell holds something else.
         """
+        columns = columns or DataSettings()
+        return self.texts(read_table(source, limit=columns.limit), columns, name)
+
+    @abstractmethod
+    def texts(self, table: Table, columns: DataSettings, name: str) -> TextTable:
+        """Return the texts of a table's rows; see `read`."""
 
     # ---- what data and model settle ----
 
@@ -170,7 +204,14 @@ class Task(ABC):
         length = usable_length(wanted.max_length, self.max_length, tokenizer, config)
         return EncodingSettings(length, wanted.target_max_length, wanted.loss_on_prompt)
 
-    @abstractmethod
+    def padding_id(self, tokenizer: Tokenizer) -> int:
+        """Return the token with which batches are padded.
+
+        Raises:
+            InputError: there is none.
+        """
+        return padding_id(tokenizer, end_of_text=self.pads_with_end)
+
     def tokenize(
         self,
         table: TextTable,
@@ -192,10 +233,16 @@ class Task(ABC):
         Raises:
             InputError: something does not fit, or the tokenizer cannot pad.
         """
+        self.padding_id(tokenizer)
+        return self.examples(table, Encoder(tokenizer, encoding, model_limit(tokenizer, config)), training=training)
 
     @abstractmethod
+    def examples(self, table: Any, encoder: Encoder, *, training: bool) -> TokenizedExamples:  # noqa: ANN401
+        """Return the examples of a table of the kind's own `TextTable`; see `tokenize`."""
+
     def collator(self, tokenizer: Tokenizer) -> Collator:
         """Return what pads a batch to its longest example."""
+        return PaddedBatches(self.padding_id(tokenizer))
 
     def objective_options(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """Return the fields of `DistillationObjective` that follow from the kind of task."""
@@ -235,17 +282,12 @@ class Task(ABC):
             batch_size: examples of one forward pass.
             generation: how texts are generated, where the scores need any; None takes the task's.
         """
-        values, notes = self.score_values(model, examples, tokenizer, batch_size, generation or GenerationSettings())
+        found = self.score_values(
+            examples, ScoredModel(model, tokenizer, batch_size, generation or GenerationSettings())
+        )
         number = len(examples) if examples.table is None else len(examples.table)
-        return ScoreReport({"examples": number, **{name: values[name] for name in self.scores}}, notes)
+        return ScoreReport({"examples": number, **{name: found.scores[name] for name in self.scores}}, found.notes)
 
     @abstractmethod
-    def score_values(
-        self,
-        model: PreTrainedModel,
-        examples: TokenizedExamples,
-        tokenizer: Tokenizer,
-        batch_size: int,
-        generation: GenerationSettings,
-    ) -> tuple[dict[str, float], dict[str, Any]]:
+    def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
         """Return at least the task's scores, and how they were computed."""

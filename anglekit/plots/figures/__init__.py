@@ -1,1 +1,1 @@
-"""One file a figure family."""
+"""One file a figure."""

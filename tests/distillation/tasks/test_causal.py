@@ -206,11 +206,11 @@ def test_texts_generated_together_are_those_generated_alone(world):
     loaded = load_trained(world["teacher"], COMPLETION)
     prompts = TokenizedExamples({"input_ids": [[5, 6], [7, 8, 9, 10], [11], list(range(4, 16))]})
     settings = GenerationSettings(1, 5)
-    together = generated_completions(loaded.model, prompts, loaded.tokenizer, 4, settings)
-    assert together == generated_completions(loaded.model, prompts, loaded.tokenizer, 1, settings)
+    together = generated_completions(loaded.model, loaded.tokenizer, prompts, 4, settings)
+    assert together == generated_completions(loaded.model, loaded.tokenizer, prompts, 1, settings)
     assert len(set(together)) > 1
     with pytest.raises(InputError, match="--max-new-tokens is 64 and the model reads 64 in all"):
-        generated_completions(loaded.model, prompts, loaded.tokenizer, 4, GenerationSettings(1, 64))
+        generated_completions(loaded.model, loaded.tokenizer, prompts, 4, GenerationSettings(1, 64))
 
 
 # ---- losses and runs ----

@@ -16,10 +16,10 @@ from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs.run import evaluate, finetune
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings, ScoringSettings
 from anglekit.distillation.sweep.sweep import sweep
+from anglekit.distillation.tasks.generation import generate_texts
 from anglekit.distillation.tasks.models import load_trained
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.distillation.tasks.scores import corpus_scores, exact_match, normalized_exact_match
-from anglekit.distillation.tasks.seq2seq import generated_targets
 from anglekit.distillation.training.teacher import TeacherForward
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import load_checkpoint
@@ -175,7 +175,7 @@ def test_generation_is_the_models_own_and_no_habit_of_its_changes_it(world):
     )
     settings = GenerationSettings(3, 7)
     loaded.model.train()
-    texts = generated_targets(loaded.model, examples, loaded.tokenizer, 5, settings)
+    texts = generate_texts(loaded.model, loaded.tokenizer, examples, 5, settings, loaded.tokenizer.pad_token_id)
     assert loaded.model.training
     assert loaded.model.generation_config is own
     loaded.model.eval()
@@ -196,7 +196,8 @@ def test_a_text_ends_where_the_decoders_positions_do(world, tmp_path):
         TASK.read(world["dev"]), loaded.tokenizer, EncodingSettings(32), loaded.model.config, training=False
     )
     # An untrained model writes on and on, to the last position.
-    assert len(generated_targets(loaded.model, examples, loaded.tokenizer, 13, chosen)) == 13
+    written = generate_texts(loaded.model, loaded.tokenizer, examples, 13, chosen, loaded.tokenizer.pad_token_id)
+    assert len(written) == 13
     if bounded:
         with pytest.raises(InputError, match="--max-new-tokens is 65; this model writes 1 to 64"):
             seq2seq_student(world, tmp_path / "run", settings=quick(max_new_tokens=65))
