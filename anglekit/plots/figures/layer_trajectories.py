@@ -113,7 +113,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
         # The mean over students, whose tokens may differ.
         teacher = symmetric_matrix(rows[rows["side_b"] == "teacher"], "mean_distance", "layer_a", "layer_b")
         layers = list(teacher.index)
-        distances = teacher.to_numpy(np.float64).copy()
+        distances = teacher.to_numpy(np.float64).copy(order="F")  # the order of sums, and so their last digit
         np.fill_diagonal(distances, 0.0)
         squared = distances**2
         plane = fit_plane(squared)
