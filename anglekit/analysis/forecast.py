@@ -13,14 +13,14 @@ import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.preparation import PreparedAnalysis, Shard, prepare
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.errors import InputError, foreign_failures
+from anglekit.errors import InputError
 from anglekit.models.architectures import blocks, depth, model_streams, stack, width
-from anglekit.models.checkpoint_files import bounded_construction, stored_weights
+from anglekit.models.checkpoint_files import stored_weights
 from anglekit.models.checkpoints import (
     DTYPES,
     Checkpoint,
@@ -29,8 +29,8 @@ from anglekit.models.checkpoints import (
     held_config,
     load_config,
     load_tokenizer,
-    quiet_transformers,
 )
+from anglekit.models.cost import model_cost, without_memory
 from anglekit.models.load_options import LoadOptions
 from anglekit.models.projections import load_adapters
 from anglekit.probes.batches import ProbeBatch, TokenizedProbe
@@ -39,14 +39,11 @@ from anglekit.runtime.lanes import lane_count, slot_count
 from anglekit.vocabulary import N_BINS, Stream
 
 __all__ = [
-    "AnalysisPlan",
-    "HeldWeights",
-    "PlannedModel",
-    "analysis_parts",
-    "inner_widths",
+    "AnalysisForecast",
+    "ModelForecast",
+    "forecast_analysis",
     "memory_now",
     "peak_memory",
-    "plan_analysis",
 ]
 
 
@@ -61,26 +58,45 @@ _HISTOGRAM_ROW_BYTES = 96
 
 
 @dataclass(frozen=True)
-class HeldWeights:
-    """The weights of one model.
+class ModelForecast:
+    """One model of an analysis, as it would be loaded.
 
     Attributes:
-        model: without memory, on the meta device.
+        checkpoint: its tokenizer and adapters, and the model without memory, on the meta device.
         device: where it computes.
-        by_device: bytes that each device holds; `disk` among them.
+        bytes: of its weights, by the device that holds them; `disk` among them.
         largest_module: bytes of the largest module with weights of its own.
         stored: bytes of these weights in their files.
         mapped: whether the file itself is the memory that holds them, as on a CPU in the stored precision.
         itemsize: bytes of a value of its states.
     """
 
-    model: PreTrainedModel
+    checkpoint: Checkpoint
     device: torch.device
-    by_device: Mapping[str, int]
+    bytes: Mapping[str, int]
     largest_module: int
     stored: int
     mapped: bool
     itemsize: int
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model, which has no memory."""
+        return self.checkpoint.model
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters of the blocks that are held."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @property
+    def blocks(self) -> str:
+        """In words, the blocks that are held."""
+        words = []
+        for stream in self.checkpoint.streams:
+            held, whole = depth(self.model.config, stream), self.checkpoint.depth(stream)
+            words.append(f"{held} blocks" if held == whole else f"the first {held} of {whole} blocks")
+        return " and ".join(words)
 
 
 def memory_now() -> int:
@@ -98,27 +114,24 @@ def peak_memory() -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def analysis_parts(
-    prepared: PreparedAnalysis, teacher: HeldWeights, students: Sequence[HeldWeights], program: int
-) -> dict[str, dict[str, int]]:
+def _parts(prepared: PreparedAnalysis, models: Sequence[ModelForecast], program: int) -> dict[str, dict[str, int]]:
     """Return for each device the parts that are alive at its peak, in bytes; they add up to it.
 
     Args:
         prepared: the analysis, of checkpoints without memory.
-        teacher: its weights.
-        students: theirs.
+        models: the teacher, then the students.
         program: bytes of main memory that the process takes with everything imported and the probe tokenised.
     """
-    spec, held = prepared.spec, (teacher, *students)
-    sums_at = "cpu" if teacher.device.type == "mps" else str(teacher.device)
+    spec, main = prepared.spec, models[0].device
+    sums_at = "cpu" if main.type == "mps" else str(main)
     parts: dict[str, dict[str, int]] = {"cpu": {"program": program + _FIRST_USE_BYTES}}
 
     def add(device: str, name: str, number: float) -> None:
         place = parts.setdefault(device, {})
         place[name] = place.get(name, 0) + int(number)
 
-    for each in held:
-        for device, number in each.by_device.items():
+    for each in models:
+        for device, number in each.bytes.items():
             if device != "disk":
                 add(device, "weights", number)
             else:
@@ -127,19 +140,19 @@ def analysis_parts(
         {stream: len(chosen.teacher) for stream, chosen in spec.layers.items()},
         *(
             {stream: len(chosen.students[position]) for stream, chosen in spec.layers.items()}
-            for position in range(len(students))
+            for position in range(len(models) - 1)
         ),
     ]
     widths = (spec.teacher_width, *spec.student_widths)
     probes = [prepared.measured, *([] if prepared.fit_half is None else [prepared.fit_half])]
-    lanes = lane_count([each.model for each in held], [each.device for each in held])
+    lanes = lane_count([each.model for each in models], [each.device for each in models])
     tokens = {
         stream: max(_largest_tokens(probe, stream, slot_count(lanes)) for probe in probes) for stream in spec.layers
     }
     padded = max(int(np.sort(probe.padded_tokens)[-lanes:].sum()) for probe in probes)
     longest = max(int(batch.input_ids.shape[1]) for probe in probes for batch in _largest_batches(probe, 1))
     passes: dict[str, list[int]] = {}
-    for each, counted, states_width in zip(held, layers, widths, strict=True):
+    for each, counted, states_width in zip(models, layers, widths, strict=True):
         passes.setdefault(str(each.device), []).append(_pass_bytes(each, padded, longest))
         states = sum(counted[stream] * tokens[stream] * states_width * each.itemsize for stream in spec.layers)
         add(str(each.device), "states", states)
@@ -166,15 +179,15 @@ def analysis_parts(
     # What the passes have left is used again for the tables.
     left = sum(parts["cpu"].get(name, 0) for name in ("pass", "states"))
     add("cpu", "tables", max(0, rows * _HISTOGRAM_ROW_BYTES - left))
-    _add_reading(parts["cpu"], held)
+    _add_reading(parts["cpu"], models)
     return parts
 
 
-def _add_reading(host: dict[str, int], held: Sequence[HeldWeights]) -> None:
+def _add_reading(host: dict[str, int], models: Sequence[ModelForecast]) -> None:
     """Add what loading takes of main memory beyond all that the analysis itself takes later, if it does."""
     sitting, peak = 0, 0
-    for each in held:
-        own = each.by_device.get("cpu", 0)
+    for each in models:
+        own = each.bytes.get("cpu", 0)
         peak = max(peak, sitting + own + (0 if each.mapped else each.stored))
         sitting += own
     later = sum(number for name, number in host.items() if name not in ("program", "weights"))
@@ -193,8 +206,8 @@ def _largest_tokens(probe: TokenizedProbe, stream: Stream, several: int) -> int:
     return sum(sorted(counts)[-several:])
 
 
-def _pass_bytes(held: HeldWeights, padded: int, longest: int) -> int:
-    inner, copies, width = inner_widths(held.model)
+def _pass_bytes(held: ModelForecast, padded: int, longest: int) -> int:
+    inner, copies, width = _inner_widths(held.model)
     # A CPU makes products of 16-bit values in float32.
     itemsize = 4 if held.device.type == "cpu" else held.itemsize
     kept = padded * itemsize * (copies * inner + 4 * width)
@@ -206,7 +219,7 @@ def _pass_bytes(held: HeldWeights, padded: int, longest: int) -> int:
     return kept
 
 
-def inner_widths(model: PreTrainedModel) -> tuple[int, int, int]:
+def _inner_widths(model: PreTrainedModel) -> tuple[int, int, int]:
     """Return the widest layer inside a block, how many of its size are alive at once, and the width of the states."""
     wide: list[int] = []
     for stream in model_streams(model.config):
@@ -235,28 +248,7 @@ _STORED_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1, "F8_
 
 
 @dataclass(frozen=True)
-class PlannedModel:
-    """One model of a planned analysis.
-
-    Attributes:
-        role: `teacher` or `student`.
-        source: as given.
-        blocks: in words, those that are held.
-        parameters: of what is held.
-        bytes: of these weights, by the device that holds them.
-        stored: bytes of them in their files.
-    """
-
-    role: str
-    source: str
-    blocks: str
-    parameters: int
-    bytes: Mapping[str, int]
-    stored: int
-
-
-@dataclass(frozen=True)
-class AnalysisPlan:
+class AnalysisForecast:
     """What an analysis would do and take.
 
     Attributes:
@@ -270,7 +262,7 @@ class AnalysisPlan:
         layers: in words, what is looked at.
     """
 
-    models: tuple[PlannedModel, ...]
+    models: tuple[ModelForecast, ...]
     examples: int
     tokens: int
     padded_tokens: int
@@ -283,19 +275,23 @@ class AnalysisPlan:
         """Return the bytes that a device holds at its peak; `cpu` is main memory, the program included."""
         return sum(self.parts.get(device, {}).values())
 
+    @property
+    def _by_role(self) -> list[tuple[str, ModelForecast]]:
+        return [("teacher", self.models[0]), *(("student", each) for each in self.models[1:])]
+
     def summary(self) -> dict[str, Any]:
-        """Return the plan as json takes it."""
+        """Return the forecast as json takes it."""
         return {
             "models": [
                 {
-                    "role": each.role,
-                    "source": each.source,
+                    "role": role,
+                    "source": each.checkpoint.source,
                     "blocks": each.blocks,
                     "parameters": each.parameters,
                     "bytes": dict(each.bytes),
                     "stored_bytes": each.stored,
                 }
-                for each in self.models
+                for role, each in self._by_role
             ],
             "examples": self.examples,
             "tokens": self.tokens,
@@ -306,11 +302,11 @@ class AnalysisPlan:
         }
 
     def text(self) -> str:
-        """Return the plan as text for a terminal."""
+        """Return the forecast as text for a terminal."""
         lines = [
-            f"{each.role:<8} {each.source}: {each.parameters / 1e6:,.1f} M parameters in {each.blocks}, "
+            f"{role:<8} {each.checkpoint.source}: {each.parameters / 1e6:,.1f} M parameters in {each.blocks}, "
             + ", ".join(f"{_size(number)} on {device}" for device, number in each.bytes.items())
-            for each in self.models
+            for role, each in self._by_role
         ]
         lines += [
             "",
@@ -326,7 +322,7 @@ class AnalysisPlan:
         return "\n".join(lines)
 
 
-def plan_analysis(
+def forecast_analysis(
     teacher: str,
     students: Sequence[str],
     probe: ProbeData,
@@ -334,7 +330,7 @@ def plan_analysis(
     options: Sequence[LoadOptions],
     *,
     shard: Shard | None = None,
-) -> AnalysisPlan:
+) -> AnalysisForecast:
     """Check an analysis as it would be checked, and estimate what it takes, from configurations and file headers.
 
     Args:
@@ -348,75 +344,58 @@ def plan_analysis(
     Raises:
         InputError: what the analysis itself would refuse before its first batch.
     """
-    held = [_held(source, each) for source, each in zip((teacher, *students), options, strict=True)]
-    checkpoints = [
-        _unloaded(source, each, weights.model)
-        for source, each, weights in zip((teacher, *students), options, held, strict=True)
-    ]
-    prepared = prepare(checkpoints[0], checkpoints[1:], probe, settings, shard)
-    spec = prepared.spec
+    models = [_unloaded(source, each) for source, each in zip((teacher, *students), options, strict=True)]
+    prepared = prepare(models[0].checkpoint, [each.checkpoint for each in models[1:]], probe, settings, shard)
     measured = prepared.measured
     padded = np.asarray(measured.padded_tokens)
-    parts = analysis_parts(prepared, held[0], held[1:], memory_now())
-    models = tuple(
-        PlannedModel(
-            "teacher" if number == 0 else "student",
-            checkpoint.source,
-            _blocks_in_words(checkpoint),
-            sum(weight.numel() for weight in weights.model.parameters()),
-            weights.by_device,
-            weights.stored,
-        )
-        for number, (checkpoint, weights) in enumerate(zip(checkpoints, held, strict=True))
-    )
-    multiplied = sum(_multiplied(weights.model) for weights in held)
-    return AnalysisPlan(
-        models=models,
+    costs = [model_cost(each.model) for each in models]
+    return AnalysisForecast(
+        models=tuple(models),
         examples=measured.n_examples,
         tokens=sum(measured.n_tokens(stream) for stream in measured.streams),
         padded_tokens=int(padded.max()),
         batches=measured.n_batches,
-        flops=2.0 * multiplied * float(padded.sum()),
-        parts=parts,
+        flops=2.0 * sum(cost.multiplied_text + cost.multiplied_target for cost in costs) * float(padded.sum()),
+        parts=_parts(prepared, models, memory_now()),
         layers="; ".join(
             f"{stream}: {len(chosen.teacher)} teacher layers seen from {sum(map(len, chosen.students))} student layers"
-            for stream, chosen in spec.layers.items()
+            for stream, chosen in prepared.spec.layers.items()
         ),
     )
 
 
-def _held(source: str, options: LoadOptions) -> HeldWeights:
-    """Return the sizes of a model that would be loaded so."""
+def _unloaded(source: str, options: LoadOptions) -> ModelForecast:
+    """Return a checkpoint as it would be loaded, its model without memory."""
     source = checkpoint_of(source)
-    config, _ = held_config(source, load_config(source, options), options.blocks)
-    dtype = DTYPES[options.dtype]
-    model = _without_memory(source, config, dtype)
+    config, whole_depth = held_config(source, load_config(source, options), options.blocks)
+    directory, dtype = Path(source), DTYPES[options.dtype]
+
+    def refusal(reason: str) -> str:
+        return f"{source} describes no model that can be built: {reason}; correct config.json"
+
+    with without_memory(source, stored_weights(directory) if directory.is_dir() else None, refusal):
+        model: Any = AutoModel.from_config(copy.deepcopy(config), dtype=dtype)  # type: ignore[no-untyped-call]
+    checkpoint = Checkpoint(
+        source=source,
+        name=checkpoint_name(source),
+        model=model.eval(),
+        tokenizer=load_tokenizer(source, options),
+        streams=model_streams(model.config),
+        adapters=load_adapters(directory) if directory.is_dir() else None,
+        whole_depth=whole_depth,
+    )
     stored, same = _stored(source, model, dtype)
     by_device, largest = _by_device(model, options)
-    return HeldWeights(
-        model=model,
-        device=torch.device(_first_device(by_device, options)),
-        by_device=by_device,
+    return ModelForecast(
+        checkpoint=checkpoint,
+        # The inputs go to the first device that holds weights; to the main one if the disk holds them all.
+        device=torch.device(next((device for device in by_device if device != "disk"), options.device)),
+        bytes=by_device,
         largest_module=largest,
         stored=stored,
         mapped=same and set(by_device) == {"cpu"} and options.placement.quantization is None,
         itemsize=dtype.itemsize,
     )
-
-
-def _without_memory(source: str, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    stored = stored_weights(Path(source)) if Path(source).is_dir() else None
-    with (
-        torch.device("meta"),
-        quiet_transformers(),
-        foreign_failures(
-            lambda reason: f"{source} describes no model that can be built: {reason}; correct config.json"
-        ),
-        bounded_construction(source, stored),
-    ):
-        model: Any = AutoModel.from_config(copy.deepcopy(config), dtype=dtype)  # type: ignore[no-untyped-call]
-    found: PreTrainedModel = model.eval()
-    return found
 
 
 def _stored(source: str, model: PreTrainedModel, dtype: torch.dtype) -> tuple[int, bool]:
@@ -488,41 +467,6 @@ def _device_of(name: str, places: Mapping[str, str]) -> str:
     if not fitting:
         raise InputError(f"--device-map names no device for {name}", "add it, or the module that holds it")
     return places[max(fitting, key=len)]
-
-
-def _first_device(by_device: Mapping[str, int], options: LoadOptions) -> str:
-    """Return where the inputs go: the first device that holds weights; the main one if the disk holds them all."""
-    return next((device for device in by_device if device != "disk"), options.device)
-
-
-def _unloaded(source: str, options: LoadOptions, model: PreTrainedModel) -> Checkpoint:
-    """Return a checkpoint whose model has no memory, with its tokenizer and adapters."""
-    source = checkpoint_of(source)
-    _, whole_depth = held_config(source, load_config(source, options), options.blocks)
-    directory = Path(source)
-    return Checkpoint(
-        source=source,
-        name=checkpoint_name(source),
-        model=model,
-        tokenizer=load_tokenizer(source, options),
-        streams=model_streams(model.config),
-        adapters=load_adapters(directory) if directory.is_dir() else None,
-        whole_depth=whole_depth,
-    )
-
-
-def _blocks_in_words(checkpoint: Checkpoint) -> str:
-    words = []
-    for stream in checkpoint.streams:
-        held, whole = depth(checkpoint.model.config, stream), checkpoint.depth(stream)
-        words.append(f"{held} blocks" if held == whole else f"the first {held} of {whole} blocks")
-    return " and ".join(words)
-
-
-def _multiplied(model: PreTrainedModel) -> int:
-    """Return the parameters that a token is multiplied with: all but the tables that are looked up."""
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    return sum(weight.numel() for weight in model.parameters() if id(weight) not in tables)
 
 
 def _size(number: float) -> str:

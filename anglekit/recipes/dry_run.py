@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from anglekit.display.tables import TextTable, aligned_text
 from anglekit.errors import InputError
-from anglekit.recipes.estimate import FORMULAS, ModelCost, Tokens, model_cost
+from anglekit.models.cost import FORMULAS, ModelCost, Tokens, model_cost, without_memory
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
 from anglekit.recipes.sources import analysis_settings, plans_of, teacher_config
 from anglekit.recipes.training import check_scale
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anglekit.distillation.matching.plan import DistillationPlan
     from anglekit.distillation.settings import TrainSettings
 
-__all__ = ["DryRun", "StageCost", "dry_run"]
+__all__ = ["DryRun", "StageCost", "config_cost", "dry_run"]
 
 _DEFAULT_LENGTH = 128
 _DEFAULT_PROBE = 1000
@@ -145,7 +145,7 @@ class _Planner:
     ) -> None:
         self.recipe, self.scale, self.config, self.counts, self.tokens = recipe, scale, config, counts, tokens
         self.classifies = _classifies(recipe.task)
-        self.teacher = model_cost(config, classifies=self.classifies)
+        self.teacher = config_cost(config, classifies=self.classifies)
 
     def stages(self, plans: dict[str, DistillationPlan]) -> Iterator[StageCost]:
         students = {variant: self._student(variant, plans) for variant in self.recipe.variants}
@@ -172,7 +172,7 @@ class _Planner:
 
         plan = next(plan for name, plan in plans.items() if name.startswith(f"{variant.name} "))
         blocks = {part.stream: part.blocks for part in plan.streams}
-        return model_cost(
+        return config_cost(
             student_config(self.config, blocks=blocks, new_width=variant.width), classifies=self.classifies
         )
 
@@ -224,6 +224,26 @@ class _Planner:
         memory = (2.0 if half else 4.0) * (self.teacher.parameters + together * student.parameters)
         words = f"measure the geometry of {self._arms} students on {probe:,} examples"
         return StageCost(f"geometry-{variant.name}", words, None, probe * self.tokens.total, flops, memory)
+
+
+def config_cost(config: PretrainedConfig, *, classifies: bool) -> ModelCost:
+    """Return the sizes of a model of a configuration; no weight is made.
+
+    Args:
+        config: of the model.
+        classifies: whether it has a classification head; otherwise a language-model head.
+
+    Raises:
+        InputError: no such model exists.
+    """
+    from anglekit.recipes.untrained import model_with_head
+
+    def refusal(reason: str) -> str:
+        return f"no {config.model_type} model of this shape exists: {reason}; correct teacher.config"
+
+    with without_memory("teacher.config", None, refusal):
+        model = model_with_head(config, classifies=classifies)
+    return model_cost(model, classifies=classifies)
 
 
 def _classifies(task: str) -> bool:

@@ -151,9 +151,9 @@ def analyze(
                 loading.append(replace(there, blocks=blocks_to_hold(config, settings, teacher=number == 0)))
             plan = None
             if dry_run or verbose:
-                from anglekit.analysis.forecast import plan_analysis
+                from anglekit.analysis.forecast import forecast_analysis
 
-                plan = plan_analysis(teacher, students, data, settings, loading, shard=part)
+                plan = forecast_analysis(teacher, students, data, settings, loading, shard=part)
             if dry_run:
                 models = []
             else:

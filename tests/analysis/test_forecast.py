@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from anglekit.analysis.forecast import memory_now, peak_memory, plan_analysis
+from anglekit.analysis.forecast import forecast_analysis, memory_now, peak_memory
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import load_checkpoint
@@ -34,7 +34,7 @@ def plan_of(place, family, settings=None, options=None, probe="probe.jsonl"):
     options = options or LoadOptions()
     data = read_probe(str(place / probe))
     sources = str(place / family), [str(place / f"{family}-student")]
-    return plan_analysis(*sources, data, settings or AnalysisSettings(), [options, options])
+    return forecast_analysis(*sources, data, settings or AnalysisSettings(), [options, options])
 
 
 @pytest.mark.parametrize("family", ["bert", "qwen3", "gpt2", "t5", "bart"])
@@ -141,7 +141,7 @@ def test_the_command_prints_the_plan_and_writes_nothing(place):
 def test_devices_of_teacher_and_student(place):
     refused = command(place, "--teacher-device", "cuda:77")
     assert isinstance(refused.exception, InputError)
-    assert "the device is 'cuda:77', which cannot be used here" in str(refused.exception)
+    assert "'cuda:77', which cannot be used here" in str(refused.exception)
     parts = json.dumps({"embeddings": "cpu", "pooler": "cpu", "encoder": "disk"})
     found = command(place, "--device-map", parts, "--student-device", "cpu", "--quiet")
     assert found.exit_code == 0, found.output

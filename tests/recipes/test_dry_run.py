@@ -14,8 +14,8 @@ from transformers import AutoConfig
 from typer.testing import CliRunner
 
 from anglekit.errors import InputError
-from anglekit.recipes.dry_run import dry_run
-from anglekit.recipes.estimate import Tokens, model_cost
+from anglekit.models.cost import Tokens
+from anglekit.recipes.dry_run import config_cost, dry_run
 from anglekit.recipes.recipe_files import load_recipe, recipe_file, recipe_names
 from anglekit.recipes.sources import architecture, with_own_sources
 from anglekit.recipes.transforms import transform_rows
@@ -38,7 +38,7 @@ def command(*arguments: str):
 )
 def test_the_teachers_have_the_parameters_that_they_are_known_for(name, parameters):
     recipe = load_recipe(name)
-    cost = model_cost(architecture(recipe), classifies=name == "mnli")
+    cost = config_cost(architecture(recipe), classifies=name == "mnli")
     assert cost.parameters == pytest.approx(parameters, rel=0.005)
 
 
@@ -59,7 +59,7 @@ def test_the_teachers_have_the_parameters_that_they_are_known_for(name, paramete
 )  # fmt: skip
 def test_flops_are_those_that_a_counter_counts(config, classifies, tokens):
     made = AutoConfig.for_model(**config, attn_implementation="eager")
-    cost = model_cost(made, classifies=classifies)
+    cost = config_cost(made, classifies=classifies)
     model = model_with_head(made, classifies=classifies)
     assert cost.parameters == sum(weight.numel() for weight in model.parameters())
     inputs = {"input_ids": torch.ones(1, int(tokens.text), dtype=torch.long)}
@@ -75,7 +75,7 @@ def test_flops_are_those_that_a_counter_counts(config, classifies, tokens):
 
 
 def test_training_memory_by_optimiser():
-    cost = model_cost(
+    cost = config_cost(
         AutoConfig.for_model("bert", num_hidden_layers=1, hidden_size=24, num_attention_heads=2), classifies=True
     )
     assert cost.training_bytes("adamw") == 16 * cost.parameters
@@ -267,6 +267,6 @@ def test_questions_without_answers_are_named(tmp_path):
 
 def test_the_oracle_of_flops_would_notice_a_wrong_formula():
     config = yaml.safe_load("{hidden_size: 64, num_hidden_layers: 3, num_attention_heads: 2, intermediate_size: 256}")
-    cost = model_cost(AutoConfig.for_model("bert", vocab_size=30_000, **config), classifies=True)
+    cost = config_cost(AutoConfig.for_model("bert", vocab_size=30_000, **config), classifies=True)
     # Counting the embedding table as if it were multiplied would be far off.
     assert cost.parameters > 5 * cost.multiplied_text

@@ -14,16 +14,21 @@ The formulas, each an estimate:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
 
 from anglekit.errors import foreign_failures
+from anglekit.models.architectures import depth, model_streams, stack, width
+from anglekit.models.checkpoint_files import StoredWeights, bounded_construction
+from anglekit.models.checkpoints import quiet_transformers
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
-__all__ = ["FORMULAS", "ModelCost", "Tokens", "model_cost"]
+__all__ = ["FORMULAS", "ModelCost", "Tokens", "model_cost", "without_memory"]
 
 FORMULAS: Final = (
     "FLOPs: forward 2 x parameters (embedding tables left out) x tokens + 4 x width x length x tokens x blocks,",
@@ -116,58 +121,56 @@ class ModelCost:
         return batch * (kept + 12.0 * self.vocabulary * answered)
 
 
-def model_cost(config: PretrainedConfig, *, classifies: bool) -> ModelCost:
-    """Return the sizes of a model of a configuration; no weight is made.
+@contextmanager
+def without_memory(source: str, stored: StoredWeights | None, refusal: Callable[[str], str]) -> Iterator[None]:
+    """Make the models of the block on the meta device, within bounds: they have shapes and no values.
 
     Args:
-        config: of the model.
-        classifies: whether it has a classification head; otherwise a language-model head.
+        source: what describes the model.
+        stored: what its files hold; None where there is none.
+        refusal: from the reason why transformers makes no such model to the message.
 
     Raises:
-        InputError: no such model exists.
+        InputError: transformers cannot make the model, or it is too large.
     """
-    import torch
-    from torch import nn
-
-    from anglekit.models import architectures
-    from anglekit.models.checkpoint_files import bounded_construction
-    from anglekit.models.checkpoints import quiet_transformers
-    from anglekit.recipes.untrained import model_with_head
-
-    def refusal(reason: str) -> str:
-        return f"no {config.model_type} model of this shape exists: {reason}; correct teacher.config"
-
     with (
         torch.device("meta"),
         quiet_transformers(),
         foreign_failures(refusal),
-        bounded_construction("teacher.config", None),
+        bounded_construction(source, stored),
     ):
-        model = model_with_head(config, classifies=classifies)
-    streams = architectures.model_streams(config)
+        yield
+
+
+def model_cost(model: PreTrainedModel, *, classifies: bool = False) -> ModelCost:
+    """Return the sizes of a model, which may be without memory.
+
+    Args:
+        model: with the head of its task, or without one.
+        classifies: whether the head is one of classification, and its output embeddings are none.
+    """
+    config, streams = model.config, model_streams(model.config)
     head = None if classifies else model.get_output_embeddings()  # type: ignore[no-untyped-call]
     head_weight = getattr(head, "weight", None)
     tables = {id(module.weight): module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
     looked_up = sum(weight.numel() for key, weight in tables.items() if key != id(head_weight))
     parameters = sum(weight.numel() for weight in model.parameters())
     multiplied = parameters - looked_up
-    of_encoder = 0
+    of_text = multiplied
     if len(streams) == 2:
-        encoder = architectures.stack(model, "encoder")
-        of_encoder = sum(weight.numel() for weight in encoder.parameters() if id(weight) not in tables)
+        of_text = sum(weight.numel() for weight in stack(model, "encoder").parameters() if id(weight) not in tables)
     adapted = sum(
         module.in_features + module.out_features
         for module in model.modules()
         if isinstance(module, nn.Linear) and module is not head
     )
-    first = streams[0]
     return ModelCost(
         parameters=parameters,
-        multiplied_text=of_encoder if len(streams) == 2 else multiplied,
-        multiplied_target=multiplied - of_encoder if len(streams) == 2 else 0,
-        width=architectures.width(config),
-        text_blocks=architectures.depth(config, first),
-        target_blocks=architectures.depth(config, "decoder") if len(streams) == 2 else 0,
+        multiplied_text=of_text,
+        multiplied_target=multiplied - of_text,
+        width=width(config),
+        text_blocks=depth(config, streams[0]),
+        target_blocks=depth(config, "decoder") if len(streams) == 2 else 0,
         dropping_heads=_dropping_heads(config),
         vocabulary=0 if head_weight is None else int(head_weight.shape[0]),
         adapted=adapted,
