@@ -78,7 +78,7 @@ def test_nothing_is_the_identity_and_twice_the_same_is_refused(pieces):
     with pytest.raises(ValueError, match="an example is in both"):
         singles[0] + singles[0]
     with pytest.raises(ValueError, match="same streams and students"):
-        singles[0] + replace(singles[0], fresh={})
+        nothing + replace(singles[0], fresh={})
 
 
 @pytest.mark.parametrize("family", ["bert", "t5", "qwen3"])

@@ -16,7 +16,6 @@ from anglekit.vocabulary import N_BINS
 
 LAYERS, VERTICES, WIDTH = 3, 2, 5
 PAIRS = [(0, 1), (0, 2), (1, 2)]
-CPU = torch.device("cpu")
 
 
 def draw(lengths, *, seed=0, width=WIDTH, student_width=None):
