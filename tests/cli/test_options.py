@@ -1,0 +1,174 @@
+"""Options are made of settings, and a typing mistake is answered before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+import typer
+from transformers.trainer_utils import SchedulerType
+from typer.testing import CliRunner
+
+from anglekit.distillation.losses.functional import HIDDEN_LOSSES
+from anglekit.distillation.settings import SCHEDULES, TrainSettings
+from anglekit.distillation.tasks.registry import TASKS
+from anglekit.models.checkpoints import DTYPES
+from anglekit.settings_fields import SettingError, check_settings, setting
+from anglekit.vocabulary import HIDDEN_LOSS_NAMES, PRECISIONS, TASK_NAMES
+from anglekit_cli.main import app as whole_app
+from anglekit_cli.options import Options, takes_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Settings for a test."""
+
+    width: int = setting(4, "Of it all.", at_least=1, flags=("--broad", "-b"))
+    layers: tuple[int, ...] | None = setting(None, "Which.", shown="all")
+    kind: Literal["one", "two"] = setting("one", "What.", names=("one", "two"))
+    loud: bool = setting(False, "Aloud.")
+    sure: bool = setting(True, "Surely.")
+    maybe: bool | None = setting(None, "Perhaps.", shown="no")
+    hidden: int = setting(7, "Not an option.")
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+def parsed(*arguments, options=None):
+    """Return the settings that a command received."""
+    app, seen = typer.Typer(rich_markup_mode=None), []
+    size = Annotated[Size, options or Options(without=("hidden",), prefix="my_")]
+
+    def command(name: str, *, size) -> None:
+        """Take settings."""
+        seen.append((name, size))
+
+    command.__annotations__ = {"name": str, "size": size, "return": None}
+    app.command()(takes_settings(command))
+    result = CliRunner().invoke(app, ["here", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return seen[0] if seen else result
+
+
+def test_no_option_gives_the_defaults():
+    assert parsed() == ("here", Size())
+
+
+def test_every_kind_of_setting_is_an_option():
+    given = ("--broad", "3", "--my-layers", "0, 6,12", "--my-kind", "two", "--my-loud", "--no-my-sure", "--no-my-maybe")
+    assert parsed(*given) == ("here", Size(3, (0, 6, 12), "two", True, False, False))
+    assert parsed("-b", "2", "--my-maybe")[1] == Size(2, maybe=True)
+
+
+def test_help_and_defaults_are_the_declarations():
+    text = " ".join(parsed("--help").output.split())
+    assert "Of it all. [default: 4]" in text
+    assert "Which. [default: (all)]" in text
+    assert "--my-loud Aloud. " in text
+    assert "--my-sure / --no-my-sure" in text
+    assert "Not an option" not in text
+
+
+def test_a_command_may_have_its_own_default_and_words():
+    options = Options(only=("width",), defaults={"width": 9}, changes={"width": {"help": "Of this."}})
+    assert parsed(options=options)[1].width == 9
+    assert "Of this. [default: 9]" in " ".join(parsed("--help", options=options).output.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (("-b", "0"), "--broad is 0; allowed: at least 1"),
+        (("--my-kind", "tow"), "--my-kind is 'tow'; did you mean 'two'? allowed: one, two"),
+        (("--my-layers", "1,a"), "--my-layers '1,a' is not a list of layers; give numbers such as 0,6,12"),
+    ],
+)
+def test_a_refusal_names_the_option(given, line):
+    with pytest.raises(SettingError) as refused:
+        parsed(*given)
+    assert str(refused.value).startswith(line)
+
+
+def test_every_setting_of_training_is_an_option_of_distill():
+    options = {parameter.name for parameter in typer.main.get_command(whole_app).commands["distill"].params}
+    assert {one.name for one in fields(TrainSettings)} - options == {"resumable", "eval_batch_size"}
+
+
+def test_the_names_known_without_torch_are_the_library_s():
+    assert tuple(TASKS) == TASK_NAMES
+    assert tuple(HIDDEN_LOSSES) == HIDDEN_LOSS_NAMES
+    assert tuple(DTYPES) == PRECISIONS
+    assert {str(kind.value) for kind in SchedulerType} <= set(SCHEDULES)
+
+
+MISTAKES = [
+    "distill t --strategy foward --layers 2 --task sst2 --train train.tsv --out o",
+    "distill t --strategy forward --layers 2 --task sst --train train.tsv --out o",
+    "distill t --strategy forward --layers 2 --task sst2 --train trian.tsv --out o",
+    "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --validation d=dve.tsv --out o",
+    "distill ./nowhere --strategy forward --layers 2 --task sst2 --train train.tsv --out o",
+    "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --label labl --out o",
+    "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --init teecher --out o",
+    "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --hidden-loss mes --out o",
+    "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --schedule liner --out o",
+    "sweep t --strategies none,foward --layers 2 --task sst2 --train train.tsv --out o",
+    "sweep t --seeds 0-x --layers 2 --task sst2 --train train.tsv --out o",
+    "sweep t --inits radom --layers 2 --task sst2 --train train.tsv --out o",
+    "finetune t --task sst2 --train train.tsv --text sentense --out o",
+    "evaluate t --task sst2 --data dve.tsv",
+    "evaluate t --task sst2 --data train.tsv --dtype float31",
+    "analyze t t --probe prob.tsv --out o",
+    "analyze t t --probe train.tsv --text sentense --out o",
+    "analyze t t --probe train.tsv --prompts alon --out o",
+    "analyze ./nowhere t --probe train.tsv --out o",
+    "plan t --strategy foward",
+    "plan ./nowhere --strategy forward",
+    "plot t --figure figur --out x.png",
+    "reproduce mnly --out o",
+    "reproduce mnli --train trian.tsv --out o",
+    "compare ./nowhere",
+]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Return by mistake its exit code, its line and whether torch was loaded, from one fresh interpreter."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "t").mkdir()
+    (place / "train.tsv").write_text("sentence\tlabel\na good film\t1\nbad plot\t0\n")
+    program = f"""
+import contextlib, io, json, sys
+sys.path[:0] = {[str(ROOT), str(ROOT / "cli"), str(ROOT / "data")]!r}
+from anglekit_cli.main import main
+answers = {{}}
+for mistake in {MISTAKES!r}:
+    sys.argv = ["anglekit", *mistake.split()]
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            main()
+        except SystemExit as stop:
+            answers[mistake] = stop.code, said.getvalue(), "torch" in sys.modules or "transformers" in sys.modules
+print(json.dumps(answers))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120, cwd=place
+    )
+    assert sorted(path.name for path in place.iterdir()) == ["t", "train.tsv"]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_typing_mistake_is_answered_without_torch(answers, mistake):
+    code, line, heavy = answers[mistake]
+    assert (code, heavy) == (2, False)
+    assert line.startswith("anglekit: ")
+    assert line.count("\n") == 1
