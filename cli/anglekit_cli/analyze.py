@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 EPILOG = "Example: anglekit analyze runs/teacher runs/forward runs/reverse --probe validation.tsv --out geometry"
 MERGE_EPILOG = "Example: anglekit merge geometry-1 geometry-2 geometry-3 --out geometry"
 
+ProbeColumns = Annotated[
+    DataSettings,
+    options.Options(
+        only=("text", "text_pair", "target", "limit"),
+        changes={
+            "target": {"help": "Column of the target, read teacher-forced."},
+            "limit": {"help": "Use that many examples, drawn at random."},
+        },
+    ),
+]
+
 
 def _shard(text: str | None) -> Shard | None:
     if text is None:
@@ -54,15 +65,8 @@ def analyze(
     *,
     probe: options.Probe,
     out: Annotated[Path, typer.Option(help="Directory for the Geometry; it appears whole or not at all.")],
-    text: Annotated[str | None, typer.Option(help="Column of the text; found by its usual names.")] = None,
-    text_pair: Annotated[
-        str | None, typer.Option(help="Column of the second text; '-' for none; found by its usual names.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Column of the target, read teacher-forced; found by its usual names.")
-    ] = None,
+    columns: ProbeColumns,
     prompts: Annotated[str | None, options.option_of(AnalysisSettings, "prompts")] = None,
-    limit: Annotated[int | None, typer.Option(help="Use that many examples, drawn at random.")] = None,
     settings: Annotated[AnalysisSettings, options.Options(without=("prompts",))],
     device: Annotated[str, options.option_of(LoadOptions, "device")] = "cpu",
     teacher_device: Annotated[
@@ -113,9 +117,8 @@ def analyze(
     if alone and not dry_run:
         check_place(out, overwrite or resume)
     part = _shard(shard)
-    read = prompts or ("alone" if target in (None, "-") else "included")
+    read = prompts or ("alone" if columns.target in (None, "-") else "included")
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
-    columns = DataSettings(text=text, text_pair=text_pair, target=target)
     options.check_sources([teacher, *students], [probe], columns=columns)
     for name, place in (("device", device), ("teacher_device", teacher_device), ("student_device", student_device)):
         if alone and place is not None:
@@ -138,7 +141,14 @@ def analyze(
                     "processes were launched",
                     "start one, or leave the map out",
                 )
-            data = read_probe(probe, text=text, text_pair=text_pair, target=target, limit=limit, seed=settings.seed)
+            data = read_probe(
+                probe,
+                text=columns.text,
+                text_pair=columns.text_pair,
+                target=columns.target,
+                limit=columns.limit,
+                seed=settings.seed,
+            )
             loading = []
             for number, source in enumerate((teacher, *students)):
                 own = teacher_device if number == 0 else student_device

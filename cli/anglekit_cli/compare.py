@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from anglekit.errors import InputError, suggest
-from anglekit_cli.options import check_target
+from anglekit_cli import options
 
 __all__ = ["EPILOG", "compare"]
 
@@ -19,24 +19,9 @@ _PRINTED = ("terminal", "csv", "markdown", "latex")
 
 
 def compare(
-    directories: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="DIR...", help="Directories of `anglekit analyze`, `sweep` or `distill`, mixed at will."
-        ),
-    ],
-    margin: Annotated[
-        float,
-        typer.Option(metavar="DEGREES", help="The largest difference between angles that does not matter, in degrees."),
-    ] = 2.0,
-    score_margin: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="The largest difference between scores that does not matter, in their unit.",
-            show_default="one point: 0.01 of scores up to 1, else 1",
-        ),
-    ] = None,
+    directories: options.Directories,
+    margin: options.Margin = 2.0,
+    score_margin: options.ScoreMargin = None,
     interval: Annotated[
         str,
         typer.Option(help="Intervals of students with one seed: percentile or bca; over seeds they are Student's t."),
@@ -62,7 +47,7 @@ def compare(
     if form not in _PRINTED:
         raise InputError(f"no format {form!r}", allowed=suggest(form, _PRINTED))
     if out is not None:
-        check_target(out, "a comparison's file", tuple(_SUFFIXES))
+        options.check_target(out, "a comparison's file", tuple(_SUFFIXES))
 
     from anglekit.comparison.compare import compare as run
     from anglekit.runtime.files import write_whole

@@ -13,27 +13,8 @@ import typer
 
 from anglekit.errors import AnglekitError
 from anglekit.settings_fields import SettingError
-from anglekit_cli.analyze import EPILOG as ANALYZE_EPILOG
-from anglekit_cli.analyze import MERGE_EPILOG, analyze, merge
-from anglekit_cli.compare import EPILOG as COMPARE_EPILOG
-from anglekit_cli.compare import compare
-from anglekit_cli.demo import EPILOG as DEMO_EPILOG
-from anglekit_cli.demo import demo
-from anglekit_cli.distill import EPILOG as DISTILL_EPILOG
-from anglekit_cli.distill import distill
-from anglekit_cli.evaluate import EPILOG as EVALUATE_EPILOG
-from anglekit_cli.evaluate import evaluate
-from anglekit_cli.finetune import EPILOG as FINETUNE_EPILOG
-from anglekit_cli.finetune import finetune
-from anglekit_cli.plan import plan
-from anglekit_cli.plot import plot
+from anglekit_cli import analyze, compare, demo, distill, evaluate, finetune, plan, plot, report, reproduce, sweep
 from anglekit_cli.process import keep_freed_memory
-from anglekit_cli.report import EPILOG as REPORT_EPILOG
-from anglekit_cli.report import report
-from anglekit_cli.reproduce import EPILOG as REPRODUCE_EPILOG
-from anglekit_cli.reproduce import reproduce
-from anglekit_cli.sweep import EPILOG as SWEEP_EPILOG
-from anglekit_cli.sweep import sweep
 
 app = typer.Typer(
     name="anglekit",
@@ -91,18 +72,18 @@ def root(
         context.with_resource(_talkative_libraries())
 
 
-app.command("demo", epilog=DEMO_EPILOG)(demo)
-app.command("analyze", epilog=ANALYZE_EPILOG)(analyze)
-app.command("merge", epilog=MERGE_EPILOG)(merge)
-app.command("finetune", epilog=FINETUNE_EPILOG)(finetune)
-app.command("plan")(plan)
-app.command("distill", epilog=DISTILL_EPILOG)(distill)
-app.command("sweep", epilog=SWEEP_EPILOG)(sweep)
-app.command("evaluate", epilog=EVALUATE_EPILOG)(evaluate)
-app.command("plot")(plot)
-app.command("compare", epilog=COMPARE_EPILOG)(compare)
-app.command("report", epilog=REPORT_EPILOG)(report)
-app.command("reproduce", epilog=REPRODUCE_EPILOG)(reproduce)
+app.command(epilog=demo.EPILOG)(demo.demo)
+app.command(epilog=analyze.EPILOG)(analyze.analyze)
+app.command(epilog=analyze.MERGE_EPILOG)(analyze.merge)
+app.command(epilog=finetune.EPILOG)(finetune.finetune)
+app.command(epilog=plan.EPILOG)(plan.plan)
+app.command(epilog=distill.EPILOG)(distill.distill)
+app.command(epilog=sweep.EPILOG)(sweep.sweep)
+app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(epilog=plot.EPILOG)(plot.plot)
+app.command(epilog=compare.EPILOG)(compare.compare)
+app.command(epilog=report.EPILOG)(report.report)
+app.command(epilog=reproduce.EPILOG)(reproduce.reproduce)
 
 
 def main() -> None:

@@ -193,10 +193,10 @@ Copy = Annotated[
         show_default="the paper's",
     ),
 ]
-Layers = Annotated[int | None, typer.Option(help="Blocks of the student.", show_default="the teacher's")]
+Layers = Annotated[int | None, typer.Option(help="Blocks of a student.", show_default="the teacher's")]
 Width = Annotated[
     int | None,
-    typer.Option(help="A width below the teacher's; needs --init random.", show_default="the teacher's"),
+    typer.Option(help="A width below the teacher's; needs random weights.", show_default="the teacher's"),
 ]
 Init = Annotated[str, typer.Option(metavar="random|teacher", help="Where the student's weights come from.")]
 HiddenLoss = Annotated[str, typer.Option(help="mse, normalized-mse, cosine or layer-norm-mse.")]
@@ -209,6 +209,27 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in th
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the directory.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the scores as json.")]
+
+Directories = Annotated[
+    list[Path],
+    typer.Argument(metavar="DIR...", help="Directories of `anglekit analyze`, `sweep` or `distill`, mixed at will."),
+]
+TaskLabels = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LABEL", help="A task's name for each Geometry, in order.", show_default="DIR's name"),
+]
+Margin = Annotated[
+    float,
+    typer.Option(metavar="DEGREES", help="The largest difference between angles that does not matter, in degrees."),
+]
+ScoreMargin = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="The largest difference between scores that does not matter, in their unit.",
+        show_default="one point: 0.01 of scores up to 1, else 1",
+    ),
+]
 
 _IN_PYTHON_ONLY = ("resumable", "eval_batch_size")
 Training = Annotated[TrainSettings, Options(without=_IN_PYTHON_ONLY)]

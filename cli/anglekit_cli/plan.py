@@ -11,7 +11,9 @@ from anglekit.models.load_options import LoadOptions
 from anglekit.vocabulary import INITS
 from anglekit_cli import options
 
-__all__ = ["plan"]
+__all__ = ["EPILOG", "plan"]
+
+EPILOG = "Example: anglekit plan bert-base-uncased --strategy forward --layers 3 --init teacher"
 
 
 @options.takes_settings
@@ -36,8 +38,6 @@ def plan(
     """Show which teacher layer would teach which student layer.
 
     Warns of what is worth it. Reads the teacher's configuration only: no weights, no computation.
-
-    Example: anglekit plan bert-base-uncased --strategy forward --layers 3 --init teacher
     """
     options.check_matching(strategy, layer_map)
     options.check_names("--init", [init], INITS)

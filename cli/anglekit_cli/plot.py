@@ -10,7 +10,9 @@ import typer
 from anglekit.errors import InputError, suggest
 from anglekit_cli.options import check_target
 
-__all__ = ["plot"]
+__all__ = ["EPILOG", "plot"]
+
+EPILOG = "Example: anglekit plot runs/mnli runs/wmt --figure figure1 --task MNLI --task WMT --out figure1.pdf"
 
 
 def plot(
@@ -25,7 +27,6 @@ def plot(
     figure: Annotated[
         str,
         typer.Option(
-            "--figure",
             metavar="NAME",
             help="figure1: the angle to scale and its cosine's distribution, a panel per task and stream. "
             "angles-heatmap: teacher layer by teacher layer, a panel per student layer. "
@@ -43,32 +44,27 @@ def plot(
             "order).",
         ),
     ],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Where to write it: .png, .pdf or .svg.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write it: .png, .pdf or .svg.")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="Where to write the numbers that it draws: .csv.")
+        Path | None, typer.Option(metavar="FILE", help="Where to write the numbers that it draws: .csv.")
     ] = None,
     student: Annotated[
-        list[str] | None, typer.Option("--student", help="Draw this student only; may be repeated.", show_default="all")
+        list[str] | None, typer.Option(help="Draw this student only; may be repeated.", show_default="all")
     ] = None,
     stream: Annotated[
-        str | None, typer.Option("--stream", help="Draw this stream only: encoder or decoder.", show_default="both")
+        str | None, typer.Option(help="Draw this stream only: encoder or decoder.", show_default="both")
     ] = None,
     vertex: Annotated[
         list[int] | None,
-        typer.Option("--vertex", help="Draw this student layer only; may be repeated.", show_default="all"),
+        typer.Option(help="Draw this student layer only; may be repeated.", show_default="all"),
     ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(
-            "--task", metavar="LABEL", help="A task's name for each DIR, in order.", show_default="DIR's name"
-        ),
+        typer.Option(metavar="LABEL", help="A task's name for each DIR, in order.", show_default="DIR's name"),
     ] = None,
     value: Annotated[
         str | None,
         typer.Option(
-            "--value",
             metavar="COLUMN",
             help="What is shown. angles-heatmap: mean_cosine, mean_angle_degrees, acute_fraction, "
             "mean_tangential_cosine, mean_tangential_angle_degrees, null_cosine, std_cosine or se_cosine. "
@@ -81,7 +77,6 @@ def plot(
     null: Annotated[
         str | None,
         typer.Option(
-            "--null",
             metavar="NAME",
             help="The null of null-heatmap: permuted-student, formula, or another of `analyze --nulls`.",
             show_default="permuted-student",
@@ -89,21 +84,15 @@ def plot(
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option(
-            "--margin", help="Largest difference of scores that does not matter, in their unit.", show_default="a point"
-        ),
+        typer.Option(help="Largest difference of scores that does not matter, in their unit.", show_default="a point"),
     ] = None,
     dark: Annotated[bool, typer.Option("--dark", help="Draw on a dark ground.")] = False,
-    dpi: Annotated[float, typer.Option("--dpi", help="Dots per inch of a png.")] = 300.0,
-    width: Annotated[
-        str, typer.Option("--width", metavar="column|page", help="The width of a printed column or page.")
-    ] = "page",
+    dpi: Annotated[float, typer.Option(help="Dots per inch of a png.")] = 300.0,
+    width: Annotated[str, typer.Option(metavar="column|page", help="The width of a printed column or page.")] = "page",
 ) -> None:
     """Draw a figure of analyses or scores into a file.
 
     Its numbers are written too where --data names a file for them.
-
-    Example: anglekit plot runs/mnli runs/wmt --figure figure1 --task MNLI --task WMT --out figure1.pdf
     """
     _check_targets(out, data)
     from anglekit.plots.files import figure_bytes

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from anglekit.errors import InputError
-from anglekit_cli.options import check_target
+from anglekit_cli import options
 
 __all__ = ["EPILOG", "report"]
 
@@ -16,32 +16,12 @@ EPILOG = "Example: anglekit report geometry runs/sweep --out report.html"
 
 
 def report(
-    directories: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="DIR...", help="Directories of `anglekit analyze`, `sweep` or `distill`, mixed at will."
-        ),
-    ],
+    directories: options.Directories,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it: a file that ends in .html.")],
     title: Annotated[str, typer.Option(help="The page's heading.")] = "Teacher layers seen from the student",
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task", metavar="LABEL", help="A task's name for each Geometry, in order.", show_default="DIR's name"
-        ),
-    ] = None,
-    margin: Annotated[
-        float,
-        typer.Option(metavar="DEGREES", help="The largest difference between angles that does not matter, in degrees."),
-    ] = 2.0,
-    score_margin: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="The largest difference between scores that does not matter, in their unit.",
-            show_default="one point: 0.01 of scores up to 1, else 1",
-        ),
-    ] = None,
+    task: options.TaskLabels = None,
+    margin: options.Margin = 2.0,
+    score_margin: options.ScoreMargin = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Processes that draw.", show_default="one for each core, where there is work for it"),
@@ -55,7 +35,7 @@ def report(
     It holds the verdict, how to read it, figures, tables, settings and warnings. The page needs no network and can
     be read without script, in light and dark, on a telephone and on paper.
     """
-    check_target(out, "a report's file", (".html", ".htm"))
+    options.check_target(out, "a report's file", (".html", ".htm"))
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists", "choose another file or allow overwriting (--overwrite)")
 

@@ -60,11 +60,8 @@ def sweep(
             "result.",
         ),
     ] = 10,
-    layers: Annotated[int | None, typer.Option(help="Blocks of the students.", show_default="the teacher's")] = None,
-    width: Annotated[
-        int | None,
-        typer.Option(help="A width below the teacher's; needs --inits random.", show_default="the teacher's"),
-    ] = None,
+    layers: options.Layers = None,
+    width: options.Width = None,
     copy: options.Copy = None,
     weights: Annotated[LossWeights, options.Options(prefix="alpha_")],
     hidden_loss: options.HiddenLoss = "mse",
