@@ -176,7 +176,6 @@ def test_help_names_every_figure_and_value() -> None:
     words = "".join(run("--help").output.split())
     for name in [*FIGURES, *ANGLE_VALUES]:
         assert name in words
-    assert "Example" in words
 
 
 def test_the_numbers_go_beside_the_figure_or_alone(saved: Path, tmp_path: Path) -> None:
