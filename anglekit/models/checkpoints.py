@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import torch
 import transformers
 from huggingface_hub.errors import HFValidationError
@@ -28,13 +29,14 @@ from anglekit.models.checkpoint_files import (
 from anglekit.models.load_options import LoadOptions, looks_like_path
 from anglekit.models.lora_weights import has_lora, merge_lora
 from anglekit.models.projections import load_adapters
-from anglekit.runtime.files import read_json_object
+from anglekit.runtime.files import read_document
 from anglekit.runtime.placement import is_placed, whole_state
 from anglekit.vocabulary import STUDENT_FILE, Stream
 
 __all__ = [
     "DTYPES",
     "Checkpoint",
+    "StudentNote",
     "checkpoint_name",
     "checkpoint_of",
     "held_config",
@@ -46,6 +48,25 @@ __all__ = [
     "unique_names",
     "weights_hash",
 ]
+
+
+class StudentNote(msgspec.Struct, kw_only=True, frozen=True):
+    """What the trainer writes beside a student (`STUDENT_FILE`); each part may be missing in a note of another origin.
+
+    Attributes:
+        init: how the student was initialised.
+        strategy: of layer matching.
+        seed: of the run.
+        teacher: its directory or hub id.
+        taught_by: by stream, for each student layer (a number as text) the teacher layer that taught it.
+    """
+
+    init: str | None = None
+    strategy: str | None = None
+    seed: int | None = None
+    teacher: str | None = None
+    taught_by: dict[str, dict[str, int]] = {}
+
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -69,8 +90,7 @@ class Checkpoint:
         tokenizer: its tokenizer, or None where the checkpoint has none.
         streams: `encoder`, `decoder` or both.
         adapters: trained adapters that lie beside the weights, or None.
-        training: what the trainer wrote about the student (`init`, `strategy`, `seed`, `teacher`, `taught_by`); may be
-            empty.
+        training: what the trainer wrote about the student.
         sha256: the hash of the weights' content (`weights_hash`).
         whole_depth: the blocks of a stream of which only the first are held; empty where all are.
     """
@@ -81,16 +101,13 @@ class Checkpoint:
     tokenizer: Tokenizer | None
     streams: tuple[Stream, ...]
     adapters: Mapping[tuple[Stream, int], Tensor] | None
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: StudentNote = field(default_factory=StudentNote)
     sha256: str = ""
     whole_depth: Mapping[Stream, int] = field(default_factory=dict)
 
     def matched_layer(self, stream: Stream, layer: int) -> int | None:
         """Return the teacher layer that taught a student layer, where the trainer wrote it down and there was one."""
-        by_stream = self.training.get("taught_by")
-        by_layer = by_stream.get(stream) if isinstance(by_stream, Mapping) else None
-        found = by_layer.get(str(layer)) if isinstance(by_layer, Mapping) else None
-        return found if isinstance(found, int) else None
+        return self.training.taught_by.get(stream, {}).get(str(layer))
 
     @property
     def width(self) -> int:
@@ -110,6 +127,7 @@ class Checkpoint:
 
     def provenance(self) -> dict[str, Any]:
         """Return what a result records about the checkpoint."""
+        trained = [(name, getattr(self.training, name)) for name in ("init", "strategy", "seed")]
         return {
             "source": self.source,
             "model_type": str(self.model.config.model_type),
@@ -120,7 +138,7 @@ class Checkpoint:
             # The hash is then of these blocks, and of what belongs to none.
             **({"blocks_held": {s: depth(self.model.config, s) for s in self.whole_depth}} if self.whole_depth else {}),
             **({"quantization": self.quantization} if self.quantization else {}),
-            **{key: self.training[key] for key in ("init", "strategy", "seed") if key in self.training},
+            **{name: told for name, told in trained if told is not None},
         }
 
 
@@ -177,7 +195,7 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
         tokenizer=load_tokenizer(source, options),
         streams=model_streams(config),
         adapters=load_adapters(directory) if directory.is_dir() else None,
-        training=_read_training(directory / STUDENT_FILE) if directory.is_dir() else {},
+        training=_read_note(directory / STUDENT_FILE),
         sha256=weights_hash(model, without=report["missing_keys"]),
         whole_depth=whole_depth,
     )
@@ -323,14 +341,8 @@ def load_tokenizer(source: str, options: LoadOptions) -> Tokenizer | None:
     return tokenizer
 
 
-def _read_training(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    content = read_json_object(file, _NOTE_REMEDY)
-    for key, kind in (("init", str), ("strategy", str), ("seed", int)):
-        if content.get(key) is not None and type(content[key]) is not kind:
-            raise InputError(f"{file} says {key} is {str(content[key])[:40]!r}, which none is", _NOTE_REMEDY)
-    return content
+def _read_note(file: Path) -> StudentNote:
+    return read_document(file, StudentNote, _NOTE_REMEDY) if file.is_file() else StudentNote()
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -18,9 +18,10 @@ from anglekit.analysis.job import save_analysis
 from anglekit.analysis.unfinished import unfinished_directory
 from anglekit.comparison.compare import compare
 from anglekit.distillation.losses.weights import LossWeights
-from anglekit.distillation.runs.arm import stored_result
 from anglekit.distillation.runs.directory import RunDirectory
-from anglekit.distillation.runs.run import evaluate, finetune
+from anglekit.distillation.runs.evaluate import evaluate
+from anglekit.distillation.runs.run import RunResult
+from anglekit.distillation.runs.train import finetune
 from anglekit.distillation.settings import ScoringSettings
 from anglekit.distillation.sweep.directory import SweepGrid
 from anglekit.distillation.sweep.sweep import sweep
@@ -256,7 +257,7 @@ _KEYS = ("model", "layers", "width", "strategy", "init", "seed", "data", "exampl
 def _teacher_scores(recipe: Recipe, teacher: str, device: str) -> pd.DataFrame:
     stored = Path(teacher) / "scores.json"
     if stored.is_file():
-        frame = stored_result(RunDirectory(teacher, "resume", writes=False)).scores
+        frame = RunResult.stored(RunDirectory(teacher, "resume", writes=False)).scores
     else:
         training = recipe.students.training
         scoring = ScoringSettings(**{one.name: getattr(training, one.name) for one in fields(ScoringSettings)})

@@ -57,7 +57,7 @@ def distill(
     load = options.teacher_loading(load, settings, placement)
 
     from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map
-    from anglekit.distillation.runs.run import distill as run
+    from anglekit.distillation.runs.train import distill as run
     from anglekit.models.architectures import model_streams
     from anglekit.models.checkpoints import checkpoint_of, load_config
 

@@ -35,7 +35,7 @@ def evaluate(
     """
     options.check_sources(checkpoints, (), data, columns=columns, task=task)
 
-    from anglekit.distillation.runs.run import evaluate as run
+    from anglekit.distillation.runs.evaluate import evaluate as run
 
     scores = run(checkpoints, task=task, data=data, columns=columns, scoring=scoring, batch_size=batch_size, load=load)
     if as_json:

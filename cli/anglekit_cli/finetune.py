@@ -10,7 +10,7 @@ import typer
 from anglekit_cli import options
 
 if TYPE_CHECKING:
-    from anglekit.distillation.runs.arm import RunResult
+    from anglekit.distillation.runs.run import RunResult
 
 __all__ = ["finetune", "print_result"]
 
@@ -39,7 +39,7 @@ def finetune(
     mode = options.if_exists(resume, overwrite)
     options.check_sources([model], [train], validation, columns=columns, task=task)
 
-    from anglekit.distillation.runs.run import finetune as run
+    from anglekit.distillation.runs.train import finetune as run
 
     result = run(
         model,

@@ -29,22 +29,22 @@ from measuring import report, word_tokenizer
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback
 
 from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
-from anglekit.distillation.runs.arm import Arm, build_arm, objective_of_plan
 from anglekit.distillation.runs.directory import RunDirectory
+from anglekit.distillation.runs.run import Run, begin_distillation, objective_of_plan
 from anglekit.distillation.settings import OPTIMIZERS, EncodingSettings, TrainSettings
 from anglekit.distillation.sweep.arms import train_side_by_side
 from anglekit.distillation.sweep.shared_teacher import SharedTeacher
 from anglekit.distillation.tasks.classification import ClassificationTask
 from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.label_sets import LabelSet
-from anglekit.distillation.tasks.models import TaskModel
+from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.vocabulary import INITS, STRATEGIES
 
 BATCH, LENGTH, LAYERS = 16, 32, 3
 ARMS = [(strategy, init) for strategy in STRATEGIES for init in INITS]
-RECORD = {"source": "benchmark", "sha256_with_head": "0" * 64}
+ORIGIN = ModelProvenance("benchmark", "BertForSequenceClassification", "0" * 64, "0" * 64)
 
 
 class Paused:
@@ -123,9 +123,9 @@ def plan(teacher: TaskModel, strategy: str, init: str) -> DistillationPlan:
     )
 
 
-def arm(root: Path, teacher: TaskModel, data: PreparedData, made: DistillationPlan, steps: int, **more: Any) -> Arm:
+def arm(root: Path, teacher: TaskModel, data: PreparedData, made: DistillationPlan, steps: int, **more: Any) -> Run:
     directory = RunDirectory(root / f"{made.strategy}-{made.init}-{len(more)}")
-    return build_arm(teacher, data, made, directory, settings(steps), teacher_record=RECORD, **more)
+    return begin_distillation(teacher, data, made, directory, settings(steps), origin=ORIGIN, **more)
 
 
 def ten_arms(root: Path, teacher: TaskModel, data: PreparedData, steps: int, kind: type[SharedTeacher]) -> Any:

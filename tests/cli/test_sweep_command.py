@@ -17,7 +17,7 @@ import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from anglekit.distillation.runs.arm import Arm
+from anglekit.distillation.runs.run import Run
 from anglekit.distillation.sweep.sweep import SIDE_BY_SIDE
 from anglekit.errors import InputError, RunError
 from anglekit_cli.distill import distill
@@ -115,14 +115,14 @@ def test_an_arm_of_a_sweep_is_the_run_of_the_distill_command(world, tmp_path):
 
 
 def test_failed_arms_are_one_line_after_the_table(world, tmp_path, monkeypatch):
-    train = Arm.train
+    train = Run.train
 
     def failing(arm):
         if "none" in arm.directory.path.name:
             raise RunError("the ce loss was not finite at step 2")
         train(arm)
 
-    monkeypatch.setattr(Arm, "train", failing)
+    monkeypatch.setattr(Run, "train", failing)
     options = ("--strategies", "none,forward", "--inits", "random", "--seeds", 0)
     result = CliRunner().invoke(app, arguments(world, tmp_path / "sweep", *options))
     assert isinstance(result.exception, RunError)

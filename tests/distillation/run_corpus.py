@@ -15,8 +15,8 @@ from transformers import (
     TrainerCallback,
 )
 
-from anglekit.distillation.runs.arm import Arm, RunResult
-from anglekit.distillation.runs.run import distill
+from anglekit.distillation.runs.run import Run, RunResult
+from anglekit.distillation.runs.train import distill
 from anglekit.distillation.settings import TrainSettings
 
 LABEL_OF = {"good": "positive", "bad": "negative"}
@@ -97,11 +97,11 @@ class Kill(TrainerCallback):
 
 
 def kill_at_five(monkeypatch):
-    """Let every arm's training end in the middle, as by Ctrl-C."""
-    train = Arm.train
+    """Let every run's training end in the middle, as by Ctrl-C."""
+    train = Run.train
 
-    def interrupted(arm):
-        arm.trainer.add_callback(Kill())
-        train(arm)
+    def interrupted(run):
+        run.trainer.add_callback(Kill())
+        train(run)
 
-    monkeypatch.setattr(Arm, "train", interrupted)
+    monkeypatch.setattr(Run, "train", interrupted)

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from anglekit.distillation.runs.arm import RunResult
-from anglekit.distillation.runs.run import distill
+from anglekit.distillation.runs.run import RunResult
+from anglekit.distillation.runs.train import distill
 from tests.distillation.run_corpus import quick
 
 FAMILIES = ("t5", "bart", "marian")

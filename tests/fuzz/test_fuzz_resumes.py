@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from anglekit.distillation.runs.arm import RunResult
 from anglekit.distillation.runs.directory import RunDirectory
+from anglekit.distillation.runs.run import RunResult
 from anglekit.errors import InputError
 from tests.distillation.run_corpus import kill_at_five, make_world, quick, student
 from tests.fuzz.harness import Campaign, Case, canary_command, cases, fresh

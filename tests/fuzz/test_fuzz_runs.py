@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from transformers import BertConfig
 
 from anglekit.comparison.compare import compare
-from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
-from anglekit.distillation.runs.arm import stored_result
-from anglekit.distillation.runs.directory import RunDirectory, check_same_run
+from anglekit.distillation.matching.plan import plan_distillation
+from anglekit.distillation.runs.directory import RunDirectory
+from anglekit.distillation.runs.run import RunResult
 from anglekit.distillation.sweep.directory import SweepDirectory
 from anglekit.recipes.progress_file import ReproductionDirectory
 from anglekit.results.scores import read_score_table
@@ -33,6 +32,9 @@ def original(tmp_path_factory) -> Path:
         content = json.loads((run / "scores.json").read_text())
         content |= {"steps": 10, "selected_step": 10, "train_seconds": 1.5}
         (run / "scores.json").write_text(json.dumps(content))
+        config = json.loads((run / "run_config.json").read_text())
+        config |= {"format": "anglekit-run-1", "kind": "distill", "max_length": 16, "seed": 0}
+        (run / "run_config.json").write_text(json.dumps(config))
         config = BertConfig(num_hidden_layers=4, hidden_size=16, num_attention_heads=2)
         plan = plan_distillation(config, teacher="x", strategy="forward", layers=2, seed=0)
         (run / "plan.json").write_text(json.dumps(plan.to_json()))
@@ -60,17 +62,16 @@ def compared(place: Path) -> None:
 def resumed(place: Path) -> None:
     for strategy in ("forward", "none"):
         directory = RunDirectory(place / strategy, "resume", writes=False)
-        check_same_run(directory, directory.config(), ())
-        stored_result(directory)
+        directory.check_same(directory.config(), None)
+        RunResult.stored(directory)
     sweep = SweepDirectory(place / "sweep", "resume")
     assert all(0 <= arm.seed < 2**32 for arm in sweep.stored_arms)
-    asked: dict[str, Any] = {"arms": [], "student": {}, "data": {}}
-    sweep.check_same({**asked, **(sweep.stored or {})})
+    if sweep.stored is not None:
+        sweep.check_same(sweep.stored)
 
 
 def planned(place: Path) -> None:
-    file = place / "forward" / "plan.json"
-    plan = DistillationPlan.from_json(RunDirectory(file.parent, "resume", writes=False).plan(), str(file))
+    plan = RunDirectory(place / "forward", "resume", writes=False).plan()
     assert plan.differences(plan) == ()
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import load_checkpoint, load_config, unique_names, weights_hash
+from anglekit.models.checkpoints import StudentNote, load_checkpoint, load_config, unique_names, weights_hash
 from anglekit.models.load_options import LoadOptions
 from anglekit.models.projections import save_adapters
 from anglekit.vocabulary import STUDENT_FILE
@@ -62,7 +62,7 @@ def test_every_family_loads_headless_with_its_own_weights(family, tiny_model, sa
     assert not any(module.training for module in checkpoint.model.modules())
     assert checkpoint.tokenizer is not None
     assert checkpoint.adapters is None
-    assert checkpoint.training == {}
+    assert checkpoint.training == StudentNote()
     # A head's model keeps the body's weights under a prefix; T5 and BART under the same or the bare names.
     saved = {name.split(".", 1)[1] if "." in name else name: tensor for name, tensor in model.state_dict().items()}
     saved |= model.state_dict()

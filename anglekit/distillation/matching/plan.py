@@ -23,8 +23,9 @@ from anglekit.models import architectures
 from anglekit.runtime.files import convert_document
 from anglekit.vocabulary import INITS, READINGS, STRATEGIES, Init, Reading, Stream
 
-__all__ = ["DistillationPlan", "StreamPlan", "plan_distillation"]
+__all__ = ["DistillationPlan", "Setting", "StreamPlan", "named_differences", "plan_distillation"]
 
+#: A plain value, as documents hold them.
 Setting = str | int | float | bool | None
 
 _FORMAT = "anglekit-plan-1"
@@ -165,12 +166,7 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def differences(self, other: DistillationPlan) -> tuple[str, ...]:
         """Return in words what differs between two plans, "seed: 1 here, 2 there"; a run of equal plans may go on."""
-        mine, theirs = self.facts(), other.facts()
-        return tuple(
-            f"{name}: {mine.get(name, 'absent')} here, {theirs.get(name, 'absent')} there"
-            for name in dict.fromkeys((*mine, *theirs))
-            if mine.get(name) != theirs.get(name)
-        )
+        return tuple(named_differences(self.facts(), other.facts()))
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as values that `json` can write."""
@@ -191,6 +187,15 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InputError(f"{source} has format {str(values.get('format'))[:40]!r}", allowed=f"expected {_FORMAT!r}")
         fields = {name: value for name, value in values.items() if name not in ("format", "strategy")}
         return convert_document(fields, cls, source, "begin the run again")
+
+
+def named_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    """Return in words in which entries two mappings differ: "seed: 1 here, 2 there"."""
+    return [
+        f"{name}: {here.get(name, 'absent')} here, {there.get(name, 'absent')} there"
+        for name in dict.fromkeys((*here, *there))
+        if here.get(name) != there.get(name)
+    ]
 
 
 def plan_distillation(

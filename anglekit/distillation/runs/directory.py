@@ -11,17 +11,35 @@ training/         what is needed to resume; gone when the run is finished
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 import shutil
-from collections.abc import Mapping
+import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
+import msgspec
+
+from anglekit.distillation.matching.plan import DistillationPlan, Setting, named_differences
+from anglekit.distillation.settings import TrainSettings
+from anglekit.distillation.tasks.models import ModelProvenance
+from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.errors import InputError, RunError, suggest
-from anglekit.runtime.files import half_written, read_json_object, write_json
+from anglekit.runtime.files import half_written, read_document, write_json
 from anglekit.runtime.locks import DirectoryLock
 
-__all__ = ["IfExists", "RunDirectory", "check_same_run", "read_json"]
+__all__ = [
+    "IfExists",
+    "RunConfig",
+    "RunDirectory",
+    "RunProvenance",
+    "RunScores",
+    "now",
+    "run_config",
+    "run_provenance",
+]
 
 IfExists = Literal["refuse", "resume", "overwrite"]
 
@@ -31,18 +49,143 @@ _BEGIN_AGAIN = "use --overwrite to start the run again"
 _METRICS = "metrics.jsonl"
 _FILES = (_CONFIG, _PLAN, _SCORES, _PROVENANCE, _METRICS)
 _OWN = {*_FILES, _LOCK, "checkpoint", "checkpoint.partial", "training"}
+_CONFIG_FORMAT = "anglekit-run-1"
+
+_Document = TypeVar("_Document")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a json object.
+class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
+    """run_config.json: what decides a run's result, and `incidental`, which does not.
 
-    Raises:
-        InputError: the file is absent or damaged.
+    Attributes:
+        format: of the file.
+        kind: "distill" or "finetune".
+        task: its name.
+        labels: the classes in order, where the task has classes.
+        max_length: tokens of the longest example.
+        seed: of the run.
+        settings: the decisive ones of the training.
+        tables: by name, what was read of each.
+        origin_sha256: of the teacher, or of the model that is fine-tuned, with its head.
+        incidental: the other settings.
     """
-    try:
-        return read_json_object(path, _BEGIN_AGAIN)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing", _BEGIN_AGAIN) from error
+
+    format: str
+    kind: str
+    task: str
+    labels: list[str] | msgspec.UnsetType = msgspec.UNSET
+    max_length: int
+    seed: int
+    settings: dict[str, Setting]
+    tables: dict[str, dict[str, Any]]
+    origin_sha256: str
+    incidental: dict[str, Setting] = {}
+
+
+def run_config(
+    data: PreparedData, settings: TrainSettings, plan: DistillationPlan | None, origin: ModelProvenance
+) -> RunConfig:
+    """Return what decides the result of a run: of a plan, or of fine-tuning where there is none."""
+    decisive = settings.decisive()
+    return RunConfig(
+        format=_CONFIG_FORMAT,
+        kind="finetune" if plan is None else "distill",
+        task=data.task.name,
+        **data.task.facts(),
+        max_length=data.max_length,
+        seed=_seed(settings, plan),
+        settings=decisive,
+        tables={
+            name: {what: value for what, value in one.items() if what not in ("source", "examples")}
+            for name, one in data.sources.items()
+        },
+        origin_sha256=origin.sha256_with_head,
+        incidental={name: value for name, value in asdict(settings).items() if name not in decisive},
+    )
+
+
+class RunProvenance(msgspec.Struct, kw_only=True):
+    """provenance.json: versions, hashes of data and models, seeds, and when the run began and ended.
+
+    Attributes:
+        versions: of Python and the packages that compute.
+        platform: the machine and its system.
+        precision: of the forward passes.
+        data: by table, where it came from and its hash.
+        examples_at_the_length_limit: training examples that were cut, or just fit.
+        origin: the teacher, or the model that is fine-tuned.
+        seed: of the run.
+        data_seed: of the order of the data.
+        init: of a student.
+        strategy: of a student.
+        begun: in UTC.
+        finished: in UTC, once the run is.
+    """
+
+    versions: dict[str, str]
+    platform: str
+    precision: str
+    data: dict[str, dict[str, Any]]
+    examples_at_the_length_limit: int
+    origin: ModelProvenance
+    seed: int
+    data_seed: int
+    init: str | msgspec.UnsetType = msgspec.UNSET
+    strategy: str | msgspec.UnsetType = msgspec.UNSET
+    begun: str
+    finished: str | msgspec.UnsetType = msgspec.UNSET
+
+
+def run_provenance(
+    data: PreparedData, settings: TrainSettings, plan: DistillationPlan | None, origin: ModelProvenance
+) -> RunProvenance:
+    """Return the provenance of a run that begins now."""
+    names = ("anglekit", "torch", "transformers", "accelerate", "tokenizers", "numpy")
+    return RunProvenance(
+        versions={"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names},
+        platform=platform.platform(),
+        precision=settings.precision,
+        data={name: dict(one) for name, one in data.sources.items()},
+        examples_at_the_length_limit=data.train.at_limit(data.max_length),
+        origin=origin,
+        seed=_seed(settings, plan),
+        data_seed=settings.data_seed,
+        init=msgspec.UNSET if plan is None else plan.init,
+        strategy=msgspec.UNSET if plan is None else plan.strategy,
+        begun=now(),
+    )
+
+
+_Steps = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+
+
+class RunScores(msgspec.Struct, kw_only=True, frozen=True):
+    """scores.json: the scores of a finished run.
+
+    Attributes:
+        format: of the file.
+        scores: a row for each evaluation table: `data`, `examples` and the task's scores.
+        scoring: by table, how they were computed.
+        steps: optimiser steps.
+        selected_step: the step whose weights were kept.
+        train_seconds: how long training took, in the last of its sessions.
+    """
+
+    format: str = "anglekit-scores-1"
+    scores: list[dict[str, Setting]]
+    scoring: dict[str, dict[str, Any]] = {}
+    steps: _Steps
+    selected_step: _Steps
+    train_seconds: Annotated[float, msgspec.Meta(ge=0.0, lt=2.0**62)]
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _seed(settings: TrainSettings, plan: DistillationPlan | None) -> int:
+    return (settings.seed or 0) if plan is None else plan.seed
 
 
 class RunDirectory:
@@ -107,32 +250,48 @@ class RunDirectory:
         """Whether a run ended here."""
         return (self.path / _SCORES).exists()
 
-    def config(self) -> dict[str, Any]:
-        """Return the settings that the run was begun with."""
-        return read_json(self.path / _CONFIG)
+    def config(self) -> RunConfig:
+        """Return what the run was begun with; this and the next two refuse files that are absent or damaged."""
+        return self._read(_CONFIG, RunConfig)
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> DistillationPlan:
         """Return the plan that the run was begun with."""
-        return read_json(self.path / _PLAN)
+        return DistillationPlan.from_json(self._read(_PLAN, dict[str, Any]), f"the plan of {self.path}")
 
-    def scores(self) -> dict[str, Any]:
-        """Return the final scores.
+    def scores(self) -> RunScores:
+        """Return the final scores."""
+        return self._read(_SCORES, RunScores)
+
+    def _read(self, name: str, kind: type[_Document]) -> _Document:
+        try:
+            return read_document(self.path / name, kind, _BEGIN_AGAIN)
+        except FileNotFoundError as error:
+            raise InputError(f"{self.path / name} is missing", _BEGIN_AGAIN) from error
+
+    def check_same(self, config: RunConfig, plan: DistillationPlan | None) -> None:
+        """Check that the run that was begun here may go on under this configuration and plan.
 
         Raises:
-            InputError: the file is damaged, or holds something else.
+            InputError: it names the first difference.
+            RunError: the run was begun by something that wrote another format.
         """
-        content = read_json(self.path / _SCORES)
-        rows = content.get("scores")
-        numbers: list[Any] = [content.get(name) for name in ("steps", "selected_step", "train_seconds")]
-        if (
-            not isinstance(rows, list)
-            or not all(isinstance(row, dict) and all(map(_is_plain, row.values())) for row in rows)
-            or not all(type(number) in (int, float) and 0 <= number < 2**62 for number in numbers)
-        ):
-            raise InputError(f"{self.path / _SCORES} does not hold the scores of a run", _BEGIN_AGAIN)
-        return content
+        stored = self.config()
+        if stored.format != config.format:
+            raise RunError(f"{self.path} was written in format {stored.format!r}; expected {config.format!r}")
+        found = [] if plan is None else list(plan.differences(self.plan()))
+        found += named_differences(config.settings, stored.settings)
+        apart = {"format": "", "settings": {}, "incidental": {}}
+        found += named_differences(
+            msgspec.structs.asdict(msgspec.structs.replace(config, **apart)),
+            msgspec.structs.asdict(msgspec.structs.replace(stored, **apart)),
+        )
+        if found:
+            raise InputError(
+                f"{self.path} holds another run ({found[0]})",
+                "resume it with its own settings, name another directory, or use --overwrite",
+            )
 
-    def begin(self, config: Mapping[str, Any], plan: Mapping[str, Any] | None, provenance: Mapping[str, Any]) -> None:
+    def begin(self, config: RunConfig, plan: DistillationPlan | None, provenance: RunProvenance) -> None:
         """Remove a run that is to be overwritten and write what the new one starts from.
 
         The settings are removed first and written last, for they mark a run as begun.
@@ -141,7 +300,7 @@ class RunDirectory:
             return
         self.clear()
         if plan is not None:
-            write_json(self.path / _PLAN, plan)
+            write_json(self.path / _PLAN, plan.to_json())
         write_json(self.path / _PROVENANCE, provenance)
         write_json(self.path / _CONFIG, config)
 
@@ -152,7 +311,7 @@ class RunDirectory:
         for entry in own:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
 
-    def finish(self, scores: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    def finish(self, scores: RunScores, provenance: RunProvenance) -> None:
         """Put the complete checkpoint in its place, write the scores and remove what only resuming needs."""
         if not self.writes:
             return
@@ -209,38 +368,3 @@ class RunDirectory:
             raise InputError(f"{self.path} holds a finished run", "name another directory, or use --overwrite")
         if if_exists == "refuse" and self.started:
             raise InputError(f"{self.path} holds an unfinished run", "use --resume to go on, or --overwrite")
-
-
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float)
-
-
-def check_same_run(directory: RunDirectory, config: Mapping[str, Any], differences: tuple[str, ...]) -> None:
-    """Check that a run may go on under this configuration.
-
-    Args:
-        directory: of the run that was begun.
-        config: of the run that is asked for.
-        differences: between the two plans, in words.
-
-    Raises:
-        InputError: it names the first difference.
-        RunError: the run was begun by something that wrote another format.
-    """
-    stored = directory.config()
-    if stored.get("format") != config.get("format"):
-        raise RunError(
-            f"{directory.path} was written in format {stored.get('format')!r}; expected {config['format']!r}"
-        )
-    compared = {key for key in (*stored, *config) if key not in ("format", "incidental")}
-    changed = [
-        f"{key}: {config.get(key, 'absent')} here, {stored.get(key, 'absent')} there"
-        for key in sorted(compared)
-        if config.get(key) != stored.get(key)
-    ]
-    found = [*differences, *changed]
-    if found:
-        raise InputError(
-            f"{directory.path} holds another run ({found[0]})",
-            "resume it with its own settings, name another directory, or use --overwrite",
-        )

@@ -1,318 +1,394 @@
-"""Fine-tune a model, distil a student, evaluate checkpoints: whole runs, from a source to a run directory."""
+"""One run: a model with its trainer and run directory, begun, trained and finished in three separate calls.
+
+A sweep begins many runs over one teacher and one set of prepared data, trains them side by side and finishes each as it
+ends. All randomness of a run comes from its own seed: student and adapters have generators of their own, and
+`DistillationTrainer.train` seeds the global random states that dropout reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
-from transformers import PretrainedConfig, set_seed
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from anglekit.distillation.losses.objective import DistillationObjective
-from anglekit.distillation.losses.weights import LossWeights
-from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
-from anglekit.distillation.runs.arm import Arm, RunResult, build_arm, finish_arm, start_run, stored_result
-from anglekit.distillation.runs.directory import IfExists, RunDirectory
-from anglekit.distillation.runs.scoring import run_scoring
-from anglekit.distillation.settings import (
-    DataSettings,
-    EncodingSettings,
-    ScoringSettings,
-    TrainSettings,
-    evaluation_sources,
+from anglekit.distillation.matching.plan import DistillationPlan
+from anglekit.distillation.matching.strategies import MODEL_FAMILIES
+from anglekit.distillation.runs.directory import (
+    RunConfig,
+    RunDirectory,
+    RunProvenance,
+    RunScores,
+    now,
+    run_config,
+    run_provenance,
 )
-from anglekit.distillation.students.create import CopyBlocks
-from anglekit.distillation.tasks.data import TextTable
-from anglekit.distillation.tasks.models import TaskModel, load_for_fine_tuning, load_trained
-from anglekit.distillation.tasks.prepared_data import PreparedData, prepare_data
-from anglekit.distillation.tasks.registry import task_by_name
-from anglekit.distillation.tasks.task import Task
+from anglekit.distillation.settings import TrainSettings
+from anglekit.distillation.students.adapters import LayerAdapters, create_adapters
+from anglekit.distillation.students.create import create_student
+from anglekit.distillation.students.lora import add_lora, merged, save_beside_lora
+from anglekit.distillation.tasks.data import TokenizedExamples
+from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
+from anglekit.distillation.tasks.prepared_data import PreparedData
+from anglekit.distillation.tasks.task import ScoreReport
+from anglekit.distillation.training.progress import MetricsFile, TrainingBar
+from anglekit.distillation.training.teacher import TeacherProvider
+from anglekit.distillation.training.trainer import DistillationTrainer
+from anglekit.distillation.training.trainer_checkpoints import resume_point
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import checkpoint_of, load_config, quiet_transformers
-from anglekit.models.load_options import LoadOptions
-from anglekit.vocabulary import Stream
+from anglekit.models.checkpoints import StudentNote, quiet_transformers
+from anglekit.runtime.files import write_json
+from anglekit.vocabulary import STUDENT_FILE
 
-__all__ = ["LoadedTables", "distill", "evaluate", "finetune", "load_teacher_and_data", "plan_run", "read_tables"]
+__all__ = ["Run", "RunResult", "begin_distillation", "begin_run", "check_distillation", "objective_of_plan"]
 
 
-def finetune(
-    model: str,
-    *,
-    task: str,
-    train: str,
-    out: str | Path,
-    validation: Sequence[str] = (),
-    data: DataSettings | None = None,
-    settings: TrainSettings | None = None,
-    load: LoadOptions | None = None,
-    if_exists: IfExists = "refuse",
-    progress: bool = False,
-) -> RunResult:
-    """Train a model on a task: a teacher-to-be.
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What a finished run left behind.
 
-    Args:
-        model: directory or hub id, with or without a head.
-        task: a name in `tasks.TASKS`.
-        train: table of training examples, as `tables.read_table` takes it.
-        out: the run's directory.
-        validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
-        data: columns by name.
-        settings: of the training; what they leave open is the task's.
-        load: what is allowed in loading.
-        if_exists: what to do with a run that is already there: "refuse", "resume" or "overwrite".
-        progress: whether to show a bar.
-
-    Raises:
-        InputError: something that was given is wrong; nothing was written.
-        RunError: the loss stopped being finite.
+    Attributes:
+        directory: the run's.
+        checkpoint: the trained model's directory.
+        scores: a row for each evaluation table: `data`, `examples` and the task's scores.
+        steps: optimiser steps.
+        selected_step: the step whose weights were kept.
+        train_seconds: how long training took, in the last of its sessions.
     """
-    chosen = task_by_name(task)
-    settings = settings or TrainSettings()
-    settings = settings.completed(epochs=chosen.teacher_epochs, learning_rate=chosen.teacher_learning_rate)
-    seed = settings.seed or 0
-    source = checkpoint_of(model)
-    with RunDirectory(out, if_exists) as directory:
-        config = load_config(source, load)
-        chosen.check_config(config, source)
-        tables, evaluations = read_tables(chosen, train, validation, data)
-        settled = chosen.for_fine_tuning(tables, config)
-        set_seed(seed)
-        loaded = load_for_fine_tuning(source, settled, load)
-        prepared = prepare_data(settled, loaded.tokenizer, loaded.model.config, tables, evaluations, settings.encoding)
-        arm = start_run(
-            loaded.model,
-            prepared,
-            directory,
-            settings,
-            objective=DistillationObjective(
-                weights=LossWeights(1.0, 0.0, 0.0),
-                label_smoothing=settings.label_smoothing,
-                **settled.objective_options(loaded.tokenizer),
-            ),
-            seed=seed,
-            kind="finetune",
-            origin=loaded.provenance(),
-            title=f"fine-tune {chosen.name}" if progress else None,
+
+    directory: str
+    checkpoint: str
+    scores: pd.DataFrame
+    steps: int
+    selected_step: int
+    train_seconds: float
+
+    @classmethod
+    def stored(cls, directory: RunDirectory) -> RunResult:
+        """Return the result of a run that is finished."""
+        return cls._of(directory, directory.scores())
+
+    @classmethod
+    def _of(cls, directory: RunDirectory, scores: RunScores) -> RunResult:
+        return cls(
+            str(directory.path),
+            str(directory.checkpoint),
+            pd.DataFrame(scores.scores),
+            scores.steps,
+            scores.selected_step,
+            scores.train_seconds,
         )
-        return _run(arm)
 
 
-def distill(
-    teacher: str,
-    *,
-    strategy: str | None,
-    task: str,
-    train: str,
-    out: str | Path,
-    layers: int | None = None,
-    width: int | None = None,
-    init: str = "random",
-    layer_map: Mapping[Stream, Sequence[tuple[int, int]]] | None = None,
-    copy_blocks: CopyBlocks | None = None,
-    validation: Sequence[str] = (),
-    data: DataSettings | None = None,
-    settings: TrainSettings | None = None,
-    load: LoadOptions | None = None,
-    if_exists: IfExists = "refuse",
-    progress: bool = False,
-    **plan_options: Any,  # noqa: ANN401 - `weights`, `hidden_loss`, `reading`, ... of the plan, checked there
-) -> RunResult:
-    """Make a student of a teacher and train it under one layer-matching strategy.
+@dataclass(eq=False)
+class Run:
+    """A model about to be trained: `train` it, then `finish` it.
 
-    Args:
-        teacher: directory, run directory or hub id of a trained teacher.
-        strategy: a name in `matching.STRATEGIES`; None with a `layer_map`.
-        task: a name in `tasks.TASKS`.
-        train: table of training examples, as `tables.read_table` takes it.
-        out: the run's directory.
-        layers: blocks of the student.
-        width: the student's width, if it has its own.
-        init: "random" or "teacher".
-        layer_map: the user's own matching, by stream.
-        copy_blocks: the user's own copy map.
-        validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
-        data: columns by name.
-        settings: of the training; what they leave open is the task's.
-        load: what is allowed in loading.
-        if_exists: what to do with a run that is already there: "refuse", "resume" or "overwrite".
-        progress: whether to show a bar.
-        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams` of
-            `plan.plan_distillation`.
-
-    Raises:
-        InputError: something that was given is wrong; nothing was written.
-        RunError: a loss stopped being finite.
+    Attributes:
+        trainer: ready to run.
+        directory: held by this process until `finish`, or until `directory.close()`.
+        data: what the model learns from.
+        settings: how it is trained.
+        note: what is written beside a student for the analysis; None for a model that is fine-tuned.
+        provenance: what the run records.
+        resume_from: a checkpoint to go on from, or None.
+        use_cache: the configuration's own, which `Trainer` switches off.
+        train_seconds: how long training took.
     """
-    chosen = task_by_name(task)
-    settings = settings or TrainSettings()
-    settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
-    source = checkpoint_of(teacher)
-    with RunDirectory(out, if_exists) as directory:
-        config = load_config(source, load)
-        plan = plan_run(
-            config,
-            settings,
-            directory,
-            teacher=teacher,
-            strategy=strategy,
-            layers=layers,
-            width=width,
-            init=init,
-            layer_map=layer_map,
-            copy_blocks=copy_blocks,
-            **plan_options,
+
+    trainer: DistillationTrainer
+    directory: RunDirectory
+    data: PreparedData
+    settings: TrainSettings
+    note: StudentNote | None
+    provenance: RunProvenance
+    resume_from: str | None
+    use_cache: bool | None
+    train_seconds: float = 0.0
+
+    def complete(self) -> RunResult:
+        """Train and finish, unless the run was finished before."""
+        if self.directory.resumes and self.directory.finished:
+            return RunResult.stored(self.directory)
+        self.train()
+        return self.finish()
+
+    def train(self) -> None:
+        """Train from the start, or from the last checkpoint of a run that is resumed.
+
+        Raises:
+            RunError: a loss stopped being finite.
+        """
+        start = time.perf_counter()
+        try:
+            with quiet_transformers():
+                self.trainer.train(resume_from_checkpoint=self.resume_from)
+        finally:
+            for callback in self.trainer.callback_handler.callbacks:
+                if isinstance(callback, TrainingBar):
+                    callback.close()
+        self.train_seconds = time.perf_counter() - start
+
+    def finish(self) -> RunResult:
+        """Save the trained model, score it on every evaluation table and close the directory."""
+        trainer, directory = self.trainer, self.directory
+        model = self._save()
+        reports = {name: _report(model, one, self.data, self.settings) for name, one in self.data.evaluations.items()}
+        best = self.settings.select == "best" and trainer.state.best_global_step
+        scores = RunScores(
+            scores=[{"data": name, **report.scores} for name, report in reports.items()],
+            scoring={name: dict(report.notes) for name, report in reports.items()},
+            steps=trainer.state.global_step,
+            selected_step=best or trainer.state.global_step,
+            train_seconds=round(self.train_seconds, 3),
         )
-        loaded, prepared = load_teacher_and_data(
-            source,
-            config,
-            chosen,
-            train=train,
-            validation=validation,
-            data=data,
-            encoding=settings.encoding,
-            load=load,
-        )
-        title = f"distill {plan.strategy} from {plan.init}" if progress else None
-        return _run(build_arm(loaded, prepared, plan, directory, settings, title=title))
+        self.provenance.finished = now()
+        directory.finish(scores, self.provenance)
+        trainer.accelerator.wait_for_everyone()
+        directory.close()
+        return RunResult._of(directory, scores)
+
+    def _save(self) -> PreTrainedModel:
+        """Write the checkpoint, which `finish` puts in its place, and return the model as it will be loaded."""
+        model: PreTrainedModel = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        if self.use_cache is not None:
+            model.config.use_cache = self.use_cache
+        writes, partial = self.directory.writes, self.directory.partial_checkpoint
+        if writes:
+            # What a killed run was saving has other names than what is saved now.
+            shutil.rmtree(partial, ignore_errors=True)
+        beside = self.settings.lora is not None and not self.settings.lora_merge
+        if beside and writes:
+            with quiet_transformers():
+                save_beside_lora(model, partial)
+        if self.settings.lora is not None:
+            # Whoever loads corrections adds them to the weights: what is scored is what will be loaded.
+            model = merged(model)
+        if writes:
+            with quiet_transformers():
+                if not beside:
+                    model.save_pretrained(partial)
+                self.data.tokenizer.save_pretrained(partial)
+            self.trainer.save_adapters(partial)
+            if self.note is not None:
+                write_json(partial / STUDENT_FILE, self.note)
+        return model
 
 
-def load_teacher_and_data(
-    source: str,
-    config: PretrainedConfig,
-    task: Task,
-    *,
-    train: str,
-    validation: Sequence[str],
-    data: DataSettings | None,
-    encoding: EncodingSettings,
-    load: LoadOptions | None,
-) -> tuple[TaskModel, PreparedData]:
-    """Return a trained teacher and the tables in its tokens; what is quick to refuse comes first.
-
-    Args:
-        source: a checkpoint.
-        config: its configuration.
-        task: what is learnt.
-        train: the training table.
-        validation: the evaluation tables.
-        data: columns by name.
-        encoding: how many tokens examples may have.
-        load: what is allowed in loading.
-    """
-    task.check_config(config, source)
-    tables, evaluations = read_tables(task, train, validation, data)
-    settled = task.for_teacher(tables, config)
-    loaded = load_trained(source, settled, load)
-    prepared = prepare_data(settled, loaded.tokenizer, loaded.model.config, tables, evaluations, encoding)
-    return loaded, prepared
+def objective_of_plan(plan: DistillationPlan, settings: TrainSettings, data: PreparedData) -> DistillationObjective:
+    """Return what a planned student is trained for on the data of its task."""
+    return DistillationObjective(
+        {matching.stream: matching.pairs for matching in plan.matchings},
+        weights=plan.weights,
+        temperature=settings.temperature,
+        kl_direction=settings.kl_direction,
+        hidden_loss=plan.hidden_loss,
+        reading=plan.reading,
+        family=MODEL_FAMILIES[plan.family].official_losses,
+        kl_on_prompt=settings.kl_on_prompt,
+        label_smoothing=settings.label_smoothing,
+        **data.task.objective_options(data.tokenizer),
+    )
 
 
-def plan_run(
-    config: PretrainedConfig,
-    settings: TrainSettings,
+def check_distillation(
+    plan: DistillationPlan,
+    data: PreparedData,
     directory: RunDirectory,
-    **options: Any,  # noqa: ANN401
-) -> DistillationPlan:
-    """Return the plan of a run, with the settings that decide its result recorded in it.
+    settings: TrainSettings,
+    origin: ModelProvenance,
+) -> RunConfig:
+    """Check what `begin_distillation` would refuse, before any weight is made or file written.
 
     Args:
-        config: the teacher's.
-        settings: completed; their seed is the plan's.
-        directory: of the run. Resumed without a seed, a random order is the one drawn when the run began.
-        options: as `plan.plan_distillation` takes them.
-    """
-    seed = settings.seed
-    if seed is None and directory.resumes and directory.started:
-        seed = DistillationPlan.from_json(directory.plan(), f"the plan of {directory.path}").seed
-    training = settings.decisive()
-    plan = plan_distillation(config, seed=seed, training=training, **options)
-    if settings.lora is not None and plan.init == "random":
-        raise InputError(
-            "--lora-rank came with a random initialisation, whose frozen weights would stay random",
-            "take --init teacher (of a sweep: --inits teacher)",
-        )
-    return plan
-
-
-LoadedTables = tuple[TextTable, list[TextTable]]
-
-
-def read_tables(task: Task, train: str, validation: Sequence[str], data: DataSettings | None) -> LoadedTables:
-    """Return the training table and the evaluation tables, whose names come from `evaluation_sources`."""
-    named = evaluation_sources(validation)
-    if "train" in named:
-        raise InputError("a validation table is called 'train'", f"name it otherwise: validation={named['train']}")
-    tables = task.read(train, data)
-    return tables, [task.read(source, data, name=name) for name, source in named.items()]
-
-
-def evaluate(
-    checkpoints: Sequence[str],
-    *,
-    task: str,
-    data: Sequence[str],
-    columns: DataSettings | None = None,
-    scoring: ScoringSettings | None = None,
-    batch_size: int = 64,
-    load: LoadOptions | None = None,
-) -> pd.DataFrame:
-    """Score trained models; a run directory of this task as the run scored it, where nothing else is asked for.
-
-    Args:
-        checkpoints: directories, run directories or hub ids.
-        task: a name in `tasks.TASKS`.
-        data: tables, each `SOURCE` or `NAME=SOURCE`.
-        columns: columns by name.
-        scoring: lengths and generation; what they leave open is the run's, or the task's.
-        batch_size: examples of one forward pass.
-        load: device, precision and what is allowed in loading.
+        plan: of the student.
+        data: prepared with the teacher's tokenizer.
+        directory: held by this process.
+        settings: completed.
+        origin: the teacher's.
 
     Returns:
-        A row for each checkpoint and table: `checkpoint`, `data`, `examples` and the task's scores. The frame's
-        `attrs["scoring"]` says, by table, how they were computed (sacreBLEU's signatures, beams), `attrs["settings"]`,
-        by checkpoint, what was taken from its run.
+        The configuration under which the run is recorded.
 
     Raises:
-        InputError: a checkpoint that cannot be loaded or has no head, or a label that it does not know.
+        InputError: nothing to select by, nothing to train for, or a run of another plan in the directory.
     """
-    chosen = task_by_name(task)
-    if not checkpoints or not data:
-        raise InputError("nothing to evaluate: give at least one checkpoint and one table")
-    if batch_size < 1:
-        raise InputError(f"the batch size is {batch_size}", allowed="allowed: at least 1")
-    asked = scoring or ScoringSettings()
-    taken = {source: run_scoring(source, chosen.name) for source in checkpoints}
-    tables = [chosen.read(source, columns, name=name) for name, source in evaluation_sources(data).items()]
-    rows: list[dict[str, Any]] = []
-    notes: dict[str, Any] = {}
-    for source in checkpoints:
-        settings = asked.or_else(taken[source])
-        loaded = load_trained(source, chosen, load)
-        config, tokenizer = loaded.model.config, loaded.tokenizer
-        settled = chosen.for_trained(config)
-        encoding = settled.encoding(settings.encoding, tokenizer, config)
-        for table in tables:
-            examples = settled.tokenize(table, tokenizer, encoding, config, training=False)
-            with quiet_transformers():
-                report = settled.score(
-                    loaded.model, examples, tokenizer, batch_size=batch_size, generation=settings.generation
-                )
-            rows.append({"checkpoint": source, "data": table.name, **report.scores})
-            notes[table.name] = dict(report.notes)
-    frame = pd.DataFrame(rows)
-    frame.attrs["scoring"] = notes
-    frame.attrs["settings"] = {
-        source: {name: value for name, value in found.given().items() if getattr(asked, name) is None}
-        for source, found in taken.items()
-        if found.given()
-    }
-    return frame
+    _check_settings(settings, data)
+    objective_of_plan(plan, settings, data)
+    config = run_config(data, settings, plan, origin)
+    if directory.resumes and directory.started:
+        directory.check_same(config, plan)
+    return config
 
 
-def _run(arm: Arm) -> RunResult:
-    """Train and finish, unless the run was finished before."""
-    if arm.directory.resumes and arm.directory.finished:
-        return stored_result(arm.directory)
-    arm.train()
-    return finish_arm(arm)
+def begin_distillation(
+    teacher: TaskModel,
+    data: PreparedData,
+    plan: DistillationPlan,
+    directory: RunDirectory,
+    settings: TrainSettings,
+    *,
+    teacher_forward: TeacherProvider | None = None,
+    origin: ModelProvenance | None = None,
+    title: str | None = None,
+) -> Run:
+    """Make a student and its trainer, and begin the run's directory.
+
+    Args:
+        teacher: of the plan.
+        data: prepared with the teacher's tokenizer.
+        plan: which student, matched how.
+        directory: held by this process; a run that it holds must be the same one.
+        settings: completed (`TrainSettings.completed`).
+        teacher_forward: what answers for the teacher instead of a forward pass of its own, shared among runs.
+        origin: the teacher's provenance, where it was computed before; hashing takes a moment.
+        title: of the progress bar; None shows none.
+
+    Raises:
+        InputError: the directory holds a run of another plan, or the plan does not fit the teacher.
+    """
+    objective = objective_of_plan(plan, settings, data)
+    data.task.write_to(teacher.model.config)
+    student = create_student(teacher.model, **plan.student_options())
+    if plan.freeze_embeddings:
+        _freeze_embeddings(student)
+    adapters = create_adapters(
+        plan.matchings, student_width=plan.student_width, teacher_width=plan.teacher_width, seed=plan.seed
+    )
+    if not plan.train_adapters:
+        adapters.requires_grad_(False)
+    return begin_run(
+        student,
+        data,
+        directory,
+        settings,
+        objective=objective,
+        origin=origin or teacher.provenance(),
+        plan=plan,
+        teacher=None if teacher_forward is not None else teacher.model,
+        teacher_forward=teacher_forward,
+        adapters=adapters,
+        title=title,
+    )
+
+
+def begin_run(
+    model: PreTrainedModel,
+    data: PreparedData,
+    directory: RunDirectory,
+    settings: TrainSettings,
+    *,
+    objective: DistillationObjective,
+    origin: ModelProvenance,
+    plan: DistillationPlan | None = None,
+    teacher: PreTrainedModel | None = None,
+    teacher_forward: TeacherProvider | None = None,
+    adapters: LayerAdapters | None = None,
+    title: str | None = None,
+) -> Run:
+    """Begin or resume the run of a model under an objective; `begin_distillation` and fine-tuning end here.
+
+    Args:
+        model: to be trained.
+        data: prepared.
+        directory: held by this process.
+        settings: completed.
+        objective: the losses.
+        origin: the provenance of the teacher, or of the model that is fine-tuned.
+        plan: of a student.
+        teacher: its model.
+        teacher_forward: or what answers for it.
+        adapters: of a student of another width.
+        title: of the progress bar; None shows none.
+
+    Raises:
+        InputError: the settings do not go with the data, or the directory holds another run.
+    """
+    _check_settings(settings, data)
+    if data.evaluations:
+        data.task.generation(settings.generation, data.tokenizer, model.config)
+    config = run_config(data, settings, plan, origin)
+    provenance = run_provenance(data, settings, plan, origin)
+    use_cache = getattr(model.config, "use_cache", None)
+    if settings.lora is not None:
+        model = add_lora(model, settings.lora, config.seed, recomputes=settings.checkpoint_activations)
+    score = data.task.selection_score
+    metrics = data.task.compute_metrics()
+    trainer = DistillationTrainer(
+        model,
+        settings.arguments(
+            directory.training,
+            seed=config.seed,
+            validates=data.validation is not None,
+            score=score,
+            larger_is_better=data.task.larger_is_better,
+        ),
+        objective=objective,
+        teacher=teacher,
+        teacher_forward=teacher_forward,
+        teacher_device=settings.teacher_device,
+        adapters=adapters,
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        data_collator=data.task.collator(data.tokenizer),
+        processing_class=data.tokenizer,
+        compute_metrics=metrics,
+        score_model=None if metrics is not None else partial(_validation_scores, data=data, settings=settings),
+        callbacks=[MetricsFile(directory.metrics), *([] if title is None else [TrainingBar(title, score)])],
+    )
+    # They print every log.
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    resume_from = None
+    if directory.resumes and directory.started:
+        directory.check_same(config, plan)
+        resume_from = resume_point(directory.training)
+    else:
+        # After everything that can still be refused: what is overwritten goes now.
+        directory.begin(config, plan, provenance)
+    note = None if plan is None else _student_note(plan)
+    return Run(trainer, directory, data, settings, note, provenance, resume_from, use_cache)
+
+
+def _student_note(plan: DistillationPlan) -> StudentNote:
+    taught_by: dict[str, dict[str, int]] = {one.stream: {str(s): t for s, t in one.pairs} for one in plan.matchings}
+    return StudentNote(
+        init=plan.init, strategy=plan.strategy, seed=plan.seed, teacher=plan.teacher, taught_by=taught_by
+    )
+
+
+def _check_settings(settings: TrainSettings, data: PreparedData) -> None:
+    if settings.select == "best" and data.validation is None:
+        raise InputError("--select best needs a validation table and none came", "give --validation, or --select last")
+    if settings.lora is not None and data.task.new_head:
+        raise InputError(
+            f"--lora-rank came with task {data.task.name}, whose new head needs all its weights", "leave it out"
+        )
+
+
+def _report(
+    model: PreTrainedModel, examples: TokenizedExamples, data: PreparedData, settings: TrainSettings
+) -> ScoreReport:
+    return data.task.score(
+        model, examples, data.tokenizer, batch_size=settings.eval_batch_size, generation=settings.generation
+    )
+
+
+def _validation_scores(model: PreTrainedModel, *, data: PreparedData, settings: TrainSettings) -> Mapping[str, float]:
+    values = {} if data.validation is None else _report(model, data.validation, data, settings).scores
+    return {name: value for name, value in values.items() if name != "examples"}
+
+
+def _freeze_embeddings(student: PreTrainedModel) -> None:
+    """Freeze the tables of tokens and positions, as `freeze_embeds` does in the paper's BART and T5 runs."""
+    for name, module in student.base_model.named_modules():
+        # T5's relative-position bias is an embedding by class only.
+        if isinstance(module, nn.Embedding) and "relative_attention_bias" not in name:
+            module.requires_grad_(False)

@@ -6,18 +6,19 @@ import gc
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from anglekit.distillation.matching.plan import DistillationPlan
-from anglekit.distillation.runs.arm import Arm, RunResult, build_arm, finish_arm, objective_of_plan, stored_result
 from anglekit.distillation.runs.directory import RunDirectory
+from anglekit.distillation.runs.run import Run, RunResult, begin_distillation, objective_of_plan
 from anglekit.distillation.settings import TrainSettings
-from anglekit.distillation.sweep.directory import ArmKey, SweepDirectory, score_rows
+from anglekit.distillation.sweep.directory import Arm, SweepDirectory, score_rows
 from anglekit.distillation.sweep.lockstep import HandOver, Outcome, Turn, take_turns
 from anglekit.distillation.sweep.shared_teacher import MarkedBatches, SharedTeacher
-from anglekit.distillation.tasks.models import TaskModel
+from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.training.progress import SweepBar
 from anglekit.errors import AnglekitError
@@ -29,7 +30,7 @@ __all__ = ["ArmsInTraining", "PlannedArm", "share_arms", "train_side_by_side", "
 class PlannedArm:
     """One arm before it is built."""
 
-    key: ArmKey
+    arm: Arm
     directory: RunDirectory
     settings: TrainSettings
     plan: DistillationPlan
@@ -43,7 +44,7 @@ def waves(entries: Sequence[PlannedArm], side_by_side: int) -> list[Sequence[Pla
     return [entries[first : first + size] for first in range(0, len(entries), size)]
 
 
-def share_arms(arms: Sequence[ArmKey], count: int) -> list[Sequence[ArmKey]]:
+def share_arms(arms: Sequence[Arm], count: int) -> list[Sequence[Arm]]:
     """Share arms among processes: nearly as many to each, of as few seeds as can be; some processes may have none.
 
     Seeds may have orders of the data of their own, and arms of one order share the teacher's answers.
@@ -66,29 +67,29 @@ class ArmsInTraining:
     def __init__(
         self,
         root: SweepDirectory,
-        arms: Sequence[ArmKey],
-        elsewhere: Mapping[ArmKey, RunDirectory] | None = None,
+        arms: Sequence[Arm],
+        elsewhere: Mapping[Arm, RunDirectory] | None = None,
         *,
         writes: bool = True,
     ) -> None:
-        self.results: dict[ArmKey, RunResult] = {}
-        self.errors: dict[ArmKey, Exception] = {}
+        self.results: dict[Arm, RunResult] = {}
+        self.errors: dict[Arm, Exception] = {}
         self._root = root
         self._arms = arms
         self._elsewhere = dict(elsewhere or {})
         self._writes = writes
         self._teachers: list[SharedTeacher] = []
 
-    def keep(self, key: ArmKey, result: RunResult) -> None:
+    def keep(self, arm: Arm, result: RunResult) -> None:
         """Take in a finished arm."""
-        self.results[key] = result
+        self.results[arm] = result
         self.look_elsewhere()
 
     def look_elsewhere(self) -> None:
         """Take in what other processes have finished, and write the table."""
-        for key, directory in self._elsewhere.items():
-            if key not in self.results and directory.finished:
-                self.results[key] = stored_result(directory)
+        for arm, directory in self._elsewhere.items():
+            if arm not in self.results and directory.finished:
+                self.results[arm] = RunResult.stored(directory)
         if self._writes:
             self._root.write_scores(self.scores())
 
@@ -97,52 +98,45 @@ class ArmsInTraining:
         wave: Sequence[PlannedArm],
         loaded: TaskModel,
         prepared: PreparedData,
-        record: Mapping[str, Any],
+        origin: ModelProvenance,
         bar: SweepBar,
     ) -> None:
         """Train arms side by side and finish each as it ends."""
         objectives = [objective_of_plan(one.plan, one.settings, prepared) for one in wave]
         shared = SharedTeacher(loaded.model, objectives, wave[0].settings.teacher_device)
         self._teachers.append(shared)
-        arms = []
+        runs: dict[Run, Arm] = {}
         for one in wave:
-            arm = build_arm(
-                loaded,
-                prepared,
-                one.plan,
-                one.directory,
-                one.settings,
-                teacher_forward=shared,
-                teacher_record=record,
+            run = begin_distillation(
+                loaded, prepared, one.plan, one.directory, one.settings, teacher_forward=shared, origin=origin
             )
-            arm.trainer.add_callback(bar)
-            arms.append(arm)
-        keys = {id(arm): one.key for arm, one in zip(arms, wave, strict=True)}
+            run.trainer.add_callback(bar)
+            runs[run] = one.arm
 
-        def finish(arm: Arm) -> None:
-            self.keep(keys[id(arm)], finish_arm(arm))
+        def finish(run: Run) -> None:
+            self.keep(runs[run], run.finish())
             bar.finished()
 
-        outcomes = train_side_by_side(arms, shared, finish)
-        for one, arm, outcome in zip(wave, arms, outcomes, strict=True):
+        outcomes = train_side_by_side(list(runs), shared, finish)
+        for (run, arm), outcome in zip(runs.items(), outcomes, strict=True):
             if outcome.error is not None:
-                self.errors[one.key] = outcome.error
-                bar.drop(arm.trainer.state)
-        arms.clear()
+                self.errors[arm] = outcome.error
+                bar.drop(run.trainer.state)
+        runs.clear()
         # Trainers are full of reference cycles; the next arms need the memory now.
         gc.collect()
 
     def scores(self) -> pd.DataFrame:
         """Return the table of finished arms, in the order of the grid."""
         return pd.DataFrame(
-            [row for key in self._arms if key in self.results for row in score_rows(key, self.results[key])]
+            [row for arm in self._arms if arm in self.results for row in score_rows(arm, self.results[arm])]
         )
 
     def failures(self) -> dict[str, str]:
         """Return in words what ended the arms that failed."""
         return {
-            key.name: str(error) if isinstance(error, AnglekitError) else f"{type(error).__name__}: {error}"
-            for key, error in self.errors.items()
+            arm.name: str(error) if isinstance(error, AnglekitError) else f"{type(error).__name__}: {error}"
+            for arm, error in self.errors.items()
         }
 
     def session(self) -> dict[str, Any]:
@@ -154,36 +148,36 @@ class ArmsInTraining:
         }
 
 
-def train_side_by_side(arms: Sequence[Arm], teacher: SharedTeacher, finish: Callable[[Arm], None]) -> list[Outcome]:
-    """Train arms in lockstep over the teacher that they share.
+def train_side_by_side(runs: Sequence[Run], teacher: SharedTeacher, finish: Callable[[Run], None]) -> list[Outcome]:
+    """Train runs in lockstep over the teacher that they share.
 
     Args:
-        arms: built with `teacher_forward=teacher`, each directory held. A directory is let go when its arm ends.
+        runs: begun with `teacher_forward=teacher`, each directory held. A directory is let go when its run ends.
         teacher: of all of them.
-        finish: called in the arm's own turn after its last step.
+        finish: called in the run's own turn after its last step.
 
     Returns:
-        How each arm ended.
+        How each run ended.
     """
-    if not arms:
+    if not runs:
         return []
-    device = arms[0].trainer.args.device
+    device = runs[0].trainer.args.device
     teacher.to(device)
-
-    def task(arm: Arm) -> Callable[[Turn], None]:
-        def work(turn: Turn) -> None:
-            with arm.directory:
-                arm.trainer.add_callback(HandOver(turn))
-                arm.train()
-                arm.train_seconds = turn.seconds
-                finish(arm)
-
-        return work
-
-    for arm in arms:
-        collate = arm.trainer.data_collator
+    for run in runs:
+        collate = run.trainer.data_collator
         if not isinstance(collate, MarkedBatches):
-            arm.trainer.data_collator = MarkedBatches(collate)
+            run.trainer.data_collator = MarkedBatches(collate)
     return take_turns(
-        [task(arm) for arm in arms], device=device, when_all_passed=teacher.forget, clock=teacher.students_clock
+        [partial(_train_in_turns, run, finish) for run in runs],
+        device=device,
+        when_all_passed=teacher.forget,
+        clock=teacher.students_clock,
     )
+
+
+def _train_in_turns(run: Run, finish: Callable[[Run], None], turn: Turn) -> None:
+    with run.directory:
+        run.trainer.add_callback(HandOver(turn))
+        run.train()
+        run.train_seconds = turn.seconds
+        finish(run)

@@ -1,30 +1,31 @@
 """The directory of a sweep: its arms by name, what it was begun with, and the table of scores.
 
-sweep.json      format, grid, settings, arms, teacher; written before the first arm begins
+sweep.json      what the sweep is begun with; written before the first arm begins
 scores.csv      a row for each finished arm and evaluation table
 <arm>/          the run directory of each arm, as `distill` writes it
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
+import msgspec
 import pandas as pd
 
-from anglekit.distillation.matching.plan import DistillationPlan
-from anglekit.distillation.runs.arm import RunResult
-from anglekit.distillation.runs.directory import IfExists, RunDirectory, read_json
+from anglekit.distillation.matching.plan import DistillationPlan, named_differences
+from anglekit.distillation.runs.directory import IfExists, RunDirectory
+from anglekit.distillation.runs.run import RunResult
+from anglekit.distillation.tasks.models import ModelProvenance
 from anglekit.errors import InputError, suggest
-from anglekit.runtime.files import half_written, write_json, write_whole
+from anglekit.runtime.files import convert_document, half_written, read_json_object, write_json, write_whole
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.vocabulary import INITS, STRATEGIES
 
-__all__ = ["ArmKey", "SweepDirectory", "SweepGrid", "score_rows", "shared_facts"]
+__all__ = ["Arm", "ArmRecord", "SweepDirectory", "SweepGrid", "SweepRecord", "score_rows", "shared_facts"]
 
 _FORMAT = "anglekit-sweep-1"
 _SWEEP, _SCORES = "sweep.json", "scores.csv"
@@ -33,8 +34,8 @@ _OWN_TO_AN_ARM = ("strategy", "init", "seed", "data_seed", "encoder map", "decod
 
 
 @dataclass(frozen=True)
-class ArmKey:
-    """Which arm of a grid."""
+class Arm:
+    """One student of a sweep: a combination of its grid."""
 
     strategy: str
     init: str
@@ -76,11 +77,62 @@ class SweepGrid:
                 raise InputError(f"a seed is {seed}", allowed=f"allowed: 0 to {2**32 - 1}")
 
     @property
-    def arms(self) -> tuple[ArmKey, ...]:
+    def arms(self) -> tuple[Arm, ...]:
         """All combinations, by seed, then initialisation, then strategy."""
         return tuple(
-            ArmKey(strategy, init, seed) for seed in self.seeds for init in self.inits for strategy in self.strategies
+            Arm(strategy, init, seed) for seed in self.seeds for init in self.inits for strategy in self.strategies
         )
+
+
+class ArmRecord(msgspec.Struct, frozen=True):
+    """An arm as sweep.json lists it; `name` is that of its directory.
+
+    Raises:
+        InputError: the name is not the arm's, or not one of a directory.
+    """
+
+    name: str
+    strategy: str
+    init: str
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+    data_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name != self.arm.name or Path(self.name).name != self.name:
+            raise InputError(f"no arm is called {self.name!r}")
+
+    @property
+    def arm(self) -> Arm:
+        """Which arm it is."""
+        return Arm(self.strategy, self.init, self.seed)
+
+
+class SweepRecord(msgspec.Struct, kw_only=True, frozen=True):
+    """sweep.json: what a sweep was begun with, and what came of it.
+
+    Attributes:
+        format: of the file.
+        arms: in the order of the grid.
+        student: what all students have in common.
+        data: what all runs' configurations have in common.
+        teacher: its provenance.
+        warnings: what spoils a comparison of the arms.
+        begun: in UTC.
+        failed: what ended the arms that failed, by name; this and the next two once all arms ended.
+        last_session: passes, answers and seconds of the teacher.
+        finished: in UTC; None where an arm failed.
+    """
+
+    format: str = _FORMAT
+    arms: list[ArmRecord]
+    student: dict[str, Any]
+    data: dict[str, Any]
+    teacher: ModelProvenance | None = None
+    warnings: list[str] = []
+    begun: str | None = None
+    failed: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    last_session: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    finished: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class SweepDirectory:
@@ -91,7 +143,9 @@ class SweepDirectory:
         if_exists: what to do with a sweep that is already there: "refuse" it, "resume" it, or "overwrite" it.
 
     Attributes:
-        stored: what a sweep that is already there was begun with.
+        exists: whether a sweep is already there.
+        stored: what it was begun with; None also where that is damaged and overwritten.
+        resumes: whether it goes on.
 
     Raises:
         InputError: it holds a sweep and may not, or it holds something else.
@@ -105,59 +159,48 @@ class SweepDirectory:
         self._if_exists = if_exists
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file", "name a directory for the sweep")
-        self.stored: dict[str, Any] | None = None
-        if (self.path / _SWEEP).exists():
+        self.exists = (self.path / _SWEEP).exists()
+        self.stored: SweepRecord | None = None
+        if self.exists:
             try:
                 self.stored = self._read()
             except InputError:
                 if if_exists != "overwrite":
                     raise
-                self.stored = {}
-            if if_exists == "refuse":
-                state = "a finished" if self.stored.get("finished") else "an unfinished"
-                raise InputError(
-                    f"{self.path} holds {state} sweep", "use --resume to go on, --overwrite, or another directory"
-                )
-
-    def _read(self) -> dict[str, Any]:
-        stored = read_json(self.path / _SWEEP)
-        if stored.get("format") != _FORMAT:
+        if self.stored is not None and if_exists == "refuse":
+            state = "a finished" if self.stored.finished else "an unfinished"
             raise InputError(
-                f"{self.path / _SWEEP} has format {stored.get('format')!r}",
+                f"{self.path} holds {state} sweep", "use --resume to go on, --overwrite, or another directory"
+            )
+
+    def _read(self) -> SweepRecord:
+        file, remedy = self.path / _SWEEP, "use --overwrite to start the sweep again"
+        content = read_json_object(file, remedy)
+        if content.get("format") != _FORMAT:
+            raise InputError(
+                f"{file} has format {content.get('format')!r}",
                 "name another directory",
                 allowed=f"expected {_FORMAT!r}",
             )
-        arms = stored.get("arms")
-        keys = [(arm.get("strategy"), arm.get("init"), arm.get("name")) for arm in arms or () if isinstance(arm, dict)]
-        seeds = [arm.get("seed") for arm in arms or () if isinstance(arm, dict)]
-        if (
-            not isinstance(arms, list)
-            or not len(keys) == len(arms)
-            or not all(isinstance(each, str) and each == Path(each).name for key in keys for each in key)
-            or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
-            or not all(isinstance(stored.get(part), dict) for part in ("student", "data"))
-        ):
-            raise InputError(f"{self.path / _SWEEP} does not say what the sweep was begun with", "use --overwrite")
-        return stored
+        return convert_document(content, SweepRecord, str(file), remedy)
 
     @property
-    def stored_arms(self) -> tuple[ArmKey, ...]:
+    def stored_arms(self) -> tuple[Arm, ...]:
         """The arms of a sweep that is already there."""
-        arms = (self.stored or {}).get("arms", [])
-        return tuple(ArmKey(arm["strategy"], arm["init"], int(arm["seed"])) for arm in arms)
+        return () if self.stored is None else tuple(record.arm for record in self.stored.arms)
 
     @property
-    def replaced_arms(self) -> tuple[ArmKey, ...]:
+    def replaced_arms(self) -> tuple[Arm, ...]:
         """The arms that go because the sweep is overwritten."""
         return self.stored_arms if self._if_exists == "overwrite" else ()
 
-    def run(self, arm: ArmKey, *, writes: bool) -> RunDirectory:
+    def run(self, arm: Arm, *, writes: bool) -> RunDirectory:
         """Return the directory of an arm, held if this process is to write in it."""
         return RunDirectory(self.path / arm.name, self._if_exists, writes=writes)
 
     def check_foreign(self, grid: SweepGrid) -> None:
         """Check that nothing but arms lies in a directory that holds no sweep yet."""
-        if self.stored is not None or not self.path.is_dir():
+        if self.exists or not self.path.is_dir():
             return
         # A kill may have left the file that was being written first.
         own = {*(self.path / arm.name for arm in grid.arms), *half_written(self.path, _SWEEP)}
@@ -165,7 +208,7 @@ class SweepDirectory:
         if foreign:
             raise InputError(f"{self.path} holds {foreign[0]!r} and no sweep", "name a new or empty directory")
 
-    def check_same(self, content: Mapping[str, Any]) -> None:
+    def check_same(self, asked: SweepRecord) -> None:
         """Check that a sweep may go on under what is asked for; arms may be added to it.
 
         Raises:
@@ -173,29 +216,24 @@ class SweepDirectory:
         """
         if not self.resumes or self.stored is None:
             return
-        asked = json.loads(json.dumps(content))
-        left_out = [arm["name"] for arm in self.stored["arms"] if arm not in asked["arms"]]
+        left_out = [record.name for record in self.stored.arms if record not in asked.arms]
         found = [f"arm {left_out[0]} is there and not asked for here"] if left_out else []
-        for part in ("student", "data"):
-            here, there = asked[part], self.stored[part]
-            found += [
-                f"{name}: {here.get(name, 'absent')} here, {there.get(name, 'absent')} there"
-                for name in dict.fromkeys((*here, *there))
-                if here.get(name) != there.get(name)
-            ]
+        for here, there in ((asked.student, self.stored.student), (asked.data, self.stored.data)):
+            # As json gives them back: lists for tuples.
+            found += named_differences(msgspec.json.decode(msgspec.json.encode(here)), there)
         if found:
             raise InputError(
                 f"{self.path} holds another sweep ({found[0]})",
                 "resume it with its own settings, name another directory, or use --overwrite",
             )
 
-    def begin(self, content: Mapping[str, Any], replaced: Sequence[RunDirectory], processes: Processes = ALONE) -> None:
+    def begin(self, record: SweepRecord, replaced: Sequence[RunDirectory], processes: Processes = ALONE) -> None:
         """Write what the sweep is begun with, after removing the runs that it replaces.
 
         The old sweep.json goes first: a directory without it, but with arms, can be resumed or overwritten alike.
 
         Args:
-            content: of sweep.json.
+            record: of the sweep.
             replaced: the runs that this process holds.
             processes: that share the sweep.
         """
@@ -209,11 +247,11 @@ class SweepDirectory:
                     run.clear()
         with processes.together():
             if processes.first:
-                self.write(content)
+                self.write(record)
 
-    def write(self, content: Mapping[str, Any]) -> None:
+    def write(self, record: SweepRecord) -> None:
         """Write sweep.json, whole or not at all."""
-        write_json(self.path / _SWEEP, {"format": _FORMAT, **content})
+        write_json(self.path / _SWEEP, record)
 
     def write_scores(self, frame: pd.DataFrame) -> None:
         """Write scores.csv, whole or not at all."""
@@ -233,7 +271,7 @@ def shared_facts(plans: Sequence[DistillationPlan]) -> dict[str, Any]:
     return facts
 
 
-def score_rows(arm: ArmKey, result: RunResult) -> list[dict[str, Any]]:
+def score_rows(arm: Arm, result: RunResult) -> list[dict[str, Any]]:
     """Return the rows of a finished arm in scores.csv: one for each evaluation table, or one without scores."""
     scores: list[Any] = result.scores.to_dict(orient="records") or [{"data": ""}]
     run = {"steps": result.steps, "selected_step": result.selected_step, "seconds": result.train_seconds}

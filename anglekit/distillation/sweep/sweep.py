@@ -17,14 +17,14 @@ from transformers import PretrainedConfig
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.matching.plan_warnings import comparison_warnings, plan_warnings
 from anglekit.distillation.matching.strategies import draw_seed
-from anglekit.distillation.runs.arm import RunResult, check_arm, stored_result
-from anglekit.distillation.runs.directory import IfExists, RunDirectory
-from anglekit.distillation.runs.records import now
-from anglekit.distillation.runs.run import load_teacher_and_data, plan_run
+from anglekit.distillation.runs.directory import IfExists, RunConfig, RunDirectory, now
+from anglekit.distillation.runs.run import RunResult, check_distillation
+from anglekit.distillation.runs.train import load_teacher_and_data, plan_run
 from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.distillation.students.create import CopyBlocks
 from anglekit.distillation.sweep.arms import ArmsInTraining, PlannedArm, share_arms, waves
-from anglekit.distillation.sweep.directory import ArmKey, SweepDirectory, SweepGrid, shared_facts
+from anglekit.distillation.sweep.directory import Arm, ArmRecord, SweepDirectory, SweepGrid, SweepRecord, shared_facts
+from anglekit.distillation.tasks.models import ModelProvenance
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.distillation.training.progress import SweepBar
 from anglekit.errors import InputError, RunError
@@ -185,35 +185,28 @@ def sweep(
                 for key in grid.arms
             ]
             loaded, prepared = load_teacher_and_data(
-                source,
-                config,
-                chosen,
-                train=train,
-                validation=validation,
-                data=data,
-                encoding=settings.encoding,
-                load=load,
+                source, config, chosen, settings, train=train, validation=validation, data=data, load=load
             )
-            record = loaded.provenance()
-            configs = [check_arm(one.plan, prepared, one.directory, one.settings, record) for one in entries]
+            origin = loaded.provenance()
+            configs = [check_distillation(one.plan, prepared, one.directory, one.settings, origin) for one in entries]
             warnings = _warnings([one.plan for one in entries])
-            content = _content(root, entries, settings, order_per_seed, configs[0], record, warnings)
-            root.check_same(content)
+            record = _record(root, entries, settings, order_per_seed, configs[0], origin, warnings)
+            root.check_same(record)
         for warning in warnings if processes.first else ():
             warn(warning)
-        root.begin(content, [one for one in directories.values() if one.writes], processes)
-        elsewhere = {one.key: one.directory for one in entries if not one.directory.writes}
+        root.begin(record, [one for one in directories.values() if one.writes], processes)
+        elsewhere = {one.arm: one.directory for one in entries if not one.directory.writes}
         running = ArmsInTraining(root, grid.arms, elsewhere, writes=processes.first)
         with processes.together():
             for one in entries:
                 if root.resumes and one.directory.writes and one.directory.finished:
-                    running.keep(one.key, stored_result(one.directory))
+                    running.keep(one.arm, RunResult.stored(one.directory))
                     one.directory.close()
-            pending = [one for one in entries if one.directory.writes and one.key not in running.results]
+            pending = [one for one in entries if one.directory.writes and one.arm not in running.results]
             # Around all of them: each arm's own silence ends while others still train.
             with SweepBar(len(pending), shown=progress and processes.first) as bar, quiet_transformers():
                 for wave in waves(pending, side_by_side):
-                    running.train(wave, loaded, prepared, record, bar)
+                    running.train(wave, loaded, prepared, origin, bar)
         failed = {name: reason for found in processes.gather(running.failures()) for name, reason in found.items()}
         sessions = processes.gather(running.session())
         session = {name: round(sum(each[name] for each in sessions), 3) for name in sessions[0]}
@@ -230,7 +223,9 @@ def sweep(
             )
             if processes.first:
                 finished = None if result.failed else now()
-                root.write({**content, "failed": result.failed, "last_session": session, "finished": finished})
+                root.write(
+                    msgspec.structs.replace(record, failed=dict(result.failed), last_session=session, finished=finished)
+                )
     if result.failed:
         raise SweepError(result, settings.resumable) from next(iter(running.errors.values()), None)
     return result
@@ -238,13 +233,13 @@ def sweep(
 
 def _directories(
     root: SweepDirectory, grid: SweepGrid, done: Sequence[str], processes: Processes, held: ExitStack
-) -> dict[ArmKey, RunDirectory]:
+) -> dict[Arm, RunDirectory]:
     """Return the directories of all arms, those held that this process trains or has to look after.
 
     The first process looks after the arms that are done and after those that go because the sweep is overwritten.
     """
     own = set(share_arms([key for key in grid.arms if key.name not in done], processes.count)[processes.rank])
-    others: list[ArmKey] = []
+    others: list[Arm] = []
     if processes.first:
         own |= {key for key in grid.arms if key.name in done}
         others = [key for key in root.replaced_arms if key not in grid.arms]
@@ -268,7 +263,7 @@ def _grid(
 
 
 def _entry(
-    key: ArmKey,
+    key: Arm,
     directory: RunDirectory,
     config: PretrainedConfig,
     settings: TrainSettings,
@@ -294,22 +289,22 @@ def _warnings(plans: Sequence[DistillationPlan]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*single, *comparison_warnings(compared)]))
 
 
-def _content(
+def _record(
     root: SweepDirectory,
     entries: Sequence[PlannedArm],
     settings: TrainSettings,
     order_per_seed: bool,
-    run_config: Mapping[str, Any],
-    teacher_record: Mapping[str, Any],
+    config: RunConfig,
+    origin: ModelProvenance,
     warnings: Sequence[str],
-) -> dict[str, Any]:
+) -> SweepRecord:
     """Return what sweep.json holds when a sweep begins."""
     student = shared_facts([one.plan for one in entries])
-    return {
-        "arms": [{"name": one.key.name, **asdict(one.key), "data_seed": one.settings.data_seed} for one in entries],
-        "student": student | {"data_seed": settings.data_seed, "order_per_seed": order_per_seed},
-        "data": {name: value for name, value in run_config.items() if name not in _OF_AN_ARM},
-        "teacher": dict(teacher_record),
-        "warnings": list(warnings),
-        "begun": (root.stored or {}).get("begun") if root.resumes and root.stored else now(),
-    }
+    return SweepRecord(
+        arms=[ArmRecord(one.arm.name, **asdict(one.arm), data_seed=one.settings.data_seed) for one in entries],
+        student=student | {"data_seed": settings.data_seed, "order_per_seed": order_per_seed},
+        data={name: value for name, value in msgspec.to_builtins(config).items() if name not in _OF_AN_ARM},
+        teacher=origin,
+        warnings=list(warnings),
+        begun=root.stored.begun if root.resumes and root.stored else now(),
+    )

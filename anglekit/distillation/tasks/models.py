@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
+import msgspec
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -13,7 +14,23 @@ from anglekit.errors import InputError
 from anglekit.models.checkpoints import checkpoint_of, load_config, load_tokenizer, load_weights, weights_hash
 from anglekit.models.load_options import LoadOptions
 
-__all__ = ["TaskModel", "load_for_fine_tuning", "load_trained"]
+__all__ = ["ModelProvenance", "TaskModel", "load_for_fine_tuning", "load_trained"]
+
+
+class ModelProvenance(msgspec.Struct, frozen=True):
+    """What a run records of a model.
+
+    Attributes:
+        source: the directory or hub id, as given.
+        architecture: its class.
+        sha256: of the body, as `analyze` takes it.
+        sha256_with_head: of the whole.
+    """
+
+    source: str
+    architecture: str
+    sha256: str
+    sha256_with_head: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +47,14 @@ class TaskModel:
     model: PreTrainedModel
     tokenizer: Tokenizer
 
-    def provenance(self) -> dict[str, Any]:
-        """Return what a run records: the hash of the body as `analyze` takes it, and of the whole with its head."""
-        return {
-            "source": self.source,
-            "architecture": type(self.model).__name__,
-            "sha256": weights_hash(cast("PreTrainedModel", self.model.base_model)),
-            "sha256_with_head": weights_hash(self.model),
-        }
+    def provenance(self) -> ModelProvenance:
+        """Return what a run records; hashing takes a moment."""
+        return ModelProvenance(
+            self.source,
+            type(self.model).__name__,
+            weights_hash(cast("PreTrainedModel", self.model.base_model)),
+            weights_hash(self.model),
+        )
 
 
 def load_trained(source: str, task: Task, options: LoadOptions | None = None) -> TaskModel:

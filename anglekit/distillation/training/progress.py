@@ -8,12 +8,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.runtime.files import write_whole
 
-__all__ = ["MetricsFile", "SweepBar", "TrainingBar", "quiet"]
+__all__ = ["MetricsFile", "SweepBar", "TrainingBar"]
 
 
 class TrainingBar(TrainerCallback):
@@ -164,9 +162,3 @@ def _log_of(line: str) -> dict[str, Any] | None:
         return None
     usable = isinstance(log, dict) and type(log.get("step")) is int and "train_runtime" not in log
     return log if usable else None
-
-
-def quiet(trainer: DistillationTrainer) -> None:
-    """Take away the callbacks with which `Trainer` prints every log."""
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)

@@ -13,10 +13,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.plan import DistillationPlan
-from anglekit.distillation.runs import run as runs
-from anglekit.distillation.runs.arm import Arm, build_arm, finish_arm
 from anglekit.distillation.runs.directory import RunDirectory
-from anglekit.distillation.runs.run import evaluate, finetune
+from anglekit.distillation.runs.evaluate import evaluate
+from anglekit.distillation.runs.run import Run, begin_distillation
+from anglekit.distillation.runs.train import finetune, plan_run
 from anglekit.distillation.tasks.models import load_trained
 from anglekit.distillation.tasks.prepared_data import prepare_data
 from anglekit.distillation.tasks.registry import task_by_name
@@ -84,12 +84,12 @@ def test_the_student_is_an_ordinary_checkpoint_with_its_labels(world, tmp_path):
     assert model.config.num_hidden_layers == 2
     assert len(AutoTokenizer.from_pretrained(result.checkpoint)) == len(AutoTokenizer.from_pretrained(world["teacher"]))
     for_analysis = load_checkpoint(result.checkpoint)
-    assert (for_analysis.training["init"], for_analysis.training["strategy"]) == ("random", "forward")
+    assert (for_analysis.training.init, for_analysis.training.strategy) == ("random", "forward")
 
 
 def test_the_hash_of_the_teacher_is_the_one_that_the_analysis_states(world):
     assert (
-        load_trained(world["teacher"], task_by_name("classification")).provenance()["sha256"]
+        load_trained(world["teacher"], task_by_name("classification")).provenance().sha256
         == load_checkpoint(world["teacher"]).sha256
     )
 
@@ -157,17 +157,17 @@ def test_a_seed_sets_the_student_and_nothing_before_it_matters(world, tmp_path):
     assert not same(weights(first), weights(order))
 
 
-def test_arms_built_side_by_side_equal_separate_runs(world, tmp_path):
-    """As a sweep does it: one teacher, one set of data, all arms built before the first one trains."""
+def test_runs_begun_side_by_side_equal_separate_runs(world, tmp_path):
+    """As a sweep does it: one teacher, one set of data, all runs begun before the first one trains."""
     task, settings = task_by_name("classification"), quick(seed=3).completed(epochs=1.0, learning_rate=1e-3)
     loaded = load_trained(world["teacher"], task)
     train, dev = (task.read(world[name], name=name) for name in ("train", "dev"))
     settled = task.for_teacher(train, loaded.model.config)
     data = prepare_data(settled, loaded.tokenizer, loaded.model.config, train, [dev])
-    arms = []
+    begun = []
     for strategy, init in (("forward", "random"), ("reverse", "teacher")):
         directory = RunDirectory(tmp_path / strategy)
-        plan = runs.plan_run(
+        plan = plan_run(
             loaded.model.config,
             settings,
             directory,
@@ -176,12 +176,12 @@ def test_arms_built_side_by_side_equal_separate_runs(world, tmp_path):
             layers=2,
             init=init,
         )
-        arms.append(build_arm(loaded, data, plan, directory, settings))
-    for arm in arms:
-        arm.train()
-    for arm, init in zip(arms, ("random", "teacher"), strict=True):
-        result = finish_arm(arm)
-        alone = student(world, tmp_path / f"alone-{init}", strategy=arm.note["strategy"], init=init)
+        begun.append(begin_distillation(loaded, data, plan, directory, settings))
+    for run in begun:
+        run.train()
+    for run, init in zip(begun, ("random", "teacher"), strict=True):
+        result = run.finish()
+        alone = student(world, tmp_path / f"alone-{init}", strategy=run.note.strategy, init=init)
         assert same(weights(result), weights(alone))
 
 
@@ -215,7 +215,7 @@ def test_a_finished_run_is_not_trained_again(world, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="holds a finished run; name another directory, or use --overwrite"):
         student(world, tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(Arm, "train", lambda _arm: pytest.fail("trained again"))
+        patch.setattr(Run, "train", lambda _run: pytest.fail("trained again"))
         again = student(world, tmp_path / "run", if_exists="resume")
     assert again.scores.equals(first.scores)
     other = student(world, tmp_path / "run", settings=quick(seed=5), if_exists="overwrite")
@@ -260,13 +260,13 @@ def test_a_loss_that_turns_nan_keeps_the_last_checkpoint(world, tmp_path, monkey
             if state.global_step == 5:
                 model.classifier.bias.data.fill_(float("nan"))
 
-    train = Arm.train
+    train = Run.train
 
-    def poisoned(arm):
-        arm.trainer.add_callback(Poison())
-        train(arm)
+    def poisoned(run):
+        run.trainer.add_callback(Poison())
+        train(run)
 
-    monkeypatch.setattr(Arm, "train", poisoned)
+    monkeypatch.setattr(Run, "train", poisoned)
     with pytest.raises(RunError, match=r"ce loss was not finite at step 6; the last good checkpoint is .*checkpoint-4"):
         student(world, tmp_path / "run", settings=quick(seed=3, max_steps=8, evaluate_every=2))
     assert (tmp_path / "run" / "training" / "checkpoint-4" / "model.safetensors").is_file()

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from anglekit.distillation.runs.run import evaluate, finetune
+from anglekit.distillation.runs.evaluate import evaluate
+from anglekit.distillation.runs.train import finetune
 from anglekit.distillation.settings import ScoringSettings
 from anglekit.distillation.sweep.sweep import sweep
 from anglekit.distillation.tasks.models import load_trained
@@ -140,10 +141,10 @@ def test_fine_tuning_with_corrections_learns(world, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lora_rank": 0}, "--lora-rank is 0; allowed: at least 1"),
-        ({"lora_rank": 2, "lora_alpha": 0.0}, "--lora-alpha is 0.0"),
-        ({"lora_rank": 2, "lora_dropout": 1.0}, "--lora-dropout is 1.0"),
-        ({"lora_rank": 2, "lora_targets": "a,"}, "--lora-targets is 'a,'"),
+        ({"lora_rank": 0}, "lora_rank is 0; allowed: at least 1"),
+        ({"lora_rank": 2, "lora_alpha": 0.0}, "lora_alpha is 0.0"),
+        ({"lora_rank": 2, "lora_dropout": 1.0}, "lora_dropout is 1.0"),
+        ({"lora_rank": 2, "lora_targets": "a,"}, "lora_targets is 'a,'"),
     ],
 )
 def test_settings_are_checked(change, message):
@@ -154,8 +155,8 @@ def test_settings_are_checked(change, message):
 def test_lora_without_its_extra_is_refused(world, tmp_path, monkeypatch):
     result = corrected(world, tmp_path / "run", settings={"max_steps": 1})
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(InputError, match=r"--lora-rank needs the `peft` package; .* pip install 'anglekit\[lora\]'"):
-        quick(lora_rank=2)
+    with pytest.raises(InputError, match=r"lora_rank needs the `peft` package; .* pip install 'anglekit\[lora\]'"):
+        quick(lora_rank=2).check_here()
     with pytest.raises(InputError, match=r"holds LoRA corrections, which need the `peft` package"):
         load_checkpoint(result.checkpoint)
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from anglekit.distillation.runs.arm import Arm
-from anglekit.distillation.runs.run import evaluate
+from anglekit.distillation.runs.evaluate import evaluate
+from anglekit.distillation.runs.run import Run
 from anglekit.distillation.sweep.shared_teacher import SharedTeacher
 from anglekit.distillation.sweep.sweep import SweepError, sweep
 from anglekit.distillation.training.process_states import ProcessStates
@@ -218,14 +218,14 @@ class Stop(TrainerCallback):
 
 def stop_at(patch, steps, error):
     """Let the named arms end at a step: by an error, or (None) by weights that are not finite."""
-    train = Arm.train
+    train = Run.train
 
-    def stopped(arm):
-        if (step := steps.get(Path(arm.directory.path).name)) is not None:
-            arm.trainer.add_callback(Stop(step, error))
-        train(arm)
+    def stopped(run):
+        if (step := steps.get(run.directory.path.name)) is not None:
+            run.trainer.add_callback(Stop(step, error))
+        train(run)
 
-    patch.setattr(Arm, "train", stopped)
+    patch.setattr(Run, "train", stopped)
 
 
 def kill_at(monkeypatch, steps, world, out, settings, **options):

@@ -15,7 +15,8 @@ from transformers import PretrainedConfig
 
 from anglekit.distillation.losses.functional import IGNORE_INDEX
 from anglekit.distillation.losses.objective import DistillationObjective
-from anglekit.distillation.runs.run import evaluate, finetune
+from anglekit.distillation.runs.evaluate import evaluate
+from anglekit.distillation.runs.train import finetune
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings, ScoringSettings
 from anglekit.distillation.sweep.sweep import sweep
 from anglekit.distillation.tasks.causal import log_likelihoods

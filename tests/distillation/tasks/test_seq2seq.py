@@ -13,7 +13,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig
 
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan
-from anglekit.distillation.runs.run import evaluate, finetune
+from anglekit.distillation.runs.evaluate import evaluate
+from anglekit.distillation.runs.train import finetune
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings, ScoringSettings
 from anglekit.distillation.sweep.sweep import sweep
 from anglekit.distillation.tasks.generation import generate_texts
@@ -141,7 +142,7 @@ def test_a_stream_can_be_switched_off(world, tmp_path):
     assert plan.strategy == "forward"
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert "loss_hidden" in first
-    assert load_checkpoint(result.checkpoint).training["taught_by"]["encoder"] == {}
+    assert load_checkpoint(result.checkpoint).training.taught_by["encoder"] == {}
     with pytest.raises(InputError, match="--match-streams names 'decodr'; did you mean 'decoder'"):
         seq2seq_student(world, tmp_path / "other", match_streams=("decodr",))
 

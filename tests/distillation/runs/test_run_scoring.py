@@ -1,10 +1,11 @@
 """What a run directory brings to its own evaluation, and what of it is refused."""
 
 import json
+import re
 
 import pytest
 
-from anglekit.distillation.runs.scoring import run_scoring
+from anglekit.distillation.runs.evaluate import run_scoring
 from anglekit.distillation.settings import ScoringSettings
 from anglekit.errors import InputError
 
@@ -17,7 +18,8 @@ def run(tmp_path):
     (tmp_path / "checkpoint" / "config.json").write_text("{}")
 
     def write(**changed):
-        content = {"task": "seq2seq", "settings": RECORDED | {"epochs": 3.0}} | changed
+        content = {"format": "anglekit-run-1", "kind": "finetune", "task": "seq2seq", "max_length": 32, "seed": 0}
+        content |= {"settings": RECORDED | {"epochs": 3.0}, "tables": {}, "origin_sha256": "0" * 64, **changed}
         (tmp_path / "run_config.json").write_text(json.dumps(content))
         return str(tmp_path)
 
@@ -54,16 +56,16 @@ def test_what_is_asked_for_counts_more_than_the_run(run):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"settings": None}, "does not hold the settings of a run"),
-        ({"settings": RECORDED | {"beams": "4"}}, "does not hold the settings of a run"),
-        ({"settings": RECORDED | {"beams": True}}, "does not hold the settings of a run"),
-        ({"settings": RECORDED | {"beams": 0}}, r"no run has \(beams is 0; allowed: at least 1\)"),
-        ({"settings": RECORDED | {"length_penalty": 1e9}}, "no run has"),
-        ({"settings": RECORDED | {"target_max_length": 1}}, "no run has"),
+        ({"settings": None}, "settings: expected object, got null"),
+        ({"settings": RECORDED | {"beams": "4"}}, "beams: expected int | null, got str"),
+        ({"settings": RECORDED | {"beams": True}}, "beams: expected int | null, got bool"),
+        ({"settings": RECORDED | {"beams": 0}}, "json: beams is 0; allowed: at least 1"),
+        ({"settings": RECORDED | {"length_penalty": 1e9}}, "length_penalty is 1000000000.0"),
+        ({"settings": RECORDED | {"target_max_length": 1}}, "target_max_length is 1; allowed: at least 2"),
     ],
 )
 def test_damaged_settings_are_refused_with_a_way_out(run, changed, message):
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
         run_scoring(run(**changed), "seq2seq")
     assert "checkpoint itself to score it under the task's settings" in str(caught.value)
 

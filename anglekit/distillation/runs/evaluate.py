@@ -1,0 +1,103 @@
+"""Scores of trained models; of a run's student under the settings under which the run scored it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from anglekit.distillation.runs.directory import RunConfig
+from anglekit.distillation.settings import DataSettings, ScoringSettings, evaluation_sources
+from anglekit.distillation.tasks.models import load_trained
+from anglekit.distillation.tasks.registry import task_by_name
+from anglekit.errors import InputError
+from anglekit.models.checkpoints import checkpoint_of, quiet_transformers
+from anglekit.models.load_options import LoadOptions
+from anglekit.runtime.files import convert_document, read_document
+
+__all__ = ["evaluate", "run_scoring"]
+
+_PLAIN_PENALTY = 1.0
+
+
+def evaluate(
+    checkpoints: Sequence[str],
+    *,
+    task: str,
+    data: Sequence[str],
+    columns: DataSettings | None = None,
+    scoring: ScoringSettings | None = None,
+    batch_size: int = 64,
+    load: LoadOptions | None = None,
+) -> pd.DataFrame:
+    """Score trained models; a run directory of this task as the run scored it, where nothing else is asked for.
+
+    Args:
+        checkpoints: directories, run directories or hub ids.
+        task: a name in `tasks.TASKS`.
+        data: tables, each `SOURCE` or `NAME=SOURCE`.
+        columns: columns by name.
+        scoring: lengths and generation; what they leave open is the run's, or the task's.
+        batch_size: examples of one forward pass.
+        load: device, precision and what is allowed in loading.
+
+    Returns:
+        A row for each checkpoint and table: `checkpoint`, `data`, `examples` and the task's scores. The frame's
+        `attrs["scoring"]` says, by table, how they were computed (sacreBLEU's signatures, beams), `attrs["settings"]`,
+        by checkpoint, what was taken from its run.
+
+    Raises:
+        InputError: a checkpoint that cannot be loaded or has no head, or a label that it does not know.
+    """
+    chosen = task_by_name(task)
+    if not checkpoints or not data:
+        raise InputError("nothing to evaluate: give at least one checkpoint and one table")
+    if batch_size < 1:
+        raise InputError(f"the batch size is {batch_size}", allowed="allowed: at least 1")
+    asked = scoring or ScoringSettings()
+    taken = {source: run_scoring(source, chosen.name) for source in checkpoints}
+    tables = [chosen.read(source, columns, name=name) for name, source in evaluation_sources(data).items()]
+    rows: list[dict[str, Any]] = []
+    notes: dict[str, Any] = {}
+    for source in checkpoints:
+        settings = asked.or_else(taken[source])
+        loaded = load_trained(source, chosen, load)
+        config, tokenizer = loaded.model.config, loaded.tokenizer
+        settled = chosen.for_trained(config)
+        encoding = settled.encoding(settings.encoding, tokenizer, config)
+        for table in tables:
+            examples = settled.tokenize(table, tokenizer, encoding, config, training=False)
+            with quiet_transformers():
+                report = settled.score(
+                    loaded.model, examples, tokenizer, batch_size=batch_size, generation=settings.generation
+                )
+            rows.append({"checkpoint": source, "data": table.name, **report.scores})
+            notes[table.name] = dict(report.notes)
+    frame = pd.DataFrame(rows)
+    frame.attrs["scoring"] = notes
+    frame.attrs["settings"] = {
+        source: {name: value for name, value in found.given().items() if getattr(asked, name) is None}
+        for source, found in taken.items()
+        if found.given()
+    }
+    return frame
+
+
+def run_scoring(source: str, task: str) -> ScoringSettings:
+    """Return the settings under which a run directory's student was scored; none for any other source or task.
+
+    Raises:
+        InputError: the run's settings are damaged.
+    """
+    file = Path(source) / "run_config.json"
+    if checkpoint_of(source) == source or not file.exists():
+        return ScoringSettings()
+    remedy = f"give {Path(source) / 'checkpoint'} itself to score it under the task's settings"
+    config = read_document(file, RunConfig, remedy)
+    if config.task != task:
+        return ScoringSettings()
+    settings = convert_document(config.settings, ScoringSettings, str(file), remedy)
+    return replace(settings, length_penalty=None) if settings.length_penalty == _PLAIN_PENALTY else settings

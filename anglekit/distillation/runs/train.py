@@ -1,0 +1,227 @@
+"""Fine-tune a model or distil a student: a whole run, from a source to a finished run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig, set_seed
+
+from anglekit.distillation.losses.objective import DistillationObjective
+from anglekit.distillation.losses.weights import LossWeights
+from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
+from anglekit.distillation.runs.directory import IfExists, RunDirectory
+from anglekit.distillation.runs.run import RunResult, begin_distillation, begin_run
+from anglekit.distillation.settings import DataSettings, TrainSettings, evaluation_sources
+from anglekit.distillation.students.create import CopyBlocks
+from anglekit.distillation.tasks.data import TextTable
+from anglekit.distillation.tasks.models import TaskModel, load_for_fine_tuning, load_trained
+from anglekit.distillation.tasks.prepared_data import PreparedData, prepare_data
+from anglekit.distillation.tasks.registry import task_by_name
+from anglekit.distillation.tasks.task import Task
+from anglekit.errors import InputError
+from anglekit.models.checkpoints import checkpoint_of, load_config
+from anglekit.models.load_options import LoadOptions
+from anglekit.vocabulary import Stream
+
+__all__ = ["distill", "finetune", "load_teacher_and_data", "plan_run"]
+
+
+def finetune(
+    model: str,
+    *,
+    task: str,
+    train: str,
+    out: str | Path,
+    validation: Sequence[str] = (),
+    data: DataSettings | None = None,
+    settings: TrainSettings | None = None,
+    load: LoadOptions | None = None,
+    if_exists: IfExists = "refuse",
+    progress: bool = False,
+) -> RunResult:
+    """Train a model on a task: a teacher-to-be.
+
+    Args:
+        model: directory or hub id, with or without a head.
+        task: a name in `tasks.TASKS`.
+        train: table of training examples, as `tables.read_table` takes it.
+        out: the run's directory.
+        validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
+        data: columns by name.
+        settings: of the training; what they leave open is the task's.
+        load: what is allowed in loading.
+        if_exists: what to do with a run that is already there: "refuse", "resume" or "overwrite".
+        progress: whether to show a bar.
+
+    Raises:
+        InputError: something that was given is wrong; nothing was written.
+        RunError: the loss stopped being finite.
+    """
+    chosen = task_by_name(task)
+    settings = settings or TrainSettings()
+    settings = settings.completed(epochs=chosen.teacher_epochs, learning_rate=chosen.teacher_learning_rate)
+    source = checkpoint_of(model)
+    with RunDirectory(out, if_exists) as directory:
+        config = load_config(source, load)
+        chosen.check_config(config, source)
+        tables, evaluations = _read_tables(chosen, train, validation, data)
+        settled = chosen.for_fine_tuning(tables, config)
+        set_seed(settings.seed or 0)
+        loaded = load_for_fine_tuning(source, settled, load)
+        prepared = prepare_data(settled, loaded.tokenizer, loaded.model.config, tables, evaluations, settings.encoding)
+        run = begin_run(
+            loaded.model,
+            prepared,
+            directory,
+            settings,
+            objective=DistillationObjective(
+                weights=LossWeights(1.0, 0.0, 0.0),
+                label_smoothing=settings.label_smoothing,
+                **settled.objective_options(loaded.tokenizer),
+            ),
+            origin=loaded.provenance(),
+            title=f"fine-tune {chosen.name}" if progress else None,
+        )
+        return run.complete()
+
+
+def distill(
+    teacher: str,
+    *,
+    strategy: str | None,
+    task: str,
+    train: str,
+    out: str | Path,
+    layers: int | None = None,
+    width: int | None = None,
+    init: str = "random",
+    layer_map: Mapping[Stream, Sequence[tuple[int, int]]] | None = None,
+    copy_blocks: CopyBlocks | None = None,
+    validation: Sequence[str] = (),
+    data: DataSettings | None = None,
+    settings: TrainSettings | None = None,
+    load: LoadOptions | None = None,
+    if_exists: IfExists = "refuse",
+    progress: bool = False,
+    **plan_options: Any,  # noqa: ANN401 - `weights`, `hidden_loss`, `reading`, ... of the plan, checked there
+) -> RunResult:
+    """Make a student of a teacher and train it under one layer-matching strategy.
+
+    Args:
+        teacher: directory, run directory or hub id of a trained teacher.
+        strategy: a name in `vocabulary.STRATEGIES`; None with a `layer_map`.
+        task: a name in `tasks.TASKS`.
+        train: table of training examples, as `tables.read_table` takes it.
+        out: the run's directory.
+        layers: blocks of the student.
+        width: the student's width, if it has its own.
+        init: "random" or "teacher".
+        layer_map: the user's own matching, by stream.
+        copy_blocks: the user's own copy map.
+        validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
+        data: columns by name.
+        settings: of the training; what they leave open is the task's.
+        load: what is allowed in loading.
+        if_exists: what to do with a run that is already there: "refuse", "resume" or "overwrite".
+        progress: whether to show a bar.
+        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams` of
+            `plan.plan_distillation`.
+
+    Raises:
+        InputError: something that was given is wrong; nothing was written.
+        RunError: a loss stopped being finite.
+    """
+    chosen = task_by_name(task)
+    settings = settings or TrainSettings()
+    settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
+    source = checkpoint_of(teacher)
+    with RunDirectory(out, if_exists) as directory:
+        config = load_config(source, load)
+        plan = plan_run(
+            config,
+            settings,
+            directory,
+            teacher=teacher,
+            strategy=strategy,
+            layers=layers,
+            width=width,
+            init=init,
+            layer_map=layer_map,
+            copy_blocks=copy_blocks,
+            **plan_options,
+        )
+        loaded, prepared = load_teacher_and_data(
+            source, config, chosen, settings, train=train, validation=validation, data=data, load=load
+        )
+        title = f"distill {plan.strategy} from {plan.init}" if progress else None
+        return begin_distillation(loaded, prepared, plan, directory, settings, title=title).complete()
+
+
+def load_teacher_and_data(
+    source: str,
+    config: PretrainedConfig,
+    task: Task,
+    settings: TrainSettings,
+    *,
+    train: str,
+    validation: Sequence[str],
+    data: DataSettings | None,
+    load: LoadOptions | None,
+) -> tuple[TaskModel, PreparedData]:
+    """Return a trained teacher and the tables in its tokens; what is quick to refuse comes first.
+
+    Args:
+        source: a checkpoint.
+        config: its configuration.
+        task: what is learnt.
+        settings: how many tokens examples may have.
+        train: the training table.
+        validation: the evaluation tables.
+        data: columns by name.
+        load: what is allowed in loading.
+    """
+    task.check_config(config, source)
+    tables, evaluations = _read_tables(task, train, validation, data)
+    settled = task.for_teacher(tables, config)
+    loaded = load_trained(source, settled, load)
+    prepared = prepare_data(settled, loaded.tokenizer, loaded.model.config, tables, evaluations, settings.encoding)
+    return loaded, prepared
+
+
+def plan_run(
+    config: PretrainedConfig,
+    settings: TrainSettings,
+    directory: RunDirectory,
+    **options: Any,  # noqa: ANN401
+) -> DistillationPlan:
+    """Return the plan of a run, with the settings that decide its result recorded in it.
+
+    Args:
+        config: the teacher's.
+        settings: completed; their seed is the plan's.
+        directory: of the run. Resumed without a seed, a random order is the one drawn when the run began.
+        options: as `plan.plan_distillation` takes them.
+    """
+    seed = settings.seed
+    if seed is None and directory.resumes and directory.started:
+        seed = directory.plan().seed
+    plan = plan_distillation(config, seed=seed, training=settings.decisive(), **options)
+    if settings.lora is not None and plan.init == "random":
+        raise InputError(
+            "--lora-rank came with a random initialisation, whose frozen weights would stay random",
+            "take --init teacher (of a sweep: --inits teacher)",
+        )
+    return plan
+
+
+def _read_tables(
+    task: Task, train: str, validation: Sequence[str], data: DataSettings | None
+) -> tuple[TextTable, list[TextTable]]:
+    """Return the training table and the evaluation tables, whose names come from `evaluation_sources`."""
+    named = evaluation_sources(validation)
+    if "train" in named:
+        raise InputError("a validation table is called 'train'", f"name it otherwise: validation={named['train']}")
+    tables = task.read(train, data)
+    return tables, [task.read(source, data, name=name) for name, source in named.items()]
