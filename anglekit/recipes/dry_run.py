@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from anglekit.display.tables import TextTable, aligned_text
 from anglekit.errors import InputError
 from anglekit.models.cost import FORMULAS, ModelCost, Tokens, model_cost, without_memory
+from anglekit.recipes.library_settings import analysis_settings, plans_of, teacher_config
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
-from anglekit.recipes.sources import analysis_settings, plans_of, teacher_config
 from anglekit.recipes.training import check_scale
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def config_cost(config: PretrainedConfig, *, classifies: bool) -> ModelCost:
     Raises:
         InputError: no such model exists.
     """
-    from anglekit.recipes.untrained import model_with_head
+    from anglekit.recipes.teacher_from_scratch import model_with_head
 
     def refusal(reason: str) -> str:
         return f"no {config.model_type} model of this shape exists: {reason}; correct teacher.config"

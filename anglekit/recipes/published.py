@@ -1,25 +1,47 @@
-"""The scores that the paper published, with their source."""
+"""The scores that the paper published, and a reproduction's own beside them."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
+import msgspec
+import pandas as pd
+
+from anglekit.display.tables import TextTable, aligned_text
 from anglekit.errors import InputError, suggest
+from anglekit.recipes.recipe import ALONE, Published, Recipe
 
-if TYPE_CHECKING:
-    from anglekit.recipes.recipe import Recipe
-
-__all__ = ["SOURCE", "PublishedScore", "check_published", "published_of", "published_scores"]
+__all__ = [
+    "RESULT_COLUMNS",
+    "SOURCE",
+    "PublishedScore",
+    "caveats",
+    "check_published",
+    "published_of",
+    "published_scores",
+    "result_frame",
+    "result_text",
+]
 
 SOURCE: Final = (
     "Z. Yu, Y. Wen, L. Mou: Revisiting Intermediate-Layer Matching in Knowledge Distillation: Layer-Selection Strategy "
     "Doesn't Matter (Much), Findings of IJCNLP-AACL 2025, pp. 1686-1694, arXiv 2502.04499"
 )
+#: model, layers, width, init, strategy: who; data, score: what; ours: the mean over `seeds` seeds, in the paper's unit.
+RESULT_COLUMNS: Final = (
+    *("model", "layers", "width", "init", "strategy", "data", "score"),
+    *("ours", "low", "high", "seeds", "published", "difference"),
+)
+#: Scores that we compute as fractions and papers print in percent.
+_FRACTIONS: Final = frozenset(
+    ("accuracy", "accuracy_normalized", "f1", "macro_f1", "matthews", "exact_match", "normalized_exact_match")
+)
+#: Points below the teacher from which on a student has not learnt what there is to learn.
+_FAR_BELOW: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,18 +72,7 @@ def published_scores() -> tuple[PublishedScore, ...]:
     """Return all numbers, in the order of the paper's tables."""
     text = (files("anglekit.recipes") / "published.csv").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return tuple(
-        PublishedScore(
-            row["table"],
-            row["task"],
-            row["metric"],
-            row["model"],
-            row["init"],
-            row["strategy"],
-            float(row["value"]),
-        )
-        for row in csv.DictReader(lines)
-    )
+    return msgspec.convert(list(csv.DictReader(lines)), tuple[PublishedScore, ...], strict=False)
 
 
 def published_of(recipe: Recipe) -> tuple[PublishedScore, ...]:
@@ -72,16 +83,155 @@ def published_of(recipe: Recipe) -> tuple[PublishedScore, ...]:
     return tuple(one for one in published_scores() if one.task in tasks and one.metric in metrics)
 
 
-def check_published(tasks: Iterable[str], metrics: Iterable[str]) -> None:
-    """Check that the paper has such tasks and metrics.
+def check_published(wanted: Published) -> None:
+    """Check that the paper has the tasks and metrics that a recipe names.
 
     Raises:
         InputError: it has not; the nearest is suggested.
     """
-    for what, names, known in (
-        ("task", tasks, {one.task for one in published_scores()}),
-        ("metric", metrics, {one.metric for one in published_scores()}),
-    ):
+    for what, names in (("task", wanted.tasks.values()), ("metric", wanted.scores.values())):
+        known = sorted({getattr(one, what) for one in published_scores()})
         for name in names:
             if name not in known:
-                raise InputError(f"the paper's tables have no {what} {name!r}", allowed=suggest(name, sorted(known)))
+                raise InputError(f"the paper's tables have no {what} {name!r}", allowed=suggest(name, known))
+
+
+def result_frame(recipe: Recipe, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return ours beside the paper's, in the paper's units: percent, or BLEU points.
+
+    Args:
+        recipe: what was run.
+        scores: as `stages.score_frame` returned it.
+
+    Returns:
+        `RESULT_COLUMNS`, a row for each kind of model, validation table and score; `published` and `difference`
+        (ours - published) are missing where the paper has no number.
+    """
+    published = {(one.task, one.metric, one.model, one.init, one.strategy): one.value for one in published_of(recipe)}
+    rows: list[dict[str, Any]] = []
+    who = ["model", "layers", "width", "init", "strategy", "data"]
+    plain = scores.astype({"layers": object, "width": object})
+    for key, group in plain.groupby(who, sort=False, dropna=False):
+        facts: dict[str, Any] = dict(zip(who, key, strict=True))
+        facts |= {name: _whole(facts[name]) for name in ("layers", "width")}
+        for score in recipe.scores:
+            values = group[score].astype(float) * (100.0 if score in _FRACTIONS else 1.0)
+            known = _published_key(recipe, facts, score)
+            number = None if known is None else published.get(known)
+            ours = float(values.mean())
+            rows.append(
+                {
+                    **facts,
+                    "score": score,
+                    "ours": ours,
+                    "low": float(values.min()),
+                    "high": float(values.max()),
+                    "seeds": len(values),
+                    "published": number,
+                    "difference": None if number is None else ours - number,
+                }
+            )
+    return pd.DataFrame(rows, columns=list(RESULT_COLUMNS)).astype({"published": float, "difference": float})
+
+
+def _whole(number: Any) -> int | None:  # noqa: ANN401 - a cell of a data frame
+    return None if pd.isna(number) else int(number)
+
+
+def _published_key(recipe: Recipe, facts: dict[str, Any], score: str) -> tuple[str, str, str, str, str] | None:
+    known = recipe.published
+    if known is None or facts["data"] not in known.tasks or score not in known.scores:
+        return None
+    if facts["model"] == "student" and (facts["layers"], facts["width"]) != (known.layers, None):
+        return None
+    return known.tasks[facts["data"]], known.scores[score], facts["model"], facts["init"], facts["strategy"]
+
+
+def result_text(recipe: Recipe, result: pd.DataFrame, scale: float) -> str:
+    """Return the result as tables for a terminal, one a variant, validation table and score, with what to beware of."""
+    lines: list[str] = []
+    students = result[result["model"] == "student"]
+    for (layers, width), variant in students.groupby(["layers", "width"], sort=False, dropna=False):
+        wide = _whole(width)
+        shape = f"students of {_whole(layers)} layers" + ("" if wide is None else f", {wide} wide")
+        for (data, score), group in variant.groupby(["data", "score"], sort=False):
+            teacher = result[(result["model"] == "teacher") & (result["data"] == data) & (result["score"] == score)]
+            percent = ", in percent" if score in _FRACTIONS else ""
+            lines += ["", f"{recipe.name}, {data}, {score}{percent}: {shape}"]
+            lines.append(_table(pd.concat([teacher, group])))
+    return "\n".join([*lines, "", *caveats(recipe, scale), *_far_below(result)])
+
+
+def _far_below(result: pd.DataFrame) -> list[str]:
+    """Return a line for each kind of students of which the best is far below the teacher."""
+    own = result[result["score"] == result["score"].iloc[0]]
+    teacher = own[own["model"] == "teacher"].set_index("data")["ours"]
+    students = own[own["model"] == "student"].groupby(["layers", "width", "init", "data"], sort=False, dropna=False)
+    lines = []
+    for (layers, _, init, data), best in students["ours"].max().items():
+        if teacher[data] - best > _FAR_BELOW:
+            start = "copied" if init == "teacher" else init
+            lines.append(
+                f"beware: from {start} weights the best student of {_whole(layers)} layers is "
+                f"{teacher[data] - best:.1f} below the teacher ({data}: {teacher[data]:.1f}): such students may show "
+                "how fast they learn, not where they would end"
+            )
+    return lines
+
+
+def _table(rows: pd.DataFrame) -> str:
+    with_range, with_published = bool((rows["seeds"] > 1).any()), bool(rows["published"].notna().any())
+    columns = ("from", "strategy", "ours", *(("lowest", "highest") if with_range else ()))
+    columns += ("published", "difference") if with_published else ()
+    cells = []
+    for row in rows.to_dict(orient="records"):
+        more = [f"{row['low']:.2f}", f"{row['high']:.2f}"] if with_range else []
+        if with_published:
+            more.append("-" if pd.isna(row["published"]) else f"{row['published']:.2f}")
+            more.append("-" if pd.isna(row["difference"]) else f"{row['difference']:+.2f}")
+        teacher = row["model"] == "teacher"
+        cells.append(
+            (
+                "teacher's own" if teacher else {"teacher": "the teacher", "random": "random"}[row["init"]],
+                "" if teacher else row["strategy"],
+                f"{row['ours']:.2f}",
+                *more,
+            )
+        )
+    return aligned_text(TextTable("", columns, tuple(cells), frozenset(range(2, len(columns)))))
+
+
+def caveats(recipe: Recipe, scale: float) -> list[str]:
+    """Return what a reader should know before taking a difference for a finding."""
+    students = recipe.students
+    seeds = ", ".join(map(str, students.seeds))
+    many = len(students.seeds) > 1
+    lines = [
+        f"ours: {'the mean over seeds' if many else 'one run of each student, seed'} {seeds}"
+        + ("" if many else "; how much another seed would change is not known from it"),
+    ]
+    if students.alone:
+        lines.append(f"{ALONE}: a student from random weights without a teacher, trained on the labels alone")
+    if recipe.published is None:
+        lines.append("published: no numbers of the paper are carried for this recipe")
+    else:
+        lines.append(
+            "published: Yu, Wen and Mou 2025, arXiv 2502.04499; its seeds and number of runs are not known here"
+        )
+        if recipe.published.note:
+            lines.append(f"beware: {recipe.published.note}")
+    if scale < 1.0:
+        lines.append(
+            f"beware: --scale {scale:g}: teacher and students made {scale:.4g} of the recipe's steps; what they reach "
+            "says nothing about the paper"
+        )
+    if recipe.losses.reading == "corrected" and recipe.published is not None:
+        lines.append("beware: the losses are the corrected ones, not those of the paper's code (losses.reading)")
+    quoted = [one for one in published_of(recipe) if one.model == "teacher-previous-work"]
+    if quoted:
+        lines.append("quoted there for a teacher of earlier work: " + ", ".join(map(_quoted, quoted)))
+    return lines
+
+
+def _quoted(one: PublishedScore) -> str:
+    return f"{one.task} {one.metric} {one.value:.2f}"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
 from anglekit.errors import InputError, suggest
-from anglekit.recipes.published import check_published
 from anglekit.recipes.training import Training
 from anglekit.vocabulary import STRATEGIES, TASK_NAMES
 
@@ -24,6 +23,7 @@ __all__ = [
     "Teacher",
     "Tokenizer",
     "Variant",
+    "to_plain",
 ]
 
 FORMAT: Final = "anglekit-recipe-1"
@@ -286,9 +286,6 @@ class Published:
     layers: int
     note: str = ""
 
-    def __post_init__(self) -> None:
-        check_published(self.tasks.values(), self.scores.values())
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -353,6 +350,16 @@ class Recipe:
         """One for each depth and width."""
         widths = self.students.widths or (None,)
         return tuple(Variant(layers, width) for layers in self.students.layers for width in widths)
+
+
+def to_plain(value: Any) -> Any:  # noqa: ANN401 - dataclasses and what they hold
+    """Return dataclasses, tuples and mappings as dicts and lists, as json takes them; None values are left out."""
+    if is_dataclass(value):
+        pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
+        return {name: to_plain(held) for name, held in pairs if held is not None}
+    if isinstance(value, Mapping):
+        return {str(name): to_plain(held) for name, held in value.items()}
+    return [to_plain(one) for one in value] if isinstance(value, tuple | list) else value
 
 
 def _check(what: str, value: str, allowed: tuple[str, ...]) -> None:

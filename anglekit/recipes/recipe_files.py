@@ -1,19 +1,26 @@
-"""Recipes by name or path: those that come with anglekit, and a user's own files."""
+"""Recipes by name or path: those that come with anglekit, and a user's own files, read, typed and checked."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, get_args, get_type_hints
+
+import msgspec
 
 from anglekit.errors import InputError, suggest
+from anglekit.recipes.library_settings import analysis_settings, plan_options
 from anglekit.recipes.recipe import Recipe
-from anglekit.recipes.typed_values import build
 from anglekit.recipes.yaml_text import read_yaml
+from anglekit.settings_fields import SettingError
 
-__all__ = ["load_recipe", "read_recipe", "recipe_file", "recipe_names"]
+__all__ = ["build", "key_named", "load_recipe", "read_recipe", "recipe_file", "recipe_names", "recipe_rows"]
 
 _SUFFIXES: Final = (".yaml", ".yml")
+T = TypeVar("T")
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -42,7 +49,7 @@ def recipe_file(recipe: str) -> Path:
 
 
 def load_recipe(recipe: str | Path) -> Recipe:
-    """Read a recipe by its name, or from a file of one's own, and check every value that can be checked by itself.
+    """Read a recipe by its name, or from a user's own file, and check every value that can be checked by itself.
 
     Args:
         recipe: a name in `recipe_names()`, or the path of a .yaml file.
@@ -51,17 +58,37 @@ def load_recipe(recipe: str | Path) -> Recipe:
         InputError: no such recipe, an unknown or missing key, a wrong type, or values that do not go together; the
             message names the file, the key and what is allowed.
     """
-    from anglekit.recipes.checked_values import check_values
-
     found = read_recipe(recipe)
-    check_values(found, _shown_file(recipe))
+    _check_values(found, _shown_file(recipe))
     return found
 
 
 def read_recipe(recipe: str | Path) -> Recipe:
     """Read a recipe as `load_recipe` does, without asking the library about its values, which takes seconds to load."""
-    path = recipe_file(str(recipe))
-    return build(Recipe, read_yaml(path), _shown_file(recipe))
+    return build(Recipe, read_yaml(recipe_file(str(recipe))), _shown_file(recipe))
+
+
+def recipe_rows() -> list[dict[str, str]]:
+    """Return a row for each recipe: `name`, `teacher`, `students`, `published` (how many numbers), `task`, `title`."""
+    from anglekit.recipes.published import published_of
+
+    rows = []
+    for name in recipe_names():
+        recipe = read_recipe(name)
+        students = recipe.students
+        layers = " ".join(map(str, students.layers))
+        widths = f", {' '.join(map(str, students.widths))} wide" if students.widths else ""
+        rows.append(
+            {
+                "name": name,
+                "teacher": recipe.teacher.model or f"{recipe.teacher.config['model_type']}, from scratch",
+                "students": f"{layers} layers{widths}, from {' and '.join(students.inits)}",
+                "published": str(len(published_of(recipe)) or "-"),
+                "task": recipe.task,
+                "title": recipe.title,
+            }
+        )
+    return rows
 
 
 def _shown_file(recipe: str | Path) -> str:
@@ -74,3 +101,103 @@ def _folder() -> Any:  # noqa: ANN401 - importlib's Traversable
 
 def _is_recipe(name: str) -> bool:
     return name.endswith(_SUFFIXES)
+
+
+# ---- plain values -> dataclasses ----
+
+
+def build(kind: type[T], values: object, file: str, key: str = "") -> T:
+    """Return a dataclass made of plain values by its annotations: msgspec converts them, this names file and key.
+
+    Args:
+        kind: the dataclass; its fields may be dataclasses too.
+        values: a mapping.
+        file: named in messages.
+        key: where the values lie in the file, "" for the whole.
+
+    Raises:
+        InputError: a key is unknown (the nearest is suggested) or missing, a value has the wrong type, or the dataclass
+            itself refuses the values.
+    """
+    if not isinstance(values, Mapping):
+        where = f"{file}: {key}" if key else file
+        raise InputError(f"{where} is {_shown(values)}", allowed="expected a mapping of keys to values")
+    hints = get_type_hints(kind)
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise InputError(f"{file}: no key {_inside(key, name)!r}", allowed=suggest(name, hints))
+        parts = [one for one in (hints[name], *get_args(hints[name])) if is_dataclass(one)]
+        if parts and value is not None:
+            given[name] = build(parts[0], value, file, _inside(key, name))  # type: ignore[arg-type]
+        else:
+            given[name] = _converted(hints[name], value, f"{file}: {_inside(key, name)}")
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.default is MISSING and field.default_factory is MISSING and field.name not in given:
+            raise InputError(f"{file}: the key {_inside(key, field.name)!r} is missing", "add it")
+    with key_named(file, key):
+        return kind(**given)
+
+
+def _converted(hint: Any, value: object, where: str) -> Any:  # noqa: ANN401 - whatever the annotation says
+    try:
+        return msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        remedy = "put it in quotes if it is meant as text" if hint is str and value is not None else "correct it"
+        raise InputError(f"{where} is {_shown(value)} ({error})", remedy) from error
+
+
+def _shown(value: object) -> str:
+    return "empty" if value is None else repr(value)[:40]
+
+
+# ---- what the library says to the values ----
+
+
+def _check_values(recipe: Recipe, file: str) -> None:
+    """Check what would otherwise be refused in the middle of a run; the settings of training were, when made."""
+    from anglekit.distillation.losses.functional import HIDDEN_LOSSES
+    from anglekit.distillation.settings import TrainSettings
+    from anglekit.distillation.tasks.registry import TASKS
+    from anglekit.plots.registry import FIGURES
+    from anglekit.recipes.published import check_published
+
+    losses = recipe.losses
+    with key_named(file, "analysis"):
+        analysis_settings(recipe)
+    with key_named(file, "losses"):
+        plan_options(recipe)
+        TrainSettings(temperature=losses.temperature, kl_direction=losses.kl_direction)
+    if recipe.published is not None:
+        with key_named(file, "published"):
+            check_published(recipe.published)
+    named: list[tuple[str, str, Collection[str]]] = [
+        ("losses.hidden_loss", losses.hidden_loss, HIDDEN_LOSSES),
+        ("figure.name", recipe.figure.name, FIGURES),
+    ]
+    if recipe.task in TASKS:
+        named += [("scores", score, TASKS[recipe.task].allowed_scores) for score in recipe.scores]
+    for key, value, allowed in named:
+        if value not in allowed:
+            raise InputError(f"{file}: {key} is {value!r}", allowed=suggest(value, allowed))
+
+
+@contextmanager
+def key_named(file: str, key: str) -> Iterator[None]:
+    """Put file and key before a refusal; a setting of the library that is refused is a key inside that one.
+
+    Args:
+        file: the file, or whose values they are.
+        key: where the values lie in it, "" for the whole.
+    """
+    try:
+        yield
+    except SettingError as error:
+        raise error.named(f"{file}: {_inside(key, error.setting)}") from error
+    except InputError as error:
+        where = f"{file}: {key}" if key else file
+        raise InputError(f"{where}: {error.arrived}", error.remedy, allowed=error.allowed) from error
+
+
+def _inside(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name

@@ -5,27 +5,25 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from anglekit.errors import InputError
-from anglekit.recipes.checked_values import key_named
-from anglekit.recipes.progress_file import ReproductionDirectory
-from anglekit.recipes.recipe import ALONE, Recipe, Variant
-from anglekit.recipes.recipe_files import load_recipe
-from anglekit.recipes.sources import (
+from anglekit.recipes.library_settings import (
     analysis_settings,
     data_settings,
-    hub_remedy,
     plans_of,
     teacher_config,
-    with_own_sources,
 )
+from anglekit.recipes.own_sources import hub_remedy, with_own_sources
+from anglekit.recipes.recipe import ALONE, Recipe, Variant, to_plain
+from anglekit.recipes.recipe_files import key_named, load_recipe
+from anglekit.recipes.reproduction_directory import ReproductionDirectory
 from anglekit.recipes.stage_bar import Followed, StageBar
 from anglekit.recipes.training import check_scale
-from anglekit.recipes.typed_values import to_plain
 from anglekit.runtime.files import write_json, write_whole
 
 if TYPE_CHECKING:
@@ -110,7 +108,7 @@ def check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, devi
     task_by_name(recipe.task)
     for part, training in (("teacher", recipe.teacher.training), ("students", recipe.students.training)):
         if training is not None:
-            with key_named(f"recipe {recipe.name}: {part}.training"):
+            with key_named(f"recipe {recipe.name}", f"{part}.training"):
                 training.settings(scale=scale, device=device).check_here()
     data_settings(recipe.data.columns)
     analysis_settings(recipe)
@@ -129,10 +127,7 @@ def table_hashes(recipe: Recipe) -> dict[str, str]:
     hashes = {}
     tables = {"train": recipe.data.train, **recipe.data.validation, "probe": recipe.analysis.probe}
     for name, source in tables.items():
-        if source.startswith("hub:"):
-            with hub_remedy(recipe, source):
-                hashes[name] = read_table(source).sha256
-        else:
+        with hub_remedy(recipe, source) if source.startswith("hub:") else nullcontext():
             hashes[name] = read_table(source).sha256
     return hashes
 
@@ -167,10 +162,7 @@ def reproduce(
     if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
         raise InputError("a reproduction runs in one process", "start it without `accelerate launch`")
     model = recipe.teacher.model
-    if model is not None and _is_hub_id(model):
-        with hub_remedy(recipe, model):
-            config, _ = teacher_config(recipe)
-    else:
+    with hub_remedy(recipe, model) if model is not None and _is_hub_id(model) else nullcontext():
         config, _ = teacher_config(recipe)
     check_recipe(recipe, config, scale=scale, device=device)
     with ReproductionDirectory(out, overwrite=overwrite) as directory:
@@ -234,7 +226,7 @@ class _Run:
 
     def all_stages(self) -> Reproduction:
         content = {"recipe": to_plain(self.recipe), "scale": self.scale, "tables": table_hashes(self.recipe)}
-        from anglekit.recipes import stages
+        from anglekit.recipes import reproduction_stages as stages
 
         if "data" not in self.names:
             # Refused now rather than behind the training. The data stage writes a probe that can be read.
@@ -365,7 +357,7 @@ class _Run:
     def _result(self, verdicts: Mapping[str, str], warnings: tuple[str, ...]) -> Reproduction:
         import pandas as pd
 
-        from anglekit.recipes.beside_published import result_frame, result_text
+        from anglekit.recipes.published import result_frame, result_text
 
         scores = pd.read_csv(self.path / "scores.csv", keep_default_na=False, na_values={"layers": [""], "width": [""]})
         result = result_frame(self.recipe, scores)

@@ -18,15 +18,7 @@ __all__ = ["MOST_BYTES", "read_yaml"]
 
 MOST_BYTES: Final = 256 * 1024
 _DEEPEST: Final = 12
-
-_SCALARS: Final = (
-    (re.compile(r"(?:|~|null|Null|NULL)\Z"), lambda _text: None),
-    (re.compile(r"(?:true|True|TRUE)\Z"), lambda _text: True),
-    (re.compile(r"(?:false|False|FALSE)\Z"), lambda _text: False),
-    # The lengths are bounded: Python refuses whole numbers of thousands of digits by an error of its own.
-    (re.compile(r"[-+]?[0-9]{1,18}\Z"), int),
-    (re.compile(r"[-+]?(?:\.[0-9]{1,40}|[0-9]{1,40}(?:\.[0-9]{0,40})?)(?:[eE][-+]?[0-9]{1,4})?\Z"), float),
-)
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def read_yaml(source: str | Path) -> dict[str, Any]:
@@ -42,10 +34,9 @@ def read_yaml(source: str | Path) -> dict[str, Any]:
         InputError: it cannot be read, is too large, is not UTF-8 or not YAML, or uses what a recipe may not; the
             message names the file and the line.
     """
-    path = Path(source)
     name = str(source)
     try:
-        with path.open("rb") as file:
+        with Path(source).open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(
@@ -56,79 +47,71 @@ def read_yaml(source: str | Path) -> dict[str, Any]:
             f"{name} is larger than {MOST_BYTES // 1024} KiB", "a recipe is a few kilobytes: give a recipe"
         )
     try:
-        text = content.decode("utf-8-sig")
+        found = _RecipeLoader(content.decode("utf-8-sig")).get_single_data()
     except UnicodeDecodeError as error:
         raise InputError(f"{name} is not UTF-8 (byte {error.start})", "save it as UTF-8") from error
-    try:
-        return _Reader(name, text).document()
+    except _RefusedError as error:
+        raise InputError(f"{name}, line {error.line}: a recipe may not hold {error.what}", error.remedy) from error
     except yaml.YAMLError as error:
         raise InputError(f"{name} is not YAML: {_in_one_line(error)}", "correct the file") from error
+    if not isinstance(found, dict):
+        kind = "nothing" if found is None else "a list" if isinstance(found, list) else "one value"
+        raise InputError(f"{name} holds {kind}", "a recipe is a mapping of keys to values")
+    return found
 
 
-class _Reader:
-    """Builds values from parse events; depth is bounded before anything recursive happens."""
+class _RefusedError(Exception):
+    """Something that YAML has and a recipe may not hold."""
 
-    def __init__(self, name: str, text: str) -> None:
-        self._name = name
-        self._events = yaml.parse(text, Loader=yaml.SafeLoader)
-        self._depth = 0
+    def __init__(self, mark: Any, what: str, remedy: str) -> None:  # noqa: ANN401 - yaml has no types here
+        super().__init__(what)
+        self.line, self.what, self.remedy = mark.line + 1, what, remedy
 
-    def document(self) -> dict[str, Any]:
-        found: Any = None
-        documents = 0
-        for event in self._events:
-            if isinstance(event, yaml.DocumentStartEvent):
-                documents += 1
-                if documents > 1:
-                    raise self._refused(event, "a second document", "keep one recipe in a file")
-                found = self._value(next(self._events))
-        if not isinstance(found, dict):
-            kind = "nothing" if found is None else "a list" if isinstance(found, list) else "one value"
-            raise InputError(f"{self._name} holds {kind}", "a recipe is a mapping of keys to values")
-        return found
 
-    def _value(self, event: Any) -> Any:  # noqa: ANN401 - yaml has no types here
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise self._refused(event, "an anchor or alias (& or *)", "write the value out where it is used")
-        if getattr(event, "tag", None) is not None:
-            raise self._refused(event, f"the tag {str(event.tag)[:60]!r}", "write the value without a tag")
-        if isinstance(event, yaml.ScalarEvent):
-            return _scalar(str(event.value)) if event.implicit[0] else str(event.value)
+class _RecipeLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader, made stricter; depth is bounded before anything recursive happens."""
+
+    yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as PyYAML has it
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:  # noqa: ANN401
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            what, remedy = "an anchor or alias (& or *)", "write the value out where it is used"
+            raise _RefusedError(event.start_mark, what, remedy)
+        if event.tag is not None:
+            raise _RefusedError(event.start_mark, f"the tag {event.tag[:60]!r}", "write the value without a tag")
+        if self._depth >= _DEEPEST and not isinstance(event, yaml.ScalarEvent):
+            raise _RefusedError(event.start_mark, f"more than {_DEEPEST} levels", "nest less; a recipe has 5")
+        if isinstance(event, yaml.ScalarEvent) and _SURROGATE.search(event.value):
+            raise _RefusedError(event.start_mark, "half of a surrogate pair", "write the character itself")
         self._depth += 1
-        if self._depth > _DEEPEST:
-            raise self._refused(event, f"more than {_DEEPEST} levels", "nest less; a recipe has 5")
-        made = self._sequence() if isinstance(event, yaml.SequenceStartEvent) else self._mapping()
+        node = super().compose_node(parent, index)
         self._depth -= 1
-        return made
+        return node
 
-    def _sequence(self) -> list[Any]:
-        values = []
-        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            values.append(self._value(event))
-        return values
-
-    def _mapping(self) -> dict[str, Any]:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:  # noqa: ANN401
         values: dict[str, Any] = {}
-        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+        for key, value in node.value:
             # Keys are taken as they are written: {0: ...} of a label list has the key "0".
-            if not isinstance(event, yaml.ScalarEvent):
-                raise self._refused(event, "a key that is no text", "give plain keys")
-            self._value(event)
-            if event.value in values:
-                raise self._refused(event, f"the key {str(event.value)[:60]!r} twice", "give each key once")
-            values[str(event.value)] = self._value(next(self._events))
+            if not isinstance(key, yaml.ScalarNode):
+                raise _RefusedError(key.start_mark, "a key that is no text", "give plain keys")
+            if key.value in values:
+                raise _RefusedError(key.start_mark, f"the key {key.value[:60]!r} twice", "give each key once")
+            values[key.value] = self.construct_object(value, deep=True)
         return values
 
-    def _refused(self, event: Any, what: str, remedy: str) -> InputError:  # noqa: ANN401
-        line = event.start_mark.line + 1
-        return InputError(f"{self._name}, line {line}: a recipe may not hold {what}", remedy)
 
-
-def _scalar(text: str) -> Any:  # noqa: ANN401 - whatever the text says
-    for pattern, convert in _SCALARS:
-        if pattern.match(text):
-            return convert(text)
-    return text
+# The lengths are bounded: Python refuses whole numbers of thousands of digits by an error of its own.
+for _name, _pattern in (
+    ("null", r"(?:|~|null|Null|NULL)\Z"),
+    ("bool", r"(?:true|True|TRUE|false|False|FALSE)\Z"),
+    ("int", r"[-+]?[0-9]{1,18}\Z"),
+    ("float", r"[-+]?(?:\.[0-9]{1,40}|[0-9]{1,40}(?:\.[0-9]{0,40})?)(?:[eE][-+]?[0-9]{1,4})?\Z"),
+):
+    _RecipeLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), None)
+# YAML 1.1 takes 010 for eight.
+_RecipeLoader.add_constructor("tag:yaml.org,2002:int", lambda _loader, node: int(node.value))
 
 
 def _in_one_line(error: yaml.YAMLError) -> str:

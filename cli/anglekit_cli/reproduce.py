@@ -105,8 +105,8 @@ def reproduce(
         validation,
     )
 
+    from anglekit.recipes.own_sources import with_own_sources
     from anglekit.recipes.recipe_files import load_recipe
-    from anglekit.recipes.sources import with_own_sources
 
     chosen = with_own_sources(
         load_recipe(recipe),
@@ -178,7 +178,7 @@ def report(result: Reproduction) -> str:
 
 def _print_list(as_json: bool) -> None:
     from anglekit.display.tables import TextTable, aligned_text
-    from anglekit.recipes.listing import recipe_rows
+    from anglekit.recipes.recipe_files import recipe_rows
 
     rows = recipe_rows()
     if as_json:

@@ -160,7 +160,7 @@ def import_everything() -> None:
 
     import anglekit.analysis.job
     import anglekit.plots.registry
-    import anglekit.recipes.stages  # noqa: F401
+    import anglekit.recipes.reproduction_stages  # noqa: F401
 
 
 def start(job: Job, place: Path, *, again: bool, streams: Path | None = None) -> list[int]:

@@ -14,7 +14,7 @@ from anglekit.distillation.matching.plan import plan_distillation
 from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.runs.run import RunResult
 from anglekit.distillation.sweep.directory import SweepDirectory
-from anglekit.recipes.progress_file import ReproductionDirectory
+from anglekit.recipes.reproduction_directory import ReproductionDirectory
 from anglekit.results.scores import read_score_table
 from tests.comparison.compare_corpus import FIVE, score_rows, write_run, write_sweep
 from tests.fuzz.harness import Campaign, Case, cases, fresh

@@ -15,11 +15,11 @@ import anglekit
 import anglekit_data
 from anglekit.errors import InputError
 from anglekit.recipes import reproduce as reproduce_module
-from anglekit.recipes import stages
-from anglekit.recipes.beside_published import result_frame, result_text
+from anglekit.recipes import reproduction_stages as stages
+from anglekit.recipes.own_sources import with_own_sources
+from anglekit.recipes.published import result_frame, result_text
 from anglekit.recipes.recipe_files import load_recipe
 from anglekit.recipes.reproduce import run_demo
-from anglekit.recipes.sources import with_own_sources
 from anglekit.recipes.stage_bar import Followed, StageBar, last_log
 from anglekit.results.geometry import Geometry
 from anglekit_cli.main import app

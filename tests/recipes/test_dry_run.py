@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 from anglekit.errors import InputError
 from anglekit.models.cost import Tokens
 from anglekit.recipes.dry_run import config_cost, dry_run
+from anglekit.recipes.library_settings import architecture
+from anglekit.recipes.own_sources import with_own_sources
 from anglekit.recipes.recipe_files import load_recipe, recipe_file, recipe_names
-from anglekit.recipes.sources import architecture, with_own_sources
+from anglekit.recipes.teacher_from_scratch import model_with_head
 from anglekit.recipes.transforms import transform_rows
-from anglekit.recipes.untrained import model_with_head
 from anglekit.tables.read import Table, read_table
 from anglekit_cli.main import app
 

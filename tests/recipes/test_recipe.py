@@ -16,13 +16,12 @@ from anglekit.analysis.settings import AnalysisSettings
 from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.distillation.tasks.registry import TASKS
 from anglekit.errors import InputError
+from anglekit.recipes.own_sources import with_own_sources
 from anglekit.recipes.published import SOURCE, published_of, published_scores
-from anglekit.recipes.recipe import Analysis, Columns, Recipe, Variant
-from anglekit.recipes.recipe_files import load_recipe, recipe_file, recipe_names
+from anglekit.recipes.recipe import Analysis, Columns, Recipe, Variant, to_plain
+from anglekit.recipes.recipe_files import build, load_recipe, recipe_file, recipe_names
 from anglekit.recipes.reproduce import reproduce
-from anglekit.recipes.sources import with_own_sources
 from anglekit.recipes.training import Training
-from anglekit.recipes.typed_values import build, to_plain
 from anglekit.recipes.yaml_text import MOST_BYTES, read_yaml
 from anglekit.vocabulary import TASK_NAMES
 
@@ -184,16 +183,28 @@ def test_a_recipe_survives_being_written(tmp_path):
         (("layers: [2]", "layres: [2]"), "no key 'students.layres'; did you mean 'layers'?"),
         (("title: my own", "titel: my own"), "no key 'titel'; did you mean 'title'?"),
         (("epochs: 1", "epoch: 1"), "no key 'teacher.training.epoch'; did you mean 'epochs'?"),
-        (("layers: [2]", "layers: 2"), "students.layers is 2; expected a list, as [3, 6]"),
-        (("layers: [2]", "layers: [two]"), "students.layers[0] is 'two'; expected a whole number"),
-        (("epochs: 1", "epochs: many"), "teacher.training.epochs is 'many'; expected a number"),
-        (("max_steps: 4", "max_steps: 4.5"), "students.training.max_steps is 4.5; expected a whole number"),
-        (("max_steps: 4", "max_steps: true"), "students.training.max_steps is True; expected a whole number"),
-        (("name: own", "name: 7"), "name is 7; expected text; put it in quotes if it is meant as text"),
-        (("title: my own", "title:"), "title is empty; expected text"),
-        (("scores: [accuracy]", "scores: {accuracy: 1}"), "scores is a mapping; expected a list"),
+        (("layers: [2]", "layers: 2"), "students.layers is 2 (Expected `array`, got `int`); correct it"),
+        (
+            ("layers: [2]", "layers: [two]"),
+            "students.layers is ['two'] (Expected `int`, got `str` - at `$[0]`)",
+        ),
+        (
+            ("epochs: 1", "epochs: many"),
+            "teacher.training.epochs is 'many' (Expected `float | null`, got",
+        ),
+        (("max_steps: 4", "max_steps: 4.5"), "students.training.max_steps is 4.5 (Expected `int | null`, got `float`)"),
+        (
+            ("max_steps: 4", "max_steps: true"),
+            "students.training.max_steps is True (Expected `int | null`, got",
+        ),
+        (("name: own", "name: 7"), "name is 7 (Expected `str`, got `int`); put it in quotes if it is meant as text"),
+        (("title: my own", "title:"), "title is empty (Expected `str`, got `null`); correct it"),
+        (("scores: [accuracy]", "scores: {accuracy: 1}"), "scores is {'accuracy': 1} (Expected `array`, got `object`)"),
         (("analysis: {probe: dev.tsv}", "analysis: dev.tsv"), "analysis is 'dev.tsv'; expected a mapping"),
-        (("validation: {dev: dev.tsv}", "validation: [dev.tsv]"), "data.validation is a list; expected a mapping"),
+        (
+            ("validation: {dev: dev.tsv}", "validation: [dev.tsv]"),
+            "data.validation is ['dev.tsv'] (Expected `object`",
+        ),
         (("validation: {dev: dev.tsv}", "validation: {}"), "data: validation names no table"),
         (("title: my own\n", ""), "the key 'title' is missing; add it"),
         (("task: classification", "task: mnly"), "task is 'mnly'; did you mean 'mnli'?"),
@@ -251,12 +262,13 @@ def test_a_package_that_is_not_there_is_said_of_the_key_before_anything_runs(tmp
         (MINIMAL + "extra: !own x", "may not hold the tag '!own'"),
         (MINIMAL + "extra: &x 1", "an anchor or alias"),
         (MINIMAL + "extra: [&x [1], *x]", "an anchor or alias"),
-        (MINIMAL + "*x : 1", "a key that is no text"),
+        (MINIMAL + "*x : 1", "an anchor or alias"),
+        (MINIMAL + 'extra: "\\ud800"', "half of a surrogate pair"),
         (MINIMAL + "name: again", "the key 'name' twice"),
         (MINIMAL + "extra: " + "[" * 2000 + "]" * 2000, "more than 12 levels"),
         (MINIMAL + "extra: " + "{a: " * 2000 + "}" * 2000, "more than 12 levels"),
         (MINIMAL + "[a, b]: 1", "a key that is no text"),
-        (MINIMAL + "---\nname: other", "a second document"),
+        (MINIMAL + "---\nname: other", "but found another document"),
         (MINIMAL + "extra: [", "is not YAML: line"),
         (MINIMAL + "extra: \x07", "is not YAML"),
         ("", "holds nothing"),

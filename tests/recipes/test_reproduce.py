@@ -17,10 +17,10 @@ import yaml
 from typer.testing import CliRunner
 
 from anglekit.errors import InputError, RunError
-from anglekit.recipes import stages
+from anglekit.recipes import reproduction_stages as stages
+from anglekit.recipes.own_sources import with_own_sources
 from anglekit.recipes.recipe_files import load_recipe
 from anglekit.recipes.reproduce import reproduce, stage_names
-from anglekit.recipes.sources import with_own_sources
 from anglekit.results.geometry import Geometry
 from anglekit_cli.main import app
 

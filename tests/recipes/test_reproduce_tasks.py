@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from anglekit.errors import InputError
-from anglekit.recipes import stages
+from anglekit.recipes import reproduction_stages as stages
+from anglekit.recipes.own_sources import with_own_sources
 from anglekit.recipes.recipe import Tokenizer
 from anglekit.recipes.recipe_files import load_recipe, recipe_file
 from anglekit.recipes.reproduce import reproduce, stage_names
-from anglekit.recipes.sources import with_own_sources
 from anglekit.results.geometry import Geometry
 
 FAMILIES = {"wmt16-en-ro": "t5", "dart": "bart", "hellaswag": "qwen3", "coqa": "qwen3"}

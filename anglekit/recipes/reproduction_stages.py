@@ -33,10 +33,10 @@ from anglekit.models.load_options import LoadOptions
 from anglekit.plots.files import figure_bytes
 from anglekit.plots.registry import draw_figure
 from anglekit.probes.data import ProbeData, read_probe
+from anglekit.recipes.library_settings import analysis_settings, data_settings, plan_options
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
-from anglekit.recipes.sources import analysis_settings, data_settings, plan_options
+from anglekit.recipes.teacher_from_scratch import make_untrained
 from anglekit.recipes.transforms import transform_rows
-from anglekit.recipes.untrained import make_untrained
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.files import write_whole
 from anglekit.tables.read import read_table

@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
 
 from anglekit.errors import InputError
-from anglekit.runtime.files import half_written, read_json_object, write_json
+from anglekit.runtime.files import half_written, read_document, write_json
 from anglekit.runtime.locks import DirectoryLock
 
 __all__ = ["ReproductionDirectory"]
@@ -35,6 +37,28 @@ _OWN_STARTS: Final = (
     ".result.",
     ".figure.png-",
 )
+
+
+class _Stage(msgspec.Struct):
+    """What is known of a stage that was ended."""
+
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
+
+
+class _Record(msgspec.Struct):
+    """What the file of a reproduction holds.
+
+    Attributes:
+        format: of the file.
+        begun_with: what decides the result.
+        incidental: what does not.
+        stages: those that were ended.
+    """
+
+    format: Literal["anglekit-reproduction-1"]
+    begun_with: dict[str, Any]
+    incidental: dict[str, Any]
+    stages: dict[str, _Stage]
 
 
 class ReproductionDirectory:
@@ -61,7 +85,7 @@ class ReproductionDirectory:
                 raise InputError(f"{self.path} holds {what} and no reproduction", "name a new or empty directory")
         self._lock = DirectoryLock(self.path, _LOCK, holder="reproduction")
         try:
-            self._content = self._read(overwrite)
+            self._record = self._read(overwrite)
         except InputError:
             self.close()
             raise
@@ -82,34 +106,37 @@ class ReproductionDirectory:
         for left in (self.path, self.path / "data"):
             _remove_half_written(left)
         asked = json.loads(json.dumps(content))
-        if self._content:
-            if found := next(_differences(asked, self._content["begun_with"]), None):
-                raise InputError(
-                    f"{self.path} holds another reproduction ({found})",
-                    "go on with its own recipe and options, name another directory, or use --overwrite",
-                )
-            self._content["incidental"] = dict(incidental)
-        else:
-            self._content = {"format": _FORMAT, "begun_with": asked, "incidental": dict(incidental), "stages": {}}
+        if self._record is None:
+            self._record = _Record(_FORMAT, asked, {}, {})
+        if found := next(_differences(asked, self._record.begun_with), None):
+            raise InputError(
+                f"{self.path} holds another reproduction ({found})",
+                "go on with its own recipe and options, name another directory, or use --overwrite",
+            )
+        self._record.incidental = dict(incidental)
         self._write()
-        return bool(self._content["stages"])
+        return bool(self._record.stages)
 
     def done(self, stage: str) -> bool:
         """Whether a stage was ended here."""
-        return stage in self._content["stages"]
+        return stage in self._stages
 
     @property
     def seconds(self) -> dict[str, float]:
         """What each stage took that was ended, in its last session."""
-        return {name: float(one["seconds"]) for name, one in self._content["stages"].items()}
+        return {name: one.seconds for name, one in self._stages.items()}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Record a stage as done when the block has ended well."""
         start = time.perf_counter()
         yield
-        self._content["stages"][name] = {"seconds": round(time.perf_counter() - start, 3)}
+        self._stages[name] = _Stage(round(time.perf_counter() - start, 3))
         self._write()
+
+    @property
+    def _stages(self) -> dict[str, _Stage]:
+        return {} if self._record is None else self._record.stages
 
     def close(self) -> None:
         """Let other processes have the directory; one that holds nothing is removed."""
@@ -122,9 +149,9 @@ class ReproductionDirectory:
         self.close()
 
     def _write(self) -> None:
-        write_json(self.path / _FILE, self._content)
+        write_json(self.path / _FILE, self._record)
 
-    def _read(self, overwrite: bool) -> dict[str, Any]:
+    def _read(self, overwrite: bool) -> _Record | None:
         file = self.path / _FILE
         if overwrite:
             # First, so that a kill in the middle leaves nothing that looks like it could go on.
@@ -133,18 +160,8 @@ class ReproductionDirectory:
                 if entry.name != _LOCK:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         if not file.exists():
-            return {}
-        try:
-            content = read_json_object(file, "start again with --overwrite")
-            stages = content["stages"] if content["format"] == _FORMAT else {"": {"seconds": -1}}
-            usable = isinstance(content["begun_with"], dict) and all(
-                float(one["seconds"]) >= 0 for one in stages.values()
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{file} is damaged ({type(error).__name__})", "start again with --overwrite") from error
-        if not usable:
-            raise InputError(f"{file} is damaged", "start again with --overwrite")
-        return dict(content)
+            return None
+        return read_document(file, _Record, "start again with --overwrite")
 
 
 def _remove_half_written(directory: Path) -> None:

@@ -21,8 +21,8 @@ from transformers import (
 from anglekit.errors import InputError
 from anglekit.models.architectures import model_streams
 from anglekit.models.checkpoints import quiet_transformers
+from anglekit.recipes.library_settings import architecture
 from anglekit.recipes.recipe import Recipe, Tokenizer
-from anglekit.recipes.sources import architecture
 from anglekit.runtime.files import whole_directory
 from anglekit.tables.read import Table, find_text_columns, read_table
 

@@ -1,0 +1,126 @@
+"""A recipe with a user's own tables, teacher and seeds in place of those that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+
+from anglekit.errors import AnglekitError, InputError, RunError
+from anglekit.recipes.recipe import Columns, Recipe
+from anglekit.tables.read import NO_COLUMN, read_table
+
+__all__ = ["hub_remedy", "with_own_sources"]
+
+
+def with_own_sources(
+    recipe: Recipe,
+    *,
+    teacher: str | None = None,
+    trained_teacher: str | None = None,
+    train: str | None = None,
+    validation: Sequence[str] = (),
+    probe: str | None = None,
+    seeds: Sequence[int] | None = None,
+    seed: int | None = None,
+) -> Recipe:
+    """Return a recipe with a user's own tables, teacher and seeds in place of those that it names.
+
+    Args:
+        recipe: as it was read.
+        teacher: directory or hub id of the model from which the teacher is trained.
+        trained_teacher: of a teacher that is trained already.
+        train: the training table. Where it lacks a column that the recipe names, the task's usual names are looked for
+            in its place.
+        validation: tables, each `SOURCE` or `NAME=SOURCE`; those without a name take the recipe's names in order.
+        probe: the analysis's table; where validation tables came and no probe, the first of them.
+        seeds: of the students.
+        seed: of everything random: the teacher, the order of the data, the students (where `seeds` are not given), the
+            choice of the probe's examples and the analysis.
+
+    Raises:
+        InputError: two teachers came, more tables than names, or values that do not go together.
+    """
+    if teacher is not None and trained_teacher is not None:
+        raise InputError("--teacher and --trained-teacher came together", "give one of the two")
+    if (own := teacher if trained_teacher is None else trained_teacher) is not None:
+        training = None if trained_teacher is not None else recipe.teacher.training
+        given = replace(recipe.teacher, model=own, training=training, tokenizer=None, initialization="default")
+        recipe = replace(recipe, teacher=given)
+    if train is not None:
+        columns = _columns_there(recipe.data.columns, train)
+        data = replace(recipe.data, train=train, train_examples=None, columns=columns)
+        recipe = replace(recipe, data=data)
+    if validation:
+        named = _named(validation, tuple(recipe.data.validation))
+        published = recipe.published
+        if published is not None:
+            tasks = {name: task for name, task in published.tasks.items() if name in named}
+            published = replace(published, tasks=tasks) if tasks else None
+        data = replace(recipe.data, validation=named, validation_examples=None)
+        recipe = replace(recipe, data=data, published=published)
+        probe = probe or next(iter(named.values()))
+    if probe is not None:
+        recipe = replace(recipe, analysis=replace(recipe.analysis, probe=probe))
+    if seed is not None:
+        recipe = _with_seed(recipe, seed)
+    if seeds is not None:
+        recipe = replace(recipe, students=replace(recipe.students, seeds=tuple(seeds)))
+    return recipe
+
+
+def _with_seed(recipe: Recipe, seed: int) -> Recipe:
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed is {seed}", allowed=f"allowed: 0 to {2**32 - 1}")
+    teacher, students = recipe.teacher, recipe.students
+    own = None if teacher.training is None else teacher.training.with_data_seed(seed)
+    return replace(
+        recipe,
+        teacher=replace(teacher, seed=seed, training=own),
+        students=replace(students, seeds=(seed,), training=students.training.with_data_seed(seed)),
+        analysis=replace(recipe.analysis, seed=seed),
+    )
+
+
+def _columns_there(columns: Columns, train: str) -> Columns:
+    """Return the columns without those that a user's own table does not have."""
+    if train.startswith("hub:"):
+        return columns
+    there = {str(name) for name in read_table(train, limit=1).frame.columns} | {NO_COLUMN}
+    names = [one.name for one in fields(columns) if one.name not in ("prefix", "limit")]
+    absent = [name for name in names if not set((getattr(columns, name) or NO_COLUMN).split(",")) <= there]
+    return replace(columns, **dict.fromkeys(absent))
+
+
+def _named(given: Sequence[str], names: tuple[str, ...]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    free = list(names)
+    for entry in given:
+        name, equals, source = entry.partition("=")
+        if not equals or not name.replace("-", "_").isidentifier():
+            if not free:
+                raise InputError(
+                    f"--validation {entry!r} is one table more than the recipe names ({', '.join(names)})",
+                    "name it: NAME=TABLE",
+                )
+            name, source = free[0], entry
+        if name in named:
+            raise InputError(f"two validation tables are called {name!r}", "name them apart: NAME=TABLE")
+        free = [one for one in free if one != name]
+        named[name] = source
+    return named
+
+
+@contextmanager
+def hub_remedy(recipe: Recipe, source: str) -> Iterator[None]:
+    """Say how to go on without the hub when something that lies there cannot be had."""
+    try:
+        yield
+    except AnglekitError as error:
+        refused = isinstance(error, InputError)
+        reason = error.arrived if isinstance(error, InputError) else str(error)
+        tables = " ".join(f"--validation {name}=FILE" for name in recipe.data.validation)
+        raise (InputError if refused else RunError)(
+            f"{source} cannot be had from the hub ({reason}); give local paths instead of the recipe's names: "
+            f"--teacher DIR --train FILE {tables} --probe FILE"
+        ) from error
