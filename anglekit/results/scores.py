@@ -28,10 +28,8 @@ __all__ = [
     "SWEEP_FILE",
     "SWEEP_FORMAT",
     "SWEEP_SCORES_FILE",
-    "ArmRecord",
     "RunScores",
     "StudentScores",
-    "SweepRecord",
     "TrainingRecord",
     "read_score_table",
     "read_student_scores",
@@ -58,20 +56,20 @@ class RunScores(Struct, kw_only=True, frozen=True):
     """scores.json: written last, so that a run that has it is finished.
 
     Attributes:
+        format: of the file.
         scores: a row for each evaluation table: `data`, `examples` and the task's scores.
+        scoring: what the scores mean, by evaluation table, such as sacreBLEU's signatures.
         steps: optimiser steps.
         selected_step: the step whose weights were kept.
-        train_seconds: of training alone.
-        scoring: what the scores mean, by evaluation table, such as sacreBLEU's signatures.
-        format: of the file.
+        train_seconds: of training alone, in the last of the run's sessions.
     """
 
-    scores: list[dict[str, str | int | float | bool | None]]
-    steps: int = 0
-    selected_step: int = 0
-    train_seconds: Number = 0.0
-    scoring: dict[str, dict[str, Any]] = {}
     format: str = RUN_SCORES_FORMAT
+    scores: list[dict[str, str | int | float | bool | None]]
+    scoring: dict[str, dict[str, Any]] = {}
+    steps: Whole = 0
+    selected_step: Whole = 0
+    train_seconds: Number = 0.0
 
     def __post_init__(self) -> None:
         _check_format(self.format, RUN_SCORES_FORMAT)
@@ -99,16 +97,16 @@ class TrainingRecord(Struct, kw_only=True, frozen=True):
     settings: dict[str, Any] = {}
 
 
-class ArmRecord(Struct, frozen=True):
+class _ScoredArm(Struct, frozen=True):
     """An arm of a sweep; its run lies in the directory of its name."""
 
     name: str
 
 
-class SweepRecord(Struct, kw_only=True, frozen=True):
+class _ScoredSweep(Struct, kw_only=True, frozen=True):
     """What is read of sweep.json where its scores are read."""
 
-    arms: list[ArmRecord] = []
+    arms: list[_ScoredArm] = []
     data: TrainingRecord = TrainingRecord()
     warnings: list[str] = []
     format: str
@@ -222,7 +220,7 @@ def _score_rows(
 
 
 def _read_sweep(directory: Path) -> StudentScores:
-    sweep = read_document(directory / SWEEP_FILE, SweepRecord, _AGAIN_OR_LEAVE)
+    sweep = read_document(directory / SWEEP_FILE, _ScoredSweep, _AGAIN_OR_LEAVE)
     if not (directory / SWEEP_SCORES_FILE).exists():
         raise InputError(
             f"{directory} holds a sweep of which no arm is finished", "go on with `anglekit sweep --resume`"

@@ -18,7 +18,7 @@ import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -27,6 +27,7 @@ from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.tasks.models import ModelProvenance
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.errors import InputError, RunError, suggest
+from anglekit.results.scores import RUN_CONFIG_FILE, RUN_SCORES_FILE, RunScores
 from anglekit.runtime.files import half_written, read_document, write_json
 from anglekit.runtime.locks import DirectoryLock
 
@@ -35,7 +36,6 @@ __all__ = [
     "RunConfig",
     "RunDirectory",
     "RunProvenance",
-    "RunScores",
     "now",
     "run_config",
     "run_provenance",
@@ -43,11 +43,11 @@ __all__ = [
 
 IfExists = Literal["refuse", "resume", "overwrite"]
 
-_CONFIG, _PLAN, _SCORES, _PROVENANCE = "run_config.json", "plan.json", "scores.json", "provenance.json"
+_PLAN, _PROVENANCE = "plan.json", "provenance.json"
 _LOCK = "run.lock"
 _BEGIN_AGAIN = "use --overwrite to start the run again"
 _METRICS = "metrics.jsonl"
-_FILES = (_CONFIG, _PLAN, _SCORES, _PROVENANCE, _METRICS)
+_FILES = (RUN_CONFIG_FILE, _PLAN, RUN_SCORES_FILE, _PROVENANCE, _METRICS)
 _OWN = {*_FILES, _LOCK, "checkpoint", "checkpoint.partial", "training"}
 _CONFIG_FORMAT = "anglekit-run-1"
 
@@ -156,29 +156,6 @@ def run_provenance(
     )
 
 
-_Steps = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
-
-
-class RunScores(msgspec.Struct, kw_only=True, frozen=True):
-    """scores.json: the scores of a finished run.
-
-    Attributes:
-        format: of the file.
-        scores: a row for each evaluation table: `data`, `examples` and the task's scores.
-        scoring: by table, how they were computed.
-        steps: optimiser steps.
-        selected_step: the step whose weights were kept.
-        train_seconds: how long training took, in the last of its sessions.
-    """
-
-    format: str = "anglekit-scores-1"
-    scores: list[dict[str, Setting]]
-    scoring: dict[str, dict[str, Any]] = {}
-    steps: _Steps
-    selected_step: _Steps
-    train_seconds: Annotated[float, msgspec.Meta(ge=0.0, lt=2.0**62)]
-
-
 def now() -> str:
     """Return the time in UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -243,16 +220,16 @@ class RunDirectory:
     @property
     def started(self) -> bool:
         """Whether a run was begun here."""
-        return (self.path / _CONFIG).exists()
+        return (self.path / RUN_CONFIG_FILE).exists()
 
     @property
     def finished(self) -> bool:
         """Whether a run ended here."""
-        return (self.path / _SCORES).exists()
+        return (self.path / RUN_SCORES_FILE).exists()
 
     def config(self) -> RunConfig:
         """Return what the run was begun with; this and the next two refuse files that are absent or damaged."""
-        return self._read(_CONFIG, RunConfig)
+        return self._read(RUN_CONFIG_FILE, RunConfig)
 
     def plan(self) -> DistillationPlan:
         """Return the plan that the run was begun with."""
@@ -260,7 +237,7 @@ class RunDirectory:
 
     def scores(self) -> RunScores:
         """Return the final scores."""
-        return self._read(_SCORES, RunScores)
+        return self._read(RUN_SCORES_FILE, RunScores)
 
     def _read(self, name: str, kind: type[_Document]) -> _Document:
         try:
@@ -302,11 +279,11 @@ class RunDirectory:
         if plan is not None:
             write_json(self.path / _PLAN, plan.to_json())
         write_json(self.path / _PROVENANCE, provenance)
-        write_json(self.path / _CONFIG, config)
+        write_json(self.path / RUN_CONFIG_FILE, config)
 
     def clear(self) -> None:
         """Remove a run, its settings first; what else lies in the directory stays."""
-        (self.path / _CONFIG).unlink(missing_ok=True)
+        (self.path / RUN_CONFIG_FILE).unlink(missing_ok=True)
         own = [self.path / name for name in _OWN - {_LOCK}] + half_written(self.path, *_FILES)
         for entry in own:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
@@ -319,7 +296,7 @@ class RunDirectory:
             shutil.rmtree(self.checkpoint)
         self.partial_checkpoint.rename(self.checkpoint)
         write_json(self.path / _PROVENANCE, provenance)
-        write_json(self.path / _SCORES, scores)
+        write_json(self.path / RUN_SCORES_FILE, scores)
         if self.training.exists():
             shutil.rmtree(self.training)
 

@@ -16,6 +16,7 @@ from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import checkpoint_of, quiet_transformers
 from anglekit.models.load_options import LoadOptions
+from anglekit.results.scores import RUN_CONFIG_FILE
 from anglekit.runtime.files import convert_document, read_document
 
 __all__ = ["evaluate", "run_scoring"]
@@ -92,7 +93,7 @@ def run_scoring(source: str, task: str) -> ScoringSettings:
     Raises:
         InputError: the run's settings are damaged.
     """
-    file = Path(source) / "run_config.json"
+    file = Path(source) / RUN_CONFIG_FILE
     if checkpoint_of(source) == source or not file.exists():
         return ScoringSettings()
     remedy = f"give {Path(source) / 'checkpoint'} itself to score it under the task's settings"

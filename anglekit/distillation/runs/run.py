@@ -25,7 +25,6 @@ from anglekit.distillation.runs.directory import (
     RunConfig,
     RunDirectory,
     RunProvenance,
-    RunScores,
     now,
     run_config,
     run_provenance,
@@ -44,6 +43,7 @@ from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.distillation.training.trainer_checkpoints import resume_point
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import StudentNote, quiet_transformers
+from anglekit.results.scores import RunScores
 from anglekit.runtime.files import write_json
 from anglekit.vocabulary import STUDENT_FILE
 

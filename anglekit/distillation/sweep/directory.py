@@ -21,14 +21,13 @@ from anglekit.distillation.runs.directory import IfExists, RunDirectory
 from anglekit.distillation.runs.run import RunResult
 from anglekit.distillation.tasks.models import ModelProvenance
 from anglekit.errors import InputError, suggest
+from anglekit.results.scores import SWEEP_FILE, SWEEP_FORMAT, SWEEP_SCORES_FILE
 from anglekit.runtime.files import convert_document, half_written, read_json_object, write_json, write_whole
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.vocabulary import INITS, STRATEGIES
 
 __all__ = ["Arm", "ArmRecord", "SweepDirectory", "SweepGrid", "SweepRecord", "score_rows", "shared_facts"]
 
-_FORMAT = "anglekit-sweep-1"
-_SWEEP, _SCORES = "sweep.json", "scores.csv"
 # What tells the arms of one sweep apart; everything else is the same for all of them.
 _OWN_TO_AN_ARM = ("strategy", "init", "seed", "data_seed", "encoder map", "decoder map")
 
@@ -123,7 +122,7 @@ class SweepRecord(msgspec.Struct, kw_only=True, frozen=True):
         finished: in UTC; None where an arm failed.
     """
 
-    format: str = _FORMAT
+    format: str = SWEEP_FORMAT
     arms: list[ArmRecord]
     student: dict[str, Any]
     data: dict[str, Any]
@@ -159,7 +158,7 @@ class SweepDirectory:
         self._if_exists = if_exists
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file", "name a directory for the sweep")
-        self.exists = (self.path / _SWEEP).exists()
+        self.exists = (self.path / SWEEP_FILE).exists()
         self.stored: SweepRecord | None = None
         if self.exists:
             try:
@@ -174,13 +173,13 @@ class SweepDirectory:
             )
 
     def _read(self) -> SweepRecord:
-        file, remedy = self.path / _SWEEP, "use --overwrite to start the sweep again"
+        file, remedy = self.path / SWEEP_FILE, "use --overwrite to start the sweep again"
         content = read_json_object(file, remedy)
-        if content.get("format") != _FORMAT:
+        if content.get("format") != SWEEP_FORMAT:
             raise InputError(
                 f"{file} has format {content.get('format')!r}",
                 "name another directory",
-                allowed=f"expected {_FORMAT!r}",
+                allowed=f"expected {SWEEP_FORMAT!r}",
             )
         return convert_document(content, SweepRecord, str(file), remedy)
 
@@ -203,7 +202,7 @@ class SweepDirectory:
         if self.exists or not self.path.is_dir():
             return
         # A kill may have left the file that was being written first.
-        own = {*(self.path / arm.name for arm in grid.arms), *half_written(self.path, _SWEEP)}
+        own = {*(self.path / arm.name for arm in grid.arms), *half_written(self.path, SWEEP_FILE)}
         foreign = sorted(entry.name for entry in self.path.iterdir() if entry not in own)
         if foreign:
             raise InputError(f"{self.path} holds {foreign[0]!r} and no sweep", "name a new or empty directory")
@@ -240,8 +239,8 @@ class SweepDirectory:
         if not self.resumes:
             with processes.together():
                 if processes.first:
-                    (self.path / _SWEEP).unlink(missing_ok=True)
-                    (self.path / _SCORES).unlink(missing_ok=True)
+                    (self.path / SWEEP_FILE).unlink(missing_ok=True)
+                    (self.path / SWEEP_SCORES_FILE).unlink(missing_ok=True)
             with processes.together():
                 for run in replaced:
                     run.clear()
@@ -251,11 +250,11 @@ class SweepDirectory:
 
     def write(self, record: SweepRecord) -> None:
         """Write sweep.json, whole or not at all."""
-        write_json(self.path / _SWEEP, record)
+        write_json(self.path / SWEEP_FILE, record)
 
     def write_scores(self, frame: pd.DataFrame) -> None:
         """Write scores.csv, whole or not at all."""
-        write_whole(self.path / _SCORES, frame.to_csv(index=False))
+        write_whole(self.path / SWEEP_SCORES_FILE, frame.to_csv(index=False))
 
     def remove_if_empty(self) -> None:
         """Leave no trace of a sweep that was refused."""
