@@ -24,7 +24,6 @@ __all__ = [
     "Estimates",
     "IntervalMethod",
     "bootstrap_means",
-    "clustered_standard_error",
     "draw_counts",
     "estimate_contrasts",
     "influence",
@@ -66,16 +65,6 @@ def influence(values: ArrayLike, weights: ArrayLike | None = None) -> Array:
     total = w.sum(-1, keepdims=True)
     mean = _ratio(products.sum(-1, keepdims=True), total)
     return np.where(w > 0, _ratio(products - np.where(w > 0, w * mean, 0.0), total), 0.0)
-
-
-def clustered_standard_error(values: ArrayLike, weights: ArrayLike | None = None) -> Array:
-    """Return the standard error of the weighted mean over the last axis, examples being the independent units.
-
-    NaN with fewer than two examples of positive weight. Linearised ratio estimator, as in `angles.parquet`.
-    """
-    pull = influence(values, weights)
-    _, w = _weighted(values, weights)
-    return np.sqrt(_example_variance(pull, (w > 0).sum(-1)))
 
 
 def bootstrap_means(

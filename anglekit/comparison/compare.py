@@ -22,13 +22,13 @@ from anglekit.comparison.statistics import (
     LEVEL,
     LEVEL_COLUMNS,
     SPREAD_COLUMNS,
-    Measured,
-    Sampling,
+    CellEstimates,
+    Resampling,
     difference_rows,
+    estimate_cell,
     family_of,
     inflation_of,
     level_rows,
-    measure,
     spread_row,
 )
 from anglekit.errors import InputError, suggest
@@ -73,17 +73,17 @@ def compare(
         raise InputError("nothing came to compare", "give directories of `anglekit analyze`, `sweep` or `distill`")
     found = read_evidence(sources)
     _check_strategies(found)
-    sampling = Sampling(draws, seed, interval)
+    resampling = Resampling(draws, seed, interval)
     cells, cell_notes = angle_cells(found.geometries)
     cells += score_cells(found.scores)
-    measured = [measure(cell, _margin(cell, margin, score_margin), sampling) for cell in cells]
-    rows = _difference_rows(measured, sampling)
+    estimates = [estimate_cell(cell, _margin(cell, margin, score_margin), resampling) for cell in cells]
+    rows = _difference_rows(estimates, resampling)
     families = tuple(_families(rows))
     verdict = overall_verdict(families)
     differences = pd.DataFrame([row for own in rows for row in own], columns=list(DIFFERENCE_COLUMNS))
     pairs = largest_pair_differences(found.geometries)
     on = ["init", "stream", "vertex", "strategy_a", "strategy_b"]
-    spreads = [spread_row(one, own, sampling) for one, own in zip(measured, rows, strict=True)]
+    spreads = [spread_row(one, own, resampling) for one, own in zip(estimates, rows, strict=True)]
     spread_table = pd.DataFrame([row for row in spreads if row is not None], columns=list(SPREAD_COLUMNS))
     notes = [*found.notes, *cell_notes, *_seed_notes(cells), *_missing_parts(found, cells)]
     return Comparison(
@@ -99,7 +99,7 @@ def compare(
         notes=tuple(dict.fromkeys(notes)),
         settings={
             "margin_degrees": margin if any(cell.part == "angle" for cell in cells) else None,
-            "score_margins": {one.cell.measure: one.margin for one in measured if one.cell.part == "score"},
+            "score_margins": {one.cell.measure: one.margin for one in estimates if one.cell.part == "score"},
             "default_margins": {"angle": margin == ANGLE_MARGIN, "score": score_margin is None},
             "interval_level": LEVEL,
             "test_level": 1 - 2 * ALPHA,
@@ -138,16 +138,16 @@ def _margin(cell: Cell, margin: float, score_margin: float | None) -> float:
     return default_score_margin(cell.students.values()) if score_margin is None else score_margin
 
 
-def _difference_rows(measured: Sequence[Measured], sampling: Sampling) -> list[list[dict[str, Any]]]:
+def _difference_rows(estimates: Sequence[CellEstimates], resampling: Resampling) -> list[list[dict[str, Any]]]:
     """Return each cell's rows; pairs of one kind of measure and initialisation are judged together."""
-    groups: dict[tuple[str, str], list[Measured]] = {}
-    for one in measured:
+    groups: dict[tuple[str, str], list[CellEstimates]] = {}
+    for one in estimates:
         groups.setdefault((one.cell.part, one.cell.init), []).append(one)
     answered = sum(any(one.between is not None for one in members) for members in groups.values())
     # One different family is enough to say that selection matters, so that the families share the error rate.
     level = 1 - 2 * ALPHA / max(answered, 1)
-    inflation = {key: inflation_of(members, level, sampling.seed) for key, members in groups.items()}
-    return [difference_rows(one, sampling, level, inflation[one.cell.part, one.cell.init]) for one in measured]
+    inflation = {key: inflation_of(members, level, resampling.seed) for key, members in groups.items()}
+    return [difference_rows(one, resampling, level, inflation[one.cell.part, one.cell.init]) for one in estimates]
 
 
 def _families(rows: Sequence[Sequence[Mapping[str, Any]]]) -> Iterable[Family]:

@@ -37,13 +37,13 @@ __all__ = [
     "MATCHING_MEAN",
     "OVER_NONE",
     "SPREAD_COLUMNS",
-    "Measured",
-    "Sampling",
+    "CellEstimates",
+    "Resampling",
     "difference_rows",
+    "estimate_cell",
     "family_of",
     "inflation_of",
     "level_rows",
-    "measure",
     "spread_row",
 ]
 
@@ -68,7 +68,7 @@ LEVEL_COLUMNS = (*CELL_COLUMNS, "strategy", "mean", "mean_cosine", "n_seeds", "n
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Resampling:
     """How intervals are made.
 
     Attributes:
@@ -92,7 +92,7 @@ class Contrasts:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class CellEstimates:
     """A cell with its estimates.
 
     Attributes:
@@ -108,26 +108,26 @@ class Measured:
     over_none: Contrasts | None
 
 
-def measure(cell: Cell, margin: float, sampling: Sampling) -> Measured:
+def estimate_cell(cell: Cell, margin: float, resampling: Resampling) -> CellEstimates:
     """Estimate a cell's differences between matching strategies and over `none`."""
     matching, everyone = cell.matching, cell.strategies
     pairs = list(itertools.combinations(matching, 2))
     seeds, all_seeds = cell.seeds(matching), cell.seeds(everyone)
     between = over_none = None
     if pairs and seeds:
-        between = _contrasts(cell, matching, seeds, pairs, sampling)
+        between = _contrasts(cell, matching, seeds, pairs, resampling)
     if NONE in everyone and matching and all_seeds:
         over = [(name, NONE) for name in (*matching, *([MATCHING_MEAN] if len(matching) > 1 else []))]
-        over_none = _contrasts(cell, everyone, all_seeds, over, sampling)
-    return Measured(cell, margin, between, over_none)
+        over_none = _contrasts(cell, everyone, all_seeds, over, resampling)
+    return CellEstimates(cell, margin, between, over_none)
 
 
 def _contrasts(
-    cell: Cell, strategies: Sequence[str], seeds: Sequence[Seed], pairs: list[tuple[str, str]], sampling: Sampling
+    cell: Cell, strategies: Sequence[str], seeds: Sequence[Seed], pairs: list[tuple[str, str]], resampling: Resampling
 ) -> Contrasts:
     c = _matrix(strategies, pairs)
     values, weights = cell.stack(strategies, seeds)
-    options = {"n_draws": sampling.draws, "seed": sampling.seed}
+    options = {"n_draws": resampling.draws, "seed": resampling.seed}
     if cell.cosines is None:
         return Contrasts(pairs, estimate_contrasts(values, weights, c, **options), None)
     # Degrees and cosines stand as students of one call, so that examples are drawn once.
@@ -153,7 +153,7 @@ def _matrix(strategies: Sequence[str], pairs: Sequence[tuple[str, str]]) -> NDAr
     return np.array([side(a) - side(b) for a, b in pairs])
 
 
-def inflation_of(members: Sequence[Measured], level: float, seed: int) -> float:
+def inflation_of(members: Sequence[CellEstimates], level: float, seed: int) -> float:
     """Return by how much intervals between strategies must grow to hold for all of some cells' pairs at once.
 
     Over examples from the correlations of the shared draws. Over seeds each pair's variance is known badly, and by
@@ -185,55 +185,48 @@ def _cell_labels(cell: Cell) -> dict[str, Any]:
 
 
 def difference_rows(
-    measured: Measured, sampling: Sampling, joint_level: float, inflation: float
+    estimates: CellEstimates, resampling: Resampling, joint_level: float, inflation: float
 ) -> list[dict[str, Any]]:
     """Return a row of `Comparison.differences` for each paired difference of a cell.
 
     Args:
-        measured: the cell.
-        sampling: how intervals are made.
+        estimates: of the cell.
+        resampling: how intervals are made.
         joint_level: of the intervals that hold for all of the family's pairs at once.
         inflation: of these intervals; see `inflation_of`.
     """
     rows: list[dict[str, Any]] = []
-    for kind, contrasts in ((BETWEEN, measured.between), (OVER_NONE, measured.over_none)):
+    for kind, contrasts in ((BETWEEN, estimates.between), (OVER_NONE, estimates.over_none)):
         if contrasts is None:
             continue
         found = contrasts.estimates
-        low, high = found.interval(LEVEL, sampling.interval)
-        test = found.interval(1 - 2 * ALPHA, sampling.interval)
-        joint = _joint(found, joint_level, inflation)
-        cosine = contrasts.cosines
-        cosine_low, cosine_high = (None, None) if cosine is None else cosine.interval(LEVEL, sampling.interval)
-        error = found.standard_error
-        for row, (a, b) in enumerate(contrasts.pairs):
-            estimate = float(found.estimate[row])
-            verdict = equivalence_verdict(float(test[0][row]), float(test[1][row]), measured.margin)
-            needed = _needed(found, row, measured.margin, inflation) if verdict == "undecided" else None
+        numbers = {"difference": found.estimate, "standard_error": found.standard_error}
+        numbers["low"], numbers["high"] = found.interval(LEVEL, resampling.interval)
+        numbers["test_low"], numbers["test_high"] = found.interval(1 - 2 * ALPHA, resampling.interval)
+        if kind == BETWEEN:
+            numbers["joint_low"], numbers["joint_high"] = _joint(found, joint_level, inflation)
+        if contrasts.cosines is not None:
+            numbers["cosine_difference"] = contrasts.cosines.estimate
+            numbers["cosine_low"], numbers["cosine_high"] = contrasts.cosines.interval(LEVEL, resampling.interval)
+        for place, (a, b) in enumerate(contrasts.pairs):
+            row = {name: float(values[place]) for name, values in numbers.items()}
+            verdict = equivalence_verdict(row["test_low"], row["test_high"], estimates.margin)
+            needed = _needed(found, place, estimates.margin, inflation) if verdict == "undecided" else None
             rows.append(
                 {
-                    **_cell_labels(measured.cell),
+                    **dict.fromkeys(DIFFERENCE_COLUMNS, np.nan),
+                    **_cell_labels(estimates.cell),
+                    **row,
                     "kind": kind,
                     "strategy_a": a,
                     "strategy_b": b,
-                    "difference": estimate,
-                    "low": float(low[row]),
-                    "high": float(high[row]),
-                    "test_low": float(test[0][row]),
-                    "test_high": float(test[1][row]),
-                    "joint_low": float(joint[0][row]) if kind == BETWEEN else np.nan,
-                    "joint_high": float(joint[1][row]) if kind == BETWEEN else np.nan,
-                    "standard_error": float(error[row]),
                     "verdict": verdict,
-                    "margin": measured.margin,
+                    "margin": estimates.margin,
                     "n_seeds": found.n_seeds,
-                    "n_examples": int(found.n_examples[row]) if measured.cell.part == "angle" else None,
+                    "n_examples": int(found.n_examples[place]) if estimates.cell.part == "angle" else None,
                     "needed_seeds": needed and needed.seeds,
                     "needed_examples": needed and needed.examples,
                     "needed_factor": needed and needed.factor,
-                    "cosine_difference": None if cosine is None else float(cosine.estimate[row]),
-                    "cosine_low": None if cosine_low is None else float(cosine_low[row]),
-                    "cosine_high": None if cosine_high is None else float(cosine_high[row]),
                 }
             )
     return rows
@@ -285,24 +278,26 @@ def family_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Verdict, Mapping[str, 
     return verdict, rows[int(np.nanargmax(clear))]
 
 
-def spread_row(measured: Measured, rows: Sequence[Mapping[str, Any]], sampling: Sampling) -> dict[str, Any] | None:
+def spread_row(
+    estimates: CellEstimates, rows: Sequence[Mapping[str, Any]], resampling: Resampling
+) -> dict[str, Any] | None:
     """Return a row of `Comparison.spreads`: the spread between matching strategies against the change over none.
 
     The spread's interval holds for all pairs at once: it ends where the largest of them can, and begins where the
     largest must. Its ratio to the change over none takes the unfavourable ends of both.
 
     Args:
-        measured: the cell.
+        estimates: of the cell.
         rows: its rows of `Comparison.differences`.
-        sampling: how intervals are made.
+        resampling: how intervals are made.
     """
-    if measured.between is None and measured.over_none is None:
+    if estimates.between is None and estimates.over_none is None:
         return None
-    row: dict[str, Any] = dict.fromkeys(SPREAD_COLUMNS, np.nan) | _cell_labels(measured.cell)
-    row |= {"n_strategies": len(measured.cell.matching), "margin": measured.margin, "verdict": None}
-    if measured.between is not None:
-        found = measured.between.estimates
-        low, high = _joint(found, LEVEL, inflation_of([measured], LEVEL, sampling.seed))
+    row: dict[str, Any] = dict.fromkeys(SPREAD_COLUMNS, np.nan) | _cell_labels(estimates.cell)
+    row |= {"n_strategies": len(estimates.cell.matching), "margin": estimates.margin, "verdict": None}
+    if estimates.between is not None:
+        found = estimates.between.estimates
+        low, high = _joint(found, LEVEL, inflation_of([estimates], LEVEL, resampling.seed))
         row |= {
             "n_seeds": found.n_seeds,
             "spread": float(np.abs(found.estimate).max()),
@@ -315,7 +310,7 @@ def spread_row(measured: Measured, rows: Sequence[Mapping[str, Any]], sampling: 
         # The mean over matching strategies comes last; with one strategy it is that one.
         change, low_change, high_change = (float(over[-1][key]) for key in ("difference", "low", "high"))
         row |= {"change_over_none": change, "change_low": low_change, "change_high": high_change}
-        if measured.between is None:
+        if estimates.between is None:
             row["n_seeds"] = over[-1]["n_seeds"]
         elif change != 0:
             row["spread_by_change"] = row["spread"] / abs(change)

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -14,50 +14,41 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import pandas as pd
-
 from anglekit.errors import RunError
 from anglekit.plots.files import figure_bytes
+from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.registry import draw_figure
-from anglekit.results.geometry import Geometry
 
-__all__ = ["Inputs", "Sheet", "drawers", "usable_cores"]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What figures are drawn from.
-
-    Attributes:
-        geometries: what was analysed.
-        scores: a table for each task.
-    """
-
-    geometries: Sequence[Geometry]
-    scores: Sequence[pd.DataFrame]
-
-    def of(self, place: int | None) -> Inputs:
-        """Return one Geometry by its place, without scores; None gives everything."""
-        return self if place is None else Inputs([self.geometries[place]], ())
+__all__ = ["DrawingTask", "drawers", "usable_cores"]
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """One svg file to draw.
+class DrawingTask:
+    """A drawing that is to be made.
 
     Attributes:
-        name: of the figure family.
+        name: of the figure.
+        key: what the ids of its svg start with.
         place: of the Geometry that it shows; None shows everything.
-        width: `column` or `page`.
-        dark: on a dark ground.
-        options: of the family's function.
+        options: of the figure.
+        label: of the Geometry that it shows; empty where it shows all.
+        student: that it shows; None where it shows all.
     """
 
     name: str
+    key: str
     place: int | None
-    width: str
-    dark: bool
     options: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    student: str | None = None
+
+    def chosen(self, inputs: FigureInputs) -> FigureInputs:
+        """Return what of a report's inputs the drawing shows: one Geometry without scores, or everything."""
+        return inputs if self.place is None else FigureInputs([inputs.geometries[self.place]])
+
+
+#: Takes a drawing in hand, at a width and on a dark ground or not, and returns what waits for its svg file.
+Begin = Callable[[DrawingTask, str, bool], Callable[[], bytes]]
 
 
 def usable_cores() -> int:
@@ -66,24 +57,24 @@ def usable_cores() -> int:
 
 
 @contextmanager
-def drawers(inputs: Inputs, workers: int) -> Iterator[Callable[[Sheet], Callable[[], bytes]]]:
-    """Give a function that takes a sheet in hand and returns what waits for its file.
+def drawers(inputs: FigureInputs, workers: int) -> Iterator[Begin]:
+    """Give what takes a drawing in hand.
 
     One worker is this process, which draws when it is waited for; a file is the same whoever draws it.
 
     Args:
-        inputs: what the sheets are drawn from.
+        inputs: what the figures are drawn from.
         workers: how many processes draw.
     """
     if workers == 1:
-        yield lambda sheet: partial(_drawn, inputs, sheet)
+        yield lambda task, width, dark: partial(_svg_file, inputs, task, width, dark)
         return
     # Not forked: the libraries that are loaded here may hold threads and locks.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _receive, (inputs,))
 
-    def begin(sheet: Sheet) -> Callable[[], bytes]:
-        with _interrupts_waiting():  # the first sheet starts the processes
-            future = pool.submit(_drawn_here, sheet)
+    def begin(task: DrawingTask, width: str, dark: bool) -> Callable[[], bytes]:
+        with _interrupts_waiting():  # the first drawing starts the processes
+            future = pool.submit(_svg_file_here, task, width, dark)
 
         def wait() -> bytes:
             try:
@@ -123,19 +114,17 @@ def _interrupts_waiting() -> Iterator[None]:
         handler(signal.SIGINT, None)
 
 
-def _drawn(inputs: Inputs, sheet: Sheet) -> bytes:
-    chosen = inputs.of(sheet.place)
-    figure = draw_figure(
-        sheet.name, chosen.geometries, scores=chosen.scores, width=sheet.width, dark=sheet.dark, **sheet.options
-    )
+def _svg_file(inputs: FigureInputs, task: DrawingTask, width: str, dark: bool) -> bytes:
+    chosen = task.chosen(inputs)
+    figure = draw_figure(task.name, chosen.geometries, scores=chosen.scores, width=width, dark=dark, **task.options)
     return figure_bytes(figure, "svg")
 
 
-# What a worker's sheets are drawn from: sent once, not with each of them.
-_received: list[Inputs] = []
+# What a worker's figures are drawn from: sent once, not with each of them.
+_received: list[FigureInputs] = []
 
 
-def _receive(inputs: Inputs) -> None:
+def _receive(inputs: FigureInputs) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the business of the process that waits
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     _received[:] = [inputs]
@@ -149,5 +138,5 @@ def _end_with_the_parent() -> None:
         os._exit(1)
 
 
-def _drawn_here(sheet: Sheet) -> bytes:
-    return _drawn(_received[0], sheet)
+def _svg_file_here(task: DrawingTask, width: str, dark: bool) -> bytes:
+    return _svg_file(_received[0], task, width, dark)

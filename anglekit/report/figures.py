@@ -1,21 +1,22 @@
-"""The report's figures: every family that the results can fill, once for all students or a drawing for each."""
+"""The report's figures: every one that the results can fill, drawn once for all students or once for each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from anglekit.display.html import Markup
 from anglekit.errors import InputError
+from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.registry import FIGURES, figure_data, why_not
-from anglekit.report.drawers import Inputs, Sheet, drawers, usable_cores
+from anglekit.report.drawers import DrawingTask, drawers, usable_cores
 from anglekit.report.gather import Findings
 from anglekit.report.svg import StyleSheet, inline_svg
 
 __all__ = ["BY_STUDENT", "MOST_STUDENTS", "Drawing", "ReportFigure", "draw_all"]
 
-#: Families of which each student has a drawing of its own: the panels of ten students are too many for one.
+#: Figures of which each student has a drawing of its own: the panels of ten students are too many for one.
 BY_STUDENT: Final = frozenset({"angles-heatmap", "null-heatmap", "layer-distance", "layer-cosine", "layer-cka"})
 
 #: Those of them that a column holds, the teacher over the student: one drawing serves a page and a telephone.
@@ -51,10 +52,10 @@ class Drawing:
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure family as the report shows it.
+    """A figure as the report shows it.
 
     Attributes:
-        name: of the family.
+        name: of the figure.
         title: in a few words.
         reading: how to read it.
         drawings: one, or one for each Geometry or student.
@@ -71,33 +72,10 @@ class ReportFigure:
         return any(drawing.student is not None for drawing in self.drawings)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A drawing that is to be made.
-
-    Attributes:
-        key: what its ids start with.
-        place: of the Geometry that it shows; None shows everything.
-        options: of the family's function.
-        label: as in `Drawing`.
-        student: as in `Drawing`.
-    """
-
-    key: str
-    place: int | None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    label: str = ""
-    student: str | None = None
-
-
-#: Gives the svg file of one width on a light ground, or on a dark one.
-_Files = Callable[[str, bool], bytes]
-
-
 def draw_all(
     findings: Findings, styles: StyleSheet, tick: Callable[[str], None], workers: int | None = 1
 ) -> tuple[list[ReportFigure], list[str]]:
-    """Draw every family.
+    """Draw every figure.
 
     Args:
         findings: what there is.
@@ -112,89 +90,88 @@ def draw_all(
         RunError: a process that draws ended too early.
     """
     figures, refused = [], []
-    inputs = Inputs([reported.geometry for reported in findings.geometries], findings.scores)
-    plans = {name: _plans(name, findings) for name in FIGURES}
-    reasons = {name: _why_not(name, own, inputs) for name, own in plans.items()}
-    able = {name: own for name, own in plans.items() if reasons[name] is None}
+    inputs = FigureInputs([reported.geometry for reported in findings.geometries], findings.scores)
+    tasks = {name: _tasks(name, findings) for name in FIGURES}
+    reasons = {name: _why_not(own, inputs) for name, own in tasks.items()}
+    able = {name: own for name, own in tasks.items() if reasons[name] is None}
     if workers is None:
         workers = max(1, min(usable_cores(), sum(map(len, able.values())) // _DRAWINGS_A_WORKER))
     with drawers(inputs, workers) as begin:
-        begun = {name: [_begin(name, plan, begin) for plan in own] for name, own in able.items()}
-        for name, family in FIGURES.items():
-            if reasons[name] is not None:
-                refused.append(f"{family.title}: {reasons[name]}")
-                continue
+        begun = {
+            name: [
+                {(width, dark): begin(task, width, dark) for width in _widths(task) for dark in (False, True)}
+                for task in own
+            ]
+            for name, own in able.items()
+        }
+        for name, figure in FIGURES.items():
             try:
+                if reasons[name] is not None:
+                    raise InputError(str(reasons[name]))
                 drawings = tuple(
-                    _finish(name, plan, files, inputs, styles, tick)
-                    for plan, files in zip(able[name], begun[name], strict=True)
+                    _drawing(task, files, inputs, styles, tick)
+                    for task, files in zip(able[name], begun[name], strict=True)
                 )
             except InputError as error:
-                refused.append(f"{family.title}: {error}")
+                refused.append(f"{figure.title}: {error}")
                 continue
             if drawings:
-                figures.append(ReportFigure(name, family.title, family.reading, drawings))
+                figures.append(ReportFigure(name, figure.title, figure.reading, drawings))
     return figures, refused
 
 
-def _plans(name: str, findings: Findings) -> list[_Plan]:
-    """Return the drawings of a family."""
-    family, geometries = FIGURES[name], findings.geometries
-    if family.many or family.uses != "geometries":
-        options: dict[str, Any] = {"margin": findings.score_margin} if "margin" in family.options else {}
+def _tasks(name: str, findings: Findings) -> list[DrawingTask]:
+    """Return the drawings of a figure."""
+    figure, geometries = FIGURES[name], findings.geometries
+    if figure.many or figure.uses != "geometries":
+        options: dict[str, Any] = {"margin": findings.score_margin} if "margin" in figure.options else {}
         # Scores carry no name of a task: they are named after the Geometries where there is one for each.
-        if "labels" in family.options and (family.uses == "geometries" or len(geometries) == len(findings.scores)):
+        if "labels" in figure.options and (figure.uses == "geometries" or len(geometries) == len(findings.scores)):
             options["labels"] = [reported.label for reported in geometries]
-        return [_Plan(name, None, options)]
-    plans = []
+        return [DrawingTask(name, name, None, options)]
+    tasks = []
     for place, reported in enumerate(geometries):
         label = reported.label if len(geometries) > 1 else ""
         if name not in BY_STUDENT:
-            plans.append(_Plan(f"{name}-{place}", place, label=label))
+            tasks.append(DrawingTask(name, f"{name}-{place}", place, label=label))
             continue
         for number, student in enumerate(reported.geometry.students[:MOST_STUDENTS]):
-            plans.append(_Plan(f"{name}-{place}-{number}", place, {"students": student}, label, student))
-    return plans
+            tasks.append(DrawingTask(name, f"{name}-{place}-{number}", place, {"students": student}, label, student))
+    return tasks
 
 
-def _why_not(name: str, plans: Sequence[_Plan], inputs: Inputs) -> str | None:
-    """Return why a family cannot be drawn, in one line, or None where it can."""
-    for place in dict.fromkeys(plan.place for plan in plans):
-        chosen = inputs.of(place)
-        reason = why_not(name, chosen.geometries, chosen.scores)
+def _why_not(tasks: Sequence[DrawingTask], inputs: FigureInputs) -> str | None:
+    """Return why a figure cannot be drawn, in one line, or None where it can."""
+    for one in {task.place: task for task in tasks}.values():
+        chosen = one.chosen(inputs)
+        reason = why_not(one.name, chosen.geometries, chosen.scores)
         if reason is not None:
             return reason
     return None
 
 
-def _begin(name: str, plan: _Plan, begin: Callable[[Sheet], Callable[[], bytes]]) -> _Files:
-    """Take a drawing's files in hand."""
-    waiting = {
-        (width, dark): begin(Sheet(name, plan.place, width, dark, plan.options))
-        for width in _widths(name, plan)
-        for dark in (False, True)
-    }
-    return lambda width, dark: waiting[width, dark]()
-
-
-def _widths(name: str, plan: _Plan) -> tuple[str, ...]:
+def _widths(task: DrawingTask) -> tuple[str, ...]:
     """Return the widths in which a drawing is made, the main one last."""
-    main = "column" if name in _SLIM else "page"
-    return (main,) if plan.student is not None else tuple(dict.fromkeys(("column", main)))
+    main = "column" if task.name in _SLIM else "page"
+    return (main,) if task.student is not None else tuple(dict.fromkeys(("column", main)))
 
 
-def _finish(
-    name: str, plan: _Plan, files: _Files, inputs: Inputs, styles: StyleSheet, tick: Callable[[str], None]
+def _drawing(
+    task: DrawingTask,
+    files: dict[tuple[str, bool], Callable[[], bytes]],
+    inputs: FigureInputs,
+    styles: StyleSheet,
+    tick: Callable[[str], None],
 ) -> Drawing:
-    tick(name if plan.student is None else f"{name}, {plan.student}")
-    family, chosen = FIGURES[name], inputs.of(plan.place)
-    data = figure_data(name, chosen.geometries, scores=chosen.scores, **plan.options)
-    alt = family.alt(data)
+    tick(task.name if task.student is None else f"{task.name}, {task.student}")
+    figure, chosen = FIGURES[task.name], task.chosen(inputs)
+    data = figure_data(task.name, chosen.geometries, scores=chosen.scores, **task.options)
+    alt = figure.alt(data)
 
     def svg(width: str, key: str) -> Markup:
-        light, dark = files(width, False), files(width, True)
-        return inline_svg(light, dark, key=key, title=family.title, description=alt, styles=styles)
+        light, dark = files[width, False](), files[width, True]()
+        return inline_svg(light, dark, key=key, title=figure.title, description=alt, styles=styles)
 
-    *narrower, main = _widths(name, plan)
-    narrow = svg(narrower[0], f"{plan.key}-narrow") if narrower else None
-    return Drawing(svg(main, plan.key), narrow, family.facts(data), plan.label, plan.student, name in _SLIM)
+    *narrower, main = _widths(task)
+    narrow = svg(narrower[0], f"{task.key}-narrow") if narrower else None
+    return Drawing(svg(main, task.key), narrow, figure.facts(data), task.label, task.student, task.name in _SLIM)

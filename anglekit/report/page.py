@@ -19,16 +19,16 @@ from anglekit.report.svg import StyleSheet
 from anglekit.results.chance import Standing
 from anglekit.results.overview import layer_table
 
-__all__ = ["READING", "page"]
+__all__ = ["HOW_TO_READ", "page"]
 
-READING: Final = (
+HOW_TO_READ: Final = (
     "Stand at a student's hidden state and look at two of the teacher's layers: below 90° (acute, a cosine above 0) a "
     "pull toward one layer is also a pull toward the other, so it matters less which of them teaches. Acute alone says "
     "little, because both directions start from the same state: unrelated vectors of one length already show 60° (a "
     "cosine of 0.5), so read every angle beside its chance level."
 )
 
-SCORES_READING: Final = (
+SCORES_HOW_TO_READ: Final = (
     "Each student was taught by another matching of its layers to the teacher's: if it does not matter which layer "
     "teaches, strategies differ by less than the margin, however far they all are from a student without matching "
     "(none). With one seed each, nothing is known of how much a score varies by itself, so no verdict is given."
@@ -207,7 +207,7 @@ def _capital(sentence: str) -> str:
 
 
 def _reading(findings: Findings) -> Markup:
-    text = READING if findings.geometries else SCORES_READING
+    text = HOW_TO_READ if findings.geometries else SCORES_HOW_TO_READ
     return element("div", element("h2", "How to read it"), element("p", text), class_="reading")
 
 

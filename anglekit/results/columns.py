@@ -1,4 +1,4 @@
-"""The tables of a Geometry: their columns and types."""
+"""The tables of a Geometry: their columns, in order, and the type of each."""
 
 from __future__ import annotations
 
@@ -6,121 +6,57 @@ from collections.abc import Mapping
 
 __all__ = ["ADDED_COLUMNS", "COLUMNS", "OPTIONAL_COLUMNS"]
 
-_INTEGER = "int64"
-_FLOAT = "float64"
+# A column has one type in all tables: text, a whole number, or else a number.
+_TEXTS = ("student", "stream", "side", "side_a", "side_b", "states", "null", "tokens", "view")
+_WHOLE = (
+    *("vertex", "teacher_i", "teacher_k", "layer", "layer_a", "layer_b", "example", "dimension", "top_dimension"),
+    *("bin", "count", "n", "n_tokens", "n_examples"),
+)
 
-#: The tables of a Geometry, their columns and types.
+
+def _columns(*names: str) -> Mapping[str, str]:
+    return {name: "str" if name in _TEXTS else "int64" if name in _WHOLE else "float64" for name in names}
+
+
+_PAIR = ("student", "stream", "vertex", "teacher_i", "teacher_k")
+_TWO_LAYERS = ("student", "stream", "side_a", "layer_a", "side_b", "layer_b")
+
+#: The tables of every Geometry.
 COLUMNS: dict[str, Mapping[str, str]] = {
-    "angles": {
-        "student": "str",
-        "stream": "str",
-        "vertex": _INTEGER,
-        "teacher_i": _INTEGER,
-        "teacher_k": _INTEGER,
-        "mean_cosine": _FLOAT,
-        "std_cosine": _FLOAT,
-        "mean_angle_degrees": _FLOAT,
-        "acute_fraction": _FLOAT,
-        "mean_tangential_cosine": _FLOAT,
-        "mean_tangential_angle_degrees": _FLOAT,
-        "null_cosine": _FLOAT,
-        "se_cosine": _FLOAT,
-        "n_tokens": _INTEGER,
-        "n_examples": _INTEGER,
-    },
-    "histograms": {
-        "student": "str",
-        "stream": "str",
-        "vertex": _INTEGER,
-        "teacher_i": _INTEGER,
-        "teacher_k": _INTEGER,
-        "bin": _INTEGER,
-        "count": _INTEGER,
-    },
-    "layers": {
-        "student": "str",
-        "stream": "str",
-        "side_a": "str",
-        "layer_a": _INTEGER,
-        "side_b": "str",
-        "layer_b": _INTEGER,
-        "mean_cosine": _FLOAT,
-        "centred_cosine": _FLOAT,
-        "mean_distance": _FLOAT,
-        "cka": _FLOAT,
-        "mean_norm": _FLOAT,
-    },
-    "examples": {
-        "student": "str",
-        "stream": "str",
-        "vertex": _INTEGER,
-        "example": _INTEGER,
-        "mean_cosine": _FLOAT,
-        "n_tokens": _INTEGER,
-    },
+    "angles": _columns(
+        *_PAIR,
+        *("mean_cosine", "std_cosine", "mean_angle_degrees", "acute_fraction"),
+        *("mean_tangential_cosine", "mean_tangential_angle_degrees"),
+        *("null_cosine", "se_cosine", "n_tokens", "n_examples"),
+    ),
+    "histograms": _columns(*_PAIR, "bin", "count"),
+    "layers": _columns(*_TWO_LAYERS, "mean_cosine", "centred_cosine", "mean_distance", "cka", "mean_norm"),
+    "examples": _columns("student", "stream", "vertex", "example", "mean_cosine", "n_tokens"),
 }
 
 #: Columns that Geometries of earlier versions lack: they are read as NaN.
 ADDED_COLUMNS: dict[str, tuple[str, ...]] = {"angles": ("mean_tangential_angle_degrees",)}
 
-_NAMES = {"student": "str", "stream": "str"}
-_PAIR = {**_NAMES, "vertex": _INTEGER, "teacher_i": _INTEGER, "teacher_k": _INTEGER}
-_TWO_LAYERS = {**_NAMES, "side_a": "str", "layer_a": _INTEGER, "side_b": "str", "layer_b": _INTEGER}
-
 #: Tables that an analysis may leave out, and that older Geometries lack: they are then empty.
 OPTIONAL_COLUMNS: dict[str, Mapping[str, str]] = {
-    "nulls": {
-        **_PAIR,
-        "null": "str",
-        "mean_cosine": _FLOAT,
-        "se": _FLOAT,
-        "n_tokens": _INTEGER,
-        "observed_cosine": _FLOAT,
-        "observed_minus_null": _FLOAT,
-        "low": _FLOAT,
-        "high": _FLOAT,
-        "mean_tangential_cosine": _FLOAT,
-    },
-    "vertex_sweep": {
-        **_PAIR,
-        "t": _FLOAT,
-        "mean_cosine": _FLOAT,
-        "se": _FLOAT,
-        "mean_angle_degrees": _FLOAT,
-        "mean_tangential_cosine": _FLOAT,
-        "mean_tangential_angle_degrees": _FLOAT,
-        "n_tokens": _INTEGER,
-    },
-    "anisotropy": {
-        **_NAMES,
-        "side": "str",
-        "layer": _INTEGER,
-        "tokens": "str",
-        "view": "str",
-        "mean_cosine": _FLOAT,
-        "se": _FLOAT,
-        "top_dimension": _INTEGER,
-        "top_share": _FLOAT,
-        "n_tokens": _INTEGER,
-    },
-    "dimensions": {**_NAMES, "side": "str", "layer": _INTEGER, "dimension": _INTEGER, "share": _FLOAT},
-    "angle_views": {
-        **_PAIR,
-        "tokens": "str",
-        "view": "str",
-        "mean_cosine": _FLOAT,
-        "se": _FLOAT,
-        "mean_tangential_cosine": _FLOAT,
-        "n_tokens": _INTEGER,
-    },
-    "similarity": {
-        **_TWO_LAYERS,
-        "states": "str",
-        "debiased_cka": _FLOAT,
-        "minibatch_cka": _FLOAT,
-        "linear_cka": _FLOAT,
-        "procrustes_distance": _FLOAT,
-        "mutual_neighbours": _FLOAT,
-        "n": _INTEGER,
-    },
+    "nulls": _columns(
+        *_PAIR,
+        *("null", "mean_cosine", "se", "n_tokens"),
+        *("observed_cosine", "observed_minus_null", "low", "high", "mean_tangential_cosine"),
+    ),
+    "vertex_sweep": _columns(
+        *_PAIR,
+        *("t", "mean_cosine", "se", "mean_angle_degrees"),
+        *("mean_tangential_cosine", "mean_tangential_angle_degrees", "n_tokens"),
+    ),
+    "anisotropy": _columns(
+        *("student", "stream", "side", "layer", "tokens", "view"),
+        *("mean_cosine", "se", "top_dimension", "top_share", "n_tokens"),
+    ),
+    "dimensions": _columns("student", "stream", "side", "layer", "dimension", "share"),
+    "angle_views": _columns(*_PAIR, "tokens", "view", "mean_cosine", "se", "mean_tangential_cosine", "n_tokens"),
+    "similarity": _columns(
+        *_TWO_LAYERS,
+        *("states", "debiased_cka", "minibatch_cka", "linear_cka", "procrustes_distance", "mutual_neighbours", "n"),
+    ),
 }

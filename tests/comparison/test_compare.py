@@ -13,7 +13,7 @@ from anglekit.comparison.compare import compare, default_score_margin
 from anglekit.comparison.equivalence import ALPHA
 from anglekit.comparison.pairs import averaging_views, largest_pair_differences, obtuse_pairs
 from anglekit.comparison.result import Comparison
-from anglekit.comparison.statistics import Sampling, difference_rows, family_of, inflation_of, measure
+from anglekit.comparison.statistics import Resampling, difference_rows, estimate_cell, family_of, inflation_of
 from anglekit.errors import InputError
 from tests.comparison.compare_corpus import FIVE, make_geometry, score_rows, write_run, write_sweep
 
@@ -267,8 +267,8 @@ def test_strategies_at_the_margin_are_called_different_at_most_at_the_nominal_ra
         }
         weights = dict.fromkeys(students, np.ones(1))
         cell = Cell("score", "random", {"data": "dev", "score": "accuracy"}, students, weights)
-        sampling = Sampling(200, repeat, "percentile")
-        measured = measure(cell, 0.02, sampling)
+        sampling = Resampling(200, repeat, "percentile")
+        measured = estimate_cell(cell, 0.02, sampling)
         inflation = inflation_of([measured], 1 - 2 * ALPHA, repeat)
         wrong += family_of(difference_rows(measured, sampling, 1 - 2 * ALPHA, inflation))[0] == "different"
         uncorrected += family_of(difference_rows(measured, sampling, 1 - 2 * ALPHA, 1.0))[0] == "different"

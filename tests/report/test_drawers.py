@@ -7,13 +7,19 @@ import os
 import pytest
 
 from anglekit.errors import InputError, RunError
-from anglekit.report.drawers import Inputs, Sheet, drawers, usable_cores
+from anglekit.plots.inputs import FigureInputs
+from anglekit.report.drawers import DrawingTask, drawers, usable_cores
 from tests.plots.full_geometry import full_geometry
 
+
+def task(name: str, **options: object) -> DrawingTask:
+    return DrawingTask(name, "key", 0, options)
+
+
 SHEETS = [
-    Sheet("acute-fraction", 0, "column", dark=False),
-    Sheet("layer-cosine", 0, "column", dark=True, options={"students": "forward-teacher-seed0"}),
-    Sheet("layer-norms", 0, "page", dark=False),
+    (task("acute-fraction"), "column", False),
+    (task("layer-cosine", students="forward-teacher-seed0"), "column", True),
+    (task("layer-norms"), "page", False),
 ]
 
 
@@ -26,34 +32,35 @@ class _Ends:
 
 @pytest.fixture(scope="module")
 def inputs():
-    return Inputs([full_geometry()], ())
+    return FigureInputs([full_geometry()])
 
 
 @pytest.mark.slow
 def test_other_processes_draw_the_same_files_and_tell_their_errors(inputs):
     with drawers(inputs, 1) as begin:
-        own = [begin(sheet)() for sheet in SHEETS]
+        own = [begin(*sheet)() for sheet in SHEETS]
     assert all(b"<svg" in file for file in own)
     assert len(set(own)) == len(SHEETS)
     with drawers(inputs, 2) as begin:
-        wrong = begin(Sheet("layer-cosine", 0, "column", dark=False, options={"students": "nobody"}))
-        waiting = [begin(sheet) for sheet in SHEETS]
+        wrong = begin(task("layer-cosine", students="nobody"), "column", False)
+        waiting = [begin(*sheet) for sheet in SHEETS]
         assert [wait() for wait in waiting] == own
         with pytest.raises(InputError, match="nobody"):
             wrong()
-        ended = begin(Sheet("layer-norms", 0, "page", dark=False, options={"students": _Ends()}))
+        ended = begin(task("layer-norms", students=_Ends()), "page", False)
         with pytest.raises(RunError, match="ended before its figure; draw in this one: --workers 1"):
             ended()
 
 
 def test_nothing_is_drawn_before_it_is_waited_for_by_one_worker(inputs):
     with drawers(inputs, 1) as begin:
-        wait = begin(Sheet("no-such-figure", 0, "page", dark=False))
+        wait = begin(task("no-such-figure"), "page", False)
         with pytest.raises(InputError, match="no-such-figure"):
             wait()
 
 
 def test_one_geometry_comes_without_scores_and_everything_whole(inputs):
-    assert inputs.of(None) is inputs
-    assert list(inputs.of(0).geometries) == list(inputs.geometries)
+    assert DrawingTask("figure1", "key", None).chosen(inputs) is inputs
+    one = task("figure1").chosen(FigureInputs(inputs.geometries, ["scores"]))
+    assert (list(one.geometries), list(one.scores)) == (list(inputs.geometries), [])
     assert usable_cores() >= 1

@@ -9,6 +9,7 @@ import pytest
 
 from anglekit.errors import InputError, RunError
 from anglekit.results.columns import COLUMNS
+from anglekit.results.document import UNRECORDED
 from anglekit.results.files import SCHEMA_VERSION
 from anglekit.results.geometry import Geometry, official_histogram_name
 
@@ -171,6 +172,16 @@ def test_a_students_initialisation_is_found_by_name():
     assert geometry.student_init("étudiant") == "random"
     with pytest.raises(InputError, match=r"no student 'etudiant'; did you mean 'étudiant'\? allowed: s, étudiant"):
         geometry.student_init("etudiant")
+
+
+def test_a_students_arm_is_what_was_recorded_or_its_name():
+    geometry = build()
+    geometry.provenance["students"][0] |= {"strategy": "forward", "seed": 2}
+    del geometry.provenance["students"][1]["init"]
+    assert geometry.arms == {"s": ("forward", "random", 2), "étudiant": ("étudiant", UNRECORDED, None)}
+    geometry.counts["examples"] = "many"
+    with pytest.raises(InputError, match=r"this Geometry is damaged \(counts.examples: expected int"):
+        geometry.notes()
 
 
 def test_a_table_without_a_column_is_no_geometry():

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anglekit.comparison.cells import NONE, score_cells
-from anglekit.comparison.statistics import Sampling, difference_rows, measure, spread_row
+from anglekit.comparison.statistics import Resampling, difference_rows, estimate_cell, spread_row
 from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.chosen import check_labels, choose_value
@@ -53,15 +53,15 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     names = check_labels(options.labels, len(inputs.geometries))
     _check(inputs)
     names = names or [f"task {number + 1}" for number in range(len(inputs.geometries))]
-    sampling = Sampling(_DRAWS, 0, "percentile")
+    resampling = Resampling(_DRAWS, 0, "percentile")
     rows = []
     for geometry, table, name in zip(inputs.geometries, inputs.scores, names, strict=True):
         angles = _angles(geometry)
         chosen = table[table["score"] == choose_value(options.value, table["score"], "score")]
         for cell in score_cells(chosen):
             own = angles[(angles["init"] == cell.init) & angles["strategy"].isin(cell.matching)]
-            measured = measure(cell, 1.0, sampling)
-            spread = spread_row(measured, difference_rows(measured, sampling, _LEVEL, 1.0), sampling)
+            estimates = estimate_cell(cell, 1.0, resampling)
+            spread = spread_row(estimates, difference_rows(estimates, resampling, _LEVEL, 1.0), resampling)
             if own.empty or spread is None or not np.isfinite(spread["spread"]):
                 continue
             factor = 100.0 if max(float(np.abs(one).max()) for one in cell.students.values()) <= 1 else 1.0
