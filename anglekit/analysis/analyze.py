@@ -26,8 +26,8 @@ from anglekit.analysis.unfinished import UnfinishedAnalysis
 from anglekit.geometry.accumulator import GeometryAccumulator, accumulate_batch
 from anglekit.geometry.token_sample import TokenSample
 from anglekit.models.checkpoints import Checkpoint
+from anglekit.probes.batch_plan import share_batches
 from anglekit.probes.batches import ProbeBatch
-from anglekit.probes.batching import share_batches
 from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.lanes import run_in_lanes

@@ -16,8 +16,8 @@ from anglekit.analysis.recorders import BatchStates, Recorders, progress_batches
 from anglekit.analysis.spec import AnalysisSpec, Key
 from anglekit.geometry.sums import GeometrySums
 from anglekit.models.projections import ProjectionFit, solve_projection
+from anglekit.probes.batch_plan import share_batches
 from anglekit.probes.batches import ProbeBatch
-from anglekit.probes.batching import share_batches
 from anglekit.runtime.lanes import run_in_lanes
 from anglekit.runtime.processes import Processes
 from anglekit.vocabulary import ProjectionKind

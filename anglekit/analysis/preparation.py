@@ -31,6 +31,7 @@ from anglekit.errors import InputError
 from anglekit.geometry.token_sample import sample_capacity
 from anglekit.models.architectures import depth, final_norm_module, model_streams
 from anglekit.models.checkpoints import Checkpoint, unique_names
+from anglekit.models.lengths import position_limit
 from anglekit.models.projections import relative_depth_layer
 from anglekit.probes.batches import TokenizedProbe
 from anglekit.probes.data import ProbeData
@@ -304,7 +305,8 @@ def tokenized_probe(
         InputError: the teacher lacks a tokenizer or its decoder a start token, or the settings do not suit its kind.
     """
     tokenizer = _tokenizer(teacher)
-    limits = [limit for limit in map(_position_limit, (teacher, *students)) if limit is not None]
+    limits = [position_limit(each.model.config) for each in (teacher, *students)]
+    most = min((limit for limit in limits if limit is not None), default=None)
     official = settings.reading == "official"
     if settings.prompts != "alone" and teacher.streams == ("decoder",):
         if official:
@@ -317,7 +319,7 @@ def tokenized_probe(
             max_length=settings.max_length,
             keep_special_tokens=settings.special_tokens,
             token_budget=settings.token_budget,
-            model_max_length=min(limits, default=None),
+            model_max_length=most,
         )
     if settings.prompts == "excluded":
         raise InputError(
@@ -339,20 +341,9 @@ def tokenized_probe(
         token_budget=settings.token_budget,
         pad_to=settings.pad_to if official else None,
         decoder_start_token_id=start,
-        model_max_length=min(limits, default=None),
+        model_max_length=most,
         text_stream="encoder" if "encoder" in teacher.streams else "decoder",
     )
-
-
-def _position_limit(checkpoint: Checkpoint) -> int | None:
-    """Return how many tokens a model's position table can take; None where positions have no end (T5)."""
-    config = checkpoint.model.config
-    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if not isinstance(limit, int) or config.model_type in ("t5", "mt5", "umt5"):
-        return None
-    # RoBERTa and its kin count positions from the padding id + 1.
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    return limit - offset
 
 
 def _chosen_layers(

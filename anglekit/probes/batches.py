@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anglekit.errors import InputError
-from anglekit.probes.batching import plan_batches
+from anglekit.probes.batch_plan import plan_batches
 from anglekit.vocabulary import Stream
 
 __all__ = ["ProbeBatch", "TokenRuns", "TokenizedProbe"]

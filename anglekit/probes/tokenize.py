@@ -1,28 +1,27 @@
-"""Texts to tokens: a probe through a tokenizer, truncation counted, targets made into decoder inputs."""
+"""Probes to tokens: truncation counted, targets made into decoder inputs or put behind their prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from anglekit.errors import InputError
+from anglekit.models.lengths import tokenizer_limit
 from anglekit.probes.batches import TokenizedProbe, TokenRuns
 from anglekit.probes.data import ProbeData
-from anglekit.probes.prompts import encode_completions, joined
+from anglekit.probes.encode import encode_completions, encode_texts, joined
 from anglekit.vocabulary import Stream
 
-if TYPE_CHECKING:
-    from anglekit.probes.data import ProbeData
+__all__ = ["same_tokenization", "special_token_ids", "tokenize_continued_probe", "tokenize_probe"]
 
-__all__ = ["length_limit", "same_tokenization", "special_token_ids", "tokenize_continued_probe", "tokenize_probe"]
-
-
+# A chunk of texts is tokenised at once, so that the tokenizer's own objects (about 200 bytes a token) stay few.
 _CHUNK_EXAMPLES = 512
+_CHUNK_CHARACTERS = 200_000
 
 
 def tokenize_continued_probe(
@@ -58,7 +57,7 @@ def tokenize_continued_probe(
         raise InputError(f"{data.source} holds pairs of texts, which no prompt is", "give --text-pair -")
     if token_budget < 1:
         raise InputError(f"a budget of {token_budget} tokens a batch is too small", "give 1 or more")
-    limit = length_limit("--max-length", max_length, tokenizer, model_max_length, None)
+    limit = _length_limit("--max-length", max_length, tokenizer, model_max_length, None)
     if limit is not None and limit < 2:
         raise InputError(f"--max-length {limit} leaves no room for a prompt and its target", "give 2 or more")
     special = None if keep_special_tokens else special_token_ids(tokenizer)
@@ -80,30 +79,17 @@ def tokenize_continued_probe(
             counted.append(counts)
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
     runs = TokenRuns(np.concatenate(ids), np.cumsum(lengths) - lengths, lengths, np.concatenate(counted), None)
-    usable = np.flatnonzero((runs.counted_lengths() > 0) & np.array([bool(target) for target in data.targets]))
-    if len(usable) == 0:
-        raise InputError(f"{data.source} has no example with a target left with a token that counts", "give other data")
-    return TokenizedProbe(
-        text=runs.select(usable),
-        target=None,
-        rows=np.array(data.rows, dtype=np.int64)[usable],
-        lost_tokens=lost[usable],
+    return _probe(
+        data,
+        tokenizer,
+        runs,
+        None,
+        lost,
+        reads_targets=True,
         text_stream="decoder",
         token_budget=token_budget,
-        pad_to=None,
-        pad_id=0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
-        pad_type_id=int(tokenizer.pad_token_type_id),
         max_length=limit,
-        target_max_length=None,
-        skipped_examples=len(data.rows) - len(usable),
     )
-
-
-# A chunk of texts is tokenised at once, so that the tokenizer's own objects (about 200 bytes a token) stay few.
-_CHUNK_EXAMPLES = 512
-_CHUNK_CHARACTERS = 200_000
-# Tokenizers without a length limit hold a huge number (1e30) in its place.
-_NO_LIMIT = 10**9
 
 
 def tokenize_probe(
@@ -149,21 +135,54 @@ def tokenize_probe(
         )
     if needs_target and text_stream != "encoder":
         raise InputError("an encoder-decoder reads the text in its encoder", "text_stream must be 'encoder'")
-    text_limit = length_limit("--max-length", max_length, tokenizer, model_max_length, pad_to)
-    target_limit = length_limit("--target-max-length", target_max_length, tokenizer, model_max_length, pad_to)
+    text_limit = _length_limit("--max-length", max_length, tokenizer, model_max_length, pad_to)
+    target_limit = _length_limit("--target-max-length", target_max_length, tokenizer, model_max_length, pad_to)
     special = None if keep_special_tokens else special_token_ids(tokenizer)
 
     text, lost = _tokenize(tokenizer, data.texts, data.text_pairs, text_limit, special)
-    counts = text.counted_lengths() > 0
     target = None
     if needs_target and data.targets is not None and decoder_start_token_id is not None:
         labels, target_lost = _tokenize(tokenizer, data.targets, None, target_limit, special, as_target=True)
         target = _shifted_right(labels, decoder_start_token_id)
         lost = lost + target_lost
-        counts &= (target.counted_lengths() > 0) & np.array([bool(target_text) for target_text in data.targets])
+    return _probe(
+        data,
+        tokenizer,
+        text,
+        target,
+        lost,
+        reads_targets=target is not None,
+        text_stream=text_stream,
+        token_budget=token_budget,
+        pad_to=pad_to,
+        max_length=text_limit,
+        target_max_length=target_limit if needs_target else None,
+    )
+
+
+def _probe(
+    data: ProbeData,
+    tokenizer: PreTrainedTokenizerBase,
+    text: TokenRuns,
+    target: TokenRuns | None,
+    lost: NDArray[np.int64],
+    *,
+    reads_targets: bool,
+    text_stream: Stream,
+    token_budget: int,
+    max_length: int | None,
+    pad_to: int | None = None,
+    target_max_length: int | None = None,
+) -> TokenizedProbe:
+    """Return a probe of the examples that have a token that counts and, where targets are read, a target."""
+    counts = text.counted_lengths() > 0
+    if target is not None:
+        counts &= target.counted_lengths() > 0
+    if reads_targets:
+        counts &= np.array([bool(each) for each in data.targets or ()])
     kept = np.flatnonzero(counts)
     if len(kept) == 0:
-        missing = "with a target " if target is not None else ""
+        missing = "with a target " if reads_targets else ""
         raise InputError(f"{data.source} has no example {missing}left with a token that counts", "give other data")
     return TokenizedProbe(
         text=text.select(kept),
@@ -175,8 +194,8 @@ def tokenize_probe(
         pad_to=pad_to,
         pad_id=0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
         pad_type_id=int(tokenizer.pad_token_type_id),
-        max_length=text_limit,
-        target_max_length=target_limit if needs_target else None,
+        max_length=max_length,
+        target_max_length=target_max_length,
         skipped_examples=len(data.rows) - len(kept),
     )
 
@@ -201,26 +220,21 @@ def _check_options(
         raise InputError("the model's config names no decoder_start_token_id, and its decoder cannot start without one")
 
 
-def length_limit(
+def _length_limit(
     option: str,
     wanted: int | None,
     tokenizer: PreTrainedTokenizerBase,
     model_max_length: int | None,
     pad_to: int | None,
 ) -> int | None:
-    """Return the most tokens of a text: as wanted, or what tokenizer and model allow; None where nothing limits it.
-
-    Raises:
-        InputError: `wanted`, given by `option`, is out of range.
-    """
+    """Return the most tokens of a text: as wanted, or what tokenizer and model allow; None where nothing limits it."""
     if wanted is not None and wanted < 1:
         raise InputError(f"{option} {wanted} is too small", "give 1 or more")
     if wanted is not None and model_max_length is not None and wanted > model_max_length:
         raise InputError(f"{option} {wanted} is more than the {model_max_length} tokens that the model takes")
     limits = [wanted, pad_to]
     if wanted is None:
-        own = int(tokenizer.model_max_length)
-        limits += [model_max_length, own if own < _NO_LIMIT else None]
+        limits += [model_max_length, tokenizer_limit(tokenizer)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -253,27 +267,6 @@ def _chunks(texts: Sequence[str], pairs: Sequence[str] | None) -> Iterator[slice
     yield slice(start, len(texts))
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerBase,
-    texts: list[str],
-    pairs: list[str] | None,
-    limit: int | None,
-    special_mask: bool,
-    as_target: bool,
-) -> dict[str, list[list[int]]]:
-    inputs: dict[str, Any] = {"text_target": texts} if as_target else {"text": texts, "text_pair": pairs}
-    encoded = tokenizer(
-        **inputs,
-        padding=False,
-        truncation=limit is not None,
-        max_length=limit,
-        return_attention_mask=False,
-        return_special_tokens_mask=special_mask,
-        verbose=False,
-    )
-    return {name: list(values) for name, values in encoded.items()}
-
-
 def _tokenize(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
@@ -296,14 +289,13 @@ def _tokenize(
     lost = np.zeros(len(texts), dtype=np.int64)
     for chunk in _chunks(texts, pairs):
         first, second = list(texts[chunk]), None if pairs is None else list(pairs[chunk])
-        encoded = _encode(tokenizer, first, second, None, special is not None, as_target)
+        form: dict[str, Any] = {"as_target": as_target, "special_mask": special is not None}
+        encoded = encode_texts(tokenizer, first, second, **form)
         whole = [len(sequence) for sequence in encoded["input_ids"]]
         long = [place for place, length in enumerate(whole) if limit is not None and length > limit]
         if long:
             cut_second = None if second is None else [second[place] for place in long]
-            cut = _encode(
-                tokenizer, [first[place] for place in long], cut_second, limit, special is not None, as_target
-            )
+            cut = encode_texts(tokenizer, [first[place] for place in long], cut_second, max_length=limit, **form)
             for name, values in cut.items():
                 for place, value in zip(long, values, strict=True):
                     encoded[name][place] = value
@@ -382,9 +374,7 @@ def same_tokenization(
             f"{'absent from' if other is None else f'number {other} in'} the other"
         )
     for text in sample_texts:
-        ids_a, ids_b = (
-            _encode(each, [text], None, None, False, False)["input_ids"][0] for each in (tokenizer_a, tokenizer_b)
-        )
+        ids_a, ids_b = (encode_texts(each, [text])["input_ids"][0] for each in (tokenizer_a, tokenizer_b))
         if ids_a != ids_b:
             shown = text if len(text) <= 40 else f"{text[:37]}..."
             return f"they split {shown!r} differently, into {len(ids_a)} and {len(ids_b)} tokens"

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anglekit.errors import InputError
+from anglekit.probes.batch_plan import plan_batches, share_batches
 from anglekit.probes.batches import TokenizedProbe, TokenRuns
-from anglekit.probes.batching import plan_batches, share_batches
 
 PAD = 999
 

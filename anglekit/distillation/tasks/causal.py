@@ -22,7 +22,7 @@ from anglekit.distillation.tasks.generation import scoring_mode
 from anglekit.distillation.tasks.task import Collator, Encoder, ScoredModel, ScoreReport, Task
 from anglekit.distillation.tasks.text_columns import find_text_column, texts_of
 from anglekit.errors import InputError
-from anglekit.probes.prompts import beginning, encode_texts, ending
+from anglekit.probes.encode import beginning, encode_texts, ending
 from anglekit.tables.read import Table
 
 __all__ = [

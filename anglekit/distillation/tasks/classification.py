@@ -24,7 +24,7 @@ from anglekit.distillation.tasks.scores import SCORES, class_scores
 from anglekit.distillation.tasks.task import Collator, Encoder, ScoredModel, ScoreReport, Task
 from anglekit.distillation.tasks.text_columns import texts_of
 from anglekit.errors import InputError
-from anglekit.probes.prompts import encode_texts
+from anglekit.probes.encode import encode_texts
 from anglekit.tables.read import Table, find_column, find_text_columns
 
 __all__ = ["ClassificationTask", "LabelledTexts"]

@@ -15,7 +15,6 @@ from anglekit.distillation.tasks.causal import CausalTask, perplexity
 from anglekit.distillation.tasks.data import (
     TextTable,
     TokenizedExamples,
-    model_limit,
     origin,
 )
 from anglekit.distillation.tasks.generation import generate_texts, padding_id
@@ -23,7 +22,8 @@ from anglekit.distillation.tasks.scores import exact_match, normalized_exact_mat
 from anglekit.distillation.tasks.task import Encoder, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
-from anglekit.probes.prompts import encode_completions, joined
+from anglekit.models.lengths import length_limit
+from anglekit.probes.encode import encode_completions, joined
 from anglekit.tables.read import Table
 
 __all__ = ["CompletionTask", "ConversationTask", "PromptsAndCompletions", "completion_examples"]
@@ -181,7 +181,7 @@ def generated_completions(
 
 
 def _room_for_prompts(tokenizer: Tokenizer, config: PretrainedConfig, generation: GenerationSettings) -> int:
-    limit, new = model_limit(tokenizer, config), generation.max_new_tokens or 0
+    limit, new = length_limit(tokenizer, config), generation.max_new_tokens or 0
     if new >= limit:
         raise InputError(f"--max-new-tokens is {new} and the model reads {limit} in all", "leave room for the prompt")
     return limit - new

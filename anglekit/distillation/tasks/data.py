@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.losses.functional import IGNORE_INDEX
 from anglekit.errors import InputError
+from anglekit.models.lengths import length_limit
 from anglekit.tables.read import Table
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "TextTable",
     "TokenizedExamples",
     "length_sorted_batches",
-    "model_limit",
     "origin",
     "usable_length",
 ]
@@ -147,23 +147,13 @@ class PaddedBatches:
         )
 
 
-def model_limit(tokenizer: Tokenizer, config: PretrainedConfig) -> int:
-    """Return the most tokens that tokenizer and model allow; a number beyond all texts where nothing limits them."""
-    positions = getattr(config, "max_position_embeddings", None)
-    limits = [int(tokenizer.model_max_length)]
-    if isinstance(positions, int) and positions > 0:
-        # RoBERTa's positions begin behind its padding index.
-        limits.append(positions - (config.pad_token_id + 1 if "roberta" in str(config.model_type) else 0))
-    return min(limits)
-
-
 def usable_length(wanted: int | None, usual: int, tokenizer: Tokenizer, config: PretrainedConfig) -> int:
     """Return the tokens that a text may have: as wanted, or the usual number but no more than the model can read.
 
     Raises:
         InputError: more is wanted than the model can read.
     """
-    limit = model_limit(tokenizer, config)
+    limit = length_limit(tokenizer, config)
     if wanted is not None and not 4 <= wanted <= limit:
         raise InputError(f"--max-length is {wanted}", allowed=f"allowed for this model: 4 to {limit}")
     return min(usual, limit) if wanted is None else wanted

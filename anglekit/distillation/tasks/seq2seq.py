@@ -13,7 +13,6 @@ from anglekit.distillation.settings import DataSettings, EncodingSettings, Gener
 from anglekit.distillation.tasks.data import (
     TextTable,
     TokenizedExamples,
-    model_limit,
     origin,
 )
 from anglekit.distillation.tasks.generation import generate_texts
@@ -21,7 +20,8 @@ from anglekit.distillation.tasks.scores import corpus_scores
 from anglekit.distillation.tasks.task import Encoder, ScoredModel, ScoreReport, Task
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
-from anglekit.probes.prompts import encode_texts
+from anglekit.models.lengths import length_limit, position_limit
+from anglekit.probes.encode import encode_texts
 from anglekit.tables.read import Table
 
 __all__ = ["Seq2SeqTask", "SourcesAndTargets"]
@@ -102,7 +102,7 @@ class Seq2SeqTask(Task):
 
     def encoding(self, wanted: EncodingSettings, tokenizer: Tokenizer, config: PretrainedConfig) -> EncodingSettings:
         """Return the lengths that sources and targets may have; see `Task.encoding`."""
-        limit, length = model_limit(tokenizer, config), wanted.target_max_length
+        limit, length = length_limit(tokenizer, config), wanted.target_max_length
         if length is not None and length > limit:
             raise InputError(f"--target-max-length is {length}", allowed=f"allowed for this model: 2 to {limit}")
         if length is None and self.target_max_length is not None:
@@ -139,7 +139,7 @@ class Seq2SeqTask(Task):
         self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig
     ) -> GenerationSettings:
         """Return complete settings; by default a text ends where the decoder's positions do. See `Task.generation`."""
-        positions = getattr(config, "max_position_embeddings", None)
+        positions = position_limit(config)
         usual = self.target_max_length or _NEW_TOKENS
         chosen = wanted.completed(self.beams, min(usual, positions or usual))
         if positions and (chosen.max_new_tokens or 0) > positions:

@@ -11,9 +11,10 @@ from transformers import EvalPrediction, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
-from anglekit.distillation.tasks.data import PaddedBatches, TextTable, TokenizedExamples, model_limit, usable_length
+from anglekit.distillation.tasks.data import PaddedBatches, TextTable, TokenizedExamples, usable_length
 from anglekit.distillation.tasks.generation import padding_id
 from anglekit.errors import InputError, suggest
+from anglekit.models.lengths import length_limit
 from anglekit.models.architectures import model_streams
 from anglekit.tables.read import Table, read_table
 
@@ -234,7 +235,7 @@ class Task(ABC):
             InputError: something does not fit, or the tokenizer cannot pad.
         """
         self.padding_id(tokenizer)
-        return self.examples(table, Encoder(tokenizer, encoding, model_limit(tokenizer, config)), training=training)
+        return self.examples(table, Encoder(tokenizer, encoding(tokenizer, config)), training=training)
 
     @abstractmethod
     def examples(self, table: Any, encoder: Encoder, *, training: bool) -> TokenizedExamples:  # noqa: ANN401

@@ -26,7 +26,7 @@ from anglekit.distillation.tasks.models import load_trained
 from anglekit.distillation.tasks.multiple_choice import choice_scores
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.errors import InputError
-from anglekit.probes.prompts import encode_completions
+from anglekit.probes.encode import encode_completions
 from tests.distillation.causal_corpus import (
     FAMILIES,
     causal_student,

@@ -1,4 +1,4 @@
-"""Texts to token ids, and prompts together with what follows them."""
+"""Texts to token ids as lists, and prompts together with what follows them; `tokenize` makes probes of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def encode_texts(
     max_length: int | None = None,
     as_target: bool = False,
     special_tokens: bool = True,
+    special_mask: bool = False,
 ) -> dict[str, list[list[int]]]:
     """Tokenise texts (or pairs) a thousand at a time.
 
@@ -30,6 +31,11 @@ def encode_texts(
         max_length: to which they are cut; None cuts nothing.
         as_target: whether they are targets, which some tokenizers (Marian's) treat otherwise.
         special_tokens: whether the tokenizer adds its own.
+        special_mask: whether to say which tokens it added.
+
+    Returns:
+        For each of the tokenizer's outputs a list for each text: `input_ids`, and `token_type_ids` and
+        `special_tokens_mask` where there are some.
     """
     encoded: dict[str, list[list[int]]] = {"input_ids": []}
     for start in range(0, len(texts), _ROWS_TOKENIZED_TOGETHER):
@@ -43,6 +49,7 @@ def encode_texts(
             max_length=max_length,
             add_special_tokens=special_tokens,
             return_attention_mask=False,
+            return_special_tokens_mask=special_mask,
             verbose=False,
         )
         for name, rows in found.items():
