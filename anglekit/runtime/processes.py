@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +16,7 @@ from torch.distributed.distributed_c10d import PrefixStore, ProcessGroupGloo, St
 from torch.distributed.rendezvous import rendezvous
 
 from anglekit.errors import AnglekitError, InputError, RunError
+from anglekit.settings_fields import SettingError
 
 __all__ = ["ALONE", "Processes", "launched_processes", "processes_apart"]
 
@@ -142,18 +143,30 @@ def _named_loss() -> Iterator[None]:
         raise RunError("another process of this launch has ended; see what it printed, and start all again") from error
 
 
-def _described(error: Exception | None) -> tuple[str, str] | None:
+# The errors that have fields, which are what another process makes them of again; the more special kind first.
+_WITH_FIELDS: Mapping[str, tuple[type[InputError], tuple[str, ...]]] = {
+    "setting": (SettingError, ("setting", "problem", "remedy", "allowed", "name")),
+    "input": (InputError, ("arrived", "remedy", "allowed", "setting")),
+}
+
+
+def _described(error: Exception | None) -> tuple[str, dict[str, str]] | None:
+    """Return the kind of an error and its fields."""
     if error is None:
         return None
+    for kind, (made, names) in _WITH_FIELDS.items():
+        if isinstance(error, made):
+            return kind, {name: getattr(error, name) for name in names}
     if isinstance(error, AnglekitError):
-        return ("input" if isinstance(error, InputError) else "run"), str(error)
-    return "other", f"{type(error).__name__}: {error}"
+        return "run", {"message": str(error)}
+    return "other", {"message": f"{type(error).__name__}: {error}"}
 
 
-def _error_of(rank: int, outcome: tuple[str, str]) -> AnglekitError:
-    kind, message = outcome
-    if kind == "input":
-        return InputError(message)
+def _error_of(rank: int, outcome: tuple[str, dict[str, str]]) -> AnglekitError:
+    kind, fields = outcome
+    if kind in _WITH_FIELDS:
+        return _WITH_FIELDS[kind][0](**fields)
+    message = fields["message"]
     return RunError(message if kind == "run" else f"process {rank} failed with {message}")
 
 

@@ -14,8 +14,8 @@ from anglekit.distillation.settings import DataSettings, EncodingSettings, Gener
 from anglekit.distillation.tasks.data import PaddedBatches, TextTable, TokenizedExamples, usable_length
 from anglekit.distillation.tasks.generation import padding_id
 from anglekit.errors import InputError, suggest
-from anglekit.models.lengths import length_limit
 from anglekit.models.architectures import model_streams
+from anglekit.models.lengths import length_limit
 from anglekit.tables.read import Table, read_table
 
 __all__ = ["Collator", "Encoder", "ScoreReport", "ScoredModel", "Task"]
@@ -235,7 +235,7 @@ class Task(ABC):
             InputError: something does not fit, or the tokenizer cannot pad.
         """
         self.padding_id(tokenizer)
-        return self.examples(table, Encoder(tokenizer, encoding(tokenizer, config)), training=training)
+        return self.examples(table, Encoder(tokenizer, encoding, length_limit(tokenizer, config)), training=training)
 
     @abstractmethod
     def examples(self, table: Any, encoder: Encoder, *, training: bool) -> TokenizedExamples:  # noqa: ANN401
