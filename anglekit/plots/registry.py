@@ -27,7 +27,7 @@ from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.spec import OPTION_WORDS, FigureOptions, FigureSpec
 from anglekit.results.geometry import Geometry
 
-__all__ = ["FIGURES", "draw_figure", "drawable", "figure_data", "why_not"]
+__all__ = ["FIGURES", "draw_figure", "figure_data", "why_not"]
 
 #: Every figure that `anglekit plot --figure` draws, in the order of reading.
 FIGURES: Mapping[str, FigureSpec] = MappingProxyType(
@@ -68,11 +68,6 @@ def why_not(name: str, geometries: Sequence[Geometry], scores: Sequence[pd.DataF
     except InputError as error:
         return str(error)
     return None
-
-
-def drawable(geometries: Sequence[Geometry], scores: Sequence[pd.DataFrame] = ()) -> list[str]:
-    """Return the names of the figures that can be drawn from these inputs, in the order of reading."""
-    return [name for name in FIGURES if why_not(name, geometries, scores) is None]
 
 
 def draw_figure(

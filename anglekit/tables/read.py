@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from anglekit.errors import InputError, RunError, suggest
 from anglekit.tables.arrow import columns_from_arrow
@@ -128,8 +128,14 @@ def read_table(source: str, *, limit: int | None = None) -> Table:
     return Table(source, frame if limit is None else frame.head(limit), sha256)
 
 
+@overload
+def find_column(table: Table, role: str, given: str | None, usual: Sequence[str] | None = None) -> str: ...
+@overload
 def find_column(
-    table: Table, role: str, given: str | None, usual: Sequence[str] | None = None, required: bool = True
+    table: Table, role: str, given: str | None, usual: Sequence[str] | None = None, *, required: bool
+) -> str | None: ...
+def find_column(
+    table: Table, role: str, given: str | None, usual: Sequence[str] | None = None, *, required: bool = True
 ) -> str | None:
     """Return the name of the column that plays a role.
 
@@ -204,8 +210,6 @@ def find_text_columns(table: Table, text: str | None = None, text_pair: str | No
     else:
         usual = None
     column = find_column(table, "text", text, usual)
-    if column is None:
-        raise InputError(f"{table.source} has no text column", "name one with --text")
     if text_pair is None:
         partner = USUAL_PARTNERS.get(column.lower())
         pair = (_present(names, partner) if partner else None) or _present(names, "text_pair")

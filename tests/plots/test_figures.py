@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError
-from anglekit.plots.registry import FIGURES, draw_figure, drawable, figure_data, why_not
+from anglekit.plots.registry import FIGURES, draw_figure, figure_data, why_not
 from anglekit.plots.spec import FigureSpec
 from tests.plots.full_geometry import FIVE, full_geometry, score_table
 
@@ -31,6 +31,11 @@ def steps(geometry, numbers=(0, 100, 300)):
     return [
         dataclasses.replace(geometry, provenance={**geometry.provenance, "training_step": step}) for step in numbers
     ]
+
+
+def drawable(geometries, scores=()):
+    """The names of the figures that can be drawn from these."""
+    return [name for name in FIGURES if why_not(name, geometries, scores) is None]
 
 
 def inputs(name: str, geometry):

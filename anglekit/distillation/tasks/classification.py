@@ -100,8 +100,6 @@ class ClassificationTask(Task):
                 f"task {self.name} reads pairs and {table.source} has one text, {text!r}", "name two: --text-pair"
             )
         label = find_column(table, "label", columns.label)
-        if label is None:
-            raise InputError(f"{table.source} has no label column", "name one with --label")
         return LabelledTexts(
             **origin(table, name),
             columns=(text, label) if pair is None else (text, pair, label),

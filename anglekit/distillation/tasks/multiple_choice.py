@@ -18,7 +18,7 @@ from anglekit.distillation.tasks.label_sets import label_text
 from anglekit.distillation.tasks.task import Encoder, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
-from anglekit.tables.read import Table, find_column
+from anglekit.tables.read import Table
 
 __all__ = ["HellaSwagTask", "MultipleChoiceTask", "PromptsAndChoices", "choice_scores"]
 
@@ -66,10 +66,7 @@ class MultipleChoiceTask(CausalTask):
         """Return a table's prompts, choices and labels; see `Task.read`."""
         first, prompts = self.read_prompts(table, columns)
         names, choices = self.read_choices(table, columns)
-        label = columns.label or (self.label if self.label in table.frame.columns else None)
-        label = find_column(table, "label", label, _USUAL_LABELS)
-        if label is None:
-            raise InputError(f"{table.source} has no column of the right choice", "name one with --label")
+        label = find_text_column(table, "label", columns.label, (self.label,), _USUAL_LABELS)
         cells = table.frame[label].tolist()
         right = [
             _right(cell, own, f"{table.source}, row {row}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from anglekit.distillation.tasks.causal import LanguageModelTask
@@ -15,89 +16,78 @@ from anglekit.errors import InputError, suggest
 
 __all__ = ["TASKS", "task_by_name"]
 
-_GLUE = "Wang et al. 2019, arXiv 1804.07461 (GLUE)"
+_glue = partial(ClassificationTask, source="Wang et al. 2019, arXiv 1804.07461 (GLUE)")
 
-_CLASSIFICATION = (
+_TASKS = (
     ClassificationTask(
         name="classification",
         description="texts or pairs of texts with a label",
         source="your own data",
         scores=("accuracy", "macro_f1"),
     ),
-    ClassificationTask(
+    _glue(
         name="mnli",
         description="does the premise entail the hypothesis, contradict it, or neither",
-        source=_GLUE,
         text="premise",
         text_pair="hypothesis",
         labels=("entailment", "neutral", "contradiction"),
         evaluation_splits=("validation_matched", "validation_mismatched"),
         student_learning_rate=1e-5,
     ),
-    ClassificationTask(
+    _glue(
         name="qqp",
         description="do two questions ask the same",
-        source=_GLUE,
         text="question1",
         text_pair="question2",
         labels=("not_duplicate", "duplicate"),
         scores=("f1", "accuracy"),
         positive="duplicate",
     ),
-    ClassificationTask(
+    _glue(
         name="qnli",
         description="does the sentence answer the question",
-        source=_GLUE,
         text="question",
         text_pair="sentence",
         labels=("entailment", "not_entailment"),
     ),
-    ClassificationTask(
+    _glue(
         name="sst2",
         description="is a sentence of a film review positive",
-        source=_GLUE,
         text="sentence",
         labels=("negative", "positive"),
         teacher_learning_rate=5e-5,
         student_epochs=20.0,
     ),
-    ClassificationTask(
+    _glue(
         name="mrpc",
         description="do two sentences mean the same",
-        source=_GLUE,
         text="sentence1",
         text_pair="sentence2",
         labels=("not_equivalent", "equivalent"),
         scores=("f1", "accuracy"),
         positive="equivalent",
     ),
-    ClassificationTask(
+    _glue(
         name="cola",
         description="is a sentence acceptable English",
-        source=_GLUE,
         text="sentence",
         labels=("unacceptable", "acceptable"),
         scores=("matthews", "accuracy"),
     ),
-    ClassificationTask(
+    _glue(
         name="rte",
         description="does the first sentence entail the second",
-        source=_GLUE,
         text="sentence1",
         text_pair="sentence2",
         labels=("entailment", "not_entailment"),
     ),
-    ClassificationTask(
+    _glue(
         name="wnli",
         description="does the second sentence resolve the first one's pronoun rightly",
-        source=_GLUE,
         text="sentence1",
         text_pair="sentence2",
         labels=("not_entailment", "entailment"),
     ),
-)
-
-_SEQ2SEQ = (
     Seq2SeqTask(name="seq2seq", description="write a target for a source", source="your own data"),
     Seq2SeqTask(
         name="dart",
@@ -124,9 +114,6 @@ _SEQ2SEQ = (
         max_length=512,
         target_max_length=512,
     ),
-)
-
-_CAUSAL = (
     LanguageModelTask(name="language-model", description="predict the next token of texts", source="your own data"),
     CompletionTask(name="completion", description="go on from a prompt", source="your own data"),
     MultipleChoiceTask(
@@ -152,7 +139,7 @@ _CAUSAL = (
     ),
 )
 
-TASKS: Final[Mapping[str, Task]] = {task.name: task for task in (*_CLASSIFICATION, *_SEQ2SEQ, *_CAUSAL)}
+TASKS: Final[Mapping[str, Task]] = {task.name: task for task in _TASKS}
 
 
 def task_by_name(name: str) -> Task:

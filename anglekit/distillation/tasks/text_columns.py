@@ -30,10 +30,7 @@ def find_text_column(
     if given is None:
         names = {str(name) for name in table.frame.columns}
         given = next((wanted for wanted in preferred if wanted in names), None)
-    found = find_column(table, role, given, usual)
-    if found is None:
-        raise InputError(f"{table.source} has no column for --{role}", "name one")
-    return found
+    return find_column(table, role, given, usual)
 
 
 def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = False) -> tuple[str, ...]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from anglekit.plots.figure1.angle_sketch import draw_sketch, is_drawable, sketch_caption
 from anglekit.plots.figure1.curves import Panel, cosine_panels, figure1_data, figure1_facts
-from anglekit.plots.figure1.histograms import CurveStyle, curve_styles, draw_histograms
-from anglekit.plots.figure1.legend import Legend, build_legend, draw_legend
+from anglekit.plots.figure1.histograms import CurveStyle, Histogram, curve_styles
+from anglekit.plots.figure1.legend import build_legend, draw_legend
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.labels import fit, wrap
 from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, text_at
@@ -75,99 +74,43 @@ def _sketch_token(geometries: Sequence[Geometry], panels: Sequence[Panel]) -> Ma
     return None
 
 
-def _columns(count: int, total_width: float) -> int:
-    """Return how many panels stand side by side."""
-    if total_width < 4:
-        return 1
-    return 2 if count in (2, 4) else 3
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where everything stands, in inches from the figure's lower left corner.
-
-    Attributes:
-        width, height: the figure.
-        cell: the width of a panel with its margins.
-        axes_height: of every panel's axes.
-        tops: the upper edge of the axes of each panel, (a) first.
-        lefts: the left edge of each panel's cell.
-        legend: the legend's upper left corner.
-        notes: the upper left corner of the sentences under the panels.
-    """
-
-    width: float
-    height: float
-    cell: float
-    axes_height: float
-    tops: tuple[float, ...]
-    lefts: tuple[float, ...]
-    legend: tuple[float, float]
-    notes: tuple[float, float]
-
-
-def _lay_out(
-    count: int, total_width: float, caption: int, legends: Sequence[Legend], notes: int
-) -> tuple[_Layout, Legend]:
-    """Return the layout of `count` panels, with the legend beside the last panel where it fits there whole.
-
-    Args:
-        count: panels, (a) included.
-        total_width: of the figure, inches.
-        caption: lines under the sketch.
-        legends: for the whole width, and for the room that the last row leaves free.
-        notes: lines under everything.
-    """
-    columns = _columns(count, total_width)
-    rows = -(-count // columns)
-    axes_height = 1.55 if columns == 2 else 1.4
-    under_first = max(_BELOW, 0.08 + LINE * caption)
-    heights = [_TITLE + axes_height + (under_first if row == 0 else _BELOW) for row in range(rows)]
-    wide, beside = legends
-    free = rows * columns - count
-    inside = free > 0 and rows > 1 and beside.whole and beside.height <= _TITLE + axes_height
-    below = 0.08 + LINE * notes + (0.0 if inside else wide.height + 0.06)
-    total_height = sum(heights) + below
-    starts = [total_height - sum(heights[:row]) for row in range(rows)]
-    cell = total_width / columns
-    corner = ((columns - free) * cell + 0.05, starts[-1] - _TITLE) if inside else (0.05, below - 0.02)
-    layout = _Layout(
-        width=total_width,
-        height=total_height,
-        cell=cell,
-        axes_height=axes_height,
-        tops=tuple(starts[position // columns] - _TITLE for position in range(count)),
-        lefts=tuple((position % columns) * cell for position in range(count)),
-        legend=corner,
-        notes=(0.05, 0.04 + LINE * notes),
-    )
-    return layout, beside if inside else wide
-
-
 def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, total_width: float) -> Figure:
     panels = cosine_panels(inputs.geometries, options)
     check_panel_count(len(panels), _MOST_PANELS, "draw fewer tasks")
     token = _sketch_token(inputs.geometries, panels)
-    count = len(panels) + 1
-    columns = _columns(count, total_width)
-    cell = total_width / columns
-    figure = new_figure(total_width, 1.0)  # text is measured before the height is known
     styles = curve_styles(panels, look)
-    free = max(-count % columns, 1)
-    legends = [build_legend(figure, panels, styles, look, room) for room in (total_width - 0.1, free * cell - 0.15)]
+    figure = new_figure(total_width, 1.0)  # text is measured before the height is known
+
+    count = len(panels) + 1
+    columns = 1 if total_width < 4 else 2 if count in (2, 4) else 3
+    rows = -(-count // columns)
+    free = rows * columns - count
+    cell = total_width / columns
+    axes_height = 1.55 if columns == 2 else 1.4
     notes = [line for note in _notes(panels) for line in wrap(figure, note, total_width - 0.1)]
     caption = sketch_caption(figure, token, cell - 0.2) if token is not None else []
-    layout, legend = _lay_out(count, total_width, len(caption), legends, len(notes))
-    figure.set_size_inches(layout.width, layout.height)
-    _draw_sketch_panel(figure, layout, token, caption, styles, look)
+    under_first = max(_BELOW, 0.08 + LINE * len(caption))
+    heights = [_TITLE + axes_height + (under_first if row == 0 else _BELOW) for row in range(rows)]
+
+    # The legend stands beside the last panel where it fits there whole, else under everything.
+    legend = build_legend(figure, panels, styles, look, max(free, 1) * cell - 0.15)
+    beside = free > 0 and rows > 1 and legend.whole and legend.height <= _TITLE + axes_height
+    if not beside:
+        legend = build_legend(figure, panels, styles, look, total_width - 0.1)
+    below = 0.08 + LINE * len(notes) + (0.0 if beside else legend.height + 0.06)
+    total_height = sum(heights) + below
+    starts = [total_height - sum(heights[:row]) for row in range(rows)]
+    figure.set_size_inches(total_width, total_height)
+
+    _draw_sketch_panel(figure, starts[0] - _TITLE, (cell, axes_height), token, caption, styles, look)
     for position, panel in enumerate(panels, start=1):
-        left, top = layout.lefts[position], layout.tops[position]
-        size = (cell - _LEFT - _RIGHT, layout.axes_height)
-        ax = axes_at(figure, left + _LEFT, top, *size)
-        draw_histograms(figure, ax, panel, styles, look, size)
+        left, top = (position % columns) * cell, starts[position // columns] - _TITLE
+        size = (cell - _LEFT - _RIGHT, axes_height)
+        Histogram(axes_at(figure, left + _LEFT, top, *size), panel, styles, look, size).draw()
         _title(figure, left + 0.05, top, string.ascii_lowercase[position], panel, cell - 0.1)
-    draw_legend(figure, legend, *layout.legend)
-    text_at(figure, notes, *layout.notes, spacing=1.15)
+    corner = ((columns - free) * cell + 0.05, starts[-1] - _TITLE) if beside else (0.05, below - 0.02)
+    draw_legend(figure, legend, *corner)
+    text_at(figure, notes, 0.05, 0.04 + LINE * len(notes), spacing=1.15)
     return figure
 
 
@@ -186,17 +129,19 @@ def _title(figure: Figure, left: float, top: float, letter: str, panel: Panel | 
 
 def _draw_sketch_panel(
     figure: Figure,
-    layout: _Layout,
+    top: float,
+    room: tuple[float, float],
     token: Mapping[str, Any] | None,
     caption: Sequence[str],
     styles: Mapping[tuple[str, str | None], CurveStyle],
     look: Theme,
 ) -> None:
+    """Draw the sketch where a histogram of `room` (inches) would begin at `top`, its caption under it."""
     lifted = _TITLE - 0.2  # the sketch has no chance labels above it, and takes their room
-    size = (layout.cell - 0.15, layout.axes_height + lifted)
-    ax = axes_at(figure, 0.05, layout.tops[0] + lifted, *size)
+    size = (room[0] - 0.15, room[1] + lifted)
+    ax = axes_at(figure, 0.05, top + lifted, *size)
     ax.set_gid("sketch")
-    _title(figure, 0.05, layout.tops[0], "a", None, size[0])
+    _title(figure, 0.05, top, "a", None, size[0])
     if token is None:
         ax.set_axis_off()
         lines = wrap(
@@ -207,8 +152,7 @@ def _draw_sketch_panel(
         return
     colour = next((style.colour for (name, _), style in styles.items() if name == token["student"]), look.ink)
     draw_sketch(figure, ax, token, look, colour, size)
-    top = layout.tops[0] - layout.axes_height - 0.04
-    text_at(figure, caption, 0.05, top, gid="sketch-caption", spacing=1.15)
+    text_at(figure, caption, 0.05, top - room[1] - 0.04, gid="sketch-caption", spacing=1.15)
 
 
 def _notes(panels: Sequence[Panel]) -> list[str]:

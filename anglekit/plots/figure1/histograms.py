@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ from anglekit.plots.panels.labels import text_width
 from anglekit.plots.panels.layout import LINE
 from anglekit.plots.style import FONT_SIZE, MARKERS, SMALL_FONT_SIZE, Theme, round_ticks
 
-__all__ = ["CHANCE_DASHES", "MOST_SHARES", "CurveStyle", "curve_styles", "draw_histograms", "percent"]
+__all__ = ["CHANCE_DASHES", "MOST_SHARES", "CurveStyle", "Histogram", "curve_styles", "percent"]
 
 #: Up to so many students a panel states each share; beyond it, the range of each initialisation.
 MOST_SHARES = 4
@@ -78,41 +78,53 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}%" if share < 0.01 or share > 0.99 else f"{100 * share:.0f}%"
 
 
-def draw_histograms(
-    figure: Figure,
-    ax: Axes,
-    panel: Panel,
-    styles: Mapping[tuple[str, str | None], CurveStyle],
-    look: Theme,
-    size: tuple[float, float],
-) -> None:
-    """Draw one task and stream.
+@dataclass(frozen=True)
+class Histogram:
+    """The drawing of one task and stream.
 
-    Args:
-        figure: the figure of `ax`.
+    Attributes:
         ax: an empty axes.
         panel: what to draw.
         styles: of every student.
         look: the theme.
         size: width and height of `ax` in inches.
     """
-    ax.axvspan(0.0, 1.0, color=look.shade, linewidth=0, zorder=0, gid="acute")
-    ax.set_xlim(-1.0, 1.0)
-    ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1\n180°", "−0.5\n120°", "0\n90°", "0.5\n60°", "1\n0°"])  # noqa: RUF001
-    ax.set_xlabel("cosine (below: angle in degrees)")
-    ax.set_ylabel("density (per unit cosine)")
-    ax.yaxis.set_major_locator(round_ticks(4))
-    if not panel.curves:
-        ax.text(0.5, 0.5, "no finite cosine", ha="center", va="center", transform=ax.transAxes)
-        ax.set_yticks([])
-        return
-    bins = len(panel.curves[0].counts)
-    edges = np.linspace(-1.0, 1.0, bins + 1)
-    for curve in panel.curves:
-        style = styles[curve.student, curve.init]
-        fill = 0.28 if len(panel.curves) <= 2 else 0.12 if len(panel.curves) <= MOST_SHARES else 0.04
-        ax.stairs(curve.density, edges, fill=True, color=style.colour, alpha=fill, linewidth=0, zorder=2)
-        ax.stairs(
+
+    ax: Axes
+    panel: Panel
+    styles: Mapping[tuple[str, str | None], CurveStyle]
+    look: Theme
+    size: tuple[float, float]
+
+    def draw(self) -> None:
+        """Draw curves, shares and chance levels."""
+        ax, panel = self.ax, self.panel
+        ax.axvspan(0.0, 1.0, color=self.look.shade, linewidth=0, zorder=0, gid="acute")
+        ax.set_xlim(-1.0, 1.0)
+        ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1\n180°", "−0.5\n120°", "0\n90°", "0.5\n60°", "1\n0°"])  # noqa: RUF001
+        ax.set_xlabel("cosine (below: angle in degrees)")
+        ax.set_ylabel("density (per unit cosine)")
+        ax.yaxis.set_major_locator(round_ticks(4))
+        if not panel.curves:
+            ax.text(0.5, 0.5, "no finite cosine", ha="center", va="center", transform=ax.transAxes)
+            ax.set_yticks([])
+            return
+        for curve in panel.curves:
+            self._draw_curve(curve)
+        self._draw_chance(self._draw_shares())
+
+    def _style(self, curve: Curve) -> CurveStyle:
+        return self.styles[curve.student, curve.init]
+
+    def _text_width(self, text: str, size: float) -> float:
+        return text_width(cast("Figure", self.ax.get_figure(root=True)), text, size)
+
+    def _draw_curve(self, curve: Curve) -> None:
+        style, count = self._style(curve), len(self.panel.curves)
+        edges = np.linspace(-1.0, 1.0, len(curve.counts) + 1)
+        fill = 0.28 if count <= 2 else 0.12 if count <= MOST_SHARES else 0.04
+        self.ax.stairs(curve.density, edges, fill=True, color=style.colour, alpha=fill, linewidth=0, zorder=2)
+        self.ax.stairs(
             curve.density,
             edges,
             color=style.colour,
@@ -122,118 +134,93 @@ def draw_histograms(
             zorder=3,
             gid=f"curve-{curve.student}",
         )
-        if len(panel.curves) > 1:
+        if count > 1:
             peak = int(np.argmax(curve.density))
-            ax.plot(
+            self.ax.plot(
                 [(edges[peak] + edges[peak + 1]) / 2],
                 [curve.density[peak]],
                 style.marker,
                 color=style.colour,
                 markersize=3.4,
-                markeredgecolor=look.background,
+                markeredgecolor=self.look.background,
                 markeredgewidth=0.4,
                 zorder=5,
                 clip_on=False,
             )
-    top = _draw_shares(figure, ax, panel, styles, size)
-    _draw_chance(figure, ax, panel, styles, look, size, top)
 
-
-def _share_lines(
-    panel: Panel, styles: Mapping[tuple[str, str | None], CurveStyle]
-) -> list[tuple[str, str, str | None, str]]:
-    """Return the lines that state the acute shares: text, its colour, a marker or None, the marker's colour."""
-    if len(panel.curves) <= MOST_SHARES:
+    def _share_lines(self) -> list[tuple[str, CurveStyle, bool]]:
+        """Return the lines that state the acute shares: text, style, and whether it has a marker."""
+        curves = self.panel.curves
+        if len(curves) <= MOST_SHARES:
+            return [(f"{percent(curve.acute_fraction)} acute", self._style(curve), len(curves) > 1) for curve in curves]
+        groups: dict[str | None, list[Curve]] = {}
+        for curve in curves:
+            groups.setdefault(curve.init, []).append(curve)
         lines = []
-        for curve in panel.curves:
-            style = styles[curve.student, curve.init]
-            marker = style.marker if len(panel.curves) > 1 else None
-            lines.append((f"{percent(curve.acute_fraction)} acute", style.text_colour, marker, style.colour))
+        for members in groups.values():
+            ends = [percent(extreme(c.acute_fraction for c in members)) for extreme in (min, max)]
+            text = ends[0] if ends[0] == ends[1] else f"{ends[0].removesuffix('%')}–{ends[1]}"  # noqa: RUF001
+            lines.append((f"{text} acute", self._style(members[0]), False))
         return lines
-    groups: dict[str | None, list[Curve]] = {}
-    for curve in panel.curves:
-        groups.setdefault(curve.init, []).append(curve)
-    lines = []
-    for members in groups.values():
-        style = styles[members[0].student, members[0].init]
-        ends = [percent(extreme(c.acute_fraction for c in members)) for extreme in (min, max)]
-        text = ends[0] if ends[0] == ends[1] else f"{ends[0].removesuffix('%')}–{ends[1]}"  # noqa: RUF001
-        lines.append((f"{text} acute", style.text_colour, None, style.colour))
-    return lines
 
+    def _draw_shares(self) -> float:
+        """State the acute shares in the emptier upper corner, the density axis high enough to keep curves out of it.
 
-def _draw_shares(
-    figure: Figure,
-    ax: Axes,
-    panel: Panel,
-    styles: Mapping[tuple[str, str | None], CurveStyle],
-    size: tuple[float, float],
-) -> float:
-    """State the acute shares in the emptier upper corner, the density axis high enough to keep curves out of it.
+        Returns:
+            The height (axes fraction) up to which a chance line may rise.
+        """
+        ax, size, curves = self.ax, self.size, self.panel.curves
+        lines = self._share_lines()
+        indent = 0.12 if lines[0][2] else 0.0
+        width = max(self._text_width(text, FONT_SIZE) for text, *_ in lines) + indent + 0.12
+        height = LINE * len(lines) + 0.06
+        reach = int(np.ceil(len(curves[0].counts) * min(width / size[0], 1.0)))
+        highest = np.max([curve.density for curve in curves], axis=0)
+        under_left, under_right = highest[:reach].max(), highest[-reach:].max()
+        on_left = bool(under_left <= under_right)
+        top = max(highest.max() * 1.08, min(under_left, under_right) * 1.05 / (1 - height / size[1]))
+        ax.set_ylim(0.0, top)
+        for rank, (text, style, marked) in enumerate(lines):
+            y = 1 - (0.03 + LINE * (rank + 0.5)) / size[1]
+            x = (0.05 + indent) / size[0] if on_left else 1 - 0.05 / size[0]
+            side = "left" if on_left else "right"
+            ax.text(x, y, text, color=style.text_colour, ha=side, va="center", transform=ax.transAxes, zorder=6)
+            if marked:
+                beside = 0.1 / size[0] if on_left else x - (self._text_width(text, FONT_SIZE) + 0.08) / size[0]
+                ax.plot(
+                    [beside], [y], style.marker, color=style.colour, markersize=3.6, transform=ax.transAxes, zorder=6
+                )
+        edge = width / size[0] * 2.0
+        crossed = any((curve.chance < -1 + edge) if on_left else (curve.chance > 1 - edge) for curve in curves)
+        return 1 - height / size[1] if crossed else 1.0
 
-    Returns:
-        The height (axes fraction) up to which a chance line may rise.
-    """
-    lines = _share_lines(panel, styles)
-    indent = 0.12 if lines[0][2] is not None else 0.0
-    width = max(text_width(figure, text, FONT_SIZE) for text, *_ in lines) + indent + 0.12
-    height = LINE * len(lines) + 0.06
-    reach = int(np.ceil(len(panel.curves[0].counts) * min(width / size[0], 1.0)))
-    highest = np.max([curve.density for curve in panel.curves], axis=0)
-    under_left, under_right = highest[:reach].max(), highest[-reach:].max()
-    on_left = bool(under_left <= under_right)
-    top = max(highest.max() * 1.08, min(under_left, under_right) * 1.05 / (1 - height / size[1]))
-    ax.set_ylim(0.0, top)
-    for rank, (text, colour, marker, marker_colour) in enumerate(lines):
-        y = 1 - (0.03 + LINE * (rank + 0.5)) / size[1]
-        x = (0.05 + indent) / size[0] if on_left else 1 - 0.05 / size[0]
-        ax.text(
-            x, y, text, color=colour, ha="left" if on_left else "right", va="center", transform=ax.transAxes, zorder=6
-        )
-        if marker is not None:
-            beside = 0.1 / size[0] if on_left else x - (text_width(figure, text, FONT_SIZE) + 0.08) / size[0]
-            ax.plot([beside], [y], marker, color=marker_colour, markersize=3.6, transform=ax.transAxes, zorder=6)
-    edge = width / size[0] * 2.0
-    crossed = any((curve.chance < -1 + edge) if on_left else (curve.chance > 1 - edge) for curve in panel.curves)
-    return 1 - height / size[1] if crossed else 1.0
-
-
-def _draw_chance(
-    figure: Figure,
-    ax: Axes,
-    panel: Panel,
-    styles: Mapping[tuple[str, str | None], CurveStyle],
-    look: Theme,
-    size: tuple[float, float],
-    top: float,
-) -> None:
-    """Mark each student's chance level by a dashed line, and name the lines once where they stand together."""
-    known = [curve for curve in panel.curves if np.isfinite(curve.chance)]
-    for curve in known:
-        style = styles[curve.student, curve.init]
-        ax.axvline(
-            curve.chance,
-            ymax=top,
-            color=style.colour,
-            linestyle=CHANCE_DASHES,
-            linewidth=0.9,
-            zorder=4,
-            gid=f"chance-{curve.student}",
-        )
-    word = text_width(figure, "chance", SMALL_FONT_SIZE) / size[0] * 2.0 + 0.06
-    for members in _together(known, word):
-        colours = {styles[curve.student, curve.init].text_colour for curve in members}
-        x = float(np.mean([curve.chance for curve in members]))
-        ax.text(
-            min(max(x, -1 + word / 2), 1 - word / 2),
-            1 + 0.02 / size[1],
-            "chance",
-            transform=ax.get_xaxis_transform(),
-            ha="center",
-            va="bottom",
-            fontsize=SMALL_FONT_SIZE,
-            color=colours.pop() if len(colours) == 1 else look.ink,
-        )
+    def _draw_chance(self, top: float) -> None:
+        """Mark each student's chance level by a dashed line, and name the lines once where they stand together."""
+        known = [curve for curve in self.panel.curves if np.isfinite(curve.chance)]
+        for curve in known:
+            self.ax.axvline(
+                curve.chance,
+                ymax=top,
+                color=self._style(curve).colour,
+                linestyle=CHANCE_DASHES,
+                linewidth=0.9,
+                zorder=4,
+                gid=f"chance-{curve.student}",
+            )
+        word = self._text_width("chance", SMALL_FONT_SIZE) / self.size[0] * 2.0 + 0.06
+        for members in _together(known, word):
+            colours = {self._style(curve).text_colour for curve in members}
+            x = float(np.mean([curve.chance for curve in members]))
+            self.ax.text(
+                min(max(x, -1 + word / 2), 1 - word / 2),
+                1 + 0.02 / self.size[1],
+                "chance",
+                transform=self.ax.get_xaxis_transform(),
+                ha="center",
+                va="bottom",
+                fontsize=SMALL_FONT_SIZE,
+                color=colours.pop() if len(colours) == 1 else self.look.ink,
+            )
 
 
 def _together(curves: Sequence[Curve], distance: float) -> list[list[Curve]]:

@@ -15,7 +15,7 @@ from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.arm_lines import arm_legend, students_in_order, teacher_entry
 from anglekit.plots.panels.chosen import choose, require, stream_order
-from anglekit.plots.panels.line_panels import LinePanel, draw_line_panels
+from anglekit.plots.panels.line_panels import LinePanel, draw_line_panels, integer_ticks
 from anglekit.plots.panels.sentences import LAYER_NOTE, students_words
 from anglekit.plots.panels.students import init_colour, init_order, init_words, strategy_styles
 from anglekit.plots.panels.tables import symmetric_matrix, with_arms
@@ -217,30 +217,12 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
             zorder=6,
             bbox=None if few else behind_text(look),
         )
+    _draw_ring(ax, teacher, look.ink)
     for student, style in students_in_order(own, styles):
         line = own[own["student"] == student].sort_values("layer")
-        ax.plot(
-            line["x"],
-            line["y"],
-            color=style.colour,
-            marker=style.marker,
-            markersize=3.4 if len(line) <= _NAMED_LAYERS else 1.8,
-            markeredgecolor=look.background,
-            markeredgewidth=0.3,
-            linewidth=0.9,
-            zorder=4,
-            gid=f"student-{student}",
-        )
-    for start, colour in [
-        (teacher, look.ink),
-        *(
-            (own[own["student"] == student].sort_values("layer"), style.colour)
-            for student, style in students_in_order(own, styles)
-        ),
-    ]:
-        ax.plot(
-            start["x"].iloc[:1], start["y"].iloc[:1], "o", mfc="none", mec=colour, mew=0.8, markersize=6.5, zorder=5
-        )
+        size = 3.4 if len(line) <= _NAMED_LAYERS else 1.8
+        _draw_student(ax, line["x"], line["y"], style, look, size, gid=f"student-{student}")
+        _draw_ring(ax, line, style.colour)
     # One unit is as long on both axes, or angles and lengths would lie.
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.18)
@@ -255,20 +237,32 @@ def _draw_off_plane(
     ax.plot(teacher["layer"], teacher["off_plane"], color=look.ink, linewidth=1.2, linestyle=TEACHER_DASHES, zorder=3)
     for student, style in students_in_order(own, styles):
         line = own[own["student"] == student].sort_values("layer")
-        few = len(line) <= _NAMED_LAYERS
-        ax.plot(
-            line["layer"],
-            line["off_plane"],
-            color=style.colour,
-            marker=style.marker if few else "",
-            markersize=3.4,
-            markeredgecolor=look.background,
-            markeredgewidth=0.3,
-            linewidth=0.9,
-            zorder=4,
-        )
+        size = 3.4 if len(line) <= _NAMED_LAYERS else 0.0
+        _draw_student(ax, line["layer"], line["off_plane"], style, look, size)
     ax.set_ylim(bottom=0.0)
-    ax.xaxis.set_major_locator(round_ticks(7, integer=True))
+    integer_ticks(ax)
+
+
+def _draw_student(
+    ax: Axes, x: pd.Series, y: pd.Series, style: StrategyStyle, look: Theme, size: float, gid: str | None = None
+) -> None:
+    ax.plot(
+        x,
+        y,
+        color=style.colour,
+        marker=style.marker if size else "",
+        markersize=size,
+        markeredgecolor=look.background,
+        markeredgewidth=0.3,
+        linewidth=0.9,
+        zorder=4,
+        gid=gid,
+    )
+
+
+def _draw_ring(ax: Axes, line: pd.DataFrame, colour: str) -> None:
+    """Mark where a line begins."""
+    ax.plot(line["x"].iloc[:1], line["y"].iloc[:1], "o", mfc="none", mec=colour, mew=0.8, markersize=6.5, zorder=5)
 
 
 def _explained_words(data: pd.DataFrame) -> str:
