@@ -30,12 +30,14 @@ from anglekit.errors import InputError, RunError, suggest
 from anglekit.results.scores import RUN_CONFIG_FILE, RUN_SCORES_FILE, RunScores
 from anglekit.runtime.files import half_written, read_document, write_json
 from anglekit.runtime.locks import DirectoryLock
+from anglekit.settings_fields import SettingError
 
 __all__ = [
     "IfExists",
     "RunConfig",
     "RunDirectory",
     "RunProvenance",
+    "check_if_exists",
     "now",
     "run_config",
     "run_provenance",
@@ -55,7 +57,7 @@ _Document = TypeVar("_Document")
 
 
 class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
-    """run_config.json: what decides a run's result, and `incidental`, which does not.
+    """run_config.json: what decides a run's result.
 
     Attributes:
         format: of the file.
@@ -64,10 +66,10 @@ class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
         labels: the classes in order, where the task has classes.
         max_length: tokens of the longest example.
         seed: of the run.
-        settings: the decisive ones of the training.
+        settings: of the training, those that decide the result.
         tables: by name, what was read of each.
         origin_sha256: of the teacher, or of the model that is fine-tuned, with its head.
-        incidental: the other settings.
+        incidental: the other settings, which decide nothing.
     """
 
     format: str
@@ -165,27 +167,32 @@ def _seed(settings: TrainSettings, plan: DistillationPlan | None) -> int:
     return (settings.seed or 0) if plan is None else plan.seed
 
 
+def check_if_exists(value: str) -> None:
+    """Refuse a value that is not one of `IfExists`."""
+    if value not in get_args(IfExists):
+        raise SettingError("if_exists", f"is {value!r}", allowed=suggest(value, get_args(IfExists)))
+
+
 class RunDirectory:
     """A run directory that this process holds alone until `close`.
 
     Args:
         path: the directory; made if absent.
         if_exists: what to do with a run that is already there: "refuse" it, "resume" it, or "overwrite" it.
-        writes: whether this process writes; one that does not, because another one does, holds nothing and reads alone.
-            None: of several processes that `accelerate launch` starts, the first one.
+        writes: whether this process writes; one that does not holds nothing and only reads. None: of the processes that
+            `accelerate launch` starts, the first one writes.
 
     Attributes:
         resumes: whether a run that is there goes on.
-        writes: whether this process writes; the others of a distributed run do not.
+        writes: whether this process writes.
 
     Raises:
-        InputError: another process holds it, it holds a run and may not, or it holds something else. Nothing is
-            changed: what is overwritten goes when the new run begins.
+        InputError: another process holds it, it holds a run that is to be refused, or something that is no run. Nothing
+            is changed: what is overwritten goes when the new run begins.
     """
 
     def __init__(self, path: str | Path, if_exists: str = "refuse", *, writes: bool | None = None) -> None:
-        if if_exists not in get_args(IfExists):
-            raise InputError(f"no way {if_exists!r} to treat a run", allowed=suggest(if_exists, get_args(IfExists)))
+        check_if_exists(if_exists)
         self.path = Path(path)
         self.resumes = if_exists == "resume"
         self.writes = os.environ.get("RANK", "0") == "0" if writes is None else writes
@@ -228,7 +235,11 @@ class RunDirectory:
         return (self.path / RUN_SCORES_FILE).exists()
 
     def config(self) -> RunConfig:
-        """Return what the run was begun with; this and the next two refuse files that are absent or damaged."""
+        """Return what the run was begun with.
+
+        Raises:
+            InputError: the file is absent or damaged; so do `plan` and `scores`.
+        """
         return self._read(RUN_CONFIG_FILE, RunConfig)
 
     def plan(self) -> DistillationPlan:

@@ -94,7 +94,7 @@ class Run:
     Attributes:
         trainer: ready to run.
         directory: held by this process until `finish`, or until `directory.close()`.
-        data: what the model learns from.
+        data: from which the model learns.
         settings: how it is trained.
         note: what is written beside a student for the analysis; None for a model that is fine-tuned.
         provenance: what the run records.
@@ -207,13 +207,6 @@ def check_distillation(
 ) -> RunConfig:
     """Check what `begin_distillation` would refuse, before any weight is made or file written.
 
-    Args:
-        plan: of the student.
-        data: prepared with the teacher's tokenizer.
-        directory: held by this process.
-        settings: completed.
-        origin: the teacher's.
-
     Returns:
         The configuration under which the run is recorded.
 
@@ -245,9 +238,9 @@ def begin_distillation(
         teacher: of the plan.
         data: prepared with the teacher's tokenizer.
         plan: which student, matched how.
-        directory: held by this process; a run that it holds must be the same one.
+        directory: held by this process; a run that is resumed must be the same one.
         settings: completed (`TrainSettings.completed`).
-        teacher_forward: what answers for the teacher instead of a forward pass of its own, shared among runs.
+        teacher_forward: answers for the teacher and is shared among runs; None: the run has a forward pass of its own.
         origin: the teacher's provenance, where it was computed before; hashing takes a moment.
         title: of the progress bar; None shows none.
 
@@ -297,16 +290,16 @@ def begin_run(
 
     Args:
         model: to be trained.
-        data: prepared.
-        directory: held by this process.
-        settings: completed.
+        data: this, `directory`, `settings` and `title` as for `begin_distillation`.
+        directory: see there.
+        settings: see there.
         objective: the losses.
         origin: the provenance of the teacher, or of the model that is fine-tuned.
         plan: of a student.
-        teacher: its model.
-        teacher_forward: or what answers for it.
+        teacher: of a student, unless `teacher_forward` answers for it.
+        teacher_forward: see there.
         adapters: of a student of another width.
-        title: of the progress bar; None shows none.
+        title: see there.
 
     Raises:
         InputError: the settings do not go with the data, or the directory holds another run.

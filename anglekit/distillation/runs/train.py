@@ -170,18 +170,7 @@ def load_teacher_and_data(
     data: DataSettings | None,
     load: LoadOptions | None,
 ) -> tuple[TaskModel, PreparedData]:
-    """Return a trained teacher and the tables in its tokens; what is quick to refuse comes first.
-
-    Args:
-        source: a checkpoint.
-        config: its configuration.
-        task: what is learnt.
-        settings: how many tokens examples may have.
-        train: the training table.
-        validation: the evaluation tables.
-        data: columns by name.
-        load: what is allowed in loading.
-    """
+    """Return the trained teacher of a checkpoint, and the tables in its tokens; quick refusals come first."""
     task.check_config(config, source)
     tables, evaluations = _read_tables(task, train, validation, data)
     settled = task.for_teacher(tables, config)
@@ -198,10 +187,12 @@ def plan_run(
 ) -> DistillationPlan:
     """Return the plan of a run, with the settings that decide its result recorded in it.
 
+    Where no seed is given and the run is resumed, the seed is the one with which it began: it may have been drawn.
+
     Args:
         config: the teacher's.
         settings: completed; their seed is the plan's.
-        directory: of the run. Resumed without a seed, a random order is the one drawn when the run began.
+        directory: of the run.
         options: as `plan.plan_distillation` takes them.
     """
     seed = settings.seed

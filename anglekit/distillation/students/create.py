@@ -1,4 +1,4 @@
-"""Students: a smaller model of the teacher's own class, freshly initialised or copied from the teacher's blocks.
+"""Students: smaller models of the teacher's own class, freshly initialised or copied from the teacher's blocks.
 
 What is returned is an ordinary transformers model; saved with `save_pretrained`, `from_pretrained` loads it without
 anglekit. Nothing here disturbs the global random state.
@@ -109,18 +109,7 @@ def copied_blocks(
     width: int | None = None,
     copy_blocks: CopyBlocks | None = None,
 ) -> dict[Stream, tuple[int, ...]]:
-    """Return, for each stream, the teacher block that each student block is copied from or, if random, stands for.
-
-    Args:
-        config: the teacher's.
-        depths: the student's number of blocks by stream.
-        init: "random" or "teacher".
-        width: the student's width, if it has its own.
-        copy_blocks: the user's map, for one stream or by stream; streams that it leaves out use the family's map.
-
-    Raises:
-        InputError: as `create_student`.
-    """
+    """Return the first part of `student_shape`, for a student of these numbers of blocks by stream."""
     if init == "teacher" and width is not None and width != architectures.width(config):
         raise InputError(
             f"a student of width {width} cannot be copied from a teacher of width {architectures.width(config)}",
@@ -200,19 +189,11 @@ def student_shape(
     init: str = "random",
     copy_blocks: CopyBlocks | None = None,
 ) -> tuple[dict[Stream, tuple[int, ...]], PretrainedConfig]:
-    """Return what `create_student` would make: the teacher block of each student block, and the configuration.
+    """Return what `create_student` would make of a teacher's configuration, and refuse what it would refuse.
 
-    Args:
-        config: the teacher's.
-        layers: this and the others as for `create_student`.
-        encoder_layers: see there.
-        decoder_layers: see there.
-        width: see there.
-        init: see there.
-        copy_blocks: see there.
-
-    Raises:
-        InputError: as `create_student`.
+    Returns:
+        By stream the teacher block that each student block is copied from or, where weights are random, stands for;
+        and the student's configuration.
     """
     if init not in INITS:
         raise InputError(f"no initialisation {init!r}", allowed=suggest(init, INITS))

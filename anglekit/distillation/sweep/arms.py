@@ -37,7 +37,7 @@ class PlannedArm:
 
 
 def waves(entries: Sequence[PlannedArm], side_by_side: int) -> list[Sequence[PlannedArm]]:
-    """Return the arms in groups of about the same size: as many as needed, so that no group is larger than allowed."""
+    """Return the arms in as few groups as `side_by_side` allows, of about the same size."""
     if not entries:
         return []
     size = -(-len(entries) // -(-len(entries) // side_by_side))
@@ -45,9 +45,9 @@ def waves(entries: Sequence[PlannedArm], side_by_side: int) -> list[Sequence[Pla
 
 
 def share_arms(arms: Sequence[Arm], count: int) -> list[Sequence[Arm]]:
-    """Share arms among processes: nearly as many to each, of as few seeds as can be; some processes may have none.
+    """Share arms among processes: about as many to each, of as few seeds as possible; some processes may have none.
 
-    Seeds may have orders of the data of their own, and arms of one order share the teacher's answers.
+    Each seed may have its own order of the data, and only arms of one order share the teacher's answers.
     """
     ordered = sorted(arms, key=lambda arm: arm.seed)
     edges = [len(ordered) * part // count for part in range(count + 1)]
@@ -55,12 +55,12 @@ def share_arms(arms: Sequence[Arm], count: int) -> list[Sequence[Arm]]:
 
 
 class ArmsInTraining:
-    """What is known of a sweep's arms so far; every finished arm goes into scores.csv at once.
+    """The results of a sweep's arms so far; every finished arm goes into scores.csv at once.
 
     Args:
         root: the sweep's directory.
         arms: of the sweep.
-        elsewhere: the directories of arms that other processes train, looked into when the table is written.
+        elsewhere: the directories of arms that other processes train; they are looked into for finished arms.
         writes: whether this process writes the table.
     """
 

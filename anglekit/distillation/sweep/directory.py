@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import msgspec
 import pandas as pd
 
 from anglekit.distillation.matching.plan import DistillationPlan, named_differences
-from anglekit.distillation.runs.directory import IfExists, RunDirectory
+from anglekit.distillation.runs.directory import RunDirectory, check_if_exists
 from anglekit.distillation.runs.run import RunResult
 from anglekit.distillation.tasks.models import ModelProvenance
 from anglekit.errors import InputError, suggest
@@ -147,12 +147,11 @@ class SweepDirectory:
         resumes: whether it goes on.
 
     Raises:
-        InputError: it holds a sweep and may not, or it holds something else.
+        InputError: it holds a sweep that is to be refused, or it is no directory.
     """
 
     def __init__(self, path: str | Path, if_exists: str) -> None:
-        if if_exists not in get_args(IfExists):
-            raise InputError(f"no way {if_exists!r} to treat a sweep", allowed=suggest(if_exists, get_args(IfExists)))
+        check_if_exists(if_exists)
         self.path = Path(path)
         self.resumes = if_exists == "resume"
         self._if_exists = if_exists

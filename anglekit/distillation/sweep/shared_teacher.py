@@ -24,10 +24,10 @@ _MARK = "anglekit_batch_mark"
 class SharedTeacher:
     """A `TeacherProvider` that runs the teacher once for all students that see the same batch.
 
-    Batches are the same when their contents are: they are told apart by a hash of every tensor, so that students whose
-    data come in different orders never read each other's answers. An answer holds the union of what the students'
-    objectives read. Answers stay until `forget` is called, which `lockstep.take_turns` does when the last student has
-    left a batch: at any time there are as many as there are different orders of the data.
+    Batches with the same contents are the same batch: they are told apart by a hash of every tensor, so that students
+    whose data come in different orders never read each other's answers. An answer holds the union of what the students'
+    objectives read. Answers are held until `forget` is called, which `lockstep.take_turns` does when the last student
+    has left a batch: at any time there are as many as there are different orders of the data.
 
     Args:
         teacher: put into evaluation mode.
@@ -41,7 +41,8 @@ class SharedTeacher:
         seconds: the time of the forward passes.
 
     Raises:
-        InputError: objectives that mean different states by the last layer, or a layer that does not exist.
+        InputError: objectives of both readings, which take different states for the last layer, or a layer that does
+            not exist.
     """
 
     def __init__(

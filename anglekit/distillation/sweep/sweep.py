@@ -132,7 +132,7 @@ def sweep(
         copy_blocks: the user's own copy map, for the arms that copy.
         validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
         data: columns by name.
-        settings: of the training, the seed left open; what else they leave open is the task's.
+        settings: of the training, without a seed; what they leave open is the task's.
         load: what is allowed in loading.
         if_exists: what to do with a sweep that is already there: "refuse", "resume" or "overwrite". A resumed sweep
             may have more arms than it had.
@@ -170,7 +170,7 @@ def sweep(
             root.check_foreign(grid)
             if copy_blocks is not None and "teacher" not in grid.inits:
                 raise InputError("a copy map came and no arm is copied from the teacher", "add 'teacher' to the inits")
-            done = [key.name for key in grid.arms if root.resumes and root.run(key, writes=False).finished]
+            done = [arm.name for arm in grid.arms if root.resumes and root.run(arm, writes=False).finished]
         # A seed may have been drawn, and all share the same arms.
         seeds, done = processes.gather([grid.seeds, done])[0]
         grid = replace(grid, seeds=tuple(seeds or ()))
@@ -181,8 +181,8 @@ def sweep(
             config = load_config(source, load)
             options = {"teacher": teacher, "layers": layers, "width": width, **plan_options}
             entries = [
-                _entry(key, directories[key], config, settings, order_per_seed, copy_blocks, options)
-                for key in grid.arms
+                _planned(arm, directories[arm], config, settings, order_per_seed, copy_blocks, options)
+                for arm in grid.arms
             ]
             loaded, prepared = load_teacher_and_data(
                 source, config, chosen, settings, train=train, validation=validation, data=data, load=load
@@ -215,8 +215,8 @@ def sweep(
             result = SweepResult(
                 str(root.path),
                 running.scores(),
-                {key.name: running.results[key] for key in grid.arms if key in running.results},
-                {key.name: failed[key.name] for key in grid.arms if key.name in failed},
+                {arm.name: running.results[arm] for arm in grid.arms if arm in running.results},
+                {arm.name: failed[arm.name] for arm in grid.arms if arm.name in failed},
                 warnings,
                 seconds=time.perf_counter() - start,
                 **session,
@@ -234,16 +234,17 @@ def sweep(
 def _directories(
     root: SweepDirectory, grid: SweepGrid, done: Sequence[str], processes: Processes, held: ExitStack
 ) -> dict[Arm, RunDirectory]:
-    """Return the directories of all arms, those held that this process trains or has to look after.
+    """Return the directories of all arms; this process holds those that it trains or has to look after.
 
-    The first process looks after the arms that are done and after those that go because the sweep is overwritten.
+    The first process looks after the arms that are done, and after those that go because the sweep is overwritten.
     """
-    own = set(share_arms([key for key in grid.arms if key.name not in done], processes.count)[processes.rank])
-    others: list[Arm] = []
+    own = set(share_arms([arm for arm in grid.arms if arm.name not in done], processes.count)[processes.rank])
+    replaced: list[Arm] = []
     if processes.first:
-        own |= {key for key in grid.arms if key.name in done}
-        others = [key for key in root.replaced_arms if key not in grid.arms]
-    return {key: held.enter_context(root.run(key, writes=key in own or key in others)) for key in (*grid.arms, *others)}
+        own |= {arm for arm in grid.arms if arm.name in done}
+        replaced = [arm for arm in root.replaced_arms if arm not in grid.arms]
+    writes = own.union(replaced)
+    return {arm: held.enter_context(root.run(arm, writes=arm in writes)) for arm in (*grid.arms, *replaced)}
 
 
 def _grid(
@@ -262,8 +263,8 @@ def _grid(
     return SweepGrid(tuple(strategies), tuple(inits), tuple(seeds))
 
 
-def _entry(
-    key: Arm,
+def _planned(
+    arm: Arm,
     directory: RunDirectory,
     config: PretrainedConfig,
     settings: TrainSettings,
@@ -271,11 +272,11 @@ def _entry(
     copy_blocks: CopyBlocks | None,
     options: Mapping[str, Any],
 ) -> PlannedArm:
-    data_seed = settings.data_seed + key.seed if order_per_seed else settings.data_seed
-    own = replace(settings, seed=key.seed, data_seed=data_seed)
-    copied = {"copy_blocks": copy_blocks} if key.init == "teacher" else {}
-    plan = plan_run(config, own, directory, strategy=key.strategy, init=key.init, **copied, **options)
-    return PlannedArm(key, directory, own, plan)
+    data_seed = settings.data_seed + arm.seed if order_per_seed else settings.data_seed
+    own = replace(settings, seed=arm.seed, data_seed=data_seed)
+    copied = {"copy_blocks": copy_blocks} if arm.init == "teacher" else {}
+    plan = plan_run(config, own, directory, strategy=arm.strategy, init=arm.init, **copied, **options)
+    return PlannedArm(arm, directory, own, plan)
 
 
 def _warnings(plans: Sequence[DistillationPlan]) -> tuple[str, ...]:

@@ -68,7 +68,9 @@ class AngleCallback(TrainerCallback):
         name: str = "student",
     ) -> None:
         if every < 1:
-            raise InputError(f"angles every {every} steps cannot be", "give 1 or more")
+            raise InputError(
+                f"angles were asked for every {every} steps", allowed="allowed: at least 1", setting="every"
+            )
         self.teacher = teacher
         self.probe = probe
         self.every = every

@@ -48,9 +48,9 @@ class TeacherForward:
         teacher: with its head if `logits` is wanted. It is put into evaluation mode.
         layers: for each stream, the teacher layers that losses read.
         logits: whether a loss reads the logits.
-        final_norm: which last state a layer number at the end of a stack means.
-        device: the teacher's own, which it does not leave for the student's; None: the student's. What it answers goes
-            back to where the inputs were. A teacher that is spread over devices or quantised stays where it is.
+        final_norm: whether the last layer's state is taken before or after the final norm.
+        device: where the teacher runs; None: on the student's device. What it answers is moved to the device of the
+            inputs. A teacher that is spread over devices or quantised stays where it is.
 
     Raises:
         InputError: a stream or layer that the teacher does not have.

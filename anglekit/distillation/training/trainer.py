@@ -49,12 +49,12 @@ class DistillationTrainer(Trainer):
         args: as for `Trainer`.
         objective: the terms and what they read.
         teacher: its model, with a head if there is a KL term. Moved to the student's device.
-        teacher_forward: called instead of a `TeacherForward` over `teacher`: what shares one teacher among students.
-        teacher_device: the teacher's own device; None: that of the student.
+        teacher_forward: called instead of a `TeacherForward` over `teacher`; a sweep shares one among its students.
+        teacher_device: where the teacher runs; None: on the student's device.
         adapters: for students of another width, one for each matched layer. Adapters whose weights do not require
             gradients stay as they are, and are marked as untrained where they are saved.
-        score_model: called at every validation with the model; its scores are reported beside the loss. For scores that
-            need more than logits, such as those of generated texts.
+        score_model: called at every validation with the model, for scores that need more than logits, such as those of
+            generated texts; they are reported beside the loss.
         trainer_options: everything else that `Trainer` takes (`train_dataset`, `data_collator`, `processing_class`,
             `compute_metrics`, `callbacks`, ...).
 

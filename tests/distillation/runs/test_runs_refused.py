@@ -47,7 +47,7 @@ def test_a_directory_of_other_things_is_left_alone(world, tmp_path):
         ({"validation": ["a=x.tsv", "a=y.tsv"]}, "two evaluation tables are called 'a'"),
         ({"validation": ["train=x.tsv"]}, "called 'train'"),
         ({"hidden_loss": "mes"}, "did you mean 'mse'"),
-        ({"if_exists": "replace"}, "no way 'replace' to treat a run"),
+        ({"if_exists": "replace"}, "if_exists is 'replace'; allowed: refuse, resume, overwrite"),
     ],
 )
 @pytest.mark.parametrize("existing", [False, True])

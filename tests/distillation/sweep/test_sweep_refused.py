@@ -60,7 +60,7 @@ WRONG = [
     ({"settings": quick(select="best"), "validation": []}, "needs a validation table and none came"),
     ({"weights": LossWeights(0.0, 0.0, 3.0)}, "nothing would be trained"),
     ({"train": "none.tsv"}, "none.tsv"),
-    ({"if_exists": "replace"}, "no way 'replace' to treat a sweep"),
+    ({"if_exists": "replace"}, "if_exists is 'replace'; allowed: refuse, resume, overwrite"),
 ]
 
 

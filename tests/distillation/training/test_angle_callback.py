@@ -115,7 +115,7 @@ def test_a_plain_trainer_takes_it_too(tmp_path, teacher, probe):
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path, teacher, probe):
-    with pytest.raises(InputError, match="angles every 0 steps cannot be; give 1 or more"):
+    with pytest.raises(InputError, match="angles were asked for every 0 steps; allowed: at least 1"):
         AngleCallback(teacher, probe, every=0)
     trainer = make_trainer(tmp_path)
     trainer.is_fsdp_enabled = True
