@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from anglekit.display.tables import TextTable, aligned_text
 from anglekit.errors import InputError
 from anglekit.models.cost import FORMULAS, ModelCost, Tokens, model_cost, without_memory
-from anglekit.recipes.library_settings import analysis_settings, plans_of, teacher_config
+from anglekit.recipes.plans import classifies, plans_of, teacher_config
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
 from anglekit.recipes.training import check_scale
 
@@ -38,15 +38,15 @@ class StageCost:
         steps: optimiser steps of each model; None where nothing is trained.
         tokens: that the teacher or the trained model reads, padding left out.
         flops: of all models together.
-        memory: bytes at the peak; models, optimiser states and activations.
+        memory_bytes: at the peak; models, optimiser states and activations.
     """
 
     name: str
     what: str
     steps: int | None
-    tokens: float
+    tokens: int
     flops: float
-    memory: float
+    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,7 @@ class DryRun:
         return {
             "recipe": self.recipe.name,
             "scale": self.scale,
-            "stages": [
-                {
-                    "name": one.name,
-                    "what": one.what,
-                    "steps": one.steps,
-                    "tokens": round(one.tokens),
-                    "flops": one.flops,
-                    "memory_bytes": round(one.memory),
-                }
-                for one in self.stages
-            ],
+            "stages": [asdict(one) for one in self.stages],
             "maps": list(self.maps),
             "notes": list(self.notes),
         }
@@ -96,12 +86,12 @@ class DryRun:
                 "" if one.steps is None else f"{one.steps:,}",
                 _short(one.tokens),
                 f"{one.flops:.1e}",
-                f"{one.memory / 2**30:.1f} GiB",
+                f"{one.memory_bytes / 2**30:.1f} GiB",
             )
             for one in self.stages
         ]
         total = sum(one.flops for one in self.stages)
-        peak = max(one.memory for one in self.stages)
+        peak = max(one.memory_bytes for one in self.stages)
         read = sum(one.tokens for one in self.stages)
         cells.append(("together", "", "", _short(read), f"{total:.1e}", f"{peak / 2**30:.1f} GiB"))
         columns = ("stage", "what", "steps", "tokens", "FLOPs", "memory")
@@ -131,10 +121,10 @@ def dry_run(recipe: Recipe, *, scale: float = 1.0) -> DryRun:
     check_scale(scale)
     config, origin = teacher_config(recipe, offline=True)
     plans = plans_of(recipe, config)
-    analysis_settings(recipe)
     counts, notes = _examples(recipe)
     notes.insert(0, f"the teacher's shape is from {origin}")
-    notes += _lacking(recipe)
+    if not classifies(recipe) and recipe.task != "language-model":
+        notes.append("a score counts one forward pass an example; generating texts takes more")
     planner = _Planner(recipe, scale, config, counts, _tokens(recipe, config, notes))
     return DryRun(recipe, scale, tuple(planner.stages(plans)), _maps(recipe, plans), tuple(notes))
 
@@ -144,7 +134,7 @@ class _Planner:
         self, recipe: Recipe, scale: float, config: PretrainedConfig, counts: dict[str, int], tokens: Tokens
     ) -> None:
         self.recipe, self.scale, self.config, self.counts, self.tokens = recipe, scale, config, counts, tokens
-        self.classifies = _classifies(recipe.task)
+        self.classifies = classifies(recipe)
         self.teacher = config_cost(config, classifies=self.classifies)
 
     def stages(self, plans: dict[str, DistillationPlan]) -> Iterator[StageCost]:
@@ -204,7 +194,7 @@ class _Planner:
             flops += math.ceil(copies / together) * seen * self.teacher.forward_flops(self.tokens)
             answered = longest.target or longest.text
             memory += 4.0 * self.teacher.parameters + 4.0 * batch * answered * self.teacher.vocabulary
-        return StageCost(name, words, steps, seen * self.tokens.total, flops, memory)
+        return StageCost(name, words, steps, round(seen * self.tokens.total), flops, round(memory))
 
     def _validations(self, training: TrainSettings, steps: int) -> int:
         """Return how often a model is scored: in training, and at the end."""
@@ -223,7 +213,9 @@ class _Planner:
         )
         memory = (2.0 if half else 4.0) * (self.teacher.parameters + together * student.parameters)
         words = f"measure the geometry of {self._arms} students on {probe:,} examples"
-        return StageCost(f"geometry-{variant.name}", words, None, probe * self.tokens.total, flops, memory)
+        return StageCost(
+            f"geometry-{variant.name}", words, None, round(probe * self.tokens.total), flops, round(memory)
+        )
 
 
 def config_cost(config: PretrainedConfig, *, classifies: bool) -> ModelCost:
@@ -244,13 +236,6 @@ def config_cost(config: PretrainedConfig, *, classifies: bool) -> ModelCost:
     with without_memory("teacher.config", None, refusal):
         model = model_with_head(config, classifies=classifies)
     return model_cost(model, classifies=classifies)
-
-
-def _classifies(task: str) -> bool:
-    from anglekit.distillation.tasks.registry import TASKS
-
-    known = TASKS.get(task)
-    return known is not None and hasattr(known, "labels")
 
 
 def _examples(recipe: Recipe) -> tuple[dict[str, int], list[str]]:
@@ -300,20 +285,11 @@ def _tokens(recipe: Recipe, config: PretrainedConfig, notes: list[str]) -> Token
 
 def _longest(task: str, training: TrainSettings, *, two_streams: bool) -> Tokens:
     """Return the tokens of the longest example that a training run reads."""
-    from anglekit.distillation.tasks.registry import TASKS
+    from anglekit.distillation.tasks.registry import task_by_name
 
-    usual = getattr(TASKS.get(task), "max_length", None) or _DEFAULT_LENGTH
+    usual = getattr(task_by_name(task), "max_length", None) or _DEFAULT_LENGTH
     text = float(training.max_length or usual)
     return Tokens(text, float(training.target_max_length or usual) if two_streams else 0.0)
-
-
-def _lacking(recipe: Recipe) -> Iterator[str]:
-    from anglekit.distillation.tasks.registry import TASKS
-
-    if not _classifies(recipe.task) and recipe.task != "language-model":
-        yield "a score counts one forward pass an example; generating texts takes more"
-    if recipe.task not in TASKS:
-        yield f"task {recipe.task} is not in this version; the recipe can be planned and not run"
 
 
 def _maps(recipe: Recipe, plans: dict[str, DistillationPlan]) -> tuple[str, ...]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 
+from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.errors import AnglekitError, InputError, RunError
-from anglekit.recipes.recipe import Columns, Recipe
+from anglekit.recipes.recipe import Recipe
+from anglekit.settings_fields import declarations
 from anglekit.tables.read import NO_COLUMN, read_table
 
 __all__ = ["hub_remedy", "with_own_sources"]
@@ -61,7 +63,7 @@ def with_own_sources(
         recipe = replace(recipe, data=data, published=published)
         probe = probe or next(iter(named.values()))
     if probe is not None:
-        recipe = replace(recipe, analysis=replace(recipe.analysis, probe=probe))
+        recipe = replace(recipe, analysis=recipe.analysis.changed(probe=probe))
     if seed is not None:
         recipe = _with_seed(recipe, seed)
     if seeds is not None:
@@ -70,19 +72,18 @@ def with_own_sources(
 
 
 def _with_seed(recipe: Recipe, seed: int) -> Recipe:
-    if not 0 <= seed < 2**32:
-        raise InputError(f"--seed is {seed}", allowed=f"allowed: 0 to {2**32 - 1}")
+    declarations(TrainSettings)["seed"].check("--seed", seed)
     teacher, students = recipe.teacher, recipe.students
-    own = None if teacher.training is None else teacher.training.with_data_seed(seed)
+    own = None if teacher.training is None else teacher.training.changed(data_seed=seed)
     return replace(
         recipe,
         teacher=replace(teacher, seed=seed, training=own),
-        students=replace(students, seeds=(seed,), training=students.training.with_data_seed(seed)),
-        analysis=replace(recipe.analysis, seed=seed),
+        students=replace(students, seeds=(seed,), training=students.training.changed(data_seed=seed)),
+        analysis=recipe.analysis.changed(seed=seed),
     )
 
 
-def _columns_there(columns: Columns, train: str) -> Columns:
+def _columns_there(columns: DataSettings, train: str) -> DataSettings:
     """Return the columns without those that a user's own table does not have."""
     if train.startswith("hub:"):
         return columns

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
+from anglekit.analysis.settings import AnalysisSettings
+from anglekit.distillation.losses.weights import LossWeights
+from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.errors import InputError, suggest
 from anglekit.recipes.training import Training
-from anglekit.vocabulary import STRATEGIES, TASK_NAMES
+from anglekit.recipes.transforms import TRANSFORMS
+from anglekit.settings_fields import (
+    SettingError,
+    all_optional,
+    check_settings,
+    declarations,
+    documented,
+    like,
+    setting,
+)
+from anglekit.vocabulary import HIDDEN_LOSS_NAMES, INITS, READINGS, STRATEGIES, TASK_NAMES, Reading
 
 __all__ = [
     "ALONE",
     "Analysis",
-    "Columns",
     "Data",
     "Figure",
     "Losses",
@@ -27,32 +39,28 @@ __all__ = [
 ]
 
 FORMAT: Final = "anglekit-recipe-1"
-TRANSFORMS: Final = ("triples", "conversation")
 INITIALIZATIONS: Final = ("default", "matching-attention")
 TOKENIZERS: Final = ("words", "bart", "t5", "causal")
 ALONE: Final = "alone"
 """Stands in the place of a strategy where a student has no teacher."""
-_INITS: Final = ("random", "teacher")
 
 
+@documented
 @dataclass(frozen=True)
 class Tokenizer:
-    """The tokenizer of a teacher that is trained from scratch, made from the training texts.
+    """The tokenizer of a teacher that is trained from scratch, made from the training texts."""
 
-    Attributes:
-        kind: "words": the most frequent lower-cased words, in BERT's manner; "bart", "t5" or "causal": words that
-            become the same text again, with the special tokens of that family, for models that write.
-        vocab_size: entries at most.
-        max_length: tokens that it truncates to when asked.
-    """
-
-    kind: str = "words"
-    vocab_size: int = 1000
-    max_length: int = 512
+    kind: str = setting(
+        "words",
+        "words: the most frequent lower-cased words, as BERT reads them. bart, t5 or causal: words that become the "
+        "same text again, with the special tokens of that family, for models that write.",
+        names=TOKENIZERS,
+    )
+    vocab_size: int = setting(1000, "Entries at most.", at_least=1)
+    max_length: int = setting(512, "Tokens to which a text is cut when asked.", at_least=1)
 
     def __post_init__(self) -> None:
-        _check("tokenizer kind", self.kind, TOKENIZERS)
-        _check_at_least(1, vocab_size=self.vocab_size, max_length=self.max_length)
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -86,37 +94,7 @@ class Teacher:
             raise InputError("no model is named, so the teacher is made from scratch", f"that needs {missing}")
         if not scratch and (self.tokenizer is not None or self.initialization != "default"):
             raise InputError("a model is named, which brings its own tokenizer and weights", "leave those two keys out")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed is {self.seed}", allowed=f"allowed: 0 to {2**32 - 1}")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns are read, under the names of `DataSettings`; None finds them by the task or usual names.
-
-    Attributes:
-        text: a first or only text.
-        text_pair: a second text.
-        label: the class, or the right choice.
-        source: what is translated or verbalised.
-        target: what it becomes; a list of texts are several references.
-        prefix: text put before every source.
-        prompt: what a completion follows.
-        completion: what follows it.
-        choices: the choices, a list column.
-        limit: only the first rows of each table.
-    """
-
-    text: str | None = None
-    text_pair: str | None = None
-    label: str | None = None
-    source: str | None = None
-    target: str | None = None
-    prefix: str | None = None
-    prompt: str | None = None
-    completion: str | None = None
-    choices: str | None = None
-    limit: int | None = None
+        declarations(TrainSettings)["seed"].check("seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -136,7 +114,7 @@ class Data:
 
     train: str
     validation: Mapping[str, str]
-    columns: Columns = field(default_factory=Columns)
+    columns: DataSettings = field(default_factory=DataSettings)
     transform: str | None = None
     train_examples: int | None = None
     validation_examples: int | None = None
@@ -177,7 +155,7 @@ class Students:
     training: Training
     widths: tuple[int, ...] = ()
     strategies: tuple[str, ...] = tuple(STRATEGIES)
-    inits: tuple[str, ...] = _INITS
+    inits: tuple[str, ...] = INITS
     seeds: tuple[int, ...] = (0,)
     copy_blocks: Mapping[str, tuple[int, ...]] | None = None
     match_streams: tuple[str, ...] | None = None
@@ -188,12 +166,12 @@ class Students:
     alone: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (("layers", None), ("strategies", STRATEGIES), ("inits", _INITS), ("seeds", None)):
+        for name, allowed in (("layers", None), ("strategies", STRATEGIES), ("inits", INITS), ("seeds", None)):
             values: tuple[Any, ...] = getattr(self, name)
             if not values or len(set(values)) != len(values):
-                raise InputError(f"{name} is {list(values)}", "name at least one, and each once")
+                raise SettingError(name, f"is {list(values)}", "name at least one, and each once")
             for value in values if allowed else ():
-                _check(name, value, tuple(allowed or ()))
+                _check(name, value, allowed or ())
         _check_at_least(1, layers=min(self.layers), widths=min(self.widths, default=1), side_by_side=self.side_by_side)
         if self.widths and "teacher" in self.inits:
             raise InputError("a student of another width cannot be copied from its teacher", "give inits: [random]")
@@ -204,43 +182,46 @@ class Students:
             )
 
 
+@documented
 @dataclass(frozen=True)
 class Losses:
-    """The training loss, as `distill` takes it.
+    """The training loss, as `distill` takes it."""
 
-    Attributes:
-        ce: weight of the cross-entropy.
-        kl: weight of the KL.
-        hidden: weight of the hidden loss.
-        hidden_loss: a name in `losses.HIDDEN_LOSSES`; the official reading has its own.
-        reading: "corrected", or "official": normalised as in the paper's code.
-        temperature: of the KL; None: 1, or the family's own in the official reading.
-        kl_direction: None: forward, or the family's own in the official reading.
-    """
-
-    ce: float = 1.0
-    kl: float = 1.0
-    hidden: float = 3.0
-    hidden_loss: str = "mse"
-    reading: str = "corrected"
-    temperature: float | None = None
-    kl_direction: str | None = None
+    ce: float = like(LossWeights, "ce")
+    kl: float = like(LossWeights, "kl")
+    hidden: float = like(LossWeights, "hidden")
+    hidden_loss: str = setting("mse", "The hidden loss; the official reading has its own.", names=HIDDEN_LOSS_NAMES)
+    reading: Reading = setting("corrected", "official: normalised as in the paper's code.", names=READINGS)
+    temperature: float | None = like(TrainSettings, "temperature")
+    kl_direction: str | None = like(TrainSettings, "kl_direction")
 
     def __post_init__(self) -> None:
-        _check("reading", self.reading, ("corrected", "official"))
+        check_settings(self)
+        _ = self.weights  # refuses three zeros
+
+    @property
+    def weights(self) -> LossWeights:
+        """How much each term counts."""
+        return LossWeights(self.ce, self.kl, self.hidden)
 
 
-@dataclass(frozen=True)
+# One pair and one vertex, or the angles of all: what a recipe's students are compared by has no such choice.
+_NOT_IN_RECIPES: Final = ("pad_to", "teacher_layers", "vertices", "seed")
+
+
+@all_optional(AnalysisSettings, without=_NOT_IN_RECIPES)
 class Analysis:
-    """How the geometry is measured: the probe, and the options of `analyze` under their own names.
+    """How the geometry is measured: the probe, and settings of `AnalysisSettings`; None leaves the choice to it.
 
     Attributes:
         probe: a table.
         text, text_pair, target: its columns; None: those of the data, or the usual names.
         limit: examples, drawn at random; None: all.
         dtype: of the models; None: float32.
-        reading, final_norm, projection, special_tokens, max_length, target_max_length, prompts, token_budget, nulls,
-            similarity, seed: as `AnalysisSettings` has them; None: its defaults.
+        seed: of that draw and of the analysis.
+
+    Raises:
+        InputError: a value is not allowed.
     """
 
     probe: str
@@ -249,17 +230,20 @@ class Analysis:
     target: str | None = None
     limit: int | None = None
     dtype: str | None = None
-    reading: str | None = None
-    final_norm: str | None = None
-    projection: str | None = None
-    special_tokens: bool | None = None
-    max_length: int | None = None
-    target_max_length: int | None = None
-    prompts: str | None = None
-    token_budget: int | None = None
-    nulls: str | None = None
-    similarity: str | None = None
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.settings  # refuses what is not allowed
+
+    @property
+    def settings(self) -> AnalysisSettings:
+        """The settings of the analysis."""
+        given = {name: vars(self).get(name) for name in declarations(AnalysisSettings)}
+        return AnalysisSettings(**{name: value for name, value in given.items() if value is not None})
+
+    def changed(self, **changes: Any) -> Analysis:  # noqa: ANN401 - its fields
+        """Return the same with other values."""
+        return Analysis(**vars(self) | changes)
 
 
 @dataclass(frozen=True)
@@ -327,8 +311,8 @@ class Recipe:
     students: Students
     analysis: Analysis
     scores: tuple[str, ...]
-    losses: Losses = field(default_factory=Losses)
-    figure: Figure = field(default_factory=Figure)
+    losses: Losses = Losses()
+    figure: Figure = Figure()
     published: Published | None = None
     threads: int | None = None
 
@@ -340,7 +324,7 @@ class Recipe:
             raise InputError("scores names none", "name at least one score of the task")
         if self.published is not None:
             for name in self.published.tasks:
-                _check("published.tasks", name, tuple(self.data.validation))
+                _check("published.tasks", name, self.data.validation)
             for name in self.published.scores:
                 _check("published.scores", name, self.scores)
         _check_at_least(1, threads=1 if self.threads is None else self.threads)
@@ -362,12 +346,12 @@ def to_plain(value: Any) -> Any:  # noqa: ANN401 - dataclasses and what they hol
     return [to_plain(one) for one in value] if isinstance(value, tuple | list) else value
 
 
-def _check(what: str, value: str, allowed: tuple[str, ...]) -> None:
+def _check(key: str, value: str, allowed: Collection[str]) -> None:
     if value not in allowed:
-        raise InputError(f"{what} is {value!r}", allowed=suggest(str(value), allowed))
+        raise SettingError(key, f"is {value!r}", allowed=suggest(value, allowed))
 
 
 def _check_at_least(least: int, **values: int) -> None:
     for name, value in values.items():
         if value < least:
-            raise InputError(f"{name} is {value}", allowed=f"allowed: at least {least}")
+            raise SettingError(name, f"is {value}", allowed=f"allowed: at least {least}")

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from anglekit.errors import InputError, suggest
-from anglekit.recipes.library_settings import analysis_settings, plan_options
 from anglekit.recipes.recipe import Recipe
 from anglekit.recipes.yaml_text import read_yaml
 from anglekit.settings_fields import SettingError
@@ -143,6 +142,9 @@ def _converted(hint: Any, value: object, where: str) -> Any:  # noqa: ANN401 - w
     try:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
+        names = [name for part in (hint, *get_args(hint)) if get_origin(part) is Literal for name in get_args(part)]
+        if names and isinstance(value, str):
+            raise InputError(f"{where} is {value!r}", allowed=suggest(value, names)) from error
         remedy = "put it in quotes if it is meant as text" if hint is str and value is not None else "correct it"
         raise InputError(f"{where} is {_shown(value)} ({error})", remedy) from error
 
@@ -155,28 +157,16 @@ def _shown(value: object) -> str:
 
 
 def _check_values(recipe: Recipe, file: str) -> None:
-    """Check what would otherwise be refused in the middle of a run; the settings of training were, when made."""
-    from anglekit.distillation.losses.functional import HIDDEN_LOSSES
-    from anglekit.distillation.settings import TrainSettings
+    """Check what would otherwise be refused in the middle of a run, by lists that take seconds to load."""
     from anglekit.distillation.tasks.registry import TASKS
     from anglekit.plots.registry import FIGURES
     from anglekit.recipes.published import check_published
 
-    losses = recipe.losses
-    with key_named(file, "analysis"):
-        analysis_settings(recipe)
-    with key_named(file, "losses"):
-        plan_options(recipe)
-        TrainSettings(temperature=losses.temperature, kl_direction=losses.kl_direction)
     if recipe.published is not None:
         with key_named(file, "published"):
             check_published(recipe.published)
-    named: list[tuple[str, str, Collection[str]]] = [
-        ("losses.hidden_loss", losses.hidden_loss, HIDDEN_LOSSES),
-        ("figure.name", recipe.figure.name, FIGURES),
-    ]
-    if recipe.task in TASKS:
-        named += [("scores", score, TASKS[recipe.task].allowed_scores) for score in recipe.scores]
+    named: list[tuple[str, str, Collection[str]]] = [("figure.name", recipe.figure.name, FIGURES)]
+    named += [("scores", score, TASKS[recipe.task].allowed_scores) for score in recipe.scores]
     for key, value, allowed in named:
         if value not in allowed:
             raise InputError(f"{file}: {key} is {value!r}", allowed=suggest(value, allowed))

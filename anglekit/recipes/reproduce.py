@@ -11,20 +11,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from anglekit.distillation.settings import TrainSettings
 from anglekit.errors import InputError
-from anglekit.recipes.library_settings import (
-    analysis_settings,
-    data_settings,
+from anglekit.recipes.own_sources import hub_remedy, with_own_sources
+from anglekit.recipes.plans import (
     plans_of,
     teacher_config,
 )
-from anglekit.recipes.own_sources import hub_remedy, with_own_sources
 from anglekit.recipes.recipe import ALONE, Recipe, Variant, to_plain
 from anglekit.recipes.recipe_files import key_named, load_recipe
 from anglekit.recipes.reproduction_directory import ReproductionDirectory
 from anglekit.recipes.stage_bar import Followed, StageBar
 from anglekit.recipes.training import check_scale
 from anglekit.runtime.files import write_json, write_whole
+from anglekit.settings_fields import declarations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["DEMO_RECIPE", "Reproduction", "reproduce", "run_demo", "stage_names"]
 
 DEMO_RECIPE: Final = "builtin-inference"
-_DEVICES = ("auto", "cpu")
 # What a stage is expected to take that costs next to no FLOPs: a share of all others together.
 _SMALL_STAGE: Final = 0.02
 
@@ -100,18 +99,12 @@ def check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, devi
     Raises:
         InputError: what would end the run later on.
     """
-    from anglekit.distillation.tasks.registry import task_by_name
-
     check_scale(scale)
-    if device not in _DEVICES:
-        raise InputError(f"--device is {device!r}", allowed="allowed: auto (an accelerator if there is one), cpu")
-    task_by_name(recipe.task)
+    declarations(TrainSettings)["device"].check("--device", device)
     for part, training in (("teacher", recipe.teacher.training), ("students", recipe.students.training)):
         if training is not None:
             with key_named(f"recipe {recipe.name}", f"{part}.training"):
                 training.settings(scale=scale, device=device).check_here()
-    data_settings(recipe.data.columns)
-    analysis_settings(recipe)
     plans_of(recipe, config)
 
 
@@ -265,7 +258,7 @@ class _Run:
         if model is None:
             untrained = self.path / "untrained"
             self._stage(
-                "untrained", "make an untrained teacher", untrained, lambda: stages.make_teacher(recipe, untrained)
+                "untrained", "make an untrained teacher", untrained, lambda: stages.make_untrained(recipe, untrained)
             )
             model = str(untrained)
         if recipe.teacher.training is None:

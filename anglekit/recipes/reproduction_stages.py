@@ -33,7 +33,7 @@ from anglekit.models.load_options import LoadOptions
 from anglekit.plots.files import figure_bytes
 from anglekit.plots.registry import draw_figure
 from anglekit.probes.data import ProbeData, read_probe
-from anglekit.recipes.library_settings import analysis_settings, data_settings, plan_options
+from anglekit.recipes.plans import plan_options
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
 from anglekit.recipes.teacher_from_scratch import make_untrained
 from anglekit.recipes.transforms import transform_rows
@@ -48,7 +48,7 @@ __all__ = [
     "cpu_threads",
     "draw",
     "geometry_parts",
-    "make_teacher",
+    "make_untrained",
     "measure_geometries",
     "measure_geometry",
     "probe_of",
@@ -110,9 +110,9 @@ def transform_data(recipe: Recipe, directory: Path) -> Recipe:
                 # The analysis reads one target an example: the first of several references.
                 rows = [{key: cell[0] if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows]
             write_whole(places[name], "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
-    analysis = replace(analysis, probe=str(places["probe"]))
+    analysis = analysis.changed(probe=str(places["probe"]))
     if data.transform is None:
-        return replace(recipe, analysis=replace(analysis, text="source", target="target"))
+        return replace(recipe, analysis=analysis.changed(text="source", target="target"))
     validation = {name: str(places[name]) for name in data.validation}
     data = replace(data, train=str(places["train"]), validation=validation, transform=None)
     return replace(recipe, data=data, analysis=analysis)
@@ -120,7 +120,7 @@ def transform_data(recipe: Recipe, directory: Path) -> Recipe:
 
 def _prefixed(recipe: Recipe, source: str) -> list[dict[str, Any]]:
     """Return `source`, the prefix before it, and `target` of a table, as the task reads them."""
-    texts = task_by_name(recipe.task).read(source, data_settings(recipe.data.columns), name="probe")
+    texts = task_by_name(recipe.task).read(source, recipe.data.columns, name="probe")
     if not isinstance(texts, SourcesAndTargets):
         raise InputError(f"recipe {recipe.name} has a prefix and task {recipe.task} no sources", "leave it out")
     return [{"source": one, "target": own[0]} for one, own in zip(texts.sources, texts.targets, strict=True)]
@@ -129,11 +129,6 @@ def _prefixed(recipe: Recipe, source: str) -> list[dict[str, Any]]:
 def validation_sources(recipe: Recipe) -> list[str]:
     """Return the validation tables as the training functions take them."""
     return [f"{name}={source}" for name, source in recipe.data.validation.items()]
-
-
-def make_teacher(recipe: Recipe, directory: Path) -> None:
-    """Write an untrained teacher with its tokenizer."""
-    make_untrained(recipe, directory, classifies=hasattr(task_by_name(recipe.task), "labels"))
 
 
 def train_teacher(recipe: Recipe, model: str, directory: Path, *, scale: float, device: str) -> None:
@@ -147,7 +142,7 @@ def train_teacher(recipe: Recipe, model: str, directory: Path, *, scale: float, 
         train=recipe.data.train,
         out=directory,
         validation=validation_sources(recipe),
-        data=data_settings(recipe.data.columns),
+        data=recipe.data.columns,
         settings=training.settings(scale=scale, seed=recipe.teacher.seed, device=device),
         if_exists="resume",
     )
@@ -186,7 +181,7 @@ def train_students(
         layers=variant.layers,
         width=variant.width,
         validation=validation_sources(recipe),
-        data=data_settings(recipe.data.columns),
+        data=recipe.data.columns,
         settings=students.training.settings(
             scale=scale,
             device=device,
@@ -265,7 +260,7 @@ def _teacher_scores(recipe: Recipe, teacher: str, device: str) -> pd.DataFrame:
             [teacher],
             task=recipe.task,
             data=validation_sources(recipe),
-            columns=data_settings(recipe.data.columns),
+            columns=recipe.data.columns,
             load=_load_options(recipe, device),
             scoring=scoring,
         )
@@ -319,7 +314,7 @@ def measure_geometry(
     with quiet_transformers():
         loaded = load_checkpoint(teacher, options)
         others = [load_checkpoint(checkpoint_of(str(swept / name)), options) for name in students]
-    save_analysis(out, loaded, others, probe, analysis_settings(recipe), save_every=_SAVE_EVERY, progress=progress)
+    save_analysis(out, loaded, others, probe, recipe.analysis.settings, save_every=_SAVE_EVERY, progress=progress)
 
 
 def measure_geometries(

@@ -21,7 +21,7 @@ from transformers import (
 from anglekit.errors import InputError
 from anglekit.models.architectures import model_streams
 from anglekit.models.checkpoints import quiet_transformers
-from anglekit.recipes.library_settings import architecture
+from anglekit.recipes.plans import architecture, classifies
 from anglekit.recipes.recipe import Recipe, Tokenizer
 from anglekit.runtime.files import whole_directory
 from anglekit.tables.read import Table, find_text_columns, read_table
@@ -49,7 +49,7 @@ def model_with_head(config: PretrainedConfig, *, classifies: bool) -> PreTrained
     return model
 
 
-def make_untrained(recipe: Recipe, directory: Path, *, classifies: bool) -> None:
+def make_untrained(recipe: Recipe, directory: Path) -> None:
     """Write a checkpoint with a tokenizer and untrained weights; it appears whole or not at all.
 
     Raises:
@@ -65,7 +65,7 @@ def make_untrained(recipe: Recipe, directory: Path, *, classifies: bool) -> None
     sized = {**recipe.teacher.config, **known, "vocab_size": len(tokenizer)}
     config = architecture(replace(recipe, teacher=replace(recipe.teacher, config=sized)))
     set_seed(recipe.teacher.seed)
-    model = model_with_head(config, classifies=classifies)
+    model = model_with_head(config, classifies=classifies(recipe))
     if recipe.teacher.initialization == "matching-attention":
         if not isinstance(model, BertForSequenceClassification):
             raise InputError(

@@ -31,9 +31,9 @@ class Training:
     def _given(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if value is not None}
 
-    def with_data_seed(self, seed: int) -> Training:
-        """Return the same settings with another order of the data."""
-        return Training(**self._given() | {"data_seed": seed})
+    def changed(self, **changes: Any) -> Training:  # noqa: ANN401 - its fields
+        """Return the same with other values."""
+        return Training(**vars(self) | changes)
 
     def settings(self, *, scale: float = 1.0, **others: Any) -> TrainSettings:  # noqa: ANN401 - fields of TrainSettings
         """Return the settings of a run that makes a fraction of the steps.

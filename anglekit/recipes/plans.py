@@ -1,29 +1,26 @@
-"""What the parts of a recipe say to the library: the teacher's configuration, the students' plans, the settings."""
+"""The teacher of a recipe as a configuration, and the plans of its students; reads no weights."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anglekit.errors import InputError, foreign_failures
-from anglekit.recipes.recipe import Columns, Recipe
+from anglekit.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from anglekit.analysis.settings import AnalysisSettings
     from anglekit.distillation.matching.plan import DistillationPlan
-    from anglekit.distillation.settings import DataSettings
 
-__all__ = [
-    "analysis_settings",
-    "architecture",
-    "data_settings",
-    "plan_options",
-    "plans_of",
-    "teacher_config",
-]
+__all__ = ["architecture", "classifies", "plan_options", "plans_of", "teacher_config"]
+
+
+def classifies(recipe: Recipe) -> bool:
+    """Whether the task gives texts labels; the others have models that write."""
+    from anglekit.distillation.tasks.registry import task_by_name
+
+    return hasattr(task_by_name(recipe.task), "labels")
 
 
 def teacher_config(recipe: Recipe, *, offline: bool = False) -> tuple[PretrainedConfig, str]:
@@ -82,45 +79,11 @@ def architecture(recipe: Recipe) -> PretrainedConfig:
     return config
 
 
-def data_settings(columns: Columns) -> DataSettings:
-    """Return the columns as the training functions take them.
-
-    Raises:
-        InputError: a column that the tasks do not have.
-    """
-    from anglekit.distillation.settings import DataSettings
-
-    given = {one.name: getattr(columns, one.name) for one in fields(columns)}
-    known = {one.name for one in fields(DataSettings)}
-    if lacking := sorted(name for name, value in given.items() if value is not None and name not in known):
-        raise InputError(f"the tasks read no column {lacking[0]!r} here", "leave it out of the recipe, or upgrade")
-    return DataSettings(**{name: value for name, value in given.items() if value is not None})
-
-
-def analysis_settings(recipe: Recipe) -> AnalysisSettings:
-    """Return the settings of the analysis.
-
-    Raises:
-        InputError: a value that is not allowed.
-    """
-    from anglekit.analysis.settings import AnalysisSettings
-
-    own = {"probe", "text", "text_pair", "target", "limit", "dtype"}
-    given = {one.name: getattr(recipe.analysis, one.name) for one in fields(recipe.analysis) if one.name not in own}
-    return AnalysisSettings(**{name: value for name, value in given.items() if value is not None})
-
-
 def plan_options(recipe: Recipe) -> dict[str, Any]:
-    """Return the options of the students' plans, as `sweep` takes them.
-
-    Raises:
-        InputError: a weight that is not allowed.
-    """
-    from anglekit.distillation.losses.weights import LossWeights
-
+    """Return the options of the students' plans, as `sweep` takes them."""
     losses, students = recipe.losses, recipe.students
     options: dict[str, Any] = {
-        "weights": LossWeights(losses.ce, losses.kl, losses.hidden),
+        "weights": losses.weights,
         "hidden_loss": losses.hidden_loss,
         "reading": losses.reading,
         "train_adapters": students.train_adapters,
