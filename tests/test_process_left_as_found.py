@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from anglekit.analysis.analyze import analyze
 from anglekit_cli.process import keep_freed_memory, only_new_garbage
-from tests.distillation.training_arms import make_trainer
+from tests.distillation.tiny_trainers import make_trainer
 
 
 def found() -> dict[str, object]:

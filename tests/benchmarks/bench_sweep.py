@@ -123,7 +123,7 @@ def plan(teacher: TaskModel, strategy: str, init: str) -> DistillationPlan:
     )
 
 
-def arm(root: Path, teacher: TaskModel, data: PreparedData, made: DistillationPlan, steps: int, **more: Any) -> Run:
+def begun(root: Path, teacher: TaskModel, data: PreparedData, made: DistillationPlan, steps: int, **more: Any) -> Run:
     directory = RunDirectory(root / f"{made.strategy}-{made.init}-{len(more)}")
     return begin_distillation(teacher, data, made, directory, settings(steps), origin=ORIGIN, **more)
 
@@ -131,7 +131,7 @@ def arm(root: Path, teacher: TaskModel, data: PreparedData, made: DistillationPl
 def ten_arms(root: Path, teacher: TaskModel, data: PreparedData, steps: int, kind: type[SharedTeacher]) -> Any:
     plans = [plan(teacher, strategy, init) for strategy, init in ARMS]
     shared = kind(teacher.model, [objective_of_plan(made, settings(steps), data) for made in plans])
-    return shared, [arm(root, teacher, data, made, steps, teacher_forward=shared) for made in plans]
+    return shared, [begun(root, teacher, data, made, steps, teacher_forward=shared) for made in plans]
 
 
 def bare(teacher: TaskModel, data: PreparedData) -> tuple[Callable[[], float], Callable[[], float]]:
@@ -179,7 +179,7 @@ def measure_time(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         separate, sweep = Paused(), Paused()
-        one = arm(root, teacher, data, plan(teacher, "forward", "teacher"), steps)
+        one = begun(root, teacher, data, plan(teacher, "forward", "teacher"), steps)
         one.trainer.add_callback(PausedSteps(separate))
         shared, arms = ten_arms(root, teacher, data, steps, PausedTeacher)
         shared.loop = sweep
@@ -224,7 +224,7 @@ def measure_memory(which: str) -> None:
             with suppress(KeyboardInterrupt):
                 train_side_by_side(arms, shared, lambda _arm: None)
         else:
-            arm(Path(name), teacher, data, plan(teacher, "forward", "teacher"), 2).train()
+            begun(Path(name), teacher, data, plan(teacher, "forward", "teacher"), 2).train()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
 
 

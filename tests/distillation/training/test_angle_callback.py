@@ -15,7 +15,7 @@ from anglekit.errors import InputError
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
-from tests.distillation.training_arms import arguments, collate, examples, make_student, make_teacher, make_trainer
+from tests.distillation.tiny_trainers import arguments, collate, examples, make_student, make_teacher, make_trainer
 
 STREAMED = AnalysisSettings(nulls="none", similarity="none")
 

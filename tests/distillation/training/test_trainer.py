@@ -19,7 +19,7 @@ from anglekit.distillation.training.teacher import TeacherForward
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.errors import InputError, RunError
 from anglekit.models.projections import ADAPTER_FILE, load_adapters
-from tests.distillation.training_arms import (
+from tests.distillation.tiny_trainers import (
     arguments,
     examples,
     make_student,

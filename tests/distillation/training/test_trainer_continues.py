@@ -17,7 +17,7 @@ from anglekit.distillation.training.batch_order import LengthGroupedOrder
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.errors import InputError
 from anglekit.models.projections import ADAPTER_FILE, load_adapters
-from tests.distillation.training_arms import arguments, examples, make_student, make_teacher, make_trainer
+from tests.distillation.tiny_trainers import arguments, examples, make_student, make_teacher, make_trainer
 
 
 def weights_of(trainer):
