@@ -19,7 +19,7 @@ from anglekit.analysis.preparation import WHOLE, PreparedAnalysis, Shard, prepar
 from anglekit.analysis.recorders import BatchStates, Recorders, progress_batches, sum_device
 from anglekit.analysis.sampling import ProbeSampler, fresh_samples
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.analysis.sketch_token import SketchToken, sketch_token
+from anglekit.analysis.sketch_token import sketch_token
 from anglekit.analysis.spec import AnalysisSpec, Key
 from anglekit.analysis.tables import tabulate
 from anglekit.analysis.unfinished import UnfinishedAnalysis
@@ -29,6 +29,7 @@ from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.batch_plan import share_batches
 from anglekit.probes.batches import ProbeBatch
 from anglekit.probes.data import ProbeData
+from anglekit.results.document import SketchToken
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.lanes import run_in_lanes
 from anglekit.runtime.processes import ALONE, Processes

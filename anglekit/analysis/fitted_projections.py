@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from anglekit.geometry.sums import GeometrySums
 from anglekit.models.projections import ProjectionFit, solve_projection
 from anglekit.probes.batch_plan import share_batches
 from anglekit.probes.batches import ProbeBatch
+from anglekit.results.document import Projection
 from anglekit.runtime.lanes import run_in_lanes
 from anglekit.runtime.processes import Processes
 from anglekit.vocabulary import ProjectionKind
@@ -112,7 +112,7 @@ def same_projections(one: Projections, other: Projections) -> bool:
     return projections_sha256(one) == projections_sha256(other)
 
 
-def explained_variance(spec: AnalysisSpec, states: Mapping[Key, GeometrySums]) -> list[dict[str, Any]]:
+def explained_variance(spec: AnalysisSpec, states: Mapping[Key, GeometrySums]) -> list[Projection]:
     """Return R^2 of each projected vertex on the measured examples: 1 - sum |T - W S|^2 / sum |T - mean T|^2.
 
     T is the teacher layer that the projection was fitted or, for an adapter, trained towards.
@@ -127,14 +127,6 @@ def explained_variance(spec: AnalysisSpec, states: Mapping[Key, GeometrySums]) -
             residual = target + sums.vertex.squared[row] - 2 * sums.teacher_student.product[column, row]
             centre = sums.teacher.state[column]
             total = target - centre @ centre / sums.n_complete
-            rows.append(
-                {
-                    "student": spec.names[aims.student],
-                    "stream": aims.stream,
-                    "vertex": vertex,
-                    "kind": spec.kinds[aims.student],
-                    "teacher_layer": aim,
-                    "r_squared": float(1 - residual / total),
-                }
-            )
+            kind, r_squared = str(spec.kinds[aims.student]), float(1 - residual / total)
+            rows.append(Projection(spec.names[aims.student], aims.stream, vertex, kind, aim, r_squared))
     return rows

@@ -14,13 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save, save_file
 from torch import Tensor
 
-from anglekit.analysis.sketch_token import SketchToken
 from anglekit.analysis.spec import AnalysisSpec, Count, Key
 from anglekit.errors import InputError, foreign_failures
 from anglekit.geometry.cka import CrossSums
 from anglekit.geometry.named_tensors import numbered, prefixed, within
 from anglekit.geometry.sums import ExampleMeans, GeometrySums
 from anglekit.geometry.token_sample import TokenSample
+from anglekit.results.document import SketchToken
 from anglekit.runtime.files import MOST_JSON_BYTES
 from anglekit.vocabulary import Stream
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
-from typing import Any
 
-from msgspec import UNSET
 from torch import Tensor
 from transformers import PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -21,11 +19,9 @@ from anglekit.analysis.spec import (
     AnalysisRecord,
     AnalysisSpec,
     Key,
-    ModelRecord,
     ProbeCounts,
-    ProbeRecord,
-    Provenance,
     StreamLayers,
+    settings_record,
 )
 from anglekit.errors import InputError
 from anglekit.geometry.token_sample import sample_capacity
@@ -36,6 +32,7 @@ from anglekit.models.projections import relative_depth_layer
 from anglekit.probes.batches import TokenizedProbe
 from anglekit.probes.data import ProbeData
 from anglekit.probes.tokenize import same_tokenization, tokenize_continued_probe, tokenize_probe
+from anglekit.results.document import ModelRecord, ProbeRecord, Provenance
 from anglekit.runtime.placement import device_names
 from anglekit.vocabulary import ProjectionKind, Stream
 
@@ -171,7 +168,12 @@ def prepare(
         n_batches=measured.n_batches,
         plan_sha256=_plan_hash(measured),
         record=AnalysisRecord(
-            _settings_record(settings, teacher, names, layers),
+            {
+                **settings_record(settings, names, layers),
+                "models_have_final_norm": {
+                    stream: final_norm_module(teacher.model, stream) is not None for stream in layers
+                },
+            },
             _provenance(teacher, dict(zip(names, students, strict=True)), probe, shard),
             ProbeCounts(
                 examples_used_for_projection=tokens.n_examples - measured.n_examples,
@@ -198,20 +200,6 @@ def _plan_hash(probe: TokenizedProbe) -> str:
     return found.hexdigest()
 
 
-def _settings_record(
-    settings: AnalysisSettings, teacher: Checkpoint, names: Sequence[str], layers: Mapping[Stream, StreamLayers]
-) -> dict[str, Any]:
-    return {
-        **asdict(settings),
-        "teacher_layers": {stream: list(chosen.teacher) for stream, chosen in layers.items()},
-        "vertices": {
-            name: {stream: list(chosen.students[position]) for stream, chosen in layers.items()}
-            for position, name in enumerate(names)
-        },
-        "models_have_final_norm": {stream: final_norm_module(teacher.model, stream) is not None for stream in layers},
-    }
-
-
 # Reading a package's metadata takes as long as a batch of short texts.
 _version = cache(version)
 
@@ -234,7 +222,7 @@ def _provenance(
         device=device_names(teacher.model),
         dtype=str(teacher.model.dtype).removeprefix("torch."),
         precision="inner products and sums in float64",
-        shard=UNSET if shard is None else str(shard),
+        shard=None if shard is None else str(shard),
     )
 
 

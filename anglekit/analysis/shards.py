@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from anglekit.analysis.fitted_projections import same_projections
@@ -145,7 +145,7 @@ def merge_shards(paths: Sequence[str | Path]) -> Geometry:
             f"the shards hold {whole.n_batches} batches of {spec.n_batches}",
             "one of them is not what it says: analyse again",
         )
-    provenance = replace(spec.record.provenance, shard=UNSET)
+    provenance = replace(spec.record.provenance, shard=None)
     return tabulate(replace(spec, record=replace(spec.record, provenance=provenance)), whole)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from msgspec import Struct
 from torch import Tensor
 
 from anglekit.analysis.recorders import token_ids
@@ -13,30 +12,9 @@ from anglekit.analysis.spec import AnalysisSpec, Key
 from anglekit.geometry.angles import DEGENERATE_TOLERANCE, vertex_cosine
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.batches import ProbeBatch
+from anglekit.results.document import PlanePoint, SketchToken
 
-__all__ = ["PlanePoint", "SketchToken", "plane_points", "sketch_token", "typical_token"]
-
-
-class PlanePoint(Struct, frozen=True, array_like=True):
-    """A teacher layer's place in the plane of a sketch, in the states' own units."""
-
-    layer: int
-    x: float
-    y: float
-
-
-class SketchToken(Struct, frozen=True):
-    """The token that a sketch of one student and stream shows, as `Geometry.sketch_tokens` describes it."""
-
-    vertex: int
-    teacher_i: int
-    teacher_k: int
-    example: int
-    token: str
-    distance_i: float
-    distance_k: float
-    cosine: float
-    points: list[PlanePoint]
+__all__ = ["plane_points", "sketch_token", "typical_token"]
 
 
 def typical_token(teacher_i: Tensor, teacher_k: Tensor, student: Tensor) -> int | None:
@@ -116,6 +94,8 @@ def sketch_token(
     piece = teacher.tokenizer.convert_ids_to_tokens(token_id) if teacher.tokenizer is not None else None
     there, own = teacher_states[:, token], student[token]
     return SketchToken(
+        student=spec.names[key[1]],
+        stream=stream,
         vertex=int(vertices[vertex]),
         teacher_i=int(layers[i]),
         teacher_k=int(layers[k]),

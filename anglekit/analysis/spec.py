@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.geometry.cka import CrossSums
+from anglekit.results.document import Provenance
 from anglekit.vocabulary import ProjectionKind, Stream
 
 __all__ = [
@@ -18,12 +19,10 @@ __all__ = [
     "AnalysisRecord",
     "AnalysisSpec",
     "Key",
-    "ModelRecord",
     "ProbeCounts",
-    "ProbeRecord",
-    "Provenance",
     "StreamLayers",
     "first_difference",
+    "settings_record",
 ]
 
 Key = tuple[Stream, int]
@@ -54,47 +53,6 @@ class Aims(Struct, frozen=True, array_like=True):
     stream: Stream
     student: int
     teacher_layers: tuple[Layer, ...]
-
-
-class ModelRecord(Struct, frozen=True):
-    """What a Geometry records about one checkpoint: its name, and what `Checkpoint.provenance` returns."""
-
-    name: str
-    source: str
-    model_type: str
-    architecture: str
-    width: int
-    depth: Mapping[Stream, int]
-    sha256: str
-    blocks_held: Mapping[Stream, int] | UnsetType = UNSET
-    quantization: str | UnsetType = UNSET
-    init: str | UnsetType | None = UNSET
-    strategy: str | UnsetType | None = UNSET
-    seed: int | UnsetType | None = UNSET
-
-
-class ProbeRecord(Struct, frozen=True):
-    """What a Geometry records about the probe: where it came from, its hash and the columns that were read."""
-
-    source: str
-    sha256: str
-    text: str
-    text_pair: str | None
-    target: str | None
-
-
-class Provenance(Struct, frozen=True):
-    """What an analysis was run on, and by what."""
-
-    teacher: ModelRecord
-    students: list[ModelRecord]
-    probe: ProbeRecord
-    packages: Mapping[str, str]
-    python: str
-    device: str
-    dtype: str
-    precision: str
-    shard: str | UnsetType = UNSET
 
 
 class ProbeCounts(Struct, frozen=True):
@@ -152,33 +110,33 @@ class AnalysisSpec(Struct, frozen=True, kw_only=True):
     record: AnalysisRecord = field(name="described")
 
     def __post_init__(self) -> None:
-        n, layers = len(self.names), self.layers.values()
-        recorded = self.record.settings
-        aimed_at = {stream: set(chosen.teacher) for stream, chosen in self.layers.items()}
-        fitting = {
-            # The official histogram's file is called after its student.
-            "names": 0 < n == len(set(self.names)) and not any(set(name) & set("/\\\0") for name in self.names),
-            "layers": bool(layers)
-            and all(len(each.teacher) >= 2 and len(each.students) == n and all(each.students) for each in layers),
-            "student_widths": len(self.student_widths) == n,
-            "kinds": len(self.kinds) == n,
-            "described.settings": all(
-                recorded.get(name) == value
-                for name, value in asdict(self.settings).items()
-                if name not in ("teacher_layers", "vertices")
-            ),
-            "described.provenance.students": [each.name for each in self.record.provenance.students]
-            == list(self.names),
-        }
-        wrong = next((name for name, fits in fitting.items() if not fits), None)
-        if wrong is None and not (
-            [(each.stream, each.student) for each in self.aims] == [key for key in self.keys if self.is_projected(key)]
-            and all(len(each.teacher_layers) == len(self.vertices((each.stream, each.student))) for each in self.aims)
-            and all(set(each.teacher_layers) <= aimed_at[each.stream] for each in self.aims)
-        ):
-            wrong = "aims"
+        wrong = self._misfit()
         if wrong is not None:
             raise ValueError(f"{wrong!r} is not as expected")
+
+    def _misfit(self) -> str | None:
+        """Return which part does not fit the others, or None."""
+        n, record = len(self.names), self.record
+        # The official histogram's file is called after its student.
+        if not 0 < n == len(set(self.names)) or any(set(name) & set("/\\\0") for name in self.names):
+            return "names"
+        for chosen in self.layers.values():
+            if len(chosen.teacher) < 2 or len(chosen.students) != n or not all(chosen.students):
+                return "layers"
+        if not self.layers or not len(self.student_widths) == len(self.kinds) == n:
+            return "layers, student_widths or kinds"
+        projected = [key for key in self.keys if self.is_projected(key)]
+        if [(each.stream, each.student) for each in self.aims] != projected or any(
+            len(each.teacher_layers) != len(self.vertices((each.stream, each.student)))
+            or not set(each.teacher_layers) <= set(self.layers[each.stream].teacher)
+            for each in self.aims
+        ):
+            return "aims"
+        if {**record.settings, **settings_record(self.settings, self.names, self.layers)} != record.settings:
+            return "described.settings"
+        if [each.name for each in record.provenance.students] != list(self.names):
+            return "described.provenance.students"
+        return None
 
     @property
     def keys(self) -> list[Key]:
@@ -224,6 +182,20 @@ class AnalysisSpec(Struct, frozen=True, kw_only=True):
         return widths, pairs
 
 
+def settings_record(
+    settings: AnalysisSettings, names: Sequence[str], layers: Mapping[Stream, StreamLayers]
+) -> dict[str, Any]:
+    """Return what a Geometry records of the settings: as they were given, the layers as they were found."""
+    return {
+        **asdict(settings),
+        "teacher_layers": {stream: list(chosen.teacher) for stream, chosen in layers.items()},
+        "vertices": {
+            name: {stream: list(chosen.students[position]) for stream, chosen in layers.items()}
+            for position, name in enumerate(names)
+        },
+    }
+
+
 def first_difference(one: AnalysisSpec, other: AnalysisSpec) -> str | None:
     """Return in a few words what two analyses do not share, or None where their parts add up.
 
@@ -231,10 +203,10 @@ def first_difference(one: AnalysisSpec, other: AnalysisSpec) -> str | None:
     """
     mine, theirs = one.record.provenance, other.record.provenance
     for what in ("teacher", "probe"):
-        a, b = (getattr(origin, what).sha256 for origin in (mine, theirs))
+        a, b = (getattr(origin, what).sha256 or "" for origin in (mine, theirs))
         if a != b:
             return f"another {what} (hash {b[:12]}, not {a[:12]})"
-    students = [[f"{each.name} {each.sha256[:12]}" for each in origin.students] for origin in (mine, theirs)]
+    students = [[f"{each.name} {(each.sha256 or '')[:12]}" for each in origin.students] for origin in (mine, theirs)]
     for first, second in zip(*students, strict=False):
         if first != second:
             return f"another student ({second}, not {first})"

@@ -18,10 +18,11 @@ from anglekit.errors import RunError
 from anglekit.geometry.angles import pair_labels
 from anglekit.geometry.similarity import centred_cosines
 from anglekit.geometry.sums import BlockSums, GeometrySums, SideSums, cosine_standard_error
+from anglekit.results.document import StreamCounts, ZeroDirection
 from anglekit.results.geometry import Geometry
 from anglekit.results.rows import Rows, data_frame
 
-__all__ = ["angle_rows", "degenerate_counts", "example_rows", "histogram_rows", "layer_rows", "tabulate"]
+__all__ = ["angle_rows", "example_rows", "histogram_rows", "layer_rows", "tabulate"]
 
 Array = NDArray[Any]
 
@@ -36,7 +37,7 @@ def tabulate(spec: AnalysisSpec, measurement: Measurement) -> Geometry:
         _check_finite(spec, measurement)
     cka = {stream: layer_cka(spec, measurement, stream) for stream in spec.layers}
     rows: dict[str, list[Rows]] = {"angles": [], "histograms": [], "layers": [], "examples": []}
-    degenerate: dict[str, dict[str, Any]] = {}
+    degenerate: dict[str, dict[str, StreamCounts]] = {}
     for stream, position in spec.keys:
         name, chosen, sums = spec.names[position], spec.layers[stream], measurement.sums[stream, position]
         vertices = chosen.students[position]
@@ -45,7 +46,7 @@ def tabulate(spec: AnalysisSpec, measurement: Measurement) -> Geometry:
         rows["histograms"].append(histogram_rows(sums, *labels, chosen.teacher))
         rows["layers"] += layer_rows(sums, *labels, chosen.teacher, cka[stream][0][position])
         rows["examples"].append(example_rows(sums, *labels))
-        degenerate.setdefault(name, {})[stream] = degenerate_counts(sums, vertices, chosen.teacher)
+        degenerate.setdefault(name, {})[stream] = _stream_counts(sums, vertices, chosen.teacher)
     sampled_rows, sampled = sample_rows(spec, measurement)
     record = spec.record
     return Geometry(
@@ -56,15 +57,16 @@ def tabulate(spec: AnalysisSpec, measurement: Measurement) -> Geometry:
             "examples": measurement.n_examples,
             **msgspec.to_builtins(record.counts),
             "cka_examples": {stream: n for stream, (_, n) in cka.items()},
-            "by_student": degenerate,
+            "by_student": msgspec.to_builtins(degenerate),
             "sample": sampled,
         },
-        projections=explained_variance(spec, measurement.sums),
+        projections=msgspec.to_builtins(explained_variance(spec, measurement.sums)),
         sketch_tokens=[
-            {"student": name, "stream": stream, **msgspec.to_builtins(measurement.sketches[stream, position])}
+            # A part that was saved by an earlier version does not repeat whose token it is.
+            {**msgspec.to_builtins(found), "student": name, "stream": stream}
             for stream in spec.layers
             for position, name in enumerate(spec.names)
-            if (stream, position) in measurement.sketches
+            if (found := measurement.sketches.get((stream, position))) is not None
         ],
     )
 
@@ -224,28 +226,25 @@ def example_rows(sums: GeometrySums, student: str, stream: str, vertices: Sequen
     }
 
 
-def degenerate_counts(sums: GeometrySums, vertices: Sequence[int], teacher_layers: Sequence[int]) -> dict[str, Any]:
-    """Return what was left out of the means and why, by layer; layers without any are not listed.
-
-    `zero_direction` counts tokens for which a teacher layer coincides with the vertex (an embedding that was copied).
-    """
+def _stream_counts(sums: GeometrySums, vertices: Sequence[int], teacher_layers: Sequence[int]) -> StreamCounts:
+    """Return how much was seen, and what was left out of the means and why."""
     zero = _array(sums.angles.zero_direction)
-    return {
-        "tokens": int(sums.n_tokens),
-        "tokens_finite_everywhere": int(sums.n_complete),
-        "nonfinite_states": {
+    return StreamCounts(
+        tokens=int(sums.n_tokens),
+        tokens_finite_everywhere=int(sums.n_complete),
+        nonfinite_states={
             "teacher": _by_layer(teacher_layers, sums.teacher.n_nonfinite),
             "student": _by_layer(vertices, sums.student.n_nonfinite),
         },
-        "zero_states": {
+        zero_states={
             "teacher": _by_layer(teacher_layers, sums.teacher.n_zero),
             "student": _by_layer(vertices, sums.student.n_zero),
         },
-        "zero_direction": [
-            {"vertex": int(vertices[v]), "teacher_layer": int(teacher_layers[t]), "tokens": int(zero[v, t])}
+        zero_direction=[
+            ZeroDirection(int(vertices[v]), int(teacher_layers[t]), int(zero[v, t]))
             for v, t in zip(*np.nonzero(zero), strict=True)
         ],
-    }
+    )
 
 
 def _by_layer(layers: Sequence[int], counts: Tensor) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""geometry.json as typed values: all that is read of it. What it says beyond that is passed over."""
+"""geometry.json as typed values: what an analysis writes into it, and all that is read of it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ __all__ = [
     "Counts",
     "GeometryDocument",
     "ModelRecord",
+    "PlanePoint",
     "ProbeRecord",
     "Projection",
     "Provenance",
@@ -48,18 +49,20 @@ class Arm(NamedTuple):
 # Keys with a default are optional: Geometries of earlier versions, and those that are made by hand, say less.
 
 
-class ModelRecord(Struct, frozen=True):
+class ModelRecord(Struct, frozen=True, omit_defaults=True):
     """A teacher or a student: its checkpoint, its shape, and its training where that was recorded."""
 
     name: str = ""
     source: str | None = None
-    sha256: str | None = None
     model_type: str | None = None
     architecture: str | None = None
     width: Whole | None = None
     depth: dict[str, Whole] = {}
-    strategy: str | None = None
+    sha256: str | None = None
+    blocks_held: dict[str, Whole] | None = None
+    quantization: str | None = None
     init: str | None = None
+    strategy: str | None = None
     seed: Whole | None = None
 
     @property
@@ -79,17 +82,18 @@ class ProbeRecord(Struct, frozen=True):
     target: str | None = None
 
 
-class Provenance(Struct, frozen=True):
-    """What was analysed, on what, and with which versions."""
+class Provenance(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was analysed, on what, and with which versions; `shard` of a part of the probe, such as "2/3"."""
 
-    students: list[ModelRecord]
     teacher: ModelRecord = field(default_factory=ModelRecord)
+    students: list[ModelRecord]
     probe: ProbeRecord = field(default_factory=ProbeRecord)
     packages: dict[str, str] = {}
     python: str | None = None
     device: str | None = None
     dtype: str | None = None
     precision: str | None = None
+    shard: str | None = None
     training_step: Whole | None = None
 
 
@@ -114,19 +118,24 @@ class UsedSettings(Struct, frozen=True):
 
 
 class ZeroDirection(Struct, frozen=True):
-    """A teacher layer that coincides with a student's layer for some tokens."""
+    """A teacher layer that coincides with a student's layer (an embedding that was copied) for some tokens."""
 
     vertex: Whole
     teacher_layer: Whole
+    tokens: Whole = 0
 
 
-class StreamCounts(Struct, frozen=True):
-    """What was counted and left out in one stream of one student; states by side ("teacher", "student") and layer."""
+class StreamCounts(Struct, frozen=True, kw_only=True):
+    """What was counted and left out in one stream of one student.
 
-    zero_direction: list[ZeroDirection]
+    States are by side ("teacher", "student") and layer; layers without any are not listed.
+    """
+
+    tokens: Whole = 0
+    tokens_finite_everywhere: Whole = 0
     nonfinite_states: dict[str, dict[str, Whole]]
     zero_states: dict[str, dict[str, Whole]]
-    tokens: Whole = 0
+    zero_direction: list[ZeroDirection]
 
 
 class Counts(Struct, frozen=True):
@@ -149,24 +158,32 @@ class Projection(Struct, frozen=True):
     stream: str
     vertex: Whole
     kind: str
-    r_squared: float
     teacher_layer: Whole
+    r_squared: float
+
+
+class PlanePoint(Struct, frozen=True, array_like=True):
+    """A teacher layer's place in the plane of a sketch, in the states' own units."""
+
+    layer: Whole
+    x: float
+    y: float
 
 
 class SketchToken(Struct, frozen=True):
-    """A real token whose angle is typical; `points` are [layer, x, y]."""
+    """A real token whose angle is typical, with its states in the plane of that angle (see `Geometry`)."""
 
     student: str | None = None
     stream: str | None = None
-    token: str | None = None
     vertex: Whole | None = None
     teacher_i: Whole | None = None
     teacher_k: Whole | None = None
     example: Whole | None = None
+    token: str | None = None
     distance_i: float | None = None
     distance_k: float | None = None
     cosine: float | None = None
-    points: list[tuple[float, float, float]] = []
+    points: list[PlanePoint] = []
 
 
 class GeometryDocument(Struct, frozen=True):
