@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from anglekit.results.geometry import Geometry
+from anglekit.results.overview import layer_means
 
 __all__ = ["AVERAGING_COLUMNS", "OBTUSE_COLUMNS", "averaging_views", "largest_pair_differences", "obtuse_pairs"]
 
@@ -62,16 +62,11 @@ def averaging_views(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
     Returns:
         Columns `AVERAGING_COLUMNS`; every pair counts by its tokens; `teacher_i, teacher_k` is the widest pair.
     """
-    rows: list[dict[str, Any]] = []
+    rows = []
     for key, group in _by_arm(geometries).groupby(list(_ARM), sort=False):
+        row = {**dict(zip(_ARM, key, strict=True)), **layer_means(group)}
         counted = group[group["n_tokens"] > 0]
-        row: dict[str, Any] = dict.fromkeys(AVERAGING_COLUMNS, np.nan) | dict(zip(_ARM, key, strict=True))
-        row |= {"pairs": len(group), "undefined_pairs": len(group) - len(counted)}
-        row["obtuse_pairs"] = int((counted["mean_cosine"] < 0).sum())
         if len(counted):
-            weights = counted["n_tokens"].to_numpy(np.float64)
-            for column in ("mean_cosine", "mean_angle_degrees", "acute_fraction"):
-                row[column] = float(np.average(counted[column], weights=weights))
             widest = counted.iloc[int(counted["mean_angle_degrees"].to_numpy().argmax())]
             row["least_angle_degrees"] = float(counted["mean_angle_degrees"].min())
             row["largest_angle_degrees"] = float(widest["mean_angle_degrees"])

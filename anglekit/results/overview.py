@@ -6,43 +6,59 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from anglekit.display.tables import TextTable
 from anglekit.results.document import GeometryDocument
 
-__all__ = ["analysis_notes", "layer_table", "summary_rows"]
+__all__ = ["analysis_notes", "layer_means", "layer_table", "summary_rows", "token_mean"]
+
+
+def token_mean(rows: pd.DataFrame, column: str) -> float:
+    """Return the mean of a column weighted by `n_tokens`, over the rows that have a value; NaN where none has."""
+    values, weights = rows[column].to_numpy(np.float64), rows["n_tokens"].to_numpy(np.float64)
+    known = np.isfinite(values) & (weights > 0)
+    return float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")
+
+
+_MEANS: Final = (
+    *("mean_cosine", "null_cosine", "mean_angle_degrees", "acute_fraction"),
+    *("mean_tangential_cosine", "mean_tangential_angle_degrees"),
+)
+
+
+def layer_means(pairs: pd.DataFrame) -> dict[str, Any]:
+    """Return what the pairs of teacher layers say together at one layer of a student.
+
+    Args:
+        pairs: the rows of `Geometry.angles`.
+
+    Returns:
+        The means of the columns, each pair weighted by its tokens, None without any token; the number of `pairs`, of
+        `obtuse_pairs` (a mean cosine below 0) and of `undefined_pairs` (without a token).
+    """
+    counted = pairs[pairs["n_tokens"] > 0]
+    means = {column: token_mean(counted, column) if len(counted) else None for column in _MEANS}
+    obtuse = int((counted["mean_cosine"] < 0).sum())
+    return {**means, "pairs": len(pairs), "obtuse_pairs": obtuse, "undefined_pairs": len(pairs) - len(counted)}
 
 
 def summary_rows(angles: pd.DataFrame, nulls: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one row for each student, stream and vertex: pairs pooled, each weighted by its tokens."""
-    rows: list[dict[str, Any]] = []
+    """Return `layer_means` for each student, stream and vertex, beside the means of the permuted student."""
+    rows = []
     for (student, stream, vertex), group in angles.groupby(["student", "stream", "vertex"], sort=False):
-        counted = group[group["n_tokens"] > 0]
-        weight = counted["n_tokens"] / max(int(counted["n_tokens"].sum()), 1)
-        row: dict[str, Any] = {"student": str(student), "stream": str(stream), "vertex": int(str(vertex))}
-        for column in (
-            "mean_cosine",
-            "null_cosine",
-            "mean_angle_degrees",
-            "acute_fraction",
-            "mean_tangential_cosine",
-            "mean_tangential_angle_degrees",
-        ):
-            row[column] = float((counted[column] * weight).sum()) if len(counted) else None
-        row.update(_against_permuted(nulls, row))
-        obtuse = counted[counted["mean_cosine"] < 0]
-        row["pairs"], row["obtuse_pairs"], row["undefined_pairs"] = len(group), len(obtuse), len(group) - len(counted)
-        rows.append(row)
+        place = {"student": str(student), "stream": str(stream), "vertex": int(str(vertex))}
+        rows.append({**place, **layer_means(group), **_against_permuted(nulls, place)})
     return rows
 
 
-def _against_permuted(nulls: pd.DataFrame, row: dict[str, Any]) -> dict[str, Any]:
+def _against_permuted(nulls: pd.DataFrame, place: dict[str, Any]) -> dict[str, Any]:
     """Return the mean cosine with the student's states of other examples, and the pairs surely above and below it."""
     mine = nulls[
-        (nulls["student"] == row["student"])
-        & (nulls["stream"] == row["stream"])
-        & (nulls["vertex"] == row["vertex"])
+        (nulls["student"] == place["student"])
+        & (nulls["stream"] == place["stream"])
+        & (nulls["vertex"] == place["vertex"])
         & (nulls["null"] == "permuted-student")
         & (nulls["n_tokens"] > 0)
     ]

@@ -12,9 +12,9 @@ from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.chosen import check_labels, choose
 from anglekit.plots.panels.labels import number_ranges
-from anglekit.plots.panels.tables import token_mean
 from anglekit.plots.spec import FigureOptions
 from anglekit.results.geometry import Geometry
+from anglekit.results.overview import token_mean
 
 __all__ = ["Curve", "Panel", "cosine_panels", "figure1_data", "figure1_facts", "rebin"]
 

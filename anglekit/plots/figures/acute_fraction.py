@@ -10,9 +10,10 @@ from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.arm_lines import draw_arm_lines
 from anglekit.plots.panels.chosen import choose
 from anglekit.plots.panels.sentences import LAYER_NOTE, range_words, students_words
-from anglekit.plots.panels.tables import Z_95, token_mean, with_arms
+from anglekit.plots.panels.tables import Z_95, with_arms
 from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, Theme
+from anglekit.results.overview import token_mean
 
 __all__ = ["ACUTE_FRACTION", "wilson_interval"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from anglekit.results.geometry import Geometry
+from anglekit.results.overview import token_mean
 
-__all__ = ["Z_95", "pair_means", "symmetric_matrix", "teacher_once", "token_mean", "with_arms"]
+__all__ = ["Z_95", "pair_means", "symmetric_matrix", "teacher_once", "with_arms"]
 
 #: Standard errors on each side of a 95% interval.
 Z_95 = 1.959964
@@ -39,13 +39,6 @@ def teacher_once(table: pd.DataFrame, key: Sequence[str], side: str = "side") ->
     """
     teacher = table[table[side] == "teacher"].drop_duplicates(list(key)).assign(student="")
     return pd.concat([teacher, table[table[side] == "student"]], ignore_index=True)
-
-
-def token_mean(rows: pd.DataFrame, column: str) -> float:
-    """Return the mean of a column weighted by tokens, over the rows that have a value; NaN where none has."""
-    values, weights = rows[column].to_numpy(np.float64), rows["n_tokens"].to_numpy(np.float64)
-    known = np.isfinite(values) & (weights > 0)
-    return float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")
 
 
 def pair_means(table: pd.DataFrame, key: Sequence[str], value: str, **others: str) -> pd.DataFrame:
