@@ -221,9 +221,8 @@ def checkpoint(tiny_model, tiny_tokenizer) -> Callable[..., Checkpoint]:
     def make(family: str, name: str, **options: int) -> Checkpoint:
         model = tiny_model(family, **options)
         streams = {"bert": ("encoder",), "t5": ("encoder", "decoder"), "bart": ("encoder", "decoder")}
-        return Checkpoint(
-            name, name, model, tiny_tokenizer(), streams.get(family, ("decoder",)), None, {}, weights_hash(model)
-        )
+        known = streams.get(family, ("decoder",))
+        return Checkpoint(name, name, model, tiny_tokenizer(), known, None, sha256=weights_hash(model))
 
     return make
 
