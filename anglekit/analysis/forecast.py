@@ -1,4 +1,4 @@
-"""What an analysis would do and take, before it does: models, tokens, FLOPs and memory; no weight is read."""
+"""What an analysis would compute, and the memory that it would take, said before it runs; no weight is read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from anglekit.models.checkpoints import (
     load_config,
     load_tokenizer,
 )
-from anglekit.models.cost import model_cost, without_memory
+from anglekit.models.cost import attention_heads, model_cost, without_memory
 from anglekit.models.load_options import LoadOptions
 from anglekit.models.projections import load_adapters
 from anglekit.probes.batches import ProbeBatch, TokenizedProbe
@@ -212,10 +212,7 @@ def _pass_bytes(held: ModelForecast, padded: int, longest: int) -> int:
     itemsize = 4 if held.device.type == "cpu" else held.itemsize
     kept = padded * itemsize * (copies * inner + 4 * width)
     if getattr(held.model.config, "_attn_implementation", "sdpa") == "eager":
-        heads = next(
-            filter(None, (getattr(held.model.config, name, 0) for name in ("num_attention_heads", "num_heads"))), 1
-        )
-        kept += 3 * 4 * int(heads) * padded * longest
+        kept += 3 * 4 * (attention_heads(held.model.config) or 1) * padded * longest
     return kept
 
 

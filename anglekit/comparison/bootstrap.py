@@ -194,8 +194,8 @@ def estimate_contrasts(
         values: (students, seeds, examples); a student is all that was trained under one strategy.
         weights: of the same shape, such as tokens; equal by default. Where one is 0 the value is not read.
         contrasts: (contrasts, students), such as (1, -1) for a difference.
-        n_draws: of the bootstrap.
-        seed: of the draws.
+        n_draws: how many draws.
+        seed: the same seed gives the same draws.
     """
     products, w = _weighted(values, weights)
     c = np.asarray(contrasts, dtype=np.float64)

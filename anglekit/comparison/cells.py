@@ -36,10 +36,10 @@ class Cell:
         part: "angle" or "score".
         init: how the students were initialised.
         place: what the cell is about: `stream` and `vertex`, or `data` and `score`.
-        students: by strategy and seed, the measure of each example: degrees, or one score; (examples,).
-        cosines: the same of angles as cosines.
-        weights: tokens of each example, 0 where a student of this cell has no angle; (examples,).
-        strategies: in the order of reading.
+        students: by strategy and seed, the angle of each example in degrees, or the one score; (examples,).
+        weights: by strategy and seed, the tokens of each example, 0 where a student of this cell has no angle; 1 for a
+            score; (examples,).
+        cosines: the angles as cosines; None of scores.
     """
 
     part: Part
@@ -61,7 +61,7 @@ class Cell:
 
     @property
     def measure(self) -> str:
-        """The cell in words."""
+        """The cell in words, as the column `measure` names it."""
         if self.part == "angle":
             return f"angle, {self.place['stream']} layer {self.place['vertex']}"
         return f"{self.place['score']}, {self.place['data']}" if self.place["data"] else str(self.place["score"])
@@ -89,7 +89,7 @@ def in_order(strategies: Iterable[str]) -> list[str]:
 
 
 def score_cells(scores: pd.DataFrame) -> list[Cell]:
-    """Return a cell for each initialisation, evaluation table and score."""
+    """Return a cell for each initialisation, evaluation table and score; `scores` has the columns `SCORE_COLUMNS`."""
     cells = []
     for (init, data, score), rows in scores.groupby(["init", "data", "score"], sort=False):
         arms = zip(rows["strategy"], rows["seed"], rows["value"], strict=True)

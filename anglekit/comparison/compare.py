@@ -61,9 +61,9 @@ def compare(
         margin: the largest difference between angles, in degrees, that does not matter.
         score_margin: the largest difference between scores that does not matter, in their unit; by default one point:
             0.01 of scores between 0 and 1, else 1.
-        draws: of the bootstrap.
-        seed: of the draws; the same seed gives the same result.
-        interval: of angles of students with one seed: "percentile" or "bca".
+        draws: how many the bootstrap makes, 100 to 100,000.
+        seed: the same seed gives the same result.
+        interval: the method for angles of students with one seed, "percentile" or "bca".
 
     Raises:
         InputError: a margin or number is out of range, the sources do not fit each other, or hold one strategy only.

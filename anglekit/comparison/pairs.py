@@ -35,7 +35,7 @@ def _by_arm(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
 
 
 def obtuse_pairs(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
-    """Return the per-pair view's warnings: a row for each pair of teacher layers whose mean cosine is below 0.
+    """Return a row for each pair of teacher layers whose mean cosine is below 0, which a mean over pairs hides.
 
     Args:
         geometries: by name.
@@ -54,7 +54,7 @@ def obtuse_pairs(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
 
 
 def averaging_views(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
-    """Return both views of each student's layer: the mean over tokens and pairs, and the range of the pairs' means.
+    """Return for each student's layer the mean over tokens and pairs, and the range of the pairs' own means.
 
     Args:
         geometries: by name.
@@ -76,9 +76,9 @@ def averaging_views(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
 
 
 def largest_pair_differences(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
-    """Return the per-pair view of differences between strategies: the pair of teacher layers whose angle differs most.
+    """Return for every two strategies the pair of teacher layers whose angle differs most between them.
 
-    Means of pairs over the seeds that both strategies have; no interval, as pairs are not kept by example.
+    Angles are means over the seeds that both strategies have; there is no interval, as pairs are not kept by example.
 
     Args:
         geometries: by name.

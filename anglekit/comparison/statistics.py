@@ -47,9 +47,9 @@ __all__ = [
     "spread_row",
 ]
 
-#: Of the intervals that are shown; those that decide are at 1 - 2 ALPHA.
+#: The level of the intervals that are shown; those that decide are at level 1 - 2 ALPHA.
 LEVEL = 0.95
-#: Stands for all matching strategies together in comparisons over `none`.
+#: Stands for the mean of all matching strategies in comparisons over `none`.
 MATCHING_MEAN = "matching (mean)"
 BETWEEN, OVER_NONE = "between", "over none"
 
@@ -72,9 +72,9 @@ class Resampling:
     """How intervals are made.
 
     Attributes:
-        draws: of the bootstrap.
-        seed: of the draws.
-        interval: of students with one seed.
+        draws: how many the bootstrap makes.
+        seed: the same seed gives the same draws.
+        interval: the method for students with one seed.
     """
 
     draws: int
@@ -84,7 +84,13 @@ class Resampling:
 
 @dataclass(frozen=True, eq=False)
 class Contrasts:
-    """Differences of one kind in one cell, as the cell's measure and, for angles, as cosines."""
+    """Differences of one kind in one cell.
+
+    Attributes:
+        pairs: the two strategies of each difference, first minus second.
+        estimates: in the cell's own unit.
+        cosines: the same as cosines; None of scores.
+    """
 
     pairs: list[tuple[str, str]]
     estimates: Estimates
@@ -156,9 +162,9 @@ def _matrix(strategies: Sequence[str], pairs: Sequence[tuple[str, str]]) -> NDAr
 def inflation_of(members: Sequence[CellEstimates], level: float, seed: int) -> float:
     """Return by how much intervals between strategies must grow to hold for all of some cells' pairs at once.
 
-    Over examples from the correlations of the shared draws. Over seeds each pair's variance is known badly, and by
-    itself, so that only Bonferroni's bound holds: with three seeds the shared draws would call four strategies at the
-    margin different twice as often as they may.
+    With one seed it comes from the correlations of the shared draws of examples. With several, each pair's variance is
+    known badly and on its own, so that only Bonferroni's bound holds: with three seeds the shared draws would call four
+    strategies at the margin different twice as often as they may.
     """
     found = [one.between.estimates for one in members if one.between is not None]
     if not found:

@@ -28,7 +28,7 @@ from anglekit.models.architectures import depth, model_streams, stack, width
 from anglekit.models.checkpoint_files import StoredWeights, bounded_construction
 from anglekit.models.checkpoints import quiet_transformers
 
-__all__ = ["FORMULAS", "ModelCost", "Tokens", "model_cost", "without_memory"]
+__all__ = ["FORMULAS", "ModelCost", "Tokens", "attention_heads", "model_cost", "without_memory"]
 
 FORMULAS: Final = (
     "FLOPs: forward 2 x parameters (embedding tables left out) x tokens + 4 x width x length x tokens x blocks,",
@@ -182,5 +182,10 @@ def _dropping_heads(config: PretrainedConfig) -> int:
     names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "dropout_rate")
     if not any(getattr(config, name, None) for name in names):
         return 0
+    return attention_heads(config)
+
+
+def attention_heads(config: PretrainedConfig) -> int:
+    """Return the heads of a block's attention; 0 where the configuration names none."""
     heads = (getattr(config, name, None) for name in ("num_attention_heads", "num_heads", "n_head"))
-    return int(next((number for number in heads if isinstance(number, int)), 0))
+    return next((number for number in heads if isinstance(number, int)), 0)
