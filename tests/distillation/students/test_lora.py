@@ -15,13 +15,13 @@ from transformers import AutoModelForCausalLM
 from anglekit.distillation.runs.evaluate import evaluate
 from anglekit.distillation.runs.train import finetune
 from anglekit.distillation.settings import ScoringSettings
-from anglekit.distillation.sweep.sweep import sweep
 from anglekit.distillation.tasks.models import load_trained
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import load_checkpoint
 from tests.distillation.causal_corpus import causal_student, make_causal_world
 from tests.distillation.run_corpus import kill_at_five, make_world, quick, student
+from tests.distillation.swept_students import assert_swept_as_alone
 
 LORA = {"lora_rank": 2, "lora_alpha": 8.0, "max_new_tokens": 3, "learning_rate": 1e-2}
 
@@ -99,28 +99,9 @@ def test_a_killed_run_resumes_to_the_same_corrections(world, tmp_path, monkeypat
 
 
 def test_swept_students_equal_their_own_runs(world, tmp_path):
+    grid = {"task": "completion", "strategies": ("forward", "reverse"), "init": "teacher"}
     settings = quick(**LORA, max_steps=3)
-    swept = sweep(
-        world["teacher"],
-        strategies=("forward", "reverse"),
-        inits=("teacher",),
-        seeds=(3,),
-        task="completion",
-        train=world["train"],
-        validation=[world["dev"]],
-        out=tmp_path / "sweep",
-        layers=2,
-        settings=settings,
-    )
-    found = {}
-    for name, arm in swept.arms.items():
-        strategy = name.partition("-")[0]
-        alone = causal_student(
-            world, tmp_path / name, strategy=strategy, init="teacher", settings=replace(settings, seed=3)
-        )
-        found[strategy], other = weights(arm), weights(alone)
-        assert all(torch.equal(value, other[key]) for key, value in found[strategy].items())
-    assert any(not torch.equal(value, found["reverse"][key]) for key, value in found["forward"].items())
+    assert_swept_as_alone(world, tmp_path, causal_student, settings=settings, weights=weights, **grid)
 
 
 def test_fine_tuning_with_corrections_learns(world, tmp_path):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import PretrainedConfig
 
 from anglekit.distillation.losses.functional import IGNORE_INDEX
@@ -18,7 +16,6 @@ from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.runs.evaluate import evaluate
 from anglekit.distillation.runs.train import finetune
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings, ScoringSettings
-from anglekit.distillation.sweep.sweep import sweep
 from anglekit.distillation.tasks.causal import log_likelihoods
 from anglekit.distillation.tasks.completion import generated_completions
 from anglekit.distillation.tasks.data import TokenizedExamples
@@ -35,6 +32,7 @@ from tests.distillation.causal_corpus import (
     write_rows,
 )
 from tests.distillation.run_corpus import quick
+from tests.distillation.swept_students import assert_swept_as_alone
 
 COMPLETION, CHOICE, TEXT = (task_by_name(name) for name in ("completion", "multiple-choice", "language-model"))
 
@@ -270,29 +268,12 @@ def test_a_reloaded_student_scores_the_same(world, tmp_path, task):
     assert again.drop(columns="checkpoint").to_dict("records") == result.scores.to_dict("records")
 
 
-@pytest.mark.parametrize(("task", "reading"), [("completion", "corrected"), ("language-model", "official")])
-def test_swept_students_equal_their_own_runs(world, tmp_path, task, reading):
+@pytest.mark.parametrize(
+    ("task", "reading", "init"),
+    [("completion", "corrected", "teacher"), ("language-model", "official", "random")],
+)
+def test_swept_students_equal_their_own_runs(world, tmp_path, task, reading, init):
     settings = quick(max_new_tokens=3, accumulation=2, max_steps=3)
-    swept = sweep(
-        world["teacher"],
-        strategies=("forward", "all-to-one"),
-        seeds=(3,),
-        task=task,
-        train=world["train"],
-        validation=[world["dev"]],
-        out=tmp_path / "sweep",
-        layers=2,
-        settings=settings,
-        reading=reading,
-    )
-    assert swept.teacher_passes * 4 == swept.teacher_answers
-    weights = {}
-    for name, arm in swept.arms.items():
-        strategy, init = name.removesuffix("-seed3").rsplit("-", 1)
-        options = {"strategy": strategy, "init": init, "settings": replace(settings, seed=3), "reading": reading}
-        alone = causal_student(world, tmp_path / name, task=task, **options)
-        weights[name], other = (load_file(Path(one.checkpoint) / "model.safetensors") for one in (arm, alone))
-        assert all(torch.equal(value, other[key]) for key, value in weights[name].items())
-        assert arm.scores.equals(alone.scores)
-    forward, one = (weights[f"{name}-teacher-seed3"] for name in ("forward", "all-to-one"))
-    assert not all(torch.equal(value, one[key]) for key, value in forward.items())
+    grid = {"task": task, "strategies": ("forward", "all-to-one"), "init": init}
+    alone = partial(causal_student, task=task)
+    assert_swept_as_alone(world, tmp_path, alone, settings=settings, reading=reading, **grid)

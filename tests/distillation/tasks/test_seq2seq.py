@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs.evaluate import evaluate
 from anglekit.distillation.runs.train import finetune
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings, ScoringSettings
-from anglekit.distillation.sweep.sweep import sweep
 from anglekit.distillation.tasks.generation import generate_texts
 from anglekit.distillation.tasks.models import load_trained
 from anglekit.distillation.tasks.registry import task_by_name
@@ -26,6 +24,7 @@ from anglekit.errors import InputError
 from anglekit.models.checkpoints import load_checkpoint
 from tests.distillation.run_corpus import quick
 from tests.distillation.seq2seq_corpus import FAMILIES, make_seq2seq_world, seq2seq_student
+from tests.distillation.swept_students import assert_swept_as_alone
 
 TASK = task_by_name("seq2seq")
 
@@ -294,30 +293,8 @@ def test_a_copied_t5_keeps_the_block_of_its_position_bias(world, tmp_path):
         seq2seq_student(world, tmp_path / "b", init="teacher", copy_blocks={"encoder": (1, 3), "decoder": (0, 3)})
 
 
-@pytest.mark.parametrize("reading", ["corrected", "official"])
-def test_swept_students_equal_their_own_runs(world, tmp_path, reading):
+@pytest.mark.parametrize(("reading", "init"), [("corrected", "teacher"), ("official", "random")])
+def test_swept_students_equal_their_own_runs(world, tmp_path, reading, init):
     settings = quick(beams=1, max_new_tokens=6, accumulation=2, max_steps=3)
-    swept = sweep(
-        world["teacher"],
-        strategies=("forward", "reverse"),
-        seeds=(3,),
-        task="seq2seq",
-        train=world["train"],
-        validation=[world["dev"]],
-        out=tmp_path / "sweep",
-        layers=2,
-        settings=settings,
-        reading=reading,
-    )
-    assert swept.teacher_passes * 4 == swept.teacher_answers
-    weights = {}
-    for name, arm in swept.arms.items():
-        strategy, init, _ = name.rsplit("-", 2)
-        alone = seq2seq_student(
-            world, tmp_path / name, strategy=strategy, init=init, settings=replace(settings, seed=3), reading=reading
-        )
-        weights[name], other = (load_file(Path(one.checkpoint) / "model.safetensors") for one in (arm, alone))
-        assert all(torch.equal(value, other[key]) for key, value in weights[name].items())
-        assert arm.scores.equals(alone.scores)
-    forward, reverse = (weights[f"{one}-teacher-seed3"] for one in ("forward", "reverse"))
-    assert not all(torch.equal(value, reverse[key]) for key, value in forward.items())
+    grid = {"task": "seq2seq", "strategies": ("forward", "reverse"), "init": init}
+    assert_swept_as_alone(world, tmp_path, seq2seq_student, settings=settings, reading=reading, **grid)
