@@ -14,7 +14,6 @@ from transformers import (
     BertForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
     set_seed,
 )
 
@@ -22,9 +21,11 @@ from anglekit.errors import InputError
 from anglekit.models.architectures import model_streams
 from anglekit.models.checkpoints import quiet_transformers
 from anglekit.recipes.plans import architecture, classifies
-from anglekit.recipes.recipe import Recipe, Tokenizer
+from anglekit.recipes.recipe import Recipe
 from anglekit.runtime.files import whole_directory
 from anglekit.tables.read import Table, find_text_columns, read_table
+from anglekit_data.matching_initialization import initialize_matching_attention
+from anglekit_data.word_tokenizers import train_word_tokenizer
 
 __all__ = ["make_untrained", "model_with_head"]
 
@@ -59,7 +60,7 @@ def make_untrained(recipe: Recipe, directory: Path) -> None:
     if wanted is None:
         raise InputError(f"recipe {recipe.name}: a teacher from scratch needs teacher.tokenizer", "add it")
     table = read_table(recipe.data.train, limit=recipe.data.columns.limit)
-    tokenizer = _tokenizer(wanted, _texts(table, recipe))
+    tokenizer = train_word_tokenizer(_texts(table, recipe), wanted.vocab_size, wanted.kind, wanted.max_length)
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
     known = {name: number for name, number in special.items() if number is not None}
     sized = {**recipe.teacher.config, **known, "vocab_size": len(tokenizer)}
@@ -73,22 +74,10 @@ def make_untrained(recipe: Recipe, directory: Path) -> None:
                 f"{type(model).__name__}",
                 "use default",
             )
-        from anglekit_data.matching_initialization import initialize_matching_attention
-
         initialize_matching_attention(model, recipe.teacher.seed)
     with whole_directory(directory, overwrite=True) as scratch, quiet_transformers():
         tokenizer.save_pretrained(scratch)
         model.save_pretrained(scratch)
-
-
-def _tokenizer(wanted: Tokenizer, texts: Iterator[str]) -> PreTrainedTokenizerFast:
-    if wanted.kind == "words":
-        from anglekit_data.tokenizer import train_tokenizer
-
-        return train_tokenizer(texts, wanted.vocab_size, wanted.max_length)
-    from anglekit_data.reversible_tokenizer import train_reversible_tokenizer
-
-    return train_reversible_tokenizer(texts, wanted.vocab_size, wanted.kind, wanted.max_length)
 
 
 def _texts(table: Table, recipe: Recipe) -> Iterator[str]:

@@ -8,7 +8,7 @@ A corpus is generated when it is first asked for and kept in memory; nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from importlib.resources import files
@@ -16,26 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 from anglekit.errors import InputError, suggest
 from anglekit_data import endings, inference, numbers, triples
+from anglekit_data.generation import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["data_card", "load", "names", "splits"]
+__all__ = ["data_card", "load", "names", "split_sizes", "splits"]
 
 _Rows = list[dict[str, Any]]
 
 
-def _inference_rows(split: str, size: int) -> _Rows:
-    pairs = inference.generate(split, size)
-    return [{"premise": pair.premise, "hypothesis": pair.hypothesis, "label": pair.label} for pair in pairs]
-
-
-_CORPORA: dict[str, tuple[Mapping[str, int], Callable[[str, int], _Rows]]] = {
-    "inference": (inference.SPLIT_SIZES, _inference_rows),
-    "triples": (triples.SPLIT_SIZES, triples.rows),
-    "numbers": (numbers.SPLIT_SIZES, numbers.rows),
-    "endings": (endings.SPLIT_SIZES, endings.rows),
-    "questions": (endings.QUESTION_SIZES, endings.question_rows),
+# The rows of training, validation and test, and what draws them.
+_CORPORA: dict[str, tuple[tuple[int, int, int], Callable[[str, int], _Rows]]] = {
+    "inference": ((48_000, 1_500, 1_500), inference.rows),
+    "triples": ((12_000, 500, 500), triples.rows),
+    "numbers": ((24_000, 500, 500), numbers.rows),
+    "endings": ((24_000, 1_000, 1_000), endings.rows),
+    "questions": ((24_000, 1_000, 1_000), endings.question_rows),
 }
 
 
@@ -50,9 +47,18 @@ def splits(name: str) -> tuple[str, ...]:
     Raises:
         InputError: there is no such corpus.
     """
+    return tuple(split_sizes(name))
+
+
+def split_sizes(name: str) -> dict[str, int]:
+    """How many rows each split of a corpus has.
+
+    Raises:
+        InputError: there is no such corpus.
+    """
     if name not in _CORPORA:
         raise InputError(f"built-in corpus {name!r} does not exist: {suggest(name, names())}")
-    return tuple(_CORPORA[name][0])
+    return dict(zip(SPLITS, _CORPORA[name][0], strict=True))
 
 
 def load(name: str, split: str = "validation") -> pd.DataFrame:
@@ -90,5 +96,5 @@ def data_card(name: str) -> str:
 
 @cache
 def _rows(name: str, split: str) -> _Rows:
-    sizes, generate = _CORPORA[name]
-    return generate(split, sizes[split])
+    _, generate = _CORPORA[name]
+    return generate(split, split_sizes(name)[split])

@@ -10,14 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from anglekit_data.corpus_rows import SPLITS, check_request, seed_of, split_of
-from anglekit_data.inference_families import Draw
+from anglekit_data.generation import Draw, check_request, seed_of, split_of
 from anglekit_data.worlds import Frame, draw_frame, tell
 
-__all__ = ["QUESTION_SIZES", "SPLIT_SIZES", "Story", "generate", "question_rows", "rows"]
-
-SPLIT_SIZES: dict[str, int] = dict(zip(SPLITS, (24_000, 1_000, 1_000), strict=True))
-QUESTION_SIZES: dict[str, int] = dict(zip(SPLITS, (24_000, 1_000, 1_000), strict=True))
+__all__ = ["Story", "generate", "question_rows", "rows"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ def generate(corpus: str, split: str, size: int, seed: int = 0) -> list[Story]:
 
     Args:
         corpus: `endings` or `questions`; each has its own stream.
-        split: a name from `SPLIT_SIZES`.
+        split: train, validation or test.
         size: how many stories, a multiple of four.
         seed: another seed gives another sample of the same split.
 
@@ -42,7 +38,7 @@ def generate(corpus: str, split: str, size: int, seed: int = 0) -> list[Story]:
         The stories in random order; held-out ones are all different.
 
     Raises:
-        ValueError: the split is unknown, or the size is no positive multiple of four.
+        ValueError: the split is unknown, or the size is not a positive multiple of four.
     """
     check_request(split, size, multiple=4)
     draw = Draw(seed_of(corpus, split, seed))

@@ -6,21 +6,13 @@ Labels follow from the sentences' meaning. The same split, size and seed give th
 
 from __future__ import annotations
 
-import hashlib
-import json
-import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from anglekit_data.inference_families import FAMILIES, LABELS, Draw
+from anglekit_data.generation import Draw, check_request, seed_of, split_of
+from anglekit_data.inference_families import FAMILIES, LABELS
 
-__all__ = ["SPLIT_SIZES", "Pair", "canonical_jsonl", "generate", "sha256"]
-
-SPLIT_SIZES: dict[str, int] = {"train": 48_000, "validation": 1_500, "test": 1_500}
-
-# Of ten parts of all hypothesis keys, one is kept for validation and one for test.
-_PARTS = 10
-_PART_OF = {0: "validation", 1: "test"}
+__all__ = ["Pair", "generate", "rows"]
 
 
 @dataclass(frozen=True)
@@ -33,30 +25,22 @@ class Pair:
     family: str
 
 
-def split_of(key: str) -> str:
-    """The split that a hypothesis belongs to, from the words it combines."""
-    return _PART_OF.get(zlib.crc32(key.encode()) % _PARTS, "train")
-
-
 def generate(split: str, size: int, seed: int = 0) -> list[Pair]:
-    """Draw different pairs of one split.
+    """Draw pairs whose hypotheses belong to one split.
 
     Args:
-        split: a name from `SPLIT_SIZES`.
+        split: train, validation or test.
         size: how many pairs; a multiple of three, as every hypothesis comes with each label.
         seed: another seed gives another sample of the same split.
 
     Returns:
-        `size` pairs, no two alike, a third of them of each label.
+        The pairs in random order, a third of them of each label; held-out ones are all different.
 
     Raises:
-        ValueError: the split is unknown, or the size is no positive multiple of three.
+        ValueError: the split is unknown, or the size is not a positive multiple of three.
     """
-    if split not in SPLIT_SIZES:
-        raise ValueError(f"split {split!r}: allowed are {', '.join(SPLIT_SIZES)}")
-    if size < 1 or size % len(LABELS):
-        raise ValueError(f"size {size}: give a positive multiple of {len(LABELS)}")
-    draw = Draw(zlib.crc32(f"inference|{split}|{seed}".encode()))
+    check_request(split, size, multiple=len(LABELS))
+    draw = Draw(seed_of("inference", split, seed))
     urn = [name for name, (_, parts) in FAMILIES.items() for _ in range(parts)]
     pairs: list[Pair] = []
     seen: set[tuple[str, str]] = set()
@@ -73,12 +57,9 @@ def generate(split: str, size: int, seed: int = 0) -> list[Pair]:
     return draw.distinct(pairs, len(pairs))
 
 
-def canonical_jsonl(pairs: Iterable[Pair]) -> str:
-    """The pairs as JSON lines with sorted keys and ASCII text: the form whose sha256 the data card gives."""
-    rows = ({"premise": p.premise, "hypothesis": p.hypothesis, "label": p.label} for p in pairs)
-    return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
-
-
-def sha256(pairs: Iterable[Pair]) -> str:
-    """The sha256 of `canonical_jsonl`, in hexadecimal."""
-    return hashlib.sha256(canonical_jsonl(pairs).encode()).hexdigest()
+def rows(split: str, size: int, seed: int = 0) -> list[dict[str, Any]]:
+    """The pairs as `premise`, `hypothesis` and `label`."""
+    return [
+        {"premise": pair.premise, "hypothesis": pair.hypothesis, "label": pair.label}
+        for pair in generate(split, size, seed)
+    ]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeVar
 
+from anglekit_data.generation import Draw
 from anglekit_data.inference_lexicon import (
     ADJECTIVES,
     CONTAINERS,
@@ -23,37 +22,12 @@ from anglekit_data.inference_lexicon import (
 )
 from anglekit_data.inference_quantifiers import QUANTIFIERS, judge
 
-__all__ = ["FAMILIES", "LABELS", "Draw", "Triple"]
+__all__ = ["FAMILIES", "LABELS", "Triple"]
 
 LABELS = ("entailment", "neutral", "contradiction")
 
-_T = TypeVar("_T")
-
 # How often a comparison is turned round and said with the converse word.
 _CONVERSE = 0.2
-
-
-class Draw:
-    """Random choices built on `random.Random.random` alone, the one method whose sequence Python promises to keep.
-
-    See https://docs.python.org/3/library/random.html#notes-on-reproducibility.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed).random
-
-    def chance(self, probability: float) -> bool:
-        """Return True with this probability."""
-        return self._random() < probability
-
-    def pick(self, items: Sequence[_T]) -> _T:
-        """Return one of the items, each as likely as the others."""
-        return items[int(self._random() * len(items))]
-
-    def distinct(self, items: Sequence[_T], count: int) -> list[_T]:
-        """Return `count` different items in random order."""
-        left = list(items)
-        return [left.pop(int(self._random() * len(left))) for _ in range(count)]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from anglekit_data.corpus_rows import SPLITS, check_request, seed_of, split_of
-from anglekit_data.inference_families import Draw
+from anglekit_data.generation import Draw, check_request, seed_of, split_of
 from anglekit_data.numbers_romanian import (
     MONTHS,
     WEEKDAYS,
@@ -22,9 +21,7 @@ from anglekit_data.numbers_romanian import (
     year_in_english,
 )
 
-__all__ = ["FAMILIES", "NOUNS", "SPLIT_SIZES", "Translation", "generate", "rows"]
-
-SPLIT_SIZES: dict[str, int] = dict(zip(SPLITS, (24_000, 500, 500), strict=True))
+__all__ = ["FAMILIES", "NOUNS", "Translation", "generate", "rows"]
 
 _ENGLISH_MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August", "September", "October"),
@@ -194,7 +191,7 @@ def generate(split: str, size: int, seed: int = 0) -> list[Translation]:
     """Draw rows whose content belongs to one split; the sources of held-out rows are all different.
 
     Args:
-        split: a name from `SPLIT_SIZES`.
+        split: train, validation or test.
         size: how many rows.
         seed: another seed gives another sample of the same split.
 

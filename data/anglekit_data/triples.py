@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from anglekit_data.corpus_rows import SPLITS, check_request, seed_of, split_of
-from anglekit_data.inference_families import Draw
+from anglekit_data.generation import Draw, check_request, seed_of, split_of
 from anglekit_data.triples_lexicon import (
     ADJECTIVES,
     CITIES,
@@ -24,9 +23,7 @@ from anglekit_data.triples_lexicon import (
     Relation,
 )
 
-__all__ = ["SPLIT_SIZES", "TripleSet", "generate", "references", "rows", "source"]
-
-SPLIT_SIZES: dict[str, int] = dict(zip(SPLITS, (12_000, 500, 500), strict=True))
+__all__ = ["TripleSet", "generate", "references", "rows", "source"]
 
 _KIND_URN = ("person",) * 5 + ("group",) * 3 + ("restaurant",) * 4 + ("city",)
 _PAIR = 0.3
@@ -93,7 +90,7 @@ def generate(split: str, size: int, seed: int = 0) -> list[TripleSet]:
     Cities have two relations only and no split of their own: alone, they occur in training.
 
     Args:
-        split: a name from `SPLIT_SIZES`.
+        split: train, validation or test.
         size: how many sets.
         seed: another seed gives another sample of the same split.
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from anglekit_data.inference_families import Draw
+from anglekit_data.generation import Draw
+from anglekit_data.inference_lexicon import NAMES
 
 __all__ = ["FAMILIES", "Frame", "draw_frame", "tell"]
 
-_PEOPLE = ("Anna", "Ben", "Carl", "Dora", "Emil", "Fay", "Gus", "Hana")
 _PLACES = ("attic", "barn", "cellar", "garage", "garden", "kitchen", "library", "office")
 _THINGS = ("ball", "book", "coin", "cup", "hat", "key", "lamp", "map")
 _FRUITS = ("apples", "figs", "lemons", "nuts", "pears", "plums")
@@ -83,7 +83,7 @@ def _insert(draw: Draw, sentences: list[str], sentence: str, first: int = 0) -> 
 
 
 def _person_frame(draw: Draw) -> Frame:
-    who = draw.pick(_PEOPLE)
+    who = draw.pick(NAMES)
     places = tuple(draw.distinct(_PLACES, 4))
     return Frame(
         "person", (who,), places, tuple(f"Now {who} is in the {place}." for place in places), f"Where is {who}?"
@@ -104,7 +104,7 @@ def _person_story(draw: Draw, frame: Frame, answer: str, others: Sequence[str]) 
 
 def _holder_frame(draw: Draw) -> Frame:
     thing = draw.pick(_THINGS)
-    people = tuple(draw.distinct(_PEOPLE, 4))
+    people = tuple(draw.distinct(NAMES, 4))
     return Frame(
         "holder", (thing,), people, tuple(f"Now the {thing} is with {who}." for who in people), f"Who has the {thing}?"
     )
@@ -130,7 +130,7 @@ def _holder_story(draw: Draw, frame: Frame, answer: str, others: Sequence[str]) 
 
 
 def _thing_frame(draw: Draw) -> Frame:
-    who, thing = draw.pick(_PEOPLE), draw.pick(_THINGS)
+    who, thing = draw.pick(NAMES), draw.pick(_THINGS)
     places = tuple(draw.distinct(_PLACES, 4))
     endings = tuple(f"Now the {thing} is in the {place}." for place in places)
     return Frame("thing", (who, thing), places, endings, f"Where is the {thing}?")
@@ -156,7 +156,7 @@ def _thing_story(draw: Draw, frame: Frame, answer: str, others: Sequence[str]) -
 
 
 def _count_frame(draw: Draw) -> Frame:
-    who, fruit = draw.pick(_PEOPLE), draw.pick(_FRUITS)
+    who, fruit = draw.pick(NAMES), draw.pick(_FRUITS)
     # Four numbers in a row, so that every change is of three at most.
     least = draw.pick(_LEAST)
     counts = tuple(str(count) for count in draw.distinct(range(least, least + 4), 4))

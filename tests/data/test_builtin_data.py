@@ -15,18 +15,19 @@ import anglekit_data
 from anglekit.errors import InputError
 from anglekit.recipes.recipe_files import load_recipe
 from anglekit_data import inference
-from anglekit_data.inference_families import FAMILIES, LABELS, Draw
+from anglekit_data.generation import Draw, sha256
+from anglekit_data.inference_families import FAMILIES, LABELS
 from anglekit_data.inference_lexicon import MOTIONS, PEOPLE_ORDERS, PLACES, THING_ORDERS, related
 from anglekit_data.inference_quantifiers import judge
 from anglekit_data.matching_initialization import initialize_matching_attention
-from anglekit_data.tokenizer import SPECIAL_TOKENS, train_tokenizer
+from anglekit_data.word_tokenizers import SPECIAL_TOKENS, train_word_tokenizer
 
 SPLITS = ("train", "validation", "test")
 
 
 @pytest.fixture(scope="module")
 def pairs():
-    return {split: inference.generate(split, inference.SPLIT_SIZES[split]) for split in SPLITS}
+    return {split: inference.generate(split, anglekit_data.split_sizes("inference")[split]) for split in SPLITS}
 
 
 def order_facts(sentence):
@@ -158,13 +159,14 @@ def test_card_states_the_checksums_counts_and_licence(pairs):
     assert "MIT" in card
     for split in SPLITS:
         row = next(line for line in card.splitlines() if line.startswith(f"| {split} |"))
-        assert inference.sha256(pairs[split]) in row
-        assert f" {len(pairs[split])} " in row
-    assert inference.sha256(pairs["test"][:-1]) not in card
+        rows = inference.rows(split, len(pairs[split]))
+        assert sha256(rows) in row
+        assert f" {len(rows)} " in row
+    assert sha256(rows[:-1]) not in card
 
 
 def test_generation_does_not_depend_on_the_hash_seed():
-    code = "from anglekit_data import inference as i; print(i.sha256(i.generate('test', 300)))"
+    code = "from anglekit_data import generation, inference; print(generation.sha256(inference.rows('test', 300)))"
     answers = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -175,8 +177,8 @@ def test_generation_does_not_depend_on_the_hash_seed():
         ).stdout
         for seed in ("1", "2")
     }
-    assert answers == {inference.sha256(inference.generate("test", 300)) + "\n"}
-    assert inference.sha256(inference.generate("test", 300, seed=1)) + "\n" not in answers
+    assert answers == {sha256(inference.rows("test", 300)) + "\n"}
+    assert sha256(inference.rows("test", 300, seed=1)) + "\n" not in answers
 
 
 def test_load_gives_a_frame_of_its_own():
@@ -207,8 +209,14 @@ def test_generator_refuses_what_it_cannot_draw(split, size):
 
 
 def test_tokenizer_writes_pairs_in_berts_manner_and_survives_saving(tmp_path):
-    tokenizer = train_tokenizer(["Ben left", "ben sang, left"], 100)
-    assert tokenizer.convert_ids_to_tokens(range(len(tokenizer))) == [*SPECIAL_TOKENS, "ben", "left", ",", "sang"]
+    tokenizer = train_word_tokenizer(["Ben left", "ben sang, left"], 100, "words")
+    assert tokenizer.convert_ids_to_tokens(range(len(tokenizer))) == [
+        *SPECIAL_TOKENS["words"],
+        "ben",
+        "left",
+        ",",
+        "sang",
+    ]
     tokenizer.save_pretrained(tmp_path)
     for made in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
         encoded = made("Ben left", "BEN flew")
@@ -219,13 +227,13 @@ def test_tokenizer_writes_pairs_in_berts_manner_and_survives_saving(tmp_path):
 
 
 def test_tokenizer_keeps_the_most_frequent_words():
-    assert set(train_tokenizer(["a a b b c"], 7).get_vocab()) == {*SPECIAL_TOKENS, "a", "b"}
+    assert set(train_word_tokenizer(["a a b b c"], 7, "words").get_vocab()) == {*SPECIAL_TOKENS["words"], "a", "b"}
 
 
 @pytest.mark.parametrize(("texts", "size", "said"), [(["a"], 5, "no room for words"), (["  "], 9, "hold no word")])
 def test_tokenizer_refuses_what_makes_no_vocabulary(texts, size, said):
     with pytest.raises(InputError, match=said):
-        train_tokenizer(texts, size)
+        train_word_tokenizer(texts, size, "words")
 
 
 def test_demo_sentences_fit_the_demo_length(pairs):

@@ -10,7 +10,7 @@ import pytest
 
 import anglekit_data
 from anglekit_data import endings
-from anglekit_data.inference_families import Draw
+from anglekit_data.generation import Draw
 from anglekit_data.worlds import FAMILIES, draw_frame, tell
 
 SPLITS = ("train", "validation", "test")
@@ -172,9 +172,9 @@ def test_each_frame_comes_with_a_story_for_each_answer():
 
 
 def test_splits_share_no_content():
+    sizes = anglekit_data.split_sizes("endings")
     contents = {
-        split: {story.frame.content for story in endings.generate("endings", split, endings.SPLIT_SIZES[split])}
-        for split in SPLITS
+        split: {story.frame.content for story in endings.generate("endings", split, sizes[split])} for split in SPLITS
     }
     assert not contents["train"] & (contents["validation"] | contents["test"])
     assert not contents["validation"] & contents["test"]

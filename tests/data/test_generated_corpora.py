@@ -13,14 +13,14 @@ import anglekit_data
 from anglekit.errors import InputError
 from anglekit.probes.data import read_probe
 from anglekit.tables.read import read_table
-from anglekit_data import corpus_rows, endings, numbers, triples
-from anglekit_data.reversible_tokenizer import FORMS, train_reversible_tokenizer
+from anglekit_data import endings, generation, numbers, triples
+from anglekit_data.word_tokenizers import SPECIAL_TOKENS, train_word_tokenizer
 
 MAKERS = {
-    "triples": (triples.rows, triples.SPLIT_SIZES, "bart"),
-    "numbers": (numbers.rows, numbers.SPLIT_SIZES, "t5"),
-    "endings": (endings.rows, endings.SPLIT_SIZES, "causal"),
-    "questions": (endings.question_rows, endings.QUESTION_SIZES, "causal"),
+    "triples": (triples.rows, "bart"),
+    "numbers": (numbers.rows, "t5"),
+    "endings": (endings.rows, "causal"),
+    "questions": (endings.question_rows, "causal"),
 }
 SPLITS = ("train", "validation", "test")
 COLUMNS = {
@@ -44,16 +44,16 @@ def inputs_of(name, split):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_card_states_the_checksums_counts_and_licence(name):
-    make, sizes, _ = MAKERS[name]
+    make, sizes = MAKERS[name][0], anglekit_data.split_sizes(name)
     card = anglekit_data.data_card(name)
     assert "MIT" in card
     assert f"builtin:{name}" in card
     for split in SPLITS:
         row = next(line for line in card.splitlines() if line.startswith(f"| {split} |"))
         made = make(split, sizes[split])
-        assert corpus_rows.sha256(made) in row
+        assert generation.sha256(made) in row
         assert f" {sizes[split]} " in row
-        assert corpus_rows.sha256(made[:-4]) not in card
+        assert generation.sha256(made[:-4]) not in card
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -68,10 +68,10 @@ def test_splits_share_no_input_and_held_out_inputs_are_unique(name):
 @pytest.mark.parametrize("name", MAKERS)
 def test_rows_do_not_depend_on_hash_seed_or_global_random_state(name):
     make = MAKERS[name][0]
-    expected = corpus_rows.sha256(make("test", 200))
+    expected = generation.sha256(make("test", 200))
     code = (
-        "from anglekit_data import corpus_rows, endings, numbers, triples\n"
-        f"print(corpus_rows.sha256({make.__module__.split('.')[-1]}.{make.__name__}('test', 200)))"
+        "from anglekit_data import generation, endings, numbers, triples\n"
+        f"print(generation.sha256({make.__module__.split('.')[-1]}.{make.__name__}('test', 200)))"
     )
     environment = {"PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)}
     command = [sys.executable, "-c", code]
@@ -79,16 +79,16 @@ def test_rows_do_not_depend_on_hash_seed_or_global_random_state(name):
     assert answer.stdout == expected + "\n"
     random.seed(1)
     before = random.getstate()
-    assert corpus_rows.sha256(make("test", 200)) == expected
+    assert generation.sha256(make("test", 200)) == expected
     assert random.getstate() == before
-    assert corpus_rows.sha256(make("test", 200, seed=1)) != expected
+    assert generation.sha256(make("test", 200, seed=1)) != expected
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_builtin_names_are_read_as_tables_and_probes(name):
     table = read_table(f"builtin:{name}")
     assert list(table.frame.columns) == COLUMNS[name]
-    assert len(table.frame) == MAKERS[name][1]["validation"]
+    assert len(table.frame) == anglekit_data.split_sizes(name)["validation"]
     probe = read_probe(f"builtin:{name}:test", limit=20)
     assert (probe.text_column, probe.target_column) == (
         COLUMNS[name][0],
@@ -118,11 +118,11 @@ def test_stories_come_in_fours():
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_tokenizer_gives_every_text_back_and_survives_saving(name, tmp_path):
-    form = MAKERS[name][2]
-    made = train_reversible_tokenizer(texts_of(name, "train"), 400, form, 64)
+    form = MAKERS[name][1]
+    made = train_word_tokenizer(texts_of(name, "train"), 400, form, 64)
     made.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    special = loaded.convert_tokens_to_ids(list(FORMS[form]))
+    special = loaded.convert_tokens_to_ids(list(SPECIAL_TOKENS[form]))
     assert special == list(range(len(special)))
     for split in SPLITS:
         for text in texts_of(name, split)[:: 10 if split == "train" else 1]:
@@ -134,7 +134,7 @@ def test_tokenizer_gives_every_text_back_and_survives_saving(name, tmp_path):
 
 def test_tokenizer_forms_put_their_own_special_tokens_around_a_text():
     for form, expected in {"bart": ["<s>", "▁Hi", "</s>"], "t5": ["▁Hi", "</s>"], "causal": ["▁Hi"]}.items():
-        tokenizer = train_reversible_tokenizer(["Hi there."], 20, form)
+        tokenizer = train_word_tokenizer(["Hi there."], 20, form)
         assert tokenizer.convert_ids_to_tokens(tokenizer("Hi")["input_ids"]) == expected
         assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (
             "<s>" if form == "bart" else None,
@@ -144,13 +144,13 @@ def test_tokenizer_forms_put_their_own_special_tokens_around_a_text():
 
 
 def test_tokenizer_loses_what_it_does_not_know():
-    tokenizer = train_reversible_tokenizer(["Ben sang."], 20, "causal")
+    tokenizer = train_word_tokenizer(["Ben sang."], 20, "causal")
     assert tokenizer.decode(tokenizer("Ben left.")["input_ids"], skip_special_tokens=True) != "Ben left."
 
 
 def test_tokenizer_keeps_the_most_frequent_words_and_breaks_ties_by_name():
-    tokenizer = train_reversible_tokenizer(["b b c a"], 5, "causal")
-    assert set(tokenizer.get_vocab()) == {*FORMS["causal"], "▁b", "▁a"}
+    tokenizer = train_word_tokenizer(["b b c a"], 5, "causal")
+    assert set(tokenizer.get_vocab()) == {*SPECIAL_TOKENS["causal"], "▁b", "▁a"}
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_tokenizer_keeps_the_most_frequent_words_and_breaks_ties_by_name():
     [
         (["a"], 3, "t5", "no room for words"),
         ([" "], 9, "t5", "hold no word"),
-        (["a"], 9, "bert", "form 'bert' does not exist: did you mean 'bart'"),
+        (["a"], 9, "bert", "kind 'bert' does not exist; did you mean 'bart'"),
     ],
 )
 def test_tokenizer_refuses_what_makes_no_vocabulary(texts, size, form, said):
     with pytest.raises(InputError, match=said):
-        train_reversible_tokenizer(texts, size, form)
+        train_word_tokenizer(texts, size, form)

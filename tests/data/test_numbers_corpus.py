@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from anglekit.errors import InputError
 from anglekit_data import numbers, numbers_romanian
+from anglekit_data.generation import SPLITS
 from anglekit_data.numbers_romanian import MONTHS, cardinal, counted, english, feminine, needs_de
 
 UNITS = {
@@ -156,7 +157,7 @@ def test_a_missing_num2words_is_named(monkeypatch):
 
 @pytest.fixture(scope="module")
 def made():
-    return {split: numbers.generate(split, 500 if split != "train" else 24_000) for split in numbers.SPLIT_SIZES}
+    return {split: numbers.generate(split, 500 if split != "train" else 24_000) for split in SPLITS}
 
 
 def test_content_belongs_to_one_split(made):

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+import anglekit_data
 from anglekit_data import triples
 from anglekit_data.triples import Fact, Subject, TripleSet
 from anglekit_data.triples_lexicon import FIRST_NAMES, JOBS, KINDS, LAST_NAMES, VERBS
@@ -19,7 +20,7 @@ PEOPLE = {f"{first} {last}" for names in FIRST_NAMES.values() for first in names
 
 @pytest.fixture(scope="module")
 def rows():
-    return {split: triples.rows(split, triples.SPLIT_SIZES[split]) for split in SPLITS}
+    return {split: triples.rows(split, anglekit_data.split_sizes("triples")[split]) for split in SPLITS}
 
 
 def unsaid(source, text):
