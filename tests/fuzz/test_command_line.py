@@ -1,4 +1,4 @@
-"""Hostile input through the commands: exit code 2, one line on the standard error, nothing written."""
+"""Damaged input through the commands: exit code 2, one line on the standard error, nothing written."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from anglekit_cli.main import main
+from tests.fuzz.damaged_geometries import damage_geometry, documented
+from tests.fuzz.damaged_recipes import write_recipe
+from tests.fuzz.damaged_tables import write_table
 from tests.fuzz.harness import Campaign, Case, cases, fresh
 from tests.fuzz.mutations import damaged_file, damaged_json_file, damaged_safetensors
-from tests.fuzz.test_fuzz_geometries import damage as damage_geometry
-from tests.fuzz.test_fuzz_geometries import documented
-from tests.fuzz.test_fuzz_recipes import write as write_recipe
-from tests.fuzz.test_fuzz_tables import write as write_table
 from tests.plots.full_geometry import full_geometry
 
 
@@ -38,13 +37,13 @@ def command(case: Case, world: Path) -> list[str]:
         if rng.random() < 0.4:
             damaged_safetensors(case, world / "model" / "model.safetensors")
         else:
-            damaged_json_file(case, file, {"auto_map": {"AutoModel": "evil.Evil"}, "num_hidden_layers": 10**9})
+            damaged_json_file(case, file, {"auto_map": {"AutoModel": "own.Own"}, "num_hidden_layers": 200})
         more = ["--nulls", "none", "--similarity", "none", "--quiet"]
         if rng.random() < 0.3:
             return ["plan", model, "--strategy", "forward", "--layers", "1"]
         return ["analyze", model, model, "--probe", str(world / "probe.csv"), "--out", out, *more]
     if what == "probe":
-        file = world / f"hostile{rng.choice(('.csv', '.tsv', '.jsonl', '.parquet'))}"
+        file = world / f"damaged{rng.choice(('.csv', '.tsv', '.jsonl', '.parquet'))}"
         write_table(case, file)
         if rng.random() < 0.5:
             damaged_file(case, file)
@@ -60,7 +59,7 @@ def command(case: Case, world: Path) -> list[str]:
                 ["merge", geometry, geometry, "--out", out],
             )
         )
-    write_recipe(case, world / "recipe.yaml", world)
+    write_recipe(case, world / "recipe.yaml")
     return ["reproduce", str(world / "recipe.yaml"), "--dry-run"]
 
 

@@ -1,9 +1,10 @@
-"""What hostile input was once read, run into an error of another kind, or took memory: each is refused in one line."""
+"""Input that was once read, or ended in an error of another kind: each is refused in one line. Limits are low here."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import struct
 
 import numpy as np
 import pandas as pd
@@ -17,15 +18,20 @@ from anglekit.distillation.sweep.directory import SweepDirectory
 from anglekit.distillation.tasks.text_columns import text_lists, texts_of
 from anglekit.distillation.training.progress import _log_of
 from anglekit.errors import InputError, foreign_failures, suggest
+from anglekit.models import checkpoint_files
 from anglekit.models.checkpoint_files import check_counts
 from anglekit.models.checkpoints import load_checkpoint
 from anglekit.models.projections import load_adapters
+from anglekit.results import files as results_files
 from anglekit.results.columns import COLUMNS
 from anglekit.results.geometry import Geometry
+from anglekit.runtime.files import MOST_JSON_BYTES
+from anglekit.tables import files
 from anglekit.tables.read import Table, read_table
 from anglekit.vocabulary import STUDENT_FILE
 from tests.comparison.compare_corpus import write_run
-from tests.fuzz.test_fuzz_geometries import documented
+from tests.fuzz.damaged_geometries import documented
+from tests.fuzz.mutations import MOST_DEEP
 from tests.plots.full_geometry import full_geometry
 
 
@@ -46,14 +52,14 @@ def edit(file, **entries):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"transformers_weights": "adapter_model.bin"}, "names the weights 'adapter_model.bin'"),
-        ({"attn_implementation": "evil/kernel"}, "asks for a kernel of the hub"),
+        ({"transformers_weights": "other.safetensors"}, "names the weights 'other.safetensors'"),
+        ({"attn_implementation": "own/kernel"}, "asks for a kernel of the hub"),
         ({"text_config": {"auto_map": {}}}, "brings its own code"),
-        ({"num_hidden_layers": 10**6}, "says num_hidden_layers is 1e\\+06"),
+        ({"num_hidden_layers": 200}, "says num_hidden_layers is 200"),
         ({"num_hidden_layers": -1}, "says num_hidden_layers is -1; allowed: 0 or more"),
-        ({"num_labels": 10**9}, "says num_labels is 1e\\+09"),
-        ({"num_hidden_layers": 5000}, "far larger than the 39 weights"),
-        ({"hidden_size": 10**9}, "far larger than the 6,192 values"),
+        ({"num_labels": 200}, "says num_labels is 200"),
+        ({"num_hidden_layers": 60}, "far larger than the 39 weights"),
+        ({"hidden_size": 2048}, "far larger than the 6,192 values"),
         ({"layer_norm_eps": "x"}, "cannot load"),
     ],
 )
@@ -74,14 +80,14 @@ def test_an_index_names_files_beside_it_alone(bert, name):
 
 
 def test_a_tokenizer_brings_no_code(bert):
-    edit(bert / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]})
+    edit(bert / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own", None]})
     with pytest.raises(InputError, match=r"brings its own code \(auto_map in tokenizer_config.json\)"):
         load_checkpoint(str(bert))
 
 
 def test_a_correction_has_the_rank_of_a_stored_matrix(bert):
-    (bert / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1000000000}')
-    with pytest.raises(InputError, match="says r is 1e\\+09"):
+    (bert / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1000}')
+    with pytest.raises(InputError, match="says r is 1000"):
         load_checkpoint(str(bert))
 
 
@@ -98,8 +104,8 @@ def test_an_adapters_layer_is_a_number_that_layers_have(tmp_path):
 
 
 def test_counts_of_a_recipe():
-    with pytest.raises(InputError, match=r"x says encoder_layers is 1e\+12.*correct it"):
-        check_counts("x", {"encoder_layers": 10**12}, "correct it")
+    with pytest.raises(InputError, match=r"x says encoder_layers is 200.*correct it"):
+        check_counts("x", {"encoder_layers": 200}, "correct it")
 
 
 @pytest.mark.parametrize(
@@ -160,8 +166,8 @@ def test_a_document_has_the_form_that_is_read(saved, part, value, wrong):
 
 
 def test_cells_that_begin_with_many_brackets_are_text():
-    table = Table("x", pd.DataFrame({"c": ["[" * 100_000]}, dtype=object), "0")
-    assert text_lists(table, "c", "target") == (("[" * 100_000,),)
+    table = Table("x", pd.DataFrame({"c": ["[" * 3_000]}, dtype=object), "0")
+    assert text_lists(table, "c", "target") == (("[" * 3_000,),)
 
 
 @pytest.mark.parametrize(("text", "message"), [("\ud800", "half of a surrogate"), ("x" * 1_000_001, "1,000,001 char")])
@@ -172,9 +178,10 @@ def test_texts_for_training_can_be_tokenised(text, message):
             read(table, "c", "target")
 
 
-def test_rows_of_json_share_their_keys(tmp_path):
+def test_rows_of_json_share_their_keys(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_MORE_PLACES", 1000)
     file = tmp_path / "x.jsonl"
-    file.write_text("\n".join(json.dumps({f"k{row}.{n}": 1 for n in range(3)}) for row in range(3000)))
+    file.write_text("\n".join(json.dumps({f"k{row}.{n}": 1 for n in range(3)}) for row in range(100)))
     with pytest.raises(InputError, match="nearly every row others"):
         read_table(str(file))
 
@@ -222,7 +229,7 @@ def test_stored_arms_are_directories_of_the_sweep(tmp_path, arms):
         SweepDirectory(tmp_path, "resume")
 
 
-@pytest.mark.parametrize("line", ["{", "3", '{"step": "x"}', "[" * 100_000])
+@pytest.mark.parametrize("line", ["{", "3", '{"step": "x"}', "[" * 3_000])
 def test_lines_that_are_no_log_are_dropped(line):
     assert _log_of(line) is None
     assert _log_of('{"step": 3}') == {"step": 3}
@@ -234,3 +241,51 @@ def test_what_is_no_parquet_is_refused(tmp_path, content):
     file.write_bytes(content)
     with pytest.raises(InputError, match=r"x\.parquet is not a readable parquet file"):
         read_table(str(file))
+
+
+def test_files_that_are_larger_than_any_of_their_kind_are_not_read(bert, monkeypatch):
+    monkeypatch.setattr(checkpoint_files, "_MOST_TOKENIZER_BYTES", 100)
+    with pytest.raises(InputError, match=r"tokenizer\.json is larger than"):
+        load_checkpoint(str(bert))
+    monkeypatch.undo()
+    with (bert / "config.json").open("a") as file:
+        file.write(" " * MOST_JSON_BYTES)
+    with pytest.raises(InputError, match="it is larger than 8 MiB"):
+        load_checkpoint(str(bert))
+
+
+def test_a_document_that_is_nested_deeply_is_refused(saved):
+    (saved / "geometry.json").write_text('{"a":' * MOST_DEEP + "1" + "}" * MOST_DEEP)
+    with pytest.raises(InputError, match=r"geometry\.json is not readable json"):
+        Geometry.load(saved)
+
+
+def test_an_index_of_very_many_files_is_refused(save_tiny, tmp_path, monkeypatch):
+    sharded = save_tiny(tmp_path / "sharded", "bert", depth=2, save_options={"max_shard_size": "10KB"})
+    load_checkpoint(str(sharded))
+    monkeypatch.setattr(checkpoint_files, "_MOST_FILES", 1)
+    with pytest.raises(InputError, match="at most 1 are read"):
+        load_checkpoint(str(sharded))
+
+
+@pytest.mark.parametrize("shape", [[4, 5], [400, 500]])
+def test_weights_that_claim_more_than_their_file_holds_are_refused(bert, shape):
+    header = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * shape[0] * shape[1]]}}).encode()
+    (bert / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(64))
+    with pytest.raises(InputError, match=r"cannot load .*model\.safetensors"):
+        load_checkpoint(str(bert))
+
+
+def test_a_table_of_far_more_rows_than_its_bytes_hold_is_refused(saved, monkeypatch):
+    monkeypatch.setattr(results_files, "_ROWS_PER_BYTE", 0)
+    monkeypatch.setattr(results_files, "_MORE_ROWS", 2)
+    with pytest.raises(InputError, match=r"angles\.parquet is damaged \(it claims [\d,]+ rows\)"):
+        Geometry.load(saved)
+
+
+def test_names_in_a_table_are_short(saved):
+    file = saved / "angles.parquet"
+    frame = pd.read_parquet(file)
+    frame.assign(student="x" * 301).to_parquet(file, index=False)
+    with pytest.raises(InputError, match="has names of more than 300 characters"):
+        Geometry.load(saved)

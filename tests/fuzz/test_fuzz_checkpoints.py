@@ -1,4 +1,4 @@
-"""Hostile checkpoints: configurations that lie, damaged weights and tokenizers, and code that wants to be run."""
+"""Damaged checkpoints: configurations of other models, damaged weights and tokenizers, programs beside them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from anglekit.models.checkpoints import Checkpoint, load_checkpoint
 from anglekit.models.projections import save_adapters
-from tests.fuzz.harness import Campaign, Case, canary_command, cases, fresh
+from tests.fuzz.harness import Campaign, Case, Program, cases, fresh
 from tests.fuzz.mutations import damaged_json_file, damaged_safetensors
 
 FAMILIES = ("bert", "t5", "gpt2", "llama", "bart", "qwen3")
@@ -33,52 +33,29 @@ def originals(save_tiny, tmp_path_factory) -> list[Path]:
     return made
 
 
-def with_code(place: Path) -> dict[str, object]:
-    """Entries that ask for code of the checkpoint's own or of the hub."""
-    auto = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil", "AutoTokenizer": ["evil.Evil", None]}
-    return {
-        "auto_map": auto,
-        "attn_implementation": "evil/kernels",
-        "_attn_implementation": "evil/kernels",
-        "quantization_config": {"quant_method": "evil", "auto_map": auto},
-        "transformers_weights": "adapter_model.bin",
-        "kernel_config": {"evil": "evil/kernels:Evil"},
-        "base_model_name_or_path": str(place / "elsewhere"),
-        "tokenizer_class": "evil.Evil",
-        "processor_class": "Evil",
-        "architectures": ["pipeline"],
-        "text_config": {"auto_map": auto, "num_hidden_layers": 10**9},
-        "num_labels": 10**9,
-        "id2label": {"x": 1},
-        "num_hidden_layers": 10**6,
-        "hidden_size": 10**9,
-        "d_model": 10**9,
-        "vocab_size": 10**12,
-        "max_position_embeddings": 10**11,
-        "layer_types": ["full_attention"] * 3,
-        "use_cache": 5,
-        "torch_dtype": "float999",
-        "gguf_file": "/etc/passwd",
-        "chat_template": "{% for x in range(10**9) %}{% endfor %}",
-    }
+#: Entries that are refused, or that a model is not built for.
+MORE: dict[str, object] = {
+    "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"},
+    "attn_implementation": "own/kernels",
+    "architectures": ["pipeline"],
+    "num_labels": 200,
+    "id2label": {"x": 1},
+    "num_hidden_layers": 200,
+    "hidden_size": 4096,
+    "d_model": 4096,
+    "vocab_size": 10**7,
+    "max_position_embeddings": 10**6,
+    "layer_types": ["full_attention"] * 3,
+    "use_cache": 5,
+    "torch_dtype": "float999",
+}
 
 
-def plant_code(directory: Path, place: Path) -> None:
-    """Put code beside the weights in every way in which a library might run it."""
-    code = f"import os\nos.system({canary_command(place)!r})\nclass Evil: pass\n"
-    for name in ("evil.py", "modeling_evil.py", "__init__.py"):
-        (directory / name).write_text(code)
-    (directory / "custom_generate").mkdir()
-    (directory / "custom_generate" / "generate.py").write_text(code)
-
-    class Payload:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            import os
-
-            return os.system, (canary_command(place),)
-
-    for name in ("pytorch_model.bin", "adapter_model.bin", "training_args.bin"):
-        torch.save(Payload(), directory / name)
+def plant_programs(directory: Path, place: Path) -> None:
+    """Put programs beside the weights: a module, and pickles."""
+    (directory / "own.py").write_text(f"open({str(Program(place).file)!r}, 'w')\n\n\nclass Own:\n    pass\n")
+    for name in ("pytorch_model.bin", "training_args.bin"):
+        torch.save(Program(place), directory / name)
 
 
 def damage(case: Case, directory: Path, place: Path) -> None:
@@ -91,13 +68,13 @@ def damage(case: Case, directory: Path, place: Path) -> None:
             ("config", "config", "config", "weights", "weights", "tokenizer", "beside", "index", "links")
         )
         if action == "config" and not (directory / "config.json").is_symlink():
-            damaged_json_file(case, directory / "config.json", with_code(place))
+            damaged_json_file(case, directory / "config.json", MORE)
         elif action == "weights" and weights:
             damaged_safetensors(case, rng.choice(weights))
         elif action == "tokenizer":
             file = directory / rng.choice(("tokenizer.json", "tokenizer_config.json"))
             if file.is_file():
-                damaged_json_file(case, file, with_code(place))
+                damaged_json_file(case, file, MORE)
         elif action == "index" and index.is_file():
             outside = rng.choice(
                 (str(place / "outside.safetensors"), "../outside.safetensors", "pytorch_model.bin", ".")
@@ -133,7 +110,7 @@ def damage_beside(case: Case, directory: Path, place: Path) -> None:
     elif action == "lora":
         config = {"peft_type": "LORA", "r": 2, "target_modules": ["query"], "base_model_name_or_path": str(place)}
         (directory / "adapter_config.json").write_text(json.dumps(config))
-        damaged_json_file(case, directory / "adapter_config.json", {"r": 10**9, "auto_mapping": {"x": "evil"}})
+        damaged_json_file(case, directory / "adapter_config.json", {"r": 1000})
         if rng.random() < 0.5:
             shutil.copy(directory / "anglekit_adapters.safetensors", directory / "adapter_model.safetensors")
     elif action == "pickle only":
@@ -159,7 +136,7 @@ def test_checkpoints(originals, tmp_path):
         case.did.append(original.name)
         directory = fresh(original, place / "model")
         if case.rng.random() < 0.3:
-            plant_code(directory, place)
+            plant_programs(directory, place)
         damage(case, directory, place)
         campaign.judge(case, partial(load_checkpoint, str(directory)), str(directory), sane)
     campaign.finish()

@@ -1,4 +1,4 @@
-"""Hostile sums of shards and of unfinished analyses: forged with every hash made right again, or damaged anyhow."""
+"""Sums of shards and of unfinished analyses that no analysis writes, or that were damaged."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def original(save_tiny, words, tmp_path_factory) -> Path:
     return root / "made"
 
 
-def forge(case: Case, shard: Path) -> None:
-    """Change a shard and make its hashes right again."""
+def rewrite(case: Case, shard: Path) -> None:
+    """Write a shard anew with other values."""
     rng = case.rng
     sums, file = shard / SUMS_FILE, shard / SHARD_FILE
     document = json.loads(file.read_text(encoding="utf-8"))
@@ -72,10 +72,10 @@ def forge(case: Case, shard: Path) -> None:
 
 def damage(case: Case, place: Path) -> None:
     shard = place / case.rng.choice("12")
-    action = case.rng.choice(("forge", "forge", "forge", "document", "sums", "swap"))
+    action = case.rng.choice(("rewrite", "rewrite", "rewrite", "document", "sums", "swap"))
     case.did.append(action)
-    if action == "forge":
-        forge(case, shard)
+    if action == "rewrite":
+        rewrite(case, shard)
     elif action == "document":
         damaged_json_file(case, shard / SHARD_FILE)
     elif action == "sums":

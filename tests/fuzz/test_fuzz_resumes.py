@@ -1,10 +1,9 @@
-"""Hostile `training` folders: what `--resume` goes on from is damaged, another's, or a program that wants to be run."""
+"""Damaged `training` folders: what `--resume` goes on from is damaged, another run's, or a program."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -15,7 +14,7 @@ from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.runs.run import RunResult
 from anglekit.errors import InputError
 from tests.distillation.run_corpus import kill_at_five, make_world, quick, student
-from tests.fuzz.harness import Campaign, Case, canary_command, cases, fresh
+from tests.fuzz.harness import Campaign, Case, Program, cases, fresh
 from tests.fuzz.mutations import damaged_file, damaged_json_file, damaged_safetensors
 
 SETTINGS = quick(max_steps=6, evaluate_every=2, select="best", seed=3)
@@ -40,24 +39,14 @@ def unfinished(world, tmp_path_factory) -> Path:
     return out
 
 
-class _Program:
-    """Pickled, a command that whoever unpickles it runs."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-def damage(case: Case, checkpoint: Path, canary: str) -> None:
+def damage(case: Case, checkpoint: Path, place: Path) -> None:
     for _ in range(case.rng.choice((1, 1, 1, 2))):
         file = case.rng.choice(sorted(each for each in checkpoint.iterdir() if each.is_file()))
         if file.suffix in (".pt", ".pth", ".bin") and case.rng.random() < 0.3:
             case.did.append(f"a program as {file.name}")
-            file.write_bytes(pickle.dumps(_Program(canary)))
+            file.write_bytes(pickle.dumps(Program(place)))
         elif file.suffix == ".json":
-            damaged_json_file(case, file, {"best_model_checkpoint": "/etc", "global_step": 2, "log_history": [{}]})
+            damaged_json_file(case, file, {"best_model_checkpoint": "/nowhere", "global_step": 2, "log_history": [{}]})
         elif file.suffix == ".safetensors":
             damaged_safetensors(case, file)
         else:
@@ -65,7 +54,7 @@ def damage(case: Case, checkpoint: Path, canary: str) -> None:
     if case.rng.random() < 0.2:
         case.did.append("a program beside")
         (checkpoint / case.rng.choice(("pytorch_model.bin", "scaler.pt", "training_args.bin"))).write_bytes(
-            pickle.dumps(_Program(canary))
+            pickle.dumps(Program(place))
         )
     if case.rng.random() < 0.1:
         name = case.rng.choice(("checkpoint-x9", "checkpoint-", "checkpoint-99999999999999999999", "checkpoint-9"))
@@ -84,10 +73,9 @@ def sane(result: RunResult) -> None:
 
 def test_resumes(unfinished, world, tmp_path):
     campaign = Campaign(tmp_path / "place")
-    canary = canary_command(campaign.place)
     for case in cases("resumes", few=20):
         out = fresh(unfinished, tmp_path / "run")
-        damage(case, out / "training" / "checkpoint-4", canary)
+        damage(case, out / "training" / "checkpoint-4", campaign.place)
         campaign.judge(
             case, lambda out=out: student(world, out, settings=SETTINGS, width=16, if_exists="resume"), "", sane
         )
@@ -98,7 +86,7 @@ def test_resumes(unfinished, world, tmp_path):
 def test_a_program_is_not_run_but_named(name, unfinished, world, tmp_path):
     campaign = Campaign(tmp_path / "place")
     out = fresh(unfinished, tmp_path / "run")
-    (out / "training" / "checkpoint-4" / name).write_bytes(pickle.dumps(_Program(canary_command(campaign.place))))
+    (out / "training" / "checkpoint-4" / name).write_bytes(pickle.dumps(Program(campaign.place)))
     case = next(cases(f"a program as {name}", few=1))
     campaign.judge(
         case, lambda: student(world, out, settings=SETTINGS, width=16, if_exists="resume"), str(out / "training")
@@ -112,7 +100,7 @@ def test_a_program_is_not_run_but_named(name, unfinished, world, tmp_path):
     [
         ("global_step", 2, "is of step 2"),
         ("global_step", "4", r"global_step: expected int, got str"),
-        ("best_model_checkpoint", "/etc", "names a best checkpoint that this run does not have, '/etc'"),
+        ("best_model_checkpoint", "/nowhere", "names a best checkpoint that this run does not have, '/nowhere'"),
         ("log_history", [1], r"log_history\[0\]: expected object, got int"),
         ("surprise", 1, "holds 'surprise', which no training writes"),
     ],

@@ -1,4 +1,4 @@
-"""Hostile run directories, sweeps and scores: what `compare` reads and what `--resume` goes on from."""
+"""Damaged run directories, sweeps and scores: what `compare` reads and what `--resume` goes on from."""
 
 from __future__ import annotations
 

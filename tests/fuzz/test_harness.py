@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from pathlib import Path
 
 import pytest
 
 from anglekit.errors import InputError
-from tests.fuzz.harness import Campaign, canary_command, cases
+from tests.fuzz.harness import Campaign, Program, cases
 from tests.fuzz.mutations import damaged_json_file
 
 
@@ -18,16 +17,8 @@ def unguarded(file: Path) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def runs_code(file: Path) -> None:
-    pickle.loads(pickle.dumps(Payload(canary_command(file.parent))))
-
-
-class Payload:
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, (self.command,)
+def runs_a_program(file: Path) -> None:
+    pickle.loads(pickle.dumps(Program(file.parent)))
 
 
 def leaves_half(file: Path) -> None:
@@ -43,7 +34,7 @@ def names_nothing(_file: Path) -> None:
     ("load", "message"),
     [
         (unguarded, "JSONDecodeError|RecursionError|UnicodeDecodeError|ValueError"),
-        (runs_code, "reading changed.*code-was-run"),
+        (runs_a_program, "reading changed.*program-was-run"),
         (leaves_half, r"reading changed.*x\.partial"),
         (names_nothing, "does not name"),
     ],
