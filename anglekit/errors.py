@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 
-__all__ = ["AnglekitError", "InputError", "RunError", "foreign_failures", "suggest"]
-
 # Of a longer message the middle is left out: what arrived stands at its start, what to do at its end.
 _LONGEST = 2000
 # A list of names in a message; what has more is shown by the first ones.

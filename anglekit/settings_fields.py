@@ -12,17 +12,6 @@ from typing import Any, Final, TypeVar, get_type_hints
 
 from anglekit.errors import InputError, suggest
 
-__all__ = [
-    "Declaration",
-    "SettingError",
-    "all_optional",
-    "check_settings",
-    "declarations",
-    "documented",
-    "like",
-    "setting",
-]
-
 _KEY: Final = "anglekit"
 T = TypeVar("T")
 

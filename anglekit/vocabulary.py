@@ -6,30 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = [
-    "DEFAULT_NULLS",
-    "HIDDEN_LOSS_NAMES",
-    "INITS",
-    "KL_DIRECTIONS",
-    "NULLS",
-    "N_BINS",
-    "PRECISIONS",
-    "READINGS",
-    "STRATEGIES",
-    "STREAMS",
-    "STUDENT_FILE",
-    "TASK_NAMES",
-    "VIEWS",
-    "FinalNorm",
-    "Init",
-    "ProjectionKind",
-    "Reading",
-    "Strategy",
-    "Stream",
-    "View",
-]
-
-
 Stream = Literal["encoder", "decoder"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 

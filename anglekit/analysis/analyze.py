@@ -35,8 +35,6 @@ from anglekit.runtime.lanes import run_in_lanes
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.states.recorder import evaluation_mode
 
-__all__ = ["analyze", "measure"]
-
 
 def analyze(
     teacher: Checkpoint,

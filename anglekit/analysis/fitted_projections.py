@@ -22,14 +22,6 @@ from anglekit.runtime.lanes import run_in_lanes
 from anglekit.runtime.processes import Processes
 from anglekit.vocabulary import ProjectionKind
 
-__all__ = [
-    "explained_variance",
-    "fit_projections",
-    "projections_sha256",
-    "same_projections",
-    "trained_projections",
-]
-
 Projections = Mapping[Key, tuple[Tensor, ...]]
 """For every projected stream and student the vertices' projections, float64 (teacher width, student width)."""
 

@@ -38,15 +38,6 @@ from anglekit.probes.data import ProbeData
 from anglekit.runtime.lanes import lane_count, slot_count
 from anglekit.vocabulary import N_BINS, Stream
 
-__all__ = [
-    "AnalysisForecast",
-    "ModelForecast",
-    "forecast_analysis",
-    "memory_now",
-    "peak_memory",
-]
-
-
 # Buffers of `streaming` and `products`: a run's values for every vertex, pair and token, and a block of states.
 _RUN_BUFFERS = 12
 _RUN_BYTES, _THREAD_BLOCK_BYTES = 2 << 20, 2 << 20

@@ -21,8 +21,6 @@ from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.processes import ALONE, Processes
 
-__all__ = ["save_analysis"]
-
 
 def save_analysis(
     out: Path,

@@ -24,15 +24,6 @@ from anglekit.results.document import SketchToken
 from anglekit.runtime.files import MOST_JSON_BYTES
 from anglekit.vocabulary import Stream
 
-__all__ = [
-    "Measurement",
-    "measurement_bytes",
-    "measurement_from_bytes",
-    "read_measurement",
-    "read_metadata",
-    "write_measurement",
-]
-
 _FACTS = "anglekit"
 
 

@@ -36,8 +36,6 @@ from anglekit.results.document import ModelRecord, ProbeRecord, Provenance
 from anglekit.runtime.placement import device_names
 from anglekit.vocabulary import ProjectionKind, Stream
 
-__all__ = ["WHOLE", "PreparedAnalysis", "Shard", "blocks_to_hold", "prepare", "tokenized_probe"]
-
 # Texts on which the tokenizers of teacher and student must agree, beyond equal vocabularies.
 _SAMPLE_TEXTS = 64
 # Tokens that the default anisotropy looks at, the first of the sample, whose order is random: an eighth of the examples

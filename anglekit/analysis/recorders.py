@@ -19,8 +19,6 @@ from anglekit.runtime.workspace import Workspace
 from anglekit.states.recorder import LayerRecorder, token_states
 from anglekit.vocabulary import FinalNorm, Stream
 
-__all__ = ["BatchStates", "Recorders", "progress_batches", "sum_device", "token_ids"]
-
 #: The teacher's and every student's states of a batch, by stream.
 BatchStates = tuple[dict[Stream, Tensor], list[dict[Stream, Tensor]]]
 

@@ -46,8 +46,6 @@ from anglekit.geometry.nulls import (
 from anglekit.results.rows import Rows
 from anglekit.vocabulary import DEFAULT_NULLS, NULLS, VIEWS, Stream, View
 
-__all__ = ["layer_cka", "sample_rows"]
-
 # Rows of a minibatch of the minibatch estimate of CKA.
 _MINIBATCH = 64
 # Bytes of one value for every vertex, pair and token of the places of the vertex that are worked on at once.

@@ -22,8 +22,6 @@ from anglekit.runtime.placement import compute_device
 from anglekit.states.recorder import LayerRecorder, token_states
 from anglekit.vocabulary import Stream
 
-__all__ = ["ProbeSampler", "fresh_samples"]
-
 
 class ProbeSampler:
     """Keeps the samples of an analysis, one for each stream: the same examples in every stream and for every student.

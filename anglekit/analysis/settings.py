@@ -9,8 +9,6 @@ from anglekit.errors import InputError
 from anglekit.settings_fields import check_settings, documented, setting
 from anglekit.vocabulary import READINGS, FinalNorm, ProjectionKind, Reading
 
-__all__ = ["AnalysisSettings", "Effort", "Prompts"]
-
 Effort = Literal["default", "all", "none"]
 Prompts = Literal["alone", "included", "excluded"]
 

@@ -30,8 +30,6 @@ from anglekit.results.geometry import Geometry
 from anglekit.runtime.files import convert_document, read_json_object, write_json
 from anglekit.runtime.processes import Processes
 
-__all__ = ["SHARD_FILE", "SUMS_FILE", "ShardGeometry", "gathered", "merge_shards", "shard_geometry"]
-
 #: What lies beside the tables of a shard.
 SHARD_FILE, SUMS_FILE = "shard.json", "sums.safetensors"
 

@@ -14,8 +14,6 @@ from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.batches import ProbeBatch
 from anglekit.results.document import PlanePoint, SketchToken
 
-__all__ = ["plane_points", "sketch_token", "typical_token"]
-
 
 def typical_token(teacher_i: Tensor, teacher_k: Tensor, student: Tensor) -> int | None:
     """Return the token whose cosine is nearest to the mean cosine of all; None where no token has an angle.

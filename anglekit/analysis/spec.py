@@ -14,17 +14,6 @@ from anglekit.geometry.cka import CrossSums
 from anglekit.results.document import Provenance
 from anglekit.vocabulary import ProjectionKind, Stream
 
-__all__ = [
-    "Aims",
-    "AnalysisRecord",
-    "AnalysisSpec",
-    "Key",
-    "ProbeCounts",
-    "StreamLayers",
-    "first_difference",
-    "settings_record",
-]
-
 Key = tuple[Stream, int]
 """A stream and a student's position."""
 

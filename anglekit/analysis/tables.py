@@ -22,8 +22,6 @@ from anglekit.results.document import StreamCounts, ZeroDirection
 from anglekit.results.geometry import Geometry
 from anglekit.results.rows import Rows, data_frame
 
-__all__ = ["angle_rows", "example_rows", "histogram_rows", "layer_rows", "tabulate"]
-
 Array = NDArray[Any]
 
 

@@ -18,8 +18,6 @@ from anglekit.errors import InputError, RunError
 from anglekit.runtime.locks import DirectoryLock
 from anglekit.runtime.processes import ALONE, Processes
 
-__all__ = ["UnfinishedAnalysis", "unfinished_directory"]
-
 _LOCK, _PROCESS, _SCRATCH = "lock", "process-", ".writing-"
 _SPEC, _SHARD = "subject", "shard"
 

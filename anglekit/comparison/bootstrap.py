@@ -20,18 +20,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-__all__ = [
-    "Estimates",
-    "IntervalMethod",
-    "bootstrap_means",
-    "draw_counts",
-    "estimate_contrasts",
-    "influence",
-    "simultaneous_factor",
-    "t_quantile",
-    "weighted_means",
-]
-
 IntervalMethod = Literal["percentile", "bca"]
 Array = NDArray[np.float64]
 

@@ -18,8 +18,6 @@ from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
 from anglekit.vocabulary import STRATEGIES
 
-__all__ = ["NONE", "Cell", "Part", "Seed", "angle_cells", "in_order", "score_cells"]
-
 Part = Literal["angle", "score"]
 Seed = int | None
 Array = NDArray[np.float64]

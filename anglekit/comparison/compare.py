@@ -34,8 +34,6 @@ from anglekit.comparison.statistics import (
 from anglekit.errors import InputError, suggest
 from anglekit.results.geometry import Geometry
 
-__all__ = ["ANGLE_MARGIN", "compare", "default_score_margin"]
-
 #: Two degrees change the share of a pull that carries over to another layer, a cosine, by at most 0.035.
 ANGLE_MARGIN = 2.0
 

@@ -15,8 +15,6 @@ from typing import Literal
 from anglekit.comparison.bootstrap import t_quantile
 from anglekit.errors import InputError
 
-__all__ = ["ALPHA", "Needed", "Verdict", "check_margin", "equivalence_verdict", "family_verdict", "needed_counts"]
-
 Verdict = Literal["equivalent", "different", "undecided"]
 
 #: The error rate of each one-sided test; the interval that decides is then at level 1 - 2 ALPHA.

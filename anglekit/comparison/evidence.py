@@ -15,8 +15,6 @@ from anglekit.results.files import holds_geometry
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import SCORE_COLUMNS, StudentScores, read_student_scores, scored_as
 
-__all__ = ["Evidence", "read_evidence"]
-
 _WRITES: Final = "of `anglekit analyze`, `anglekit sweep` or `anglekit distill`"
 _SAME_SETTINGS: Final = (
     "reading",

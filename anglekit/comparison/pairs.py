@@ -11,8 +11,6 @@ from scipy import stats
 from anglekit.results.geometry import Geometry
 from anglekit.results.overview import layer_means
 
-__all__ = ["AVERAGING_COLUMNS", "OBTUSE_COLUMNS", "averaging_views", "largest_pair_differences", "obtuse_pairs"]
-
 _ARM = ("strategy", "init", "seed", "stream", "vertex")
 OBTUSE_COLUMNS = (*_ARM, "teacher_i", "teacher_k", "mean_cosine", "high", "mean_angle_degrees", "surely")
 AVERAGING_COLUMNS = (

@@ -18,8 +18,6 @@ from anglekit.display.tables import TextTable, aligned_text, latex_table, markdo
 from anglekit.errors import InputError, suggest
 from anglekit.results.document import UNRECORDED
 
-__all__ = ["FORMATS", "Comparison"]
-
 _MOST_OBTUSE_ROWS, _MOST_OBTUSE_PAIRS = 20, 6
 _ANGLE = "An example's angle is that of its mean cosine over tokens and pairs; examples count by their tokens."
 

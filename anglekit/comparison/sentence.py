@@ -12,8 +12,6 @@ import pandas as pd
 from anglekit.comparison.equivalence import Verdict
 from anglekit.results.document import UNRECORDED
 
-__all__ = ["Family", "amount", "init_words", "interval_words", "needed_words", "overall_verdict", "reasons", "sentence"]
-
 
 @dataclass(frozen=True)
 class Family:

@@ -28,25 +28,6 @@ from anglekit.comparison.equivalence import (
     needed_counts,
 )
 
-__all__ = [
-    "BETWEEN",
-    "CELL_COLUMNS",
-    "DIFFERENCE_COLUMNS",
-    "LEVEL",
-    "LEVEL_COLUMNS",
-    "MATCHING_MEAN",
-    "OVER_NONE",
-    "SPREAD_COLUMNS",
-    "CellEstimates",
-    "Resampling",
-    "difference_rows",
-    "estimate_cell",
-    "family_of",
-    "inflation_of",
-    "level_rows",
-    "spread_row",
-]
-
 #: The level of the intervals that are shown; those that decide are at level 1 - 2 ALPHA.
 LEVEL = 0.95
 #: Stands for the mean of all matching strategies in comparisons over `none`.

@@ -9,9 +9,6 @@ from typing import Final
 
 from anglekit.display.tables import TextTable
 
-__all__ = ["Markup", "element", "facts_table", "joined", "notebook_table", "page_table", "plain"]
-
-
 _VOID = frozenset({"br", "col", "hr", "link", "meta"})
 
 

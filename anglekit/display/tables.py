@@ -9,17 +9,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "TextTable",
-    "aligned_text",
-    "frame_table",
-    "latex_table",
-    "latex_text",
-    "markdown_table",
-    "markdown_text",
-    "printable",
-]
-
 
 @dataclass(frozen=True)
 class TextTable:

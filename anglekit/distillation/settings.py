@@ -19,21 +19,6 @@ from anglekit.vocabulary import KL_DIRECTIONS, PRECISIONS
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-__all__ = [
-    "ALL_LINEAR",
-    "OPTIMIZERS",
-    "SELECTIONS",
-    "DataSettings",
-    "EncodingSettings",
-    "GenerationSettings",
-    "LoraSettings",
-    "ScoringSettings",
-    "TrainSettings",
-    "evaluation_sources",
-    "recomputation_argument",
-    "split_name",
-]
-
 SELECTIONS: Final = ("best", "last")
 # One kernel for all of a step's arithmetic: on a CPU the plain AdamW takes a fifth of a small student's step.
 OPTIMIZERS: Final[Mapping[str, str]] = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "sgd": "sgd"}

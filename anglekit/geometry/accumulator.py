@@ -21,8 +21,6 @@ from anglekit.geometry.sums import (
 from anglekit.runtime.workspace import Workspace
 from anglekit.vocabulary import N_BINS
 
-__all__ = ["GeometryAccumulator", "accumulate_batch"]
-
 # Bytes of one value for every vertex, pair and token of a run: what the angles of that run are computed in at once.
 _RUN_BYTES = {"cpu": 2 << 20}
 _ACCELERATOR_RUN_BYTES = 64 << 20

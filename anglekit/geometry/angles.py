@@ -19,19 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = [
-    "DEGENERATE_TOLERANCE",
-    "VertexAngles",
-    "angle_degrees",
-    "angle_degrees_of_cosine",
-    "angles_from_products",
-    "chance_factors",
-    "layer_pairs",
-    "pair_labels",
-    "tangential_cosine",
-    "vertex_cosine",
-]
-
 #: A difference shorter than this share of its two states is rounding of float32 states, not a direction.
 DEGENERATE_TOLERANCE = 1e-6
 

@@ -15,14 +15,6 @@ from torch import Tensor
 
 from anglekit.vocabulary import VIEWS, View
 
-__all__ = [
-    "DOMINANT_DIMENSIONS",
-    "Anisotropy",
-    "anisotropy",
-    "dominant_dimensions",
-    "transformed",
-]
-
 #: How many dimensions `dropped` leaves out.
 DOMINANT_DIMENSIONS = 3
 

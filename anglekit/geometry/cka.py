@@ -16,17 +16,6 @@ from torch import Tensor
 
 from anglekit.geometry.named_tensors import added, numbered, within
 
-__all__ = [
-    "FEWEST_ROWS",
-    "CrossSums",
-    "MinibatchSums",
-    "debiased_cka",
-    "linear_cka",
-    "mutual_neighbours",
-    "procrustes_distance",
-    "unbiased_hsic",
-]
-
 #: The unbiased estimator needs four rows.
 FEWEST_ROWS = 4
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-__all__ = ["added", "numbered", "prefixed", "within"]
-
 
 def prefixed(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors with a name and a dot before each of their own."""

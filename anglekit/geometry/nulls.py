@@ -17,26 +17,6 @@ from torch import Tensor
 
 from anglekit.geometry.angles import VertexAngles, angles_from_products, layer_pairs
 
-__all__ = [
-    "SWEEP",
-    "MeanEstimate",
-    "NullSummary",
-    "SampleProducts",
-    "centroid_products",
-    "difference_lags",
-    "gaussian_like",
-    "gaussian_products",
-    "mean_estimate",
-    "origin_products",
-    "random_rotation",
-    "rescaled",
-    "sample_angles",
-    "sample_products",
-    "shift_offsets",
-    "summarize",
-    "sweep_products",
-]
-
 #: Where the sweep puts the vertex: C + t (S - C), from the teachers' centroid C (0) to the student S (1) and beyond.
 SWEEP = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from anglekit.runtime.workspace import Workspace
 
-__all__ = ["TokenProducts", "take_products"]
-
 # Bytes of float64 states that each thread of a CPU works on at once, or an accelerator. A block that leaves a core's
 # cache is read from memory three times, and a small one pays more for starting each operation than it saves; an
 # accelerator wants work.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["centred_cosines", "pair_cosines", "pair_distances"]
-
 
 def pair_cosines(
     products: Tensor, squared_a: Tensor, squared_b: Tensor, *, finite: bool = False

@@ -18,16 +18,6 @@ from torch import Tensor
 from anglekit.geometry.named_tensors import added, prefixed, within
 from anglekit.vocabulary import N_BINS
 
-__all__ = [
-    "AngleSums",
-    "BlockSums",
-    "ExampleMeans",
-    "GeometrySums",
-    "SideSums",
-    "cosine_bins",
-    "cosine_standard_error",
-]
-
 
 def cosine_bins(cosine: Tensor) -> Tensor:
     """Return the bin of each cosine: int64 in [0, 999], bin b holding [-1 + b / 500, -1 + (b + 1) / 500)."""

@@ -18,17 +18,6 @@ from torch import Tensor
 
 from anglekit.geometry.named_tensors import numbered, within
 
-__all__ = [
-    "CONTENT",
-    "MEAN",
-    "SPECIAL",
-    "TokenSample",
-    "TokenSampler",
-    "example_draws",
-    "example_means",
-    "sample_capacity",
-]
-
 #: What is kept of an example: the places in `TokenSample.states`.
 CONTENT, SPECIAL, MEAN = 0, 1, 2
 

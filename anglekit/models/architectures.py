@@ -20,17 +20,6 @@ from transformers.models.auto.modeling_auto import (
 from anglekit.errors import InputError
 from anglekit.vocabulary import Stream
 
-__all__ = [
-    "blocks",
-    "depth",
-    "final_norm_module",
-    "model_streams",
-    "stack",
-    "width",
-    "with_blocks",
-]
-
-
 # Attribute names of a stack's depth, in the order in which they are tried.
 _DEPTH_KEYS: dict[Stream, tuple[str, ...]] = {
     "encoder": (

@@ -20,15 +20,6 @@ from torch.nn.modules import module as nn_module
 from anglekit.errors import InputError
 from anglekit.runtime.files import read_json_object
 
-__all__ = [
-    "StoredWeights",
-    "bounded_construction",
-    "check_counts",
-    "check_directory",
-    "check_tokenizer_files",
-    "stored_weights",
-]
-
 SAFE_WEIGHTS: Final = "model.safetensors"
 SAFE_INDEX: Final = "model.safetensors.index.json"
 _PICKLED_WEIGHTS: Final = ("pytorch_model.bin", "pytorch_model.bin.index.json")

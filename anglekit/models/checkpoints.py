@@ -33,22 +33,6 @@ from anglekit.runtime.files import read_document
 from anglekit.runtime.placement import is_placed, whole_state
 from anglekit.vocabulary import STUDENT_FILE, Stream
 
-__all__ = [
-    "DTYPES",
-    "Checkpoint",
-    "StudentNote",
-    "checkpoint_name",
-    "checkpoint_of",
-    "held_config",
-    "load_checkpoint",
-    "load_config",
-    "load_tokenizer",
-    "load_weights",
-    "quiet_transformers",
-    "unique_names",
-    "weights_hash",
-]
-
 
 class StudentNote(msgspec.Struct, kw_only=True, frozen=True):
     """What the trainer writes beside a student (`STUDENT_FILE`); each part may be missing in a note of another origin.

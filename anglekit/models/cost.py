@@ -28,8 +28,6 @@ from anglekit.models.architectures import depth, model_streams, stack, width
 from anglekit.models.checkpoint_files import StoredWeights, bounded_construction
 from anglekit.models.checkpoints import quiet_transformers
 
-__all__ = ["FORMULAS", "ModelCost", "Tokens", "attention_heads", "model_cost", "without_memory"]
-
 FORMULAS: Final = (
     "FLOPs: forward 2 x parameters (embedding tables left out) x tokens + 4 x width x length x tokens x blocks,",
     "  backward twice that (LoRA: once); a pass of the teacher for each batch, shared by all students side by side.",

@@ -7,8 +7,6 @@ from typing import Final
 from transformers import PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-__all__ = ["UNLIMITED", "length_limit", "position_limit", "tokenizer_limit"]
-
 #: More tokens than any text has: what tokenizers without a limit say, in other numbers (1e30).
 UNLIMITED: Final = 10**9
 

@@ -11,8 +11,6 @@ from anglekit.runtime.placement import Placement, check_device
 from anglekit.settings_fields import check_settings, documented, setting
 from anglekit.vocabulary import PRECISIONS, Stream
 
-__all__ = ["LoadOptions", "check_source", "looks_like_path"]
-
 
 @documented
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from transformers import PreTrainedModel
 
 from anglekit.errors import InputError
 
-__all__ = ["has_lora", "merge_lora"]
-
 
 def has_lora(source: str) -> bool:
     """Return whether LoRA's corrections lie beside a checkpoint's weights.

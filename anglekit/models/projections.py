@@ -19,15 +19,6 @@ from torch import Tensor
 from anglekit.errors import InputError, foreign_failures
 from anglekit.vocabulary import ProjectionKind, Stream
 
-__all__ = [
-    "ADAPTER_FILE",
-    "ProjectionFit",
-    "load_adapters",
-    "relative_depth_layer",
-    "save_adapters",
-    "solve_projection",
-]
-
 ADAPTER_FILE = "anglekit_adapters.safetensors"
 _FORMAT = "anglekit-adapters-1"
 # A direction with less than this share of the largest second moment holds only rounding of float32 states (a layer norm

@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 from anglekit.errors import InputError, suggest
 from anglekit.plots.style import LIGHT_THEME, context
 
-__all__ = ["FORMATS", "figure_bytes"]
-
 #: The file formats of a figure, and the metadata that would otherwise carry the moment of writing.
 FORMATS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {

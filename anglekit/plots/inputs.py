@@ -14,8 +14,6 @@ from anglekit.results.files import holds_geometry
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import read_score_table, scored_as
 
-__all__ = ["FigureInputs", "read_figure_inputs"]
-
 
 @dataclass(frozen=True, eq=False)
 class FigureInputs:

@@ -27,8 +27,6 @@ from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.spec import OPTION_WORDS, FigureOptions, FigureSpec
 from anglekit.results.geometry import Geometry
 
-__all__ = ["FIGURES", "draw_figure", "figure_data", "why_not"]
-
 #: Every figure that `anglekit plot --figure` draws, in the order of reading.
 FIGURES: Mapping[str, FigureSpec] = MappingProxyType(
     {

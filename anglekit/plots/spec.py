@@ -13,8 +13,6 @@ from matplotlib.figure import Figure
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.style import Theme, context, figure_width, theme
 
-__all__ = ["OPTION_WORDS", "STUDENTS", "VERTICES", "FigureOptions", "FigureSpec", "Uses"]
-
 #: What a figure is drawn from: Geometries, tables of scores, or both.
 Uses = Literal["geometries", "scores", "both"]
 

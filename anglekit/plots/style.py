@@ -20,27 +20,6 @@ from matplotlib.ticker import MaxNLocator
 
 from anglekit.errors import InputError, suggest
 
-__all__ = [
-    "FONT_FAMILY",
-    "FONT_SIZE",
-    "GUIDE_DASHES",
-    "LIGHT_THEME",
-    "MARKERS",
-    "NIGHT_THEME",
-    "PAGE_HEIGHT",
-    "SMALL_FONT_SIZE",
-    "TEACHER_DASHES",
-    "WIDTHS",
-    "StrategyStyle",
-    "Theme",
-    "behind_text",
-    "context",
-    "figure_width",
-    "new_figure",
-    "round_ticks",
-    "theme",
-]
-
 #: The font that matplotlib ships: the same glyphs on every machine, and none missing without our knowing.
 FONT_FAMILY = "DejaVu Sans"
 #: Points at print size; no text is smaller than SMALL_FONT_SIZE.

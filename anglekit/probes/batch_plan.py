@@ -8,8 +8,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["plan_batches", "share_batches"]
-
 # Padding that is tolerated for the sake of fewer batches, as a share of the real tokens, for each stream.
 _PADDING_TARGET = 0.015
 # What one more batch is worth, in padded tokens, for each stream. The plan takes the dearest price (the fewest batches)

@@ -15,8 +15,6 @@ from anglekit.errors import InputError
 from anglekit.probes.batch_plan import plan_batches
 from anglekit.vocabulary import Stream
 
-__all__ = ["ProbeBatch", "TokenRuns", "TokenizedProbe"]
-
 
 @dataclass(frozen=True, eq=False)
 class ProbeBatch:

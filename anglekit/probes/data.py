@@ -9,8 +9,6 @@ import numpy as np
 from anglekit.errors import InputError
 from anglekit.tables.read import NO_COLUMN, Table, check_text, find_column, find_text_columns, read_table
 
-__all__ = ["ProbeData", "read_probe"]
-
 
 @dataclass(frozen=True)
 class ProbeData:

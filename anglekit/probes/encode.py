@@ -7,8 +7,6 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-__all__ = ["beginning", "encode_completions", "encode_texts", "ending", "joined"]
-
 _ROWS_TOKENIZED_TOGETHER = 1000
 
 

@@ -17,8 +17,6 @@ from anglekit.probes.data import ProbeData
 from anglekit.probes.encode import encode_completions, encode_texts, joined
 from anglekit.vocabulary import Stream
 
-__all__ = ["same_tokenization", "special_token_ids", "tokenize_continued_probe", "tokenize_probe"]
-
 # A chunk of texts is tokenised at once, so that the tokenizer's own objects (about 200 bytes a token) stay few.
 _CHUNK_EXAMPLES = 512
 _CHUNK_CHARACTERS = 200_000

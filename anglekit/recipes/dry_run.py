@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from anglekit.distillation.matching.plan import DistillationPlan
     from anglekit.distillation.settings import TrainSettings
 
-__all__ = ["DryRun", "StageCost", "config_cost", "dry_run"]
-
 _DEFAULT_LENGTH = 128
 _DEFAULT_PROBE = 1000
 # What one accelerator reaches on models of BERT's size, and fifty CPU cores do not: only to turn FLOPs into hours.

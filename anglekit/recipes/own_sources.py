@@ -12,8 +12,6 @@ from anglekit.recipes.recipe import Recipe
 from anglekit.settings_fields import declarations
 from anglekit.tables.read import NO_COLUMN, read_table
 
-__all__ = ["hub_remedy", "with_own_sources"]
-
 
 def with_own_sources(
     recipe: Recipe,

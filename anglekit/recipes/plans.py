@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from anglekit.distillation.matching.plan import DistillationPlan
 
-__all__ = ["architecture", "classifies", "plan_options", "plans_of", "teacher_config"]
-
 
 def classifies(recipe: Recipe) -> bool:
     """Whether the task gives texts labels; the others have models that write."""

@@ -15,18 +15,6 @@ from anglekit.display.tables import TextTable, aligned_text
 from anglekit.errors import InputError, suggest
 from anglekit.recipes.recipe import ALONE, Published, Recipe
 
-__all__ = [
-    "RESULT_COLUMNS",
-    "SOURCE",
-    "PublishedScore",
-    "caveats",
-    "check_published",
-    "published_of",
-    "published_scores",
-    "result_frame",
-    "result_text",
-]
-
 SOURCE: Final = (
     "Z. Yu, Y. Wen, L. Mou: Revisiting Intermediate-Layer Matching in Knowledge Distillation: Layer-Selection Strategy "
     "Doesn't Matter (Much), Findings of IJCNLP-AACL 2025, pp. 1686-1694, arXiv 2502.04499"

@@ -23,21 +23,6 @@ from anglekit.settings_fields import (
 )
 from anglekit.vocabulary import HIDDEN_LOSS_NAMES, INITS, READINGS, STRATEGIES, TASK_NAMES, Reading
 
-__all__ = [
-    "ALONE",
-    "Analysis",
-    "Data",
-    "Figure",
-    "Losses",
-    "Published",
-    "Recipe",
-    "Students",
-    "Teacher",
-    "Tokenizer",
-    "Variant",
-    "to_plain",
-]
-
 FORMAT: Final = "anglekit-recipe-1"
 INITIALIZATIONS: Final = ("default", "matching-attention")
 TOKENIZERS: Final = ("words", "bart", "t5", "causal")

@@ -16,8 +16,6 @@ from anglekit.recipes.recipe import Recipe
 from anglekit.recipes.yaml_text import read_yaml
 from anglekit.settings_fields import SettingError
 
-__all__ = ["build", "key_named", "load_recipe", "read_recipe", "recipe_file", "recipe_names", "recipe_rows"]
-
 _SUFFIXES: Final = (".yaml", ".yml")
 T = TypeVar("T")
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PretrainedConfig
 
-__all__ = ["DEMO_RECIPE", "Reproduction", "reproduce", "run_demo", "stage_names"]
-
 DEMO_RECIPE: Final = "builtin-inference"
 # What a stage is expected to take that costs next to no FLOPs: a share of all others together.
 _SMALL_STAGE: Final = 0.02

@@ -16,8 +16,6 @@ from anglekit.errors import InputError
 from anglekit.runtime.files import half_written, read_document, write_json
 from anglekit.runtime.locks import DirectoryLock
 
-__all__ = ["ReproductionDirectory"]
-
 _FORMAT: Final = "anglekit-reproduction-1"
 _FILE: Final = "reproduce.json"
 _LOCK: Final = "reproduce.lock"

@@ -35,32 +35,10 @@ from anglekit.plots.registry import draw_figure
 from anglekit.probes.data import ProbeData, read_probe
 from anglekit.recipes.plans import plan_options
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
-from anglekit.recipes.teacher_from_scratch import make_untrained
 from anglekit.recipes.transforms import transform_rows
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.files import write_whole
 from anglekit.tables.read import read_table
-
-__all__ = [
-    "alone_directory",
-    "arm_names",
-    "compare_strategies",
-    "cpu_threads",
-    "draw",
-    "geometry_parts",
-    "make_untrained",
-    "measure_geometries",
-    "measure_geometry",
-    "probe_of",
-    "score_frame",
-    "train_students",
-    "train_teacher",
-    "transform_data",
-    "validation_sources",
-    "write_data_card",
-    "write_scores",
-]
-
 
 # Batches after which what is measured is kept: writing it takes a moment.
 _SAVE_EVERY = 100

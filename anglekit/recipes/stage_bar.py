@@ -14,8 +14,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Followed", "StageBar", "last_log"]
-
 _TAIL_BYTES = 4096
 
 

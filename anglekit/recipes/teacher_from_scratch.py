@@ -27,8 +27,6 @@ from anglekit.tables.read import Table, find_text_columns, read_table
 from anglekit_data.matching_initialization import initialize_matching_attention
 from anglekit_data.word_tokenizers import train_word_tokenizer
 
-__all__ = ["make_untrained", "model_with_head"]
-
 
 def model_with_head(config: PretrainedConfig, *, classifies: bool) -> PreTrainedModel:
     """Return a model of a configuration with fresh weights from the global random state, and the head of its task.

@@ -9,8 +9,6 @@ from anglekit.distillation.settings import TrainSettings
 from anglekit.errors import InputError
 from anglekit.settings_fields import all_optional
 
-__all__ = ["Training", "check_scale"]
-
 # Seeds and losses have their own places in a recipe; the others are the machine's.
 _ELSEWHERE: Final = ("seed", "temperature", "kl_direction", "device", "teacher_device", "workers", "tensorboard")
 

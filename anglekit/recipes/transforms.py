@@ -13,8 +13,6 @@ from typing import Any, Final
 from anglekit.errors import InputError
 from anglekit.tables.read import Table
 
-__all__ = ["TRANSFORMS", "Transform", "transform_rows"]
-
 Row = Mapping[str, Any]
 
 

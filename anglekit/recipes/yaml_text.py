@@ -14,8 +14,6 @@ import yaml  # type: ignore[import-untyped]
 
 from anglekit.errors import InputError
 
-__all__ = ["MOST_BYTES", "read_yaml"]
-
 MOST_BYTES: Final = 256 * 1024
 _DEEPEST: Final = 12
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")

@@ -13,8 +13,6 @@ from anglekit.report.gather import Findings, gather
 from anglekit.report.page import page
 from anglekit.report.svg import StyleSheet
 
-__all__ = ["Report", "build_report"]
-
 
 @dataclass(frozen=True, eq=False)
 class Report:

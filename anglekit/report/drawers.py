@@ -19,8 +19,6 @@ from anglekit.plots.files import figure_bytes
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.registry import draw_figure
 
-__all__ = ["DrawingTask", "drawers", "usable_cores"]
-
 
 @dataclass(frozen=True)
 class DrawingTask:

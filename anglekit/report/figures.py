@@ -14,8 +14,6 @@ from anglekit.report.drawers import DrawingTask, drawers, usable_cores
 from anglekit.report.gather import Findings
 from anglekit.report.svg import StyleSheet, inline_svg
 
-__all__ = ["BY_STUDENT", "MOST_STUDENTS", "Drawing", "ReportFigure", "draw_all"]
-
 #: Figures of which each student has a drawing of its own: the panels of ten students are too many for one.
 BY_STUDENT: Final = frozenset({"angles-heatmap", "null-heatmap", "layer-distance", "layer-cosine", "layer-cka"})
 

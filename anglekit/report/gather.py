@@ -15,8 +15,6 @@ from anglekit.errors import InputError
 from anglekit.results.chance import ChanceVerdict
 from anglekit.results.geometry import Geometry
 
-__all__ = ["Findings", "ReportedGeometry", "gather"]
-
 
 @dataclass(frozen=True, eq=False)
 class ReportedGeometry:

@@ -19,8 +19,6 @@ from anglekit.report.svg import StyleSheet
 from anglekit.results.chance import Standing
 from anglekit.results.overview import layer_table
 
-__all__ = ["HOW_TO_READ", "page"]
-
 HOW_TO_READ: Final = (
     "Stand at a student's hidden state and look at two of the teacher's layers: below 90° (acute, a cosine above 0) a "
     "pull toward one layer is also a pull toward the other, so it matters less which of them teaches. Acute alone says "

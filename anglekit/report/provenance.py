@@ -13,8 +13,6 @@ from anglekit.report.gather import ReportedGeometry
 from anglekit.results.document import Counts, UsedSettings
 from anglekit.results.geometry import Geometry
 
-__all__ = ["analysis_facts", "students_table"]
-
 
 def analysis_facts(reported: ReportedGeometry) -> list[tuple[str, str]]:
     """Return settings, probe, counts, versions and machine of a Geometry; what was not recorded is left out."""

@@ -14,8 +14,6 @@ from xml.etree import ElementTree
 
 from anglekit.display.html import Markup, element, joined
 
-__all__ = ["StyleSheet", "inline_svg"]
-
 _NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _STEPS = {"M": 1, "L": 1, "Q": 2, "C": 3}

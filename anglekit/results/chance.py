@@ -11,8 +11,6 @@ import pandas as pd
 
 from anglekit.results.overview import summary_rows
 
-__all__ = ["ChanceVerdict", "Standing", "against_chance"]
-
 Standing = Literal["narrower", "wider", "mixed", "unresolved", "unknown"]
 
 # So large a share of the pairs must lie on one side of chance for the whole to be said to lie there.

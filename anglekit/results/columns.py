@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ADDED_COLUMNS", "COLUMNS", "OPTIONAL_COLUMNS"]
-
 # A column has one type in all tables: text, a whole number, or else a number.
 _TEXTS = ("student", "stream", "side", "side_a", "side_b", "states", "null", "tokens", "view")
 _WHOLE = (

@@ -8,23 +8,6 @@ from msgspec import Meta, Struct, field
 
 from anglekit.errors import InputError
 
-__all__ = [
-    "UNRECORDED",
-    "Arm",
-    "Counts",
-    "GeometryDocument",
-    "ModelRecord",
-    "PlanePoint",
-    "ProbeRecord",
-    "Projection",
-    "Provenance",
-    "SketchToken",
-    "StreamCounts",
-    "UsedSettings",
-    "Whole",
-    "ZeroDirection",
-]
-
 #: Stands where a student's training was not recorded.
 UNRECORDED = "unrecorded"
 

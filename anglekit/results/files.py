@@ -19,8 +19,6 @@ from anglekit.results.document import GeometryDocument
 from anglekit.runtime.files import convert_document, read_json_object
 from anglekit.vocabulary import N_BINS, Stream
 
-__all__ = ["SCHEMA_VERSION", "holds_geometry", "read_geometry_json", "read_tables"]
-
 SCHEMA_VERSION = 1
 
 _DOCUMENT: Final = "geometry.json"

@@ -20,8 +20,6 @@ from anglekit.results.overview import analysis_notes, layer_table, summary_rows
 from anglekit.runtime.files import convert_document, whole_directory, write_json
 from anglekit.vocabulary import N_BINS
 
-__all__ = ["Geometry", "official_histogram_name"]
-
 # The parts of geometry.json.
 _PARTS = ("settings", "provenance", "counts", "projections", "sketch_tokens")
 

@@ -12,8 +12,6 @@ import pandas as pd
 from anglekit.display.tables import TextTable
 from anglekit.results.document import GeometryDocument
 
-__all__ = ["analysis_notes", "layer_means", "layer_table", "summary_rows", "token_mean"]
-
 
 def token_mean(rows: pd.DataFrame, column: str) -> float:
     """Return the mean of a column weighted by `n_tokens`, over the rows that have a value; NaN where none has."""

@@ -14,8 +14,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Rows", "data_frame"]
-
 #: Some rows of a table by column: arrays or tensors of one length, which may have any shape, or one value for all rows.
 Rows = Mapping[str, Any]
 

@@ -20,22 +20,6 @@ from anglekit.results.document import Whole
 from anglekit.runtime.files import read_document
 from anglekit.vocabulary import STUDENT_FILE
 
-__all__ = [
-    "RUN_CONFIG_FILE",
-    "RUN_SCORES_FILE",
-    "RUN_SCORES_FORMAT",
-    "SCORE_COLUMNS",
-    "SWEEP_FILE",
-    "SWEEP_FORMAT",
-    "SWEEP_SCORES_FILE",
-    "RunScores",
-    "StudentScores",
-    "TrainingRecord",
-    "read_score_table",
-    "read_student_scores",
-    "scored_as",
-]
-
 #: A row for each arm, evaluation table and score.
 SCORE_COLUMNS: Final = ("strategy", "init", "seed", "data", "score", "value", "source")
 

@@ -16,17 +16,6 @@ import msgspec
 
 from anglekit.errors import InputError, RunError
 
-__all__ = [
-    "MOST_JSON_BYTES",
-    "convert_document",
-    "half_written",
-    "read_document",
-    "read_json_object",
-    "whole_directory",
-    "write_json",
-    "write_whole",
-]
-
 Document = TypeVar("Document")
 
 #: The largest file that is read by default. Parsed, json takes up to about twenty times its size.

@@ -16,8 +16,6 @@ from transformers import PreTrainedModel
 
 from anglekit.runtime.placement import is_placed
 
-__all__ = ["lane_count", "run_in_lanes", "slot_count"]
-
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 

@@ -9,8 +9,6 @@ from filelock import FileLock, Timeout
 
 from anglekit.errors import InputError
 
-__all__ = ["DirectoryLock"]
-
 
 class DirectoryLock:
     """A directory that this process holds alone until `release`, by a locked file in it.

@@ -17,17 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-__all__ = [
-    "DEVICE_MAPS",
-    "QUANTIZATIONS",
-    "Placement",
-    "check_device",
-    "compute_device",
-    "device_names",
-    "is_placed",
-    "whole_state",
-]
-
 #: The maps that accelerate makes by itself.
 DEVICE_MAPS: Final = ("auto", "balanced", "balanced_low_0", "sequential")
 #: Precisions of weights that bitsandbytes makes while they are loaded.

@@ -18,8 +18,6 @@ from torch.distributed.rendezvous import rendezvous
 from anglekit.errors import AnglekitError, InputError, RunError
 from anglekit.settings_fields import SettingError
 
-__all__ = ["ALONE", "Processes", "launched_processes", "processes_apart"]
-
 # How long processes that were started together may take to find each other.
 _MEETING = timedelta(minutes=10)
 # A process may wait for another one for as long as that one's share of the work takes.

@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["Workspace"]
-
 
 class Workspace:
     """Tensors by name, taken again and again in changing shapes.

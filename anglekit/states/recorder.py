@@ -19,8 +19,6 @@ from anglekit.runtime.placement import compute_device
 from anglekit.runtime.workspace import Workspace
 from anglekit.vocabulary import FinalNorm, Stream
 
-__all__ = ["LayerRecorder", "TokenStates", "evaluation_mode", "forward_inputs", "token_states"]
-
 
 def _first_tensor(value: Any) -> Tensor:  # noqa: ANN401 - blocks return tensors, tuples or model outputs
     """Return the hidden state in what a block or a stack returned."""

@@ -8,9 +8,6 @@ from typing import Any, Final
 
 from anglekit.errors import InputError, foreign_failures
 
-__all__ = ["check_count", "check_names", "columns_from_arrow", "read_parquet_columns"]
-
-
 # A table of texts has a few columns; what has very many is something else.
 _MOST_COLUMNS: Final = 10_000
 # A parquet file says values that repeat once; this is far more repetition than tables of texts have.

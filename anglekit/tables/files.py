@@ -19,8 +19,6 @@ from anglekit.tables.arrow import check_count, check_names, read_parquet_columns
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SUFFIXES", "object_frame", "read_table_file", "table_file"]
-
 _CHUNK_BYTES = 1 << 20
 # Rows of json may differ in their keys, and each row has a place for the keys of all.
 _PLACES_PER_CELL, _MORE_PLACES = 20, 10_000_000

@@ -17,18 +17,6 @@ from anglekit.tables.files import object_frame, read_table_file, table_file
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "NO_COLUMN",
-    "USUAL_COLUMNS",
-    "USUAL_PARTNERS",
-    "Table",
-    "check_columns",
-    "check_text",
-    "find_column",
-    "find_text_columns",
-    "read_table",
-]
-
 USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
     "text": (
         "text",

@@ -10,8 +10,6 @@ import typer
 from anglekit.errors import InputError, suggest
 from anglekit_cli import options
 
-__all__ = ["EPILOG", "compare"]
-
 EPILOG = "Example: anglekit compare runs/sweep geometry --score-margin 0.005 --out comparison.md"
 
 _SUFFIXES = {".txt": "terminal", ".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json"}

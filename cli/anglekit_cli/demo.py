@@ -10,8 +10,6 @@ import typer
 
 from anglekit_cli.reproduce import run_and_print
 
-__all__ = ["EPILOG", "demo"]
-
 EPILOG = (
     "Example: anglekit demo --out demo --seed 1. The same, step by step: anglekit reproduce builtin-inference --show"
 )

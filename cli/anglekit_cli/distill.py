@@ -9,8 +9,6 @@ from anglekit.vocabulary import INITS
 from anglekit_cli import options
 from anglekit_cli.finetune import print_result
 
-__all__ = ["distill"]
-
 EPILOG = (
     "Example: anglekit distill teacher --strategy forward --init teacher --layers 3 --task sst2 --train train.tsv "
     "--validation dev.tsv --out runs/forward"

@@ -10,8 +10,6 @@ from anglekit.distillation.settings import ScoringSettings
 from anglekit.models.load_options import LoadOptions
 from anglekit_cli import options
 
-__all__ = ["evaluate"]
-
 EPILOG = "Example: anglekit evaluate teacher runs/forward runs/reverse --task sst2 --data dev.tsv"
 
 

@@ -12,8 +12,6 @@ from anglekit_cli import options
 if TYPE_CHECKING:
     from anglekit.distillation.runs.run import RunResult
 
-__all__ = ["finetune", "print_result"]
-
 EPILOG = "Example: anglekit finetune bert-base-uncased --task sst2 --train train.tsv --validation dev.tsv --out teacher"
 
 

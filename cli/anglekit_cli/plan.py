@@ -11,8 +11,6 @@ from anglekit.models.load_options import LoadOptions
 from anglekit.vocabulary import INITS
 from anglekit_cli import options
 
-__all__ = ["EPILOG", "plan"]
-
 EPILOG = "Example: anglekit plan bert-base-uncased --strategy forward --layers 3 --init teacher"
 
 

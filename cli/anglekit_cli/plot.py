@@ -10,8 +10,6 @@ import typer
 from anglekit.errors import InputError, suggest
 from anglekit_cli.options import check_target
 
-__all__ = ["EPILOG", "plot"]
-
 EPILOG = "Example: anglekit plot runs/mnli runs/wmt --figure figure1 --task MNLI --task WMT --out figure1.pdf"
 
 

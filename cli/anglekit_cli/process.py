@@ -7,8 +7,6 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["keep_freed_memory", "only_new_garbage"]
-
 # glibc's malloc.h: the size from which a block is mapped on its own, and the free end of the heap that is given back.
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 _LARGEST_KEPT_BLOCK = 1 << 30

@@ -10,8 +10,6 @@ import typer
 from anglekit.errors import InputError
 from anglekit_cli import options
 
-__all__ = ["EPILOG", "report"]
-
 EPILOG = "Example: anglekit report geometry runs/sweep --out report.html"
 
 

@@ -17,8 +17,6 @@ from anglekit_cli.sweep import parse_seeds
 if TYPE_CHECKING:
     from anglekit.recipes.reproduce import Reproduction
 
-__all__ = ["EPILOG", "reproduce", "run_and_print"]
-
 EPILOG = (
     "Examples: anglekit reproduce --list; anglekit reproduce mnli --dry-run; anglekit reproduce mnli --out mnli "
     "--scale 0.01; anglekit reproduce sst2 --teacher bert --train train.tsv --validation dev.tsv --out sst2"

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from anglekit.distillation.sweep.sweep import SweepResult
 
-__all__ = ["parse_seeds", "sweep"]
-
 _MOST_SEEDS = 1000
 
 EPILOG = (

@@ -13,8 +13,6 @@ from typing import Any
 from anglekit_data.generation import Draw, check_request, seed_of, split_of
 from anglekit_data.worlds import Frame, draw_frame, tell
 
-__all__ = ["Story", "generate", "question_rows", "rows"]
-
 
 @dataclass(frozen=True)
 class Story:

@@ -9,8 +9,6 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["SPLITS", "Draw", "check_request", "seed_of", "sha256", "split_of"]
-
 SPLITS = ("train", "validation", "test")
 
 # Of ten parts of all keys, one is kept for validation and one for test.

@@ -12,8 +12,6 @@ from typing import Any
 from anglekit_data.generation import Draw, check_request, seed_of, split_of
 from anglekit_data.inference_families import FAMILIES, LABELS
 
-__all__ = ["Pair", "generate", "rows"]
-
 
 @dataclass(frozen=True)
 class Pair:

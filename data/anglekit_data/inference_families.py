@@ -22,8 +22,6 @@ from anglekit_data.inference_lexicon import (
 )
 from anglekit_data.inference_quantifiers import QUANTIFIERS, judge
 
-__all__ = ["FAMILIES", "LABELS", "Triple"]
-
 LABELS = ("entailment", "neutral", "contradiction")
 
 # How often a comparison is turned round and said with the converse word.

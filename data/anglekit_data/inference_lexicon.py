@@ -4,20 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = [
-    "ADJECTIVES",
-    "CONTAINERS",
-    "MOTIONS",
-    "NAMES",
-    "NOUNS",
-    "PEOPLE_ORDERS",
-    "PLACES",
-    "THINGS",
-    "THING_ORDERS",
-    "TREASURES",
-    "related",
-]
-
 NAMES = ("Anna", "Ben", "Carl", "Dora", "Emil", "Fay", "Gus", "Hana")
 
 THINGS = ("cup", "lamp", "book", "clock", "vase", "plate", "bowl", "candle")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cache
 from itertools import combinations, product
 
-__all__ = ["QUANTIFIERS", "RELATIONS", "judge"]
-
 QUANTIFIERS = ("all", "some", "no", "not all")
 RELATIONS = ("same", "narrower", "wider", "disjoint", "unrelated")
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import BertForSequenceClassification
 
-__all__ = ["initialize_matching_attention"]
-
 # Position and segment embeddings start at this share of their size, so that equality of words weighs more than place.
 _PLACE_SHARE = 0.5
 

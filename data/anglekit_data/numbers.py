@@ -21,8 +21,6 @@ from anglekit_data.numbers_romanian import (
     year_in_english,
 )
 
-__all__ = ["FAMILIES", "NOUNS", "Translation", "generate", "rows"]
-
 _ENGLISH_MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August", "September", "October"),
     *("November", "December"),

@@ -11,8 +11,6 @@ from functools import cache
 
 from anglekit.errors import InputError
 
-__all__ = ["MONTHS", "WEEKDAYS", "cardinal", "counted", "english", "feminine", "needs_de", "year_in_english"]
-
 MONTHS = (
     *("ianuarie", "februarie", "martie", "aprilie", "mai", "iunie", "iulie", "august", "septembrie", "octombrie"),
     *("noiembrie", "decembrie"),

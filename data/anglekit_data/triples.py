@@ -23,8 +23,6 @@ from anglekit_data.triples_lexicon import (
     Relation,
 )
 
-__all__ = ["TripleSet", "generate", "references", "rows", "source"]
-
 _KIND_URN = ("person",) * 5 + ("group",) * 3 + ("restaurant",) * 4 + ("city",)
 _PAIR = 0.3
 _CHAIN = 0.5

@@ -4,20 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = [
-    "ADJECTIVES",
-    "CITIES",
-    "COUNTRIES",
-    "FIRST_NAMES",
-    "GROUP_NOUNS",
-    "KINDS",
-    "LAST_NAMES",
-    "PLACE_NOUNS",
-    "RELATIONS",
-    "VERBS",
-    "Relation",
-]
-
 FIRST_NAMES: dict[str, tuple[str, ...]] = {
     "she": ("Ada", "Bianca", "Clara", "Daria", "Elena", "Flora", "Greta", "Hilda", "Irina", "Julia", "Kira", "Laura"),
     "he": ("Adrian", "Boris", "Cezar", "Dan", "Emil", "Felix", "Goran", "Henrik", "Ivan", "Jonas", "Karl", "Liviu"),

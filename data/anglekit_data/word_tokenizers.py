@@ -11,8 +11,6 @@ from anglekit.errors import InputError, suggest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["SPECIAL_TOKENS", "train_word_tokenizer"]
-
 SPECIAL_TOKENS: dict[str, tuple[str, ...]] = {
     "words": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     "bart": ("<s>", "<pad>", "</s>", "<unk>"),

@@ -14,8 +14,6 @@ from itertools import pairwise
 from anglekit_data.generation import Draw
 from anglekit_data.inference_lexicon import NAMES
 
-__all__ = ["FAMILIES", "Frame", "draw_frame", "tell"]
-
 _PLACES = ("attic", "barn", "cellar", "garage", "garden", "kitchen", "library", "office")
 _THINGS = ("ball", "book", "coin", "cup", "hat", "key", "lamp", "map")
 _FRUITS = ("apples", "figs", "lemons", "nuts", "pears", "plums")

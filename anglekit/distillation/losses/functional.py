@@ -24,24 +24,6 @@ from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
 from anglekit.vocabulary import KL_DIRECTIONS
 
-__all__ = [
-    "HIDDEN_LOSSES",
-    "IGNORE_INDEX",
-    "LossTerm",
-    "StatePairs",
-    "cosine_distance",
-    "cross_entropy",
-    "hidden_loss",
-    "kl_divergence",
-    "layer_norm_mse",
-    "mse",
-    "next_token_labels",
-    "next_token_targets",
-    "normalized_mse",
-    "valid_positions",
-    "weighted_total",
-]
-
 #: For each matched student layer its state after the adapter and the teacher's, both (batch, time, D).
 StatePairs = Sequence[tuple[Tensor, Tensor]]
 

@@ -26,8 +26,6 @@ from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
 from anglekit.vocabulary import KL_DIRECTIONS, READINGS, FinalNorm, Reading, Stream
 
-__all__ = ["DistillationObjective", "LayerPairs", "TeacherOutputs"]
-
 #: For each stream the matched (student layer, teacher layer).
 LayerPairs = Mapping[Stream, Sequence[tuple[int, int]]]
 

@@ -18,8 +18,6 @@ from torch import Tensor
 from anglekit.distillation.losses.functional import LossTerm, StatePairs, check_pairs, precise, valid_positions
 from anglekit.errors import InputError, suggest
 
-__all__ = ["OFFICIAL", "OfficialLosses", "official_decoder_mask", "official_hidden_loss"]
-
 
 @dataclass(frozen=True)
 class OfficialLosses:

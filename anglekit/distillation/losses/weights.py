@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from anglekit.errors import InputError, suggest
 from anglekit.settings_fields import check_settings, documented, setting
 
-__all__ = ["LossWeights"]
-
 
 @documented
 @dataclass(frozen=True)

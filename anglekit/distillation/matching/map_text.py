@@ -10,8 +10,6 @@ from anglekit.errors import InputError, suggest
 if TYPE_CHECKING:
     from anglekit.vocabulary import Stream
 
-__all__ = ["parse_copy_map", "parse_layer_map"]
-
 _Item = TypeVar("_Item")
 _PAIRS = "pairs STUDENT:TEACHER of layer numbers, such as 1:4,2:8,3:12 (0 is the embedding)"
 _BLOCKS = "teacher blocks counted from 0, such as 3,7,11"

@@ -23,8 +23,6 @@ from anglekit.models import architectures
 from anglekit.runtime.files import convert_document
 from anglekit.vocabulary import INITS, READINGS, STRATEGIES, Init, Reading, Stream
 
-__all__ = ["DistillationPlan", "Setting", "StreamPlan", "named_differences", "plan_distillation"]
-
 #: A plain value, as documents hold them.
 Setting = str | int | float | bool | None
 

@@ -9,8 +9,6 @@ from anglekit.distillation.matching.plan import DistillationPlan, StreamPlan
 from anglekit.distillation.matching.strategies import EXPLICIT, layer_name
 from anglekit.vocabulary import STRATEGIES
 
-__all__ = ["plan_text"]
-
 
 def plan_text(plan: DistillationPlan) -> str:
     """Return the plan's teacher, student, strategy and losses, and a table for each stream."""

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.matching.strategies import layer_name
 
-__all__ = ["comparison_warnings", "plan_warnings"]
-
 # What arms of a comparison may differ in: the strategy with its map, and the axes of a sweep's grid.
 _FREE = ("strategy", "init", "seed", "encoder map", "decoder map")
 

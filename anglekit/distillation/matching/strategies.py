@@ -19,21 +19,6 @@ from anglekit.errors import InputError, suggest
 from anglekit.runtime.files import convert_document
 from anglekit.vocabulary import STRATEGIES, STREAMS, Stream
 
-__all__ = [
-    "EXPLICIT",
-    "MODEL_FAMILIES",
-    "LayerMatching",
-    "ModelFamily",
-    "check_copied_blocks",
-    "check_depths",
-    "copy_map",
-    "draw_seed",
-    "family_of",
-    "layer_matching",
-    "layer_name",
-    "supervised_blocks",
-]
-
 #: The strategy name of a map that the user wrote. It is not in `STRATEGIES`, for nobody asks for it by name.
 EXPLICIT: Final = "explicit"
 

@@ -32,17 +32,6 @@ from anglekit.runtime.files import half_written, read_document, write_json
 from anglekit.runtime.locks import DirectoryLock
 from anglekit.settings_fields import SettingError
 
-__all__ = [
-    "IfExists",
-    "RunConfig",
-    "RunDirectory",
-    "RunProvenance",
-    "check_if_exists",
-    "now",
-    "run_config",
-    "run_provenance",
-]
-
 IfExists = Literal["refuse", "resume", "overwrite"]
 
 _PLAN, _PROVENANCE = "plan.json", "provenance.json"

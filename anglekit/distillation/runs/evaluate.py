@@ -19,8 +19,6 @@ from anglekit.models.load_options import LoadOptions
 from anglekit.results.scores import RUN_CONFIG_FILE
 from anglekit.runtime.files import convert_document, read_document
 
-__all__ = ["evaluate", "run_scoring"]
-
 _PLAIN_PENALTY = 1.0
 
 

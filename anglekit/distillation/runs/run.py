@@ -47,8 +47,6 @@ from anglekit.results.scores import RunScores
 from anglekit.runtime.files import write_json
 from anglekit.vocabulary import STUDENT_FILE
 
-__all__ = ["Run", "RunResult", "begin_distillation", "begin_run", "check_distillation", "objective_of_plan"]
-
 
 @dataclass(frozen=True, eq=False)
 class RunResult:

@@ -25,8 +25,6 @@ from anglekit.models.checkpoints import checkpoint_of, load_config
 from anglekit.models.load_options import LoadOptions
 from anglekit.vocabulary import Stream
 
-__all__ = ["distill", "finetune", "load_teacher_and_data", "plan_run"]
-
 
 def finetune(
     model: str,

@@ -17,8 +17,6 @@ from anglekit.distillation.matching.strategies import LayerMatching
 from anglekit.errors import InputError
 from anglekit.vocabulary import Stream
 
-__all__ = ["LayerAdapters", "create_adapters"]
-
 
 class LayerAdapters(nn.ModuleDict):
     """One bias-free linear map for each (stream, student layer); empty where the widths agree.

@@ -21,17 +21,6 @@ from anglekit.models import architectures
 from anglekit.runtime.placement import whole_state
 from anglekit.vocabulary import INITS, Init, Stream
 
-__all__ = [
-    "CopyBlocks",
-    "copied_blocks",
-    "create_student",
-    "model_family",
-    "student_config",
-    "student_depths",
-    "student_shape",
-]
-
-
 CopyBlocks = Sequence[int] | Mapping[Stream, Sequence[int]]
 
 _WIDTH_NAMES: Final = ("hidden_size", "d_model", "n_embd", "dim")

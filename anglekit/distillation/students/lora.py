@@ -14,8 +14,6 @@ from anglekit.distillation.settings import ALL_LINEAR, LoraSettings
 from anglekit.errors import InputError
 from anglekit.models.lora_weights import merge_lora
 
-__all__ = ["add_lora", "merged", "save_beside_lora"]
-
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings, seed: int, *, recomputes: bool = False) -> PreTrainedModel:
     """Freeze a model's weights and put corrections, 0 at first, on its linear layers.

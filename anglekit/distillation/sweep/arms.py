@@ -23,8 +23,6 @@ from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.training.progress import SweepBar
 from anglekit.errors import AnglekitError
 
-__all__ = ["ArmsInTraining", "PlannedArm", "share_arms", "train_side_by_side", "waves"]
-
 
 @dataclass(frozen=True, eq=False)
 class PlannedArm:

@@ -26,8 +26,6 @@ from anglekit.runtime.files import convert_document, half_written, read_json_obj
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.vocabulary import INITS, STRATEGIES
 
-__all__ = ["Arm", "ArmRecord", "SweepDirectory", "SweepGrid", "SweepRecord", "score_rows", "shared_facts"]
-
 # What tells the arms of one sweep apart; everything else is the same for all of them.
 _OWN_TO_AN_ARM = ("strategy", "init", "seed", "data_seed", "encoder map", "decoder map")
 

@@ -20,8 +20,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from anglekit.distillation.training.process_states import ProcessStates
 
-__all__ = ["HandOver", "Outcome", "Position", "TrainingLoop", "Turn", "take_turns"]
-
 #: How far a loop is: finished optimiser steps, and micro-batches of the step that has begun.
 Position = tuple[int, int]
 

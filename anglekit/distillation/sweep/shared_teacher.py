@@ -16,8 +16,6 @@ from anglekit.distillation.training.teacher import TeacherForward
 from anglekit.errors import InputError
 from anglekit.vocabulary import Stream
 
-__all__ = ["MarkedBatches", "SharedTeacher", "batch_mark"]
-
 _MARK = "anglekit_batch_mark"
 
 

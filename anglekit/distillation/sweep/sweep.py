@@ -33,8 +33,6 @@ from anglekit.models.load_options import LoadOptions
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.vocabulary import INITS
 
-__all__ = ["SIDE_BY_SIDE", "SweepError", "SweepResult", "sweep"]
-
 #: Students that train at the same time unless told otherwise. Ten leave each a tenth of the teacher's cost, so that
 #: more gain little; each takes about three times its weights in memory, with AdamW's two moments.
 SIDE_BY_SIDE = 10

@@ -25,15 +25,6 @@ from anglekit.errors import InputError
 from anglekit.probes.encode import beginning, encode_texts, ending
 from anglekit.tables.read import Table
 
-__all__ = [
-    "CausalBatches",
-    "CausalTask",
-    "LanguageModelTask",
-    "Texts",
-    "log_likelihoods",
-    "perplexity",
-]
-
 
 @dataclass(frozen=True)
 class CausalBatches:

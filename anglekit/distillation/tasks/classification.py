@@ -27,8 +27,6 @@ from anglekit.errors import InputError
 from anglekit.probes.encode import encode_texts
 from anglekit.tables.read import Table, find_column, find_text_columns
 
-__all__ = ["ClassificationTask", "LabelledTexts"]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LabelledTexts(TextTable):

@@ -26,8 +26,6 @@ from anglekit.models.lengths import length_limit
 from anglekit.probes.encode import encode_completions, joined
 from anglekit.tables.read import Table
 
-__all__ = ["CompletionTask", "ConversationTask", "PromptsAndCompletions", "completion_examples"]
-
 _USUAL_PROMPTS = ("prompt", "question", "context", "instruction", "input", "text", "source")
 _USUAL_COMPLETIONS = ("completion", "answer", "response", "output", "target", "answers")
 

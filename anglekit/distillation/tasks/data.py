@@ -20,15 +20,6 @@ from anglekit.errors import InputError
 from anglekit.models.lengths import length_limit
 from anglekit.tables.read import Table
 
-__all__ = [
-    "PaddedBatches",
-    "TextTable",
-    "TokenizedExamples",
-    "length_sorted_batches",
-    "origin",
-    "usable_length",
-]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TextTable(ABC):

@@ -16,8 +16,6 @@ from anglekit.distillation.settings import GenerationSettings
 from anglekit.distillation.tasks.data import PaddedBatches, TokenizedExamples, length_sorted_batches
 from anglekit.errors import InputError
 
-__all__ = ["generate_texts", "generation_config", "padding_id", "scoring_mode"]
-
 # What a model cannot generate without. Its other habits (sampling, repetition, lengths) are left out, so that a score
 # is defined by the settings alone.
 _KEPT: Final = (

@@ -11,8 +11,6 @@ from transformers import PretrainedConfig
 
 from anglekit.errors import InputError
 
-__all__ = ["LabelSet", "label_text", "labels_in_data", "labels_of_config"]
-
 
 def label_text(value: object) -> str | None:
     """Return how a label is written: 1, 1.0 and " 1" are all "1"; None for a missing one."""

@@ -14,8 +14,6 @@ from anglekit.errors import InputError
 from anglekit.models.checkpoints import checkpoint_of, load_config, load_tokenizer, load_weights, weights_hash
 from anglekit.models.load_options import LoadOptions
 
-__all__ = ["ModelProvenance", "TaskModel", "load_for_fine_tuning", "load_trained"]
-
 
 class ModelProvenance(msgspec.Struct, frozen=True):
     """What a run records of a model.

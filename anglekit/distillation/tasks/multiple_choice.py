@@ -20,8 +20,6 @@ from anglekit.distillation.tasks.text_columns import find_text_column, text_list
 from anglekit.errors import InputError
 from anglekit.tables.read import Table
 
-__all__ = ["HellaSwagTask", "MultipleChoiceTask", "PromptsAndChoices", "choice_scores"]
-
 _USUAL_PROMPTS = ("prompt", "context", "ctx", "question", "query", "text")
 _USUAL_CHOICES = ("choices", "endings", "options", "answers")
 _USUAL_LABELS = ("label", "answer", "gold", "correct", "answerKey", "target")

@@ -13,8 +13,6 @@ from anglekit.distillation.settings import EncodingSettings
 from anglekit.distillation.tasks.data import TextTable, TokenizedExamples
 from anglekit.distillation.tasks.task import Task
 
-__all__ = ["PreparedData", "prepare_data"]
-
 
 @dataclass(frozen=True, eq=False)
 class PreparedData:

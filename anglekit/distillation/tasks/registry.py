@@ -14,8 +14,6 @@ from anglekit.distillation.tasks.seq2seq import Seq2SeqTask
 from anglekit.distillation.tasks.task import Task
 from anglekit.errors import InputError, suggest
 
-__all__ = ["TASKS", "task_by_name"]
-
 _glue = partial(ClassificationTask, source="Wang et al. 2019, arXiv 1804.07461 (GLUE)")
 
 _TASKS = (

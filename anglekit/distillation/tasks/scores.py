@@ -12,19 +12,6 @@ from numpy.typing import NDArray
 
 from anglekit.errors import InputError, suggest
 
-__all__ = [
-    "SCORES",
-    "accuracy",
-    "class_scores",
-    "corpus_scores",
-    "exact_match",
-    "f1",
-    "macro_f1",
-    "matthews",
-    "normalized_exact_match",
-]
-
-
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 

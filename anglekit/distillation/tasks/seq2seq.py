@@ -24,8 +24,6 @@ from anglekit.models.lengths import length_limit, position_limit
 from anglekit.probes.encode import encode_texts
 from anglekit.tables.read import Table
 
-__all__ = ["Seq2SeqTask", "SourcesAndTargets"]
-
 _USUAL_SOURCES = ("source", "src", "input", "document", "article", "text")
 _NEW_TOKENS = 128
 

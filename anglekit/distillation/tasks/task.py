@@ -18,8 +18,6 @@ from anglekit.models.architectures import model_streams
 from anglekit.models.lengths import length_limit
 from anglekit.tables.read import Table, read_table
 
-__all__ = ["Collator", "Encoder", "ScoreReport", "ScoredModel", "Task"]
-
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 """What makes a batch of tensors out of examples."""
 

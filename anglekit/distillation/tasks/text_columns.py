@@ -9,8 +9,6 @@ from typing import Any
 from anglekit.errors import InputError
 from anglekit.tables.read import Table, check_text, find_column
 
-__all__ = ["find_text_column", "text_lists", "texts_of"]
-
 
 def find_text_column(
     table: Table, role: str, given: str | None, preferred: Sequence[str | None] = (), usual: Sequence[str] | None = None

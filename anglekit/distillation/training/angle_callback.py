@@ -19,8 +19,6 @@ from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
 
-__all__ = ["AngleCallback", "step_directory"]
-
 #: What the sums of every token give; what rests on a sample of the probe costs more than it tells of a single step.
 _SETTINGS = AnalysisSettings(nulls="none", similarity="none")
 

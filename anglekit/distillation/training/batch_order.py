@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-__all__ = ["LengthGroupedOrder"]
-
 _BATCHES_SORTED_TOGETHER = 50
 
 

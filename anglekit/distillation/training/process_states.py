@@ -11,8 +11,6 @@ import torch
 from accelerate.state import GradientState
 from torch import Tensor
 
-__all__ = ["ProcessStates"]
-
 
 @dataclass(frozen=True, eq=False)
 class ProcessStates:

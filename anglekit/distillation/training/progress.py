@@ -11,8 +11,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from anglekit.runtime.files import write_whole
 
-__all__ = ["MetricsFile", "SweepBar", "TrainingBar"]
-
 
 class TrainingBar(TrainerCallback):
     """One bar over all optimiser steps, with the time left, the loss and the last validation score.

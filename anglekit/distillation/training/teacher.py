@@ -17,9 +17,6 @@ from anglekit.runtime.placement import compute_device, is_placed
 from anglekit.states.recorder import LayerRecorder
 from anglekit.vocabulary import FinalNorm, Stream
 
-__all__ = ["TeacherForward", "TeacherProvider", "accepted_inputs"]
-
-
 #: Anything that answers a batch's model inputs (labels included) with `TeacherOutputs`. `TeacherForward` runs the
 #: teacher; a sweep hands several trainers one that runs it once for all of them.
 TeacherProvider = Callable[[Mapping[str, Any]], TeacherOutputs]

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["TermMeter"]
-
 
 class TermMeter:
     """Sums the values of named terms over micro-batches and remembers where one first stopped being finite.

@@ -27,8 +27,6 @@ from anglekit.models.projections import ADAPTER_FILE, load_adapters, save_adapte
 from anglekit.states.recorder import LayerRecorder
 from anglekit.vocabulary import Stream
 
-__all__ = ["DistillationTrainer"]
-
 States = dict[Stream, dict[int, Tensor]]
 
 

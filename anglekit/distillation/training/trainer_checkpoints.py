@@ -17,8 +17,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from anglekit.errors import InputError, foreign_failures
 from anglekit.runtime.files import convert_document, read_json_object, write_json
 
-__all__ = ["reading_checkpoint", "resume_point"]
-
 # A line of the log is about 300 bytes.
 _MOST_STATE_BYTES: Final = 256 << 20
 

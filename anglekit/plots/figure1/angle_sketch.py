@@ -16,8 +16,6 @@ from matplotlib.patches import Wedge
 from anglekit.plots.panels.labels import fit, layer_name, plain, text_extent, text_width, wrap
 from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE, Theme, behind_text
 
-__all__ = ["draw_sketch", "is_drawable", "sketch_caption"]
-
 _STATE_SIZE = SMALL_FONT_SIZE / 0.7  # mathematics sets a subscript at 0.7 of its base
 _MARGIN = 0.24  # inches between the outermost point and the panel's edge: room for its label
 _CROWD = 16  # more dots are drawn small and few of them are named

@@ -16,9 +16,6 @@ from anglekit.plots.spec import FigureOptions
 from anglekit.results.geometry import Geometry
 from anglekit.results.overview import token_mean
 
-__all__ = ["Curve", "Panel", "cosine_panels", "figure1_data", "figure1_facts", "rebin"]
-
-
 _FINE_BINS, _COARSE_BINS = 200, 100
 _ENOUGH_FOR_FINE = 20_000  # cosines: below it, 200 bins show the noise of the sample rather than the shape
 

@@ -19,8 +19,6 @@ from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
 from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure
 from anglekit.results.geometry import Geometry
 
-__all__ = ["FIGURE1", "figure1"]
-
 _TITLE = 0.36  # inches above an axes: the panel's title and, under it, the chance labels
 _BELOW = 0.50  # inches under an axes: tick labels, axis label; under the sketch its caption
 _LEFT, _RIGHT = 0.42, 0.12  # inches beside a histogram

@@ -16,8 +16,6 @@ from anglekit.plots.panels.labels import text_width
 from anglekit.plots.panels.layout import LINE
 from anglekit.plots.style import FONT_SIZE, MARKERS, SMALL_FONT_SIZE, Theme, round_ticks
 
-__all__ = ["CHANCE_DASHES", "MOST_SHARES", "CurveStyle", "Histogram", "curve_styles", "percent"]
-
 #: Up to so many students a panel states each share; beyond it, the range of each initialisation.
 MOST_SHARES = 4
 CHANCE_DASHES = (0, (3.5, 2.0))

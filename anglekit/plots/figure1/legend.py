@@ -15,8 +15,6 @@ from anglekit.plots.figure1.histograms import CHANCE_DASHES, CurveStyle
 from anglekit.plots.panels.labels import fit, plain, text_width
 from anglekit.plots.style import SMALL_FONT_SIZE, Theme
 
-__all__ = ["MOST_NAMES", "Legend", "build_legend", "draw_legend"]
-
 #: More students than this are listed by initialisation.
 MOST_NAMES = 12
 _ROW = 0.132  # inches

@@ -15,8 +15,6 @@ from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, Theme
 from anglekit.results.overview import token_mean
 
-__all__ = ["ACUTE_FRACTION", "wilson_interval"]
-
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:
     """Return the 95% Wilson interval of a share of n independent draws; NaN without any.

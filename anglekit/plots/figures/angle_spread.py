@@ -21,8 +21,6 @@ from anglekit.plots.style import GUIDE_DASHES, MARKERS, Theme, round_ticks
 from anglekit.results.geometry import Geometry
 from anglekit.results.overview import token_mean
 
-__all__ = ["ANGLE_SPREAD"]
-
 _DRAWS, _LEVEL = 2000, 0.95
 
 

@@ -18,8 +18,6 @@ from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
 from anglekit.plots.style import Theme
 from anglekit.results.geometry import Geometry
 
-__all__ = ["ANGLES_HEATMAP", "ANGLE_VALUES", "angles_heatmap"]
-
 #: What the heat map can show, the first by default.
 ANGLE_VALUES: Mapping[str, ShownValue] = MappingProxyType(
     {

@@ -15,8 +15,6 @@ from anglekit.plots.spec import STUDENTS, FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, Theme
 from anglekit.vocabulary import VIEWS
 
-__all__ = ["ANISOTROPY", "DOMINANT_DIMENSIONS"]
-
 _MOST_DIMENSIONS = 8
 _SHOWN = ShownValue("part of the cosine (no unit)", centre=0.0)
 _REMEDY = "run `anglekit analyze --nulls default`"

@@ -18,8 +18,6 @@ from anglekit.plots.spec import STUDENTS, FigureOptions, FigureSpec
 from anglekit.plots.style import Theme
 from anglekit.results.geometry import Geometry
 
-__all__ = ["LAYER_CKA", "LAYER_COSINE", "LAYER_DISTANCE"]
-
 _KEY = ["student", "stream", "side_a", "layer_a", "side_b", "layer_b"]
 
 

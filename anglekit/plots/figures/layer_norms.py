@@ -14,8 +14,6 @@ from anglekit.plots.panels.tables import teacher_once, with_arms
 from anglekit.plots.spec import STUDENTS, FigureOptions, FigureSpec
 from anglekit.plots.style import Theme
 
-__all__ = ["LAYER_NORMS"]
-
 _LEAST_REACH = 0.05  # of the middle: the axis shows at least so much to both sides
 
 

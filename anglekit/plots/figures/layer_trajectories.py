@@ -22,8 +22,6 @@ from anglekit.plots.panels.tables import symmetric_matrix, with_arms
 from anglekit.plots.spec import STUDENTS, FigureOptions, FigureSpec
 from anglekit.plots.style import SMALL_FONT_SIZE, TEACHER_DASHES, StrategyStyle, Theme, behind_text, round_ticks
 
-__all__ = ["LAYER_TRAJECTORIES", "Plane", "fit_plane"]
-
 Array = NDArray[np.float64]
 
 _NAMED_LAYERS = 13  # up to so many teacher layers carry their number, beyond it the first, the middle and the last

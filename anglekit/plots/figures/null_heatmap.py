@@ -17,8 +17,6 @@ from anglekit.plots.style import Theme
 from anglekit.results.geometry import Geometry
 from anglekit.vocabulary import NULLS
 
-__all__ = ["NULL_HEATMAP"]
-
 #: The null that stands for "another example's student state": it keeps what layers share by being layers.
 _DEFAULT_NULL = "permuted-student"
 #: The null that every Geometry has, as the column `null_cosine` of its angles.

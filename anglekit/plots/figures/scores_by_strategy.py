@@ -23,8 +23,6 @@ from anglekit.plots.panels.students import init_colour, init_order, init_words, 
 from anglekit.plots.spec import FigureOptions, FigureSpec
 from anglekit.plots.style import SMALL_FONT_SIZE, StrategyStyle, Theme
 
-__all__ = ["SCORES_BY_STRATEGY"]
-
 _EDGE = 0.02  # over and under what a share can be, so that points at its ends are whole
 _NONE_DASHES = (0, (4, 2))
 _KEY = ["task", "data", "score", "init"]

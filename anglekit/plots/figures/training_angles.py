@@ -21,8 +21,6 @@ from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, Theme, round_ticks
 from anglekit.results.geometry import Geometry
 
-__all__ = ["TRAINING_ANGLES", "training_step"]
-
 #: What can be drawn: the axis label, the middle, and the column of chance or None.
 _VALUES: Mapping[str, tuple[str, float, str | None]] = MappingProxyType(
     {

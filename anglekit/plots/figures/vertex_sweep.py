@@ -18,8 +18,6 @@ from anglekit.plots.panels.tables import pair_means, with_arms
 from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, Theme
 
-__all__ = ["VERTEX_SWEEP"]
-
 #: What can be drawn: the axis label, and where unrelated or right-angled vectors stand.
 _VALUES: Mapping[str, tuple[str, float]] = MappingProxyType(
     {

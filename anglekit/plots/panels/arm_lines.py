@@ -14,8 +14,6 @@ from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
 from anglekit.plots.panels.students import init_colour, init_order, init_words, strategy_styles
 from anglekit.plots.style import TEACHER_DASHES, StrategyStyle, Theme
 
-__all__ = ["arm_legend", "draw_arm_lines", "students_in_order", "teacher_entry"]
-
 _FEW_LAYERS = 13  # up to so many, points are marked, and students with bars stand side by side; then bands
 _SPREAD = 0.5  # of the distance between two layers, that all students of a panel together take
 

@@ -12,8 +12,6 @@ from anglekit.plots.panels.layout import nothing_to_draw
 from anglekit.plots.spec import FigureOptions
 from anglekit.results.geometry import Geometry
 
-__all__ = ["Chosen", "check_labels", "choose", "choose_value", "require", "stream_order"]
-
 _MOST_VERTICES = 12  # panels of one student, unless asked for
 
 

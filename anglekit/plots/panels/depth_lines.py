@@ -16,8 +16,6 @@ from anglekit.plots.panels.line_panels import Entry, LayerBar, LinePanel, draw_l
 from anglekit.plots.panels.students import init_colour
 from anglekit.plots.style import Theme
 
-__all__ = ["draw_depth_lines"]
-
 _MARKED_LINES = 8  # up to so many lines, points are marked
 
 

@@ -11,17 +11,6 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from anglekit.plots.style import FONT_FAMILY, FONT_SIZE, SMALL_FONT_SIZE
 
-__all__ = [
-    "fit",
-    "layer_name",
-    "number_ranges",
-    "plain",
-    "shorten_middle",
-    "text_extent",
-    "text_width",
-    "wrap",
-]
-
 _ELLIPSIS = "…"
 
 

@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 from anglekit.errors import InputError
 from anglekit.plots.style import SMALL_FONT_SIZE, round_ticks
 
-__all__ = ["LINE", "axes_at", "check_panel_count", "colour_bar_at", "nothing_to_draw", "text_at"]
-
 #: Inches: a line of small text.
 LINE = 0.13
 

@@ -17,8 +17,6 @@ from anglekit.plots.panels.labels import fit, plain, text_width, wrap
 from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, colour_bar_at, text_at
 from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure, round_ticks
 
-__all__ = ["Entry", "LayerBar", "LinePanel", "draw_line_panels", "integer_ticks"]
-
 _LEFT, _RIGHT = 0.56, 0.12  # inches beside an axes
 _TITLE, _BELOW = 0.24, 0.42  # inches over and under an axes
 _ROW = 0.15  # inches: a row of the legend

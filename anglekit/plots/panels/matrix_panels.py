@@ -21,15 +21,6 @@ from anglekit.plots.panels.labels import fit, plain, wrap
 from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, colour_bar_at, text_at
 from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure
 
-__all__ = [
-    "ANNOTATED_COLUMNS",
-    "MatrixBlock",
-    "MatrixPanel",
-    "ShownValue",
-    "draw_matrix_blocks",
-    "missing_note",
-]
-
 #: Up to so many columns, cells carry their numbers.
 ANNOTATED_COLUMNS = 8
 _CELL = 0.26  # inches: a cell that holds a number of two decimals at 7 points

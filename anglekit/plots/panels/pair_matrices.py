@@ -13,8 +13,6 @@ from anglekit.plots.panels.tables import symmetric_matrix
 from anglekit.plots.style import Theme
 from anglekit.results.geometry import Geometry
 
-__all__ = ["PAIR_KEY", "draw_pair_matrices"]
-
 #: What a row of a table over pairs is told apart by.
 PAIR_KEY = ["student", "stream", "vertex", "teacher_i", "teacher_k"]
 

@@ -8,8 +8,6 @@ import pandas as pd
 from anglekit.plots.panels.labels import number_ranges
 from anglekit.results.geometry import Geometry
 
-__all__ = ["LAYER_NOTE", "range_words", "students_words", "teacher_and_students_facts", "vertex_notes"]
-
 LAYER_NOTE = "Layer 0: embeddings; layer b + 1: output of block b."
 _OFFICIAL_NOTE = "Official reading: the paper's code, padding counted, one pair of layers."
 

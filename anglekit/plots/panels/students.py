@@ -8,8 +8,6 @@ from anglekit.comparison.cells import in_order
 from anglekit.plots.style import StrategyStyle, Theme
 from anglekit.results.document import UNRECORDED
 
-__all__ = ["init_colour", "init_order", "init_words", "strategy_styles"]
-
 _OTHER_MARKERS = ("o", "v", "P", "<", ">", "h", "s", "d", "*", "p")
 
 

@@ -9,8 +9,6 @@ import pandas as pd
 from anglekit.results.geometry import Geometry
 from anglekit.results.overview import token_mean
 
-__all__ = ["Z_95", "pair_means", "symmetric_matrix", "teacher_once", "with_arms"]
-
 #: Standard errors on each side of a 95% interval.
 Z_95 = 1.959964
 
