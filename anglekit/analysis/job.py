@@ -98,19 +98,7 @@ def _finished(
     settings: AnalysisSettings,
     shard: Shard | None,
 ) -> Geometry:
-    """Return the result that a run which is started again finds finished.
-
-    Args:
-        out: a directory that exists.
-        teacher: of the analysis that is asked for; so are the others.
-        students: the students.
-        probe: the texts.
-        settings: how.
-        shard: the part that the job takes; None: all.
-
-    Raises:
-        InputError: what is there is not the result of this analysis.
-    """
+    """Return the result that a run which is started again finds finished, if it is that of this analysis."""
     geometry = Geometry.load(out)
     wanted = prepare(teacher, students, probe, settings, shard).spec.record
     of_run = ("packages", "python", "device")

@@ -142,6 +142,7 @@ def prepare(
         for chosen in layers.values()
     )
     names = tuple(unique_names([student.name for student in students]))
+    final_norms = {stream: final_norm_module(teacher.model, stream) is not None for stream in layers}
     spec = AnalysisSpec(
         names=names,
         layers=layers,
@@ -150,14 +151,8 @@ def prepare(
         settings=settings,
         kinds=kinds,
         aims=tuple(
-            Aims(
-                stream,
-                position,
-                tuple(
-                    _aimed_layer(stream, vertex, chosen, teacher, student, kind) for vertex in chosen.students[position]
-                ),
-            )
-            for position, (student, kind) in enumerate(zip(students, kinds, strict=True))
+            _aims(stream, position, chosen, teacher, students[position], kind)
+            for position, kind in enumerate(kinds)
             if kind is not None
             for stream, chosen in layers.items()
         ),
@@ -166,12 +161,7 @@ def prepare(
         n_batches=measured.n_batches,
         plan_sha256=_plan_hash(measured),
         record=AnalysisRecord(
-            {
-                **settings_record(settings, names, layers),
-                "models_have_final_norm": {
-                    stream: final_norm_module(teacher.model, stream) is not None for stream in layers
-                },
-            },
+            {**settings_record(settings, names, layers), "models_have_final_norm": final_norms},
             _provenance(teacher, dict(zip(names, students, strict=True)), probe, shard),
             ProbeCounts(
                 examples_used_for_projection=tokens.n_examples - measured.n_examples,
@@ -397,15 +387,18 @@ def _with_adapters(
     return StreamLayers(layers.teacher, tuple(students))
 
 
-def _aimed_layer(
-    stream: Stream, vertex: int, layers: StreamLayers, teacher: Checkpoint, student: Checkpoint, kind: ProjectionKind
-) -> int:
-    """Return the kept teacher layer that is nearest to what a vertex's projection aims at.
+def _aims(
+    stream: Stream, position: int, layers: StreamLayers, teacher: Checkpoint, student: Checkpoint, kind: ProjectionKind
+) -> Aims:
+    """Return the kept teacher layers that are nearest to what the projections of a student's vertices aim at.
 
     That is the layer that an adapter was trained towards, where the student says so, and else the one of the vertex's
     relative depth.
     """
-    taught_by = student.matched_layer(stream, vertex) if kind == "adapter" else None
-    if taught_by is None:
-        taught_by = relative_depth_layer(vertex, student.depth(stream), teacher.depth(stream))
-    return min(layers.teacher, key=lambda layer: (abs(layer - taught_by), layer))
+    nearest = []
+    for vertex in layers.students[position]:
+        aim = student.matched_layer(stream, vertex) if kind == "adapter" else None
+        if aim is None:
+            aim = relative_depth_layer(vertex, student.depth(stream), teacher.depth(stream))
+        nearest.append(min((abs(layer - aim), layer) for layer in layers.teacher)[1])
+    return Aims(stream, position, tuple(nearest))

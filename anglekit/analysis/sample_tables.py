@@ -17,7 +17,7 @@ from torch import Tensor
 
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.spec import AnalysisSpec, Key
-from anglekit.geometry.angles import angle_degrees_of_cosine, chance_factors, layer_pairs, pair_labels
+from anglekit.geometry.angles import chance_factors, layer_pairs, pair_labels
 from anglekit.geometry.anisotropy import Anisotropy, anisotropy, dominant_dimensions, transformed
 from anglekit.geometry.cka import (
     MinibatchSums,
@@ -177,16 +177,7 @@ def _tokens(
     most: int | None = None,
     fresh: Tensor | None = None,
 ) -> _SampledTokens:
-    """Return the tokens of a student and stream that are finite at every layer.
-
-    Args:
-        spec: what was looked at.
-        measurement: its samples are not empty.
-        key: the stream and the student.
-        kind: as in `TokenSample.tokens`.
-        most: take no more than the first so many.
-        fresh: an untrained student's states of all tokens of that kind, which must be finite too.
-    """
+    """Return the first `most` tokens of a kind (see `TokenSample.tokens`), those that are finite at every layer."""
     (stream, position), projections = key, measurement.projections.get(key)
     _, sides = measurement.samples[stream].tokens(kind)
     states = [side[:, :most] for side in (sides[0], sides[position + 1], *(() if fresh is None else (fresh,)))]
@@ -315,7 +306,7 @@ def _sweep_rows(tokens: _SampledTokens) -> list[Rows]:
 
 def _mean_angle(cosine: Tensor, valid: Tensor) -> Tensor:
     n = valid.sum(-1)
-    angle = torch.where(valid, angle_degrees_of_cosine(cosine), 0.0)
+    angle = torch.where(valid, torch.rad2deg(torch.acos(cosine)), 0.0)
     return angle.sum(-1) / torch.where(n > 0, n, torch.nan)
 
 

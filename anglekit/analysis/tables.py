@@ -38,12 +38,11 @@ def tabulate(spec: AnalysisSpec, measurement: Measurement) -> Geometry:
     degenerate: dict[str, dict[str, StreamCounts]] = {}
     for stream, position in spec.keys:
         name, chosen, sums = spec.names[position], spec.layers[stream], measurement.sums[stream, position]
-        vertices = chosen.students[position]
-        labels = (name, stream, vertices)
-        rows["angles"].append(angle_rows(sums, *labels, chosen.teacher))
-        rows["histograms"].append(histogram_rows(sums, *labels, chosen.teacher))
-        rows["layers"] += layer_rows(sums, *labels, chosen.teacher, cka[stream][0][position])
-        rows["examples"].append(example_rows(sums, *labels))
+        vertices, labels = chosen.students[position], {"student": name, "stream": stream}
+        rows["angles"].append(angle_rows(sums, labels, vertices, chosen.teacher))
+        rows["histograms"].append(_histogram_rows(sums, labels, vertices, chosen.teacher))
+        rows["layers"] += _layer_rows(sums, labels, vertices, chosen.teacher, cka[stream][0][position])
+        rows["examples"].append(_example_rows(sums, labels, vertices))
         degenerate.setdefault(name, {})[stream] = _stream_counts(sums, vertices, chosen.teacher)
     sampled_rows, sampled = sample_rows(spec, measurement)
     record = spec.record
@@ -89,17 +88,14 @@ def _mean(total: Tensor, count: Tensor) -> Array:
     return np.asarray(np.divide(totals, counts, out=np.full(totals.shape, np.nan), where=counts > 0))
 
 
-def angle_rows(
-    sums: GeometrySums, student: str, stream: str, vertices: Sequence[int], teacher_layers: Sequence[int]
-) -> Rows:
+def angle_rows(sums: GeometrySums, labels: Rows, vertices: Sequence[int], teacher_layers: Sequence[int]) -> Rows:
     """Return the rows of `angles.parquet` for one student and stream; statistics without a token are NaN."""
     angles, count = sums.angles, sums.angles.count
     mean = _mean(angles.cosine, count)
     square = _mean(angles.cosine_squared, count)
     vertex, i, k = pair_labels(vertices, teacher_layers)
     return {
-        "student": student,
-        "stream": stream,
+        **labels,
         "vertex": vertex,
         "teacher_i": i,
         "teacher_k": k,
@@ -116,87 +112,57 @@ def angle_rows(
     }
 
 
-def histogram_rows(
-    sums: GeometrySums, student: str, stream: str, vertices: Sequence[int], teacher_layers: Sequence[int]
-) -> Rows:
+def _histogram_rows(sums: GeometrySums, labels: Rows, vertices: Sequence[int], teacher_layers: Sequence[int]) -> Rows:
     """Return the rows of `histograms.parquet`: every pair, and each vertex pooled; empty bins left out."""
     histogram = _array(sums.angles.histogram)
     pooled = histogram.sum(1, keepdims=True)
     vertex, i, k = pair_labels(vertices, teacher_layers)
-    n_vertices = len(vertices)
-    marker = np.full((n_vertices, 1), -1)
-    labels = [
-        np.concatenate([vertex, np.asarray(vertices).reshape(-1, 1)], axis=1).reshape(-1),
-        np.concatenate([i, marker], axis=1).reshape(-1),
-        np.concatenate([k, marker], axis=1).reshape(-1),
-    ]
+    pool = np.full((len(vertices), 1), -1)
+    columns = {"vertex": (vertex, vertex[:, :1]), "teacher_i": (i, pool), "teacher_k": (k, pool)}
     counts = np.concatenate([histogram, pooled], axis=1).reshape(-1, histogram.shape[-1])
     row, bins = np.nonzero(counts)
     return {
-        "student": student,
-        "stream": stream,
-        "vertex": labels[0][row],
-        "teacher_i": labels[1][row],
-        "teacher_k": labels[2][row],
+        **labels,
+        **{name: np.concatenate(parts, axis=1).reshape(-1)[row] for name, parts in columns.items()},
         "bin": bins,
         "count": counts[row, bins],
     }
 
 
-def layer_rows(
-    sums: GeometrySums,
-    student: str,
-    stream: str,
-    vertices: Sequence[int],
-    teacher_layers: Sequence[int],
-    cka: Tensor | None = None,
+def _layer_rows(
+    sums: GeometrySums, labels: Rows, vertices: Sequence[int], teacher_layers: Sequence[int], cka: Tensor | None
 ) -> list[Rows]:
     """Return the rows of `layers.parquet`: teacher with teacher, teacher with student, student with student.
 
     Within a side each pair of layers is one row (a <= b). Rows of the student with itself are in its own width; rows
     across are after the projection, but for `cka`, which compares layers of any widths as they are.
-
-    Args:
-        sums: of the student and stream.
-        student: its name.
-        stream: `encoder` or `decoder`.
-        vertices: the student's layer numbers.
-        teacher_layers: the teacher's layer numbers.
-        cka: between the teacher's layers and the student's, in this order, (all layers, all layers); None: NaN.
     """
     n, every = len(teacher_layers), len(teacher_layers) + len(vertices)
     values = np.full((every, every), np.nan) if cka is None else _array(cka)
     teacher = ("teacher", teacher_layers, sums.teacher)
     own = ("student", vertices, sums.student)
     projected = ("student", vertices, sums.vertex)
-    return [
-        _block_rows(sums, sums.teacher_teacher, teacher, teacher, student, stream, values[:n, :n], same_side=True),
-        _block_rows(sums, sums.teacher_student, teacher, projected, student, stream, values[:n, n:], same_side=False),
-        _block_rows(sums, sums.student_student, own, own, student, stream, values[n:, n:], same_side=True),
-    ]
+    blocks = (
+        (sums.teacher_teacher, teacher, teacher, values[:n, :n]),
+        (sums.teacher_student, teacher, projected, values[:n, n:]),
+        (sums.student_student, own, own, values[n:, n:]),
+    )
+    return [{**labels, **_block_columns(*block, sums.n_complete)} for block in blocks]
 
 
-def _block_rows(
-    sums: GeometrySums,
+def _block_columns(
     block: BlockSums,
     side_a: tuple[str, Sequence[int], SideSums],
     side_b: tuple[str, Sequence[int], SideSums],
-    student: str,
-    stream: str,
     cka: Array,
-    *,
-    same_side: bool,
+    n_complete: Tensor,
 ) -> Rows:
-    name_a, layers_a, sums_a = side_a
-    name_b, layers_b, sums_b = side_b
-    centred = centred_cosines(
-        block.product, sums_a.state, sums_b.state, sums_a.squared, sums_b.squared, sums.n_complete
-    )
+    (name_a, layers_a, sums_a), (name_b, layers_b, sums_b) = side_a, side_b
+    same_side = side_a is side_b
+    centred = centred_cosines(block.product, sums_a.state, sums_b.state, sums_a.squared, sums_b.squared, n_complete)
     a, b = np.triu_indices(len(layers_a)) if same_side else np.indices((len(layers_a), len(layers_b))).reshape(2, -1)
     norm = _mean(sums_a.norm, sums_a.n_finite)
     return {
-        "student": student,
-        "stream": stream,
         "side_a": name_a,
         "layer_a": np.asarray(layers_a)[a],
         "side_b": name_b,
@@ -209,18 +175,15 @@ def _block_rows(
     }
 
 
-def example_rows(sums: GeometrySums, student: str, stream: str, vertices: Sequence[int]) -> Rows:
+def _example_rows(sums: GeometrySums, labels: Rows, vertices: Sequence[int]) -> Rows:
     """Return the rows of `examples.parquet`: each example's mean over its tokens and pairs, vertex by vertex."""
     examples = sums.examples
-    number = len(examples.example)
-    mean = _mean(examples.cosine, examples.n_cosines)
     return {
-        "student": student,
-        "stream": stream,
-        "vertex": np.repeat(np.asarray(vertices, dtype=np.int64), number),
+        **labels,
+        "vertex": np.repeat(np.asarray(vertices, dtype=np.int64), len(examples.example)),
         "example": np.tile(_array(examples.example), len(vertices)),
-        "mean_cosine": mean,
-        "n_tokens": _array(examples.n_tokens),
+        "mean_cosine": _mean(examples.cosine, examples.n_cosines),
+        "n_tokens": examples.n_tokens,
     }
 
 

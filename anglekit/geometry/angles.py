@@ -92,14 +92,6 @@ def angle_degrees(u: Tensor, v: Tensor) -> Tensor:
     return torch.rad2deg(2 * torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1)))
 
 
-def angle_degrees_of_cosine(cosine: Tensor) -> Tensor:
-    """Return angles in degrees from cosines in [-1, 1].
-
-    The arc cosine keeps every digit that a small angle's cosine still has; from vectors `angle_degrees` keeps them all.
-    """
-    return torch.rad2deg(torch.acos(cosine))
-
-
 @dataclass(frozen=True)
 class VertexAngles:
     """Angles of a run of tokens; tokens are the last dimension, so that each pair's tokens lie side by side.

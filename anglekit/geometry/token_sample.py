@@ -229,23 +229,17 @@ class TokenSampler:
                 )
                 for side in states
             )
-        position = np.array(sorted(placed.values()))
-        place_of = {where: place for place, where in placed.items()}
-        places = np.array([place_of[where] for where in position])
+        position, places = np.array(sorted((where, place) for place, where in placed.items())).T
         lengths = np.bincount(token_example.cpu().numpy(), minlength=len(rows))
-        starts = np.cumsum(lengths) - lengths
-        none = np.zeros(int(lengths.sum()), dtype=bool) if special is None else special
-        drawn = _DrawnTokens.of(self.seed, rows, lengths, starts, none, position)
-        self._numbers[:, places] = [
-            priorities[position],
-            rows[position],
-            drawn.n_content,
-            drawn.n_special,
-            drawn.special_drawn,
-        ]
+        start, length = (np.cumsum(lengths) - lengths)[position], lengths[position]
+        if special is None:
+            special = np.zeros(int(lengths.sum()), dtype=bool)
+        drawn = _DrawnTokens.of(self.seed, rows[position], start, length, special)
+        numbers = (priorities[position], rows[position], drawn.n_content, drawn.n_special, drawn.special_drawn)
+        self._numbers[:, places] = numbers
         for number, (kept, side) in enumerate(zip(self._states, states, strict=True)):
             if means is None:
-                mean = _means(side, starts[position], lengths[position])
+                mean = _means(side, start, length)
             else:
                 mean = means[number].index_select(1, torch.from_numpy(position).to(side.device))
             _keep(kept, side, drawn, places, mean)
@@ -274,20 +268,12 @@ class TokenSampler:
             ValueError: an example came twice.
         """
         n = len(self._worst)
-        order = np.argsort(self._numbers[0, :n], kind="stable")
-        numbers = torch.from_numpy(self._numbers[:, order])
         if len(np.unique(self._numbers[1, :n])) < n:
             raise ValueError("an example came twice; its tokens must reach one update")
-        index = torch.from_numpy(order)
-        return TokenSample(
-            self.capacity,
-            numbers[0],
-            numbers[1],
-            numbers[2],
-            numbers[3],
-            numbers[4].bool(),
-            tuple(side.index_select(2, index.to(side.device)) for side in self._states),
-        )
+        order = np.argsort(self._numbers[0, :n], kind="stable")
+        priority, example, n_content, n_special, special_drawn = torch.from_numpy(self._numbers[:, order])
+        states = tuple(side.index_select(2, torch.from_numpy(order).to(side.device)) for side in self._states)
+        return TokenSample(self.capacity, priority, example, n_content, n_special, special_drawn.bool(), states)
 
 
 @dataclass(frozen=True)
@@ -304,15 +290,13 @@ class _DrawnTokens:
     def of(
         cls,
         seed: int,
-        rows: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        starts: NDArray[np.int64],
+        example: NDArray[np.int64],
+        start: NDArray[np.int64],
+        length: NDArray[np.int64],
         special: NDArray[np.bool_],
-        position: NDArray[np.int64],
     ) -> _DrawnTokens:
         before = np.zeros(len(special) + 1, dtype=np.int64)
         np.cumsum(special, out=before[1:])
-        start, length, example = starts[position], lengths[position], rows[position]
         n_special = before[start + length] - before[start]
         n_content = length - n_special
         content_token = _drawn(~special, start - before[start], n_content, example_draws(seed, example, _CONTENT_TOKEN))
@@ -324,25 +308,12 @@ class _DrawnTokens:
 def _drawn(
     wanted: NDArray[np.bool_], first: NDArray[np.int64], count: NDArray[np.int64], draws: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return for each example one of its wanted tokens, or -1 where it has none.
-
-    Args:
-        wanted: which tokens of the batch are of the kind.
-        first: how many wanted tokens come before the example's own.
-        count: how many the example has.
-        draws: as `example_draws` gives them.
-    """
+    """Return for each example one of its `count` wanted tokens, which follow the `first` ones, or -1 for none."""
     tokens = np.append(np.flatnonzero(wanted), -1)
     return np.where(count > 0, tokens[np.where(count > 0, first + _below(draws, count), -1)], -1)
 
 
-def _keep(
-    kept: Tensor,
-    side: Tensor,
-    drawn: _DrawnTokens,
-    places: NDArray[np.int64],
-    mean: Tensor,
-) -> None:
+def _keep(kept: Tensor, side: Tensor, drawn: _DrawnTokens, places: NDArray[np.int64], mean: Tensor) -> None:
     """Copy what is kept of the chosen examples of a batch to their places."""
     index = torch.from_numpy(places).to(kept.device)
     for kind, tokens in ((CONTENT, drawn.content), (SPECIAL, drawn.special)):

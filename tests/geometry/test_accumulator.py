@@ -59,7 +59,7 @@ def assert_same(a, b, rtol=1e-9):
 
 def test_every_statistic_equals_the_dense_oracle():
     teacher, student, example = states([3, 1, 5, 2])
-    table = data_frame([angle_rows(summed(teacher, student, example), "s", "encoder", [0, 1], [0, 1, 2, 3])])
+    table = data_frame([angle_rows(summed(teacher, student, example), {"student": "s"}, [0, 1], [0, 1, 2, 3])])
     for _, row in table.iterrows():
         t_i, t_k, s = teacher[row.teacher_i], teacher[row.teacher_k], student[row.vertex]
         u, v = (t_i.double() - s.double()).numpy(), (t_k.double() - s.double()).numpy()
@@ -209,7 +209,7 @@ def test_nothing_and_one_example_have_no_standard_error():
     empty = GeometrySums.zeros(LAYERS, VERTICES, WIDTH)
     assert np.isnan(cosine_standard_error(empty.angles)).all()
     assert np.isnan(cosine_standard_error(summed(*states([4])).angles)).all()
-    assert np.isnan(angle_rows(empty, "s", "encoder", [0, 1], [0, 1, 2, 3])["mean_cosine"]).all()
+    assert np.isnan(angle_rows(empty, {"student": "s"}, [0, 1], [0, 1, 2, 3])["mean_cosine"]).all()
 
 
 def test_projections_equal_projecting_beforehand():
