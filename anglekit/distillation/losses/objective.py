@@ -269,8 +269,11 @@ class DistillationObjective:
         mask = self._kl_mask(inputs) if name == "kl" else self._stream_mask(_stream_of(name), inputs)
         if mask is not None:
             return (mask != 0).sum()
-        ids = _first_tensor(inputs)
-        return torch.tensor(prod(ids.shape[:1] if name == "kl" else ids.shape[:2]), device=ids.device)
+        decoded = _optional(inputs, "decoder_input_ids") if name in ("kl", "hidden_decoder") else None
+        ids = _first_tensor(inputs) if decoded is None else decoded
+        # Without labels a model of one stream is taken to answer once an example, a decoder at every token.
+        items = ids.shape[:1] if name == "kl" and decoded is None else ids.shape[:2]
+        return torch.tensor(prod(items), device=ids.device)
 
     def _kl_mask(self, inputs: Inputs) -> Tensor | None:
         """Return the rows of logits that KL reads, aligned with them; None where every row counts."""
