@@ -63,14 +63,14 @@ def _one_line(message: str) -> str:
 
 
 @contextmanager
-def foreign_failures(describe: Callable[[str], str]) -> Iterator[None]:
+def foreign_failures(refusal: Callable[[str], InputError]) -> Iterator[None]:
     """Turn whatever a library raises on a damaged file into an InputError.
 
-    For the readers of formats that are not ours: on hostile files they raise what they like, from KeyError to a
-    panic of a Rust extension, which is no `Exception`. It encloses the one foreign call and nothing of our own.
+    For the readers of formats that are not ours, which document none of what they raise: it may be a KeyError, or the
+    panic of a Rust extension, which is no `Exception`. The block holds the one foreign call and nothing of our own.
 
     Args:
-        describe: from the library's reason, in one line, to the message.
+        refusal: from the library's reason, in one line, to the error.
 
     Raises:
         InputError: the library raised; an AnglekitError passes as it is.
@@ -79,11 +79,10 @@ def foreign_failures(describe: Callable[[str], str]) -> Iterator[None]:
         yield
     except AnglekitError:
         raise
-    except BaseException as error:  # the libraries document none of what they raise; see above
+    except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise  # an interrupt, or the end of the process
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(describe(reason)) from error
+        raise refusal(" ".join(str(error).split())[:300] or type(error).__name__) from error
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:
@@ -91,7 +90,7 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
 
     Args:
         name: what arrived.
-        allowed: the names that would have been accepted; of very many or very long ones not all is shown.
+        allowed: the names that would have been accepted; of very many or very long ones only a part is shown.
     """
     names = [str(each)[:_LONGEST_NAME] for each in islice(allowed, _MOST_NAMES + 1)]
     near = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1, cutoff=0.5)

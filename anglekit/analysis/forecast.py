@@ -358,8 +358,8 @@ def _unloaded(source: str, options: LoadOptions) -> ModelForecast:
     config, whole_depth = held_config(source, load_config(source, options), options.blocks)
     directory, dtype = Path(source), DTYPES[options.dtype]
 
-    def refusal(reason: str) -> str:
-        return f"{source} describes no model that can be built: {reason}; correct config.json"
+    def refusal(reason: str) -> InputError:
+        return InputError(f"{source} describes no model that can be built: {reason}", "correct config.json")
 
     with without_memory(source, stored_weights(directory) if directory.is_dir() else None, refusal):
         model: Any = AutoModel.from_config(copy.deepcopy(config), dtype=dtype)  # type: ignore[no-untyped-call]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -202,10 +203,10 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         InputError: it is damaged.
     """
-    with foreign_failures(lambda reason: _damaged(path, reason)), safe_open(path, framework="pt") as file:
+    with foreign_failures(partial(_damaged, path)), safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata() or {})
     if any(len(text) > MOST_JSON_BYTES for text in metadata.values()):
-        raise InputError(_damaged(path, f"its description is larger than {MOST_JSON_BYTES >> 20} MiB"))
+        raise _damaged(path, f"its description is larger than {MOST_JSON_BYTES >> 20} MiB")
     return metadata
 
 
@@ -220,16 +221,16 @@ def read_measurement(path: Path, spec: AnalysisSpec) -> Measurement:
         InputError: the file is missing or damaged, or holds something else than the spec says.
     """
     facts = read_metadata(path).get(_FACTS, "")
-    with foreign_failures(lambda reason: _damaged(path, reason)), safe_open(path, framework="pt") as file:
+    with foreign_failures(partial(_damaged, path)), safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     try:
         return _restored(spec, tensors, facts)
     except (ValueError, RuntimeError, RecursionError) as error:
-        raise InputError(_damaged(path, str(error))) from error
+        raise _damaged(path, str(error)) from error
 
 
-def _damaged(path: Path, reason: str) -> str:
-    return f"{path} is damaged ({reason}); make it again"
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(f"{path} is damaged ({reason})", "make it again")
 
 
 def _restored(spec: AnalysisSpec, tensors: dict[str, Tensor], facts: str) -> Measurement:

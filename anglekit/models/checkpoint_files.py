@@ -1,11 +1,11 @@
 """The files of a checkpoint directory, checked before transformers reads them: no code, no pickle, no claim too large.
 
-What a configuration claims is held against what the weights are: a model of a thousand million layers beside a file of
-some kilobytes is refused before any of it is built.
+A model is built only as large as the weights that are stored for it.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ _MOST_TOKENIZER_BYTES: Final = 64 << 20
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _MORE_VOCABULARIES: Final = ("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model", "source.spm")
 
-# What transformers counts up to in Python while it reads a configuration, by the ends of the keys' names.
+# The keys that say how many parts a model has, by the ends of their names.
 _COUNTED: Final = ("layers", "layer", "blocks", "depth", "heads", "head", "experts", "labels", "depths", "stages")
 _MOST_COUNTED: Final = 100_000
 _MOST_FILES: Final = 10_000
@@ -76,11 +76,12 @@ def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: b
     if not trust_remote_code:
         _check_no_code(config_file, config)
     check_counts(config_file, config)
-    # A name here would make transformers read that file in the place of the usual ones, a pickled one too.
+    # Only the usual files are read.
     if config.get("transformers_weights") not in (None, SAFE_WEIGHTS, SAFE_INDEX):
         raise InputError(
             f"{config_file} names the weights {str(config['transformers_weights'])[:80]!r}",
-            f"only {SAFE_WEIGHTS} and {SAFE_INDEX} are read: rename the file and remove the key transformers_weights",
+            "rename the file and remove the key transformers_weights",
+            allowed=f"only {SAFE_WEIGHTS} and {SAFE_INDEX} are read",
         )
     if any((directory / name).is_file() for name in (SAFE_WEIGHTS, SAFE_INDEX)):
         return
@@ -95,7 +96,7 @@ def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: b
 
 
 def _check_no_code(file: Path, config: Mapping[str, Any]) -> None:
-    """Refuse what makes transformers run code that is not its own: modules of the checkpoint, kernels of the hub."""
+    """Refuse a file that brings code: modules of the checkpoint's own, or kernels of the hub."""
     for key, value in _entries(config):
         if key == "auto_map":
             raise InputError(
@@ -111,7 +112,7 @@ def _check_no_code(file: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_counts(where: str | Path, config: Mapping[str, Any], remedy: str = _SAVE_AGAIN) -> None:
-    """Refuse numbers of layers, labels and the like up to which nobody wants to count.
+    """Refuse numbers of layers, labels and the like that no model has.
 
     Args:
         where: the configuration is written, for the message.
@@ -126,11 +127,12 @@ def check_counts(where: str | Path, config: Mapping[str, Any], remedy: str = _SA
             continue
         # Others, such as vision_feature_layer, count from the end.
         if value < 0 and key.startswith(("num_", "n_", "encoder_", "decoder_")):
-            raise InputError(f"{where} says {key} is {value:.6g}", allowed=f"allowed: 0 or more: {remedy}")
+            raise InputError(f"{where} says {key} is {value:.6g}", remedy, allowed="allowed: 0 or more")
         if value > _MOST_COUNTED:
             raise InputError(
                 f"{where} says {key} is {value:.6g}",
-                f"at most {_MOST_COUNTED:,} are read, which is more than any model has: {remedy}",
+                remedy,
+                allowed=f"at most {_MOST_COUNTED:,} are read, which is more than any model has",
             )
 
 
@@ -156,7 +158,7 @@ def check_tokenizer_files(directory: Path, *, trust_remote_code: bool) -> bool:
         file = directory / name
         if file.is_file() and file.stat().st_size > _MOST_TOKENIZER_BYTES:
             raise InputError(
-                f"{file} is larger than {_MOST_TOKENIZER_BYTES >> 20} MiB, more than any tokenizer: {_SAVE_AGAIN}"
+                f"{file} is larger than {_MOST_TOKENIZER_BYTES >> 20} MiB, more than any tokenizer", _SAVE_AGAIN
             )
     config = directory / "tokenizer_config.json"
     if config.is_file() and not trust_remote_code:
@@ -187,7 +189,7 @@ def stored_weights(directory: Path) -> StoredWeights:
         except (SafetensorError, OSError) as error:
             raise InputError(f"cannot load {file}: {error}", _SAVE_AGAIN) from error
         tensors += len(shapes)
-        elements += sum(_product(shape) for shape in shapes)
+        elements += sum(math.prod(shape) for shape in shapes)
         longest = max([longest, *(side for shape in shapes for side in shape)])
     if (directory / _LORA_CONFIG).is_file():
         _check_lora(directory / _LORA_CONFIG, longest)
@@ -210,11 +212,15 @@ def _weight_files(directory: Path) -> list[Path]:
         raise InputError(f"{index} has a metadata that is no object", _SAVE_AGAIN)
     names = sorted(set(named.values()))
     if len(names) > _MOST_FILES:
-        raise InputError(f"{index} names {len(names):,} files", f"at most {_MOST_FILES:,} are read: {_SAVE_AGAIN}")
+        raise InputError(
+            f"{index} names {len(names):,} files", _SAVE_AGAIN, allowed=f"at most {_MOST_FILES:,} are read"
+        )
     for name in names:
         if set(name) & set("/\\:\0") or not name.endswith(".safetensors"):
             raise InputError(
-                f"{index} names the file {name[:80]!r}", f"only safetensors files beside it are read: {_SAVE_AGAIN}"
+                f"{index} names the file {name[:80]!r}",
+                _SAVE_AGAIN,
+                allowed="only safetensors files beside it are read",
             )
     return [directory / name for name in names]
 
@@ -226,19 +232,11 @@ def _check_lora(file: Path, longest: int) -> None:
             raise InputError(f"{file} says {key} is {value:.6g}, and no weight beside it is as large", _SAVE_AGAIN)
 
 
-def _product(shape: list[int]) -> int:
-    result = 1
-    for side in shape:
-        result *= side
-    return result
-
-
 @contextmanager
 def bounded_construction(source: str, stored: StoredWeights | None) -> Iterator[None]:
     """Stop the construction of a model that is far larger than its weights, while nothing of it has memory yet.
 
-    transformers first builds a model without memory (on the meta device) and then gives every weight its own, those
-    too that no file holds.
+    transformers builds a model on the meta device first, and gives each weight its memory afterwards.
 
     Args:
         source: named in the message.
@@ -248,31 +246,26 @@ def bounded_construction(source: str, stored: StoredWeights | None) -> Iterator[
         InputError: the model has outgrown them.
     """
     thread = threading.get_ident()
-    if stored is None:
-        left = {"tensors": _MOST_BUILT, "elements": _MOST_ELEMENTS}
-    else:
-        left = {
-            "tensors": _TIMES * stored.tensors + _MORE_TENSORS,
-            "elements": _TIMES * stored.elements + _MORE_ELEMENTS,
-        }
+    tensors, elements = _MOST_BUILT, _MOST_ELEMENTS
+    if stored is not None:
+        tensors = _TIMES * stored.tensors + _MORE_TENSORS
+        elements = _TIMES * stored.elements + _MORE_ELEMENTS
+    built = StoredWeights(0, 0)
 
     def count(_module: nn.Module, _name: str, tensor: Tensor | None) -> None:
+        nonlocal built
         if tensor is None or not tensor.is_meta or threading.get_ident() != thread:
             return
-        left["tensors"] -= 1
-        left["elements"] -= tensor.numel()
-        for what, number in left.items():
-            if number < 0:
-                if stored is None:
-                    raise InputError(
-                        f"{source} describes a model of more weights than can be built", "give a smaller one"
-                    )
-                known = "weights" if what == "tensors" else "values"
-                raise InputError(
-                    f"cannot load {source!r}: its config.json describes a model far larger than the "
-                    f"{getattr(stored, what):,} {known} that its files hold",
-                    _SAVE_AGAIN,
-                )
+        built = StoredWeights(built.tensors + 1, built.elements + tensor.numel())
+        if built.tensors <= tensors and built.elements <= elements:
+            return
+        if stored is None:
+            raise InputError(f"{source} describes a model of more weights than can be built", "give a smaller one")
+        held = f"{stored.tensors:,} weights" if built.tensors > tensors else f"{stored.elements:,} values"
+        raise InputError(
+            f"cannot load {source!r}: its config.json describes a model far larger than the {held} that its files hold",
+            _SAVE_AGAIN,
+        )
 
     handles = [
         nn_module.register_module_parameter_registration_hook(count),

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -142,13 +143,13 @@ def load_config(source: str, options: LoadOptions | None = None) -> PretrainedCo
     directory = Path(source)
     if directory.exists() or looks_like_path(source):
         check_directory(directory, allow_pickle=options.allow_pickle, trust_remote_code=options.trust_remote_code)
-    with quiet_transformers(), foreign_failures(lambda reason: _load_problem(source, reason)):
+    with quiet_transformers(), foreign_failures(partial(_cannot_load, source)):
         try:
             config = AutoConfig.from_pretrained(
                 source, revision=options.revision, trust_remote_code=options.trust_remote_code
             )
         except HFValidationError as error:
-            raise InputError(_load_problem(source, "it is neither a directory nor a valid hub id")) from error
+            raise _cannot_load(source, "it is neither a directory nor a valid hub id") from error
     if not isinstance(config, PretrainedConfig):
         raise InputError(f"{source} does not hold the configuration of a model")
     return config
@@ -229,7 +230,7 @@ def load_weights(
     # A configuration decides what is built, so that a damaged one can make any class of models fail in any way.
     with (
         quiet_transformers(),
-        foreign_failures(lambda reason: _load_problem(source, reason)),
+        foreign_failures(partial(_cannot_load, source)),
         bounded_construction(source, stored),
     ):
         model, report = auto_class.from_pretrained(
@@ -290,8 +291,10 @@ def _with_its_head(config: PretrainedConfig) -> type[PreTrainedModel] | None:
     return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
 
 
-def _load_problem(source: str, reason: str) -> str:
-    return f"cannot load {source!r}: {reason}; give a checkpoint directory or a hub id that can be reached"
+def _cannot_load(source: str, reason: str) -> InputError:
+    return InputError(
+        f"cannot load {source!r}: {reason}", "give a checkpoint directory or a hub id that can be reached"
+    )
 
 
 def _check_complete(source: str, report: Mapping[str, Any]) -> None:
@@ -315,7 +318,9 @@ def load_tokenizer(source: str, options: LoadOptions) -> Tokenizer | None:
         return None
     with (
         quiet_transformers(),
-        foreign_failures(lambda reason: f"cannot read the tokenizer of {source!r}: {reason}; save it again"),
+        foreign_failures(
+            lambda reason: InputError(f"cannot read the tokenizer of {source!r}: {reason}", "save it again")
+        ),
     ):
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=options.revision, trust_remote_code=options.trust_remote_code

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from anglekit.errors import foreign_failures
+from anglekit.errors import InputError, foreign_failures
 from anglekit.models.architectures import depth, model_streams, stack, width
 from anglekit.models.checkpoint_files import StoredWeights, bounded_construction
 from anglekit.models.checkpoints import quiet_transformers
@@ -120,13 +120,13 @@ class ModelCost:
 
 
 @contextmanager
-def without_memory(source: str, stored: StoredWeights | None, refusal: Callable[[str], str]) -> Iterator[None]:
+def without_memory(source: str, stored: StoredWeights | None, refusal: Callable[[str], InputError]) -> Iterator[None]:
     """Make the models of the block on the meta device, within bounds: they have shapes and no values.
 
     Args:
         source: what describes the model.
         stored: what its files hold; None where there is none.
-        refusal: from the reason why transformers makes no such model to the message.
+        refusal: from the reason why transformers makes no such model to the error.
 
     Raises:
         InputError: transformers cannot make the model, or it is too large.

@@ -58,7 +58,7 @@ def load_adapters(directory: Path) -> dict[tuple[Stream, int], Tensor] | None:
     adapters: dict[tuple[Stream, int], Tensor] = {}
     with (
         foreign_failures(
-            lambda reason: f"{path} is not a readable safetensors file ({reason}); save the student again"
+            lambda reason: InputError(f"{path} is not a readable safetensors file ({reason})", "save the student again")
         ),
         safe_open(path, framework="pt") as file,
     ):

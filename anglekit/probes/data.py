@@ -1,4 +1,4 @@
-"""Probe data: the texts on which models are compared, from a table; tokenising and batching are beside it."""
+"""Probe data: the texts on which models are compared, from a table."""
 
 from __future__ import annotations
 

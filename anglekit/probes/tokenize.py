@@ -1,4 +1,4 @@
-"""Probes to tokens: truncation counted, targets made into decoder inputs or put behind their prompts."""
+"""Probes to tokens: truncation is counted; targets become decoder inputs, or follow their prompts."""
 
 from __future__ import annotations
 

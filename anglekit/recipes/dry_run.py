@@ -228,8 +228,8 @@ def config_cost(config: PretrainedConfig, *, classifies: bool) -> ModelCost:
     """
     from anglekit.recipes.teacher_from_scratch import model_with_head
 
-    def refusal(reason: str) -> str:
-        return f"no {config.model_type} model of this shape exists: {reason}; correct teacher.config"
+    def refusal(reason: str) -> InputError:
+        return InputError(f"no {config.model_type} model of this shape exists: {reason}", "correct teacher.config")
 
     with without_memory("teacher.config", None, refusal):
         model = model_with_head(config, classifies=classifies)

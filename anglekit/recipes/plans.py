@@ -70,7 +70,10 @@ def architecture(recipe: Recipe) -> PretrainedConfig:
     check_counts(where, stated, "correct it")
     if "auto_map" in stated:
         raise InputError(f"{where} has an auto_map, which is code", "leave it out")
-    with foreign_failures(lambda reason: f"{where} makes no model: {reason}; correct it"), quiet_transformers():
+    with (
+        foreign_failures(lambda reason: InputError(f"{where} makes no model: {reason}", "correct it")),
+        quiet_transformers(),
+    ):
         config = AutoConfig.for_model(**stated)
     if not isinstance(config, PretrainedConfig):
         raise InputError(f"recipe {recipe.name}: teacher.config makes no model", "correct its model_type")

@@ -87,8 +87,8 @@ def _read_table(file: Path, columns: Mapping[str, str], added: tuple[str, ...]) 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def damaged(reason: str) -> str:
-        return f"{file} is damaged ({reason}); {_AGAIN}"
+    def damaged(reason: str) -> InputError:
+        return InputError(f"{file} is damaged ({reason})", _AGAIN)
 
     texts = [name for name, kind in columns.items() if kind == "str"]
     with foreign_failures(damaged):
@@ -97,7 +97,7 @@ def _read_table(file: Path, columns: Mapping[str, str], added: tuple[str, ...]) 
     with opened:
         schema, n_rows = opened.schema_arrow, opened.metadata.num_rows
         if not 0 <= n_rows <= _ROWS_PER_BYTE * file.stat().st_size + _MORE_ROWS:
-            raise InputError(damaged(f"it claims {n_rows:,} rows"))
+            raise damaged(f"it claims {n_rows:,} rows")
         missing = [column for column in columns if column not in schema.names]
         if missing and not set(missing) <= set(added):
             raise InputError(f"{file} lacks the column {missing[0]!r}", allowed=f"expected: {', '.join(columns)}")
@@ -106,17 +106,17 @@ def _read_table(file: Path, columns: Mapping[str, str], added: tuple[str, ...]) 
                 continue
             if schema.names.count(name) > 1 or not _is_of(pa, schema.field(name).type, kind, n_rows):
                 held = str(schema.field(name).type)[:40] if schema.names.count(name) == 1 else "there twice"
-                raise InputError(damaged(f"the column {name!r} is {held}"))
+                raise damaged(f"the column {name!r} is {held}")
         with foreign_failures(damaged):
             held = opened.read(columns=[name for name in columns if name not in missing])
             frame: pd.DataFrame = held.to_pandas(ignore_metadata=True)
     frame = frame.assign(**dict.fromkeys(missing, np.nan))[list(columns)]
     for name, kind in columns.items():
         if kind != "float64" and frame[name].isna().any():
-            raise InputError(damaged(f"the column {name!r} has cells without a value"))
+            raise damaged(f"the column {name!r} has cells without a value")
         # Still one object for all rows that have it, which columns of text would copy.
         if kind == "str" and max(map(len, frame[name].unique()), default=0) > _LONGEST_NAME:
-            raise InputError(damaged(f"the column {name!r} has names of more than {_LONGEST_NAME} characters"))
+            raise damaged(f"the column {name!r} has names of more than {_LONGEST_NAME} characters")
     return frame.astype({name: "str" if kind == "str" else kind for name, kind in columns.items()})
 
 

@@ -1,7 +1,7 @@
 """Lanes: several batches on their way through the models at once, each with its share of the processor's threads.
 
-On a CPU two passes of one thread each finish before one pass of two threads has been run twice: threads that share a
-pass wait for each other behind every operation, and what is not shared among threads at all keeps one of them busy.
+On a CPU, two passes side by side with one thread each are done before two passes in turn with two threads: threads that
+share a pass wait for each other after every operation.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _MOST_LANES = 2
 def lane_count(models: Sequence[PreTrainedModel], devices: Iterable[torch.device]) -> int:
     """Return how many batches may be on their way at once: 2 where it is faster and safe, else 1.
 
-    It is where all models compute on a CPU that has two threads to give. A model is passed through by one batch at a
-    time if something in it changes from pass to pass: weights that hooks bring from elsewhere, rotary tables that are
-    made for each length, or code that does not come with transformers and may do anything.
+    It is faster where all models compute on a CPU with two threads to give. It is not safe where something in a model
+    changes from pass to pass: weights that hooks bring from elsewhere, rotary tables that are made for each length, or
+    code that does not come with transformers.
 
     Args:
         models: those that every batch goes through.
@@ -62,13 +62,14 @@ def run_in_lanes(
 ) -> None:
     """Make something of every item, several at a time, and use it, one at a time and in the items' order.
 
-    What is used, and in which order, does not depend on which lane was faster: a lane that overtakes the other leaves
-    what it made and goes on, as long as there is a slot for it. The first error ends all lanes and is raised here.
+    The order of use does not depend on which lane was faster: a lane that overtakes the other leaves what it made and
+    goes on, as long as there is a free slot. The first error ends all lanes and is raised here. The number of torch's
+    threads is as before afterwards.
 
     Args:
         items: read by one lane at a time.
-        produce: makes something of an item; told the number of a slot, less than `slot_count`, whose memory is its own
-            until what it made was used.
+        produce: makes something of an item. Its second argument is the number of a slot, below `slot_count`: the slot's
+            memory is its own until what it made has been used.
         consume: uses what was made.
         lanes: as many as `lane_count` says; one lane runs here, the others in threads of their own.
     """
@@ -126,7 +127,7 @@ class _Queue(Generic[Item, Made]):
         self._error: BaseException | None = None
 
     def work_alike(self, threads: int, modes: tuple[bool, bool]) -> None:
-        """Work in a thread of its own as one would in the thread that began, whose modes these are."""
+        """Work in a thread of its own, in the modes of the thread that began."""
         inference, gradients = modes
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients and not inference):
             self.work(threads)
@@ -134,7 +135,7 @@ class _Queue(Generic[Item, Made]):
     def work(self, threads: int) -> None:
         """Take items until there are none, or until a lane has failed."""
         try:
-            # The number of threads is one for all and one for each thread that asks; each asks for itself.
+            # Each thread sets the number for itself.
             torch.set_num_threads(threads)
             while (taken := self._take()) is not None:
                 number, item, slot = taken

@@ -24,7 +24,7 @@ _MEETING = timedelta(minutes=10)
 _PATIENCE = timedelta(days=30)
 # The most bytes of one message.
 _MESSAGE_BYTES = 256 << 20
-# By what accelerate and `Trainer` know that they are one of several.
+# The variables by which accelerate and `Trainer` know that they are one of several processes.
 _LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 

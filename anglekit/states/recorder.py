@@ -39,8 +39,8 @@ class LayerRecorder:
 
     Attributes:
         states: after a forward pass, `states[stream][layer]` of shape (batch, length, width).
-        keep: what takes a state as it comes, with its stream and layer; puts it into `states` unless replaced, which is
-            for the passes of the thread that does it.
+        keep: called with stream, layer and state, as each state comes; puts it into `states` unless replaced. A
+            replacement holds for the passes of the thread that made it.
 
     Raises:
         InputError: a stream that the model does not have, or a layer out of range.

@@ -50,8 +50,8 @@ def read_parquet_columns(path: Path, source: str, limit: int | None) -> dict[str
     """
     import pyarrow.parquet as pq
 
-    def damaged(reason: str) -> str:
-        return f"{source} is not a readable parquet file: {reason}; write it again"
+    def damaged(reason: str) -> InputError:
+        return InputError(f"{source} is not a readable parquet file: {reason}", "write it again")
 
     with foreign_failures(damaged):
         # Not pq.read_table, which adds columns that it reads off directory names like a=b.
@@ -63,7 +63,7 @@ def read_parquet_columns(path: Path, source: str, limit: int | None) -> dict[str
         size = path.stat().st_size
         claimed = metadata.num_rows * metadata.num_columns
         if not 0 <= claimed <= _VALUES_PER_BYTE * size + _MORE_VALUES:
-            raise InputError(damaged(f"it claims {claimed:,} values in {size:,} bytes"))
+            raise damaged(f"it claims {claimed:,} values in {size:,} bytes")
         with foreign_failures(damaged):
             # As dictionaries, texts that repeat are one object, however many rows have them.
             texts = [field.name for field in schema if _is_text(field.type)]

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,14 +151,6 @@ def _read_delimited(path: Path, source: str, limit: int | None, delimiter: str) 
     return object_frame(dict(zip(header, columns, strict=True)))
 
 
-def _read_csv(path: Path, source: str, limit: int | None) -> pd.DataFrame:
-    return _read_delimited(path, source, limit, ",")
-
-
-def _read_tsv(path: Path, source: str, limit: int | None) -> pd.DataFrame:
-    return _read_delimited(path, source, limit, "\t")
-
-
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a JSON object's dict, or refuse it: json itself silently keeps the last of two equal keys."""
     result: dict[str, Any] = {}
@@ -236,7 +229,7 @@ def _read_parquet(path: Path, source: str, limit: int | None) -> pd.DataFrame:
 
 SUFFIXES: dict[str, Callable[[Path, str, int | None], pd.DataFrame]] = {
     ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".csv": partial(_read_delimited, delimiter=","),
+    ".tsv": partial(_read_delimited, delimiter="\t"),
     ".parquet": _read_parquet,
 }

@@ -68,7 +68,7 @@ _FIRST_ROWS = 1000
 """Among which a column is looked for before all rows are read."""
 
 NO_COLUMN = "-"
-"""Given as a column's name it says: use none, even if one is there."""
+"""As a column's name: use none, even if one is there."""
 
 # A split may end in a slice, `train[:100]`; NAME may be a path with colons.
 _HUB = re.compile(r"hub:(?P<name>.+):(?P<split>[^:/\[\]]+(?:\[[^\]]*\])?)")

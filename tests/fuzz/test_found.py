@@ -154,7 +154,7 @@ def test_an_official_histogram_lies_in_its_directory(saved):
     ("part", "value", "wrong"),
     [
         ("projections", [{"vertex": 0}], r"projections\[0\]: missing required field student"),
-        ("counts", {"by_student": {"x": {"encoder": {}}}}, r"counts.by_student\[...\]\[...\]: .* field zero_direction"),
+        ("counts", {"by_student": {"x": {"encoder": {}}}}, r"counts.by_student\[...\]\[...\]: missing required field"),
         ("counts", {"examples": 10**30}, "counts.examples: expected int <= "),
         ("sketch_tokens", [{"student": "x", "points": 3}], r"sketch_tokens\[0\].points: expected array"),
     ],
@@ -199,9 +199,12 @@ def test_a_panic_of_an_extension_is_refused_and_an_interrupt_is_not():
     class PanicException(BaseException):
         """What a Rust extension raises: no Exception."""
 
-    with pytest.raises(InputError, match="x: index out of range"), foreign_failures("x: {}".format):
+    def refused(reason: str) -> InputError:
+        return InputError(reason, "do this")
+
+    with pytest.raises(InputError, match="index out of range; do this"), foreign_failures(refused):
         raise PanicException("index\nout of range")
-    with pytest.raises(KeyboardInterrupt), foreign_failures("x: {}".format):
+    with pytest.raises(KeyboardInterrupt), foreign_failures(refused):
         raise KeyboardInterrupt
 
 

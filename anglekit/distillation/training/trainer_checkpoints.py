@@ -104,7 +104,8 @@ def _settle_state(checkpoint: Path) -> None:
 @contextmanager
 def reading_checkpoint(checkpoint: str | Path) -> Iterator[None]:
     """Turn what `Trainer` raises while it reads a checkpoint into an InputError that names it."""
-    with foreign_failures(lambda reason: f"{checkpoint} cannot be read ({reason}); {_remedy(Path(checkpoint))}"):
+    remedy = _remedy(Path(checkpoint))
+    with foreign_failures(lambda reason: InputError(f"{checkpoint} cannot be read ({reason})", remedy)):
         yield
 
 
