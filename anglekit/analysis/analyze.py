@@ -17,19 +17,15 @@ from anglekit.analysis.fitted_projections import (
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.preparation import WHOLE, PreparedAnalysis, Shard, prepare
 from anglekit.analysis.recorders import BatchStates, Recorders, progress_batches, sum_device
-from anglekit.analysis.sampling import ProbeSampler, fresh_samples
+from anglekit.analysis.running_measurement import RunningMeasurement, fresh_samples
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.analysis.sketch_token import sketch_token
 from anglekit.analysis.spec import AnalysisSpec, Key
 from anglekit.analysis.tables import tabulate
 from anglekit.analysis.unfinished import UnfinishedAnalysis
-from anglekit.geometry.accumulator import GeometryAccumulator, accumulate_batch
-from anglekit.geometry.token_sample import TokenSample
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.batch_plan import share_batches
 from anglekit.probes.batches import ProbeBatch
 from anglekit.probes.data import ProbeData
-from anglekit.results.document import SketchToken
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.lanes import run_in_lanes
 from anglekit.runtime.processes import ALONE, Processes
@@ -155,83 +151,5 @@ def _measured(
         recorders.lanes,
     )
     # What untrained students say follows from the samples: they read those examples alone, at the end.
-    fresh = fresh_samples(spec, prepared.teacher, prepared.students, probe, numbers, running.samples.state())
+    fresh = fresh_samples(prepared, numbers, running.samples())
     return running.state(fresh)
-
-
-class RunningMeasurement:
-    """A measurement that grows batch by batch.
-
-    Args:
-        prepared: the analysis.
-        start: what was measured before; its sums grow in place.
-
-    Attributes:
-        n_batches: batches so far.
-        samples: the samples of them.
-    """
-
-    def __init__(self, prepared: PreparedAnalysis, start: Measurement) -> None:
-        self._prepared = prepared
-        self._spec = spec = prepared.spec
-        self._start = start
-        self.n_batches, self._n_examples = start.n_batches, start.n_examples
-        self._sketches: dict[Key, SketchToken] = dict(start.sketches)
-        self.samples = ProbeSampler(spec, prepared.teacher, prepared.measured.rows, start)
-        self._accumulators = {
-            key: GeometryAccumulator(
-                len(spec.layers[key[0]].teacher),
-                len(spec.vertices(key)),
-                spec.teacher_width,
-                spec.student_widths[key[1]],
-                projections=start.projections.get(key),
-                epsilon=spec.epsilon,
-                device=sum_device(prepared.teacher),
-                sums=sums,
-            )
-            for key, sums in start.sums.items()
-        }
-
-    def add(self, batch: ProbeBatch, states: BatchStates, *, sketched: bool) -> None:
-        """Add a batch of whole examples.
-
-        Args:
-            batch: the batch.
-            states: the teacher's and every student's states of it.
-            sketched: whether the tokens of the sketches are taken from it.
-        """
-        teacher, students = states
-        self.samples.update(batch, teacher, students)
-        self.n_batches += 1
-        self._n_examples += len(batch.examples)
-        for stream in self._spec.layers:
-            accumulate_batch(
-                [self._accumulators[stream, position] for position in range(len(students))],
-                teacher[stream],
-                [each[stream] for each in students],
-                batch.token_example(stream),
-                batch.examples,
-            )
-        for stream, position in self._spec.keys if sketched else ():
-            seen = (teacher[stream], students[position][stream])
-            projections = self._start.projections.get((stream, position))
-            found = sketch_token(self._spec, (stream, position), projections, seen, batch, self._prepared.teacher)
-            if found is not None:
-                self._sketches[stream, position] = found
-
-    def state(self, fresh: Mapping[Key, TokenSample] | None = None) -> Measurement:
-        """Return the measurement so far, whose sums grow on with the next batch.
-
-        Args:
-            fresh: the samples of untrained students, where they are known by now.
-        """
-        return Measurement(
-            self.n_batches,
-            self._n_examples,
-            self._start.projections,
-            {key: accumulator.state() for key, accumulator in self._accumulators.items()},
-            self.samples.state(),
-            self._start.fresh if fresh is None else fresh,
-            self.samples.cross,
-            self._sketches,
-        )

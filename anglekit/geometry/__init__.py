@@ -1,1 +1,1 @@
-"""Angles, similarities and their statistics; this package never imports `anglekit.distillation`."""
+"""The mathematics of angles and similarities, on tensors alone: no files, no models, no settings of the shell."""

@@ -1,0 +1,172 @@
+"""The measurement that grows while batches pass: sums over all tokens, samples of some, products of examples' means."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anglekit.analysis.measurement import Measurement
+from anglekit.analysis.preparation import PreparedAnalysis
+from anglekit.analysis.recorders import BatchStates, sum_device, token_ids
+from anglekit.analysis.sketch_token import sketch_token
+from anglekit.analysis.spec import Key
+from anglekit.geometry.accumulator import GeometryAccumulator, accumulate_batch
+from anglekit.geometry.token_sample import TokenSample, TokenSampler, example_means
+from anglekit.models.checkpoints import Checkpoint
+from anglekit.probes.batches import ProbeBatch
+from anglekit.probes.tokenize import special_token_ids
+from anglekit.runtime.placement import compute_device
+from anglekit.states.recorder import LayerRecorder, token_states
+from anglekit.vocabulary import Stream
+
+
+class RunningMeasurement:
+    """A measurement that grows batch by batch; the same examples are sampled in every stream and for every student.
+
+    Args:
+        prepared: the analysis.
+        start: what was measured before; its sums grow in place.
+
+    Attributes:
+        n_batches: batches so far.
+    """
+
+    def __init__(self, prepared: PreparedAnalysis, start: Measurement) -> None:
+        self._teacher, self._spec, self._start = prepared.teacher, prepared.spec, start
+        self.n_batches, self._n_examples = start.n_batches, start.n_examples
+        self._sketches = dict(start.sketches)
+        spec = prepared.spec
+        self._accumulators = {
+            key: GeometryAccumulator(
+                len(spec.layers[key[0]].teacher),
+                len(spec.vertices(key)),
+                spec.teacher_width,
+                spec.student_widths[key[1]],
+                projections=start.projections.get(key),
+                epsilon=spec.epsilon,
+                device=sum_device(prepared.teacher),
+                sums=sums,
+            )
+            for key, sums in start.sums.items()
+        }
+        self._special_ids = _special_ids(prepared.teacher)
+        rows = prepared.measured.rows
+        self._samplers = {stream: TokenSampler(spec.settings.seed, spec.capacity, rows) for stream in spec.layers}
+
+    def add(self, batch: ProbeBatch, states: BatchStates, *, sketched: bool) -> None:
+        """Add a batch of whole examples.
+
+        Args:
+            batch: the batch.
+            states: the teacher's and every student's states of it.
+            sketched: whether the tokens of the sketches are taken from it.
+        """
+        teacher, students = states
+        if self._spec.sampled:
+            self._sample(batch, states)
+        self.n_batches += 1
+        self._n_examples += len(batch.examples)
+        for stream in self._spec.layers:
+            accumulate_batch(
+                [self._accumulators[stream, position] for position in range(len(students))],
+                teacher[stream],
+                [each[stream] for each in students],
+                batch.token_example(stream),
+                batch.examples,
+            )
+        for stream, position in self._spec.keys if sketched else ():
+            seen = (teacher[stream], students[position][stream])
+            projections = self._start.projections.get((stream, position))
+            found = sketch_token(self._spec, (stream, position), projections, seen, batch, self._teacher)
+            if found is not None:
+                self._sketches[stream, position] = found
+
+    def _sample(self, batch: ProbeBatch, states: BatchStates) -> None:
+        for stream, sampler in self._samplers.items():
+            sides = [states[0][stream], *(student[stream] for student in states[1])]
+            token_example, cross = batch.token_example(stream), self._start.cross.get(stream)
+            means = None
+            if cross is not None:
+                means = [example_means(side, token_example, len(batch.examples)) for side in sides]
+                cross.update([layer for side in means for layer in side])
+            sampler.update(sides, token_example, batch.examples, _are_special(batch, stream, self._special_ids), means)
+
+    def samples(self) -> dict[Stream, TokenSample]:
+        """Return the samples so far."""
+        return {stream: self._start.samples[stream] + sampler.state() for stream, sampler in self._samplers.items()}
+
+    def state(self, fresh: Mapping[Key, TokenSample] | None = None) -> Measurement:
+        """Return the measurement so far, whose sums grow on with the next batch.
+
+        Args:
+            fresh: the samples of untrained students, where they are known by now.
+        """
+        return Measurement(
+            self.n_batches,
+            self._n_examples,
+            self._start.projections,
+            {key: accumulator.state() for key, accumulator in self._accumulators.items()},
+            self.samples(),
+            self._start.fresh if fresh is None else fresh,
+            self._start.cross,
+            dict(self._sketches),
+        )
+
+
+def fresh_samples(
+    prepared: PreparedAnalysis, numbers: Sequence[int], samples: Mapping[Stream, TokenSample]
+) -> dict[Key, TokenSample]:
+    """Return untrained students' states at the sampled tokens of some batches; none where they are not wanted.
+
+    Sampled examples of one batch are read together, so that every part reads them as the whole would.
+
+    Args:
+        prepared: the analysis; each student gives its configuration.
+        numbers: of the batches.
+        samples: the samples of these batches.
+    """
+    spec, probe = prepared.spec, prepared.measured
+    if spec.settings.nulls != "all":
+        return {}
+    special_ids = _special_ids(prepared.teacher)
+    among = np.isin(probe.rows, samples[next(iter(samples))].example.numpy())
+    groups = [positions[among[positions]] for positions in (probe.plan[number] for number in numbers)]
+    found = dict[Key, TokenSample]()
+    for position, student in enumerate(prepared.students):
+        samplers = {stream: TokenSampler(spec.settings.seed, spec.capacity) for stream in spec.layers}
+        wanted = {stream: chosen.students[position] for stream, chosen in spec.layers.items()}
+        with LayerRecorder(_untrained(student, spec.settings.seed), wanted, spec.settings.final_norm) as recorder:
+            for group in groups:
+                for batch in probe.subset(group).batches() if len(group) else ():
+                    for stream, states in token_states(recorder, batch).items():
+                        special = _are_special(batch, stream, special_ids)
+                        side = states.states.to(samples[stream].states[0].device)
+                        samplers[stream].update([side], batch.token_example(stream), batch.examples, special)
+        found |= {(stream, position): sampler.state() for stream, sampler in samplers.items()}
+    return found
+
+
+def _untrained(student: Checkpoint, seed: int) -> Any:  # noqa: ANN401 - of the student's own class
+    real = student.model
+    device = compute_device(real)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        model: Any = type(real)(copy.deepcopy(real.config))
+    return model.eval().to(device=device, dtype=real.dtype)
+
+
+def _special_ids(teacher: Checkpoint) -> NDArray[np.int32]:
+    return np.zeros(0, dtype=np.int32) if teacher.tokenizer is None else special_token_ids(teacher.tokenizer)
+
+
+def _are_special(batch: ProbeBatch, stream: Stream, special_ids: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return which tokens of a batch are special ones, bool (tokens,)."""
+    chosen = token_ids(batch, stream).cpu()
+    # For a handful of ids torch compares with each, where numpy prepares a table first.
+    return torch.isin(chosen, torch.from_numpy(special_ids).to(chosen.dtype)).numpy()
