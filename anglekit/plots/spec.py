@@ -1,4 +1,4 @@
-"""What a figure is: how it is drawn, the numbers behind it, and the words that go with it."""
+"""What a figure is: how it is drawn, its numbers, and the words that go with it."""
 
 from __future__ import annotations
 

@@ -6,9 +6,10 @@ what it found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from anglekit.comparison.cells import in_order
 from anglekit.errors import InputError, suggest
+from anglekit.results.document import UNRECORDED
 
 #: The font that matplotlib ships: the same glyphs on every machine, and none missing without our knowing.
 FONT_FAMILY = "DejaVu Sans"
@@ -77,8 +80,8 @@ class Theme:
     init_text: Mapping[str, str]
     strategies: Mapping[str, StrategyStyle]
     neutral: tuple[str, ...]
-    diverging: str
-    sequential: str
+    diverging: str = "RdBu_r"
+    sequential: str = "cividis"
     dark: bool = False
 
     def settings(self) -> dict[str, Any]:
@@ -136,10 +139,11 @@ _MARKERS: Mapping[str, str] = MappingProxyType(
     {"none": "X", "forward": "o", "reverse": "s", "all-to-one": "^", "random": "D"}
 )
 
+_OTHER_MARKERS = ("o", "v", "P", "<", ">", "h", "s", "d", "*", "p")
 
-def _strategies(**colours: str) -> Mapping[str, StrategyStyle]:
-    named = {name.replace("_", "-"): colour for name, colour in colours.items()}
-    return MappingProxyType({name: StrategyStyle(colour, _MARKERS[name]) for name, colour in named.items()})
+
+def _strategies(colours: Mapping[str, str]) -> Mapping[str, StrategyStyle]:
+    return MappingProxyType({name: StrategyStyle(colour, _MARKERS[name]) for name, colour in colours.items()})
 
 
 # The strategies' colours were searched for the largest smallest difference (CIELAB) between any two of them, seen with
@@ -153,11 +157,9 @@ LIGHT_THEME = Theme(
     init=MappingProxyType({"random": "#E07B00", "teacher": "#0072B2"}),
     init_text=MappingProxyType({"random": "#A85800", "teacher": "#005F96"}),
     strategies=_strategies(
-        none="#8C8C8C", forward="#1E9A52", reverse="#C836BA", all_to_one="#254E4C", random="#554C00"
+        {"none": "#8C8C8C", "forward": "#1E9A52", "reverse": "#C836BA", "all-to-one": "#254E4C", "random": "#554C00"}
     ),
     neutral=("#3D3D3D", "#1E8A4C", "#B02BA4", "#6E6300", "#777777"),
-    diverging="RdBu_r",
-    sequential="cividis",
 )
 NIGHT_THEME = Theme(
     background="#15181C",
@@ -168,11 +170,9 @@ NIGHT_THEME = Theme(
     init=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9"}),
     init_text=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9"}),
     strategies=_strategies(
-        none="#BEBEBE", forward="#2FE850", reverse="#B83FB0", all_to_one="#1B7F71", random="#8B7935"
+        {"none": "#BEBEBE", "forward": "#2FE850", "reverse": "#B83FB0", "all-to-one": "#1B7F71", "random": "#8B7935"}
     ),
     neutral=("#D0D0D0", "#41C46E", "#D76BCF", "#B9A443", "#9A9A9A"),
-    diverging="RdBu_r",
-    sequential="cividis",
     dark=True,
 )
 
@@ -180,6 +180,29 @@ NIGHT_THEME = Theme(
 def theme(dark: bool) -> Theme:
     """Return the dark or the light theme."""
     return NIGHT_THEME if dark else LIGHT_THEME
+
+
+def strategy_styles(strategies: Sequence[str], look: Theme) -> dict[str, StrategyStyle]:
+    """Return a style per strategy, in the order of reading: the paper's fixed ones, others by rank."""
+    others = map(StrategyStyle, cycle(look.neutral), cycle(_OTHER_MARKERS))
+    return {name: look.strategies.get(name) or next(others) for name in in_order(strategies)}
+
+
+def init_order(inits: Sequence[str]) -> list[str]:
+    """Return initialisations once each: random, teacher, others."""
+    found = dict.fromkeys(inits)
+    first = [name for name in ("random", "teacher") if name in found]
+    return first + [name for name in found if name not in first]
+
+
+def init_words(init: str) -> str:
+    """Return an initialisation for a panel's title."""
+    return "init not recorded" if init == UNRECORDED else f"{init} init"
+
+
+def init_colour(init: str, look: Theme) -> str:
+    """Return the colour of an initialisation as text."""
+    return look.init_text.get(init, look.ink)
 
 
 def behind_text(look: Theme) -> dict[str, Any]:

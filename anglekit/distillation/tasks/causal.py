@@ -19,7 +19,7 @@ from anglekit.distillation.losses.functional import IGNORE_INDEX, next_token_tar
 from anglekit.distillation.settings import DataSettings
 from anglekit.distillation.tasks.data import PaddedBatches, TextTable, TokenizedExamples, length_sorted_batches, origin
 from anglekit.distillation.tasks.generation import scoring_mode
-from anglekit.distillation.tasks.task import Collator, Encoder, ScoredModel, ScoreReport, Task
+from anglekit.distillation.tasks.task import BoundedTokenizer, Collator, ScoredModel, ScoreReport, Task
 from anglekit.distillation.tasks.text_columns import find_text_column, texts_of
 from anglekit.errors import InputError
 from anglekit.probes.encode import beginning, encode_texts, ending
@@ -100,9 +100,9 @@ class LanguageModelTask(CausalTask):
         texts = tuple(text for text in texts_of(table, column, "text", may_be_missing=True) if text.strip())
         return Texts(**origin(table, name), columns=(column,), texts=texts)
 
-    def examples(self, table: Texts, encoder: Encoder, *, training: bool) -> TokenizedExamples:
-        """Return windows of the texts, each with the end-of-text token behind it; see `Task.tokenize`."""
-        tokenizer, length = encoder.tokenizer, encoder.lengths.max_length or self.max_length
+    def examples(self, table: Texts, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
+        """Return windows of the texts, each text followed by the end-of-text token; see `Task.tokenize`."""
+        tokenizer, length = bounded.tokenizer, bounded.lengths.max_length or self.max_length
         front, behind = beginning(tokenizer), ending(tokenizer)
         windows: list[list[int]] = []
         for ids in encode_texts(tokenizer, table.texts, special_tokens=False)["input_ids"]:

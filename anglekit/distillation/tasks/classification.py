@@ -21,7 +21,7 @@ from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, lengt
 from anglekit.distillation.tasks.generation import scoring_mode
 from anglekit.distillation.tasks.label_sets import LabelSet, label_text, labels_in_data, labels_of_config
 from anglekit.distillation.tasks.scores import SCORES, class_scores
-from anglekit.distillation.tasks.task import Collator, Encoder, ScoredModel, ScoreReport, Task
+from anglekit.distillation.tasks.task import BoundedTokenizer, Collator, ScoredModel, ScoreReport, Task
 from anglekit.distillation.tasks.text_columns import texts_of
 from anglekit.errors import InputError
 from anglekit.probes.encode import encode_texts
@@ -172,10 +172,10 @@ class ClassificationTask(Task):
 
     # ---- tokens ----
 
-    def examples(self, table: LabelledTexts, encoder: Encoder, *, training: bool) -> TokenizedExamples:
+    def examples(self, table: LabelledTexts, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
         """Return texts, cut off at the maximal length, and the numbers of their labels; see `Task.tokenize`."""
         classes = self.settled.classes(table.labels, table.source)
-        encoded = encode_texts(encoder.tokenizer, table.texts, table.pairs, max_length=encoder.lengths.max_length)
+        encoded = encode_texts(bounded.tokenizer, table.texts, table.pairs, max_length=bounded.lengths.max_length)
         kept = {name: rows for name, rows in encoded.items() if name in ("input_ids", "token_type_ids")}
         return TokenizedExamples(kept, {"labels": classes}, table=table)
 

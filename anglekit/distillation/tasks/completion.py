@@ -1,4 +1,4 @@
-"""Prompt and completion: a causal model goes on from a prompt; it is trained on the completion alone unless told."""
+"""Prompt and completion: a causal model continues a prompt; only the completion is learnt unless told otherwise."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.settings import DataSettings, GenerationSettings
 from anglekit.distillation.tasks.causal import CausalTask, perplexity
-from anglekit.distillation.tasks.data import (
-    TextTable,
-    TokenizedExamples,
-    origin,
-)
-from anglekit.distillation.tasks.generation import generate_texts, padding_id
+from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, origin
+from anglekit.distillation.tasks.generation import generate_texts
 from anglekit.distillation.tasks.scores import exact_match, normalized_exact_match
-from anglekit.distillation.tasks.task import Encoder, ScoredModel, ScoreReport
+from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
 from anglekit.models.lengths import length_limit
@@ -48,23 +44,23 @@ class PromptsAndCompletions(Prompts):
 
 
 def completion_examples(
-    encoder: Encoder, table: Prompts, places: Sequence[tuple[int, str]], *, ends: bool, loss_on_prompt: bool
+    bounded: BoundedTokenizer, table: Prompts, places: Sequence[tuple[int, str]], *, ends: bool, loss_on_prompt: bool
 ) -> dict[str, Any]:
     """Return the `tokens` and `numbers` of examples: `input_ids`, and how many of them are `unlabelled`.
 
     A prompt that is too long loses its beginning; a completion is never cut.
 
     Args:
-        encoder: with the maximal length of both together.
+        bounded: with the maximal length of both together.
         table: the prompts.
         places: the row of a prompt and its completion, for each example.
-        ends: whether the end-of-text token comes behind.
+        ends: whether the end-of-text token follows.
         loss_on_prompt: whether the prompt's tokens are labelled too.
 
     Raises:
         InputError: a completion leaves no room for a token of its prompt.
     """
-    tokenizer, length = encoder.tokenizer, encoder.lengths.max_length or encoder.limit
+    tokenizer, length = bounded.tokenizer, bounded.lengths.max_length or bounded.limit
     prompts = [table.prompts[row] for row, _ in places]
     follows = [joined(prompt, text) for prompt, (_, text) in zip(prompts, places, strict=True)]
     ids, known = encode_completions(tokenizer, prompts, follows, ends=ends)
@@ -76,7 +72,7 @@ def completion_examples(
             raise InputError(
                 f"{table.source}, row {row} (counted from 0), has a completion of {own} tokens",
                 f"the maximal length is {length} with at least one token of the prompt and the model allows "
-                f"{encoder.limit}: shorten it, or raise --max-length",
+                f"{bounded.limit}: shorten it, or raise --max-length",
             )
         begin = tokens[: 1 if prompt and tokens[0] == tokenizer.bos_token_id else 0]
         cut = max(len(tokens) - length, 0)
@@ -90,8 +86,7 @@ class CompletionTask(CausalTask):
     """Prompts with completions, scored by what the model generates.
 
     Attributes:
-        prompt: the task's own name of the prompt's column.
-        completion: likewise.
+        prompt, completion: the task's own names of these columns.
         beams: of the generation that is scored; 1 is greedy.
         max_new_tokens: where a generated text ends at the latest.
     """
@@ -117,14 +112,14 @@ class CompletionTask(CausalTask):
             completions=text_lists(table, second, "completion"),
         )
 
-    def examples(self, table: PromptsAndCompletions, encoder: Encoder, *, training: bool) -> TokenizedExamples:
+    def examples(self, table: PromptsAndCompletions, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
         """Return prompts with their completions, and to be scored prompts alone; see `Task.tokenize`."""
         places = [(row, text) for row, own in enumerate(table.completions) for text in (own if training else own[:1])]
-        made = completion_examples(encoder, table, places, ends=True, loss_on_prompt=encoder.lengths.loss_on_prompt)
+        made = completion_examples(bounded, table, places, ends=True, loss_on_prompt=bounded.lengths.loss_on_prompt)
         scored = None
         if not training:
             prompts, _ = encode_completions(
-                encoder.tokenizer, [one.rstrip() for one in table.prompts], [""] * len(table), ends=False
+                bounded.tokenizer, [one.rstrip() for one in table.prompts], [""] * len(table), ends=False
             )
             scored = TokenizedExamples({"input_ids": prompts})
         return TokenizedExamples(**made, table=table, scored=scored)
@@ -151,31 +146,29 @@ class CompletionTask(CausalTask):
             values["perplexity"] = perplexity(model, examples, self.collator(tokenizer), scored.batch_size)
         if self._generates:
             chosen = self.generation(scored.generation, tokenizer, model.config)
-            texts = generated_completions(model, tokenizer, examples.scored or examples, scored.batch_size, chosen)
+            texts = self.continuations(model, tokenizer, examples.scored or examples, scored.batch_size, chosen)
             references = cast("PromptsAndCompletions", examples.table).completions
             values["exact_match"] = exact_match(texts, references)
             values["normalized_exact_match"] = normalized_exact_match(texts, references)
             notes["generation"] = chosen.notes()
         return ScoreReport(values, notes)
 
+    def continuations(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
+        prompts: TokenizedExamples,
+        batch_size: int,
+        generation: GenerationSettings,
+    ) -> list[str]:
+        """Return how a model continues each prompt; a prompt that leaves no room loses its beginning.
 
-def generated_completions(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    prompts: TokenizedExamples,
-    batch_size: int,
-    generation: GenerationSettings,
-) -> list[str]:
-    """Return how a causal model goes on from each prompt; a prompt that leaves no room loses its beginning.
-
-    Args: as of `generate_texts`.
-
-    Raises:
-        InputError: the model has no room for so many new tokens.
-    """
-    room = _room_for_prompts(tokenizer, model.config, generation)
-    pad_id = padding_id(tokenizer, end_of_text=True)
-    return generate_texts(model, tokenizer, prompts, batch_size, generation, pad_id, longest=room)
+        Raises:
+            InputError: the model has no room for that many new tokens.
+        """
+        room = _room_for_prompts(tokenizer, model.config, generation)
+        pad_id = self.padding_id(tokenizer)
+        return generate_texts(model, tokenizer, prompts, batch_size, generation, pad_id, longest=room)
 
 
 def _room_for_prompts(tokenizer: Tokenizer, config: PretrainedConfig, generation: GenerationSettings) -> int:

@@ -12,12 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import PretrainedConfig
-from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.losses.functional import IGNORE_INDEX
-from anglekit.errors import InputError
-from anglekit.models.lengths import length_limit
 from anglekit.tables.read import Table
 
 
@@ -136,18 +132,6 @@ class PaddedBatches:
         return torch.tensor(
             [pad + row if self.left else row + pad for row, pad in zip(rows, fill, strict=True)], dtype=torch.int64
         )
-
-
-def usable_length(wanted: int | None, usual: int, tokenizer: Tokenizer, config: PretrainedConfig) -> int:
-    """Return the tokens that a text may have: as wanted, or the usual number but no more than the model can read.
-
-    Raises:
-        InputError: more is wanted than the model can read.
-    """
-    limit = length_limit(tokenizer, config)
-    if wanted is not None and not 4 <= wanted <= limit:
-        raise InputError(f"--max-length is {wanted}", allowed=f"allowed for this model: 4 to {limit}")
-    return min(usual, limit) if wanted is None else wanted
 
 
 def length_sorted_batches(examples: TokenizedExamples, batch_size: int) -> list[list[int]]:

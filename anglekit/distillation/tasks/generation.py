@@ -29,28 +29,6 @@ _KEPT: Final = (
 )
 
 
-def padding_id(tokenizer: Tokenizer, *, end_of_text: bool = False) -> int:
-    """Return the token with which batches are padded.
-
-    Args:
-        tokenizer: the model's.
-        end_of_text: whether the end-of-text token may stand in where there is no pad token.
-
-    Raises:
-        InputError: there is none.
-    """
-    if tokenizer.pad_token_id is not None:
-        return int(tokenizer.pad_token_id)
-    if end_of_text and tokenizer.eos_token_id is not None:
-        return int(tokenizer.eos_token_id)
-    also = " and no end-of-text token that could stand in" if end_of_text else ""
-    place = f" of {tokenizer.name_or_path}" if tokenizer.name_or_path else ""
-    raise InputError(
-        f"the tokenizer{place} has no pad token{also}",
-        "set one (for example the end-of-text token: tokenizer.pad_token = tokenizer.eos_token) and save it again",
-    )
-
-
 def generation_config(model: PreTrainedModel, settings: GenerationSettings, pad_id: int) -> GenerationConfig:
     """Return a complete configuration: the model's special tokens, the settings, and defaults for all else."""
     own = model.generation_config

@@ -15,7 +15,7 @@ from anglekit.distillation.tasks.causal import CausalTask, log_likelihoods
 from anglekit.distillation.tasks.completion import Prompts, completion_examples
 from anglekit.distillation.tasks.data import TokenizedExamples, origin
 from anglekit.distillation.tasks.label_sets import label_text
-from anglekit.distillation.tasks.task import Encoder, ScoredModel, ScoreReport
+from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
 from anglekit.tables.read import Table
@@ -41,16 +41,14 @@ class PromptsAndChoices(Prompts):
 
 @dataclass(frozen=True, kw_only=True)
 class MultipleChoiceTask(CausalTask):
-    """Multiple choice, trained as the prompt with its right choice behind it, scored by every choice's probability.
+    """Multiple choice: trained on the prompt followed by its right choice, scored by every choice's probability.
 
     `accuracy` and `accuracy_normalized` are `acc` and `acc_norm` of lm-evaluation-harness
     (`ConfigurableTask.process_results`): the choice of the largest log-probability, and of the largest
     log-probability divided by the choice's length in characters, the blank before it not counted.
 
     Attributes:
-        prompt: the task's own name of the prompt's column.
-        choices: likewise.
-        label: likewise.
+        prompt, choices, label: the task's own names of these columns.
     """
 
     prompt: str | None = None
@@ -94,14 +92,14 @@ class MultipleChoiceTask(CausalTask):
 
     # ---- tokens ----
 
-    def examples(self, table: PromptsAndChoices, encoder: Encoder, *, training: bool) -> TokenizedExamples:
+    def examples(self, table: PromptsAndChoices, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
         """Return prompts with their right choices, and to be scored with every choice; see `Task.tokenize`."""
         scored = None
         if not training:
             every = [(row, text) for row, own in enumerate(table.choices) for text in own]
-            scored = TokenizedExamples(**completion_examples(encoder, table, every, ends=False, loss_on_prompt=False))
+            scored = TokenizedExamples(**completion_examples(bounded, table, every, ends=False, loss_on_prompt=False))
         right = [(row, own[table.right[row]]) for row, own in enumerate(table.choices)]
-        made = completion_examples(encoder, table, right, ends=True, loss_on_prompt=encoder.lengths.loss_on_prompt)
+        made = completion_examples(bounded, table, right, ends=True, loss_on_prompt=bounded.lengths.loss_on_prompt)
         return TokenizedExamples(**made, table=table, scored=scored)
 
     # ---- scores ----

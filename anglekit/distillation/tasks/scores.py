@@ -34,8 +34,7 @@ def corpus_scores(
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-    if not texts or len(texts) != len(references):
-        raise InputError(f"{len(texts)} texts came with references for {len(references)}", "give one text for each")
+    _paired(texts, references)
     most = max(map(len, references))
     # Sacrebleu wants as many references for every example and leaves out those that are None.
     streams: Any = [[one[place] if place < len(one) else None for one in references] for place in range(most)]
@@ -48,7 +47,7 @@ def corpus_scores(
 
 
 def exact_match(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Return the fraction of texts that equal one of their references, blanks at the ends aside."""
+    """Return the fraction of texts that equal one of their references, ignoring blanks at the ends."""
     return _fraction([any(text.strip() == one.strip() for one in own) for text, own in _paired(texts, references)])
 
 

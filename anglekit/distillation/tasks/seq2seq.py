@@ -17,7 +17,7 @@ from anglekit.distillation.tasks.data import (
 )
 from anglekit.distillation.tasks.generation import generate_texts
 from anglekit.distillation.tasks.scores import corpus_scores
-from anglekit.distillation.tasks.task import Encoder, ScoredModel, ScoreReport, Task
+from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, ScoreReport, Task
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
 from anglekit.models.lengths import length_limit, position_limit
@@ -59,8 +59,7 @@ class Seq2SeqTask(Task):
     trained on each of them and scored against all.
 
     Attributes:
-        source_column: the task's own name of the source's column.
-        target_column: likewise.
+        source_column, target_column: the task's own names of these columns.
         prefix: put before every source unless the settings say otherwise.
         target_max_length: tokens to which targets are cut; None cuts none and refuses what is longer than the model
             allows.
@@ -107,22 +106,22 @@ class Seq2SeqTask(Task):
             length = min(self.target_max_length, limit)
         return replace(super().encoding(wanted, tokenizer, config), target_max_length=length)
 
-    def examples(self, table: SourcesAndTargets, encoder: Encoder, *, training: bool) -> TokenizedExamples:
+    def examples(self, table: SourcesAndTargets, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
         """Return sources, cut off at the maximal length, and targets; see `Task.tokenize`.
 
         Examples to be trained on are one for each reference; those to be scored have their first reference as label.
         """
-        tokenizer, lengths = encoder.tokenizer, encoder.lengths
+        tokenizer, lengths = bounded.tokenizer, bounded.lengths
         places = [(row, text) for row, own in enumerate(table.targets) for text in (own if training else own[:1])]
         labels = encode_texts(
             tokenizer, [text for _, text in places], max_length=lengths.target_max_length, as_target=True
         )["input_ids"]
         for (row, _), label in zip(places, labels, strict=True):
-            if len(label) > encoder.limit:
+            if len(label) > bounded.limit:
                 raise InputError(
                     f"{table.source} has a target of {len(label)} tokens in row {row} (counted from 0), column "
                     f"{table.columns[1]!r}",
-                    f"the model allows {encoder.limit}: shorten it, or cut targets by --target-max-length",
+                    f"the model allows {bounded.limit}: shorten it, or cut targets by --target-max-length",
                 )
         sources = encode_texts(tokenizer, table.sources, max_length=lengths.max_length)["input_ids"]
         return TokenizedExamples({"input_ids": [sources[row] for row, _ in places], "labels": labels}, table=table)

@@ -11,8 +11,7 @@ from transformers import EvalPrediction, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
-from anglekit.distillation.tasks.data import PaddedBatches, TextTable, TokenizedExamples, usable_length
-from anglekit.distillation.tasks.generation import padding_id
+from anglekit.distillation.tasks.data import PaddedBatches, TextTable, TokenizedExamples
 from anglekit.errors import InputError, suggest
 from anglekit.models.architectures import model_streams
 from anglekit.models.lengths import length_limit
@@ -21,7 +20,7 @@ from anglekit.tables.read import Table, read_table
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 """What makes a batch of tensors out of examples."""
 
-SMALLER_IS_BETTER = frozenset({"perplexity"})
+_SMALLER_IS_BETTER = frozenset({"perplexity"})
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class ScoreReport:
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """How texts become tokens.
+class BoundedTokenizer:
+    """A tokenizer, and how long examples may be.
 
     Attributes:
         tokenizer: the model's.
@@ -54,7 +53,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """A model that is scored: with its tokenizer, so many examples at once, generating texts so."""
+    """A model that is scored, with its tokenizer, the size of its batches, and how it generates texts."""
 
     model: PreTrainedModel
     tokenizer: Tokenizer
@@ -75,10 +74,8 @@ class Task(ABC):
         source: where it comes from.
         scores: some of `allowed_scores`; the first one selects the best student.
         evaluation_splits: the data set's own names of what it is evaluated on.
-        teacher_learning_rate: for fine-tuning.
-        teacher_epochs: likewise.
-        student_learning_rate: for distillation.
-        student_epochs: likewise.
+        teacher_learning_rate, teacher_epochs: of fine-tuning.
+        student_learning_rate, student_epochs: of distillation.
         max_length: tokens of an example; more is cut off.
 
     Raises:
@@ -102,7 +99,7 @@ class Task(ABC):
     model_class: ClassVar[Any]
     #: The streams of the models that can do it; None: any.
     streams: ClassVar[tuple[str, ...] | None] = None
-    #: What a model is called that can do it, and what its head is called.
+    #: What a model that can do it is called, and what its head is called.
     model_kind: ClassVar[str]
     head: ClassVar[str] = "language-model"
     #: Whether fine-tuning may begin with a new head.
@@ -125,7 +122,7 @@ class Task(ABC):
     @property
     def larger_is_better(self) -> bool:
         """Whether a larger selection score is a better one."""
-        return self.selection_score not in SMALLER_IS_BETTER
+        return self.selection_score not in _SMALLER_IS_BETTER
 
     def check_config(self, config: PretrainedConfig, source: str) -> None:
         """Check that a model of this configuration can do the task.
@@ -164,7 +161,7 @@ class Task(ABC):
     # ---- what data and model settle ----
 
     def for_fine_tuning(self, train: TextTable, config: PretrainedConfig) -> Self:
-        """Return the task with what training data and a model that is to be fine-tuned settle, such as its classes."""
+        """Return the task with what the training data and the model to be fine-tuned settle, such as its classes."""
         return self
 
     def for_teacher(self, train: TextTable, config: PretrainedConfig) -> Self:
@@ -176,7 +173,7 @@ class Task(ABC):
         return self
 
     def for_trained(self, config: PretrainedConfig) -> Self:
-        """Return the task as a model knows it that is only to be scored."""
+        """Return the task as a model that is only scored knows it."""
         return self
 
     def head_settings(self) -> dict[str, Any]:
@@ -189,7 +186,7 @@ class Task(ABC):
             setattr(config, name, value)
 
     def facts(self) -> dict[str, Any]:
-        """Return what decides the run's result beside the task's name."""
+        """Return what decides a run's result beside the task's name."""
         return {}
 
     # ---- tokens ----
@@ -200,7 +197,10 @@ class Task(ABC):
         Raises:
             InputError: more is wanted than the model can read.
         """
-        length = usable_length(wanted.max_length, self.max_length, tokenizer, config)
+        limit, length = length_limit(tokenizer, config), wanted.max_length
+        if length is not None and not 4 <= length <= limit:
+            raise InputError(f"--max-length is {length}", allowed=f"allowed for this model: 4 to {limit}")
+        length = min(self.max_length, limit) if length is None else length
         return EncodingSettings(length, wanted.target_max_length, wanted.loss_on_prompt)
 
     def padding_id(self, tokenizer: Tokenizer) -> int:
@@ -209,7 +209,16 @@ class Task(ABC):
         Raises:
             InputError: there is none.
         """
-        return padding_id(tokenizer, end_of_text=self.pads_with_end)
+        if tokenizer.pad_token_id is not None:
+            return int(tokenizer.pad_token_id)
+        if self.pads_with_end and tokenizer.eos_token_id is not None:
+            return int(tokenizer.eos_token_id)
+        also = " and no end-of-text token that could stand in" if self.pads_with_end else ""
+        place = f" of {tokenizer.name_or_path}" if tokenizer.name_or_path else ""
+        raise InputError(
+            f"the tokenizer{place} has no pad token{also}",
+            "set one (for example the end-of-text token: tokenizer.pad_token = tokenizer.eos_token) and save it again",
+        )
 
     def tokenize(
         self,
@@ -233,10 +242,12 @@ class Task(ABC):
             InputError: something does not fit, or the tokenizer cannot pad.
         """
         self.padding_id(tokenizer)
-        return self.examples(table, Encoder(tokenizer, encoding, length_limit(tokenizer, config)), training=training)
+        return self.examples(
+            table, BoundedTokenizer(tokenizer, encoding, length_limit(tokenizer, config)), training=training
+        )
 
     @abstractmethod
-    def examples(self, table: Any, encoder: Encoder, *, training: bool) -> TokenizedExamples:  # noqa: ANN401
+    def examples(self, table: Any, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:  # noqa: ANN401
         """Return the examples of a table of the kind's own `TextTable`; see `tokenize`."""
 
     def collator(self, tokenizer: Tokenizer) -> Collator:
@@ -256,10 +267,10 @@ class Task(ABC):
     def generation(
         self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig
     ) -> GenerationSettings:
-        """Return how texts are generated: as wanted, completed by the task; a task that generates none looks at none.
+        """Return how texts are generated: as wanted, completed by the task. A task without generated texts ignores it.
 
         Raises:
-            InputError: the model cannot write so many tokens.
+            InputError: the model cannot write that many tokens.
         """
         return wanted
 

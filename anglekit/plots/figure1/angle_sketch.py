@@ -19,7 +19,7 @@ from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE, Theme, behind_text
 _STATE_SIZE = SMALL_FONT_SIZE / 0.7  # mathematics sets a subscript at 0.7 of its base
 _MARGIN = 0.24  # inches between the outermost point and the panel's edge: room for its label
 _CROWD = 16  # more dots are drawn small and few of them are named
-_NAMED = 4  # of a crowd, so many steps between named layers
+_NAMED = 4  # of a crowd, about this many layers are named
 _SCALE_STRIP = 0.26  # inches under the drawing for the scale bar
 
 
@@ -55,7 +55,7 @@ class _Placer:
         *,
         required: bool,
     ) -> tuple[float, float] | None:
-        """Return the centre of a label of `size` near `anchor`, or None where nothing is free and it may be left out.
+        """Return the centre of a label of `size` near `anchor`, or None where no place is free and it is not required.
 
         At each distance, a place clear of everything is sought first, then one that the thin line through the layers
         may cross. A required label falls back on the first place that lies inside the panel.

@@ -135,6 +135,10 @@ def _pooled_words(rows: pd.DataFrame) -> str:
     return f"{layers}, {len(pairs)} pairs of teacher layers"
 
 
+_COLUMNS = ["task", "stream", "student", "init", "bin_left", "bin_right", "count", "density"]
+_COLUMNS += ["acute_fraction", "chance_cosine"]
+
+
 def figure1_data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     """Return a row per task, stream, student and bin of the cosine.
 
@@ -145,18 +149,20 @@ def figure1_data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     for panel in cosine_panels(inputs.geometries, options):
         for curve in panel.curves:
             edges = np.linspace(-1.0, 1.0, len(curve.counts) + 1)
-            frame = pd.DataFrame(
-                {"bin_left": edges[:-1], "bin_right": edges[1:], "count": curve.counts, "density": curve.density}
-            )
-            frame = frame.assign(acute_fraction=curve.acute_fraction, chance_cosine=curve.chance)
-            for place, (name, text) in enumerate(
-                (("task", panel.label), ("stream", panel.stream), ("student", curve.student), ("init", curve.init))
-            ):
-                frame.insert(place, name, "" if text is None else text)
-            frames.append(frame)
-    columns = ["task", "stream", "student", "init", "bin_left", "bin_right", "count", "density"]
-    columns += ["acute_fraction", "chance_cosine"]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+            columns = {
+                "task": panel.label or "",
+                "stream": panel.stream,
+                "student": curve.student,
+                "init": curve.init or "",
+                "bin_left": edges[:-1],
+                "bin_right": edges[1:],
+                "count": curve.counts,
+                "density": curve.density,
+                "acute_fraction": curve.acute_fraction,
+                "chance_cosine": curve.chance,
+            }
+            frames.append(pd.DataFrame(columns, columns=_COLUMNS))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_COLUMNS)
 
 
 def figure1_facts(data: pd.DataFrame) -> str:

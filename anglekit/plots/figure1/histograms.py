@@ -16,8 +16,8 @@ from anglekit.plots.panels.labels import text_width
 from anglekit.plots.panels.layout import LINE
 from anglekit.plots.style import FONT_SIZE, MARKERS, SMALL_FONT_SIZE, Theme, round_ticks
 
-#: Up to so many students a panel states each share; beyond it, the range of each initialisation.
-MOST_SHARES = 4
+# A panel of more students states the range of each initialisation instead of each share.
+_MOST_SHARES = 4
 CHANCE_DASHES = (0, (3.5, 2.0))
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 _TINTS = (0.0, -0.3, 0.3, -0.5, 0.15)  # toward black (negative) or white; the hue, which has a meaning, stays
@@ -120,7 +120,7 @@ class Histogram:
     def _draw_curve(self, curve: Curve) -> None:
         style, count = self._style(curve), len(self.panel.curves)
         edges = np.linspace(-1.0, 1.0, len(curve.counts) + 1)
-        fill = 0.28 if count <= 2 else 0.12 if count <= MOST_SHARES else 0.04
+        fill = 0.28 if count <= 2 else 0.12 if count <= _MOST_SHARES else 0.04
         self.ax.stairs(curve.density, edges, fill=True, color=style.colour, alpha=fill, linewidth=0, zorder=2)
         self.ax.stairs(
             curve.density,
@@ -149,7 +149,7 @@ class Histogram:
     def _share_lines(self) -> list[tuple[str, CurveStyle, bool]]:
         """Return the lines that state the acute shares: text, style, and whether it has a marker."""
         curves = self.panel.curves
-        if len(curves) <= MOST_SHARES:
+        if len(curves) <= _MOST_SHARES:
             return [(f"{percent(curve.acute_fraction)} acute", self._style(curve), len(curves) > 1) for curve in curves]
         groups: dict[str | None, list[Curve]] = {}
         for curve in curves:

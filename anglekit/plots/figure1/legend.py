@@ -15,8 +15,8 @@ from anglekit.plots.figure1.histograms import CHANCE_DASHES, CurveStyle
 from anglekit.plots.panels.labels import fit, plain, text_width
 from anglekit.plots.style import SMALL_FONT_SIZE, Theme
 
-#: More students than this are listed by initialisation.
-MOST_NAMES = 12
+# More students than this are listed by initialisation.
+_MOST_NAMES = 12
 _ROW = 0.132  # inches
 _HANDLE = 0.36  # inches: an entry's line and the gap to its name
 _GAP = 0.10  # inches between columns
@@ -44,7 +44,7 @@ def build_legend(
     marked = any(len(panel.curves) > 1 for panel in panels)
     handles: list[Artist] = []
     parts: list[tuple[str, str]] = []
-    if len(styles) <= MOST_NAMES:
+    if len(styles) <= _MOST_NAMES:
         for (student, init), style in styles.items():
             marker = style.marker if marked else ""
             handles.append(_line(style, style.dashes, marker))

@@ -15,9 +15,8 @@ from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.chosen import check_labels, choose_value
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
-from anglekit.plots.panels.students import init_order, init_words
 from anglekit.plots.spec import FigureOptions, FigureSpec
-from anglekit.plots.style import GUIDE_DASHES, MARKERS, Theme, round_ticks
+from anglekit.plots.style import GUIDE_DASHES, MARKERS, Theme, init_order, init_words, round_ticks
 from anglekit.results.geometry import Geometry
 from anglekit.results.overview import token_mean
 

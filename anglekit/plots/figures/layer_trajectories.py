@@ -17,14 +17,24 @@ from anglekit.plots.panels.arm_lines import arm_legend, students_in_order, teach
 from anglekit.plots.panels.chosen import choose, require, stream_order
 from anglekit.plots.panels.line_panels import LinePanel, draw_line_panels, integer_ticks
 from anglekit.plots.panels.sentences import LAYER_NOTE, students_words
-from anglekit.plots.panels.students import init_colour, init_order, init_words, strategy_styles
 from anglekit.plots.panels.tables import symmetric_matrix, with_arms
 from anglekit.plots.spec import STUDENTS, FigureOptions, FigureSpec
-from anglekit.plots.style import SMALL_FONT_SIZE, TEACHER_DASHES, StrategyStyle, Theme, behind_text, round_ticks
+from anglekit.plots.style import (
+    SMALL_FONT_SIZE,
+    TEACHER_DASHES,
+    StrategyStyle,
+    Theme,
+    behind_text,
+    init_colour,
+    init_order,
+    init_words,
+    round_ticks,
+    strategy_styles,
+)
 
 Array = NDArray[np.float64]
 
-_NAMED_LAYERS = 13  # up to so many teacher layers carry their number, beyond it the first, the middle and the last
+_NAMED_LAYERS = 13  # of more teacher layers only the first, the middle and the last carry their number
 
 
 @dataclass(frozen=True, eq=False)

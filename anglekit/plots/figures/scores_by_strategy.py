@@ -19,9 +19,16 @@ from anglekit.plots.panels.arm_lines import arm_legend
 from anglekit.plots.panels.chosen import check_labels, choose_value
 from anglekit.plots.panels.labels import plain, text_width
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
-from anglekit.plots.panels.students import init_colour, init_order, init_words, strategy_styles
 from anglekit.plots.spec import FigureOptions, FigureSpec
-from anglekit.plots.style import SMALL_FONT_SIZE, StrategyStyle, Theme
+from anglekit.plots.style import (
+    SMALL_FONT_SIZE,
+    StrategyStyle,
+    Theme,
+    init_colour,
+    init_order,
+    init_words,
+    strategy_styles,
+)
 
 _EDGE = 0.02  # over and under what a share can be, so that points at its ends are whole
 _NONE_DASHES = (0, (4, 2))

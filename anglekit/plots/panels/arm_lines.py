@@ -11,10 +11,17 @@ from matplotlib.figure import Figure
 from anglekit.comparison.cells import in_order
 from anglekit.plots.panels.chosen import stream_order
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels, integer_ticks
-from anglekit.plots.panels.students import init_colour, init_order, init_words, strategy_styles
-from anglekit.plots.style import TEACHER_DASHES, StrategyStyle, Theme
+from anglekit.plots.style import (
+    TEACHER_DASHES,
+    StrategyStyle,
+    Theme,
+    init_colour,
+    init_order,
+    init_words,
+    strategy_styles,
+)
 
-_FEW_LAYERS = 13  # up to so many, points are marked, and students with bars stand side by side; then bands
+_FEW_LAYERS = 13  # with more, points are not marked, and intervals are bands instead of bars side by side
 _SPREAD = 0.5  # of the distance between two layers, that all students of a panel together take
 
 

@@ -36,12 +36,12 @@ class Chosen:
 
 
 def choose(geometries: Sequence[Geometry], options: FigureOptions, *, few: bool = False) -> Chosen:
-    """Return the students, streams and student layers to draw; what is not chosen is drawn whole.
+    """Return the students, streams and student layers to draw; all of them where none was asked for.
 
     Args:
         geometries: at least one.
         options: what was asked for.
-        few: draw 12 student layers spread over the depth where there are more and none was asked for.
+        few: of more than 12 student layers, unless asked for, draw 12 that are spread over the depth.
 
     Raises:
         InputError: there is no Geometry, a student, stream or layer is in none of them, or no student has these.
@@ -92,10 +92,10 @@ def choose_value(value: str | None, known: Iterable[str], what: str = "value") -
 
 
 def check_labels(labels: Sequence[str] | None, count: int, what: str = "geometries") -> Sequence[str] | None:
-    """Return labels that are one for each of `count` Geometries or tables, or None.
+    """Return the labels, checked to be one for each of `count` Geometries or tables; None stays None.
 
     Raises:
-        InputError: they are more or fewer.
+        InputError: there are more or fewer.
     """
     if labels is not None and len(labels) != count:
         raise InputError(f"{len(labels)} task labels for {count} {what}", "give one each, in order")

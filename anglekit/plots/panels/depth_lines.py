@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 
 from anglekit.plots.panels.chosen import stream_order
 from anglekit.plots.panels.line_panels import Entry, LayerBar, LinePanel, draw_line_panels
-from anglekit.plots.panels.students import init_colour
-from anglekit.plots.style import Theme
+from anglekit.plots.style import Theme, init_colour
 
-_MARKED_LINES = 8  # up to so many lines, points are marked
+_MARKED_LINES = 8  # points of more lines are not marked
 
 
 def draw_depth_lines(

@@ -21,8 +21,7 @@ from anglekit.plots.panels.labels import fit, plain, wrap
 from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, colour_bar_at, text_at
 from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure
 
-#: Up to so many columns, cells carry their numbers.
-ANNOTATED_COLUMNS = 8
+_ANNOTATED_COLUMNS = 8  # with more, cells carry no numbers
 _CELL = 0.26  # inches: a cell that holds a number of two decimals at 7 points
 _LEFT, _RIGHT = 0.40, 0.80  # inches: axis label and ticks; the colour bar with its own
 _GAP = 0.30  # inches between panels of a row: tick labels
@@ -121,13 +120,23 @@ def _colour_map(shown: ShownValue, look: Theme) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How many panels stand side by side, a cell's width and height in inches, whether it carries its number."""
+    """How panels stand, in inches.
+
+    Attributes:
+        columns: panels side by side.
+        width: of the widest panel.
+        gap: between panels.
+        cell: width of a cell.
+        row: height of a cell.
+        annotated: cells carry their numbers.
+    """
 
     columns: int
+    width: float
+    gap: float
     cell: float
     row: float
     annotated: bool
-    gap: float
 
     def size(self, panel: MatrixPanel) -> tuple[float, float]:
         rows, columns = panel.matrix.shape
@@ -146,17 +155,17 @@ def _lay_out(blocks: Sequence[MatrixBlock], room: float, most_annotated: int) ->
     columns = max(1, min(most, 4, int((room + gap) // (smallest + gap))))
     columns = -(-most // -(-most // columns))  # rows of nearly equal length
     largest = max(0.4 * widest, 1.0) if annotated else 2.4
-    side = min((room - (columns - 1) * gap) / columns, largest)
-    cell = side / widest
+    width = min((room - (columns - 1) * gap) / columns, largest)
+    cell = width / widest
     square = all(panel.matrix.shape[0] == panel.matrix.shape[1] for panel in panels)
     row = cell if square else max(min(cell, _FLAT), min(_ROW, 1.6 / tallest))
-    return _Layout(columns, cell, row, annotated and row >= LINE, gap)
+    return _Layout(columns, width, gap, cell, row, annotated and row >= LINE)
 
 
 def _are_annotated(blocks: Sequence[MatrixBlock], most: int = _ANNOTATED_PANELS) -> bool:
     """Say whether cells carry their numbers: where there are few, in few panels."""
     panels = [panel for block in blocks for panel in block.panels]
-    return len(panels) <= most and all(panel.matrix.shape[1] <= ANNOTATED_COLUMNS for panel in panels)
+    return len(panels) <= most and all(panel.matrix.shape[1] <= _ANNOTATED_COLUMNS for panel in panels)
 
 
 def draw_matrix_blocks(
@@ -178,7 +187,7 @@ def draw_matrix_blocks(
         total_width: of the figure, inches.
         notes: sentences under the panels.
         advice: what to do where there are too many panels.
-        most_annotated: up to so many panels, cells carry their numbers.
+        most_annotated: with more panels, cells carry no numbers.
 
     Raises:
         InputError: there is no panel, or there are too many.
@@ -188,7 +197,10 @@ def draw_matrix_blocks(
     figure = new_figure(total_width, 1.0)
     lines = wrap(figure, " ".join(notes), total_width - 0.1)
     below = LINE * len(lines) + 0.08
-    rows = [_rows(block, layout.columns) for block in blocks]
+    rows = [
+        [block.panels[start : start + layout.columns] for start in range(0, len(block.panels), layout.columns)]
+        for block in blocks
+    ]
     heights = [[max(layout.size(panel)[1] for panel in row) for row in own] for own in rows]
     panel_heights = sum(_TITLE + height + _BELOW for own in heights for height in own)
     total_height = panel_heights + len(blocks) * _NAME + below + 0.04
@@ -200,22 +212,17 @@ def draw_matrix_blocks(
         figure.text(0.05 / total_width, top / total_height, name, fontweight="bold", ha="left", va="top")
         top -= _NAME
         for number, (row, height) in enumerate(zip(own_rows, own_heights, strict=True)):
+            below_it = own_rows[number + 1] if number + 1 < len(own_rows) else ()
             for position, panel in enumerate(row):
-                left = _LEFT + position * (layout.cell * _widest(blocks) + layout.gap)
-                below_it = own_rows[number + 1] if number + 1 < len(own_rows) else ()
-                _draw_panel(
-                    figure,
-                    panel,
-                    (left, top - _TITLE, *layout.size(panel)),
-                    shown,
-                    scale,
-                    look,
-                    labelled=(len(below_it) <= position, position == 0 or panel.ylabel != row[position - 1].ylabel),
-                    annotated=layout.annotated,
-                    room=layout.cell * _widest(blocks) + (layout.gap if position + 1 < layout.columns else _BESIDE),
-                )
+                left = _LEFT + position * (layout.width + layout.gap)
+                ax = axes_at(figure, left, top - _TITLE, *layout.size(panel))
+                _draw_matrix(ax, panel, shown, scale, look, layout)
+                beside = layout.gap if position + 1 < layout.columns else _BESIDE
+                ax.set_title(fit(figure, panel.title, layout.width + beside - 0.06), pad=3, loc="left")
+                ax.set_xlabel(panel.xlabel if len(below_it) <= position else "")
+                ax.set_ylabel(panel.ylabel if position == 0 or panel.ylabel != row[position - 1].ylabel else "")
             top -= _TITLE + height + _BELOW
-    used = _LEFT + layout.columns * layout.cell * _widest(blocks) + (layout.columns - 1) * layout.gap
+    used = _LEFT + layout.columns * layout.width + (layout.columns - 1) * layout.gap
     bar = max(heights[0][0], min(_BAR, panel_heights - _TITLE - _BELOW))  # its label needs room
     colour_bar_at(
         figure,
@@ -228,38 +235,6 @@ def draw_matrix_blocks(
     )
     text_at(figure, lines, 0.05, below)
     return figure
-
-
-def _rows(block: MatrixBlock, columns: int) -> list[tuple[MatrixPanel, ...]]:
-    return [block.panels[start : start + columns] for start in range(0, len(block.panels), columns)]
-
-
-def _widest(blocks: Sequence[MatrixBlock]) -> int:
-    return max(panel.matrix.shape[1] for block in blocks for panel in block.panels)
-
-
-def _draw_panel(
-    figure: Figure,
-    panel: MatrixPanel,
-    place: tuple[float, float, float, float],
-    shown: ShownValue,
-    scale: Normalize,
-    look: Theme,
-    *,
-    labelled: tuple[bool, bool],
-    annotated: bool,
-    room: float,
-) -> None:
-    """Draw a panel at `place` (left, top, width, height in inches), its x and y axes labelled or not.
-
-    `room` is the distance to what stands beside it: what a title may take.
-    """
-    left, top, width, height = place
-    ax = axes_at(figure, left, top, width, height)
-    _draw_matrix(ax, panel, shown, scale, look, (width, height), annotated=annotated)
-    ax.set_title(fit(figure, panel.title, room - 0.06), pad=3, loc="left")
-    ax.set_xlabel(panel.xlabel if labelled[0] else "")
-    ax.set_ylabel(panel.ylabel if labelled[1] else "")
 
 
 @contextmanager
@@ -278,15 +253,9 @@ def _nothing_drawn(ax: Axes) -> Iterator[None]:
 
 
 def _draw_matrix(
-    ax: Axes,
-    panel: MatrixPanel,
-    shown: ShownValue,
-    scale: Normalize,
-    look: Theme,
-    size: tuple[float, float],
-    *,
-    annotated: bool,
+    ax: Axes, panel: MatrixPanel, shown: ShownValue, scale: Normalize, look: Theme, layout: _Layout
 ) -> None:
+    annotated, size = layout.annotated, layout.size(panel)
     labels = panel.matrix.map(lambda number: _cell_text(number, shown)) if annotated else False
     with _nothing_drawn(ax):
         sns.heatmap(

@@ -14,7 +14,7 @@ Z_95 = 1.959964
 
 
 def with_arms(table: pd.DataFrame, geometry: Geometry) -> pd.DataFrame:
-    """Return a table with the columns `strategy`, `init` and `seed` behind its student.
+    """Return a table with the columns `strategy`, `init` and `seed` after its student.
 
     The teacher's rows, whose student is empty, have an empty strategy and init; a seed may be missing.
     """
@@ -52,7 +52,7 @@ def pair_means(table: pd.DataFrame, key: Sequence[str], value: str, **others: st
 def symmetric_matrix(
     rows: pd.DataFrame, value: str, row: str, column: str, layers: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """Return a column over pairs of layers, of which each comes once, as a symmetric matrix; NaN where there is none.
+    """Return a column over pairs of layers, each of which comes once, as a symmetric matrix; NaN where it has no value.
 
     Args:
         rows: a row per pair; of a pair that comes more often the mean is taken.

@@ -17,7 +17,6 @@ from anglekit.distillation.runs.evaluate import evaluate
 from anglekit.distillation.runs.train import finetune
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings, ScoringSettings
 from anglekit.distillation.tasks.causal import log_likelihoods
-from anglekit.distillation.tasks.completion import generated_completions
 from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.models import load_trained
 from anglekit.distillation.tasks.multiple_choice import choice_scores
@@ -205,11 +204,11 @@ def test_texts_generated_together_are_those_generated_alone(world):
     loaded = load_trained(world["teacher"], COMPLETION)
     prompts = TokenizedExamples({"input_ids": [[5, 6], [7, 8, 9, 10], [11], list(range(4, 16))]})
     settings = GenerationSettings(1, 5)
-    together = generated_completions(loaded.model, loaded.tokenizer, prompts, 4, settings)
-    assert together == generated_completions(loaded.model, loaded.tokenizer, prompts, 1, settings)
+    together = COMPLETION.continuations(loaded.model, loaded.tokenizer, prompts, 4, settings)
+    assert together == COMPLETION.continuations(loaded.model, loaded.tokenizer, prompts, 1, settings)
     assert len(set(together)) > 1
     with pytest.raises(InputError, match="--max-new-tokens is 64 and the model reads 64 in all"):
-        generated_completions(loaded.model, loaded.tokenizer, prompts, 4, GenerationSettings(1, 64))
+        COMPLETION.continuations(loaded.model, loaded.tokenizer, prompts, 4, GenerationSettings(1, 64))
 
 
 # ---- losses and runs ----

@@ -13,7 +13,7 @@ from transformers import BertConfig
 
 from anglekit.distillation.settings import DataSettings, EncodingSettings, evaluation_sources
 from anglekit.distillation.tasks.classification import ClassificationTask, LabelledTexts
-from anglekit.distillation.tasks.data import TokenizedExamples, length_sorted_batches, usable_length
+from anglekit.distillation.tasks.data import TokenizedExamples, length_sorted_batches
 from anglekit.distillation.tasks.label_sets import LabelSet, label_text, labels_in_data, labels_of_config
 from anglekit.distillation.tasks.registry import TASKS, task_by_name
 from anglekit.distillation.tasks.scores import SCORES, accuracy, class_scores, f1, macro_f1, matthews
@@ -323,16 +323,20 @@ def test_length_sorted_batches_hold_every_example_once():
 
 
 def test_lengths_stay_within_what_the_model_reads(tiny_tokenizer):
-    tokenizer = tiny_tokenizer()
-    assert usable_length(None, 128, tokenizer, BertConfig(max_position_embeddings=512)) == 64
-    assert usable_length(None, 128, tokenizer, BertConfig(max_position_embeddings=40)) == 40
-    assert usable_length(30, 128, tokenizer, BertConfig(max_position_embeddings=40)) == 30
+    tokenizer, task = tiny_tokenizer(), task_by_name("classification")
+
+    def length(wanted, config):
+        return task.encoding(EncodingSettings(wanted), tokenizer, config).max_length
+
+    assert length(None, BertConfig(max_position_embeddings=512)) == 64
+    assert length(None, BertConfig(max_position_embeddings=40)) == 40
+    assert length(30, BertConfig(max_position_embeddings=40)) == 30
     roberta = BertConfig(max_position_embeddings=40, pad_token_id=1)
     roberta.model_type = "roberta"
-    assert usable_length(None, 128, tokenizer, roberta) == 38
+    assert length(None, roberta) == 38
     for wanted in (41, 3):
         with pytest.raises(InputError, match=f"--max-length is {wanted}; allowed for this model: 4 to 40"):
-            usable_length(wanted, 128, tokenizer, BertConfig(max_position_embeddings=40))
+            length(wanted, BertConfig(max_position_embeddings=40))
 
 
 def test_a_tokenizer_without_a_pad_token_is_refused(pair_table, tiny_tokenizer):
