@@ -169,12 +169,7 @@ class Estimates:
 
 
 def estimate_contrasts(
-    values: ArrayLike,
-    weights: ArrayLike | None,
-    contrasts: ArrayLike,
-    *,
-    n_draws: int = 2000,
-    seed: int = 0,
+    values: ArrayLike, weights: ArrayLike | None, contrasts: ArrayLike, *, n_draws: int = 2000, seed: int = 0
 ) -> Estimates:
     """Estimate contrasts between students, paired by seed and by example.
 

@@ -107,12 +107,9 @@ def angle_cells(geometries: Sequence[tuple[str, Geometry]]) -> tuple[list[Cell],
     Raises:
         InputError: no example is in all Geometries.
     """
-    frames = [frame for name, geometry in geometries for frame in _example_frames(name, geometry)]
-    if not frames:
+    if not geometries:
         return [], []
-    table = pd.concat(frames, ignore_index=True).drop_duplicates(
-        ["strategy", "init", "seed", "stream", "vertex", "example"]
-    )
+    table = rows_by_arm(geometries, "examples").drop_duplicates([*ARM_KEY, "example"])
     cells: list[Cell] = []
     notes: list[str] = []
     for stream, of_stream in table.groupby("stream", sort=False):
@@ -123,13 +120,27 @@ def angle_cells(geometries: Sequence[tuple[str, Geometry]]) -> tuple[list[Cell],
     return cells, notes
 
 
-def _example_frames(name: str, geometry: Geometry) -> Iterable[pd.DataFrame]:
-    for student, (strategy, init, seed) in geometry.arms.items():
-        rows = geometry.examples[geometry.examples["student"] == student]
-        if rows.empty:
-            raise InputError(f"{name} has no example of student {student!r}", "analyse it again")
-        # -1 stands for a seed that was not recorded, so that the column stays whole numbers.
-        yield rows.assign(strategy=strategy, init=init, seed=-1 if seed is None else seed)
+#: What tells the layers of all students apart.
+ARM_KEY = ("strategy", "init", "seed", "stream", "vertex")
+
+
+def rows_by_arm(geometries: Sequence[tuple[str, Geometry]], table: str) -> pd.DataFrame:
+    """Return a table of all students with the columns `strategy, init, seed`; a seed of -1 was not recorded.
+
+    Raises:
+        InputError: a student has no row.
+    """
+    frames: list[pd.DataFrame] = []
+    for name, geometry in geometries:
+        rows: pd.DataFrame = getattr(geometry, table)
+        for student, (strategy, init, seed) in geometry.arms.items():
+            own = rows[rows["student"] == student]
+            if own.empty:
+                raise InputError(f"{name} has no {table} of student {student!r}", "analyse it again")
+            # Whole numbers alone, so that the column stays one of whole numbers.
+            frames.append(own.assign(strategy=strategy, init=init, seed=-1 if seed is None else seed))
+    table_of_all: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    return table_of_all
 
 
 def _common_examples(rows: pd.DataFrame, stream: str, notes: list[str]) -> NDArray[np.int64]:

@@ -44,7 +44,7 @@ def default_score_margin(scores: Iterable[Any]) -> float:
 
 
 def compare(
-    sources: Sequence[str | Path | Geometry],
+    sources: Sequence[str | Path | Geometry] | Evidence,
     *,
     margin: float = ANGLE_MARGIN,
     score_margin: float | None = None,
@@ -55,7 +55,7 @@ def compare(
     """Compare matching strategies: differences paired by seed and example, and whether they are within a margin.
 
     Args:
-        sources: Geometry, sweep and run directories in any mixture, or Geometries.
+        sources: Geometry, sweep and run directories in any mixture, or Geometries; or the Evidence read from them.
         margin: the largest difference between angles, in degrees, that does not matter.
         score_margin: the largest difference between scores that does not matter, in their unit; by default one point:
             0.01 of scores between 0 and 1, else 1.
@@ -67,9 +67,7 @@ def compare(
         InputError: a margin or number is out of range, the sources do not fit each other, or hold one strategy only.
     """
     _check_options(margin, score_margin, draws, seed, interval)
-    if not sources:
-        raise InputError("nothing came to compare", "give directories of `anglekit analyze`, `sweep` or `distill`")
-    found = read_evidence(sources)
+    found = sources if isinstance(sources, Evidence) else read_evidence(sources)
     _check_strategies(found)
     resampling = Resampling(draws, seed, interval)
     cells, cell_notes = angle_cells(found.geometries)

@@ -55,9 +55,11 @@ def read_evidence(sources: Sequence[str | Path | Geometry]) -> Evidence:
         sources: Geometry, sweep and run directories in any mixture, or Geometries.
 
     Raises:
-        InputError: a directory is not there, damaged, or holds none of these; Geometries of different probes, teachers
-            or settings; scores of different tasks, teachers or tables; two students of one arm.
+        InputError: nothing came; a directory is not there, damaged, or holds none of these; Geometries of different
+            probes, teachers or settings; scores of different tasks, teachers or tables; two students of one arm.
     """
+    if not sources:
+        raise InputError("nothing came to compare", "give directories of `anglekit analyze`, `sweep` or `distill`")
     geometries: list[tuple[str, Geometry]] = []
     scores: list[StudentScores] = []
     seen: set[Path] = set()

@@ -8,28 +8,22 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from anglekit.comparison.cells import ARM_KEY, rows_by_arm
 from anglekit.results.geometry import Geometry
 from anglekit.results.overview import layer_means
 
-_ARM = ("strategy", "init", "seed", "stream", "vertex")
-OBTUSE_COLUMNS = (*_ARM, "teacher_i", "teacher_k", "mean_cosine", "high", "mean_angle_degrees", "surely")
+OBTUSE_COLUMNS = (*ARM_KEY, "teacher_i", "teacher_k", "mean_cosine", "high", "mean_angle_degrees", "surely")
 AVERAGING_COLUMNS = (
-    *_ARM, "mean_cosine", "mean_angle_degrees", "least_angle_degrees", "largest_angle_degrees", "teacher_i",
+    *ARM_KEY, "mean_cosine", "mean_angle_degrees", "least_angle_degrees", "largest_angle_degrees", "teacher_i",
     "teacher_k", "acute_fraction", "pairs", "obtuse_pairs", "undefined_pairs",
 )  # fmt: skip
 
 
-def _by_arm(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
+def _angles_by_arm(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
     """Return the angles of all students with strategy, init and seed, each arm once."""
-    frames = []
-    for _, geometry in geometries:
-        for student, (strategy, init, seed) in geometry.arms.items():
-            rows = geometry.angles[geometry.angles["student"] == student]
-            frames.append(rows.assign(strategy=strategy, init=init, seed=-1 if seed is None else seed))
-    if not frames:
-        return pd.DataFrame(columns=[*_ARM, "teacher_i", "teacher_k", "mean_cosine", "mean_angle_degrees"])
-    table = pd.concat(frames, ignore_index=True)
-    return table.drop_duplicates([*_ARM, "teacher_i", "teacher_k"], ignore_index=True)
+    if not geometries:
+        return pd.DataFrame(columns=[*ARM_KEY, "teacher_i", "teacher_k", "mean_cosine", "mean_angle_degrees"])
+    return rows_by_arm(geometries, "angles").drop_duplicates([*ARM_KEY, "teacher_i", "teacher_k"], ignore_index=True)
 
 
 def obtuse_pairs(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
@@ -42,7 +36,7 @@ def obtuse_pairs(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
         Columns `OBTUSE_COLUMNS`, the widest angle first; `high` is the upper end of the mean cosine's 95% interval,
         clustered by example, and `surely` whether it is below 0 too. A seed of -1 was not recorded.
     """
-    table = _by_arm(geometries)
+    table = _angles_by_arm(geometries)
     if table.empty:
         return pd.DataFrame(columns=list(OBTUSE_COLUMNS))
     quantile = stats.t.ppf(0.975, np.maximum(table["n_examples"].to_numpy() - 1, 1))
@@ -61,8 +55,8 @@ def averaging_views(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
         Columns `AVERAGING_COLUMNS`; every pair counts by its tokens; `teacher_i, teacher_k` is the widest pair.
     """
     rows = []
-    for key, group in _by_arm(geometries).groupby(list(_ARM), sort=False):
-        row = {**dict(zip(_ARM, key, strict=True)), **layer_means(group)}
+    for key, group in _angles_by_arm(geometries).groupby(list(ARM_KEY), sort=False):
+        row = {**dict(zip(ARM_KEY, key, strict=True)), **layer_means(group)}
         counted = group[group["n_tokens"] > 0]
         if len(counted):
             widest = counted.iloc[int(counted["mean_angle_degrees"].to_numpy().argmax())]
@@ -88,7 +82,7 @@ def largest_pair_differences(geometries: Sequence[tuple[str, Geometry]]) -> pd.D
     """
     columns = ["init", "stream", "vertex", "strategy_a", "strategy_b"]
     found = [*columns, "pair_difference", "pair_i", "pair_k", "sides_differ"]
-    table = _by_arm(geometries)
+    table = _angles_by_arm(geometries)
     if table.empty:
         return pd.DataFrame(columns=found)
     keys = ["init", "seed", "stream", "vertex", "teacher_i", "teacher_k"]

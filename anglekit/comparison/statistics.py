@@ -19,14 +19,7 @@ from anglekit.comparison.bootstrap import (
     weighted_means,
 )
 from anglekit.comparison.cells import NONE, Cell, Seed
-from anglekit.comparison.equivalence import (
-    ALPHA,
-    Needed,
-    Verdict,
-    equivalence_verdict,
-    family_verdict,
-    needed_counts,
-)
+from anglekit.comparison.equivalence import ALPHA, Needed, Verdict, equivalence_verdict, family_verdict, needed_counts
 
 #: The level of the intervals that are shown; those that decide are at level 1 - 2 ALPHA.
 LEVEL = 0.95

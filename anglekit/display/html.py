@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from anglekit.display.tables import TextTable
+from anglekit.display.tables import TextTable, printable
 
 _VOID = frozenset({"br", "col", "hr", "link", "meta"})
 
@@ -20,10 +20,7 @@ class Markup(str):
 
 def plain(text: object) -> str:
     """Return a text without the characters that no document may hold; a stray one shows as U+FFFD."""
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else "\N{REPLACEMENT CHARACTER}"
-        for character in str(text)
-    )
+    return printable(str(text), keep="\n\t", stray="\N{REPLACEMENT CHARACTER}")
 
 
 def joined(*children: object) -> Markup:
@@ -74,10 +71,7 @@ def page_table(table: TextTable) -> Markup:
     )
     body = [element("tr", *(_page_cell(row[column], table, column) for column in filled)) for row in table.rows]
     grid = element(
-        "table",
-        element("thead", head),
-        element("tbody", *body),
-        class_="sortable" if len(table.rows) > 1 else None,
+        "table", element("thead", head), element("tbody", *body), class_="sortable" if len(table.rows) > 1 else None
     )
     tall = " tall" if len(table.rows) > _FEW_ROWS else ""
     return element(

@@ -55,9 +55,9 @@ def aligned_text(table: TextTable) -> str:
     return "\n".join("  ".join(padded(line[column], column) for column in widths).rstrip() for line in lines)
 
 
-def printable(text: str, keep: str = "") -> str:
-    """Return text with a question mark for each control character but those in `keep`: names may hold any."""
-    return "".join(character if character.isprintable() or character in keep else "?" for character in text)
+def printable(text: str, *, keep: str = "", stray: str = "?") -> str:
+    """Return text with `stray` for each control character but those in `keep`: names may hold any."""
+    return "".join(character if character.isprintable() or character in keep else stray for character in text)
 
 
 def markdown_table(table: TextTable) -> str:

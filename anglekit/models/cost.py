@@ -131,12 +131,7 @@ def without_memory(source: str, stored: StoredWeights | None, refusal: Callable[
     Raises:
         InputError: transformers cannot make the model, or it is too large.
     """
-    with (
-        torch.device("meta"),
-        quiet_transformers(),
-        foreign_failures(refusal),
-        bounded_construction(source, stored),
-    ):
+    with torch.device("meta"), quiet_transformers(), foreign_failures(refusal), bounded_construction(source, stored):
         yield
 
 

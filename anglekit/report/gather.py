@@ -77,7 +77,7 @@ def gather(
     """
     if not directories:
         raise InputError("nothing came to report", "give directories of `anglekit analyze`, `sweep` or `distill`")
-    found = _read(directories)
+    found, apart = _read(directories)
     named = [pair for evidence in found for pair in evidence.geometries]
     if labels is not None and len(labels) != len(named):
         raise InputError(f"{len(labels)} task labels for {len(named)} Geometries", "give one each, in order (--task)")
@@ -86,7 +86,11 @@ def gather(
         ReportedGeometry(label, source, geometry, geometry.against_chance())
         for label, (source, geometry) in zip(own, named, strict=True)
     )
-    comparison, not_compared = _compared(directories, found, margin, score_margin)
+    comparison, not_compared = None, apart
+    if len({strategy for evidence in found for strategy in evidence.strategies}) < 2:
+        not_compared = "All students are of one strategy: add another to compare (anglekit sweep)."
+    elif not apart:
+        comparison = compare(found[0], margin=margin, score_margin=score_margin)
     warnings = [
         *_reading_warnings(geometries),
         *(comparison.notes if comparison is not None else [note for evidence in found for note in evidence.notes]),
@@ -96,26 +100,13 @@ def gather(
     return Findings(geometries, scores, comparison, not_compared, tuple(dict.fromkeys(warnings)), score_margin)
 
 
-def _read(directories: Sequence[str | Path]) -> list[Evidence]:
-    """Return everything as one where it fits together, else each directory by itself."""
-    singly = [read_evidence([directory]) for directory in dict.fromkeys(directories)]
+def _read(directories: Sequence[str | Path]) -> tuple[list[Evidence], str]:
+    """Return everything as one where it fits together; else each directory by itself, and why they do not."""
     try:
-        return [read_evidence(directories)]
-    except InputError:
-        return singly  # `compare` will say why
-
-
-def _compared(
-    directories: Sequence[str | Path], found: Sequence[Evidence], margin: float, score_margin: float | None
-) -> tuple[Comparison | None, str]:
-    if len({strategy for evidence in found for strategy in evidence.strategies}) < 2:
-        return None, "All students are of one strategy: add another to compare (anglekit sweep)."
-    try:
-        return compare(directories, margin=margin, score_margin=score_margin), ""
+        return [read_evidence(directories)], ""
     except InputError as error:
-        if len(found) == 1:  # they fit together: an option is wrong
-            raise
-        return None, f"The strategies are not compared: {error}."
+        singly = [read_evidence([directory]) for directory in dict.fromkeys(directories)]
+        return singly, f"The strategies are not compared: {error}."
 
 
 def _reading_warnings(geometries: Sequence[ReportedGeometry]) -> list[str]:
