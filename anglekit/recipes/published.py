@@ -89,7 +89,7 @@ def result_frame(recipe: Recipe, scores: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         recipe: what was run.
-        scores: as `stages.score_frame` returned it.
+        scores: as `reproduction_stages.write_scores` writes them.
 
     Returns:
         `RESULT_COLUMNS`, a row for each kind of model, validation table and score; `published` and `difference`
@@ -217,9 +217,6 @@ def caveats(recipe: Recipe, scale: float) -> list[str]:
         lines.append("beware: the losses are the corrected ones, not those of the paper's code (losses.reading)")
     quoted = [one for one in published_of(recipe) if one.model == "teacher-previous-work"]
     if quoted:
-        lines.append("quoted there for a teacher of earlier work: " + ", ".join(map(_quoted, quoted)))
+        numbers = ", ".join(f"{one.task} {one.metric} {one.value:.2f}" for one in quoted)
+        lines.append(f"quoted there for a teacher of earlier work: {numbers}")
     return lines
-
-
-def _quoted(one: PublishedScore) -> str:
-    return f"{one.task} {one.metric} {one.value:.2f}"

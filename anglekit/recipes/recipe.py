@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
 from anglekit.analysis.settings import AnalysisSettings
@@ -48,63 +48,55 @@ class Tokenizer:
         check_settings(self)
 
 
+@documented
 @dataclass(frozen=True)
 class Teacher:
-    """Where the teacher comes from.
+    """Where the teacher comes from: a checkpoint, or from scratch, which needs a tokenizer and training."""
 
-    Attributes:
-        config: the architecture as its config.json has it, `model_type` among it: what a teacher from scratch is made
-            from, and what a dry run counts without a download.
-        model: directory or hub id of the weights; None: from scratch.
-        training: how it is trained; None takes the model as it is.
-        tokenizer: of a teacher from scratch.
-        initialization: of a teacher from scratch: "default" or "matching-attention" (BERT: attention to equal words).
-        seed: of a teacher from scratch, and of its training.
-    """
-
-    config: Mapping[str, Any]
-    model: str | None = None
-    training: Training | None = None
-    tokenizer: Tokenizer | None = None
-    initialization: str = "default"
-    seed: int = 0
+    config: Mapping[str, Any] = setting(
+        MISSING,
+        "The architecture as its config.json has it, `model_type` among it: what a teacher from scratch is made from, "
+        "and what a dry run counts without a download.",
+    )
+    model: str | None = setting(None, "Directory or hub id of the weights; None: from scratch.")
+    training: Training | None = setting(None, "How it is trained; None takes the model as it is.")
+    tokenizer: Tokenizer | None = setting(None, "Of a teacher from scratch.")
+    initialization: str = setting(
+        "default",
+        "Of a teacher from scratch; matching-attention: BERT, attention to equal words.",
+        names=INITIALIZATIONS,
+    )
+    seed: int = like(TrainSettings, "seed", default=0, help="Of a teacher from scratch, and of its training.")
 
     def __post_init__(self) -> None:
         if not isinstance(self.config.get("model_type"), str):
             raise InputError("config names no model_type", "add the model_type of the checkpoint's config.json")
-        _check("initialization", self.initialization, INITIALIZATIONS)
+        check_settings(self)
         scratch = self.model is None
         if scratch and (self.tokenizer is None or self.training is None):
             missing = "tokenizer" if self.tokenizer is None else "training"
             raise InputError("no model is named, so the teacher is made from scratch", f"that needs {missing}")
         if not scratch and (self.tokenizer is not None or self.initialization != "default"):
             raise InputError("a model is named, which brings its own tokenizer and weights", "leave those two keys out")
-        declarations(TrainSettings)["seed"].check("seed", self.seed)
 
 
+@documented
 @dataclass(frozen=True)
 class Data:
-    """What is trained and scored on.
+    """What is trained and scored on; tables are named as for every command: a file, `hub:...` or `builtin:...`."""
 
-    Attributes:
-        train: a table, as every command takes it (file, `hub:NAME[/CONFIG]:SPLIT`, `builtin:NAME:SPLIT`).
-        validation: tables by the name that scores carry; the first one validates during training.
-        columns: which columns are read.
-        transform: what turns the tables' rows into those columns first: "triples" or "conversation"; see `transforms`.
-        train_examples: the rows of the training table, for a dry run where it cannot be read.
-        validation_examples: the same for all validation tables together.
-        tokens: mean tokens of an example, for a dry run; None counts the longest that is allowed.
-        target_tokens: the same for the targets of an encoder-decoder.
-    """
-
-    train: str
-    validation: Mapping[str, str]
+    train: str = setting(MISSING, "The training table.")
+    validation: Mapping[str, str] = setting(
+        MISSING, "Tables by the name that scores carry; the first one validates during training."
+    )
     columns: DataSettings = field(default_factory=DataSettings)
-    transform: str | None = None
-    train_examples: int | None = None
-    validation_examples: int | None = None
-    tokens: float | None = None
-    target_tokens: float | None = None
+    transform: str | None = setting(
+        None, "What turns the tables' rows into those columns first; see `transforms`.", names=tuple(TRANSFORMS)
+    )
+    train_examples: int | None = setting(None, "The training table's rows, for a dry run where it cannot be read.")
+    validation_examples: int | None = setting(None, "The same for all validation tables together.")
+    tokens: float | None = setting(None, "Mean tokens of an example, for a dry run; None: the longest allowed.")
+    target_tokens: float | None = setting(None, "The same for the targets of an encoder-decoder.")
 
     def __post_init__(self) -> None:
         if not self.validation:
@@ -112,43 +104,29 @@ class Data:
         for name in self.validation:
             if not name.replace("-", "_").isidentifier() or name == "train":
                 raise InputError(f"the validation table {name!r} has no name of letters, digits and - _", "rename it")
-        if self.transform is not None:
-            _check("transform", self.transform, TRANSFORMS)
+        check_settings(self)
 
 
+@documented
 @dataclass(frozen=True)
 class Students:
-    """The grid of students: for each depth and width a sweep over strategies, initialisations and seeds.
+    """The grid of students: for each depth and width a sweep over strategies, initialisations and seeds."""
 
-    Attributes:
-        layers: depths, in both streams of an encoder-decoder.
-        training: how all of them are trained.
-        widths: student widths below the teacher's; none: the teacher's.
-        strategies: how layers are matched.
-        inits: "random", "teacher"; a smaller width takes "random" alone.
-        seeds: of initialisation, dropout and random draws.
-        copy_blocks: by stream, the teacher block that each student block is copied from; None: the paper's.
-        match_streams: the streams that have a hidden loss; None: all.
-        freeze_embeddings: whether embeddings are left as they start, as in the paper's BART and T5 code.
-        train_adapters: whether width adapters are trained; the paper's BERT adapters were not.
-        order_per_seed: whether each seed has its own order of the data.
-        side_by_side: students in memory at the same time, in training and analysis.
-        alone: whether for each seed a student from random weights is trained without a teacher too, on labels alone.
-    """
-
-    layers: tuple[int, ...]
-    training: Training
-    widths: tuple[int, ...] = ()
-    strategies: tuple[str, ...] = tuple(STRATEGIES)
-    inits: tuple[str, ...] = INITS
-    seeds: tuple[int, ...] = (0,)
-    copy_blocks: Mapping[str, tuple[int, ...]] | None = None
-    match_streams: tuple[str, ...] | None = None
-    freeze_embeddings: bool = False
-    train_adapters: bool = True
-    order_per_seed: bool = False
-    side_by_side: int = 10
-    alone: bool = False
+    layers: tuple[int, ...] = setting(MISSING, "Depths, in both streams of an encoder-decoder.")
+    training: Training = setting(MISSING, "How all of them are trained.")
+    widths: tuple[int, ...] = setting((), "Student widths below the teacher's; none: the teacher's.")
+    strategies: tuple[str, ...] = setting(tuple(STRATEGIES), "How layers are matched.")
+    inits: tuple[str, ...] = setting(INITS, "Where weights come from; a smaller width takes random alone.")
+    seeds: tuple[int, ...] = setting((0,), "Of initialisation, dropout and random draws.")
+    copy_blocks: Mapping[str, tuple[int, ...]] | None = setting(
+        None, "By stream, the teacher block that each student block is copied from; None: the paper's."
+    )
+    match_streams: tuple[str, ...] | None = setting(None, "The streams that have a hidden loss; None: all.")
+    freeze_embeddings: bool = setting(False, "Leave embeddings as they start, as the paper's BART and T5 code does.")
+    train_adapters: bool = setting(True, "Train width adapters; the paper's BERT adapters were not trained.")
+    order_per_seed: bool = setting(False, "Give each seed its own order of the data.")
+    side_by_side: int = setting(10, "Students in memory at the same time, in training and analysis.", at_least=1)
+    alone: bool = setting(False, "For each seed, train a student from random weights on the labels alone too.")
 
     def __post_init__(self) -> None:
         for name, allowed in (("layers", None), ("strategies", STRATEGIES), ("inits", INITS), ("seeds", None)):
@@ -157,7 +135,8 @@ class Students:
                 raise SettingError(name, f"is {list(values)}", "name at least one, and each once")
             for value in values if allowed else ():
                 _check(name, value, allowed or ())
-        _check_at_least(1, layers=min(self.layers), widths=min(self.widths, default=1), side_by_side=self.side_by_side)
+        check_settings(self)
+        _check_at_least(1, layers=min(self.layers), widths=min(self.widths, default=1))
         if self.widths and "teacher" in self.inits:
             raise InputError("a student of another width cannot be copied from its teacher", "give inits: [random]")
         if self.training.settings().lora_rank is not None and ("random" in self.inits or self.alone):
@@ -190,7 +169,7 @@ class Losses:
         return LossWeights(self.ce, self.kl, self.hidden)
 
 
-# One pair and one vertex, or the angles of all: what a recipe's students are compared by has no such choice.
+# All layers are measured, for students are compared by them.
 _NOT_IN_RECIPES: Final = ("pad_to", "teacher_layers", "vertices", "seed")
 
 
@@ -239,21 +218,15 @@ class Figure:
     label: str | None = None
 
 
+@documented
 @dataclass(frozen=True)
 class Published:
-    """Which of the paper's numbers stand beside the result.
+    """Which of the paper's numbers stand beside the result."""
 
-    Attributes:
-        tasks: by validation table, the paper's name of the task.
-        scores: by score of ours, the paper's name of the metric.
-        layers: the depth that the paper's numbers are of; other variants have none.
-        note: what a reader should know before comparing.
-    """
-
-    tasks: Mapping[str, str]
-    scores: Mapping[str, str]
-    layers: int
-    note: str = ""
+    tasks: Mapping[str, str] = setting(MISSING, "By validation table, the paper's name of the task.")
+    scores: Mapping[str, str] = setting(MISSING, "By score of ours, the paper's name of the metric.")
+    layers: int = setting(MISSING, "The depth that the paper's numbers are of; other variants have none.")
+    note: str = setting("", "What a reader should know before comparing.")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from anglekit.distillation.settings import TrainSettings
@@ -76,19 +75,16 @@ class Reproduction:
 
 def stage_names(recipe: Recipe) -> tuple[str, ...]:
     """Return the stages of a recipe in the order in which they run."""
+    kinds = ("sweep", ALONE) if recipe.students.alone else ("sweep",)
     return (
         *(["data"] if recipe.data.transform or recipe.data.columns.prefix else []),
         *(["untrained"] if recipe.teacher.model is None else []),
         *(["teacher"] if recipe.teacher.training is not None else []),
-        *(f"{kind}-{variant.name}" for variant in recipe.variants for kind in _training_kinds(recipe)),
+        *(f"{kind}-{variant.name}" for variant in recipe.variants for kind in kinds),
         "evaluation",
         *(f"geometry-{variant.name}" for variant in recipe.variants),
         "figure",
     )
-
-
-def _training_kinds(recipe: Recipe) -> tuple[str, ...]:
-    return ("sweep", ALONE) if recipe.students.alone else ("sweep",)
 
 
 def check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, device: str) -> None:
@@ -228,30 +224,33 @@ class _Run:
         if self.progress:
             costs, self.steps = _expected(self.recipe, self.scale)
         with stages.cpu_threads(self.recipe.threads), StageBar(costs, shown=self.progress) as self.bar:
-            recipe = self._data(stages)
-            teacher = self._teacher(stages, recipe)
-            sweeps = self._students(stages, recipe, teacher)
-            geometries = self._geometries(stages, recipe, teacher, sweeps)
+            recipe = self._data()
+            teacher = self._teacher(recipe)
+            sweeps = self._students(recipe, teacher)
+            geometries = self._geometries(recipe, teacher, sweeps)
         verdicts = {}
         warnings: list[str] = []
         for variant, swept in sweeps.items():
             places = [swept, *(self.path / name for name in geometries[variant])]
             if len(recipe.students.strategies) > 1:
                 verdicts[variant.name] = stages.compare_strategies(places)
-            warnings += json.loads((swept / "sweep.json").read_text(encoding="utf-8"))["warnings"]
+            warnings += stages.sweep_warnings(swept)
         return self._result(verdicts, tuple(dict.fromkeys(warnings)))
 
-    def _data(self, stages: ModuleType) -> Recipe:
+    def _data(self) -> Recipe:
+        from anglekit.recipes import reproduction_stages as stages
+
         place = self.path / "data"
         stages.write_data_card(self.recipe, self.path / "corpus.md")
         self._stage(
             "data", "write the tables as text columns", place, lambda: stages.transform_data(self.recipe, place)
         )
         # The files are there by now: the call names them and makes none.
-        made: Recipe = stages.transform_data(self.recipe, place)
-        return made
+        return stages.transform_data(self.recipe, place)
 
-    def _teacher(self, stages: ModuleType, recipe: Recipe) -> str:
+    def _teacher(self, recipe: Recipe) -> str:
+        from anglekit.recipes import reproduction_stages as stages
+
         model = recipe.teacher.model
         if model is None:
             untrained = self.path / "untrained"
@@ -271,8 +270,10 @@ class _Run:
         )
         return str(trained)
 
-    def _students(self, stages: ModuleType, recipe: Recipe, teacher: str) -> dict[Variant, Path]:
+    def _students(self, recipe: Recipe, teacher: str) -> dict[Variant, Path]:
         """Train and score all students; return their sweeps by depth and width."""
+        from anglekit.recipes import reproduction_stages as stages
+
         sweeps = {variant: self.path / f"sweep-{variant.name}" for variant in recipe.variants}
         for variant, swept in sweeps.items():
             for alone in (False, True):
@@ -280,8 +281,13 @@ class _Run:
                 what = "a student without a teacher" if alone else "the students"
 
                 def train(variant: Variant = variant, place: Path = place, alone: bool = alone) -> None:
-                    how = {"scale": self.scale, "device": self.device, "warn": self.warn}
-                    stages.train_students(recipe, variant, teacher, place, alone=alone, **how)
+                    stages.train_students(
+                        *(recipe, variant, teacher, place),
+                        scale=self.scale,
+                        device=self.device,
+                        warn=self.warn,
+                        alone=alone,
+                    )
 
                 runs = [place / name for name in stages.arm_names(recipe, alone=alone)]
                 self._stage(place.name, f"train {what}, {variant.name}", place, train, runs=runs)
@@ -295,15 +301,18 @@ class _Run:
         return sweeps
 
     def _geometries(
-        self, stages: ModuleType, recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path]
-    ) -> dict[Variant, Mapping[str, tuple[str, ...]]]:
+        self, recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path]
+    ) -> dict[Variant, dict[str, tuple[str, ...]]]:
         """Measure and draw the Geometries of all students; return which students are in which."""
+        from anglekit.recipes import reproduction_stages as stages
+
         geometries = {variant: stages.geometry_parts(recipe, variant) for variant in sweeps}
         for variant, parts in geometries.items():
 
             def look(variant: Variant = variant, parts: Mapping[str, tuple[str, ...]] = parts) -> None:
-                how = {"device": self.device, "progress": self.progress}
-                stages.measure_geometries(recipe, teacher, sweeps[variant], parts, self.path, **how)
+                stages.measure_geometries(
+                    recipe, teacher, sweeps[variant], parts, self.path, device=self.device, progress=self.progress
+                )
 
             first = self.path / next(iter(parts))
             self._stage(f"geometry-{variant.name}", f"measure the geometry, {variant.name}", first, look)

@@ -23,7 +23,7 @@ from anglekit.distillation.runs.evaluate import evaluate
 from anglekit.distillation.runs.run import RunResult
 from anglekit.distillation.runs.train import finetune
 from anglekit.distillation.settings import ScoringSettings
-from anglekit.distillation.sweep.directory import SweepGrid
+from anglekit.distillation.sweep.directory import SweepGrid, SweepRecord
 from anglekit.distillation.sweep.sweep import sweep
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.distillation.tasks.seq2seq import SourcesAndTargets
@@ -37,11 +37,14 @@ from anglekit.recipes.plans import plan_options
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
 from anglekit.recipes.transforms import transform_rows
 from anglekit.results.geometry import Geometry
-from anglekit.runtime.files import write_whole
+from anglekit.results.scores import SWEEP_FILE
+from anglekit.runtime.files import read_document, write_whole
 from anglekit.tables.read import read_table
 
 # Batches after which what is measured is kept: writing it takes a moment.
 _SAVE_EVERY = 100
+# What stands before the scores in a row of their table.
+_KEYS = ("model", "layers", "width", "strategy", "init", "seed", "data", "examples")
 
 
 @contextmanager
@@ -186,14 +189,12 @@ def arm_names(recipe: Recipe, *, alone: bool = False) -> list[str]:
     return [arm.name for arm in _grid(recipe, alone=alone).arms]
 
 
-def score_frame(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], *, device: str) -> pd.DataFrame:
-    """Return the scores of the teacher and all students; the strategy of those without a teacher is "alone".
+def write_scores(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], target: Path, *, device: str) -> None:
+    """Write the scores of the teacher and all students as csv; the strategy of those without a teacher is "alone".
 
-    A teacher that was trained here and every student were scored when they ended; one that came trained is scored now.
-
-    Returns:
-        A row for each model and validation table: `model, layers, width, strategy, init, seed, data, examples` and the
-        scores.
+    A row for each model and validation table: `model, layers, width, strategy, init, seed, data, examples` and the
+    scores. A teacher that was trained here and every student were scored when they ended; one that came trained is
+    scored now.
     """
     frames = [_teacher_scores(recipe, teacher, device)]
     for variant, directory in sweeps.items():
@@ -211,20 +212,12 @@ def score_frame(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], *,
     others = [
         name for name in frame.columns if name not in _KEYS and name not in ("checkpoint", "selected_step", "seconds")
     ]
-    return frame[[*_KEYS, *others]]
+    write_whole(target, frame[[*_KEYS, *others]].to_csv(index=False))
 
 
 def alone_directory(swept: Path) -> Path:
     """Return where the students without a teacher lie, beside a sweep."""
     return swept.with_name(swept.name.replace("sweep-", f"{ALONE}-", 1))
-
-
-def write_scores(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], target: Path, *, device: str) -> None:
-    """Write the scores of the teacher and all students as csv."""
-    write_whole(target, score_frame(recipe, teacher, sweeps, device=device).to_csv(index=False))
-
-
-_KEYS = ("model", "layers", "width", "strategy", "init", "seed", "data", "examples")
 
 
 def _teacher_scores(recipe: Recipe, teacher: str, device: str) -> pd.DataFrame:
@@ -328,6 +321,11 @@ def draw(recipe: Recipe, geometries: Mapping[str, Path], target: Path) -> None:
     labels = [label] if len(geometries) == 1 else [f"{label}, {name.removeprefix(same)}" for name in geometries]
     loaded = [Geometry.load(path) for path in geometries.values()]
     write_whole(target, figure_bytes(draw_figure(recipe.figure.name, loaded, labels=labels), "png"))
+
+
+def sweep_warnings(swept: Path) -> list[str]:
+    """Return what spoils a comparison of the students of a sweep."""
+    return read_document(swept / SWEEP_FILE, SweepRecord, "remove it: its students are then trained again").warnings
 
 
 def compare_strategies(places: Sequence[Path]) -> str:
