@@ -20,7 +20,7 @@ SOURCE: Final = (
     "Doesn't Matter (Much), Findings of IJCNLP-AACL 2025, pp. 1686-1694, arXiv 2502.04499"
 )
 #: model, layers, width, init, strategy: who; data, score: what; ours: the mean over `seeds` seeds, in the paper's unit.
-RESULT_COLUMNS: Final = (
+_RESULT_COLUMNS: Final = (
     *("model", "layers", "width", "init", "strategy", "data", "score"),
     *("ours", "low", "high", "seeds", "published", "difference"),
 )
@@ -92,7 +92,7 @@ def result_frame(recipe: Recipe, scores: pd.DataFrame) -> pd.DataFrame:
         scores: as `reproduction_stages.write_scores` writes them.
 
     Returns:
-        `RESULT_COLUMNS`, a row for each kind of model, validation table and score; `published` and `difference`
+        `_RESULT_COLUMNS`, a row for each kind of model, validation table and score; `published` and `difference`
         (ours - published) are missing where the paper has no number.
     """
     published = {(one.task, one.metric, one.model, one.init, one.strategy): one.value for one in published_of(recipe)}
@@ -119,7 +119,7 @@ def result_frame(recipe: Recipe, scores: pd.DataFrame) -> pd.DataFrame:
                     "difference": None if number is None else ours - number,
                 }
             )
-    return pd.DataFrame(rows, columns=list(RESULT_COLUMNS)).astype({"published": float, "difference": float})
+    return pd.DataFrame(rows, columns=list(_RESULT_COLUMNS)).astype({"published": float, "difference": float})
 
 
 def _whole(number: Any) -> int | None:  # noqa: ANN401 - a cell of a data frame
@@ -147,7 +147,7 @@ def result_text(recipe: Recipe, result: pd.DataFrame, scale: float) -> str:
             percent = ", in percent" if score in _FRACTIONS else ""
             lines += ["", f"{recipe.name}, {data}, {score}{percent}: {shape}"]
             lines.append(_table(pd.concat([teacher, group])))
-    return "\n".join([*lines, "", *caveats(recipe, scale), *_far_below(result)])
+    return "\n".join([*lines, "", *_caveats(recipe, scale), *_far_below(result)])
 
 
 def _far_below(result: pd.DataFrame) -> list[str]:
@@ -189,7 +189,7 @@ def _table(rows: pd.DataFrame) -> str:
     return aligned_text(TextTable("", columns, tuple(cells), frozenset(range(2, len(columns)))))
 
 
-def caveats(recipe: Recipe, scale: float) -> list[str]:
+def _caveats(recipe: Recipe, scale: float) -> list[str]:
     """Return what a reader should know before taking a difference for a finding."""
     students = recipe.students
     seeds = ", ".join(map(str, students.seeds))

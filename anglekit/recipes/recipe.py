@@ -23,9 +23,9 @@ from anglekit.settings_fields import (
 )
 from anglekit.vocabulary import HIDDEN_LOSS_NAMES, INITS, READINGS, STRATEGIES, TASK_NAMES, Reading
 
-FORMAT: Final = "anglekit-recipe-1"
-INITIALIZATIONS: Final = ("default", "matching-attention")
-TOKENIZERS: Final = ("words", "bart", "t5", "causal")
+_FORMAT: Final = "anglekit-recipe-1"
+_INITIALIZATIONS: Final = ("default", "matching-attention")
+_TOKENIZERS: Final = ("words", "bart", "t5", "causal")
 ALONE: Final = "alone"
 """Stands in the place of a strategy where a student has no teacher."""
 
@@ -39,7 +39,7 @@ class Tokenizer:
         "words",
         "words: the most frequent lower-cased words, as BERT reads them. bart, t5 or causal: words that become the "
         "same text again, with the special tokens of that family, for models that write.",
-        names=TOKENIZERS,
+        names=_TOKENIZERS,
     )
     vocab_size: int = setting(1000, "Entries at most.", at_least=1)
     max_length: int = setting(512, "Tokens to which a text is cut when asked.", at_least=1)
@@ -64,7 +64,7 @@ class Teacher:
     initialization: str = setting(
         "default",
         "Of a teacher from scratch; matching-attention: BERT, attention to equal words.",
-        names=INITIALIZATIONS,
+        names=_INITIALIZATIONS,
     )
     seed: int = like(TrainSettings, "seed", default=0, help="Of a teacher from scratch, and of its training.")
 
@@ -275,8 +275,8 @@ class Recipe:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            raise InputError(f"format is {self.format!r}", allowed=f"expected {FORMAT!r}")
+        if self.format != _FORMAT:
+            raise InputError(f"format is {self.format!r}", allowed=f"expected {_FORMAT!r}")
         _check("task", self.task, TASK_NAMES)
         if not self.scores:
             raise InputError("scores names none", "name at least one score of the task")

@@ -55,12 +55,12 @@ def load_recipe(recipe: str | Path) -> Recipe:
         InputError: no such recipe, an unknown or missing key, a wrong type, or values that do not go together; the
             message names the file, the key and what is allowed.
     """
-    found = read_recipe(recipe)
+    found = _read_recipe(recipe)
     _check_values(found, _shown_file(recipe))
     return found
 
 
-def read_recipe(recipe: str | Path) -> Recipe:
+def _read_recipe(recipe: str | Path) -> Recipe:
     """Read a recipe as `load_recipe` does, without asking the library about its values, which takes seconds to load."""
     return build(Recipe, read_yaml(recipe_file(str(recipe))), _shown_file(recipe))
 
@@ -71,7 +71,7 @@ def recipe_rows() -> list[dict[str, str]]:
 
     rows = []
     for name in recipe_names():
-        recipe = read_recipe(name)
+        recipe = _read_recipe(name)
         students = recipe.students
         layers = " ".join(map(str, students.layers))
         widths = f", {' '.join(map(str, students.widths))} wide" if students.widths else ""

@@ -87,7 +87,7 @@ def stage_names(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, device: str) -> None:
+def _check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, device: str) -> None:
     """Check all that can be checked without data and weights.
 
     Raises:
@@ -102,7 +102,7 @@ def check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, devi
     plans_of(recipe, config)
 
 
-def table_hashes(recipe: Recipe) -> dict[str, str]:
+def _table_hashes(recipe: Recipe) -> dict[str, str]:
     """Return the sha256 of every table after checking that each can be read.
 
     Raises:
@@ -151,7 +151,7 @@ def reproduce(
     model = recipe.teacher.model
     with hub_remedy(recipe, model) if model is not None and _is_hub_id(model) else nullcontext():
         config, _ = teacher_config(recipe)
-    check_recipe(recipe, config, scale=scale, device=device)
+    _check_recipe(recipe, config, scale=scale, device=device)
     with ReproductionDirectory(out, overwrite=overwrite) as directory:
         return _Run(recipe, directory, scale, device, progress, say, warn).all_stages()
 
@@ -212,7 +212,7 @@ class _Run:
         self.steps: Mapping[str, int] = {}
 
     def all_stages(self) -> Reproduction:
-        content = {"recipe": to_plain(self.recipe), "scale": self.scale, "tables": table_hashes(self.recipe)}
+        content = {"recipe": to_plain(self.recipe), "scale": self.scale, "tables": _table_hashes(self.recipe)}
         from anglekit.recipes import reproduction_stages as stages
 
         if "data" not in self.names:
@@ -250,13 +250,12 @@ class _Run:
 
     def _teacher(self, recipe: Recipe) -> str:
         from anglekit.recipes import reproduction_stages as stages
+        from anglekit.recipes.teacher_from_scratch import make_untrained
 
         model = recipe.teacher.model
         if model is None:
             untrained = self.path / "untrained"
-            self._stage(
-                "untrained", "make an untrained teacher", untrained, lambda: stages.make_untrained(recipe, untrained)
-            )
+            self._stage("untrained", "make an untrained teacher", untrained, lambda: make_untrained(recipe, untrained))
             model = str(untrained)
         if recipe.teacher.training is None:
             return model

@@ -107,7 +107,7 @@ def _prefixed(recipe: Recipe, source: str) -> list[dict[str, Any]]:
     return [{"source": one, "target": own[0]} for one, own in zip(texts.sources, texts.targets, strict=True)]
 
 
-def validation_sources(recipe: Recipe) -> list[str]:
+def _validation_sources(recipe: Recipe) -> list[str]:
     """Return the validation tables as the training functions take them."""
     return [f"{name}={source}" for name, source in recipe.data.validation.items()]
 
@@ -122,7 +122,7 @@ def train_teacher(recipe: Recipe, model: str, directory: Path, *, scale: float, 
         task=recipe.task,
         train=recipe.data.train,
         out=directory,
-        validation=validation_sources(recipe),
+        validation=_validation_sources(recipe),
         data=recipe.data.columns,
         settings=training.settings(scale=scale, seed=recipe.teacher.seed, device=device),
         if_exists="resume",
@@ -161,7 +161,7 @@ def train_students(
         out=directory,
         layers=variant.layers,
         width=variant.width,
-        validation=validation_sources(recipe),
+        validation=_validation_sources(recipe),
         data=recipe.data.columns,
         settings=students.training.settings(
             scale=scale,
@@ -230,7 +230,7 @@ def _teacher_scores(recipe: Recipe, teacher: str, device: str) -> pd.DataFrame:
         frame = evaluate(
             [teacher],
             task=recipe.task,
-            data=validation_sources(recipe),
+            data=_validation_sources(recipe),
             columns=recipe.data.columns,
             load=_load_options(recipe, device),
             scoring=scoring,
