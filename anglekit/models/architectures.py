@@ -20,43 +20,15 @@ from transformers.models.auto.modeling_auto import (
 from anglekit.errors import InputError
 from anglekit.vocabulary import Stream
 
-# Attribute names of a stack's depth, in the order in which they are tried.
-_DEPTH_KEYS: dict[Stream, tuple[str, ...]] = {
-    "encoder": (
-        "encoder_layers",
-        "num_encoder_layers",
-        "num_hidden_layers",
-        "num_layers",
-        "n_layers",
-        "n_layer",
-    ),
-    "decoder": (
-        "decoder_layers",
-        "num_decoder_layers",
-        "num_hidden_layers",
-        "num_layers",
-        "n_layers",
-        "n_layer",
-    ),
-}
-
-# Every name under which a depth may be written; those that a configuration has are kept in step.
-_SHARED_DEPTH_NAMES: Final = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
-_ALL_DEPTH_NAMES: Final[Mapping[Stream, tuple[str, ...]]] = {
-    "encoder": ("encoder_layers", "num_encoder_layers", *_SHARED_DEPTH_NAMES),
+# Names under which a configuration may state the depth of one stream, and those for whichever stream it has.
+_OWN_DEPTH_KEYS: Final[Mapping[Stream, tuple[str, ...]]] = {
+    "encoder": ("encoder_layers", "num_encoder_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers"),
 }
+_SHARED_DEPTH_KEYS: Final = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 
 # A norm that closes a stack is a direct child of it under one of these names.
-_FINAL_NORM_NAMES = (
-    "norm",
-    "final_norm",
-    "ln_f",
-    "final_layer_norm",
-    "final_layernorm",
-    "layer_norm",
-    "norm_f",
-)
+_FINAL_NORM_NAMES = ("norm", "final_norm", "ln_f", "final_layer_norm", "final_layernorm", "layer_norm", "norm_f")
 
 
 def model_streams(config: PretrainedConfig) -> tuple[Stream, ...]:
@@ -78,13 +50,14 @@ def depth(config: PretrainedConfig, stream: Stream) -> int:
     Raises:
         InputError: the configuration states no depth under a known name.
     """
-    for key in _DEPTH_KEYS[stream]:
+    keys = (*_OWN_DEPTH_KEYS[stream], *_SHARED_DEPTH_KEYS)
+    for key in keys:
         value = getattr(config, key, None)
         if isinstance(value, int):
             return value
     raise InputError(
         f"the configuration of model type {config.model_type!r} states no number of layers",
-        f"one of {', '.join(_DEPTH_KEYS[stream])} is needed",
+        f"one of {', '.join(keys)} is needed",
     )
 
 
@@ -113,8 +86,10 @@ def with_blocks(config: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]
     fewer = copy.deepcopy(config)
     streams = model_streams(config)
     for stream, chosen in blocks.items():
-        names = _ALL_DEPTH_NAMES[stream] if len(streams) == 2 else _SHARED_DEPTH_NAMES + _ALL_DEPTH_NAMES["decoder"]
-        for name in names:
+        own = _OWN_DEPTH_KEYS[stream if len(streams) == 2 else "decoder"]
+        # Of two streams the encoder has the shared names.
+        shared = () if len(streams) == 2 and stream == "decoder" else _SHARED_DEPTH_KEYS
+        for name in (*own, *shared):
             if isinstance(getattr(fewer, name, None), int):
                 setattr(fewer, name, len(chosen))
     if len(streams) == 1:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-_ROWS_TOKENIZED_TOGETHER = 1000
+# Few texts are tokenised at once, so that the tokenizer's own objects (about 200 bytes a token) stay few.
+_CHUNK_EXAMPLES = 512
+_CHUNK_CHARACTERS = 200_000
+
+
+def chunks(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Iterator[slice]:
+    """Cut examples into slices of few examples and few characters."""
+    start = characters = 0
+    for position, text in enumerate(texts):
+        size = len(text) + (0 if pairs is None else len(pairs[position]))
+        full = position - start == _CHUNK_EXAMPLES or characters + size > _CHUNK_CHARACTERS
+        if position > start and full:
+            yield slice(start, position)
+            start, characters = position, 0
+        characters += size
+    if start < len(texts):
+        yield slice(start, len(texts))
 
 
 def encode_texts(
@@ -20,7 +36,7 @@ def encode_texts(
     special_tokens: bool = True,
     special_mask: bool = False,
 ) -> dict[str, list[list[int]]]:
-    """Tokenise texts (or pairs) a thousand at a time.
+    """Tokenise texts (or pairs), some at a time.
 
     Args:
         tokenizer: left without truncation.
@@ -36,8 +52,7 @@ def encode_texts(
         `special_tokens_mask` where there are some.
     """
     encoded: dict[str, list[list[int]]] = {"input_ids": []}
-    for start in range(0, len(texts), _ROWS_TOKENIZED_TOGETHER):
-        part = slice(start, start + _ROWS_TOKENIZED_TOGETHER)
+    for part in chunks(texts, pairs):
         given: dict[str, Any] = {"text_target": list(texts[part])} if as_target else {"text": list(texts[part])}
         if pairs is not None:
             given["text_pair"] = list(pairs[part])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -14,12 +14,8 @@ from anglekit.errors import InputError
 from anglekit.models.lengths import tokenizer_limit
 from anglekit.probes.batches import TokenizedProbe, TokenRuns
 from anglekit.probes.data import ProbeData
-from anglekit.probes.encode import encode_completions, encode_texts, joined
+from anglekit.probes.encode import chunks, encode_completions, encode_texts, joined
 from anglekit.vocabulary import Stream
-
-# A chunk of texts is tokenised at once, so that the tokenizer's own objects (about 200 bytes a token) stay few.
-_CHUNK_EXAMPLES = 512
-_CHUNK_CHARACTERS = 200_000
 
 
 def tokenize_continued_probe(
@@ -62,11 +58,11 @@ def tokenize_continued_probe(
     ids: list[np.ndarray] = []
     counted: list[np.ndarray] = []
     lost = np.zeros(len(data.texts), dtype=np.int64)
-    for start in range(0, len(data.texts), _CHUNK_EXAMPLES):
-        texts, targets = (side[start : start + _CHUNK_EXAMPLES] for side in (data.texts, data.targets))
+    for chunk in chunks(data.texts, data.targets):
+        texts, targets = data.texts[chunk], data.targets[chunk]
         follows = [joined(text, target) for text, target in zip(texts, targets, strict=True)]
         rows, prompts = encode_completions(tokenizer, texts, follows, ends=False)
-        for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True), start):
+        for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True), chunk.start):
             cut = 0 if limit is None else min(max(len(row) - limit, 0), prompt - 1)
             kept = np.array(row[cut:][:limit], dtype=np.int32)
             counts = np.arange(len(kept)) >= (0 if prompts_count else prompt - cut)
@@ -252,19 +248,6 @@ def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
     return np.array(sorted(ids), dtype=np.int32)
 
 
-def _chunks(texts: Sequence[str], pairs: Sequence[str] | None) -> Iterator[slice]:
-    """Cut the examples into slices of few examples and few characters."""
-    start = characters = 0
-    for position, text in enumerate(texts):
-        size = len(text) + (0 if pairs is None else len(pairs[position]))
-        full = position - start == _CHUNK_EXAMPLES or characters + size > _CHUNK_CHARACTERS
-        if position > start and full:
-            yield slice(start, position)
-            start, characters = position, 0
-        characters += size
-    yield slice(start, len(texts))
-
-
 def _tokenize(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
@@ -285,7 +268,7 @@ def _tokenize(
     type_ids: list[NDArray[np.int8]] = []
     lengths = np.zeros(len(texts), dtype=np.int64)
     lost = np.zeros(len(texts), dtype=np.int64)
-    for chunk in _chunks(texts, pairs):
+    for chunk in chunks(texts, pairs):
         first, second = list(texts[chunk]), None if pairs is None else list(pairs[chunk])
         form: dict[str, Any] = {"as_target": as_target, "special_mask": special is not None}
         encoded = encode_texts(tokenizer, first, second, **form)

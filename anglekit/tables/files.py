@@ -60,7 +60,9 @@ def table_file(source: str) -> tuple[Path, Callable[[Path, str, int | None], pd.
     reader = SUFFIXES.get(path.suffix.lower())
     if reader is None:
         near = suggest(path.suffix.lower() or path.name, SUFFIXES)
-        raise InputError(f"{source} is not a kind of table that can be read: {near}, hub:NAME:SPLIT, builtin:NAME")
+        raise InputError(
+            f"{source} is not a kind of table that can be read", allowed=f"{near}, hub:NAME:SPLIT, builtin:NAME"
+        )
     if not path.exists():
         raise InputError(f"{source} does not exist{_near_file(path)}", f"give the path of a {path.suffix} file")
     if not path.is_file():

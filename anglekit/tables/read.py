@@ -144,7 +144,8 @@ def find_column(
     option = f"--{role.replace('_', '-')}"
     if given is not None:
         if given not in names:
-            raise InputError(f"{table.source} has no column {given!r} for {option}: {_suggest_columns(given, names)}")
+            near = suggest(given, map(_one_line, names))
+            raise InputError(f"{table.source} has no column {given!r} for {option}", allowed=near, setting=role)
         return given
     looked_for = USUAL_COLUMNS.get(role, ()) if usual is None else usual
     found = next((name for name in (_present(names, name) for name in looked_for) if name is not None), None)
@@ -242,10 +243,6 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(_one_line, names[:_MOST_NAMES])) + (", ..." if len(names) > _MOST_NAMES else "")
 
 
-def _suggest_columns(given: str, names: Sequence[str]) -> str:
-    return suggest(given, map(_one_line, names))
-
-
 def _rows_sha256(frame: pd.DataFrame) -> str:
     """Hash column names and rows, each a line of JSON, so that equal content has one hash wherever it came from."""
     digest = hashlib.sha256(json.dumps([str(name) for name in frame.columns]).encode())
@@ -312,5 +309,5 @@ def _saved_split(source: str, saved: Any, split: str) -> Any:  # noqa: ANN401 - 
     if not isinstance(saved, dict):
         return saved
     if split not in saved:
-        raise InputError(f"{source} has no split {split!r}: {suggest(split, saved)}")
+        raise InputError(f"{source} has no split {split!r}", allowed=suggest(split, saved))
     return saved[split]

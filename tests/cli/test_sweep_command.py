@@ -206,7 +206,7 @@ def test_names_are_read_with_spaces_and_none_is_missing():
         (("--seeds", "x"), "--seeds is 'x'; allowed: numbers from 0 and ranges"),
         (("--side-by-side", 0), "side by side are 0"),
         (("--resume", "--overwrite"), "came together"),
-        (("--label", "labl"), "no column 'labl' for --label: did you mean 'label'"),
+        (("--label", "labl"), "no column 'labl' for --label; did you mean 'label'"),
         (("--width", 64), "width"),
         (("--alpha-ce", 0, "--alpha-kl", 0), "nothing would be trained"),
     ],

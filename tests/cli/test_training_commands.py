@@ -144,7 +144,7 @@ def test_resume_and_overwrite(world, tmp_path):
         (("--strategy", "none", "--layers", 2, "--resume", "--overwrite"), "came together"),
         (
             ("--strategy", "none", "--layers", 2, "--label", "labl"),
-            "no column 'labl' for --label: did you mean 'label'",
+            "no column 'labl' for --label; did you mean 'label'",
         ),
         (("--strategy", "none", "--layers", 2, "--select", "bst"), "did you mean 'best'"),
         (("--strategy", "none", "--layers", 2, "--reading", "offical"), "did you mean 'official'"),

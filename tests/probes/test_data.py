@@ -126,7 +126,7 @@ def test_limit_draws_at_random_in_file_order(tmp_path, limit):
         ([{"text": "a"}], {"limit": 0}, "a limit of 0 examples"),
         ([{"text": "a"}], {"limit": -1}, "a limit of -1 examples"),
         ([{"text": "a"}], {"seed": -1}, "the seed -1 is negative"),
-        ([{"text": "a"}], {"text": "txt"}, "no column 'txt' for --text: did you mean 'text'"),
+        ([{"text": "a"}], {"text": "txt"}, "no column 'txt' for --text; did you mean 'text'"),
         ([{"text": "a"}], {"target": "summary"}, "no column 'summary' for --target"),
         ([{"id": "a"}], {}, "name one with --text: id"),
         ([{"text": ""}, {"text": " "}], {}, "no row with text in text; all 2 are blank"),
@@ -174,8 +174,8 @@ def test_ids_are_the_tokenizers_own(texts, max_length, paired):
 def test_chunks_do_not_show(monkeypatch, texts, size):
     whole = sequences(tokenized(data_of(texts, texts[::-1]), max_length=6, keep_special_tokens=False))
     with monkeypatch.context() as patch:
-        patch.setattr("anglekit.probes.tokenize._CHUNK_EXAMPLES", size)
-        patch.setattr("anglekit.probes.tokenize._CHUNK_CHARACTERS", 10 * size)
+        patch.setattr("anglekit.probes.encode._CHUNK_EXAMPLES", size)
+        patch.setattr("anglekit.probes.encode._CHUNK_CHARACTERS", 10 * size)
         assert sequences(tokenized(data_of(texts, texts[::-1]), max_length=6, keep_special_tokens=False)) == whole
 
 

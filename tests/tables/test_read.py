@@ -344,7 +344,7 @@ def test_named_columns_win_over_usual_ones():
 
 def test_find_column_reports_what_there_is():
     table = table_with("Review text", "lable\n", "score")
-    with pytest.raises(InputError, match=r"no column 'scor' for --label: did you mean 'score'\? allowed") as caught:
+    with pytest.raises(InputError, match=r"no column 'scor' for --label; did you mean 'score'\? allowed") as caught:
         find_column(table, "label", "scor", USUAL_COLUMNS["label"])
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"usual name for --text-pair \(text_pair, .*Review text, 'lable\\n', score"):
