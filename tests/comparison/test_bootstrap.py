@@ -139,6 +139,40 @@ def test_bca_follows_skewness() -> None:
     assert high[0] - estimates.estimate[0] > 1.2 * (estimates.estimate[0] - low[0])
 
 
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_bca_stays_finite_where_no_draw_reaches_the_estimate(side: float) -> None:
+    """Then as many draws as not are taken to lie beyond it as one in all of them."""
+    draws = np.linspace(0.0, 1.0, 101)[:, None]
+    nothing = np.zeros(1)
+    found = Estimates(np.array([side * 2.0]), side * draws, np.zeros((1, 9)), nothing, nothing + 0.1, 1, np.array([9]))
+    bias = stats.norm.ppf(1 - 1 / 101)
+    levels = [stats.norm.cdf(side * 2 * bias + stats.norm.ppf(tail)) for tail in (0.025, 0.975)]
+    ends = np.array(found.interval(0.95, "bca"))[:, 0]
+    assert ends == pytest.approx(np.quantile(side * draws, levels), abs=1e-9)
+
+
+def test_intervals_of_few_draws_are_made_of_draws() -> None:
+    """Percentiles at the levels of Student's t with one degree of freedom less than examples."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(1, 1, 6))
+    found = estimate_contrasts(values, None, [[1.0]], n_draws=500)
+    tail = stats.norm.cdf(np.sqrt(6 / 5) * stats.t.ppf(0.05, 5))
+    assert np.array(found.interval(0.9))[:, 0] == pytest.approx(np.quantile(found.draws[:, 0], [tail, 1 - tail]))
+    half = found.rows(slice(0, 1))
+    assert half.interval(0.9) == found.interval(0.9)
+
+
+def test_simultaneous_intervals_do_not_depend_on_where_estimates_lie() -> None:
+    draws = np.random.default_rng(8).normal(size=(500, 4))
+    moved = draws * [1, 5, 0.1, 2] + [0, 100, -3, 7]
+    assert simultaneous_factor(moved, 0.9, 20) == pytest.approx(simultaneous_factor(draws, 0.9, 20), rel=1e-9)
+    unknown = moved.copy()
+    unknown[::50, 1] = np.nan
+    assert simultaneous_factor(unknown, 0.9, 20) == pytest.approx(simultaneous_factor(draws, 0.9, 20), rel=0.02)
+    alone = simultaneous_factor(np.hstack([draws[:, :1], np.ones((500, 3))]), 0.9, 20)
+    assert alone == pytest.approx(stats.t.ppf(0.95, 20))
+
+
 def test_simultaneous_intervals_hold_at_once() -> None:
     """Ten estimates in 1000 replications: all covered in about 90%; by single intervals in far fewer."""
     rng = np.random.default_rng(8)

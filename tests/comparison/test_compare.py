@@ -176,8 +176,9 @@ def test_an_arm_of_a_sweep_that_comes_again_as_a_run_counts_once(tmp_path: Path)
     more = compare([sweep, *(write_run(tmp_path / f"r{seed}", "random", 0.85, seed=seed) for seed in (0, 1))])
     assert set(between(more)["strategy_b"]) == {"reverse", "random"}
     clash = write_run(tmp_path / "clash", "forward", 0.123)
-    with pytest.raises(InputError, match="forward, random, seed 0 came twice with different accuracy"):
-        compare([sweep, clash])
+    for others in ([clash], [clash, write_run(tmp_path / "third", "forward", 0.124)]):
+        with pytest.raises(InputError, match="forward, random, seed 0 came twice with different accuracy"):
+            compare([sweep, *others])
 
 
 def test_students_without_a_record_are_compared_by_name() -> None:
@@ -315,6 +316,15 @@ def test_geometries_that_cannot_be_paired_are_refused(options: dict, message: st
     assert "\n" not in str(refused.value)
 
 
+def test_a_long_name_is_no_hash() -> None:
+    """Sixty-four characters with a space among them are a column's name, of which nothing is cut."""
+    long = make_geometry({"reverse": 60.0})
+    name = f"the text {'x' * 55}"
+    long.provenance["probe"]["text"] = name
+    with pytest.raises(InputError, match=f"differ in the probe's text column .{name} and text."):
+        compare([make_geometry({"forward": 60.0}), long])
+
+
 def test_two_students_of_one_arm_are_refused_and_the_same_one_is_not() -> None:
     geometry, again = make_geometry(ALIKE), make_geometry({"forward": 60.0})
     assert compare([geometry, again]).differences.equals(compare([geometry]).differences)
@@ -368,12 +378,15 @@ def test_what_spoils_a_comparison_is_said(tmp_path: Path) -> None:
     rows = score_rows(SCORES)
     arms = [{"name": str(number)} for number in range(20)]
     sweep = write_sweep(tmp_path / "sweep", rows, arms=arms, warnings=["random equals forward"])
+    settings = {"epochs": 3, "learning_rate": 1e-5, "data_seed": 3}
     runs = [
-        write_run(tmp_path / f"r{rate}", strategy, 0.8, seed=9, settings={"learning_rate": rate, "data_seed": 3})
-        for rate, strategy in ((1e-5, "forward"), (2e-5, "reverse"))
+        write_run(tmp_path / "first", "forward", 0.8, seed=9, settings=settings),
+        write_run(tmp_path / "second", "reverse", 0.8, seed=9, settings=settings | {"learning_rate": 2e-5}),
+        write_run(tmp_path / "third", "random", 0.8, seed=9, settings=settings | {"data_seed": 4}),
     ]
     notes = compare([sweep, *runs]).notes
     assert any("15 of 20 arms are finished" in note for note in notes)
     assert any("random equals forward" in note for note in notes)
-    assert any("were trained with different learning_rate: 2e-05 and 1e-05" in note for note in notes)
-    assert not any("data_seed" in note for note in notes)
+    assert [note for note in notes if "trained" in note] == [
+        f"{runs[1]} and {runs[0]} were trained with different learning_rate: 2e-05 and 1e-05"
+    ]

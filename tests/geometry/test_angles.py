@@ -276,3 +276,21 @@ def test_chance_is_what_independent_vectors_show():
     factors = chance_factors(torch.stack([t_i, t_k]).double().square().sum(-1), s.double().square().sum(-1)[None])
     assert float(found) == pytest.approx(float((factors[0, 0] * factors[0, 1]).mean()), abs=0.01)
     assert float(tangential_cosine(t_i, t_k, s).mean()) == pytest.approx(0.0, abs=0.01)
+
+
+def test_no_rounding_leads_beyond_a_cosine_of_one():
+    """States on one line, through the student's and through the origin: the arc cosine is defined for all of them."""
+    generator = torch.Generator().manual_seed(0)
+    teacher = torch.randn(1, 4000, 12, generator=generator, dtype=torch.float64)
+    student = torch.randn(1, 4000, 12, generator=generator, dtype=torch.float64)
+    scale = torch.randn(4, 4000, 1, generator=generator, dtype=torch.float64)
+    through_student = student + scale * (teacher - student)
+    along_student = scale * teacher + 3 * scale.flip(0) * student  # on one line once the student's direction is out
+    for states, quantity in ((through_student, "cosine"), (along_student, "tangential")):
+        gram = torch.einsum("itw,ktw->ikt", states, states)
+        cross = torch.einsum("itw,jtw->ijt", states, student)
+        found = getattr(angles_from_products(gram, cross, student.square().sum(-1)), quantity)
+        assert found.abs().max() == 1.0
+        assert torch.acos(found).isfinite().all()
+        assert (found.abs() > 0.999).all()
+        assert set(found.sign().unique().tolist()) == {-1.0, 1.0}

@@ -148,3 +148,17 @@ def test_a_layer_that_does_not_vary_has_no_centred_cosine():
     assert found.isnan().tolist() == [[False], [True]]
     one_token = centred(*draw(1, 2, 1))
     assert one_token.isnan().all()
+
+
+def test_no_rounding_leads_beyond_a_cosine_of_one():
+    """Layers that are multiples of each other, of which every other quotient would round to more than 1."""
+    worst = 0.0
+    for seed in range(200):
+        a, _ = draw(3, 1, 1, seed=seed)
+        multiples = torch.cat([a * factor for factor in (1.0, -0.3, 7.0)])
+        found = centred(multiples, multiples)
+        assert found.abs().max() <= 1.0
+        worst = max(worst, (found.abs() - 1).abs().max().item())
+        cosine, _ = pair_cosines(*products(multiples, multiples))
+        assert cosine.abs().max() <= 1.0
+    assert worst < 1e-9

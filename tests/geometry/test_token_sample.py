@@ -10,7 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anglekit.geometry.token_sample import TokenSample, TokenSampler, example_draws, example_means, sample_capacity
+from anglekit.geometry.token_sample import (
+    TokenSample,
+    TokenSampler,
+    _below,
+    example_draws,
+    example_means,
+    sample_capacity,
+)
 
 LAYERS, WIDTHS = (3, 2), (4, 3)
 
@@ -204,3 +211,11 @@ def test_example_means_are_the_means():
     found = example_means(side, token_example, 6)
     expected = torch.stack([part.mean(1) for part in side.split(lengths, dim=1)], dim=1)
     torch.testing.assert_close(found, expected)
+
+
+def test_the_largest_draw_stays_below_its_limit():
+    """A draw of 62 bits is rounded up to 1 as a fraction; what it is multiplied with must still not be reached."""
+    limits = np.array([1, 5, 10**6, 0])
+    assert _below(np.full(4, 2**62 - 1), limits).tolist() == [0, 4, 10**6 - 1, 0]
+    assert _below(np.zeros(4, dtype=np.int64), limits).tolist() == [0, 0, 0, 0]
+    assert _below(np.array([2**61]), np.array([10])).tolist() == [5]

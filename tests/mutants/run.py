@@ -35,8 +35,20 @@ def generated() -> dict[str, Path]:
         mutmut.copy_src_dir()
         mutmut.copy_also_copy_files()
         mutmut.create_mutants(1)
+    forget_stale_tests()
     sources = {Path("mutants") / f"{path}.meta" for path in mutmut.walk_mutatable_files()}
     return {name: file for file in sorted(sources) if file.exists() for name in verdicts_of(file)}
+
+
+def forget_stale_tests() -> None:
+    """Have the tests of each function found anew where there are functions that no test has been run for."""
+    from mutmut.state import state
+
+    known = Path("mutants/mutmut-stats.json")
+    if known.exists():
+        before = json.loads(known.read_text(encoding="utf-8"))["function_hashes"]
+        if state().current_function_hashes.keys() - before.keys():
+            known.unlink()
 
 
 def verdicts_of(file: Path) -> dict[str, str]:

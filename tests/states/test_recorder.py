@@ -282,3 +282,15 @@ def test_states_of_several_precisions_keep_the_digits_of_the_best(models, batch_
     for layer, state in seen.items():
         assert torch.equal(found[layer], state[index].double())
     assert torch.equal(found[0], recorded(models["bert"], batch)["encoder"].states[0].double())
+
+
+def test_a_block_may_get_its_state_by_name(models):
+    """As some models give it: `hidden_states=`."""
+    model = copy.deepcopy(models["bert"])
+    state = torch.randn(1, 4, WIDTH)
+    with LayerRecorder(model, {"encoder": [0, 1]}) as recorder:
+        model.encoder.layer[0](hidden_states=state)
+    assert torch.equal(recorder.states["encoder"][0], state)
+    assert set(recorder.states["encoder"]) == {0, 1}
+    recorder.clear()
+    assert recorder.states == {"encoder": {}}

@@ -99,17 +99,44 @@ def test_a_map_of_ones_own_may_leave_a_stream_unmatched():
 
 
 def test_the_description_is_a_table():
-    text = plan_text(plan(width=384))
-    assert "a-teacher (bert): 12 encoder blocks, width 768" in text
-    assert "initialised at random" in text
-    assert "1 x cross-entropy + 1 x KL + 3 x hidden (mse)" in text
-    assert "adapters  4, each 384 to 768" in text
-    rows = [line.split("  ") for line in text.splitlines()]
-    assert any("0 (embedding)" in row and row.count("0 (embedding)") == 2 for row in rows)
-    assert "3 (block 2)" in text
-    assert "12 (block 11)" in text
-    assert "hidden" not in plan_text(plan("none")).replace("no hidden loss", "")
-    assert "block 7" in plan_text(plan(init="teacher"))
+    assert (
+        plan_text(plan(init="teacher", seed=4))
+        == """\
+teacher   a-teacher (bert): 12 encoder blocks, width 768
+student   3 encoder blocks, width 768, copied from the teacher, seed 4
+strategy  forward: student block j is taught by the j-th of evenly spaced teacher blocks
+loss      1 x cross-entropy + 1 x KL + 3 x hidden (mse), corrected reading
+
+encoder
+  student layer  taught by      copied from
+  0 (embedding)  0 (embedding)  embedding
+  1 (block 0)    4 (block 3)    block 3
+  2 (block 1)    8 (block 7)    block 7
+  3 (block 2)    12 (block 11)  block 11"""
+    )
+
+
+def test_a_narrow_student_of_two_streams_and_a_map_of_ones_own_are_described():
+    two = plan_text(plan("reverse", T5, width=384, encoder_layers=2, decoder_layers=1, weights=LossWeights(0.5, 1, 2)))
+    head, encoder, decoder = two.split("\n\n")
+    assert head.splitlines() == [
+        "teacher   a-teacher (t5): 12 encoder + 12 decoder blocks, width 768",
+        "student   2 encoder + 1 decoder blocks, width 384, initialised at random, seed 0",
+        f"strategy  reverse: {STRATEGIES['reverse'].description}",
+        "loss      0.5 x cross-entropy + 1 x KL + 2 x hidden (mse), corrected reading",
+        "adapters  5, each 384 to 768, no bias",
+    ]
+    rows = [line.split() for line in encoder.splitlines()]
+    assert rows[0] == ["encoder"]
+    assert rows[1] == ["student", "layer", "taught", "by", "copied", "from"]
+    assert rows[3] == ["1", "(block", "0)", "12", "(block", "11)", "-"]
+    assert decoder.splitlines()[0] == "decoder"
+    own = plan_text(plan(None, layer_map={"encoder": [(1, 4)]}, reading="official")).splitlines()
+    assert own[2] == "strategy  explicit: a map of your own"
+    assert own[3].endswith("official reading")
+    assert [line.split()[-2:] for line in own[-4:]] == [["-", "-"], ["3)", "-"], ["-", "-"], ["-", "-"]]
+    none = plan_text(plan("none")).splitlines()
+    assert none[3] == "loss      1 x cross-entropy + 1 x KL, corrected reading"
 
 
 @pytest.mark.parametrize("twin", ["forward", "reverse"])
@@ -120,21 +147,57 @@ def test_a_random_draw_in_disguise_is_warned_of(twin):
     assert plan_warnings(plan("random", seed=seed_of(()))) == ()
 
 
+WIDTHS = "the widths differ (384 and 768)"
+UNTRAINED = (
+    f"{WIDTHS} and no hidden loss trains an adapter: the student can be analysed only with a fitted projection "
+    "(least-squares or procrustes)"
+)
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "messages"),
     [
-        ({"strategy": None, "layer_map": {"encoder": [(1, 4), (2, 8), (3, 12)]}}, "as strategy 'forward' does"),
-        ({"layers": 1}, "forward map teaches every block as strategy 'reverse' does"),
-        ({"strategy": "none", "width": 384}, "no hidden loss trains an adapter"),
-        ({"width": 384, "weights": LossWeights(1, 1, 0)}, "no hidden loss trains an adapter"),
-        ({"width": 384, "train_adapters": False}, "adapters are not trained"),
-        ({"strategy": None, "width": 384, "layer_map": {"encoder": [(3, 12)]}}, "layer 1, layer 2 is not matched"),
-        ({"freeze_embeddings": True}, "frozen random embeddings"),
-        ({"weights": LossWeights(1, 1, 0)}, "hidden loss has weight 0"),
+        (
+            {"strategy": None, "layer_map": {"encoder": [(1, 4), (2, 8), (3, 12)]}},
+            ["the encoder's explicit map teaches every block as strategy 'forward' does"],
+        ),
+        (
+            {"layers": 1},
+            [
+                "the encoder's forward map teaches every block as strategy 'reverse' does",
+            ],
+        ),
+        ({"strategy": "none", "width": 384}, [UNTRAINED]),
+        (
+            {"width": 384, "weights": LossWeights(1, 1, 0)},
+            [UNTRAINED, "the hidden loss has weight 0, so strategy 'forward' trains the same student as 'none'"],
+        ),
+        (
+            {"width": 384, "train_adapters": False},
+            [f"{WIDTHS} and the adapters are not trained: the hidden loss pulls through random projections"],
+        ),
+        (
+            {"strategy": None, "width": 384, "layer_map": {"encoder": [(3, 12)]}},
+            [
+                f"{WIDTHS} and the encoder's embedding, layer 1, layer 2 is not matched, so no adapter is trained "
+                "there: its angles need a fitted projection"
+            ],
+        ),
+        (
+            {"freeze_embeddings": True},
+            [
+                "frozen random embeddings: the embeddings (and the head tied to them) are initialised at random and "
+                "never trained; do not freeze them, or use --init teacher"
+            ],
+        ),
+        (
+            {"weights": LossWeights(1, 1, 0)},
+            ["the hidden loss has weight 0, so strategy 'forward' trains the same student as 'none'"],
+        ),
     ],
 )
-def test_traps_are_warned_of(options, message):
-    assert any(message in warning for warning in plan_warnings(plan(**options)))
+def test_traps_are_warned_of(options, messages):
+    assert list(plan_warnings(plan(**options))) == messages
 
 
 @pytest.mark.parametrize(
@@ -180,7 +243,25 @@ def test_arms_that_differ_in_more_than_the_strategy_are_named(changes, message):
 def test_an_init_that_one_strategy_lacks_is_named():
     short = [made for made in arms() if not (made.strategy == "none" and made.init == "teacher")]
     (warning,) = comparison_warnings(short)
-    assert "'none' has no arm with init teacher" in warning
+    assert warning == (
+        f"strategy 'none' has no arm with init teacher and seed {seed_of(())}, which others have; compare strategies "
+        "within one initialisation and seed"
+    )
+    (both,) = comparison_warnings([made for made in arms() if made.strategy != "none"] + [plan("none", seed=77)])[:1]
+    assert both.startswith("strategy 'forward' has no arm with init random and seed 77")
+
+
+def test_several_arms_that_one_strategy_lacks_are_all_named():
+    grid = [plan(name, init=init, seed=50) for name in ("none", "forward") for init in ("random", "teacher")]
+    (warning,) = comparison_warnings(
+        [grid[0], *grid[2:], plan("none", init="teacher", seed=50), plan("reverse", seed=50)]
+    )
+    assert warning.startswith("strategy 'reverse' has no arm with init teacher and seed 50, which others have")
+    more = [
+        plan(name, init=init, seed=seed) for name in ("forward",) for init in ("random", "teacher") for seed in (1, 2)
+    ]
+    found = comparison_warnings([*more, plan("none", seed=1)])
+    assert "init random and seed 2, init teacher and seed 1, init teacher and seed 2, which" in found[0]
 
 
 def test_two_names_for_one_student_are_named():

@@ -1,0 +1,230 @@
+"""How a comparison is written: its tables in every form, the rows as csv, everything as json."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from anglekit.comparison.compare import Comparison, compare
+from anglekit.comparison.result import FORMATS
+from anglekit.comparison.statistics import DIFFERENCE_COLUMNS, SPREAD_COLUMNS
+from anglekit.errors import InputError
+from anglekit_cli.compare import compare as compare_command
+from tests.comparison.compare_corpus import FIVE, make_geometry, score_rows, write_sweep
+
+ANGLES = dict.fromkeys(FIVE, 60.0) | {"none": 70.0, "reverse": 66.0}
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory) -> Comparison:
+    """Angles and scores of five strategies, some pairs of layers obtuse."""
+    scores = score_rows(dict.fromkeys(FIVE, 0.85) | {"none": 0.80}, noise=0.01)
+    sweep = write_sweep(tmp_path_factory.mktemp("scores") / "sweep", scores, warnings=["random equals | forward"])
+    return compare([make_geometry(ANGLES, obtuse=("reverse",)), sweep])
+
+
+def test_the_defaults_are_those_of_the_command() -> None:
+    given = {name: parameter.default for name, parameter in inspect.signature(compare_command).parameters.items()}
+    settings = compare([make_geometry({"forward": 60.0, "reverse": 61.0}, examples=20)]).settings
+    assert {name: settings[name] for name in ("draws", "seed", "interval")} == {
+        name: given[name] for name in ("draws", "seed", "interval")
+    }
+    assert settings["margin_degrees"] == given["margin"]
+    assert settings["default_margins"] == {"angle": True, "score": True}
+    assert (settings["interval_level"], settings["test_level"]) == (0.95, 0.9)
+    assert settings["score_margins"] == {}
+
+
+def test_the_smallest_and_the_largest_number_of_draws_are_allowed() -> None:
+    for draws in (100, 100_000):
+        with pytest.raises(InputError, match="nothing came to compare"):
+            compare([], draws=draws)
+    for draws in (99, 100_001):
+        with pytest.raises(InputError, match="--draws is"):
+            compare([], draws=draws)
+
+
+def test_tables_that_nothing_fills_have_their_columns() -> None:
+    """Of one matching strategy alone there is no pair, no spread and no change."""
+    found = compare([make_geometry({"forward": 60.0, "none": 61.0}, examples=20)])
+    assert set(found.differences["kind"]) == {"over none"}
+    assert list(found.differences)[: len(DIFFERENCE_COLUMNS)] == list(DIFFERENCE_COLUMNS)
+    apart = make_geometry({"forward": 60.0}, seeds=(1,), examples=20), make_geometry({"reverse": 60.0}, examples=20)
+    empty = compare(apart)
+    assert len(empty.spreads) == len(empty.differences) == 0
+    assert list(empty.spreads) == list(SPREAD_COLUMNS)
+    assert set(DIFFERENCE_COLUMNS) <= set(empty.differences)
+    assert [table.title for table in empty.tables()] == ["Means"]
+
+
+def test_every_table_has_its_title_and_its_numbers_stand_flush_right(comparison) -> None:
+    tables = comparison.tables()
+    begins = ("Spread between matching", "Means", "Paired differences between", "Obtuse pairs of teacher layers")
+    assert [table.title.startswith(begin) for table, begin in zip(tables, begins, strict=True)] == [True] * 4
+    for table in tables:
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+        for column, name in enumerate(table.columns):
+            cells = [row[column] for row in table.rows if row[column]]
+            numbers = bool(cells) and all(re.match(r"[-+]?\d", cell) for cell in cells)
+            # An interval beside its number, and what would decide, are words.
+            if (table.title[:6], name) not in (("Paired", "95% interval"), ("Paired", "would decide")):
+                assert (column in table.numeric) == numbers, (table.title, name)
+
+
+def test_the_tables_say_what_the_frames_hold(comparison) -> None:
+    spread, means, pairs, obtuse = comparison.tables()
+    for table, frame in ((spread, comparison.spreads), (means, comparison.levels.drop_duplicates("measure"))):
+        assert [row[0] for row in table.rows] == list(frame["measure"])
+    for row, (_, found) in zip(spread.rows, comparison.spreads.iterrows(), strict=True):
+        close = 0.051 if found["part"] == "angle" else 0.00051
+        assert float(row[4].rstrip("°")) == pytest.approx(found["spread"], abs=close)
+        assert float(row[6].rstrip("°")) == pytest.approx(found["change_over_none"], abs=close)
+        assert row[9] == found["verdict"]
+        assert row[8] == f"{found['spread_by_change']:.0%}"
+    levels = comparison.levels.set_index(["measure", "strategy"])["mean"]
+    for row in means.rows:
+        for strategy, cell in zip(means.columns[2:], row[2:], strict=True):
+            assert float(cell.rstrip("°")) == pytest.approx(
+                levels[row[0], strategy], abs=0.051 if "°" in cell else 0.00051
+            )
+    between = comparison.differences[comparison.differences["kind"] == "between"]
+    assert len(pairs.rows) == 2 * 6  # four strategies: six pairs of angles, of which one layer each, and six of scores
+    for row in pairs.rows:
+        first, second = row[2].split(" - ")
+        own = between[(between["strategy_a"] == first) & (between["strategy_b"] == second)]
+        own = own[own["part"] == ("angle" if row[0].startswith("angle") else "score")]
+        farthest = own.loc[own["difference"].abs().idxmax()]
+        assert (row[0], row[5]) == (farthest["measure"], farthest["verdict"])
+        assert float(row[3].rstrip("°")) == pytest.approx(farthest["difference"], abs=0.051)
+    assert [row[:2] for row in obtuse.rows] == [("reverse", "random")] * 2
+    assert all(row[5] == "1 of 6" and row[6].startswith("(0, 3) 101.5°") for row in obtuse.rows)
+
+
+def test_how_the_verdicts_were_reached_is_said(comparison) -> None:
+    lines = comparison.method_lines()
+    assert "2.0° between angles (the default); 0.010 between scores (the default)" in lines[0]
+    assert "two one-sided tests at 5%: the 90% interval" in lines[1]
+    assert "(2000 draws, seed 0)" in lines[1]
+    assert lines[2].startswith("An example's angle is that of its mean cosine")
+    assert len(lines) == 3  # some pairs are obtuse
+    own = compare([make_geometry(ANGLES)], margin=3.0, draws=200, seed=4).method_lines()
+    assert own[0] == "Margins, the largest difference that does not matter: 3.0° between angles."
+    assert "(200 draws, seed 4)" in own[1]
+    assert own[-1] == "No pair of teacher layers is obtuse on average."
+
+
+def test_the_json_is_the_whole_of_it(comparison) -> None:
+    text = comparison.text("json")
+    assert text.endswith("}\n")
+    assert text.startswith("{\n  ")
+    found = json.loads(text, parse_constant=pytest.fail)
+    assert found == comparison.document()
+    assert (found["verdict"], found["sentence"]) == (comparison.verdict, comparison.sentence)
+    assert [family["part"] for family in found["families"]] == ["angle", "score"]
+    for name in ("differences", "spreads", "levels", "obtuse", "averaging"):
+        assert len(found[name]) == len(getattr(comparison, name)) > 0
+    assert "°" in replace(comparison, sentence="60°").text("json")
+
+
+def test_the_csv_is_the_paired_differences(comparison) -> None:
+    text = comparison.text("csv")
+    assert "\r" not in text
+    assert "\n\n" not in text
+    read = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""])
+    assert list(read) == list(comparison.differences)
+    np.testing.assert_allclose(read["difference"], comparison.differences["difference"])
+    assert set(read["strategy_b"]) >= {"none"}
+
+
+def test_markdown_and_latex_and_the_terminal_hold_the_answer_and_every_table(comparison) -> None:
+    written = {form: comparison.text(form) for form in ("terminal", "markdown", "latex")}
+    assert set(written) | {"csv", "json"} == set(FORMATS)
+    for form, text in written.items():
+        assert text.endswith("\n")
+        assert not text.endswith("\n\n")
+        plain = text.replace("\\", "")
+        assert comparison.sentence.split(":")[0].replace("°", "") in plain.replace("°", "").replace("^circ", ""), form
+        assert "None" not in text, form
+        assert "nan" not in text, form
+    blocks = written["terminal"].split("\n\n")
+    assert blocks[0].splitlines() == [comparison.sentence, *(f"  {reason}" for reason in comparison.reasons)]
+    tables = comparison.tables()
+    assert len(blocks) == 2 + len(tables)
+    assert [block.splitlines()[0] for block in blocks[1:-1]] == [f"{table.title}:" for table in tables]
+    assert blocks[-1].splitlines()[-1].startswith("note: ")
+    lines = written["markdown"].splitlines()
+    assert lines[0].startswith("**")
+    assert lines[0].endswith("**")
+    assert [line for line in lines if line.startswith("### ")] == [f"### {table.title}" for table in tables]
+    assert sum(line.startswith("- ") for line in lines) == len(
+        (*comparison.reasons, *comparison.method_lines(), *comparison.notes)
+    )
+    # A heading and a table stand apart; the bar of a note would split a cell and is escaped.
+    assert all(lines[n - 1] == lines[n + 1] == "" for n, line in enumerate(lines) if line.startswith("### "))
+    assert "random equals \\| forward" in written["markdown"]
+    latex = written["latex"]
+    assert latex.startswith("% Needs \\usepackage{booktabs}")
+    assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == len(tables)
+
+
+def test_a_notebook_shows_the_answer_and_folds_all_tables_but_the_first(comparison) -> None:
+    class Reader(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.open: list[str] = []
+            self.texts: dict[str, list[str]] = {}
+            self.counts: dict[str, int] = {}
+
+        def handle_starttag(self, tag, attrs) -> None:
+            self.open.append(tag)
+            self.counts[tag] = self.counts.get(tag, 0) + 1
+
+        def handle_endtag(self, tag) -> None:
+            assert self.open.pop() == tag
+
+        def handle_data(self, data) -> None:
+            self.texts.setdefault(self.open[-1], []).append(data)
+
+    reader = Reader()
+    reader.feed(comparison._repr_html_())
+    assert reader.open == []
+    tables = comparison.tables()
+    assert reader.texts["strong"] == [comparison.sentence]
+    assert reader.texts["li"] == [*comparison.reasons, *(f"note: {note}" for note in comparison.notes)]
+    assert tables[0].title in reader.texts["p"]
+    assert reader.texts["summary"] == [table.title for table in tables[1:]]
+    assert (reader.counts["details"], reader.counts["table"]) == (len(tables) - 1, len(tables))
+    assert " ".join(comparison.method_lines()) in reader.texts["small"]
+    bare = replace(comparison, notes=())._repr_html_()
+    assert bare.count("<ul>") == 1
+    assert "note:" not in bare
+
+
+def test_a_form_that_is_none_is_refused(comparison) -> None:
+    with pytest.raises(InputError, match="no format 'markdwn'; did you mean 'markdown'"):
+        comparison.text("markdwn")
+
+
+def test_many_obtuse_layers_and_pairs_are_cut_short(comparison) -> None:
+    row = comparison.obtuse.iloc[0]
+    more = [row.to_dict() | {"teacher_i": i, "teacher_k": k, "surely": k % 2 == 0} for i in range(4) for k in (4, 5)]
+    arms = [one | {"seed": seed} for seed in range(25) for one in more]
+    means = pd.concat([comparison.averaging.assign(seed=seed) for seed in range(25)])
+    table = replace(comparison, obtuse=pd.DataFrame(arms), averaging=means).tables()[-1]
+    assert table.title.endswith("; the first 20 of 25 layers")
+    assert [line[2] for line in table.rows] == [str(seed) for seed in range(20)]
+    assert table.rows[0][6].count("°") == 6
+    assert table.rows[0][6].count("°?") == 3
+    assert table.rows[0][6].endswith(" and 2 more")
+    unseeded = replace(
+        comparison, obtuse=comparison.obtuse.assign(seed=-1), averaging=comparison.averaging.assign(seed=-1)
+    )
+    assert unseeded.tables()[-1].rows[0][2] == ""
