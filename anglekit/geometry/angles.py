@@ -136,8 +136,8 @@ def angles_from_products(
         teacher: <T_i, T_k>, float64 of shape (teacher layers, teacher layers, tokens).
         cross: <T_i, S_j>, shape (teacher layers, vertices, tokens).
         student_squared: |S_j|^2, shape (vertices, tokens).
-        epsilon: added to the product of lengths, as the paper's code does (1e-6); then nothing is left out but what is
-            not finite, and a direction without length counts as cosine 0.
+        epsilon: added to the product of lengths, as the paper's code does (1e-6); then only what is not finite is left
+            out, and a direction without length counts as cosine 0.
 
     Returns:
         The angles; pairs are ordered as `layer_pairs`.

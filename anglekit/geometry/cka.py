@@ -86,8 +86,8 @@ def linear_cka(layers: Sequence[Tensor]) -> Tensor:
 def procrustes_distance(x: Tensor, y: Tensor) -> Tensor:
     """Return the orthogonal Procrustes distance min over Q of |X - Y Q|, both centred and of Frobenius norm 1.
 
-    sqrt(2 - 2 |X'Y|_*) in [0, sqrt 2] (Ding, Denain, Steinhardt 2021, arXiv 2108.01661); the narrower layer is thought
-    filled up with zeros. With fewer rows than dimensions it is too small, as a rotation then fits the rows themselves.
+    sqrt(2 - 2 |X'Y|_*) in [0, sqrt 2] (Ding, Denain, Steinhardt 2021, arXiv 2108.01661); the narrower layer
+    counts as filled up with zeros. With fewer rows than dimensions it is too small: a rotation then fits the rows.
 
     Args:
         x: states of shape (n, width of x).

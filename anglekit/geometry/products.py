@@ -17,8 +17,8 @@ _THREAD_BLOCK_BYTES = 2 << 20
 _ACCELERATOR_BLOCK_BYTES = 256 << 20
 _FEWEST_TOKENS = 16
 
-# A CPU's library (MKL) multiplies up to three rows as they lie, two or three times as fast as more of them, which it
-# first copies into an order of its own; for many vertices that pays. A tile should nearly fit a core's first cache.
+# MKL multiplies up to three rows as they lie, two or three times as fast as more rows, which it copies first: that pays
+# only for many vertices. A tile should nearly fit a core's first cache.
 _ROWS_AS_THEY_LIE = 3
 _MOST_VERTICES_IN_TILES = 6
 _TILE_BYTES = 64 << 10

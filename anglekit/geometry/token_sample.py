@@ -178,13 +178,13 @@ class TokenSample:
 
 
 class TokenSampler:
-    """Keeps the sample while batches go by; each example takes the place of the one of the highest priority.
+    """Keeps the examples of the lowest priorities while batches go by.
 
     Args:
         seed: of the draws.
         capacity: the most examples.
-        rows: the row numbers of all examples that will come, where they are known: then nothing is kept that another
-            would replace. None: they are not known.
+        rows: the row numbers of all examples that will come, so that none is kept that another would replace; None:
+            they are not known.
     """
 
     def __init__(self, seed: int, capacity: int, rows: NDArray[np.int64] | None = None) -> None:
