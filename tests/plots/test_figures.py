@@ -117,6 +117,14 @@ def test_a_missing_table_is_one_line_that_names_the_option(name: str, table: str
     assert why_not(name, [full_geometry(("forward",), ("random",))]) is None
 
 
+@pytest.mark.parametrize("name", [name for name in FIGURES if FIGURES[name].uses == "geometries"])
+def test_without_an_angle_there_is_nothing_to_draw(name: str) -> None:
+    geometries, _ = inputs(name, full_geometry(("forward",), ("random",), without=["angles"]))
+    for call in (draw_figure, figure_data):
+        with pytest.raises(InputError, match="no student has this stream and vertex; choose others"):
+            call(name, geometries)
+
+
 def test_drawable_by_inputs(ten) -> None:
     some = drawable([ten])
     assert set(FIGURES) - set(some) == {"training-angles", "scores-by-strategy", "angle-spread"}
