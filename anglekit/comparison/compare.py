@@ -78,7 +78,9 @@ def compare(
     verdict = overall_verdict(families)
     differences = pd.DataFrame([row for own in rows for row in own], columns=list(DIFFERENCE_COLUMNS))
     pairs = largest_pair_differences(found.geometries)
-    on = ["init", "stream", "vertex", "strategy_a", "strategy_b"]
+    # The columns of places mix texts, numbers and nothing: they can be matched as objects alone.
+    on = dict.fromkeys(("init", "stream", "vertex", "strategy_a", "strategy_b"), "object")
+    differences = differences.astype(on).merge(pairs.astype(on), on=list(on), how="left").infer_objects()
     spreads = [spread_row(one, own, resampling) for one, own in zip(estimates, rows, strict=True)]
     spread_table = pd.DataFrame([row for row in spreads if row is not None], columns=list(SPREAD_COLUMNS))
     notes = [*found.notes, *cell_notes, *_seed_notes(cells), *_missing_parts(found, cells)]
@@ -87,7 +89,7 @@ def compare(
         sentence=sentence(verdict, families),
         reasons=reasons(families, spread_table),
         families=families,
-        differences=_with_pairs(differences, pairs, on),
+        differences=differences,
         spreads=spread_table,
         levels=pd.DataFrame([row for cell in cells for row in level_rows(cell)], columns=list(LEVEL_COLUMNS)),
         obtuse=obtuse_pairs(found.geometries),
@@ -152,12 +154,6 @@ def _families(rows: Sequence[Sequence[Mapping[str, Any]]]) -> Iterable[Family]:
         members = [row for row in between if (row["part"], row["init"]) == (part, init)]
         verdict, key = family_of(members)
         yield Family(part, init, verdict, min(int(row["n_seeds"]) for row in members), key, tuple(members))
-
-
-def _with_pairs(differences: pd.DataFrame, pairs: pd.DataFrame, on: list[str]) -> pd.DataFrame:
-    """Add the per-pair view to the rows of angles."""
-    pairs = pairs.astype(dict.fromkeys(on, "object"))
-    return differences.astype(dict.fromkeys(on, "object")).merge(pairs, on=on, how="left").infer_objects()
 
 
 def _seed_notes(cells: Sequence[Cell]) -> list[str]:

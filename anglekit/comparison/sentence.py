@@ -119,7 +119,7 @@ def reasons(families: Sequence[Family], spreads: pd.DataFrame) -> tuple[str, ...
         families: that were answered.
         spreads: `Comparison.spreads`.
     """
-    lines = []
+    lines, scope = [], []
     for family in families:
         name = f"{family.part}s{init_words(family.init)}"
         if family.verdict == "equivalent":
@@ -127,7 +127,9 @@ def reasons(families: Sequence[Family], spreads: pd.DataFrame) -> tuple[str, ...
         else:
             text = _different(family, "") if family.verdict == "different" else _undecided(family, "")
         lines.append(f"{name}: {family.verdict}; {text}.")
-    return (*lines, *_gains(spreads), *_scope(families))
+    if _single(families):
+        scope = ["The angles are of one seed each: they speak of these students, not of others trained alike."]
+    return (*lines, *_gains(spreads), *scope)
 
 
 def _weight(family: Family) -> float:
@@ -160,11 +162,11 @@ def init_words(init: str) -> str:
 def needed_words(row: Mapping[str, Any]) -> str:
     """Return in words what it would take to decide a row, if its difference stays as it is."""
     options = []
-    if row["needed_seeds"] is not None and not pd.isna(row["needed_seeds"]):
+    if not pd.isna(row["needed_seeds"]):
         options.append(f"{int(row['needed_seeds'])} seeds (now {row['n_seeds']})")
-    if row["needed_examples"] is not None and not pd.isna(row["needed_examples"]):
+    if not pd.isna(row["needed_examples"]):
         options.append(f"{int(row['needed_examples'])} examples (now {int(row['n_examples'])})")
-    if row["needed_factor"] is not None and not pd.isna(row["needed_factor"]):
+    if not pd.isna(row["needed_factor"]):
         options.append(f"{row['needed_factor']:.1f} times the seeds and examples")
     return " or ".join(options)
 
@@ -197,7 +199,8 @@ def _undecided(family: Family, init: str) -> str:
     row = family.key
     if np.isnan(row["test_low"]):
         if family.part == "score":
-            return f"{_pair(row, init)}, from one seed, which tells nothing of its error; {_MORE_SEEDS}"
+            more = "train at least 3 seeds (anglekit sweep --seeds 0-2)"
+            return f"{_pair(row, init)}, from one seed, which tells nothing of its error; {more}"
         return f"{_pair(row, init)}, from one example, which tells nothing of its error; use more examples"
     margin = amount(row["margin"], row["part"], row["margin"])
     words = "" if family.needed is None else needed_words(family.needed)
@@ -206,28 +209,17 @@ def _undecided(family: Family, init: str) -> str:
     return f"{_pair(row, init)}, its interval of {interval} reaches over the margin of {margin}; {takes}"
 
 
-_MORE_SEEDS = "train at least 3 seeds (anglekit sweep --seeds 0-2)"
-
-
 def _gains(spreads: pd.DataFrame) -> list[str]:
     """Return the spread of scores between matching strategies beside their change over none."""
     sentences = []
     known = spreads[(spreads["part"] == "score") & spreads["spread"].notna() & spreads["change_over_none"].notna()]
     for init, rows in known.groupby("init", sort=False):
         row = {str(key): value for key, value in rows.iloc[0].to_dict().items()}
-        spread, change = (amount(row[key], "score", row["margin"], signed=key != "spread") for key in _GAIN_KEYS)
+        spread = amount(row["spread"], "score", row["margin"])
+        change = amount(row["change_over_none"], "score", row["margin"], signed=True)
         error = "" if np.isnan(row["change_low"]) else f" ({interval_words(row, 'change_low', 'change_high')})"
         sentences.append(
             f"In {row['measure']}{init_words(str(init))} matching strategies spread over {spread}, and matching "
             f"changes it by {change}{error} over none."
         )
     return sentences
-
-
-_GAIN_KEYS = ("spread", "change_over_none")
-
-
-def _scope(families: Sequence[Family]) -> list[str]:
-    if _single(families):
-        return ["The angles are of one seed each: they speak of these students, not of others trained alike."]
-    return []

@@ -71,14 +71,10 @@ def build_report(
         raise InputError(f"{workers} processes cannot draw", allowed="allowed: at least 1 (--workers)")
     findings = gather(directories, labels=labels, margin=margin, score_margin=score_margin)
     styles = StyleSheet()
-    figures, not_drawn = draw_all(findings, styles, tick or _silent, workers)
+    figures, not_drawn = draw_all(findings, styles, tick or (lambda _: None), workers)
     warnings = (*findings.warnings, *_left_out(findings))
     html = page(findings, figures, not_drawn, warnings, styles, title)
     return Report(html, findings, tuple(figure.name for figure in figures), tuple(not_drawn), warnings)
-
-
-def _silent(_: str) -> None:
-    """Report no progress."""
 
 
 def _left_out(findings: Findings) -> list[str]:

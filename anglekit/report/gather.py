@@ -15,6 +15,10 @@ from anglekit.errors import InputError
 from anglekit.results.chance import ChanceVerdict
 from anglekit.results.geometry import Geometry
 
+_OFFICIAL = (
+    "official reading, as the paper's code computes it: padding is counted, and one pair of layers stands for all"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class ReportedGeometry:
@@ -92,7 +96,7 @@ def gather(
     elif not apart:
         comparison = compare(found[0], margin=margin, score_margin=score_margin)
     warnings = [
-        *_reading_warnings(geometries),
+        *(f"{reported.label}: {_OFFICIAL}" for reported in geometries if reported.geometry.official),
         *(comparison.notes if comparison is not None else [note for evidence in found for note in evidence.notes]),
         *(f"{reported.label}: {note}" for reported in geometries for note in reported.geometry.notes()),
     ]
@@ -107,12 +111,3 @@ def _read(directories: Sequence[str | Path]) -> tuple[list[Evidence], str]:
     except InputError as error:
         singly = [read_evidence([directory]) for directory in dict.fromkeys(directories)]
         return singly, f"The strategies are not compared: {error}."
-
-
-def _reading_warnings(geometries: Sequence[ReportedGeometry]) -> list[str]:
-    return [
-        f"{reported.label}: official reading, as the paper's code computes it: padding is counted, and one pair of "
-        "layers stands for all"
-        for reported in geometries
-        if reported.geometry.official
-    ]

@@ -50,7 +50,7 @@ def against_chance(angles: pd.DataFrame, nulls: pd.DataFrame) -> ChanceVerdict:
     standing = _standing(above, below, total)
     students = len({row["student"] for row in known})
     sentence = (
-        f"Seen from {_number(students, 'student')}, the teacher's layers lie "
+        f"Seen from {students} student{'' if students == 1 else 's'}, the teacher's layers lie "
         f"{_weighted(known, 'mean_angle_degrees'):.0f}° apart on average, and {_weighted(known, 'acute_fraction'):.0%} "
         f"of the angles are acute; {_side_words(above, below, total, permuted=permuted)}."
     )
@@ -127,7 +127,3 @@ def _weighted(rows: Sequence[Mapping[str, Any]], key: str) -> float:
 
 def _degrees(cosine: float) -> float:
     return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -68,23 +68,15 @@ def _against_permuted(nulls: pd.DataFrame, place: dict[str, Any]) -> dict[str, A
     }
 
 
-def _degrees(value: float) -> str:
-    return f"{value:.1f}°"
-
-
-def _cosine(value: float) -> str:
-    return f"{value:z.3f}"
-
-
 # Name on a page, name in a terminal, key in `summary_rows`, and how a value is written.
 _COLUMNS: Final[tuple[tuple[str, str, str, Callable[[Any], str]], ...]] = (
     ("layer", "layer", "vertex", str),
-    ("angle", "angle", "mean_angle_degrees", _degrees),
-    ("cosine", "cosine", "mean_cosine", _cosine),
-    ("chance cosine", "chance", "null_cosine", _cosine),
+    ("angle", "angle", "mean_angle_degrees", "{:.1f}°".format),
+    ("cosine", "cosine", "mean_cosine", "{:z.3f}".format),
+    ("chance cosine", "chance", "null_cosine", "{:z.3f}".format),
     ("acute", "acute", "acute_fraction", "{:.1%}".format),
-    ("tangential cosine", "tangential", "mean_tangential_cosine", _cosine),
-    ("permuted cosine", "permuted", "permuted_cosine", _cosine),
+    ("tangential cosine", "tangential", "mean_tangential_cosine", "{:z.3f}".format),
+    ("permuted cosine", "permuted", "permuted_cosine", "{:z.3f}".format),
     ("pairs above", "above", "pairs_above_permuted", str),
     ("pairs below", "below", "pairs_below_permuted", str),
     ("obtuse pairs", "obtuse", "obtuse_pairs", str),
