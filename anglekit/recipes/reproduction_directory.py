@@ -38,7 +38,7 @@ _OWN_STARTS: Final = (
 
 
 class _Stage(msgspec.Struct):
-    """What is known of a stage that was ended."""
+    """A stage that was ended."""
 
     seconds: Annotated[float, msgspec.Meta(ge=0)]
 
@@ -163,7 +163,7 @@ class ReproductionDirectory:
 
 
 def _remove_half_written(directory: Path) -> None:
-    """Remove what a killed process was writing: hidden, under names that are given once."""
+    """Remove what a killed process left half written."""
     for entry in (*directory.glob(".*"), *half_written(directory, "untrained")):
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 

@@ -43,7 +43,7 @@ class StageBar:
 
     def __init__(self, costs: Mapping[str, float], *, shown: bool) -> None:
         self._costs = dict(costs)
-        self._begun: list[str] = []
+        self._ended: list[str] = []
         # What was measured here: stages that were done before say nothing about the speed.
         self._cost_measured = self._seconds_measured = 0.0
         self._stage = ""
@@ -87,8 +87,8 @@ class StageBar:
 
     def skip(self, name: str) -> None:
         """Count a stage as done."""
-        self._begun.append(name)
-        self._move_to(sum(self._costs[one] for one in self._begun))
+        self._ended.append(name)
+        self._move_to(sum(self._costs[one] for one in self._ended))
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -105,14 +105,14 @@ class StageBar:
         """Move with the runs' steps, and estimate the time left."""
         if (left := self._seconds_left()) is not None:
             self._bar.set_postfix_str(", ".join([f"{tqdm.format_interval(left)} left", *self._facts()]), refresh=False)
-        done = sum(self._costs[one] for one in self._begun)
+        done = sum(self._costs[one] for one in self._ended)
         self._move_to(done + self._stage_share() * self._costs[self._stage])
 
     def _stage_share(self) -> float:
         """Return how much of the stage is done, as far as its runs tell."""
         if self._followed is None:
             return 0.0
-        steps = sum(min(int(last_log(path)["step"]), self._followed.steps) for path in self._followed.metrics)
+        steps: int = sum(min(last_log(path)["step"], self._followed.steps) for path in self._followed.metrics)
         return steps / (self._followed.steps * len(self._followed.metrics))
 
     def _seconds_left(self) -> float | None:
@@ -124,7 +124,7 @@ class StageBar:
             return None
         rate = (self._seconds_measured + (elapsed if gained > 0 else 0.0)) / measured
         here = (1 - share) / gained * elapsed if gained > 0 else max(0.0, rate * cost - elapsed)
-        later = sum(cost for name, cost in self._costs.items() if name not in (*self._begun, self._stage))
+        later = sum(cost for name, cost in self._costs.items() if name not in (*self._ended, self._stage))
         return here + rate * later
 
     def _facts(self) -> list[str]:
@@ -161,5 +161,6 @@ def last_log(path: Path) -> dict[str, Any]:
         # The first one may be cut by where we began to read.
         with suppress(ValueError):
             log = json.loads(line)
-            latest |= log if isinstance(log, dict) else {}
+            if isinstance(log, dict) and isinstance(log.get("step"), int):
+                latest |= log
     return latest

@@ -10,16 +10,16 @@ import typer
 
 from anglekit_cli.reproduce import run_and_print
 
-EPILOG = (
-    "Example: anglekit demo --out demo --seed 1. The same, step by step: anglekit reproduce builtin-inference --show"
-)
+EPILOG = "Example: anglekit demo --out demo --seed 1. What it runs: anglekit reproduce builtin-inference --show"
 
 
 def demo(
     out: Annotated[
         Path, typer.Option(help="Directory of everything that the demo makes; an interrupted demo in it goes on.")
     ] = Path("anglekit-demo"),
-    seed: Annotated[int, typer.Option(help="Of weights, order of the data and the random matching.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of everything random: weights, order of the data, the random matching.")
+    ] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove the demo in the directory and start again.")
     ] = False,

@@ -68,7 +68,7 @@ def reproduce(
     seed: Annotated[
         int | None,
         typer.Option(
-            help="Of everything random, the order of the data and the teacher's weights too.",
+            help="Of everything random: teacher, order of the data, students.",
             show_default="the recipe's",
         ),
     ] = None,
