@@ -44,6 +44,20 @@ def swept(world, out, *, strategies=("forward", "reverse"), settings=None, **opt
     )
 
 
+@pytest.fixture(scope="module")
+def undisturbed(world, tmp_path_factory):
+    """`undisturbed(settings, **options)`: the sweep from beginning to end, run once for all tests that ask for it."""
+    done = {}
+
+    def run(settings, **options):
+        key = repr((settings, sorted(options.items())))
+        if key not in done:
+            done[key] = swept(world, tmp_path_factory.mktemp("undisturbed") / "sweep", settings=settings, **options)
+        return done[key]
+
+    return run
+
+
 def alone(world, out, name, *, settings, **options):
     """Make the student of an arm by its own `distill` run."""
     strategy, init, seed = name.rsplit("-", 2)
@@ -88,26 +102,28 @@ def records(directory):
 @pytest.mark.parametrize(
     ("settings", "options"),
     [
-        (quick(), {}),
-        (quick(accumulation=3, batch_size=5, max_steps=7), {}),
-        (quick(evaluate_every=2, select="best", schedule="constant", learning_rate=8e-3, max_steps=12), {}),
-        (quick(group_by_length=True, epochs=2.0, max_steps=None, warmup=0.2), {}),
-        (quick(precision="bfloat16"), {"reading": "official"}),
-        (quick(accumulation=2, evaluate_every=3), {"width": 16}),
-        (quick(workers=1, max_steps=2), {"validation": []}),
+        (quick(), {"inits": ("random", "teacher")}),
+        (quick(accumulation=3, batch_size=5, max_steps=7), {"inits": ("teacher",)}),
+        (
+            quick(evaluate_every=2, select="best", schedule="constant", learning_rate=8e-3, max_steps=12),
+            {"inits": ("random",)},
+        ),
+        (quick(group_by_length=True, epochs=2.0, max_steps=None, warmup=0.2), {"inits": ("teacher",)}),
+        (quick(precision="bfloat16"), {"inits": ("teacher",), "reading": "official"}),
+        (quick(accumulation=2, evaluate_every=3), {"inits": ("random",), "width": 16}),
+        (quick(workers=1, max_steps=2), {"inits": ("teacher",), "validation": []}),
     ],
     ids=["last", "accumulated", "best", "grouped", "official-bfloat16", "narrow", "workers"],
 )
-def test_every_student_is_the_one_of_its_own_run(world, tmp_path, settings, options):
+def test_every_student_is_the_one_of_its_own_run(world, undisturbed, tmp_path, settings, options):
     """Bit for bit, with dropout; and all that is written beside it."""
-    result = swept(world, tmp_path / "sweep", settings=settings, **options)
-    assert list(result.arms) == [
-        f"{strategy}-{init}-seed3"
-        for init in (("random",) if "width" in options else ("random", "teacher"))
-        for strategy in ("forward", "reverse")
-    ]
-    for name in ("forward-random-seed3", list(result.arms)[-1]):
-        own = alone(world, tmp_path / "alone", name, settings=settings, **options)
+    result = undisturbed(settings, **options)
+    inits = options["inits"]
+    names = list(result.arms)
+    assert names == [f"{strategy}-{init}-seed3" for init in inits for strategy in ("forward", "reverse")]
+    given = {name: value for name, value in options.items() if name != "inits"}
+    for name in (names[0], names[-1]):
+        own = alone(world, tmp_path / "alone", name, settings=settings, **given)
         assert same(result.arms[name], own)
         assert records(result.arms[name].directory) == records(own.directory)
     first, second = list(result.arms.values())[:2]
@@ -146,10 +162,12 @@ def test_the_teacher_runs_once_a_batch_for_all_arms(world, tmp_path, teachers):
     assert same(result.arms["all-to-one-random-seed3"], own)
 
 
-def test_how_many_train_side_by_side_changes_nothing_but_memory(world, tmp_path, teachers):
-    together = swept(world, tmp_path / "a")
+def test_how_many_train_side_by_side_changes_nothing_but_memory(world, undisturbed, tmp_path, teachers):
+    together = undisturbed(quick(), inits=("random", "teacher"))
+    assert together.teacher_answers == 24
+    teachers.clear()
     by_two = swept(world, tmp_path / "b", side_by_side=3)
-    assert [teacher.answers for teacher in teachers] == [24, 12, 12]
+    assert [teacher.answers for teacher in teachers] == [12, 12]
     assert by_two.teacher_passes == 12
     assert all(same(together.arms[name], by_two.arms[name]) for name in together.arms)
 
@@ -280,7 +298,7 @@ def test_arms_resumed_at_different_steps_share_where_they_meet(world, tmp_path, 
 
 
 @pytest.mark.parametrize("left", [None, "{", ""], ids=["absent", "half", "empty"])
-def test_a_checkpoint_that_was_being_written_is_passed_over(world, tmp_path, monkeypatch, left):
+def test_a_checkpoint_that_was_being_written_is_passed_over(world, undisturbed, tmp_path, monkeypatch, left):
     """Killed while saving: the state, which `Trainer` writes last, is not there or not whole."""
     settings, options = quick(evaluate_every=2), {"strategies": ("forward", "none"), "inits": ("random",)}
     kill_at(monkeypatch, {"none-random-seed3": 4}, world, tmp_path / "sweep", settings, **options)
@@ -289,7 +307,7 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(world, tmp_path, mon
     (training / "checkpoint-4" / "optimizer.pt").write_bytes(b"half")
     state.unlink() if left is None else state.write_text(left)
     result = swept(world, tmp_path / "sweep", settings=settings, if_exists="resume", **options)
-    whole = swept(world, tmp_path / "whole", settings=settings, **options)
+    whole = undisturbed(settings, **options)
     assert all(same(result.arms[name], whole.arms[name]) for name in whole.arms)
 
 
@@ -297,22 +315,22 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(world, tmp_path, mon
     ("error", "reason"),
     [(None, r"the ce loss was not finite at step 4; the last good"), (OSError("disk full"), "OSError: disk full")],
 )
-def test_an_arm_that_fails_leaves_the_others_their_end(world, tmp_path, monkeypatch, error, reason):
-    settings = quick(evaluate_every=2)
+def test_an_arm_that_fails_leaves_the_others_their_end(world, undisturbed, tmp_path, monkeypatch, error, reason):
+    settings, options = quick(evaluate_every=2), {"strategies": ("forward", "reverse", "none"), "inits": ("random",)}
     with monkeypatch.context() as patch:
         stop_at(patch, {"reverse-random-seed3": 3}, error)
-        with pytest.raises(SweepError, match=rf"^1 of 4 arms failed: reverse-random-seed3 \({reason}") as caught:
-            swept(world, tmp_path / "sweep", settings=settings)
+        with pytest.raises(SweepError, match=rf"^1 of 3 arms failed: reverse-random-seed3 \({reason}") as caught:
+            swept(world, tmp_path / "sweep", settings=settings, **options)
     assert caught.value.exit_code == 1
     result = caught.value.result
     assert list(result.failed) == ["reverse-random-seed3"]
-    whole = swept(world, tmp_path / "whole", settings=settings)
+    whole = undisturbed(settings, **options)
     assert all(same(one, whole.arms[name]) for name, one in result.arms.items())
-    assert len(result.arms) == 3
+    assert len(result.arms) == 2
     content = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert list(content["failed"]) == ["reverse-random-seed3"]
     assert not list((tmp_path / "sweep").rglob("run.lock"))
-    again = swept(world, tmp_path / "sweep", settings=settings, if_exists="resume")
+    again = swept(world, tmp_path / "sweep", settings=settings, if_exists="resume", **options)
     assert same(again.arms["reverse-random-seed3"], whole.arms["reverse-random-seed3"])
     assert again.failed == {}
 

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from anglekit.models.checkpoints import load_checkpoint
 from anglekit.recipes.recipe_files import recipe_names
+from tests.distillation.training.fsdp_training import main as train
 
 SCRIPT = Path(__file__).parent / "fsdp_training.py"
 CONFIG = files("anglekit.recipes") / "launch" / "fsdp-qwen3.yaml"
@@ -49,7 +50,7 @@ def test_a_sharded_student_trains_as_in_one_process_and_is_saved_whole(tmp_path)
         port = free.getsockname()[1]
     launch = ("-m", "accelerate.commands.launch", "--config_file", str(tmp_path / "config.yaml"))
     run(*launch, "--main_process_port", str(port), str(SCRIPT), str(tmp_path / "sharded"), "2")
-    run(str(SCRIPT), str(tmp_path / "alone"), "4")
+    train(tmp_path / "alone", 4)
     sharded, alone = (
         json.loads((tmp_path / name / "found.json").read_text(encoding="utf-8")) for name in ("sharded", "alone")
     )
