@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -26,6 +26,7 @@ _OWN_DEPTH_KEYS: Final[Mapping[Stream, tuple[str, ...]]] = {
     "decoder": ("decoder_layers", "num_decoder_layers"),
 }
 _SHARED_DEPTH_KEYS: Final = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+WIDTH_NAMES: Final = ("hidden_size", "d_model", "n_embd", "dim")
 
 # A norm that closes a stack is a direct child of it under one of these names.
 _FINAL_NORM_NAMES = ("norm", "final_norm", "ln_f", "final_layer_norm", "final_layernorm", "layer_norm", "norm_f")
@@ -67,7 +68,7 @@ def width(config: PretrainedConfig) -> int:
     Raises:
         InputError: the configuration states no width under a known name.
     """
-    for key in ("hidden_size", "d_model", "n_embd", "dim"):
+    for key in WIDTH_NAMES:
         value = getattr(config, key, None)
         if isinstance(value, int):
             return value
@@ -93,18 +94,10 @@ def with_blocks(config: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]
             if isinstance(getattr(fewer, name, None), int):
                 setattr(fewer, name, len(chosen))
     if len(streams) == 1:
-        for name, value in _listed_by_layer(config, depth(config, streams[0])).items():
-            setattr(fewer, name, [value[block] for block in blocks[streams[0]]])
+        for name, value in vars(config).items():
+            if "layer" in name and isinstance(value, list) and len(value) == depth(config, streams[0]):
+                setattr(fewer, name, [value[block] for block in blocks[streams[0]]])
     return fewer
-
-
-def _listed_by_layer(config: PretrainedConfig, n_blocks: int) -> dict[str, list[Any]]:
-    """Return the settings that have one entry a layer."""
-    return {
-        name: value
-        for name, value in vars(config).items()
-        if "layer" in name and isinstance(value, list) and len(value) == n_blocks
-    }
 
 
 def stack(model: PreTrainedModel, stream: Stream) -> nn.Module:

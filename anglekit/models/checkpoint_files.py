@@ -112,16 +112,7 @@ def _check_no_code(file: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_counts(where: str | Path, config: Mapping[str, Any], remedy: str = _SAVE_AGAIN) -> None:
-    """Refuse numbers of layers, labels and the like that no model has.
-
-    Args:
-        where: the configuration is written, for the message.
-        config: as json or YAML has it.
-        remedy: the end of the message.
-
-    Raises:
-        InputError: it names the key.
-    """
+    """Refuse numbers of layers, labels and the like that no model has; `where` names the file."""
     for key, value in _entries(config):
         if not key.endswith(_COUNTED) or not isinstance(value, int | float):
             continue
@@ -236,14 +227,11 @@ def _check_lora(file: Path, longest: int) -> None:
 def bounded_construction(source: str, stored: StoredWeights | None) -> Iterator[None]:
     """Stop the construction of a model that is far larger than its weights, while nothing of it has memory yet.
 
-    transformers builds a model on the meta device first, and gives each weight its memory afterwards.
-
-    Args:
-        source: named in the message.
-        stored: what the files hold; None bounds the number of weights alone, by what can be built in some seconds.
+    transformers builds a model on the meta device first, and gives each weight its memory afterwards. Where `stored` is None, the number of weights alone is
+    bounded, by what can be built in some seconds.
 
     Raises:
-        InputError: the model has outgrown them.
+        InputError: the model has outgrown what is stored.
     """
     thread = threading.get_ident()
     tensors, elements = _MOST_BUILT, _MOST_ELEMENTS

@@ -32,7 +32,7 @@ from anglekit.models.lora_weights import has_lora, merge_lora
 from anglekit.models.projections import load_adapters
 from anglekit.runtime.files import read_document
 from anglekit.runtime.placement import is_placed, whole_state
-from anglekit.vocabulary import STUDENT_FILE, Stream
+from anglekit.vocabulary import PRECISIONS, STUDENT_FILE, Stream
 
 
 class StudentNote(msgspec.Struct, kw_only=True, frozen=True):
@@ -53,15 +53,10 @@ class StudentNote(msgspec.Struct, kw_only=True, frozen=True):
     taught_by: dict[str, dict[str, int]] = {}
 
 
-DTYPES: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISIONS}
 
 # Weights that take no part in the hidden states: a checkpoint may lack them.
 _UNUSED_PREFIXES = ("pooler.",)
-_NOTE_REMEDY = "remove it or save the student again"
 
 
 @dataclass(frozen=True)
@@ -173,6 +168,8 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
     model, report = load_weights(AutoModel, source, config, options)
     _check_complete(source, report)
     directory = Path(source)
+    note = directory / STUDENT_FILE
+    remedy = "remove it or save the student again"
     return Checkpoint(
         source=source,
         name=checkpoint_name(source),
@@ -180,7 +177,7 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
         tokenizer=load_tokenizer(source, options),
         streams=model_streams(config),
         adapters=load_adapters(directory) if directory.is_dir() else None,
-        training=_read_note(directory / STUDENT_FILE),
+        training=read_document(note, StudentNote, remedy) if note.is_file() else StudentNote(),
         sha256=weights_hash(model, without=report["missing_keys"]),
         whole_depth=whole_depth,
     )
@@ -207,13 +204,7 @@ def load_weights(
     config: PretrainedConfig,
     options: LoadOptions,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load a model's weights under the safety rules of `options`, in evaluation mode on its device.
-
-    Args:
-        auto_class: `AutoModel` or one of its siblings with a head.
-        source: a directory or a hub id.
-        config: as `load_config` returned it.
-        options: device, precision, revision and what is allowed.
+    """Load a model's weights by `AutoModel` or a sibling of it, safely, in evaluation mode on its device.
 
     Returns:
         The model and transformers' report; the caller decides which `missing_keys` and `mismatched_keys` it accepts,
@@ -259,11 +250,8 @@ def load_weights(
 def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
     """Return the sha256 of a model's weights: names, shapes, types and bytes, in the order of the names.
 
-    It does not depend on how the file was sharded, nor on a head, because it is taken of the headless model.
-
-    Args:
-        model: the headless model.
-        without: weights to leave out: those that the checkpoint did not hold (a pooler) are drawn at random.
+    It does not depend on how the file was sharded nor, taken of the headless model, on a head. `without` leaves out
+    weights that the checkpoint did not hold (a pooler), which are drawn at random.
     """
     digest = hashlib.sha256()
     for name, tensor in whole_state(model):
@@ -328,10 +316,6 @@ def load_tokenizer(source: str, options: LoadOptions) -> Tokenizer | None:
     if not isinstance(tokenizer, Tokenizer):
         raise InputError(f"{source} does not hold a tokenizer that transformers can read")
     return tokenizer
-
-
-def _read_note(file: Path) -> StudentNote:
-    return read_document(file, StudentNote, _NOTE_REMEDY) if file.is_file() else StudentNote()
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -101,14 +101,7 @@ class ModelCost:
         return 4.0 * self.parameters + state * lora_rank * self.adapted
 
     def activation_bytes(self, batch: int, tokens: Tokens, *, half: bool = False, recomputed: bool = False) -> float:
-        """Return the bytes that a training step keeps for its backward pass.
-
-        Args:
-            batch: examples of a forward pass.
-            tokens: of the longest of them, to which all are padded.
-            half: whether the passes run in 16 bits.
-            recomputed: whether activations are recomputed.
-        """
+        """Return the bytes that a step over `batch` examples, padded to `tokens`, keeps for its backward pass."""
         each = (34.0 if half else 66.0) if not recomputed else (2.0 if half else 4.0)
         kept = each * self.width * (self.text_blocks * tokens.text + self.target_blocks * tokens.target)
         if not recomputed:
@@ -123,25 +116,15 @@ class ModelCost:
 def without_memory(source: str, stored: StoredWeights | None, refusal: Callable[[str], InputError]) -> Iterator[None]:
     """Make the models of the block on the meta device, within bounds: they have shapes and no values.
 
-    Args:
-        source: what describes the model.
-        stored: what its files hold; None where there is none.
-        refusal: from the reason why transformers makes no such model to the error.
-
     Raises:
-        InputError: transformers cannot make the model, or it is too large.
+        InputError: transformers cannot make the model (`refusal` makes the error of its reason), or it is too large.
     """
     with torch.device("meta"), quiet_transformers(), foreign_failures(refusal), bounded_construction(source, stored):
         yield
 
 
 def model_cost(model: PreTrainedModel, *, classifies: bool = False) -> ModelCost:
-    """Return the sizes of a model, which may be without memory.
-
-    Args:
-        model: with the head of its task, or without one.
-        classifies: whether the head is one of classification, and its output embeddings are none.
-    """
+    """Return the sizes of a model, which may be without memory; where it classifies, its output embeddings are none."""
     config, streams = model.config, model_streams(model.config)
     head = None if classifies else model.get_output_embeddings()  # type: ignore[no-untyped-call]
     head_weight = getattr(head, "weight", None)
@@ -157,6 +140,8 @@ def model_cost(model: PreTrainedModel, *, classifies: bool = False) -> ModelCost
         for module in model.modules()
         if isinstance(module, nn.Linear) and module is not head
     )
+    dropouts = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "dropout_rate")
+    drops = any(getattr(config, name, None) for name in dropouts)
     return ModelCost(
         parameters=parameters,
         multiplied_text=of_text,
@@ -164,18 +149,10 @@ def model_cost(model: PreTrainedModel, *, classifies: bool = False) -> ModelCost
         width=width(config),
         text_blocks=depth(config, streams[0]),
         target_blocks=depth(config, "decoder") if len(streams) == 2 else 0,
-        dropping_heads=_dropping_heads(config),
+        dropping_heads=attention_heads(config) if drops else 0,
         vocabulary=0 if head_weight is None else int(head_weight.shape[0]),
         adapted=adapted,
     )
-
-
-def _dropping_heads(config: PretrainedConfig) -> int:
-    """Return the heads of attention that has dropout."""
-    names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "dropout_rate")
-    if not any(getattr(config, name, None) for name in names):
-        return 0
-    return attention_heads(config)
 
 
 def attention_heads(config: PretrainedConfig) -> int:

@@ -27,15 +27,9 @@ _UNUSED_DIRECTION = 1e-10
 
 
 def save_adapters(directory: Path, adapters: Mapping[tuple[Stream, int], Tensor], *, trained: bool) -> Path:
-    """Write adapters beside a student's weights, never inside them.
+    """Write adapters, each (teacher width, student width), beside a student's weights, and return the file.
 
-    Args:
-        directory: the student's checkpoint directory.
-        adapters: for (stream, student layer) a weight of shape (teacher width, student width).
-        trained: whether training changed them; an untrained adapter says nothing about the student.
-
-    Returns:
-        The file that was written.
+    `trained` says whether training changed them: an untrained adapter says nothing about the student.
     """
     path = directory / ADAPTER_FILE
     tensors = {

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from anglekit.errors import InputError
-from anglekit.tables.read import NO_COLUMN, Table, check_text, find_column, find_text_columns, read_table
+from anglekit.tables.read import (
+    NO_COLUMN,
+    Table,
+    check_text,
+    find_column,
+    find_text_columns,
+    is_missing,
+    read_table,
+)
 
 
 @dataclass(frozen=True)
@@ -71,9 +79,10 @@ def read_probe(
     texts = _cells(table, text_column)
     pairs = None if pair_column is None else _cells(table, pair_column)
     target_column = None if target == NO_COLUMN else find_column(table, "target", target, required=False)
-    if target_column is not None and target is None and not _holds_text(table, target_column):
+    if target_column is not None and target is None:
         # Found by its name alone; many classification tables call the label `target`.
-        target_column = None
+        holds_text = all(isinstance(cell, str) or is_missing(cell) for cell in table.frame[target_column])
+        target_column = target_column if holds_text else None
     targets = None if target_column is None else _cells(table, target_column)
 
     usable = [row for row, cell in enumerate(texts) if cell and (pairs is None or pairs[row])]
@@ -98,25 +107,9 @@ def read_probe(
     )
 
 
-def _is_missing(cell: object) -> bool:
-    return cell is None or cell != cell  # NaN alone differs from itself
-
-
-def _holds_text(table: Table, column: str) -> bool:
-    return all(isinstance(cell, str) or _is_missing(cell) for cell in table.frame[column])
-
-
 def _cells(table: Table, column: str) -> list[str]:
     """Return a column's texts, the empty string where a cell is missing or blank."""
-    texts = []
-    for row, cell in enumerate(table.frame[column]):
-        if _is_missing(cell):
-            texts.append("")
-            continue
-        where = f"{table.source}, column {column!r}, row {row} (counted from 0)"
-        if not isinstance(cell, str):
-            raise InputError(
-                f"{where} holds {type(cell).__name__} {str(cell)[:40]!r}, not text", "name a column of text"
-            )
-        texts.append(check_text(cell, where) if cell.strip() else "")
-    return texts
+    return [
+        "" if is_missing(cell) or (isinstance(cell, str) and not cell.strip()) else check_text(cell, table, column, row)
+        for row, cell in enumerate(table.frame[column])
+    ]

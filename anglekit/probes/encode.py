@@ -38,14 +38,8 @@ def encode_texts(
 ) -> dict[str, list[list[int]]]:
     """Tokenise texts (or pairs), some at a time.
 
-    Args:
-        tokenizer: left without truncation.
-        texts: the texts.
-        pairs: the second texts.
-        max_length: to which they are cut; None cuts nothing.
-        as_target: whether they are targets, which some tokenizers (Marian's) treat otherwise.
-        special_tokens: whether the tokenizer adds its own.
-        special_mask: whether to say which tokens it added.
+    They are cut to `max_length`, but the tokenizer is left without truncation. `as_target` says that they are targets,
+    which some tokenizers (Marian's) treat otherwise.
 
     Returns:
         For each of the tokenizer's outputs a list for each text: `input_ids`, and `token_type_ids` and
@@ -87,13 +81,7 @@ def encode_completions(
     Prompt and completion are split as by lm-evaluation-harness (`HFLM._encode_pair`): blanks at the end of a prompt go
     to its completion, both are tokenised as one text, and the completion's tokens are those behind as many as the
     prompt alone has. The tokenizer's begin-of-text token comes first where it puts one there itself, or where the
-    prompt is empty; otherwise no special token is added in front.
-
-    Args:
-        tokenizer: the model's.
-        prompts: the prompts.
-        completions: as they follow, a blank in front included.
-        ends: whether the end-of-text token comes behind.
+    prompt is empty; otherwise no special token is added in front. Where it `ends`, the end-of-text token comes behind.
 
     Returns:
         The token ids of each, and how many of them are the prompt's.
@@ -103,9 +91,11 @@ def encode_completions(
     together = encode_texts(tokenizer, whole, special_tokens=False)["input_ids"]
     alone = encode_texts(tokenizer, stripped, special_tokens=False)["input_ids"]
     front, behind = beginning(tokenizer), ending(tokenizer) if ends else []
+    # What the first token of an empty prompt's completion is predicted from.
+    stand_in = ending(tokenizer) if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     ids, lengths = [], []
     for tokens, prompt in zip(together, alone, strict=True):
-        first = front or ([] if prompt else _stand_in(tokenizer))
+        first = front or ([] if prompt else stand_in)
         ids.append([*first, *tokens, *behind])
         lengths.append(len(first) + min(len(prompt), max(len(tokens) - 1, 0)))
     return ids, lengths
@@ -120,9 +110,3 @@ def beginning(tokenizer: Tokenizer) -> list[int]:
 def ending(tokenizer: Tokenizer) -> list[int]:
     """Return the end-of-text token, if there is one."""
     return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-
-
-def _stand_in(tokenizer: Tokenizer) -> list[int]:
-    """Return what the first token of an empty prompt's completion is predicted from."""
-    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    return [] if begin is None else [int(begin)]

@@ -208,16 +208,20 @@ def find_text_columns(table: Table, text: str | None = None, text_pair: str | No
     return column, pair
 
 
-def check_text(text: str, where: str) -> str:
-    """Return a text that a tokenizer can take.
+def is_missing(cell: object) -> bool:
+    """Return whether a cell holds nothing."""
+    return cell is None or bool(cell != cell)  # NaN alone differs from itself
 
-    Args:
-        text: a cell.
-        where: the table, column and row, for the message.
+
+def check_text(text: object, table: Table, column: str, row: int) -> str:
+    """Return a cell's text (or one of its texts) that a tokenizer can take.
 
     Raises:
-        InputError: it holds half of a surrogate pair, or is longer than a million characters.
+        InputError: it is no text, holds half of a surrogate pair, or is longer than a million characters.
     """
+    where = f"{table.source}, column {column!r}, row {row} (counted from 0)"
+    if not isinstance(text, str):
+        raise InputError(f"{where} holds {type(text).__name__} {str(text)[:40]!r}, not text", "name a column of text")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -7,20 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from anglekit.errors import InputError
-from anglekit.tables.read import Table, check_text, find_column
+from anglekit.tables.read import Table, check_text, find_column, is_missing
 
 
 def find_text_column(
     table: Table, role: str, given: str | None, preferred: Sequence[str | None] = (), usual: Sequence[str] | None = None
 ) -> str:
-    """Return the name of the column that plays a role.
-
-    Args:
-        table: the table.
-        role: `source`, `target`, `prompt`, ...; the option that names it is `--role`.
-        given: what the user named.
-        preferred: the task's own names, the first that is there winning.
-        usual: names to look for after these.
+    """Return the name of the column that plays a role: `given`, the first of `preferred` that is there, or a usual one.
 
     Raises:
         InputError: there is no such column.
@@ -32,32 +25,21 @@ def find_text_column(
 
 
 def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = False) -> tuple[str, ...]:
-    """Return a column's texts.
-
-    Args:
-        table: the table.
-        column: as `find_text_column` returned it.
-        role: for messages.
-        may_be_missing: whether a missing cell is the empty text instead of an error.
+    """Return a column's texts; a cell that may be missing is the empty text there instead of an error.
 
     Raises:
         InputError: a cell holds something else, or none holds a text.
     """
     texts = []
     for row, cell in enumerate(table.frame[column].tolist()):
-        if _missing(cell) or (isinstance(cell, str) and not cell.strip() and not may_be_missing):
-            if not may_be_missing:
-                raise InputError(
-                    f"{table.source} has no {role} in row {row} (counted from 0), column {column!r}",
-                    "give every row one",
-                )
-            texts.append("")
-        elif isinstance(cell, str):
-            texts.append(check_text(cell, _where(table, column, row)))
-        else:
-            raise InputError(_not_text(table, column, row, cell))
+        if not may_be_missing and (is_missing(cell) or (isinstance(cell, str) and not cell.strip())):
+            raise InputError(
+                f"{table.source} has no {role} in row {row} (counted from 0), column {column!r}", "give every row one"
+            )
+        texts.append("" if is_missing(cell) else check_text(cell, table, column, row))
     if not any(text.strip() for text in texts):
-        raise InputError(f"column {column!r} of {table.source} holds no text", f"name another with {_options(role)}")
+        options = "--text or --text-pair" if role == "text" else f"--{role}"
+        raise InputError(f"column {column!r} of {table.source} holds no text", f"name another with {options}")
     return tuple(texts)
 
 
@@ -69,11 +51,7 @@ def text_lists(table: Table, column: str, role: str, *, least: int = 1) -> tuple
     """
     rows = []
     for row, cell in enumerate(table.frame[column].tolist()):
-        texts = _listed(cell)
-        if any(not isinstance(text, str) for text in texts):
-            raise InputError(_not_text(table, column, row, cell))
-        for text in texts:
-            check_text(text, _where(table, column, row))
+        texts = tuple(check_text(text, table, column, row) for text in _listed(cell))
         if len(texts) < least or any(not text.strip() for text in texts):
             wanted = f"at least {least} {role}" if least > 1 else f"a {role}"
             raise InputError(
@@ -81,16 +59,12 @@ def text_lists(table: Table, column: str, role: str, *, least: int = 1) -> tuple
                 f"from 0), column {column!r}",
                 f"give every row {wanted}",
             )
-        rows.append(tuple(texts))
+        rows.append(texts)
     return tuple(rows)
 
 
-def _options(role: str) -> str:
-    return "--text or --text-pair" if role == "text" else f"--{role}"
-
-
 def _listed(cell: object) -> list[Any]:
-    if _missing(cell):
+    if is_missing(cell):
         return []
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
@@ -99,17 +73,3 @@ def _listed(cell: object) -> list[Any]:
             return [cell]
         return read if isinstance(read, list) else [cell]
     return list(cell) if isinstance(cell, list | tuple) else [cell]
-
-
-def _missing(cell: object) -> bool:
-    return cell is None or bool(cell != cell)  # NaN alone differs from itself
-
-
-def _where(table: Table, column: str, row: int) -> str:
-    return f"{table.source}, column {column!r}, row {row} (counted from 0)"
-
-
-def _not_text(table: Table, column: str, row: int, cell: object) -> str:
-    return (
-        f"{_where(table, column, row)} holds {type(cell).__name__} {str(cell)[:40]!r}, not text; name a column of text"
-    )
