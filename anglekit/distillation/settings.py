@@ -102,10 +102,6 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         check_settings(self)
 
-    def notes(self) -> dict[str, Any]:
-        """Return what a run records."""
-        return asdict(self)
-
     def completed(self, beams: int, max_new_tokens: int) -> GenerationSettings:
         """Return the settings with these where none were given."""
         return replace(
@@ -151,23 +147,6 @@ class ScoringSettings:
         """How texts are generated."""
         plain = GenerationSettings(self.beams, self.max_new_tokens)
         return plain if self.length_penalty is None else replace(plain, length_penalty=self.length_penalty)
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """How low-rank corrections are made, checked by `TrainSettings`, whose `lora_` settings they are.
-
-    Attributes:
-        rank: of each correction.
-        alpha: the correction is multiplied by alpha / rank.
-        dropout: of its input.
-        targets: "all-linear" (every linear layer but the head), or names of layers with commas between.
-    """
-
-    rank: int
-    alpha: float
-    dropout: float
-    targets: str
 
 
 @documented
@@ -260,13 +239,6 @@ class TrainSettings:
         """How texts are generated that are scored."""
         return GenerationSettings(self.beams, self.max_new_tokens, self.length_penalty)
 
-    @property
-    def lora(self) -> LoraSettings | None:
-        """Which low-rank corrections are trained, or None."""
-        if self.lora_rank is None:
-            return None
-        return LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets)
-
     def check_here(self) -> None:
         """Refuse what this machine or its packages do not allow, before a run begins.
 
@@ -310,15 +282,7 @@ class TrainSettings:
     def arguments(
         self, output: Path, *, seed: int, validates: bool, score: str, larger_is_better: bool = True
     ) -> TrainingArguments:
-        """Return what `Trainer` is told.
-
-        Args:
-            output: where its checkpoints go.
-            seed: the run's.
-            validates: whether there is a validation set.
-            score: the name under which the selecting score is reported, without "eval_".
-            larger_is_better: whether a larger one is better.
-        """
+        """Return what `Trainer` is told, which selects by `score` (reported as "eval_" and this name)."""
         import torch
         from transformers import TrainingArguments
 

@@ -227,8 +227,8 @@ def _check_lora(file: Path, longest: int) -> None:
 def bounded_construction(source: str, stored: StoredWeights | None) -> Iterator[None]:
     """Stop the construction of a model that is far larger than its weights, while nothing of it has memory yet.
 
-    transformers builds a model on the meta device first, and gives each weight its memory afterwards. Where `stored` is None, the number of weights alone is
-    bounded, by what can be built in some seconds.
+    transformers builds a model on the meta device first, and gives each weight its memory afterwards.
+    Where `stored` is None, the number of weights alone is bounded, by what can be built in some seconds.
 
     Raises:
         InputError: the model has outgrown what is stored.

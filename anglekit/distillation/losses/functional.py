@@ -147,7 +147,9 @@ def hidden_loss(pairs: StatePairs, mask: Tensor | None, *, kind: str = "mse") ->
     check_pairs(pairs)
     first = pairs[0][0]
     if kind == "mse":
-        keep = None if mask is None else _keep(mask, first)
+        if mask is not None:
+            _check_mask(mask, first.shape[:2])
+        keep = None if mask is None else (mask != 0).to(first.device)
         count = torch.tensor(math.prod(first.shape[:2]), device=first.device) if keep is None else keep.sum()
         squares = [_masked_squares(precise(s), precise(t), keep) for s, t in pairs]
         return LossTerm(torch.stack(squares).sum() / first.shape[-1], count)
@@ -299,12 +301,6 @@ def _rows(values: Tensor, index: Tensor) -> Tensor:
 def precise(values: Tensor) -> Tensor:
     """Raise half precision to float32: it loses the small differences that these losses are made of."""
     return values if values.dtype == torch.float64 else values.float()
-
-
-def _keep(mask: Tensor, states: Tensor) -> Tensor:
-    """Return the mask as booleans beside the states."""
-    _check_mask(mask, states.shape[:2])
-    return (mask != 0).to(states.device)
 
 
 def _check_mask(mask: Tensor, shape: Sequence[int]) -> None:

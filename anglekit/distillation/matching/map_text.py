@@ -38,7 +38,7 @@ def parse_copy_map(text: str, streams: Sequence[Stream]) -> dict[Stream, tuple[i
     Raises:
         InputError: as `parse_layer_map`.
     """
-    return _parse(text, streams, _number, _BLOCKS)
+    return _parse(text, streams, int, _BLOCKS)
 
 
 def _parse(
@@ -65,7 +65,3 @@ def _parse(
 def _pair(text: str) -> tuple[int, int]:
     student, teacher = text.split(":")
     return int(student), int(teacher)
-
-
-def _number(text: str) -> int:
-    return int(text)

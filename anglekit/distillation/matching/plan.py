@@ -123,13 +123,6 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether the widths differ."""
         return self.student_width != self.teacher_width
 
-    @property
-    def adapter_layers(self) -> tuple[tuple[Stream, int], ...]:
-        """The (stream, student layer) that get an adapter."""
-        if not self.needs_adapters:
-            return ()
-        return tuple((part.stream, layer) for part in self.streams for layer in part.matching.student_layers)
-
     def student_options(self) -> dict[str, Any]:
         """Return the keyword arguments with which `students.create_student` makes this plan's student."""
         options: dict[str, Any] = {f"{part.stream}_layers": part.matching.student_blocks for part in self.streams}
@@ -161,10 +154,6 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if self.init == "teacher":
                 facts[f"{part.stream} blocks copied"] = ",".join(map(str, part.blocks))
         return facts | self.training
-
-    def differences(self, other: DistillationPlan) -> tuple[str, ...]:
-        """Return in words what differs between two plans, "seed: 1 here, 2 there"; a run of equal plans may go on."""
-        return tuple(named_differences(self.facts(), other.facts()))
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as values that `json` can write."""

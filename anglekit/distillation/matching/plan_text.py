@@ -24,7 +24,7 @@ def plan_text(plan: DistillationPlan) -> str:
         f"loss      {plan.weights.ce:g} x cross-entropy + {plan.weights.kl:g} x KL{hidden}, {plan.reading} reading",
     ]
     if plan.needs_adapters:
-        number = len(plan.adapter_layers)
+        number = sum(len(matching.pairs) for matching in plan.matchings)
         lines.append(f"adapters  {number}, each {plan.student_width} to {plan.teacher_width}, no bias")
     for part in plan.streams:
         lines += ["", part.stream, textwrap.indent(aligned_text(_table(plan, part)), "  ")]

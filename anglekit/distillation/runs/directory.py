@@ -174,6 +174,10 @@ class RunDirectory:
     Attributes:
         resumes: whether a run that is there goes on.
         writes: whether this process writes.
+        checkpoint: where the finished student lies.
+        partial_checkpoint: where it is written before it is complete.
+        training: where `Trainer` keeps what it needs to resume.
+        metrics: the file of logs and validations.
 
     Raises:
         InputError: another process holds it, it holds a run that is to be refused, or something that is no run. Nothing
@@ -183,6 +187,10 @@ class RunDirectory:
     def __init__(self, path: str | Path, if_exists: str = "refuse", *, writes: bool | None = None) -> None:
         check_if_exists(if_exists)
         self.path = Path(path)
+        self.checkpoint = self.path / "checkpoint"
+        self.partial_checkpoint = self.path / "checkpoint.partial"
+        self.training = self.path / "training"
+        self.metrics = self.path / _METRICS
         self.resumes = if_exists == "resume"
         self.writes = os.environ.get("RANK", "0") == "0" if writes is None else writes
         self._lock: DirectoryLock | None = None
@@ -197,21 +205,6 @@ class RunDirectory:
             raise
         if self.resumes:
             self._remove_left_over()
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the finished student lies."""
-        return self.path / "checkpoint"
-
-    @property
-    def training(self) -> Path:
-        """Where `Trainer` keeps what it needs to resume."""
-        return self.path / "training"
-
-    @property
-    def metrics(self) -> Path:
-        """The file of logs and validations."""
-        return self.path / _METRICS
 
     @property
     def started(self) -> bool:
@@ -255,7 +248,7 @@ class RunDirectory:
         stored = self.config()
         if stored.format != config.format:
             raise RunError(f"{self.path} was written in format {stored.format!r}; expected {config.format!r}")
-        found = [] if plan is None else list(plan.differences(self.plan()))
+        found = [] if plan is None else named_differences(plan.facts(), self.plan().facts())
         found += named_differences(config.settings, stored.settings)
         apart = {"format": "", "settings": {}, "incidental": {}}
         found += named_differences(
@@ -299,11 +292,6 @@ class RunDirectory:
         write_json(self.path / RUN_SCORES_FILE, scores)
         if self.training.exists():
             shutil.rmtree(self.training)
-
-    @property
-    def partial_checkpoint(self) -> Path:
-        """Where a checkpoint is written before it is complete."""
-        return self.path / "checkpoint.partial"
 
     def close(self) -> None:
         """Let other processes have the directory; one that holds nothing is removed."""

@@ -69,12 +69,9 @@ class RunResult:
     train_seconds: float
 
     @classmethod
-    def stored(cls, directory: RunDirectory) -> RunResult:
-        """Return the result of a run that is finished."""
-        return cls._of(directory, directory.scores())
-
-    @classmethod
-    def _of(cls, directory: RunDirectory, scores: RunScores) -> RunResult:
+    def stored(cls, directory: RunDirectory, scores: RunScores | None = None) -> RunResult:
+        """Return the result of a run that is finished, with the scores that it stored."""
+        scores = scores or directory.scores()
         return cls(
             str(directory.path),
             str(directory.checkpoint),
@@ -151,7 +148,7 @@ class Run:
         directory.finish(scores, self.provenance)
         trainer.accelerator.wait_for_everyone()
         directory.close()
-        return RunResult._of(directory, scores)
+        return RunResult.stored(directory, scores)
 
     def _save(self) -> PreTrainedModel:
         """Write the checkpoint, which `finish` puts in its place, and return the model as it will be loaded."""
@@ -162,11 +159,11 @@ class Run:
         if writes:
             # What a killed run was saving has other names than what is saved now.
             shutil.rmtree(partial, ignore_errors=True)
-        beside = self.settings.lora is not None and not self.settings.lora_merge
+        beside = self.settings.lora_rank is not None and not self.settings.lora_merge
         if beside and writes:
             with quiet_transformers():
                 save_beside_lora(model, partial)
-        if self.settings.lora is not None:
+        if self.settings.lora_rank is not None:
             # Whoever loads corrections adds them to the weights: what is scored is what will be loaded.
             model = merged(model)
         if writes:
@@ -203,10 +200,7 @@ def check_distillation(
     settings: TrainSettings,
     origin: ModelProvenance,
 ) -> RunConfig:
-    """Check what `begin_distillation` would refuse, before any weight is made or file written.
-
-    Returns:
-        The configuration under which the run is recorded.
+    """Check what `begin_distillation` would refuse, before any weight is made, and return the run's configuration.
 
     Raises:
         InputError: nothing to select by, nothing to train for, or a run of another plan in the directory.
@@ -230,17 +224,10 @@ def begin_distillation(
     origin: ModelProvenance | None = None,
     title: str | None = None,
 ) -> Run:
-    """Make a student and its trainer, and begin the run's directory.
+    """Make a student and its trainer, and begin the run's directory, which this process holds.
 
-    Args:
-        teacher: of the plan.
-        data: prepared with the teacher's tokenizer.
-        plan: which student, matched how.
-        directory: held by this process; a run that is resumed must be the same one.
-        settings: completed (`TrainSettings.completed`).
-        teacher_forward: answers for the teacher and is shared among runs; None: the run has a forward pass of its own.
-        origin: the teacher's provenance, where it was computed before; hashing takes a moment.
-        title: of the progress bar; None shows none.
+    The settings are completed (`TrainSettings.completed`). A `teacher_forward` answers for the teacher and is shared
+    among runs. `origin` is the teacher's provenance where it was computed before. Without a title there is no bar.
 
     Raises:
         InputError: the directory holds a run of another plan, or the plan does not fit the teacher.
@@ -286,19 +273,6 @@ def begin_run(
 ) -> Run:
     """Begin or resume the run of a model under an objective; `begin_distillation` and fine-tuning end here.
 
-    Args:
-        model: to be trained.
-        data: this, `directory`, `settings` and `title` as for `begin_distillation`.
-        directory: see there.
-        settings: see there.
-        objective: the losses.
-        origin: the provenance of the teacher, or of the model that is fine-tuned.
-        plan: of a student.
-        teacher: of a student, unless `teacher_forward` answers for it.
-        teacher_forward: see there.
-        adapters: of a student of another width.
-        title: see there.
-
     Raises:
         InputError: the settings do not go with the data, or the directory holds another run.
     """
@@ -308,8 +282,8 @@ def begin_run(
     config = run_config(data, settings, plan, origin)
     provenance = run_provenance(data, settings, plan, origin)
     use_cache = getattr(model.config, "use_cache", None)
-    if settings.lora is not None:
-        model = add_lora(model, settings.lora, config.seed, recomputes=settings.checkpoint_activations)
+    if settings.lora_rank is not None:
+        model = add_lora(model, settings, config.seed)
     score = data.task.selection_score
     metrics = data.task.compute_metrics()
     trainer = DistillationTrainer(
@@ -358,7 +332,7 @@ def _student_note(plan: DistillationPlan) -> StudentNote:
 def _check_settings(settings: TrainSettings, data: PreparedData) -> None:
     if settings.select == "best" and data.validation is None:
         raise InputError("--select best needs a validation table and none came", "give --validation, or --select last")
-    if settings.lora is not None and data.task.new_head:
+    if settings.lora_rank is not None and data.task.new_head:
         raise InputError(
             f"--lora-rank came with task {data.task.name}, whose new head needs all its weights", "leave it out"
         )

@@ -39,19 +39,9 @@ def finetune(
     if_exists: IfExists = "refuse",
     progress: bool = False,
 ) -> RunResult:
-    """Train a model on a task: a teacher-to-be.
+    """Train a model (a directory or hub id, with or without a head) on a task: a teacher-to-be.
 
-    Args:
-        model: directory or hub id, with or without a head.
-        task: a name in `tasks.TASKS`.
-        train: table of training examples, as `tables.read_table` takes it.
-        out: the run's directory.
-        validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
-        data: columns by name.
-        settings: of the training; what they leave open is the task's.
-        load: what is allowed in loading.
-        if_exists: what to do with a run that is already there: "refuse", "resume" or "overwrite".
-        progress: whether to show a bar.
+    All other arguments are as for `distill`.
 
     Raises:
         InputError: something that was given is wrong; nothing was written.
@@ -185,19 +175,14 @@ def plan_run(
 ) -> DistillationPlan:
     """Return the plan of a run, with the settings that decide its result recorded in it.
 
-    Where no seed is given and the run is resumed, the seed is the one with which it began: it may have been drawn.
-
-    Args:
-        config: the teacher's.
-        settings: completed; their seed is the plan's.
-        directory: of the run.
-        options: as `plan.plan_distillation` takes them.
+    Where no seed is given and the run is resumed, the seed is the one with which it began: it may have been drawn. The
+    options are those of `plan.plan_distillation`.
     """
     seed = settings.seed
     if seed is None and directory.resumes and directory.started:
         seed = directory.plan().seed
     plan = plan_distillation(config, seed=seed, training=settings.decisive(), **options)
-    if settings.lora is not None and plan.init == "random":
+    if settings.lora_rank is not None and plan.init == "random":
         raise InputError(
             "--lora-rank came with a random initialisation, whose frozen weights would stay random",
             "take --init teacher (of a sweep: --inits teacher)",

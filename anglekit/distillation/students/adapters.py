@@ -59,12 +59,6 @@ def create_adapters(
 
     Weights are uniform in +-1/sqrt(student width), torch's own initialisation of a linear layer, from a generator of
     their own: the student's random weights do not repeat in them, and the global random state is left alone.
-
-    Args:
-        matchings: one for each stream.
-        student_width: width of the student's states.
-        teacher_width: width of the teacher's.
-        seed: the run's seed.
     """
     if min(student_width, teacher_width) < 1:
         raise InputError(f"widths {student_width} and {teacher_width} came", allowed="allowed: at least 1")

@@ -23,14 +23,8 @@ from anglekit.vocabulary import INITS, Init, Stream
 
 CopyBlocks = Sequence[int] | Mapping[Stream, Sequence[int]]
 
-_WIDTH_NAMES: Final = ("hidden_size", "d_model", "n_embd", "dim")
 _HEAD_NAMES: Final = (
-    "num_attention_heads",
-    "encoder_attention_heads",
-    "decoder_attention_heads",
-    "num_heads",
-    "n_heads",
-    "n_head",
+    *("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads", "num_heads", "n_heads", "n_head"),
 )
 # Widths inside the feed-forward networks shrink with the model's.
 _INNER_NAMES: Final = ("intermediate_size", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "hidden_dim", "n_inner")
@@ -88,41 +82,6 @@ def create_student(
         _copy_weights(teacher, student, blocks)
     student.train()
     return student
-
-
-def copied_blocks(
-    config: PretrainedConfig,
-    depths: Mapping[Stream, int],
-    *,
-    init: str,
-    width: int | None = None,
-    copy_blocks: CopyBlocks | None = None,
-) -> dict[Stream, tuple[int, ...]]:
-    """Return the first part of `student_shape`, for a student of these numbers of blocks by stream."""
-    if init == "teacher" and width is not None and width != architectures.width(config):
-        raise InputError(
-            f"a student of width {width} cannot be copied from a teacher of width {architectures.width(config)}",
-            "use --init random",
-        )
-    if init != "teacher" and copy_blocks is not None:
-        raise InputError(f"a copy map came with --init {init}, which copies nothing", "use --init teacher")
-    given = copy_blocks or {}
-    if not isinstance(given, Mapping):
-        if len(depths) > 1:
-            raise InputError("a copy map for an encoder-decoder needs its stream: encoder=0,6,11;decoder=0,6,11")
-        given = dict.fromkeys(depths, given)
-    for stream in given:
-        if stream not in depths:
-            raise InputError(f"the copy map names stream {stream!r}", allowed=suggest(stream, depths))
-    family = model_family(config)
-    chosen: dict[Stream, tuple[int, ...]] = {}
-    for stream, student_blocks in depths.items():
-        teacher_blocks = architectures.depth(config, stream)
-        wanted = given.get(stream) or copy_map(teacher_blocks, student_blocks, family)
-        chosen[stream] = check_copied_blocks(
-            wanted, teacher_blocks=teacher_blocks, student_blocks=student_blocks, family=family, stream=stream
-        )
-    return chosen
 
 
 def _copy_weights(teacher: PreTrainedModel, student: PreTrainedModel, chosen: Mapping[Stream, Sequence[int]]) -> None:
@@ -189,7 +148,29 @@ def student_shape(
     if layers is encoder_layers is decoder_layers is width is None:
         raise InputError("a student needs a depth or a width of its own", "give --layers or --width")
     depths = student_depths(config, layers=layers, encoder_layers=encoder_layers, decoder_layers=decoder_layers)
-    blocks = copied_blocks(config, depths, init=init, width=width, copy_blocks=copy_blocks)
+    if init == "teacher" and width is not None and width != architectures.width(config):
+        raise InputError(
+            f"a student of width {width} cannot be copied from a teacher of width {architectures.width(config)}",
+            "use --init random",
+        )
+    if init != "teacher" and copy_blocks is not None:
+        raise InputError(f"a copy map came with --init {init}, which copies nothing", "use --init teacher")
+    given = copy_blocks or {}
+    if not isinstance(given, Mapping):
+        if len(depths) > 1:
+            raise InputError("a copy map for an encoder-decoder needs its stream: encoder=0,6,11;decoder=0,6,11")
+        given = dict.fromkeys(depths, given)
+    for stream in given:
+        if stream not in depths:
+            raise InputError(f"the copy map names stream {stream!r}", allowed=suggest(stream, depths))
+    family = model_family(config)
+    blocks: dict[Stream, tuple[int, ...]] = {}
+    for stream, student_blocks in depths.items():
+        teacher_blocks = architectures.depth(config, stream)
+        wanted = given.get(stream) or copy_map(teacher_blocks, student_blocks, family)
+        blocks[stream] = check_copied_blocks(
+            wanted, teacher_blocks=teacher_blocks, student_blocks=student_blocks, family=family, stream=stream
+        )
     return blocks, student_config(config, blocks=blocks, new_width=width)
 
 
@@ -205,13 +186,7 @@ def student_depths(
     encoder_layers: int | None = None,
     decoder_layers: int | None = None,
 ) -> dict[Stream, int]:
-    """Return the student's number of blocks for each stream of the teacher.
-
-    Args:
-        config: the teacher's.
-        layers: for every stream (an encoder-decoder gets as many in both).
-        encoder_layers: for the encoder alone; the other stream keeps the teacher's depth.
-        decoder_layers: likewise for the decoder.
+    """Return the student's number of blocks for each stream of the teacher: `layers` in all, or one's alone.
 
     Raises:
         InputError: `layers` beside one of the others, a stream that the teacher does not have, or a student deeper
@@ -242,12 +217,7 @@ def student_config(
     Settings that are listed layer by layer (`layer_types` of Qwen3 or ModernBERT) keep the entries of the chosen
     blocks, whether or not their weights are copied, so that both initialisations make the same architecture. With a
     smaller width the number of attention heads falls in proportion, so that each keeps its size, and the feed-forward
-    width falls in proportion too.
-
-    Args:
-        config: the teacher's; left as it is.
-        blocks: for each stream the teacher block that each student block stands for.
-        new_width: the student's width, at most the teacher's; None keeps the teacher's.
+    width falls in proportion too. The teacher's configuration is left as it is.
 
     Raises:
         InputError: the width is not possible for this model type.
@@ -280,7 +250,7 @@ def _set_width(student: PretrainedConfig, old: int, new: int) -> None:
         inner = getattr(student, name, None)
         if isinstance(inner, int):
             setattr(student, name, max(round(inner * new / old), 1))
-    for name in _WIDTH_NAMES:
+    for name in architectures.WIDTH_NAMES:
         if isinstance(getattr(student, name, None), int):
             setattr(student, name, new)
 

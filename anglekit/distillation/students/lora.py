@@ -10,19 +10,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from anglekit.distillation.settings import ALL_LINEAR, LoraSettings
+from anglekit.distillation.settings import ALL_LINEAR, TrainSettings
 from anglekit.errors import InputError
 from anglekit.models.lora_weights import merge_lora
 
 
-def add_lora(model: PreTrainedModel, settings: LoraSettings, seed: int, *, recomputes: bool = False) -> PreTrainedModel:
-    """Freeze a model's weights and put corrections, 0 at first, on its linear layers.
+def add_lora(model: PreTrainedModel, settings: TrainSettings, seed: int) -> PreTrainedModel:
+    """Freeze a model's weights, in place, and put corrections, 0 at first, on its linear layers.
 
-    Args:
-        model: changed in place.
-        settings: which corrections.
-        seed: of their random halves; the global random state stays as it is.
-        recomputes: whether activations will be recomputed, which needs an input with a gradient.
+    The corrections' random halves come from the seed; the global random state stays as it is.
 
     Returns:
         The model in peft's wrapper, whose `get_base_model()` is the model.
@@ -32,13 +28,13 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, seed: int, *, recom
     """
     from peft import LoraConfig, get_peft_model
 
-    if recomputes:
+    if settings.checkpoint_activations:  # what is recomputed needs an input with a gradient
         model.enable_input_require_grads()  # type: ignore[no-untyped-call]
-    names = [name.strip() for name in settings.targets.split(",")]
+    names = [name.strip() for name in settings.lora_targets.split(",")]
     config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # a float does as well
-        lora_dropout=settings.dropout,
+        r=settings.lora_rank,  # type: ignore[arg-type]  # there is one
+        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # a float does as well
+        lora_dropout=settings.lora_dropout,
         target_modules=ALL_LINEAR if names == [ALL_LINEAR] else names,
         # GPT-2 keeps its weights the other way round.
         fan_in_fan_out=str(model.config.model_type) == "gpt2",
@@ -52,7 +48,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, seed: int, *, recom
         except ValueError as error:
             last = sorted({name.rpartition(".")[2] for name, one in model.named_modules() if hasattr(one, "weight")})
             raise InputError(
-                f"--lora-targets {settings.targets!r} fits no layer", f"there are {', '.join(last)}"
+                f"--lora-targets {settings.lora_targets!r} fits no layer", f"there are {', '.join(last)}"
             ) from error
 
 

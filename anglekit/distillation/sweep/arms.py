@@ -147,15 +147,10 @@ class ArmsInTraining:
 
 
 def train_side_by_side(runs: Sequence[Run], teacher: SharedTeacher, finish: Callable[[Run], None]) -> list[Outcome]:
-    """Train runs in lockstep over the teacher that they share.
+    """Train runs in lockstep over the teacher that they share, and return how each ended.
 
-    Args:
-        runs: begun with `teacher_forward=teacher`, each directory held. A directory is let go when its run ends.
-        teacher: of all of them.
-        finish: called in the run's own turn after its last step.
-
-    Returns:
-        How each run ended.
+    They were begun with `teacher_forward=teacher`, each directory held, which is let go when its run ends. `finish` is
+    called in the run's own turn after its last step.
     """
     if not runs:
         return []

@@ -226,12 +226,8 @@ class SweepDirectory:
     def begin(self, record: SweepRecord, replaced: Sequence[RunDirectory], processes: Processes = ALONE) -> None:
         """Write what the sweep is begun with, after removing the runs that it replaces.
 
-        The old sweep.json goes first: a directory without it, but with arms, can be resumed or overwritten alike.
-
-        Args:
-            record: of the sweep.
-            replaced: the runs that this process holds.
-            processes: that share the sweep.
+        The old sweep.json goes first: a directory without it, but with arms, can be resumed or overwritten alike. Each
+        of the processes that share the sweep removes those runs that it holds.
         """
         if not self.resumes:
             with processes.together():

@@ -125,14 +125,7 @@ class LanguageModelTask(CausalTask):
 def log_likelihoods(
     model: PreTrainedModel, examples: TokenizedExamples, collate: Collator, batch_size: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return each example's log-probability of its labelled tokens, in nats, and how many there are.
-
-    Args:
-        model: a causal model, left as it was.
-        examples: as a `CausalTask` made them.
-        collate: a `CausalBatches`.
-        batch_size: examples of one forward pass.
-    """
+    """Return each example's log-probability of its labelled tokens, in nats, and their number, both (examples,)."""
     sums, counts = np.zeros(len(examples)), np.zeros(len(examples), dtype=np.int64)
     with scoring_mode(model):
         for batch in length_sorted_batches(examples, batch_size):

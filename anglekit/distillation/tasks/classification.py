@@ -162,9 +162,10 @@ class ClassificationTask(Task):
             raise InputError(f"the classes of task {self.name} are open", "settle them by training data or a model")
         return self.classes
 
-    def head_settings(self) -> dict[str, Any]:
-        """Return the classes as a model's configuration names them."""
-        return self.settled.config_settings()
+    def write_to(self, config: PretrainedConfig) -> None:
+        """Write the classes into a model's configuration."""
+        for name, value in self.settled.config_settings().items():
+            setattr(config, name, value)
 
     def facts(self) -> dict[str, Any]:
         """Return the classes in order."""

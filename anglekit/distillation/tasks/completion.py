@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -48,14 +48,8 @@ def completion_examples(
 ) -> dict[str, Any]:
     """Return the `tokens` and `numbers` of examples: `input_ids`, and how many of them are `unlabelled`.
 
-    A prompt that is too long loses its beginning; a completion is never cut.
-
-    Args:
-        bounded: with the maximal length of both together.
-        table: the prompts.
-        places: the row of a prompt and its completion, for each example.
-        ends: whether the end-of-text token follows.
-        loss_on_prompt: whether the prompt's tokens are labelled too.
+    A prompt that is too long for both to fit loses its beginning; a completion is never cut. `places` holds the row of
+    a prompt and its completion, for each example. Where it `ends`, the end-of-text token follows.
 
     Raises:
         InputError: a completion leaves no room for a token of its prompt.
@@ -150,7 +144,7 @@ class CompletionTask(CausalTask):
             references = cast("PromptsAndCompletions", examples.table).completions
             values["exact_match"] = exact_match(texts, references)
             values["normalized_exact_match"] = normalized_exact_match(texts, references)
-            notes["generation"] = chosen.notes()
+            notes["generation"] = asdict(chosen)
         return ScoreReport(values, notes)
 
     def continuations(

@@ -92,10 +92,6 @@ class TokenizedExamples(Dataset[dict[str, Any]]):
         }
         return example | {name: int(values[index]) for name, values in self.numbers.items()}
 
-    def longer_than(self, limit: int, name: str = "input_ids") -> NDArray[np.int64]:
-        """Return the places of the examples whose sequence `name` has more than `limit` tokens."""
-        return np.flatnonzero(np.diff(self._ends[name]) > limit)
-
     def at_limit(self, limit: int) -> int:
         """Return how many inputs are as long as allowed, and were probably cut off."""
         return int((np.diff(self._ends["input_ids"]) >= limit).sum())

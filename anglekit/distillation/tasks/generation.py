@@ -71,14 +71,8 @@ def generate_texts(
 ) -> list[str]:
     """Return the text that a model generates for each example, in their order, special tokens left out.
 
-    Args:
-        model: an encoder-decoder or a causal model, left as it was.
-        tokenizer: its own.
-        examples: whose `input_ids` it reads.
-        batch_size: examples that are generated together.
-        settings: complete.
-        pad_id: with which inputs and finished texts are filled.
-        longest: tokens that the model reads of an example; what is longer loses its beginning.
+    The model, an encoder-decoder or a causal one, is left as it was. It reads the examples' `input_ids`; what is longer
+    than `longest` loses its beginning. Inputs and finished texts are filled with `pad_id`.
     """
     causal = not getattr(model.config, "is_encoder_decoder", False)
     collate = PaddedBatches(pad_id, left=causal)

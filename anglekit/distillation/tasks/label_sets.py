@@ -57,14 +57,10 @@ class LabelSet:
         return folded.index(text.casefold()) if folded.count(text.casefold()) == 1 else None
 
     def classes(self, texts: Sequence[str | None], where: str) -> NDArray[np.int64]:
-        """Return the class of every label.
-
-        Args:
-            texts: as `label_text` writes them.
-            where: the table, for messages.
+        """Return the class of every label, which are as `label_text` writes them.
 
         Raises:
-            InputError: a label is missing or outside the set; the message names its row, counted from 0.
+            InputError: a label is missing or outside the set; the message names its row in the table `where`.
         """
         known = {text: self.index(text) for text in set(texts) if text is not None}
         for row, text in enumerate(texts):

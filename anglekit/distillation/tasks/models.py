@@ -58,11 +58,6 @@ class TaskModel:
 def load_trained(source: str, task: Task, options: LoadOptions | None = None) -> TaskModel:
     """Load a model that was trained for a kind of task: every weight, its head's included, must be in the checkpoint.
 
-    Args:
-        source: a directory, a run directory, or a hub id.
-        task: whose head the model has.
-        options: device, precision, revision and what is allowed.
-
     Raises:
         InputError: there is no model there, it has no trained head or no tokenizer, or it needs pickle or remote code
             without permission.
@@ -85,12 +80,7 @@ def load_for_fine_tuning(source: str, task: Task, options: LoadOptions | None = 
     """Load a model and give it the head of a task.
 
     A head of the same size in the checkpoint is where training starts. New weights come from the global random state:
-    seed it first.
-
-    Args:
-        source: a directory, a run directory, or a hub id.
-        task: settled by `Task.for_fine_tuning`.
-        options: device, precision, revision and what is allowed.
+    seed it first. The task is settled by `Task.for_fine_tuning`.
 
     Raises:
         InputError: as `load_trained`; weights other than the head's are missing.

@@ -115,13 +115,7 @@ class MultipleChoiceTask(CausalTask):
 def choice_scores(
     likelihoods: NDArray[np.float64], choices: Sequence[Sequence[str]], right: Sequence[int]
 ) -> dict[str, float]:
-    """Return `accuracy` and `accuracy_normalized`.
-
-    Args:
-        likelihoods: the log-probability of every choice, example after example.
-        choices: the texts for each example.
-        right: the number of the right one.
-    """
+    """Return `accuracy` and `accuracy_normalized`; the likelihoods are of every choice, example after example."""
     raw = normalized = start = 0
     for own, gold in zip(choices, right, strict=True):
         scores = likelihoods[start : start + len(own)]

@@ -53,15 +53,7 @@ def prepare_data(
     evaluations: Sequence[TextTable],
     encoding: EncodingSettings | None = None,
 ) -> PreparedData:
-    """Tokenise training and evaluation texts.
-
-    Args:
-        task: settled by data and teacher.
-        tokenizer: the teacher's.
-        config: the teacher's.
-        train: the training table.
-        evaluations: the evaluation tables.
-        encoding: lengths; what they leave open is the task's.
+    """Tokenise training and evaluation texts for a task that is settled; lengths that are left open are the task's.
 
     Raises:
         InputError: a label outside the set, a length that the model cannot read, or a tokenizer that cannot pad.

@@ -23,18 +23,13 @@ def corpus_scores(
 
     Post 2018, "A Call for Clarity in Reporting BLEU Scores"; Popović 2015, "chrF".
 
-    Args:
-        names: of "bleu" and "chrf".
-        texts: one for each example.
-        references: one or more for each example.
-
     Raises:
         InputError: no example, or not one text for each.
     """
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-    _paired(texts, references)
+    _check_paired(texts, references)
     most = max(map(len, references))
     # Sacrebleu wants as many references for every example and leaves out those that are None.
     streams: Any = [[one[place] if place < len(one) else None for one in references] for place in range(most)]
@@ -48,7 +43,7 @@ def corpus_scores(
 
 def exact_match(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Return the fraction of texts that equal one of their references, ignoring blanks at the ends."""
-    return _fraction([any(text.strip() == one.strip() for one in own) for text, own in _paired(texts, references)])
+    return _fraction_equal(texts, references, str.strip)
 
 
 def normalized_exact_match(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -56,23 +51,21 @@ def normalized_exact_match(texts: Sequence[str], references: Sequence[Sequence[s
 
     This is how SQuAD (Rajpurkar et al. 2016) and CoQA (Reddy et al. 2019) define it.
     """
-    return _fraction(
-        [any(_normalized(text) == _normalized(one) for one in own) for text, own in _paired(texts, references)]
-    )
+    return _fraction_equal(texts, references, _normalized)
 
 
 def _normalized(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
-def _paired(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
+def _fraction_equal(texts: Sequence[str], references: Sequence[Sequence[str]], form: Callable[[str], str]) -> float:
+    _check_paired(texts, references)
+    return sum(form(text) in map(form, own) for text, own in zip(texts, references, strict=True)) / len(texts)
+
+
+def _check_paired(texts: Sequence[str], references: Sequence[Sequence[str]]) -> None:
     if not texts or len(texts) != len(references):
         raise InputError(f"{len(texts)} texts came with references for {len(references)}", "give one text for each")
-    return list(zip(texts, references, strict=True))
-
-
-def _fraction(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits)
 
 
 Classes = NDArray[np.integer]
@@ -126,13 +119,7 @@ SCORES: Final[Mapping[str, Callable[[Classes, Classes], float]]] = {
 def class_scores(
     names: Sequence[str], predictions: Classes, references: Classes, *, positive: int = 1
 ) -> dict[str, float]:
-    """Return the named scores.
-
-    Args:
-        names: of `SCORES`.
-        predictions: the predicted classes, (examples,).
-        references: the true classes, (examples,).
-        positive: the class whose F1 "f1" is.
+    """Return the scores of these names in `SCORES`; "f1" is the F1 of the positive class.
 
     Raises:
         InputError: an unknown score, or no example.

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, cast
 
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
-from anglekit.distillation.tasks.data import (
-    TextTable,
-    TokenizedExamples,
-    origin,
-)
+from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, origin
 from anglekit.distillation.tasks.generation import generate_texts
 from anglekit.distillation.tasks.scores import corpus_scores
 from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, ScoreReport, Task
@@ -149,4 +145,4 @@ class Seq2SeqTask(Task):
         chosen = self.generation(scored.generation, tokenizer, model.config)
         texts = generate_texts(model, tokenizer, examples, scored.batch_size, chosen, self.padding_id(tokenizer))
         values, signatures = corpus_scores(self.scores, texts, cast("SourcesAndTargets", examples.table).targets)
-        return ScoreReport(values, {"signatures": signatures, "generation": chosen.notes()})
+        return ScoreReport(values, {"signatures": signatures, "generation": asdict(chosen)})

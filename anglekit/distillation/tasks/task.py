@@ -20,8 +20,6 @@ from anglekit.tables.read import Table, read_table
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 """What makes a batch of tensors out of examples."""
 
-_SMALLER_IS_BETTER = frozenset({"perplexity"})
-
 
 @dataclass(frozen=True)
 class ScoreReport:
@@ -122,7 +120,7 @@ class Task(ABC):
     @property
     def larger_is_better(self) -> bool:
         """Whether a larger selection score is a better one."""
-        return self.selection_score not in _SMALLER_IS_BETTER
+        return self.selection_score != "perplexity"
 
     def check_config(self, config: PretrainedConfig, source: str) -> None:
         """Check that a model of this configuration can do the task.
@@ -176,14 +174,8 @@ class Task(ABC):
         """Return the task as a model that is only scored knows it."""
         return self
 
-    def head_settings(self) -> dict[str, Any]:
-        """Return what a model's configuration says of its head, by the names that any tool reads."""
-        return {}
-
-    def write_to(self, config: PretrainedConfig) -> None:
-        """Write the settings of the head into a model's configuration."""
-        for name, value in self.head_settings().items():
-            setattr(config, name, value)
+    def write_to(self, config: PretrainedConfig) -> None:  # noqa: B027 - most heads have no settings
+        """Write the settings of the head into a model's configuration, by the names that any tool reads."""
 
     def facts(self) -> dict[str, Any]:
         """Return what decides a run's result beside the task's name."""
@@ -229,14 +221,9 @@ class Task(ABC):
         *,
         training: bool,
     ) -> TokenizedExamples:
-        """Tokenise a table that `read` returned.
+        """Tokenise a table that `read` returned, at the lengths that `encoding` returned.
 
-        Args:
-            table: the texts.
-            tokenizer: the model's.
-            encoding: as `encoding` returned it.
-            config: the model's.
-            training: whether the examples are trained on; those that are scored may differ.
+        Examples that are trained on may differ from those that are scored.
 
         Raises:
             InputError: something does not fit, or the tokenizer cannot pad.
@@ -283,14 +270,9 @@ class Task(ABC):
         batch_size: int,
         generation: GenerationSettings | None = None,
     ) -> ScoreReport:
-        """Return `examples` (their number) and the task's scores of a model.
+        """Return `examples` (their number) and the task's scores of a model, which is left in its mode.
 
-        Args:
-            model: on any device; left in the mode in which it came.
-            examples: tokenised with `training=False`.
-            tokenizer: the model's.
-            batch_size: examples of one forward pass.
-            generation: how texts are generated, where the scores need any; None takes the task's.
+        The examples were tokenised with `training=False`.
         """
         found = self.score_values(
             examples, ScoredModel(model, tokenizer, batch_size, generation or GenerationSettings())

@@ -98,9 +98,11 @@ class AngleCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: object
     ) -> None:
-        """Measure the student as it comes, or as a resumed run finds it."""
-        if self._measured_step != state.global_step:
+        """Measure the student as it comes, as a resumed run finds it, or as its last step left it; once a step."""
+        if not self.history or self.history[-1]["step"] != state.global_step:
             self._measure(args, state, control, given["model"])
+
+    on_train_end = on_train_begin
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: object
@@ -108,17 +110,6 @@ class AngleCallback(TrainerCallback):
         """Measure after every so many steps."""
         if state.global_step % self.every == 0:
             self._measure(args, state, control, given["model"])
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: object
-    ) -> None:
-        """Measure the student as its last step left it, unless that was just done."""
-        if self._measured_step != state.global_step:
-            self._measure(args, state, control, given["model"])
-
-    @property
-    def _measured_step(self) -> int | None:
-        return int(self.history[-1]["step"]) if self.history else None
 
     def _measure(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: object) -> None:
         if not state.is_world_process_zero:

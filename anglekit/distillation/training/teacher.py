@@ -71,11 +71,6 @@ class TeacherForward:
         self._recorder = LayerRecorder(teacher, self.layers, final_norm)
         self._extra = {"use_cache": False} if "decoder" in model_streams(teacher.config) else {}
 
-    @property
-    def needed(self) -> bool:
-        """Whether a call runs the teacher at all."""
-        return self.logits or bool(self.layers)
-
     def to(self, device: torch.device) -> TeacherForward:
         """Move the teacher to the student's device, unless it has its own, and return self."""
         if not is_placed(self.teacher):
@@ -84,7 +79,7 @@ class TeacherForward:
 
     def __call__(self, inputs: Mapping[str, Any]) -> TeacherOutputs:
         """Return what the losses read for one batch, on the device of its inputs."""
-        if not self.needed:
+        if not (self.logits or self.layers):
             return TeacherOutputs()
         if self.teacher.training:
             self.teacher.eval()  # type: ignore[no-untyped-call]

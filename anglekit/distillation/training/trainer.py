@@ -91,7 +91,10 @@ class DistillationTrainer(Trainer):
                 f"{args.n_gpu} devices in one process would split batches behind the hooks that read hidden states",
                 "start with `accelerate launch`, or make one device visible",
             )
-        _check_teacher(objective, teacher, teacher_forward)
+        if teacher is not None and teacher_forward is not None:
+            raise InputError("both a teacher and a teacher_forward came", "give one of the two")
+        if objective.reads_teacher and teacher is None and teacher_forward is None:
+            raise InputError("a KL or hidden loss needs a teacher and none came", "give `teacher` or `teacher_forward`")
         _check_widths(objective, model, teacher, adapters)
         self.objective = objective
         self.adapters = adapters if adapters is not None and adapters.layers else None
@@ -351,15 +354,6 @@ class DistillationTrainer(Trainer):
 def _network(model: Any) -> PreTrainedModel:  # noqa: ANN401 - PEFT is optional
     """Return the transformers model, out of the wrapper that PEFT puts around it."""
     return cast("PreTrainedModel", model.get_base_model() if hasattr(model, "get_base_model") else model)
-
-
-def _check_teacher(
-    objective: DistillationObjective, teacher: PreTrainedModel | None, provider: TeacherProvider | None
-) -> None:
-    if teacher is not None and provider is not None:
-        raise InputError("both a teacher and a teacher_forward came", "give one of the two")
-    if objective.reads_teacher and teacher is None and provider is None:
-        raise InputError("a KL or hidden loss needs a teacher and none came", "give `teacher` or `teacher_forward`")
 
 
 def _check_widths(

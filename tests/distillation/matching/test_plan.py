@@ -7,7 +7,7 @@ import transformers as hf
 from msgspec.structs import replace
 
 from anglekit.distillation.losses.weights import LossWeights
-from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
+from anglekit.distillation.matching.plan import DistillationPlan, named_differences, plan_distillation
 from anglekit.distillation.matching.plan_text import plan_text
 from anglekit.distillation.matching.plan_warnings import comparison_warnings, plan_warnings
 from anglekit.distillation.matching.strategies import layer_matching
@@ -40,7 +40,7 @@ def test_a_plan_says_what_is_matched_and_copied():
     assert (made.strategy, made.family, made.teacher_width, made.student_width) == ("forward", "bert", 768, 768)
     assert made.streams[0].matching.pairs == ((0, 0), (1, 4), (2, 8), (3, 12))
     assert made.streams[0].blocks == (3, 7, 11)
-    assert made.adapter_layers == ()
+    assert not made.needs_adapters
     assert plan_warnings(made) == ()
 
 
@@ -61,7 +61,8 @@ def test_the_plan_makes_the_student_that_it_describes():
     assert student.bert.get_parameter(weight).equal(taken)
     narrow = plan(config=TINY, layers=2, width=8, seed=9)
     assert create_student(teacher, **narrow.student_options()).config.hidden_size == 8
-    assert narrow.adapter_layers == (("encoder", 0), ("encoder", 1), ("encoder", 2))
+    assert narrow.needs_adapters
+    assert narrow.matchings[0].student_layers == (0, 1, 2)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -71,7 +72,7 @@ def test_every_plan_survives_json(strategy, options):
     made = plan(strategy, **options, weights=weights, training={"learning_rate": 1e-5, "epochs": 3})
     again = DistillationPlan.from_json(json.loads(json.dumps(made.to_json())))
     assert again == made
-    assert again.differences(made) == ()
+    assert again.facts() == made.facts()
 
 
 def test_seeds_are_recorded():
@@ -84,7 +85,7 @@ def test_seeds_are_recorded():
 
 def test_differences_name_what_changed():
     a, b = plan(seed=1, training={"epochs": 3}), plan("reverse", seed=2, training={"epochs": 3, "batch": 8})
-    words = a.differences(b)
+    words = named_differences(a.facts(), b.facts())
     assert "seed: 1 here, 2 there" in words
     assert "strategy: forward here, reverse there" in words
     assert "batch: absent here, 8 there" in words

@@ -61,7 +61,7 @@ def test_columns_are_found_named_and_reached_into(tmp_path):
     [
         ({"source": "a", "target": ""}, {}, r"has 0 target in row 1 \(counted from 0\), column 'target'"),
         ({"source": None, "target": "b"}, {}, "has no source in row 1"),
-        ({"source": "a", "target": [3]}, {}, "row 1 .* holds list .*, not text"),
+        ({"source": "a", "target": [3]}, {}, "row 1 .* holds int '3', not text"),
         ({"source": "a", "target": "b"}, {"target": "tagret"}, "no column 'tagret' for --target"),
         ({"source": "a", "target": "b"}, {"target": "source"}, "both name column 'source'"),
         ({"source": "a", "target": "b"}, {"source": "source.en"}, "no column 'source.en' for --source"),
