@@ -27,12 +27,7 @@ _SCRATCH_END: Final = r"-[a-z0-9_]{8}(-old)?"
 
 
 def read_json_object(file: Path, remedy: str, *, most_bytes: int = MOST_JSON_BYTES) -> dict[str, Any]:
-    """Read a file that holds one json object.
-
-    Args:
-        file: which.
-        remedy: what to do where it is damaged, as the end of the message.
-        most_bytes: a larger one is refused unread.
+    """Read a file that holds one json object; the `remedy` of a damaged one ends the message.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -62,33 +57,18 @@ def read_json_object(file: Path, remedy: str, *, most_bytes: int = MOST_JSON_BYT
 
 
 def read_document(file: Path, kind: type[Document], remedy: str, *, most_bytes: int = MOST_JSON_BYTES) -> Document:
-    """Read a json object as a typed document.
-
-    Args:
-        file: which.
-        kind: a msgspec Struct, a dataclass or a TypedDict. Keys that it does not name are passed over, unless it is a
-            Struct that forbids them.
-        remedy: what to do where the file is damaged, as the end of the message.
-        most_bytes: a larger file is refused unread.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        InputError: as by `read_json_object` and `convert_document`.
-    """
+    """Read a json object as a typed document, as `read_json_object` and `convert_document` do."""
     return convert_document(read_json_object(file, remedy, most_bytes=most_bytes), kind, str(file), remedy)
 
 
 def convert_document(content: object, kind: type[Document], source: str, remedy: str) -> Document:
-    """Return what json or yaml held as a typed document.
+    """Return what a parser of json or yaml gave as a msgspec Struct, a dataclass or a TypedDict.
 
-    Args:
-        content: objects, lists, texts and numbers as a parser gives them.
-        kind: a msgspec Struct, a dataclass or a TypedDict.
-        source: where the content came from, as the message begins.
-        remedy: what to do where it does not fit, as the end of the message.
+    Keys that it does not name are passed over, unless it is a Struct that forbids them.
 
     Raises:
-        InputError: a value is missing or of another type; the message names its place (`arms[0].seed`).
+        InputError: a value is missing or of another type; the message begins with `source`, names the value's place
+            (`arms[0].seed`) and ends with `remedy`.
     """
     try:
         return msgspec.convert(content, kind)
@@ -105,15 +85,7 @@ def convert_document(content: object, kind: type[Document], source: str, remedy:
 
 
 def write_json(target: Path, content: object) -> None:
-    """Write a json file, whole or not at all: indented by two, in UTF-8, with a line break at its end.
-
-    Args:
-        target: the file; one that is there is replaced.
-        content: what `json` takes; Structs and dataclasses become objects.
-
-    Raises:
-        RunError: as by `write_whole`.
-    """
+    """Write a json file as `write_whole` does, indented by two; Structs and dataclasses become objects."""
     text = json.dumps(content, indent=2, ensure_ascii=False, default=msgspec.to_builtins)
     write_whole(target, f"{text}\n")
 
@@ -121,9 +93,7 @@ def write_json(target: Path, content: object) -> None:
 def write_whole(target: Path, content: str | bytes) -> None:
     """Write a file beside its final name and rename it, its folder made where it is missing.
 
-    Args:
-        target: the file; one that is there is replaced.
-        content: bytes, or text that is written as UTF-8 with its line ends as they are.
+    A file that is there is replaced; text becomes UTF-8 with its line ends as they are.
 
     Raises:
         RunError: the folder or the file cannot be written; what was there before stays.

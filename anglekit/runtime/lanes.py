@@ -29,10 +29,6 @@ def lane_count(models: Sequence[PreTrainedModel], devices: Iterable[torch.device
     It is faster where all models compute on a CPU with two threads to give. It is not safe where something in a model
     changes from pass to pass: weights that hooks bring from elsewhere, rotary tables that are made for each length, or
     code that does not come with transformers.
-
-    Args:
-        models: those that every batch goes through.
-        devices: where each of them computes.
     """
     if torch.get_num_threads() < _MOST_LANES or not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
         return 1
@@ -98,7 +94,8 @@ def run_in_lanes(
         for thread in others:
             thread.join()
         torch.set_num_threads(before)
-    queue.raise_error()
+    if queue.error is not None:
+        raise queue.error
 
 
 def slot_count(lanes: int) -> int:
@@ -124,7 +121,7 @@ class _Queue(Generic[Item, Made]):
         self._made: dict[int, tuple[Item, Made, int]] = {}
         self._turn = 0
         self._consuming = False
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
 
     def work_alike(self, threads: int, modes: tuple[bool, bool]) -> None:
         """Work in a thread of its own, in the modes of the thread that began."""
@@ -149,25 +146,20 @@ class _Queue(Generic[Item, Made]):
                     self._end_turn(slot)
         except BaseException as error:  # an interruption too must end the other lanes
             with self._changed:
-                self._error = self._error or error
+                self.error = self.error or error
                 self._changed.notify_all()
-
-    def raise_error(self) -> None:
-        """Raise what ended a lane, if something did."""
-        if self._error is not None:
-            raise self._error
 
     def _take(self) -> tuple[int, Item, int] | None:
         """Wait for a free slot and return the next item with its number; None where all is done or failed."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._free) or self._error is not None)
-            taken = None if self._error is not None else next(self._items, None)
+            self._changed.wait_for(lambda: bool(self._free) or self.error is not None)
+            taken = None if self.error is not None else next(self._items, None)
             return None if taken is None else (*taken, self._free.pop())
 
     def _next_turn(self) -> tuple[Item, Made, int] | None:
         """Return what is to be used now; None if it is not made yet, or if the other lane will come to it."""
         with self._changed:
-            if self._consuming or self._turn not in self._made or self._error is not None:
+            if self._consuming or self._turn not in self._made or self.error is not None:
                 return None
             self._consuming = True
             return self._made.pop(self._turn)

@@ -130,11 +130,7 @@ class Placement:
         return sizes
 
     def loading(self, dtype: torch.dtype) -> dict[str, Any]:
-        """Return what `from_pretrained` is told beside the usual.
-
-        Args:
-            dtype: in which what is not quantised computes.
-        """
+        """Return what `from_pretrained` is told beside the usual; `dtype` is of what is not quantised."""
         told: dict[str, Any] = {}
         if self.device_map is not None:
             told["device_map"] = self.parts or self.device_map
@@ -154,16 +150,7 @@ class Placement:
 
 
 def check_device(device: str | int, setting: str, problem: str = "is") -> None:
-    """Refuse a device that is not there.
-
-    Args:
-        device: its name, or the number of an accelerator.
-        setting: which names it.
-        problem: how the message goes on before the device.
-
-    Raises:
-        SettingError: it cannot be used here.
-    """
+    """Raise the SettingError of a device that cannot be used here; `problem` stands before it in the message."""
     if device == "cpu":  # is always there, and known without torch
         return
     import torch

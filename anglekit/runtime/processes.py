@@ -172,11 +172,8 @@ def _error_of(rank: int, outcome: tuple[str, dict[str, str]]) -> AnglekitError:
 def launched_processes(device: str = "cpu") -> Iterator[tuple[Processes, str]]:
     """Join the processes of this launch for the length of a block; a process started by itself is alone.
 
-    Args:
-        device: where the models go; `cuda` becomes the process's own.
-
     Yields:
-        The processes, and the device of this one.
+        The processes, and the device of this one: for `cuda` its own.
 
     Raises:
         InputError: what the launcher says about them is not complete.

@@ -164,12 +164,8 @@ def analyze(
                 from anglekit.analysis.forecast import forecast_analysis
 
                 plan = forecast_analysis(teacher, students, data, settings, loading, shard=part)
-            if dry_run:
-                models = []
-            else:
-                models = [
-                    load_checkpoint(source, each) for source, each in zip((teacher, *students), loading, strict=True)
-                ]
+            sources = [] if dry_run else zip((teacher, *students), loading, strict=True)
+            models = [load_checkpoint(source, each) for source, each in sources]
         if plan is not None and dry_run:
             if processes.first:
                 typer.echo(json.dumps(plan.summary()) if as_json else plan.text())

@@ -43,12 +43,12 @@ def evaluate(
 
     typer.echo(aligned_text(frame_table(scores)))
     # sacreBLEU's signatures, each once: they say what the scores mean.
-    signatures = [
+    signatures = dict.fromkeys(
         f"{name}: {text}"
         for notes in scores.attrs["scoring"].values()
         for name, text in notes.get("signatures", {}).items()
-    ]
-    for line in dict.fromkeys(signatures):
+    )
+    for line in signatures:
         typer.echo(line)
     for source, settings in scores.attrs["settings"].items():
         if settings:

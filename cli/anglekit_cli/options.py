@@ -60,12 +60,10 @@ class Options:
         """Yield typer's parameters, one for each setting."""
         hints, defaults = get_type_hints(kind), {one.name: one.default for one in fields(kind)} | dict(self.defaults)
         for name, declared in self.declared(kind).items():
-            default = defaults[name]
-            hint = _option_type(hints[name])
-            flag = self.flag(name, declared)
-            flags = declared.flags or (flag,)
+            default, hint = defaults[name], _option_type(hints[name])
+            flags = declared.flags or (self.flag(name, declared),)
             if hint is bool and default is not False:
-                flags = (f"{flag}/--no-{flag.removeprefix('--')}",)
+                flags = (f"{flags[0]}/--no-{flags[0].removeprefix('--')}",)
             option = _option(declared, flags)
             yield inspect.Parameter(
                 self.prefix + name,
@@ -86,7 +84,7 @@ class Options:
             for name in declared:
                 value = values.pop(self.prefix + name)
                 if value is not None:
-                    given[name] = _numbers(name, value) if _is_tuple(hints[name]) else value
+                    given[name] = _numbers(name, value) if get_origin(_without_none(hints[name])) is tuple else value
             return kind(**given)
         except SettingError as error:
             known = declared.get(error.setting, Declaration(""))
@@ -135,10 +133,6 @@ def _without_none(hint: Any) -> Any:  # noqa: ANN401 - a type
     if get_origin(hint) in (Union, types.UnionType):
         (hint,) = (one for one in get_args(hint) if one is not type(None))
     return hint
-
-
-def _is_tuple(hint: Any) -> bool:  # noqa: ANN401 - a type
-    return get_origin(_without_none(hint)) is tuple
 
 
 def _option_type(hint: Any) -> Any:  # noqa: ANN401 - a type
@@ -260,22 +254,14 @@ TeacherPlacement = Annotated[
 
 
 def if_exists(resume: bool, overwrite: bool) -> IfExists:
-    """Return what to do with a run that is already there.
-
-    Raises:
-        InputError: both options came.
-    """
+    """Return what to do with a run that is already there; refuse both options together."""
     if resume and overwrite:
         raise InputError("--resume and --overwrite came together", "give one of the two")
     return "resume" if resume else "overwrite" if overwrite else "refuse"
 
 
 def teacher_loading(load: LoadOptions, settings: TrainSettings, placement: Placement) -> LoadOptions:
-    """Return how a command loads its teacher.
-
-    Raises:
-        InputError: both a device and a map came, or the device is not there.
-    """
+    """Return how a command loads its teacher; refuse a device and a map together, and a device that is not there."""
     device, spread = settings.teacher_device, placement.device_map
     if device is not None and spread is not None:
         raise InputError(f"--teacher-device {device!r} and --teacher-device-map {spread!r} came", "give one of the two")
@@ -285,11 +271,7 @@ def teacher_loading(load: LoadOptions, settings: TrainSettings, placement: Place
 
 
 def names_of(option: str, text: str | None) -> tuple[str, ...] | None:
-    """Return the names in a list with commas.
-
-    Raises:
-        InputError: a place between two commas is empty.
-    """
+    """Return the names in a list with commas; refuse one with an empty place."""
     if text is None:
         return None
     found = tuple(name.strip() for name in text.split(","))
@@ -333,13 +315,6 @@ def check_sources(
     """Refuse models and tables that are not here, columns that the tables lack, and a task that there is not.
 
     Of processes that were launched together none is ended here: the library lets all of them end with one line.
-
-    Args:
-        models: directories or hub ids.
-        tables: as `read_table` takes them.
-        named_tables: more of them, also NAME=TABLE.
-        columns: those that were named are looked for in each table on this machine.
-        task: its name.
     """
     from anglekit.tables.read import check_columns
 
@@ -360,14 +335,7 @@ def launched_together() -> bool:
 
 
 def check_target(out: Path, what: str, suffixes: Sequence[str], option: str = "--out") -> None:
-    """Refuse a file that cannot be written.
-
-    Args:
-        out: the file.
-        what: it is, as "a report's file".
-        suffixes: what its name may end in.
-        option: which names it.
-    """
+    """Refuse a file that cannot be written; `what` calls it, as "a report's file"."""
     if out.suffix.lower() not in suffixes:
         raise InputError(f"cannot write {out.name!r}: {what} ends in {', '.join(suffixes)}", f"change {option}")
     if out.is_dir():

@@ -92,7 +92,13 @@ def plot(
 
     Its numbers are written too where --data names a file for them.
     """
-    _check_targets(out, data)
+    if out is None and data is None:
+        raise InputError("nothing to write", "give a figure's file with --out, or one for its numbers with --data")
+    if out is not None:
+        check_target(out, "a figure's file", (".png", ".pdf", ".svg"))
+    if data is not None:
+        check_target(data, "the numbers' file", (".csv",), "--data")
+
     from anglekit.plots.files import figure_bytes
     from anglekit.plots.inputs import read_figure_inputs
     from anglekit.plots.registry import FIGURES, draw_figure, figure_data
@@ -134,12 +140,3 @@ def _warn_of_height(inches: float, options: frozenset[str]) -> None:
         fewer = " or ".join(way for option, way in ways.items() if option in options)
         advice = f"; draw fewer panels with {fewer}" if fewer else ""
         typer.echo(f"note: {inches:.0f} inches high, more than a page holds ({PAGE_HEIGHT:g}){advice}", err=True)
-
-
-def _check_targets(out: Path | None, data: Path | None) -> None:
-    if out is None and data is None:
-        raise InputError("nothing to write", "give a figure's file with --out, or one for its numbers with --data")
-    if out is not None:
-        check_target(out, "a figure's file", (".png", ".pdf", ".svg"))
-    if data is not None:
-        check_target(data, "the numbers' file", (".csv",), "--data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -59,8 +60,6 @@ def report(
         )
     write_whole(out, built.html)
     if as_json:
-        import json
-
         comparison = built.findings.comparison
         document = {
             "out": str(out),

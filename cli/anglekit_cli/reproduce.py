@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -120,12 +121,7 @@ def reproduce(
         from anglekit.recipes.dry_run import dry_run as plan
 
         planned = plan(chosen, scale=scale)
-        if as_json:
-            import json
-
-            typer.echo(json.dumps(planned.summary()))
-        else:
-            typer.echo(planned.text())
+        typer.echo(json.dumps(planned.summary()) if as_json else planned.text())
         return
 
     from anglekit.recipes.reproduce import reproduce as run
@@ -135,13 +131,7 @@ def reproduce(
 
 
 def run_and_print(run: Callable[..., Reproduction], *, quiet: bool, as_json: bool) -> None:
-    """Run a reproduction with progress on standard error, and print its result.
-
-    Args:
-        run: takes `progress`, `say` and `warn` of `anglekit.recipes.reproduce.reproduce`.
-        quiet: print nothing.
-        as_json: print the result as json, and no progress.
-    """
+    """Run what takes `progress`, `say` and `warn` as `anglekit.recipes.reproduce.reproduce` does; print its result."""
     shown = not quiet and not as_json
     with only_new_garbage():
         result = run(
@@ -150,28 +140,19 @@ def run_and_print(run: Callable[..., Reproduction], *, quiet: bool, as_json: boo
             warn=lambda warning: typer.echo(f"warning: {warning}", err=True) if shown else None,
         )
     if as_json:
-        import json
-
         typer.echo(json.dumps(result.summary()))
     elif not quiet:
-        typer.echo(report(result))
-
-
-def report(result: Reproduction) -> str:
-    """Return the scores beside the published ones, the verdicts, and where everything is."""
-    several = len(result.verdicts) > 1
-    minutes = sum(result.seconds.values()) / 60
-    return "\n".join(
-        [
+        several = len(result.verdicts) > 1
+        lines = [
             result.text,
             *(f"warning: {warning}" for warning in result.warnings),
             "",
             *(f"{variant}: {verdict}" if several else verdict for variant, verdict in result.verdicts.items()),
             "",
             f"Figure: {Path(result.directory) / 'figure.png'}",
-            f"{minutes:.1f} minutes: {result.directory}",
+            f"{sum(result.seconds.values()) / 60:.1f} minutes: {result.directory}",
         ]
-    )
+        typer.echo("\n".join(lines))
 
 
 def _print_list(as_json: bool) -> None:
@@ -180,8 +161,6 @@ def _print_list(as_json: bool) -> None:
 
     rows = recipe_rows()
     if as_json:
-        import json
-
         typer.echo(json.dumps(rows))
         return
     columns = ("name", "teacher", "students", "published", "title")

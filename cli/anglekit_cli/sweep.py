@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,6 @@ from anglekit.vocabulary import INITS, STRATEGIES
 from anglekit_cli import options
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from anglekit.distillation.sweep.sweep import SweepResult
 
 _MOST_SEEDS = 1000
@@ -185,8 +184,6 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
 def _print_result(result: SweepResult, *, quiet: bool, as_json: bool) -> None:
     """Print the scores of all arms, how long it took and where it is."""
     if as_json:
-        import json
-
         rows = json.loads(result.scores.to_json(orient="records"))
         content = {
             "directory": result.directory,
@@ -203,7 +200,10 @@ def _print_result(result: SweepResult, *, quiet: bool, as_json: bool) -> None:
         from anglekit.display.tables import aligned_text, frame_table
 
         if len(result.scores):
-            typer.echo(aligned_text(frame_table(_shown(result))))
+            frame = result.scores.assign(seconds=result.scores["seconds"].round(1))
+            if (frame["steps"] == frame["selected_step"]).all():
+                frame = frame.drop(columns="selected_step")
+            typer.echo(aligned_text(frame_table(frame)))
         # A sweep whose arms were all finished before ran no teacher.
         shared = (
             f", the teacher {result.teacher_passes} times where separate runs take {result.teacher_answers}"
@@ -211,12 +211,3 @@ def _print_result(result: SweepResult, *, quiet: bool, as_json: bool) -> None:
             else ""
         )
         typer.echo(f"{len(result.arms)} students in {result.seconds:.0f} s{shared}: {result.directory}")
-
-
-def _shown(result: SweepResult) -> pd.DataFrame:
-    """Return the score table without columns that say the same in every row."""
-    frame = result.scores.copy()
-    frame["seconds"] = frame["seconds"].round(1)
-    if (frame["steps"] == frame["selected_step"]).all():
-        frame = frame.drop(columns="selected_step")
-    return frame
