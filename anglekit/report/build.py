@@ -72,15 +72,12 @@ def build_report(
     findings = gather(directories, labels=labels, margin=margin, score_margin=score_margin)
     styles = StyleSheet()
     figures, not_drawn = draw_all(findings, styles, tick or (lambda _: None), workers)
-    warnings = (*findings.warnings, *_left_out(findings))
-    html = page(findings, figures, not_drawn, warnings, styles, title)
-    return Report(html, findings, tuple(figure.name for figure in figures), tuple(not_drawn), warnings)
-
-
-def _left_out(findings: Findings) -> list[str]:
-    return [
+    left_out = (
         f"{reported.label}: figures of single students are drawn for the first {MOST_STUDENTS} of "
         f"{len(reported.geometry.students)}; draw others with anglekit plot --student"
         for reported in findings.geometries
         if len(reported.geometry.students) > MOST_STUDENTS
-    ]
+    )
+    warnings = (*findings.warnings, *left_out)
+    html = page(findings, figures, not_drawn, warnings, styles, title)
+    return Report(html, findings, tuple(figure.name for figure in figures), tuple(not_drawn), warnings)

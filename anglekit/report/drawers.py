@@ -59,10 +59,6 @@ def drawers(inputs: FigureInputs, workers: int) -> Iterator[Begin]:
     """Give what takes a drawing in hand.
 
     One worker is this process, which draws when it is waited for; a file is the same whoever draws it.
-
-    Args:
-        inputs: what the figures are drawn from.
-        workers: how many processes draw.
     """
     if workers == 1:
         yield lambda task, width, dark: partial(_svg_file, inputs, task, width, dark)

@@ -32,20 +32,21 @@ class Drawing:
     """One drawing of a figure.
 
     Attributes:
+        task: what it shows.
         svg: for a page's width.
         narrow: the same figure for a telephone's width; None where the wide one has to do.
         facts: its main numbers, in a sentence.
-        label: the Geometry that it shows; empty where it shows all.
-        student: the student that it shows; None where it shows all.
-        slim: `svg` is narrow enough for a telephone too.
     """
 
+    task: DrawingTask
     svg: Markup
     narrow: Markup | None
     facts: str
-    label: str = ""
-    student: str | None = None
-    slim: bool = False
+
+    @property
+    def slim(self) -> bool:
+        """Whether `svg` is narrow enough for a telephone too."""
+        return self.task.name in _SLIM
 
 
 @dataclass(frozen=True)
@@ -67,22 +68,13 @@ class ReportFigure:
     @property
     def by_student(self) -> bool:
         """Whether there is a drawing for each student."""
-        return any(drawing.student is not None for drawing in self.drawings)
+        return any(drawing.task.student is not None for drawing in self.drawings)
 
 
 def draw_all(
     findings: Findings, styles: StyleSheet, tick: Callable[[str], None], workers: int | None = 1
 ) -> tuple[list[ReportFigure], list[str]]:
-    """Draw every figure.
-
-    Args:
-        findings: what there is.
-        styles: of the page; the drawings' styles are added to it.
-        tick: called with a phrase before each drawing.
-        workers: how many processes draw; None: one for each core, where there is work for it.
-
-    Returns:
-        The figures, and a sentence for each that cannot be drawn.
+    """Return the figures and a sentence for each that cannot be drawn; their styles are added to the page's.
 
     Raises:
         RunError: a process that draws ended too early.
@@ -172,4 +164,4 @@ def _drawing(
 
     *narrower, main = _widths(task)
     narrow = svg(narrower[0], f"{task.key}-narrow") if narrower else None
-    return Drawing(svg(main, task.key), narrow, figure.facts(data), task.label, task.student, task.name in _SLIM)
+    return Drawing(task, svg(main, task.key), narrow, figure.facts(data))

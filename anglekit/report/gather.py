@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from anglekit.comparison.compare import ANGLE_MARGIN, compare
-from anglekit.comparison.evidence import Evidence, read_evidence
+from anglekit.comparison.evidence import read_evidence
 from anglekit.comparison.result import Comparison
 from anglekit.errors import InputError
 from anglekit.results.chance import ChanceVerdict
@@ -68,20 +68,18 @@ def gather(
     """Read directories of Geometries, sweeps and runs.
 
     Results that cannot be compared (of other probes, teachers or tasks, or of one strategy) stand side by side, and
-    the reason is kept.
-
-    Args:
-        directories: of `anglekit analyze`, `sweep` or `distill`.
-        labels: a task's name for each Geometry; by default the last part of its path.
-        margin: the largest difference between angles that does not matter, in degrees.
-        score_margin: the same of scores, in their unit; None for one point.
+    the reason is kept. The arguments are those of `build_report`.
 
     Raises:
         InputError: a directory is missing, damaged or of another kind, or the labels are not one for each Geometry.
     """
     if not directories:
         raise InputError("nothing came to report", "give directories of `anglekit analyze`, `sweep` or `distill`")
-    found, apart = _read(directories)
+    try:
+        found, apart = [read_evidence(directories)], ""
+    except InputError as error:  # each directory by itself
+        found = [read_evidence([directory]) for directory in dict.fromkeys(directories)]
+        apart = f"The strategies are not compared: {error}."
     named = [pair for evidence in found for pair in evidence.geometries]
     if labels is not None and len(labels) != len(named):
         raise InputError(f"{len(labels)} task labels for {len(named)} Geometries", "give one each, in order (--task)")
@@ -102,12 +100,3 @@ def gather(
     ]
     scores = tuple(evidence.scores for evidence in found if not evidence.scores.empty)
     return Findings(geometries, scores, comparison, not_compared, tuple(dict.fromkeys(warnings)), score_margin)
-
-
-def _read(directories: Sequence[str | Path]) -> tuple[list[Evidence], str]:
-    """Return everything as one where it fits together; else each directory by itself, and why they do not."""
-    try:
-        return [read_evidence(directories)], ""
-    except InputError as error:
-        singly = [read_evidence([directory]) for directory in dict.fromkeys(directories)]
-        return singly, f"The strategies are not compared: {error}."

@@ -49,16 +49,7 @@ def page(
     styles: StyleSheet,
     title: str,
 ) -> str:
-    """Return the document.
-
-    Args:
-        findings: what was found.
-        figures: drawn.
-        not_drawn: a sentence for each figure that could not be drawn.
-        warnings: a sentence each.
-        styles: of the figures.
-        title: the page's heading.
-    """
+    """Return the document; `not_drawn` holds a sentence for each figure that could not be drawn."""
     parts = [
         ("verdict", "Verdict", _verdicts(findings)),
         ("figures", "Figures", _figures(figures, not_drawn)),
@@ -67,6 +58,7 @@ def page(
         ("warnings", f"Warnings ({len(warnings)})", _warnings(warnings)),
     ]
     shown = [(key, name, content) for key, name, content in parts if content]
+    reading = HOW_TO_READ if findings.geometries else SCORES_HOW_TO_READ
     links = (element("li", element("a", name, href=f"#{key}")) for key, name, _ in shown)
     sections = [
         element(
@@ -74,7 +66,9 @@ def page(
             # The verdicts are headings themselves; the part's own is for those who listen.
             element("h2", name, id=f"{key}-heading", class_="unseen" if key == "verdict" else None),
             content,
-            _reading(findings) if key == "verdict" else None,
+            element("div", element("h2", "How to read it"), element("p", reading), class_="reading")
+            if key == "verdict"
+            else None,
             id=key,
             aria_labelledby=f"{key}-heading",
         )
@@ -204,27 +198,22 @@ def _capital(sentence: str) -> str:
     return f"{sentence[:1].upper()}{sentence[1:]}"
 
 
-def _reading(findings: Findings) -> Markup:
-    text = HOW_TO_READ if findings.geometries else SCORES_HOW_TO_READ
-    return element("div", element("h2", "How to read it"), element("p", text), class_="reading")
-
-
 def _figures(figures: Sequence[ReportFigure], not_drawn: Sequence[str]) -> Markup:
     own = [figure for figure in figures if figure.by_student]
-    students = list(dict.fromkeys(one.student for figure in own for one in figure.drawings if one.student is not None))
+    students = list(
+        dict.fromkeys(one.task.student for figure in own for one in figure.drawings if one.task.student is not None)
+    )
     keys = {student: f"s{number}" for number, student in enumerate(students)}
+    missing = f"{len(not_drawn)} figure{'s' if len(not_drawn) > 1 else ''} that this could not fill"
     return joined(
         *(_figure(figure, keys) for figure in figures if not figure.by_student),
         element("h3", "Student by student", class_="part") if own else None,
         _picker(keys) if len(keys) > 1 else None,
         *(_figure(figure, keys) for figure in own),
-        _not_drawn(not_drawn) if not_drawn else None,
+        element("details", element("summary", missing), element("ul", *(element("li", one) for one in not_drawn)))
+        if not_drawn
+        else None,
     )
-
-
-def _not_drawn(reasons: Sequence[str]) -> Markup:
-    number = f"{len(reasons)} figure{'s' if len(reasons) > 1 else ''} that this could not fill"
-    return element("details", element("summary", number), element("ul", *(element("li", one) for one in reasons)))
 
 
 def _picker(keys: dict[str, str]) -> Markup:
@@ -240,42 +229,34 @@ def _picker(keys: dict[str, str]) -> Markup:
 
 
 def _figure(figure: ReportFigure, keys: dict[str, str]) -> Markup:
-    first = figure.drawings[0]
     single = len(figure.drawings) == 1
+    student = " --student NAME" if figure.by_student else ""
+    command = f"anglekit plot DIR --figure {figure.name}{student} --out {figure.name}.pdf"
     return element(
         "figure",
         element("figcaption", element("h3", figure.title), element("p", figure.reading)),
         *(_drawing(drawing, keys, single=single) for drawing in figure.drawings),
-        _redraw(figure, first),
+        element("p", "Draw it for print: ", element("code", command), class_="command"),
         id=f"figure-{figure.name}",
     )
 
 
-def _redraw(figure: ReportFigure, drawing: Drawing) -> Markup:
-    student = " --student NAME" if drawing.student is not None else ""
-    return element(
-        "p",
-        "Draw it for print: ",
-        element("code", f"anglekit plot DIR --figure {figure.name}{student} --out {figure.name}.pdf"),
-        class_="command",
-    )
-
-
 def _drawing(drawing: Drawing, keys: dict[str, str], *, single: bool) -> Markup:
-    name = ", ".join(part for part in (drawing.label, drawing.student) if part)
+    student = drawing.task.student
+    name = ", ".join(part for part in (drawing.task.label, student) if part)
     facts = element("p", drawing.facts, class_="note")
     # A student's name stands in the drawing; its heading is for those who listen.
-    unseen = "unseen" if drawing.student is not None else None
-    heading = element("h4", name, class_=unseen) if name and not (single and drawing.student is None) else None
+    unseen = "unseen" if student is not None else None
+    heading = element("h4", name, class_=unseen) if name and not (single and student is None) else None
     if drawing.slim:
         box = element("div", drawing.svg, class_="slim")
     elif drawing.narrow is None:
         box = element("div", drawing.svg, class_="pan", role="region", aria_label=f"Figure of {name}", tabindex="0")
     else:
         box = joined(element("div", drawing.svg, class_="wide"), element("div", drawing.narrow, class_="narrow"))
-    if drawing.student is None:
+    if student is None:
         return element("div", heading, facts, box, class_="drawn")
-    return element("div", heading, facts, box, class_="drawn student", data_student=keys[drawing.student])
+    return element("div", heading, facts, box, class_="drawn student", data_student=keys[student])
 
 
 def _tables(findings: Findings) -> Markup:

@@ -42,37 +42,26 @@ class StyleSheet:
 
 
 def inline_svg(light: bytes, dark: bytes, *, key: str, title: str, description: str, styles: StyleSheet) -> Markup:
-    """Return a drawing for a page.
+    """Return a figure's two svg files, on a light and on a dark ground, as a drawing for a page.
 
-    Args:
-        light: the svg file of a figure on a light ground.
-        dark: the same figure on a dark ground.
-        key: what its ids start with; unique in the page.
-        title: its accessible name.
-        description: what it shows, in words.
-        styles: of the page; the drawing's styles are added to it.
+    Its ids start with `key`, unique in the page; its styles are added to the page's.
     """
-    names = (element("title", title, id=f"{key}-title"), element("desc", description, id=f"{key}-desc"))
+
+    def drawing(one: _Tree, other: _Tree, key: str, kind: str) -> Markup:
+        names = joined(element("title", title, id=f"{key}-title"), element("desc", description, id=f"{key}-desc"))
+        box = " ".join(_short(float(part)) for part in one.root.attrib["viewBox"].split())
+        return Markup(
+            f'<svg class="{kind}" viewBox="{box}" role="img" aria-labelledby="{key}-title" '
+            f'aria-describedby="{key}-desc">{names}{_marks(styles, one, other)}</svg>'
+        )
+
     trees = _Tree.read(light, key), _Tree.read(dark, key)
-    root = trees[0].root
     if _same_marks(*trees):
-        drawn = _Writer(styles, *trees).children()
-        return _svg(root, key, names, drawn, "drawing")
+        return drawing(*trees, key, "drawing")
     # Marks that differ cannot share a drawing: both stand in the page, and its style shows one.
-    twin_names = (element("title", title, id=f"{key}-n-title"), element("desc", description, id=f"{key}-n-desc"))
-    day = _svg(root, key, names, _Writer(styles, trees[0], trees[0]).children(), "drawing day")
     night = _Tree.read(dark, f"{key}-n")
-    return joined(
-        day, _svg(night.root, f"{key}-n", twin_names, _Writer(styles, night, night).children(), "drawing night")
-    )
-
-
-def _svg(root: ElementTree.Element, key: str, names: tuple[Markup, Markup], drawn: str, kind: str) -> Markup:
-    box = " ".join(_short(float(part)) for part in root.attrib["viewBox"].split())
-    return Markup(
-        f'<svg class="{kind}" viewBox="{box}" role="img" aria-labelledby="{key}-title" '
-        f'aria-describedby="{key}-desc">{joined(*names)}{drawn}</svg>'
-    )
+    day = drawing(trees[0], trees[0], key, "drawing day")
+    return joined(day, drawing(night, night, f"{key}-n", "drawing night"))
 
 
 @dataclass(frozen=True)
@@ -127,36 +116,32 @@ def _same_marks(one: _Tree, other: _Tree) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class _Writer:
-    styles: StyleSheet
-    light: _Tree
-    dark: _Tree
+def _marks(styles: StyleSheet, light: _Tree, dark: _Tree) -> str:
+    """Return what a drawing holds, its styles as classes."""
 
-    def children(self) -> str:
-        return "".join(self._inside(self.light.root, self.dark.root))
-
-    def _inside(self, one: ElementTree.Element, other: ElementTree.Element) -> Iterator[str]:
+    def inside(one: ElementTree.Element, other: ElementTree.Element) -> Iterator[str]:
         for child, twin in zip(one, other, strict=True):
             tag = _tag(child)
             if tag in _LEFT_OUT:
                 continue
-            attributes = self.light.attributes(child)
-            style = self.light.style(child)
+            attributes = light.attributes(child)
+            style = light.style(child)
             if style:
-                attributes["class"] = self.styles.class_of(style, self.dark.style(twin))
-            inside = "".join(self._inside(child, twin))
+                attributes["class"] = styles.class_of(style, dark.style(twin))
+            children = "".join(inside(child, twin))
             text = (child.text or "") if tag in ("text", "tspan") else ""
-            if tag == "defs" and not inside:
+            if tag == "defs" and not children:
                 continue
             if tag == "g" and not attributes:  # a group that says nothing
-                yield inside
+                yield children
                 continue
             written = "".join(f' {name}="{joined(value)}"' for name, value in attributes.items())
-            body = joined(text) + inside
+            body = joined(text) + children
             yield f"<{tag}{written}>{body}</{tag}>" if body else f"<{tag}{written}/>"
             if tag == "tspan":
                 yield joined(child.tail or "")
+
+    return "".join(inside(light.root, dark.root))
 
 
 def _tag(node: ElementTree.Element) -> str:
