@@ -196,12 +196,13 @@ def estimate_contrasts(
     pull = c @ influence(values, weights).mean(1)  # (contrasts, examples)
     used = (c != 0) @ (w > 0).sum((1, 2)) / np.maximum((c != 0).sum(1) * n_seeds, 1)
     n_examples = np.floor(used).astype(np.int64)
+    correction = np.divide(n_examples, n_examples - 1, out=np.full(len(c), np.nan), where=n_examples > 1)
     return Estimates(
         contrast_by_seed.mean(1),
         drawn @ c.T,
         pull,
         seed_variance,
-        _example_variance(pull, n_examples),
+        correction * (pull**2).sum(-1),
         n_seeds,
         n_examples,
     )
@@ -278,8 +279,3 @@ def _weighted(values: ArrayLike, weights: ArrayLike | None) -> tuple[Array, Arra
 def _ratio(top: Any, bottom: Any) -> Array:  # noqa: ANN401 - arrays or numpy scalars
     top, bottom = np.broadcast_arrays(np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64))
     return np.asarray(np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0))
-
-
-def _example_variance(pull: Array, n: NDArray[Any]) -> Array:
-    correction = np.divide(n, n - 1, out=np.full(np.shape(n), np.nan), where=np.asarray(n) > 1)
-    return np.asarray(correction * (pull**2).sum(-1))

@@ -23,21 +23,12 @@ ALPHA = 0.05
 _MOST_SEEDS, _MOST_EXAMPLES = 10_000, 1_000_000_000
 
 
-def check_margin(margin: float, name: str) -> float:
-    """Return a margin that is usable.
-
-    Args:
-        margin: what arrived.
-        name: what it is called in the message, such as `--margin`.
-
-    Raises:
-        InputError: it is not a finite number above 0.
-    """
+def check_margin(margin: float, name: str) -> None:
+    """Raise the InputError of a margin that is not a finite number above 0, under its option's name."""
     if not (math.isfinite(margin) and margin > 0):
         raise InputError(
             f"{name} is {margin:g}", allowed="allowed: a number above 0, the largest difference that does not matter"
         )
-    return float(margin)
 
 
 def equivalence_verdict(low: float, high: float, margin: float) -> Verdict:
@@ -56,12 +47,7 @@ def family_verdict(
 
     Equivalent when each of them is: all tests must succeed, so that none needs correcting (intersection-union).
     Different when one of them is by intervals that hold for all at once: one success is enough, so that all must be
-    corrected for.
-
-    Args:
-        intervals: each at level 1 - 2 ALPHA; none of them gives "undecided".
-        simultaneous: jointly at that level.
-        margin: the largest difference that does not matter.
+    corrected for. The `intervals` are at level 1 - 2 ALPHA each, the `simultaneous` ones together.
     """
     if intervals and all(equivalence_verdict(low, high, margin) == "equivalent" for low, high in intervals):
         return "equivalent"

@@ -29,9 +29,6 @@ def _angles_by_arm(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
 def obtuse_pairs(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
     """Return a row for each pair of teacher layers whose mean cosine is below 0, which a mean over pairs hides.
 
-    Args:
-        geometries: by name.
-
     Returns:
         Columns `OBTUSE_COLUMNS`, the widest angle first; `high` is the upper end of the mean cosine's 95% interval,
         clustered by example, and `surely` whether it is below 0 too. A seed of -1 was not recorded.
@@ -47,9 +44,6 @@ def obtuse_pairs(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
 
 def averaging_views(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
     """Return for each student's layer the mean over tokens and pairs, and the range of the pairs' own means.
-
-    Args:
-        geometries: by name.
 
     Returns:
         Columns `AVERAGING_COLUMNS`; every pair counts by its tokens; `teacher_i, teacher_k` is the widest pair.
@@ -71,9 +65,6 @@ def largest_pair_differences(geometries: Sequence[tuple[str, Geometry]]) -> pd.D
     """Return for every two strategies the pair of teacher layers whose angle differs most between them.
 
     Angles are means over the seeds that both strategies have; there is no interval, as pairs are not kept by example.
-
-    Args:
-        geometries: by name.
 
     Returns:
         Columns `init, stream, vertex, strategy_a, strategy_b, pair_difference` (a - b, degrees), `teacher_i,

@@ -263,19 +263,11 @@ def _latex(comparison: Comparison) -> str:
     return "\n\n".join(["\n".join(lines), *map(latex_table, comparison.tables())]) + "\n"
 
 
-def _csv(comparison: Comparison) -> str:
-    return str(comparison.differences.to_csv(index=False, lineterminator="\n"))
-
-
-def _json(comparison: Comparison) -> str:
-    return json.dumps(comparison.document(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 #: How a comparison is written, by name.
 FORMATS: Final[Mapping[str, Callable[[Comparison], str]]] = {
     "terminal": _terminal,
-    "csv": _csv,
+    "csv": lambda comparison: str(comparison.differences.to_csv(index=False, lineterminator="\n")),
     "markdown": _markdown,
     "latex": _latex,
-    "json": _json,
+    "json": lambda comparison: json.dumps(comparison.document(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
 }

@@ -69,12 +69,7 @@ def overall_verdict(families: Sequence[Family]) -> Verdict:
 
 
 def sentence(verdict: Verdict, families: Sequence[Family]) -> str:
-    """Return the answer in one sentence: the verdict, and what decides it or stands in its way.
-
-    Args:
-        verdict: over all families.
-        families: that were answered; may be none.
-    """
+    """Return the answer in one sentence: the verdict over all families, and what decides it or stands in its way."""
     if not families:
         return (
             "Undecided whether layer selection matters here: under no initialisation did two matching strategies come "
@@ -113,13 +108,8 @@ def _single(families: Sequence[Family]) -> bool:
 
 
 def reasons(families: Sequence[Family], spreads: pd.DataFrame) -> tuple[str, ...]:
-    """Return a sentence for each family, how far scores spread beside their change over none, and for whom it holds.
-
-    Args:
-        families: that were answered.
-        spreads: `Comparison.spreads`.
-    """
-    lines, scope = [], []
+    """Return a sentence for each family, how far scores spread beside their change over none, and for whom it holds."""
+    lines = []
     for family in families:
         name = f"{family.part}s{init_words(family.init)}"
         if family.verdict == "equivalent":
@@ -127,9 +117,10 @@ def reasons(families: Sequence[Family], spreads: pd.DataFrame) -> tuple[str, ...
         else:
             text = _different(family, "") if family.verdict == "different" else _undecided(family, "")
         lines.append(f"{name}: {family.verdict}; {text}.")
+    lines += _gains(spreads)
     if _single(families):
-        scope = ["The angles are of one seed each: they speak of these students, not of others trained alike."]
-    return (*lines, *_gains(spreads), *scope)
+        lines.append("The angles are of one seed each: they speak of these students, not of others trained alike.")
+    return tuple(lines)
 
 
 def _weight(family: Family) -> float:
@@ -198,10 +189,10 @@ def _different(family: Family, init: str) -> str:
 def _undecided(family: Family, init: str) -> str:
     row = family.key
     if np.isnan(row["test_low"]):
+        one, remedy = "example", "use more examples"
         if family.part == "score":
-            more = "train at least 3 seeds (anglekit sweep --seeds 0-2)"
-            return f"{_pair(row, init)}, from one seed, which tells nothing of its error; {more}"
-        return f"{_pair(row, init)}, from one example, which tells nothing of its error; use more examples"
+            one, remedy = "seed", "train at least 3 seeds (anglekit sweep --seeds 0-2)"
+        return f"{_pair(row, init)}, from one {one}, which tells nothing of its error; {remedy}"
     margin = amount(row["margin"], row["part"], row["margin"])
     words = "" if family.needed is None else needed_words(family.needed)
     takes = f"if differences stay, about {words} would decide" if words else "it is too near the margin to be decided"

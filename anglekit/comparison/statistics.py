@@ -169,11 +169,7 @@ def difference_rows(
 ) -> list[dict[str, Any]]:
     """Return a row of `Comparison.differences` for each paired difference of a cell.
 
-    Args:
-        estimates: of the cell.
-        resampling: how intervals are made.
-        joint_level: of the intervals that hold for all of the family's pairs at once.
-        inflation: of these intervals; see `inflation_of`.
+    Intervals that hold for all of the family's pairs at once are at `joint_level` and wider by `inflation`.
     """
     rows: list[dict[str, Any]] = []
     for kind, contrasts in ((BETWEEN, estimates.between), (OVER_NONE, estimates.over_none)):
@@ -230,11 +226,7 @@ def _needed(found: Estimates, row: int, margin: float, inflation: float) -> Need
 
 
 def family_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Verdict, Mapping[str, Any]]:
-    """Return the verdict on a family's pairs, and the row that decides or stands in the way.
-
-    Args:
-        rows: of kind `BETWEEN`, at least one.
-    """
+    """Return the verdict on the pairs in a family's rows `BETWEEN`, and the row that decides or stands in the way."""
     # Scores of one family may have margins of their own; in units of the margin they are alike.
     scaled = [
         {
@@ -264,12 +256,8 @@ def spread_row(
     """Return a row of `Comparison.spreads`: the spread between matching strategies against the change over none.
 
     The spread's interval holds for all pairs at once: it ends where the largest of them can, and begins where the
-    largest must. Its ratio to the change over none takes the unfavourable ends of both.
-
-    Args:
-        estimates: of the cell.
-        rows: its rows of `Comparison.differences`.
-        resampling: how intervals are made.
+    largest must. Its ratio to the change over none takes the unfavourable ends of both. `rows` are the cell's
+    `difference_rows`.
     """
     if estimates.between is None and estimates.over_none is None:
         return None

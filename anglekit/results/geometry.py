@@ -211,7 +211,6 @@ class Geometry:
         """
         directory = Path(path)
         content, document = read_geometry_json(directory)
-        names = [student.name for student in document.provenance.students]
         parts: dict[str, Any] = {name: content[name] for name in _PARTS}
-        parts |= read_tables(directory, names)
+        parts |= read_tables(directory, [student.name for student in document.provenance.students])
         return cls(**parts)

@@ -92,13 +92,7 @@ _NOTE: Final = (
 def layer_table(
     rows: Sequence[Mapping[str, Any]], title: str = "Angles by student and layer", *, short: bool = False
 ) -> TextTable:
-    """Return rows of `summary_rows` as texts; what is unknown is blank.
-
-    Args:
-        rows: of `summary_rows`.
-        title: of the table.
-        short: name columns as a terminal's width allows.
-    """
+    """Return rows of `summary_rows` as texts; what is unknown is blank, and `short` names fit a terminal's width."""
 
     def shown(value: Any, form: Callable[[Any], str]) -> str:  # noqa: ANN401 - a cell of any column
         return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else form(value)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 import pandas as pd
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from anglekit.errors import InputError
 from anglekit.results.document import Whole
@@ -148,10 +149,6 @@ def read_student_scores(directory: Path) -> StudentScores:
 def read_score_table(file: Path, remedy: str) -> tuple[pd.DataFrame, list[str]]:
     """Read a csv with the columns `strategy, init, seed, data` and a column for each score: a row per arm and table.
 
-    Args:
-        file: which.
-        remedy: what to do where it is damaged, as the end of the message.
-
     Returns:
         A row for each arm, table and score, of columns `SCORE_COLUMNS`, and notes about numbers that are left out.
         Rows without a strategy (a teacher's) are left out.
@@ -218,10 +215,7 @@ def _read_sweep(directory: Path) -> StudentScores:
     configs = [directory / arm.name / RUN_CONFIG_FILE for arm in sweep.arms]
     first = next((file for file in configs if file.is_file()), None)
     settings = {} if first is None else read_document(first, TrainingRecord, _AGAIN_OR_LEAVE).settings
-    training = TrainingRecord(
-        task=sweep.data.task, origin_sha256=sweep.data.origin_sha256, tables=sweep.data.tables, settings=settings
-    )
-    return StudentScores(str(directory), table, training, tuple(notes))
+    return StudentScores(str(directory), table, replace(sweep.data, settings=settings), tuple(notes))
 
 
 def _read_run(directory: Path) -> StudentScores:

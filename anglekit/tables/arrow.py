@@ -40,11 +40,6 @@ def read_parquet_columns(path: Path, source: str, limit: int | None) -> dict[str
     The footer, as pyarrow reads it, says how many rows and columns there are; what lists and texts hold is counted
     batch by batch, before lists become Python objects. How pyarrow itself bears a damaged file is its own business.
 
-    Args:
-        path: the file.
-        source: what to call it in an error.
-        limit: read only that many rows.
-
     Raises:
         InputError: it is damaged, two columns have one name, or it holds far more than its size.
     """

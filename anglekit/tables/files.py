@@ -44,7 +44,11 @@ def read_table_file(source: str, limit: int | None = None) -> tuple[pd.DataFrame
     """
     path, reader = table_file(source)
     try:
-        sha256 = _checked_binary(path) if reader is _read_parquet else _checked_text(path, source)
+        if reader is _read_parquet:
+            with path.open("rb") as handle:
+                sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+        else:
+            sha256 = _checked_text(path, source)
         return reader(path, source, limit), sha256
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror or error}") from error
@@ -76,11 +80,6 @@ def _near_file(path: Path) -> str:
         return f" (nor does the directory {path.parent})"
     near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def _checked_binary(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _checked_text(path: Path, source: str) -> str:

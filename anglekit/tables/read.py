@@ -158,14 +158,9 @@ def find_column(
 
 
 def check_columns(source: str, given: Mapping[str, str]) -> None:
-    """Refuse a file that is not there and columns that it lacks; what lies elsewhere is left to whoever reads it.
+    """Refuse a file that is not there, and columns named by role that it lacks.
 
-    Args:
-        source: as `read_table` takes it.
-        given: by role the column that the user named; those inside columns of dictionaries are not looked for.
-
-    Raises:
-        InputError: there is no such file or column.
+    Columns inside columns of dictionaries, and tables that lie elsewhere, are left to whoever reads them.
     """
     if source.startswith(("hub:", "builtin:")):
         return

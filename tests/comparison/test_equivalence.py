@@ -168,4 +168,4 @@ def test_intervals_that_hold_at_once_need_more() -> None:
 def test_a_margin_that_is_none_is_refused(margin: float) -> None:
     with pytest.raises(InputError, match=r"--margin is .*; allowed: a number above 0"):
         check_margin(margin, "--margin")
-    assert check_margin(0.5, "--margin") == 0.5
+    check_margin(0.5, "--margin")
