@@ -49,10 +49,7 @@ class Evidence:
 
 
 def read_evidence(sources: Sequence[str | Path | Geometry]) -> Evidence:
-    """Read directories, and check that what is in them can be compared.
-
-    Args:
-        sources: Geometry, sweep and run directories in any mixture, or Geometries.
+    """Read Geometry, sweep and run directories in any mixture, and check that what is in them can be compared.
 
     Raises:
         InputError: nothing came; a directory is not there, damaged, or holds none of these; Geometries of different

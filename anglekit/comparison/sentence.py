@@ -152,11 +152,11 @@ def init_words(init: str) -> str:
 
 def needed_words(row: Mapping[str, Any]) -> str:
     """Return in words what it would take to decide a row, if its difference stays as it is."""
-    options = []
-    if not pd.isna(row["needed_seeds"]):
-        options.append(f"{int(row['needed_seeds'])} seeds (now {row['n_seeds']})")
-    if not pd.isna(row["needed_examples"]):
-        options.append(f"{int(row['needed_examples'])} examples (now {int(row['n_examples'])})")
+    options = [
+        f"{int(row[f'needed_{unit}'])} {unit} (now {int(row[f'n_{unit}'])})"
+        for unit in ("seeds", "examples")
+        if not pd.isna(row[f"needed_{unit}"])
+    ]
     if not pd.isna(row["needed_factor"]):
         options.append(f"{row['needed_factor']:.1f} times the seeds and examples")
     return " or ".join(options)

@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 
 from anglekit.display.tables import TextTable
 from anglekit.report.gather import ReportedGeometry
-from anglekit.results.document import Counts, UsedSettings
+from anglekit.results.document import UsedSettings
 from anglekit.results.geometry import Geometry
 
 
@@ -51,7 +51,9 @@ def analysis_facts(reported: ReportedGeometry) -> list[tuple[str, str]]:
         )
         if number is not None
     ]
-    facts += _token_facts(document.counts)
+    # The tokens of a stream are the same for all students.
+    tokens = {stream: found.tokens for own in document.counts.by_student.values() for stream, found in own.items()}
+    facts += [(f"tokens, {stream}", f"{number:,}") for stream, number in tokens.items()]
     facts += _listed(asdict(provenance), device="device", dtype="dtype", precision="precision", python="Python")
     if provenance.packages:
         facts.append(("packages", ", ".join(f"{name} {version}" for name, version in provenance.packages.items())))
@@ -77,15 +79,6 @@ def _layer_facts(settings: UsedSettings) -> Iterable[tuple[str, str]]:
     several = Counter((stream, _words(own)) for streams in vertices.values() for stream, own in streams.items())
     for (stream, shown), number in several.items():
         yield f"student layers, {stream}", shown + (f" ({number} students)" if len(vertices) > 1 else "")
-
-
-def _token_facts(counts: Counts) -> list[tuple[str, str]]:
-    """Return the tokens of each stream; they are the same for all students."""
-    tokens: dict[str, int] = {}
-    for streams in counts.by_student.values():
-        for stream, found in streams.items():
-            tokens.setdefault(stream, found.tokens)
-    return [(f"tokens, {stream}", f"{number:,}") for stream, number in tokens.items()]
 
 
 def students_table(geometry: Geometry, title: str) -> TextTable:

@@ -27,10 +27,7 @@ _MEANS: Final = (
 
 
 def layer_means(pairs: pd.DataFrame) -> dict[str, Any]:
-    """Return what the pairs of teacher layers say together at one layer of a student.
-
-    Args:
-        pairs: the rows of `Geometry.angles`.
+    """Return what the pairs of teacher layers, rows of `Geometry.angles`, say together at one layer of a student.
 
     Returns:
         The means of the columns, each pair weighted by its tokens, None without any token; the number of `pairs`, of

@@ -21,10 +21,7 @@ Array = NDArray[Any]
 
 
 def data_frame(parts: Sequence[Rows]) -> pd.DataFrame:
-    """Return a table of these rows below one another.
-
-    Args:
-        parts: one or more, with the same columns; each has at least one array or tensor.
+    """Return these rows below one another: one part or more, of the same columns, each with an array or tensor.
 
     Raises:
         ValueError: columns of different lengths.

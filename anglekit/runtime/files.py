@@ -120,11 +120,8 @@ def write_whole(target: Path, content: str | bytes) -> None:
 def whole_directory(target: Path, *, overwrite: bool = False, scratch: Path | None = None) -> Iterator[Path]:
     """Yield an empty directory, which gets its final name at the end of the block; where the block fails it is removed.
 
-    Args:
-        target: the final name; missing folders above it are made.
-        overwrite: whether what is there is replaced, when the new directory is whole.
-        scratch: a directory that does not exist, on the same file system, in which to write first: the caller finds
-            there what a killed process leaves. None takes a hidden one beside `target`.
+    What is there under the final name is replaced when the new directory is whole. Meanwhile that is called `scratch`,
+    a name on the same file system where the caller finds what a killed process leaves, or hidden beside `target`.
 
     Raises:
         InputError: `target` exists and `overwrite` is off.

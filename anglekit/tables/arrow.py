@@ -81,14 +81,9 @@ def columns_from_arrow(
     limit: int | None = None,
     size: int | None = None,
 ) -> dict[str, list[Any]]:
-    """Return the columns of Arrow tables as plain Python values; a struct column becomes columns `outer.inner`.
+    """Return the columns of a table in pieces (`pyarrow.Table` or `RecordBatch`) as plain Python values.
 
-    Args:
-        tables: `pyarrow.Table` or `RecordBatch` pieces of one table.
-        source: what to call the table in an error.
-        schema: the pieces' `pyarrow.Schema`.
-        limit: keep only that many rows.
-        size: of the file, which bounds what it may hold; None does not.
+    A struct column becomes columns `outer.inner`. The file's `size` bounds what it may hold; None does not.
 
     Raises:
         InputError: two columns have one name, or the table holds far more than the file's size.

@@ -31,12 +31,8 @@ def read_table_file(source: str, limit: int | None = None) -> tuple[pd.DataFrame
     Text files are checked whole (UTF-8, with or without a byte-order mark) before a row is parsed. Values stay as the
     file has them: csv and tsv give strings only, so `NA` and `007` are text and an empty field is the empty string.
 
-    Args:
-        source: the path.
-        limit: stop after that many rows; what follows them is not parsed.
-
     Returns:
-        The rows, every column of dtype object, and the SHA-256 of the file's bytes.
+        The first `limit` rows (what follows is not parsed), every column of dtype object, and the file's SHA-256.
 
     Raises:
         InputError: no such file, not a regular file, unreadable, of an unknown kind, empty, binary, not UTF-8, or

@@ -125,17 +125,10 @@ def find_column(
 def find_column(
     table: Table, role: str, given: str | None, usual: Sequence[str] | None = None, *, required: bool = True
 ) -> str | None:
-    """Return the name of the column that plays a role.
+    """Return the name of the column that plays a role, whose option is `--role`: the one that the user named, if any.
 
-    Args:
-        table: the table.
-        role: `text`, `text_pair`, `target`, `label` or another; the option that names it is `--role`.
-        given: the column that the user named, or None to look for one.
-        usual: the names to look for, in order; by default those of `USUAL_COLUMNS[role]`.
-        required: whether finding none is an error.
-
-    Returns:
-        The column's name, or None if none was found and none is required.
+    Otherwise it is the first of the `usual` names that is there, by default those of `USUAL_COLUMNS[role]`; None if
+    there is none and none is required.
 
     Raises:
         InputError: there is no such column.

@@ -73,11 +73,7 @@ class Options:
             )
 
     def settings(self, kind: type, values: dict[str, Any]) -> Any:  # noqa: ANN401 - of the kind
-        """Take the options' values out of a command's and return the settings.
-
-        Raises:
-            SettingError: a value that is not allowed; it names the option.
-        """
+        """Take the options' values out of a command's and return the settings; a SettingError names the option."""
         hints, given = get_type_hints(kind), {}
         declared = self.declared(kind)
         try:
