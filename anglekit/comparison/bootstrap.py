@@ -60,14 +60,8 @@ def bootstrap_means(
 ) -> Array:
     """Return the weighted means of drawn examples: one draw of examples, shared by all rows.
 
-    Args:
-        values: (..., examples).
-        weights: as in `weighted_means`.
-        n_draws: how many draws.
-        seed: of the draws; the same seed and number of examples give the same draws whatever the rows.
-
-    Returns:
-        Means of shape (n_draws, ...); NaN where a draw holds no example of positive weight.
+    Values and weights are as in `weighted_means`; the same seed and number of examples give the same draws whatever the
+    rows. The means have the shape (n_draws, ...), and are NaN where a draw holds no example of positive weight.
     """
     products, w = _weighted(values, weights)
     lead, n = products.shape[:-1], products.shape[-1]

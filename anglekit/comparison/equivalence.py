@@ -84,18 +84,10 @@ def needed_counts(
 ) -> Needed:
     """Return what would take an undecided difference out of doubt, by scaling its interval.
 
-    The part of the variance that comes from seeds falls as 1 / seeds, the other as 1 / examples; the interval must then
-    end before the margin, or begin behind it.
-
-    Args:
-        estimate: the difference.
-        margin: the largest difference that does not matter.
-        seed_variance: the part of the estimate's variance that seeds shrink; None where it is unknown (one seed) and
-            the statement is about these students only.
-        n_seeds: seeds now.
-        example_variance: the part that examples shrink; None where examples play no part.
-        n_examples: examples now.
-        inflation: by how much an interval that holds for several differences at once is wider.
+    The part of the estimate's variance that comes from seeds falls as 1 / seeds, the other as 1 / examples; the
+    interval must then end before the margin, or begin behind it. `seed_variance` is None where it is unknown (one seed)
+    and the statement is about these students only, `example_variance` where examples play no part. `inflation` is by
+    how much an interval that holds for several differences at once is wider.
     """
     gap = abs(abs(estimate) - margin)
 

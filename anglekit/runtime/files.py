@@ -120,8 +120,9 @@ def write_whole(target: Path, content: str | bytes) -> None:
 def whole_directory(target: Path, *, overwrite: bool = False, scratch: Path | None = None) -> Iterator[Path]:
     """Yield an empty directory, which gets its final name at the end of the block; where the block fails it is removed.
 
-    What is there under the final name is replaced when the new directory is whole. Meanwhile that is called `scratch`,
-    a name on the same file system where the caller finds what a killed process leaves, or hidden beside `target`.
+    With `overwrite`, a target that is there is replaced when the new directory is whole. Until then the directory has
+    the name `scratch`, where the caller finds what a killed process leaves: a free one on the same file system, or
+    (None) a hidden one beside the target.
 
     Raises:
         InputError: `target` exists and `overwrite` is off.
