@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from anglekit.comparison.cells import Cell
 from anglekit.comparison.compare import compare, default_score_margin
@@ -316,6 +318,28 @@ def test_geometries_that_cannot_be_paired_are_refused(options: dict, message: st
     assert "\n" not in str(refused.value)
 
 
+def test_a_student_that_comes_twice_is_viewed_once() -> None:
+    """The same student over two parts of the probe, of which the first one speaks."""
+    parts = [("g", make_geometry({"forward": 60.0, "reverse": 62.0}, examples=n)) for n in (60, 40)]
+    for view in (averaging_views, largest_pair_differences, obtuse_pairs):
+        pd.testing.assert_frame_equal(view(parts), view(parts[:1]))
+
+
+@pytest.mark.parametrize("level", [0.9, 0.975])
+def test_intervals_over_seeds_hold_at_once_by_bonferroni(level: float) -> None:
+    rng = np.random.default_rng(0)
+    cells = []
+    for score in ("accuracy", "f1"):
+        students = {(name, seed): rng.normal(size=1) for name in ("forward", "reverse", "random") for seed in range(4)}
+        weights = dict.fromkeys(students, np.ones(1))
+        cell = Cell("score", "random", {"data": "dev", "score": score}, students, weights)
+        cells.append(estimate_cell(cell, 1.0, Resampling(100, 0, "percentile")))
+    freedom, alpha = 3, 1 - level
+    wanted = stats.t.ppf(1 - alpha / 2 / 6, freedom) / stats.t.ppf(1 - alpha / 2, freedom)
+    assert inflation_of(cells, level, 0) == pytest.approx(wanted)
+    assert inflation_of([], level, 0) == 1.0
+
+
 def test_a_long_name_is_no_hash() -> None:
     """Sixty-four characters with a space among them are a column's name, of which nothing is cut."""
     long = make_geometry({"reverse": 60.0})
@@ -352,6 +376,8 @@ def test_sources_without_anything_to_compare_are_refused(tmp_path: Path) -> None
         tmp_path / "other", score_rows({"forward": 0.8}, inits=["teacher"]), tables={"validation": "9" * 64}
     )
     refused("differ in the table 'validation'", sweep, other)
+    taught = write_run(tmp_path / "taught", "forward", 0.8, seed=8, origin_sha256="d" * 64)
+    refused("differ in the teacher .sha256 dddddddddddd and sha256 cccccccccccc.", sweep, taught)
     elsewhere = write_run(tmp_path / "task", "forward", 0.8, seed=7, task="mnli")
     refused("differ in the task .mnli and sst2.", sweep, elsewhere)
     (sweep / "scores.csv").write_text("strategy,init\nnone,random\n")

@@ -69,6 +69,17 @@ def test_every_table_has_its_title_and_its_numbers_stand_flush_right(comparison)
     tables = comparison.tables()
     begins = ("Spread between matching", "Means", "Paired differences between", "Obtuse pairs of teacher layers")
     assert [table.title.startswith(begin) for table, begin in zip(tables, begins, strict=True)] == [True] * 4
+    assert [table.columns[:4] for table in tables] == [
+        ("measure", "init", "strategies", "seeds"),
+        ("measure", "init", "none", "forward"),
+        ("measure", "init", "strategies", "difference"),
+        ("strategy", "init", "seed", "layer"),
+    ]
+    assert [table.columns[-3:] for table in (tables[0], *tables[2:])] == [
+        ("95% interval", "spread / change", "verdict"),
+        ("verdict", "would decide", "farthest teacher pair"),
+        ("mean over pairs", "obtuse", "pairs"),
+    ]
     for table in tables:
         assert {len(row) for row in table.rows} == {len(table.columns)}
         for column, name in enumerate(table.columns):
@@ -128,7 +139,10 @@ def test_the_json_is_the_whole_of_it(comparison) -> None:
     found = json.loads(text, parse_constant=pytest.fail)
     assert found == comparison.document()
     assert (found["verdict"], found["sentence"]) == (comparison.verdict, comparison.sentence)
-    assert [family["part"] for family in found["families"]] == ["angle", "score"]
+    assert found["families"] == [
+        {"part": "angle", "init": "random", "verdict": comparison.families[0].verdict, "n_seeds": 1},
+        {"part": "score", "init": "random", "verdict": comparison.families[1].verdict, "n_seeds": 3},
+    ]
     for name in ("differences", "spreads", "levels", "obtuse", "averaging"):
         assert len(found[name]) == len(getattr(comparison, name)) > 0
     assert "°" in replace(comparison, sentence="60°").text("json")
@@ -224,7 +238,47 @@ def test_many_obtuse_layers_and_pairs_are_cut_short(comparison) -> None:
     assert table.rows[0][6].count("°") == 6
     assert table.rows[0][6].count("°?") == 3
     assert table.rows[0][6].endswith(" and 2 more")
+    wide = [row.to_dict() | {"strategy": name, "vertex": layer} for name, layer in (("b", 2), ("a", 9), ("b", 1))]
+    views = pd.DataFrame([comparison.averaging.iloc[0].to_dict() | one for one in wide])
+    in_order = replace(comparison, obtuse=pd.DataFrame(wide), averaging=views).tables()[-1]
+    assert [(line[0], line[3]) for line in in_order.rows] == [
+        ("b", "encoder layer 2"),
+        ("a", "encoder layer 9"),
+        ("b", "encoder layer 1"),
+    ]
     unseeded = replace(
         comparison, obtuse=comparison.obtuse.assign(seed=-1), averaging=comparison.averaging.assign(seed=-1)
     )
     assert unseeded.tables()[-1].rows[0][2] == ""
+
+
+def test_spreads_and_levels_are_those_of_the_differences(comparison) -> None:
+    """The spread is the largest difference; its share of the change takes the unfavourable ends of both."""
+    differences = comparison.differences
+    for _, row in comparison.spreads.iterrows():
+        own = differences[differences["measure"] == row["measure"]]
+        between, over = own[own["kind"] == "between"], own[own["strategy_a"] == "matching (mean)"].iloc[0]
+        assert row["spread"] == pytest.approx(between["difference"].abs().max())
+        assert row["spread_low"] <= row["spread"] <= row["spread_high"]
+        assert tuple(row[["change_over_none", "change_low", "change_high"]]) == tuple(
+            over[["difference", "low", "high"]]
+        )
+        assert row["spread_by_change"] == pytest.approx(row["spread"] / abs(row["change_over_none"]))
+        ends = sorted((abs(over["low"]), abs(over["high"])))
+        assert over["low"] * over["high"] > 0
+        assert row["spread_by_change_low"] == pytest.approx(row["spread_low"] / ends[1])
+        assert row["spread_by_change_high"] == pytest.approx(row["spread_high"] / ends[0])
+        assert (row["n_strategies"], row["n_seeds"]) == (4, over["n_seeds"])
+    levels = comparison.levels.set_index(["measure", "strategy"])
+    for measure, of_measure in differences[differences["kind"] == "over none"].groupby("measure"):
+        for _, row in of_measure[of_measure["strategy_a"] != "matching (mean)"].iterrows():
+            change = levels.loc[(measure, row["strategy_a"]), "mean"] - levels.loc[(measure, "none"), "mean"]
+            assert row["difference"] == pytest.approx(change, abs=1e-9)
+            if row["part"] == "angle":
+                cosines = levels["mean_cosine"]
+                change = cosines[measure, row["strategy_a"]] - cosines[measure, "none"]
+                assert row["cosine_difference"] == pytest.approx(change, abs=1e-9)
+    angles = comparison.levels["part"] == "angle"
+    assert set(comparison.levels[angles]["n_examples"]) == {200}
+    assert comparison.levels[~angles][["n_examples", "mean_cosine"]].isna().all(axis=None)
+    assert set(comparison.levels[~angles]["n_seeds"]) == {3}

@@ -140,18 +140,19 @@ def test_undecided_says_why() -> None:
     example = family("undecided", {"test_low": np.nan}, n_seeds=1)
     assert "from one example, which tells nothing of its error; use more examples" in sentence("undecided", [example])
     open_ = family("undecided", {"needed_examples": 120})
-    assert sentence("undecided", [open_]).endswith(
-        "its interval of 1.0° to 3.0° reaches over the margin of 2.0°; if differences stay, about 120 examples "
-        "(now 50) would decide."
+    assert sentence("undecided", [open_]) == (
+        "Undecided whether layer selection matters here for the angles: forward minus reverse is 2.0° in angle, "
+        "encoder layer 1 (random initialisation), its interval of 1.0° to 3.0° reaches over the margin of 2.0°; if "
+        "differences stay, about 120 examples (now 50) would decide."
     )
 
 
 def test_the_reasons_are_a_sentence_for_each_family_and_for_how_far_scores_spread() -> None:
     spreads = pd.DataFrame(
         [
-            {"part": "score", "measure": "accuracy, dev", "init": "random", "margin": 0.01, "spread": 0.004,
+            {"part": "score", "measure": "accuracy, dev", "init": "warm", "margin": 0.01, "spread": 0.004,
              "change_over_none": 0.05, "change_low": 0.04, "change_high": 0.06},
-            {"part": "score", "measure": "f1, dev", "init": "random", "margin": 0.01, "spread": 0.9,
+            {"part": "score", "measure": "f1, dev", "init": "warm", "margin": 0.01, "spread": 0.9,
              "change_over_none": 0.9, "change_low": 0.9, "change_high": 0.9},
             {"part": "score", "measure": "accuracy, dev", "init": "unrecorded", "margin": 0.01, "spread": 0.003,
              "change_over_none": -0.02, "change_low": np.nan, "change_high": np.nan},
@@ -166,7 +167,7 @@ def test_the_reasons_are_a_sentence_for_each_family_and_for_how_far_scores_sprea
         "angles (random initialisation): equivalent; any two are equivalent, within 2.0° in angle.",
         "scores: different; forward minus reverse is 0.020 in accuracy, dev, surely 0.012 or more away from 0, beyond "
         "the margin of 0.010.",
-        "In accuracy, dev (random initialisation) matching strategies spread over 0.004, and matching changes it by "
+        "In accuracy, dev (warm initialisation) matching strategies spread over 0.004, and matching changes it by "
         "+0.050 (0.040 to 0.060) over none.",
         "In accuracy, dev matching strategies spread over 0.003, and matching changes it by -0.020 over none.",
         "The angles are of one seed each: they speak of these students, not of others trained alike.",

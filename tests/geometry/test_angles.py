@@ -294,3 +294,5 @@ def test_no_rounding_leads_beyond_a_cosine_of_one():
         assert torch.acos(found).isfinite().all()
         assert (found.abs() > 0.999).all()
         assert set(found.sign().unique().tolist()) == {-1.0, 1.0}
+        dense = {"cosine": vertex_cosine, "tangential": tangential_cosine}[quantity]
+        assert dense(states[0], states[1], student[0]).abs().max() == 1.0

@@ -219,3 +219,22 @@ def test_the_largest_draw_stays_below_its_limit():
     assert _below(np.full(4, 2**62 - 1), limits).tolist() == [0, 4, 10**6 - 1, 0]
     assert _below(np.zeros(4, dtype=np.int64), limits).tolist() == [0, 0, 0, 0]
     assert _below(np.array([2**61]), np.array([10])).tolist() == [5]
+
+
+def test_means_that_are_known_are_taken_as_they_are():
+    examples = probe(12)
+    rows, states, special = zip(*examples, strict=True)
+    lengths = [each[0].shape[1] for each in states]
+    token_example = torch.repeat_interleave(torch.arange(12), torch.tensor(lengths))
+    sides = [torch.cat([each[side] for each in states], dim=1) for side in range(len(LAYERS))]
+    known = [example_means(side, token_example, 12) for side in sides]
+    found = []
+    for means in (None, known, [mean + 1 for mean in known]):
+        sampler = TokenSampler(5, 7)
+        sampler.update(sides, token_example, torch.tensor(rows), np.concatenate(special), means)
+        found.append(sampler.state())
+    assert_same(found[0], found[1])
+    for one, other in zip(found[0].tokens("mean")[1], found[2].tokens("mean")[1], strict=True):
+        torch.testing.assert_close(one + 1, other)
+    for one, other in zip(found[0].tokens("all")[1], found[2].tokens("all")[1], strict=True):
+        assert torch.equal(one, other)

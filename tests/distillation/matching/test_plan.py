@@ -90,6 +90,7 @@ def test_differences_name_what_changed():
     assert "strategy: forward here, reverse there" in words
     assert "batch: absent here, 8 there" in words
     assert len(words) == 4, "the map is the fourth"
+    assert named_differences({"a": 1, "b": 2}, {"b": 3, "c": None}) == ["a: 1 here, absent there", "b: 2 here, 3 there"]
 
 
 def test_a_map_of_ones_own_may_leave_a_stream_unmatched():
