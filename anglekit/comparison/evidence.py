@@ -177,6 +177,10 @@ def _facts(geometry: Geometry, first: Geometry) -> list[tuple[str, Any, Any]]:
         ("probe's target column", mine.probe.target, theirs.probe.target),
         ("teacher", mine.teacher.sha256, theirs.teacher.sha256),
         *((f"setting {key}", geometry.settings.get(key), first.settings.get(key)) for key in _SAME_SETTINGS),
+        # Older Geometries do not say what causal models read: the text alone.
+        ("setting prompts", *(each.settings.get("prompts", "alone") for each in (geometry, first))),
+        # How far inputs are padded matters where padding counts.
+        ("setting pad_to", *(each.settings.get("pad_to") if each.official else None for each in (geometry, first))),
     ]
 
 

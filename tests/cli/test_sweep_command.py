@@ -153,7 +153,7 @@ def in_background(given):
 def test_an_interrupted_sweep_resumes_to_the_same_students(world, tmp_path):
     """By Ctrl-C, which ends it in order; `tests/test_kills.py` kills it at random moments."""
     options = ("--strategies", "forward,reverse", "--inits", "random", "--seeds", 1, "--evaluate-every", 2, "-q")
-    given = [*arguments(world, tmp_path / "sweep", *options, "--validation", world["dev"]), "--max-steps", "60"]
+    given = [*arguments(world, tmp_path / "sweep", *options, "--validation", world["dev"]), "--max-steps", "30"]
     process = in_background(given)
     deadline = time.monotonic() + 120
     while len(list((tmp_path / "sweep").glob("*/training/checkpoint-*"))) < 2 and process.poll() is None:
@@ -167,7 +167,7 @@ def test_an_interrupted_sweep_resumes_to_the_same_students(world, tmp_path):
     assert not list(tmp_path.rglob("scores.json"))
     run(*given, "--resume")
     whole = arguments(world, tmp_path / "whole", *options, "--validation", world["dev"])
-    run(*whole, "--max-steps", 60)
+    run(*whole, "--max-steps", 30)
     for name in ("forward-random-seed1", "reverse-random-seed1"):
         assert same(tmp_path / "sweep" / name, tmp_path / "whole" / name)
     columns = ["strategy", "accuracy", "macro_f1", "steps", "selected_step"]

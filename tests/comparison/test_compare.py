@@ -309,6 +309,7 @@ def test_options_out_of_range_are_refused_before_anything_is_read(options: dict,
         ({"settings": {"max_length": 64}}, "differ in the setting max_length .64 and None."),
         ({"settings": {"target_max_length": 64}}, "differ in the setting target_max_length .64 and None."),
         ({"settings": {"projection": "procrustes"}}, "differ in the setting projection .procrustes and None."),
+        ({"settings": {"prompts": "included"}}, "differ in the setting prompts .included and alone."),
         ({"settings": {"teacher_layers": {"encoder": [0, 3]}}}, "differ in the setting teacher_layers "),
     ],
 )
@@ -316,6 +317,15 @@ def test_geometries_that_cannot_be_paired_are_refused(options: dict, message: st
     with pytest.raises(InputError, match=message) as refused:
         compare([make_geometry({"forward": 60.0}), make_geometry({"reverse": 60.0}, **options)])
     assert "\n" not in str(refused.value)
+
+
+def test_padding_must_be_alike_where_it_counts() -> None:
+    one, other = ({"pad_to": length, "prompts": "alone"} for length in (64, 128))
+    first, second = {"forward": 60.0}, {"reverse": 60.0}
+    assert compare([make_geometry(first, settings=one), make_geometry(second, settings=other)]).verdict
+    official = {"reading": "official"}
+    with pytest.raises(InputError, match=r"differ in the setting pad_to .128 and 64."):
+        compare([make_geometry(first, settings=one | official), make_geometry(second, settings=other | official)])
 
 
 def test_a_student_that_comes_twice_is_viewed_once() -> None:

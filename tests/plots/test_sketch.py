@@ -125,8 +125,8 @@ def test_the_sketch_follows_the_chosen_student(geometry) -> None:
 
 
 def test_of_very_many_layers_a_few_are_named(make_geometry, faults_of) -> None:
-    figure = figure1([make_geometry(teacher_layers=81)])
+    figure = figure1([make_geometry(teacher_layers=49)])
     named = [text.get_text() for text in sketch_of(figure).texts if text.get_text().isdecimal()]
     assert 0 < len(named) <= 6
-    assert len(line(sketch_of(figure), "layers")) == 79
+    assert len(line(sketch_of(figure), "layers")) == 47
     assert faults_of(figure) == []
