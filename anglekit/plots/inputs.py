@@ -17,13 +17,10 @@ from anglekit.results.scores import read_score_table, scored_as
 
 @dataclass(frozen=True, eq=False)
 class FigureInputs:
-    """What a figure is drawn from.
+    """What a figure is drawn from: what was analysed, and a table of scores per task (`results.scores.SCORE_COLUMNS`).
 
-    Attributes:
-        geometries: what was analysed.
-        scores: a table per task, of columns `anglekit.results.scores.SCORE_COLUMNS`.
-        names: of the directories of the Geometries, where they were read.
-        score_names: of the sweeps and files of the scores, likewise; single runs are one table together.
+    `names` are of the directories of the Geometries, where they were read; `score_names` of the sweeps and files of the
+    scores, likewise; single runs are one table together.
     """
 
     geometries: Sequence[Geometry]

@@ -31,11 +31,8 @@ SMALL_FONT_SIZE = 7.0
 
 #: Inches: a column and the text block of a two-column proceedings page.
 WIDTHS: Mapping[str, float] = MappingProxyType({"column": 3.03, "page": 6.30})
-
-
 #: Inches: the height of that text block; a higher figure cannot be printed at its size.
 PAGE_HEIGHT = 9.7
-
 
 #: Of guides behind the data, and of the teacher.
 GUIDE_DASHES = (0, (2, 2))
@@ -241,10 +238,7 @@ def new_figure(width: float, height: float) -> Figure:
 def round_ticks(most: int, *, integer: bool = False) -> MaxNLocator:
     """Return a locator of at most `most` intervals between ticks at numbers that are easily read: no 2.4, no 15.
 
-    Args:
-        most: intervals.
-        integer: whole numbers only, such as layers and steps; then there may be a single tick.
+    With `integer` ticks are at whole numbers only, such as layers and steps; then there may be a single one.
     """
-    if integer:
-        return MaxNLocator(nbins=most, steps=[1, 2, 4, 5, 10], integer=True, min_n_ticks=1)
-    return MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10])
+    steps = [1, 2, 4 if integer else 2.5, 5, 10]
+    return MaxNLocator(nbins=most, steps=steps, integer=integer, min_n_ticks=1 if integer else 2)

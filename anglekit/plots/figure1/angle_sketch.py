@@ -15,11 +15,13 @@ from matplotlib.patches import Wedge
 
 from anglekit.plots.panels.labels import fit, layer_name, plain, text_extent, text_width, wrap
 from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE, Theme, behind_text
+from anglekit.results.document import SketchToken
 
 _STATE_SIZE = SMALL_FONT_SIZE / 0.7  # mathematics sets a subscript at 0.7 of its base
 _MARGIN = 0.24  # inches between the outermost point and the panel's edge: room for its label
 _CROWD = 16  # more dots are drawn small and few of them are named
 _NAMED = 4  # of a crowd, about this many layers are named
+_CLEAR, _APART = 0.022, 0.02  # inches between a label and a point, and between two labels
 _SCALE_STRIP = 0.26  # inches under the drawing for the scale bar
 
 
@@ -33,16 +35,13 @@ class _Placer:
     faint_points: list[tuple[float, float]] = field(default_factory=list)
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
 
-    def _is_free(self, box: tuple[float, float, float, float], clearance: float, *, strict: bool) -> bool:
+    def _is_free(self, box: tuple[float, float, float, float], *, strict: bool) -> bool:
         left, bottom, right, top = box
-        if left < 0 or bottom < 0 or right > self.width or top > self.height:
-            return False
         for x, y in [*self.points, *(self.faint_points if strict else ())]:
-            if left - clearance < x < right + clearance and bottom - clearance < y < top + clearance:
+            if left - _CLEAR < x < right + _CLEAR and bottom - _CLEAR < y < top + _CLEAR:
                 return False
-        apart = 0.02
         return all(
-            right + apart <= b[0] or left - apart >= b[2] or top + apart <= b[1] or bottom - apart >= b[3]
+            right + _APART <= b[0] or left - _APART >= b[2] or top + _APART <= b[1] or bottom - _APART >= b[3]
             for b in self.boxes
         )
 
@@ -67,17 +66,17 @@ class _Placer:
                     x = anchor[0] + (radius + size[0] / 2) * math.cos(direction)
                     y = anchor[1] + (radius + size[1] / 2) * math.sin(direction)
                     box = (x - size[0] / 2, y - size[1] / 2, x + size[0] / 2, y + size[1] / 2)
-                    inside = box[0] >= 0 and box[1] >= 0 and box[2] <= self.width and box[3] <= self.height
-                    if inside and fallback is None:
-                        fallback = (x, y)
-                    if self._is_free(box, 0.022, strict=strict):
+                    if box[0] < 0 or box[1] < 0 or box[2] > self.width or box[3] > self.height:
+                        continue
+                    if fallback is None:
+                        fallback = (x, y), box
+                    if self._is_free(box, strict=strict):
                         self.boxes.append(box)
                         return x, y
-        if required and fallback is not None:
-            x, y = fallback
-            self.boxes.append((x - size[0] / 2, y - size[1] / 2, x + size[0] / 2, y + size[1] / 2))
-            return fallback
-        return None
+        if not required or fallback is None:
+            return None
+        self.boxes.append(fallback[1])
+        return fallback[0]
 
 
 def _dense(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
@@ -101,17 +100,9 @@ def _round_length(length: float) -> float:
     return next(factor * power for factor in (5.0, 2.0, 1.0) if factor * power <= length * (1 + 1e-9))
 
 
-_KEYS = frozenset({"student", "stream", "vertex", "teacher_i", "teacher_k", "example", "token"}) | {
-    "distance_i",
-    "distance_k",
-    "cosine",
-    "points",
-}
-
-
 def is_drawable(entry: Mapping[str, Any]) -> bool:
     """Return whether a sketch token is whole and has a plane: two finite, non-zero distances and finite points."""
-    if not entry.keys() >= _KEYS:
+    if not entry.keys() >= set(SketchToken.__struct_fields__):
         return False
     numbers = [entry["distance_i"], entry["distance_k"], entry["cosine"], *np.ravel(entry["points"])]
     return bool(np.all(np.isfinite(numbers))) and entry["distance_i"] > 0 and entry["distance_k"] > 0
@@ -172,15 +163,9 @@ class _Frame:
 def draw_sketch(
     figure: Figure, ax: Axes, entry: Mapping[str, Any], look: Theme, colour: str, size: tuple[float, float]
 ) -> None:
-    """Draw a sketch token's plane to scale.
+    """Draw the plane of a sketch token that `is_drawable` to scale into an empty axes.
 
-    Args:
-        figure: the figure of `ax`.
-        ax: an empty axes.
-        entry: an item of `Geometry.sketch_tokens` that `is_drawable`.
-        look: the theme.
-        colour: the student's.
-        size: width and height of `ax` in inches.
+    The colour is the student's, and `size` the width and height of the axes in inches.
     """
     plane = _plane(entry)
     frame = _fit_axes(ax, plane, size)
@@ -212,7 +197,25 @@ def draw_sketch(
     corners = [frame.inches(x, y) for _, x, y in plane.path]
     placer.faint_points += [point for start, end in pairwise(corners) for point in _dense(start, end)]
     _draw_scale(figure, ax, look, frame, placer)
-    _draw_labels(figure, ax, look, placer, frame, plane)
+    for text, anchor, direction, radius, required in _wanted_labels(plane):
+        font = _STATE_SIZE if "$" in text else FONT_SIZE + 0.5 if required else SMALL_FONT_SIZE
+        extent = text_extent(figure, text, font, math="$" in text)
+        # A number far off misleads.
+        radii = (radius, radius + 0.07, radius + 0.16) if required else (radius, radius + 0.03)
+        place = placer.place(frame.inches(*anchor), extent, radii, _compass(direction), required=required)
+        if place is not None:
+            ax.text(
+                place[0] / placer.width,
+                place[1] / placer.height,
+                text,
+                transform=ax.transAxes,
+                ha="center",
+                va="center",
+                fontsize=font,
+                color=look.ink,
+                zorder=6,
+                bbox=behind_text(look) if plane.crowded else None,
+            )
 
 
 def _fit_axes(ax: Axes, plane: _Plane, size: tuple[float, float]) -> _Frame:
@@ -239,29 +242,6 @@ def _draw_scale(figure: Figure, ax: Axes, look: Theme, frame: _Frame, placer: _P
     ax.text(x, frame.bottom + 0.02 / frame.scale, text, fontsize=SMALL_FONT_SIZE, va="bottom", ha="left")
     width = max(text_width(figure, text, SMALL_FONT_SIZE), length * frame.scale)
     placer.boxes.append((0.0, 0.0, 0.04 + width, 0.2))
-
-
-def _draw_labels(figure: Figure, ax: Axes, look: Theme, placer: _Placer, frame: _Frame, plane: _Plane) -> None:
-    for text, anchor, direction, radius, required in _wanted_labels(plane):
-        size = _STATE_SIZE if "$" in text else FONT_SIZE + 0.5 if required else SMALL_FONT_SIZE
-        extent = text_extent(figure, text, size, math="$" in text)
-        radii = (
-            (radius, radius + 0.07, radius + 0.16) if required else (radius, radius + 0.03)
-        )  # a number far off misleads
-        place = placer.place(frame.inches(*anchor), extent, radii, _compass(direction), required=required)
-        if place is not None:
-            ax.text(
-                place[0] / placer.width,
-                place[1] / placer.height,
-                text,
-                transform=ax.transAxes,
-                ha="center",
-                va="center",
-                fontsize=size,
-                color=look.ink,
-                zorder=6,
-                bbox=behind_text(look) if plane.crowded else None,
-            )
 
 
 def _wanted_labels(plane: _Plane) -> Iterator[tuple[str, tuple[float, float], float, float, bool]]:

@@ -78,15 +78,7 @@ def percent(share: float) -> str:
 
 @dataclass(frozen=True)
 class Histogram:
-    """The drawing of one task and stream.
-
-    Attributes:
-        ax: an empty axes.
-        panel: what to draw.
-        styles: of every student.
-        look: the theme.
-        size: width and height of `ax` in inches.
-    """
+    """The drawing of one task and stream into an empty axes of a `size` in inches; `styles` are of every student."""
 
     ax: Axes
     panel: Panel

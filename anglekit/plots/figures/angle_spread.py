@@ -48,7 +48,6 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     at once `spread_low, spread_high` (NaN with one seed); `n_strategies, n_seeds`.
     """
     names = check_labels(options.labels, len(inputs.geometries))
-    _check(inputs)
     names = names or [f"task {number + 1}" for number in range(len(inputs.geometries))]
     resampling = Resampling(_DRAWS, 0, "percentile")
     rows = []

@@ -37,7 +37,6 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     """
     view = choose_value(options.value, VIEWS)
     chosen = choose(inputs.geometries, options)
-    _check(inputs)
     table = chosen.rows(inputs.geometry.anisotropy)
     table = table[(table["tokens"] == "all") & (table["view"] == view)]
     half = Z_95 * table["se"]
@@ -85,7 +84,6 @@ def _dimensions_data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFra
     eight that add most over all layers and sides of a stream.
     """
     chosen = choose(inputs.geometries, options)
-    _check_dimensions(inputs)
     key = ["student", "stream", "side", "layer"]
     cosines = inputs.geometry.anisotropy
     cosines = cosines[(cosines["tokens"] == "all") & (cosines["view"] == "raw")][[*key, "mean_cosine"]]

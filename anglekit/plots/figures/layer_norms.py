@@ -27,7 +27,6 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     The teacher's rows come once per stream, with an empty student. A student's norm is in its own width.
     """
     chosen = choose(inputs.geometries, options)
-    _check(inputs)
     table = chosen.rows(inputs.geometry.layers).rename(columns={"side_a": "side", "layer_a": "layer"})
     table = table.loc[table["mean_norm"].notna(), ["student", "stream", "side", "layer", "mean_norm"]]
     return with_arms(teacher_once(table, ["stream", "layer"]), inputs.geometry)

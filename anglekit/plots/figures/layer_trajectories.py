@@ -56,14 +56,10 @@ class Plane:
     eigenvalues: Array
 
     def place(self, squared: Array) -> tuple[Array, Array]:
-        """Return where other points fall in the plane, and how far off the plane they are.
+        """Return where other points fall in the plane, (others, 2), and their distances from it, (others,).
 
-        Args:
-            squared: squared distances of the others to the points of the plane, (others, points).
-
-        Returns:
-            Coordinates (others, 2) and distances from the plane (others,). Gower's formula: the orthogonal projection,
-            exact for Euclidean distances (Gower 1968).
+        `squared` holds their squared distances to the points of the plane, (others, points). Gower's formula: the
+        orthogonal projection, exact for Euclidean distances (Gower 1968).
         """
         scale = np.divide(1.0, self.eigenvalues, out=np.zeros(2), where=self.eigenvalues > 0)
         placed = 0.5 * (self.centroid - squared) @ self.points * scale
@@ -72,10 +68,9 @@ class Plane:
 
 
 def fit_plane(squared: Array) -> Plane:
-    """Return the principal plane of points from their squared distances: classical scaling (Torgerson 1952).
+    """Return the principal plane of points by classical scaling (Torgerson 1952).
 
-    Args:
-        squared: (points, points), symmetric with a zero diagonal.
+    `squared` holds their squared distances, (points, points), symmetric with a zero diagonal.
     """
     n = len(squared)
     centring = np.eye(n) - 1 / n
@@ -112,7 +107,6 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     per stream, with an empty student.
     """
     chosen = choose(inputs.geometries, options)
-    _check(inputs)
     table = chosen.rows(inputs.geometry.layers)
     table = table[(table["side_a"] == "teacher") & table["mean_distance"].notna()]
     frames = []
@@ -208,9 +202,8 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
     )
     ax.plot(teacher["x"], teacher["y"], "." if few else "", color=look.ink, markersize=4, zorder=3)
     last = len(teacher) - 1
-    named = range(last + 1) if few else (0, last // 2, last)
     middle = teacher[["x", "y"]].mean().to_numpy(float)
-    for position in named:
+    for position in range(last + 1) if few else (0, last // 2, last):
         x, y = (float(teacher[axis].iloc[position]) for axis in ("x", "y"))
         away = np.array([x, y]) - middle
         away = 8.0 * away / (float(np.linalg.norm(away)) or 1.0)

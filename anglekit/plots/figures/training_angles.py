@@ -71,7 +71,6 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     labels: Sequence[str | None] = check_labels(options.labels, len(inputs.geometries)) or [None] * len(
         inputs.geometries
     )
-    _check(inputs)
     chosen = choose(inputs.geometries, options)
     frames = []
     for geometry, label in zip(inputs.geometries, labels, strict=True):

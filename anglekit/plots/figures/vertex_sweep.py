@@ -37,7 +37,6 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     """Return a row per student, stream, vertex and place t: the value's mean over pairs, and `n_pairs`."""
     value = choose_value(options.value, _VALUES)
     chosen = choose(inputs.geometries, options)
-    _check(inputs)
     table = chosen.rows(inputs.geometry.vertex_sweep)
     key = ["student", "stream", "vertex", "t"]
     means = pair_means(table, key, value)

@@ -40,18 +40,9 @@ def draw_arm_lines(
 ) -> Figure:
     """Draw a column by layer, a panel per stream and initialisation.
 
-    Args:
-        data: columns `student, strategy, init, stream`, x and value, and `low, high` where there are intervals. Rows
-            with an empty student are the teacher's, whose line is in all panels of their stream.
-        look: the theme.
-        width: of the figure, inches.
-        value: the column of y.
-        x: the column of x, layer numbers.
-        xlabel: of every panel's x axis.
-        ylabel: of every panel's y axis.
-        notes: sentences.
-        behind: draws what stands behind the lines.
-        factor: from the column's unit to the figure's.
+    `data` has columns `student, strategy, init, stream`, x (layer numbers) and value, and `low, high` where there are
+    intervals. Rows with an empty student are the teacher's, whose line is in all panels of their stream. `behind` draws
+    what stands behind the lines; `factor` leads from the column's unit to the figure's.
 
     Raises:
         InputError: there is no student, or there are too many panels.

@@ -17,13 +17,7 @@ _MOST_VERTICES = 12  # panels of one student, unless asked for
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a figure draws of its Geometries.
-
-    Attributes:
-        students: in the order of the analyses.
-        streams: the encoder first.
-        vertices: the student layers, in order.
-    """
+    """What a figure draws: students in the order of analysis, streams (encoder first), student layers in order."""
 
     students: list[str]
     streams: list[str]
@@ -38,10 +32,7 @@ class Chosen:
 def choose(geometries: Sequence[Geometry], options: FigureOptions, *, few: bool = False) -> Chosen:
     """Return the students, streams and student layers to draw; all of them where none was asked for.
 
-    Args:
-        geometries: at least one.
-        options: what was asked for.
-        few: of more than 12 student layers, unless asked for, draw 12 that are spread over the depth.
+    With `few`, of more than 12 student layers 12 are drawn that are spread over the depth, unless they were asked for.
 
     Raises:
         InputError: there is no Geometry, a student, stream or layer is in none of them, or no student has these.
@@ -78,11 +69,7 @@ def stream_order(streams: Iterable[str]) -> list[str]:
 
 
 def choose_value(value: str | None, known: Iterable[str], what: str = "value") -> str:
-    """Return the value to show: the first one unless another is named.
-
-    Raises:
-        InputError: there is no such value.
-    """
+    """Return the value to show: the first one unless another is named, which must be there (InputError)."""
     names = list(dict.fromkeys(map(str, known)))
     if value is None:
         return names[0]
@@ -92,21 +79,13 @@ def choose_value(value: str | None, known: Iterable[str], what: str = "value") -
 
 
 def check_labels(labels: Sequence[str] | None, count: int, what: str = "geometries") -> Sequence[str] | None:
-    """Return the labels, checked to be one for each of `count` Geometries or tables; None stays None.
-
-    Raises:
-        InputError: there are more or fewer.
-    """
+    """Return the labels, after an InputError unless each of `count` Geometries or tables has one; None stays None."""
     if labels is not None and len(labels) != count:
         raise InputError(f"{len(labels)} task labels for {count} {what}", "give one each, in order")
     return labels
 
 
 def require(table: pd.DataFrame, column: str, what: str, remedy: str = "run `anglekit analyze` again") -> None:
-    """Check that a table of a Geometry has a value in a column.
-
-    Raises:
-        InputError: the table is empty, or holds no value there.
-    """
+    """Refuse, by an InputError, a table of a Geometry that is empty or has no value in a column."""
     if not len(table) or not table[column].notna().any():
         raise InputError(f"this Geometry has no {what}", remedy)

@@ -35,19 +35,9 @@ def draw_depth_lines(
 ) -> Figure:
     """Draw a column, a panel per student and stream, a line per vertex in the colour of its depth.
 
-    Args:
-        data: columns `student, init, stream, vertex`, x and value.
-        look: the theme.
-        width: of the figure, inches.
-        value: the column of y.
-        x: the column of x.
-        xlabel: of every panel's x axis.
-        ylabel: of every panel's y axis.
-        legend: the entries of what stands behind the lines.
-        note: a sentence.
-        behind: draws what stands behind the lines.
-        height: of an axes, inches.
-        dashed: a column that is drawn dashed in the same colour, such as a chance level.
+    `data` has columns `student, init, stream, vertex`, x and value, and perhaps one that is drawn `dashed` in the same
+    colour, such as a chance level. `behind` draws what stands behind the lines, which `legend` explains; `width` of the
+    figure and `height` of an axes are inches.
 
     Raises:
         InputError: there is no student, or there are too many panels.

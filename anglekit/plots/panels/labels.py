@@ -45,12 +45,7 @@ def text_extent(
 ) -> tuple[float, float]:
     """Return the width and height in inches of a drawn line of text.
 
-    Args:
-        figure: where it will be drawn.
-        text: `plain` already.
-        size: points.
-        weight: the font's weight.
-        math: the text is mathematics of our own, between dollar signs.
+    The text is `plain` already, or with `math` mathematics of our own, between dollar signs; the size is in points.
     """
     canvas = figure.canvas
     renderer = (canvas if isinstance(canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)).get_renderer()  # type: ignore[no-untyped-call]
@@ -76,13 +71,7 @@ def fit(
 ) -> str:
     """Return `frame(text)` ready to draw, with as much of the text's two ends as fits in `width` inches.
 
-    Args:
-        figure: where it will be drawn.
-        text: what arrived from the data.
-        width: the room in inches.
-        size: points.
-        weight: the font's weight.
-        frame: what stands around the text and is never shortened.
+    The text is from data, its size in points; what the frame puts around it is never shortened.
     """
     low, high = 1, len(text)
     if text_width(figure, frame(plain(text)), size, weight) <= width:

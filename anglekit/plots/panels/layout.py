@@ -22,11 +22,7 @@ def nothing_to_draw() -> InputError:
 
 
 def check_panel_count(count: int, most: int, advice: str) -> None:
-    """Refuse a figure without a panel, or with too many.
-
-    Raises:
-        InputError: there is no panel, or there are more than a figure holds.
-    """
+    """Refuse a figure with no panel or more than `most` by an InputError."""
     if not count:
         raise nothing_to_draw()
     if count > most:

@@ -89,20 +89,10 @@ def draw_line_panels(
     most_columns: int = 3,
     shared: bool = True,
 ) -> Figure:
-    """Draw panels in a grid, a legend under them and notes under that.
+    """Draw panels in a grid, a legend under them and notes (sentences) under that; sizes are inches.
 
-    Args:
-        panels: what to draw.
-        look: the theme, whose settings are in force.
-        total_width: of the figure, inches.
-        xlabel: of every panel's x axis.
-        ylabel: of every panel's y axis, unless the panel has its own.
-        legend: entries, in order.
-        notes: sentences.
-        bar: a colour bar beside the first row.
-        height: of an axes, inches.
-        most_columns: panels side by side on a page.
-        shared: all panels show the same range of y.
+    `xlabel` and `ylabel` are of the panels that have none of their own, `most_columns` side by side on a page. The bar
+    is beside the first row; with `shared` all panels show the same range of y. The theme's settings are in force.
 
     Raises:
         InputError: there is no panel, or there are more than a figure holds.

@@ -60,14 +60,9 @@ class ShownValue:
 
 @dataclass(frozen=True)
 class MatrixPanel:
-    """A matrix with the names of its axes: rows go up, columns to the right.
+    """A matrix in the colour bar's unit, its index and columns the tick labels: rows go up, columns to the right.
 
-    Attributes:
-        title: over the panel.
-        matrix: the numbers in the unit of the colour bar; its index and columns are the tick labels.
-        xlabel: of the columns.
-        ylabel: of the rows.
-        open_diagonal: the diagonal has no meaning: it stays blank, and a line says that it is one.
+    An open diagonal has no meaning: it stays blank, and a line says that it is one.
     """
 
     title: str
@@ -120,16 +115,7 @@ def _colour_map(shown: ShownValue, look: Theme) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How panels stand, in inches.
-
-    Attributes:
-        columns: panels side by side.
-        width: of the widest panel.
-        gap: between panels.
-        cell: width of a cell.
-        row: height of a cell.
-        annotated: cells carry their numbers.
-    """
+    """How panels stand, in inches: `columns` side by side, the widest of `width`, with cells of one size."""
 
     columns: int
     width: float
@@ -178,16 +164,10 @@ def draw_matrix_blocks(
     advice: str = "choose students or a stream",
     most_annotated: int = _ANNOTATED_PANELS,
 ) -> Figure:
-    """Draw blocks of panels one under the other, a colour bar beside them and notes below.
+    """Draw blocks of panels one under the other, a colour bar beside them and notes (sentences) below.
 
-    Args:
-        blocks: the panels.
-        shown: what the numbers are.
-        look: the theme, whose settings are in force.
-        total_width: of the figure, inches.
-        notes: sentences under the panels.
-        advice: what to do where there are too many panels.
-        most_annotated: with more panels, cells carry no numbers.
+    The theme's settings are in force and the width is in inches. With more than `most_annotated` panels cells carry no
+    numbers; `advice` says what to do where there are too many panels.
 
     Raises:
         InputError: there is no panel, or there are too many.

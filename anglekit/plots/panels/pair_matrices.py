@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from anglekit.plots.panels.chosen import stream_order
-from anglekit.plots.panels.labels import plain
+from anglekit.plots.panels.labels import number_ranges, plain
 from anglekit.plots.panels.matrix_panels import MatrixBlock, MatrixPanel, ShownValue, draw_matrix_blocks, missing_note
-from anglekit.plots.panels.sentences import vertex_notes
+from anglekit.plots.panels.sentences import LAYER_NOTE
 from anglekit.plots.panels.tables import symmetric_matrix
 from anglekit.plots.style import Theme
 from anglekit.results.geometry import Geometry
@@ -29,17 +29,9 @@ def draw_pair_matrices(
 ) -> Figure:
     """Draw a column over pairs of teacher layers: a block per student and stream, a panel per vertex.
 
-    All panels share one colour scale. The diagonal, where a pair would be one layer twice, is blank; cells without
-    a value (every token was degenerate, as where the student's embedding is the teacher's) are hatched.
-
-    Args:
-        data: columns `PAIR_KEY` and the value.
-        geometry: where it comes from.
-        look: the theme.
-        width: of the figure, inches.
-        value: the column.
-        shown: what its numbers are.
-        first_note: a sentence before the others.
+    All panels share one colour scale. The diagonal, where a pair would be one layer twice, is blank; cells without a
+    value (every token was degenerate, as where the student's embedding is the teacher's) are hatched. `data` has the
+    columns `PAIR_KEY` and the value; `first_note` is a sentence before the others.
 
     Raises:
         InputError: there is no panel, or there are too many.
@@ -62,8 +54,10 @@ def draw_pair_matrices(
                 for vertex in sorted(int(vertex) for vertex in rows["vertex"].unique())
             )
             blocks.append(MatrixBlock(student, f", {plain(stream)}", panels))
-    notes = [
-        *vertex_notes(geometry, data, *([first_note] if first_note else [])),
-        *missing_note(blocks, "no token has an angle there (a teacher state equals the student's)"),
-    ]
+    notes = ["Official reading: the paper's code, padding counted, one pair of layers."] if geometry.official else []
+    notes += [first_note] if first_note else []
+    drawn, known = ({int(layer) for layer in table["vertex"]} for table in (data, geometry.angles))
+    if len(drawn) < len(known):
+        notes.append(f"Drawn: student layers {number_ranges(sorted(drawn))}, of {len(known)} analysed.")
+    notes += [LAYER_NOTE, *missing_note(blocks, "no token has an angle there (a teacher state equals the student's)")]
     return draw_matrix_blocks(blocks, shown, look, width, notes, advice="choose a student or a stream")

@@ -5,11 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from anglekit.plots.panels.labels import number_ranges
-from anglekit.results.geometry import Geometry
-
 LAYER_NOTE = "Layer 0: embeddings; layer b + 1: output of block b."
-_OFFICIAL_NOTE = "Official reading: the paper's code, padding counted, one pair of layers."
 
 
 def range_words(values: pd.Series, form: str, unit: str = "") -> str:
@@ -34,11 +30,3 @@ def teacher_and_students_facts(data: pd.DataFrame, value: str, form: str, what: 
     return (
         f"Teacher: {what}{range_words(teacher[value], form)}; {students_words(own)}: {range_words(own[value], form)}."
     )
-
-
-def vertex_notes(geometry: Geometry, data: pd.DataFrame, *first: str) -> list[str]:
-    """Return the notes of a figure of student layers: the official reading, `first`, which layers, their numbering."""
-    notes = [_OFFICIAL_NOTE] if geometry.official else []
-    drawn, known = (sorted({int(layer) for layer in table["vertex"]}) for table in (data, geometry.angles))
-    thinned = [f"Drawn: student layers {number_ranges(drawn)}, of {len(known)} analysed."]
-    return [*notes, *first, *(thinned if len(drawn) < len(known) else []), LAYER_NOTE]

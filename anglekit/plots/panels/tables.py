@@ -30,10 +30,8 @@ def with_arms(table: pd.DataFrame, geometry: Geometry) -> pd.DataFrame:
 def teacher_once(table: pd.DataFrame, key: Sequence[str], side: str = "side") -> pd.DataFrame:
     """Return a table by side with the teacher's rows first, each once, with an empty student.
 
-    Args:
-        table: columns `student`, `side` (`teacher` or `student`) and the key.
-        key: what the teacher's rows are told apart by.
-        side: the name of that column.
+    The table has columns `student`, `side` (`teacher` or `student`, perhaps by another name) and the key, which tells
+    the teacher's rows apart.
     """
     teacher = table[table[side] == "teacher"].drop_duplicates(list(key)).assign(student="")
     return pd.concat([teacher, table[table[side] == "student"]], ignore_index=True)
@@ -54,12 +52,8 @@ def symmetric_matrix(
 ) -> pd.DataFrame:
     """Return a column over pairs of layers, each of which comes once, as a symmetric matrix; NaN where it has no value.
 
-    Args:
-        rows: a row per pair; of a pair that comes more often the mean is taken.
-        value: the column.
-        row: the column with one layer.
-        column: the column with the other.
-        layers: the layers, in order; all that come by default.
+    `row` and `column` are the columns with the two layers; of a pair that comes more often the mean is taken. The
+    matrix has the given layers in their order, or all that come.
     """
     upper = rows.pivot_table(index=row, columns=column, values=value, dropna=False)
     names = sorted({*upper.index, *upper.columns}) if layers is None else list(layers)
