@@ -12,7 +12,7 @@ from anglekit.errors import InputError
 from anglekit.models.cost import FORMULAS, ModelCost, Tokens, model_cost, without_memory
 from anglekit.recipes.plans import classifies, plans_of, teacher_config
 from anglekit.recipes.recipe import ALONE, Recipe, Variant
-from anglekit.recipes.training import check_scale
+from anglekit.recipes.training import Training, check_scale
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -137,16 +137,18 @@ class _Planner:
 
     def stages(self, plans: dict[str, DistillationPlan]) -> Iterator[StageCost]:
         students = {variant: self._student(variant, plans) for variant in self.recipe.variants}
-        if self.recipe.teacher.training is not None:
-            yield self._training("teacher", f"train a teacher of {_short(self.teacher.parameters)} parameters", None)
+        if (training := self.recipe.teacher.training) is not None:
+            words = f"train a teacher of {_short(self.teacher.parameters)} parameters"
+            yield self._training("teacher", words, training, self.teacher)
+        training = self.recipe.students.training
         for variant, cost in students.items():
             arms = self._arms
             words = f"train {arms} students of {_short(cost.parameters)} parameters"
-            yield self._training(f"sweep-{variant.name}", words, cost, copies=arms)
+            yield self._training(f"sweep-{variant.name}", words, training, cost, copies=arms, taught=True)
             if self.recipe.students.alone:
                 seeds = len(self.recipe.students.seeds)
                 words = f"train {seeds} of them without a teacher"
-                yield self._training(f"{ALONE}-{variant.name}", words, cost, copies=seeds, taught=False)
+                yield self._training(f"{ALONE}-{variant.name}", words, training, cost, copies=seeds)
         for variant, cost in students.items():
             yield self._analysis(variant, cost)
 
@@ -165,19 +167,14 @@ class _Planner:
         )
 
     def _training(
-        self, name: str, words: str, student: ModelCost | None, *, copies: int = 1, taught: bool = True
+        self, name: str, words: str, training: Training, trained: ModelCost, *, copies: int = 1, taught: bool = False
     ) -> StageCost:
         """Cost the training of the teacher, or of students of one variant, with its validations."""
-        students = self.recipe.students
-        training = students.training if student is not None else self.recipe.teacher.training
-        trained = student or self.teacher
-        if training is None:
-            raise InputError("a stage that trains nothing has no cost of training")
         steps = training.steps(self.counts["train"], scale=self.scale)
         settings = training.settings()
         batch = settings.batch_size
         seen = steps * batch * settings.accumulation
-        together = min(students.side_by_side, copies)
+        together = min(self.recipe.students.side_by_side, copies)
         lora = settings.lora_rank is not None
         passes = self._validations(settings, steps) * self.counts["validation"]
         flops = copies * (
@@ -188,7 +185,7 @@ class _Planner:
         recomputed = settings.checkpoint_activations
         longest = _longest(self.recipe.task, settings, two_streams=self.tokens.target > 0)
         memory += trained.activation_bytes(batch, longest, half=half, recomputed=recomputed)
-        if student is not None and taught:
+        if taught:
             flops += math.ceil(copies / together) * seen * self.teacher.forward_flops(self.tokens)
             answered = longest.target or longest.text
             memory += 4.0 * self.teacher.parameters + 4.0 * batch * answered * self.teacher.vocabulary
@@ -217,11 +214,7 @@ class _Planner:
 
 
 def config_cost(config: PretrainedConfig, *, classifies: bool) -> ModelCost:
-    """Return the sizes of a model of a configuration; no weight is made.
-
-    Args:
-        config: of the model.
-        classifies: whether it has a classification head; otherwise a language-model head.
+    """Return the sizes of a model of a configuration, with the head of its task; no weight is made.
 
     Raises:
         InputError: no such model exists.
@@ -265,19 +258,15 @@ def _tokens(recipe: Recipe, config: PretrainedConfig, notes: list[str]) -> Token
     """Return the tokens of an example: as the recipe states, or the longest that are allowed."""
     from anglekit.models.architectures import model_streams
 
-    training = recipe.students.training.settings()
-    text, target = recipe.data.tokens, 0.0
-    words = []
-    longest = _longest(recipe.task, training, two_streams=len(model_streams(config)) == 2)
-    if text is None:
-        text = longest.text
-        words.append(f"at most {text:g} tokens an example")
-    else:
-        words.append(f"{text:g} tokens an example, as the recipe states")
-    if len(model_streams(config)) == 2:
-        target = recipe.data.target_tokens or longest.target
-        words.append(f"{'' if recipe.data.target_tokens else 'at most '}{target:g} of its target")
-    notes.append(", ".join(words))
+    data, two_streams, target = recipe.data, len(model_streams(config)) == 2, 0.0
+    longest = _longest(recipe.task, recipe.students.training.settings(), two_streams=two_streams)
+    text = longest.text if data.tokens is None else data.tokens
+    stated = f"{text:g} tokens an example, as the recipe states"
+    words = f"at most {text:g} tokens an example" if data.tokens is None else stated
+    if two_streams:
+        target = data.target_tokens or longest.target
+        words += f", {'' if data.target_tokens else 'at most '}{target:g} of its target"
+    notes.append(words)
     return Tokens(text, target)
 
 

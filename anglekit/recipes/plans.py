@@ -22,11 +22,9 @@ def classifies(recipe: Recipe) -> bool:
 
 
 def teacher_config(recipe: Recipe, *, offline: bool = False) -> tuple[PretrainedConfig, str]:
-    """Return the configuration of a recipe's teacher, and where it is from, in words.
+    """Return the configuration of a recipe's teacher (a directory, a hub id, or from scratch), and where it is from.
 
-    Args:
-        recipe: whose model may be a directory, a hub id, or missing (from scratch).
-        offline: take what the recipe states where no directory and no cached copy is here, instead of asking the hub.
+    `offline` takes what the recipe states where no directory and no cached copy is here, instead of asking the hub.
 
     Raises:
         InputError: the checkpoint has no readable configuration, or the recipe states none that exists.

@@ -85,15 +85,10 @@ def check_published(wanted: Published) -> None:
 
 
 def result_frame(recipe: Recipe, scores: pd.DataFrame) -> pd.DataFrame:
-    """Return ours beside the paper's, in the paper's units: percent, or BLEU points.
+    """Return ours beside the paper's, in the paper's units (percent, or BLEU points), from what `write_scores` wrote.
 
-    Args:
-        recipe: what was run.
-        scores: as `reproduction_stages.write_scores` writes them.
-
-    Returns:
-        `_RESULT_COLUMNS`, a row for each kind of model, validation table and score; `published` and `difference`
-        (ours - published) are missing where the paper has no number.
+    The columns are `_RESULT_COLUMNS`, with a row for each kind of model, validation table and score; `published` and
+    `difference` (ours - published) are missing where the paper has no number.
     """
     published = {(one.task, one.metric, one.model, one.init, one.strategy): one.value for one in published_of(recipe)}
     rows: list[dict[str, Any]] = []

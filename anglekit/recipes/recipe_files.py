@@ -16,20 +16,18 @@ from anglekit.recipes.recipe import Recipe
 from anglekit.recipes.yaml_text import read_yaml
 from anglekit.settings_fields import SettingError
 
+_FOLDER: Final = files("anglekit.recipes")
 _SUFFIXES: Final = (".yaml", ".yml")
 T = TypeVar("T")
 
 
 def recipe_names() -> tuple[str, ...]:
     """Return the names of the recipes that come with anglekit."""
-    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if _is_recipe(entry.name)))
+    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in _FOLDER.iterdir() if _is_recipe(entry.name)))
 
 
 def recipe_file(recipe: str) -> Path:
-    """Return the file of a recipe.
-
-    Args:
-        recipe: a name in `recipe_names()`, or the path of a .yaml file.
+    """Return the file of a recipe: a name in `recipe_names()`, or the path of a .yaml file.
 
     Raises:
         InputError: no such recipe; the message suggests the nearest.
@@ -42,7 +40,7 @@ def recipe_file(recipe: str) -> Path:
         raise InputError(
             f"no recipe {recipe!r}", allowed=f"{suggest(recipe, recipe_names())}, or the path of a .yaml file"
         )
-    return Path(str(_folder() / f"{recipe}.yaml"))
+    return Path(str(_FOLDER / f"{recipe}.yaml"))
 
 
 def load_recipe(recipe: str | Path) -> Recipe:
@@ -92,10 +90,6 @@ def _shown_file(recipe: str | Path) -> str:
     return f"{recipe}.yaml" if str(recipe) in recipe_names() else str(recipe)
 
 
-def _folder() -> Any:  # noqa: ANN401 - importlib's Traversable
-    return files("anglekit.recipes")
-
-
 def _is_recipe(name: str) -> bool:
     return name.endswith(_SUFFIXES)
 
@@ -104,13 +98,9 @@ def _is_recipe(name: str) -> bool:
 
 
 def build(kind: type[T], values: object, file: str, key: str = "") -> T:
-    """Return a dataclass made of plain values by its annotations: msgspec converts them, this names file and key.
+    """Return a dataclass made of a mapping by its annotations: msgspec converts them, this names file and key.
 
-    Args:
-        kind: the dataclass; its fields may be dataclasses too.
-        values: a mapping.
-        file: named in messages.
-        key: where the values lie in the file, "" for the whole.
+    Fields may be dataclasses too; `key` is where the values lie in the file, "" for the whole.
 
     Raises:
         InputError: a key is unknown (the nearest is suggested) or missing, a value has the wrong type, or the dataclass
@@ -172,11 +162,9 @@ def _check_values(recipe: Recipe, file: str) -> None:
 
 @contextmanager
 def key_named(file: str, key: str) -> Iterator[None]:
-    """Put file and key before a refusal; a setting of the library that is refused is a key inside that one.
+    """Put the file (or whose values they are) and the key, "" for the whole, before a refusal.
 
-    Args:
-        file: the file, or whose values they are.
-        key: where the values lie in it, "" for the whole.
+    A setting of the library that is refused is a key inside that one.
     """
     try:
         yield

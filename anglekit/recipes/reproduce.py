@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from anglekit.distillation.settings import TrainSettings
 from anglekit.errors import InputError
 from anglekit.recipes.own_sources import hub_remedy, with_own_sources
-from anglekit.recipes.plans import (
-    plans_of,
-    teacher_config,
-)
+from anglekit.recipes.plans import plans_of, teacher_config
 from anglekit.recipes.recipe import ALONE, Recipe, Variant, to_plain
 from anglekit.recipes.recipe_files import key_named, load_recipe
 from anglekit.recipes.reproduction_directory import ReproductionDirectory
@@ -323,14 +320,10 @@ class _Run:
     def _stage(
         self, name: str, words: str, product: Path, run: Callable[[], object], *, runs: Sequence[Path] = ()
     ) -> None:
-        """Run a stage that the recipe has, unless its product is there already.
+        """Run a stage that the recipe has, unless its product is there already; `runs` are the directories of what it
+        trains.
 
-        Args:
-            name: of the stage.
-            words: what it does.
-            product: what it leaves; what somebody removed by hand is made again.
-            run: does it.
-            runs: the run directories of what it trains.
+        A product that somebody removed by hand is made again.
         """
         if name not in self.names:
             return

@@ -24,16 +24,8 @@ _OWN: Final = (
     *("corpus.md", "scores.csv", "result.csv", "result.json", "figure.png"),
 )
 _OWN_STARTS: Final = (
-    "sweep-",
-    "alone-",
-    "geometry-",
-    ".geometry-",
-    ".untrained-",
-    ".reproduce.json-",
-    ".corpus.md-",
-    ".scores.csv-",
-    ".result.",
-    ".figure.png-",
+    *("sweep-", "alone-", "geometry-", ".geometry-", ".untrained-", ".reproduce.json-", ".corpus.md-"),
+    *(".scores.csv-", ".result.", ".figure.png-"),
 )
 
 
@@ -44,14 +36,7 @@ class _Stage(msgspec.Struct):
 
 
 class _Record(msgspec.Struct):
-    """What the file of a reproduction holds.
-
-    Attributes:
-        format: of the file.
-        begun_with: what decides the result.
-        incidental: what does not.
-        stages: those that were ended.
-    """
+    """What the file of a reproduction holds: what decides the result, what does not, and the stages that were ended."""
 
     format: Literal["anglekit-reproduction-1"]
     begun_with: dict[str, Any]
@@ -75,10 +60,9 @@ class ReproductionDirectory:
         if any(parent.exists() and not parent.is_dir() for parent in (self.path, *self.path.parents)):
             raise InputError(f"{self.path} is a file or lies below one", "name a directory with --out")
         if self.path.is_dir():
-            foreign = sorted(entry.name for entry in self.path.iterdir() if not _is_own(entry.name))
-            if foreign or (
-                any(self.path.iterdir()) and not any((self.path / name).exists() for name in (_FILE, _LOCK))
-            ):
+            names = sorted(entry.name for entry in self.path.iterdir())
+            foreign = [name for name in names if name not in _OWN and not name.startswith(_OWN_STARTS)]
+            if foreign or (names and _FILE not in names and _LOCK not in names):
                 what = foreign[0] if foreign else "other runs"
                 raise InputError(f"{self.path} holds {what} and no reproduction", "name a new or empty directory")
         self._lock = DirectoryLock(self.path, _LOCK, holder="reproduction")
@@ -91,18 +75,15 @@ class ReproductionDirectory:
     def begin(self, content: Mapping[str, Any], incidental: Mapping[str, Any]) -> bool:
         """Write what a reproduction is begun with, or check that the one that is there was begun with the same.
 
-        Args:
-            content: what decides the result.
-            incidental: what does not.
-
-        Returns:
-            Whether it goes on.
+        `content` decides the result, `incidental` does not. Returns whether it goes on.
 
         Raises:
             InputError: it names the first difference.
         """
-        for left in (self.path, self.path / "data"):
-            _remove_half_written(left)
+        for place in (self.path, self.path / "data"):
+            # What a killed process left half written.
+            for left in (*place.glob(".*"), *half_written(place, "untrained")):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         asked = json.loads(json.dumps(content))
         if self._record is None:
             self._record = _Record(_FORMAT, asked, {}, {})
@@ -160,16 +141,6 @@ class ReproductionDirectory:
         if not file.exists():
             return None
         return read_document(file, _Record, "start again with --overwrite")
-
-
-def _remove_half_written(directory: Path) -> None:
-    """Remove what a killed process left half written."""
-    for entry in (*directory.glob(".*"), *half_written(directory, "untrained")):
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
-def _is_own(name: str) -> bool:
-    return name in _OWN or name.startswith(_OWN_STARTS)
 
 
 def _differences(here: Any, there: Any, key: str = "") -> Iterator[str]:  # noqa: ANN401 - json

@@ -209,9 +209,8 @@ def write_scores(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], t
             f"recipe {recipe.name} shows the score {missing[0]!r}, which task {recipe.task} does not compute",
             f"it has {', '.join(name for name in frame.columns if name not in _KEYS)}",
         )
-    others = [
-        name for name in frame.columns if name not in _KEYS and name not in ("checkpoint", "selected_step", "seconds")
-    ]
+    apart = (*_KEYS, "checkpoint", "selected_step", "seconds")
+    others = [name for name in frame.columns if name not in apart]
     write_whole(target, frame[[*_KEYS, *others]].to_csv(index=False))
 
 
@@ -269,25 +268,6 @@ def probe_of(recipe: Recipe) -> ProbeData:
         raise InputError(f"recipe {recipe.name}: analysis: {error} (keys text, text_pair and target)") from error
 
 
-def measure_geometry(
-    recipe: Recipe,
-    teacher: str,
-    swept: Path,
-    students: tuple[str, ...],
-    out: Path,
-    *,
-    device: str,
-    progress: bool,
-) -> None:
-    """Look at the teacher from inside some students of a sweep, or go on looking, and save what was found."""
-    probe = probe_of(recipe)
-    options = _load_options(recipe, device)
-    with quiet_transformers():
-        loaded = load_checkpoint(teacher, options)
-        others = [load_checkpoint(checkpoint_of(str(swept / name)), options) for name in students]
-    save_analysis(out, loaded, others, probe, recipe.analysis.settings, save_every=_SAVE_EVERY, progress=progress)
-
-
 def measure_geometries(
     recipe: Recipe,
     teacher: str,
@@ -298,14 +278,20 @@ def measure_geometries(
     device: str,
     progress: bool,
 ) -> None:
-    """Measure and save the Geometries of `geometry_parts`; those that are there are whole, and are left alone."""
+    """Measure and save the Geometries of `geometry_parts`, or go on; those that are there are whole, and left alone."""
+    probe, options = probe_of(recipe), _load_options(recipe, device)
     for name, students in parts.items():
-        left = unfinished_directory(directory / name)
-        if (directory / name).exists() and left.exists():
+        out = directory / name
+        left = unfinished_directory(out)
+        if out.exists() and left.exists():
             # Saved, and killed before what was kept on the way was removed.
             shutil.rmtree(left)
-        if not (directory / name).exists():
-            measure_geometry(recipe, teacher, swept, students, directory / name, device=device, progress=progress)
+        if out.exists():
+            continue
+        with quiet_transformers():
+            loaded = load_checkpoint(teacher, options)
+            others = [load_checkpoint(checkpoint_of(str(swept / student)), options) for student in students]
+        save_analysis(out, loaded, others, probe, recipe.analysis.settings, save_every=_SAVE_EVERY, progress=progress)
 
 
 def _load_options(recipe: Recipe, device: str) -> LoadOptions:

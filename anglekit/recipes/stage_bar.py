@@ -19,12 +19,7 @@ _TAIL_BYTES = 4096
 
 @dataclass(frozen=True)
 class Followed:
-    """The runs that a stage trains.
-
-    Attributes:
-        metrics: the metrics file of each, there or not yet.
-        steps: that each of them makes.
-    """
+    """The runs that a stage trains: the metrics file of each, there or not yet, and the steps that each makes."""
 
     metrics: tuple[Path, ...]
     steps: int
@@ -64,12 +59,7 @@ class StageBar:
 
     @contextmanager
     def stage(self, name: str, followed: Followed | None = None) -> Iterator[None]:
-        """Show a stage while the block runs.
-
-        Args:
-            name: one of the costs' names.
-            followed: the runs that the stage trains.
-        """
+        """Show a stage, one of the costs' names, while the block runs."""
         self._stage, self._followed = name, followed
         self._bar.set_description_str(f"[{1 + list(self._costs).index(name)}/{len(self._costs)}] {name}", refresh=False)
         self._start, self._share_at_start = perf_counter(), self._stage_share()

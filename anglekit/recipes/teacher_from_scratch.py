@@ -29,12 +29,7 @@ from anglekit_data.word_tokenizers import train_word_tokenizer
 
 
 def model_with_head(config: PretrainedConfig, *, classifies: bool) -> PreTrainedModel:
-    """Return a model of a configuration with fresh weights from the global random state, and the head of its task.
-
-    Args:
-        config: of the model.
-        classifies: whether it gets a classification head; otherwise a language-model head.
-    """
+    """Return a model with fresh weights from the global random state, and a classification or language-model head."""
     kinds: dict[tuple[str, ...], Any] = {
         ("encoder", "decoder"): AutoModelForSeq2SeqLM,
         ("decoder",): AutoModelForCausalLM,

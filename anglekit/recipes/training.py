@@ -34,13 +34,9 @@ class Training:
         return Training(**vars(self) | changes)
 
     def settings(self, *, scale: float = 1.0, **others: Any) -> TrainSettings:  # noqa: ANN401 - fields of TrainSettings
-        """Return the settings of a run that makes a fraction of the steps.
+        """Return the settings of a run that makes a fraction of the steps, `scale` in (0, 1], and has other fields.
 
         Epochs, steps, warm-up steps and the steps between validations shrink alike; the learning rate is left alone.
-
-        Args:
-            scale: the fraction, in (0, 1].
-            others: further fields, such as the seed and the device.
 
         Raises:
             InputError: a value that is not allowed.
@@ -69,12 +65,7 @@ def _part(whole: float, scale: float) -> int:
     return max(1, math.ceil(round(whole * scale, 6)))
 
 
-def check_scale(scale: float) -> float:
-    """Return the fraction of the steps.
-
-    Raises:
-        InputError: it is not in (0, 1].
-    """
+def check_scale(scale: float) -> None:
+    """Refuse, by an InputError, a fraction of the steps that is not in (0, 1]."""
     if not 0.0 < scale <= 1.0:
         raise InputError(f"--scale is {scale:g}", allowed="allowed: above 0, up to 1 (all steps)")
-    return scale

@@ -18,13 +18,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Transform:
-    """How rows become text.
-
-    Attributes:
-        reads: the columns that it needs.
-        makes: the columns that it gives.
-        rows: one row to the rows that it becomes.
-    """
+    """How rows become text: the columns that it reads and makes, and one row to the rows that it becomes."""
 
     reads: tuple[str, ...]
     makes: tuple[str, ...]
@@ -66,11 +60,7 @@ TRANSFORMS: Final[Mapping[str, Transform]] = {
 
 
 def transform_rows(table: Table, name: str) -> list[dict[str, Any]]:
-    """Return a table's rows as text columns.
-
-    Args:
-        table: with the columns that the transform reads, or those that it makes.
-        name: a name in `TRANSFORMS`.
+    """Return the rows of a table with the columns that the transform reads, or makes, as text columns.
 
     Raises:
         InputError: neither are there, or a row does not hold what it should.

@@ -20,13 +20,7 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def read_yaml(source: str | Path) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping of plain values.
-
-    Args:
-        source: the file.
-
-    Returns:
-        The mapping: text, numbers, booleans, None, lists and mappings with text as keys.
+    """Read a YAML file that holds one mapping of text to text, numbers, booleans, None, lists and mappings.
 
     Raises:
         InputError: it cannot be read, is too large, is not UTF-8 or not YAML, or uses what a recipe may not; the

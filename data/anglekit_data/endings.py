@@ -24,16 +24,10 @@ class Story:
 
 
 def generate(corpus: str, split: str, size: int, seed: int = 0) -> list[Story]:
-    """Draw stories whose frames belong to one split; each frame comes with a story for each of its four answers.
+    """Draw `size` stories of one split in random order, each frame with a story for each of its four answers.
 
-    Args:
-        corpus: `endings` or `questions`; each has its own stream.
-        split: train, validation or test.
-        size: how many stories, a multiple of four.
-        seed: another seed gives another sample of the same split.
-
-    Returns:
-        The stories in random order; held-out ones are all different.
+    Each corpus (`endings`, `questions`) has its own stream, and another seed gives another sample of the same split.
+    Held-out stories are all different.
 
     Raises:
         ValueError: the split is unknown, or the size is not a positive multiple of four.

@@ -51,11 +51,7 @@ def seed_of(corpus: str, split: str, seed: int) -> int:
 
 
 def check_request(split: str, size: int, multiple: int = 1) -> None:
-    """Refuse what a generator cannot draw.
-
-    Raises:
-        ValueError: the split is unknown, or the size is not a positive multiple.
-    """
+    """Refuse, by a ValueError, an unknown split and a size that is not a positive multiple."""
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: allowed are {', '.join(SPLITS)}")
     if size < 1 or size % multiple:

@@ -24,15 +24,9 @@ class Pair:
 
 
 def generate(split: str, size: int, seed: int = 0) -> list[Pair]:
-    """Draw pairs whose hypotheses belong to one split.
+    """Draw `size` pairs whose hypotheses belong to one split, in random order, a third of them of each label.
 
-    Args:
-        split: train, validation or test.
-        size: how many pairs; a multiple of three, as every hypothesis comes with each label.
-        seed: another seed gives another sample of the same split.
-
-    Returns:
-        The pairs in random order, a third of them of each label; held-out ones are all different.
+    Another seed gives another sample of the same split. Held-out pairs are all different.
 
     Raises:
         ValueError: the split is unknown, or the size is not a positive multiple of three.

@@ -120,11 +120,8 @@ def quantified(draw: Draw) -> Triple:
     premises = []
     for label in LABELS:
         while True:
-            q, n, a = (
-                draw.pick(QUANTIFIERS),
-                draw.pick(("same", "narrower", "wider")),
-                draw.pick(("same", "narrower", "wider", "disjoint")),
-            )
+            q, n = draw.pick(QUANTIFIERS), draw.pick(("same", "narrower", "wider"))
+            a = draw.pick(("same", "narrower", "wider", "disjoint"))
             nouns, adjectives = _NOUNS[noun][n], _ADJECTIVES[adjective][a]
             if nouns and adjectives and judge(q, quantifier, n, a) == label:
                 break
@@ -169,11 +166,8 @@ def located(draw: Draw) -> Triple:
     outside = draw.pick(_PLACES[place]["disjoint"])
 
     def both(one: str, two: str) -> str:
-        return (
-            f"{one} is in the {inside} and {two} is in the {outside}"
-            if draw.chance(0.5)
-            else (f"{two} is in the {outside} and {one} is in the {inside}")
-        )
+        said = (f"{one} is in the {inside}", f"{two} is in the {outside}")
+        return " and ".join(said if draw.chance(0.5) else said[::-1])
 
     premises = (both(who, other), both(third, other), both(other, who))
     return Triple(f"{who}|{place}", f"{who} is in the {place}", premises)

@@ -6,7 +6,6 @@ from functools import cache
 from itertools import combinations, product
 
 QUANTIFIERS = ("all", "some", "no", "not all")
-RELATIONS = ("same", "narrower", "wider", "disjoint", "unrelated")
 
 # The largest world needed: each of the two sentences, and each of the two non-empty nouns, asks for at most one
 # individual, so that a world in which both hold (or one fails) can be thinned to four.
@@ -37,15 +36,9 @@ def _holds(quantifier: str, world: tuple[tuple[bool, bool], ...]) -> bool:
 def judge(premise: str, hypothesis: str, noun: str, adjective: str) -> str:
     """Return the label of a pair of quantified sentences.
 
-    Args:
-        premise: the premise's quantifier, one of `QUANTIFIERS`.
-        hypothesis: the hypothesis's quantifier.
-        noun: how the premise's noun stands to the hypothesis's, one of `RELATIONS` (`narrower`: poodles to dogs).
-        adjective: the same for the adjectives.
-
-    Returns:
-        `entailment` when the hypothesis holds in every world in which the premise does, `contradiction` when in
-        none, `neutral` otherwise. Both nouns have at least one individual in every world.
+    `noun` and `adjective` say how the premise's stand to the hypothesis's (`narrower`: poodles to dogs), keys of
+    `_EXCLUDED`. It is `entailment` when the hypothesis holds in every world in which the premise does, `contradiction`
+    when in none, `neutral` otherwise. Both nouns have at least one individual in every world.
     """
     nouns = [pair for pair in product((True, False), repeat=2) if pair not in _EXCLUDED[noun]]
     adjectives = [pair for pair in product((True, False), repeat=2) if pair not in _EXCLUDED[adjective]]

@@ -11,15 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anglekit_data.generation import Draw, check_request, seed_of, split_of
-from anglekit_data.numbers_romanian import (
-    MONTHS,
-    WEEKDAYS,
-    cardinal,
-    counted,
-    english,
-    feminine,
-    year_in_english,
-)
+from anglekit_data.numbers_romanian import MONTHS, WEEKDAYS, cardinal, counted, english, feminine, year_in_english
 
 _ENGLISH_MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August", "September", "October"),
@@ -186,12 +178,9 @@ FAMILIES: dict[str, tuple[Callable[[Draw], Translation], int]] = {
 
 
 def generate(split: str, size: int, seed: int = 0) -> list[Translation]:
-    """Draw rows whose content belongs to one split; the sources of held-out rows are all different.
+    """Draw `size` rows whose content belongs to one split; the sources of held-out rows are all different.
 
-    Args:
-        split: train, validation or test.
-        size: how many rows.
-        seed: another seed gives another sample of the same split.
+    Another seed gives another sample of the same split.
 
     Raises:
         ValueError: the split is unknown, or the size is below one.

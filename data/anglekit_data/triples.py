@@ -83,14 +83,10 @@ def references(triples: TripleSet) -> tuple[str, str, str]:
 
 
 def generate(split: str, size: int, seed: int = 0) -> list[TripleSet]:
-    """Draw different sets of triples whose subjects, and people named as objects, belong to one split.
+    """Draw `size` different sets of triples whose subjects, and people named as objects, belong to one split.
 
-    Cities have two relations only and no split of their own: alone, they occur in training.
-
-    Args:
-        split: train, validation or test.
-        size: how many sets.
-        seed: another seed gives another sample of the same split.
+    Cities have two relations only and no split of their own: alone, they occur in training. Another seed gives another
+    sample of the same split.
 
     Raises:
         ValueError: the split is unknown, or the size is below one.

@@ -101,5 +101,3 @@ KINDS: dict[str, dict[str, Relation]] = {
     },
 }
 """The relations that a subject of each kind may have."""
-
-RELATIONS = tuple(sorted({name for relations in KINDS.values() for name in relations}))

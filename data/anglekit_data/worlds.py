@@ -66,10 +66,11 @@ def tell(draw: Draw, frame: Frame, answer: str) -> str:
 
 def _split(draw: Draw, others: Sequence[str]) -> tuple[list[str], list[str]]:
     """The candidates that were true once, and those that were not."""
-    once = [draw.chance(_ONCE_TRUE) for _ in others]
-    return [o for o, true in zip(others, once, strict=True) if true], [
-        o for o, true in zip(others, once, strict=True) if not true
-    ]
+    once: list[str] = []
+    never: list[str] = []
+    for other in others:
+        (once if draw.chance(_ONCE_TRUE) else never).append(other)
+    return once, never
 
 
 def _insert(draw: Draw, sentences: list[str], sentence: str, first: int = 0) -> None:
@@ -83,9 +84,8 @@ def _insert(draw: Draw, sentences: list[str], sentence: str, first: int = 0) -> 
 def _person_frame(draw: Draw) -> Frame:
     who = draw.pick(NAMES)
     places = tuple(draw.distinct(_PLACES, 4))
-    return Frame(
-        "person", (who,), places, tuple(f"Now {who} is in the {place}." for place in places), f"Where is {who}?"
-    )
+    endings = tuple(f"Now {who} is in the {place}." for place in places)
+    return Frame("person", (who,), places, endings, f"Where is {who}?")
 
 
 def _person_story(draw: Draw, frame: Frame, answer: str, others: Sequence[str]) -> list[str]:
@@ -103,9 +103,8 @@ def _person_story(draw: Draw, frame: Frame, answer: str, others: Sequence[str]) 
 def _holder_frame(draw: Draw) -> Frame:
     thing = draw.pick(_THINGS)
     people = tuple(draw.distinct(NAMES, 4))
-    return Frame(
-        "holder", (thing,), people, tuple(f"Now the {thing} is with {who}." for who in people), f"Who has the {thing}?"
-    )
+    endings = tuple(f"Now the {thing} is with {who}." for who in people)
+    return Frame("holder", (thing,), people, endings, f"Who has the {thing}?")
 
 
 def _holder_story(draw: Draw, frame: Frame, answer: str, others: Sequence[str]) -> list[str]:

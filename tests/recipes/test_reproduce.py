@@ -124,7 +124,7 @@ def test_a_run_that_is_done_runs_nothing_again(world, done, monkeypatch):
     def never(*_arguments, **_options):
         raise AssertionError("a stage ran again")
 
-    for name in ("train_teacher", "train_students", "write_scores", "measure_geometry", "draw"):
+    for name in ("train_teacher", "train_students", "write_scores", "measure_geometries", "draw"):
         monkeypatch.setattr(stages, name, never)
     lines: list[str] = []
     again = reproduce(mine(world), done[0].directory, device="cpu", say=lines.append)
