@@ -108,10 +108,8 @@ def peak_memory() -> int:
 def _parts(prepared: PreparedAnalysis, models: Sequence[ModelForecast], program: int) -> dict[str, dict[str, int]]:
     """Return for each device the parts that are alive at its peak, in bytes; they add up to it.
 
-    Args:
-        prepared: the analysis, of checkpoints without memory.
-        models: the teacher, then the students.
-        program: bytes of main memory that the process takes with everything imported and the probe tokenised.
+    The checkpoints (the teacher's first) have no memory; `program` is what the process takes of main memory with
+    everything imported and the probe tokenised.
     """
     spec, main = prepared.spec, models[0].device
     sums_at = "cpu" if main.type == "mps" else str(main)
@@ -127,12 +125,10 @@ def _parts(prepared: PreparedAnalysis, models: Sequence[ModelForecast], program:
                 add(device, "weights", number)
             else:
                 add(str(each.device), "weights from disk", 2 * each.largest_module)
-    layers = [
-        {stream: len(chosen.teacher) for stream, chosen in spec.layers.items()},
-        *(
-            {stream: len(chosen.students[position]) for stream, chosen in spec.layers.items()}
-            for position in range(len(models) - 1)
-        ),
+    layers = [{stream: len(chosen.teacher) for stream, chosen in spec.layers.items()}]
+    layers += [
+        {stream: len(chosen.students[position]) for stream, chosen in spec.layers.items()}
+        for position in range(len(models) - 1)
     ]
     widths = (spec.teacher_width, *spec.student_widths)
     probes = [prepared.measured, *([] if prepared.fit_half is None else [prepared.fit_half])]

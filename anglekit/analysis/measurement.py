@@ -167,10 +167,7 @@ def measurement_bytes(measurement: Measurement) -> bytes:
 def write_measurement(path: Path, measurement: Measurement, more: Mapping[str, str] | None = None) -> None:
     """Write a measurement, with the projections through which it was made, as a safetensors file.
 
-    Args:
-        path: the file.
-        measurement: what to write.
-        more: texts to write beside it, which `read_metadata` gives back.
+    `more` are texts to write beside it, which `read_metadata` gives back.
 
     Raises:
         OSError: it cannot be written.
@@ -211,11 +208,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_measurement(path: Path, spec: AnalysisSpec) -> Measurement:
-    """Read what `write_measurement` wrote.
-
-    Args:
-        path: the file.
-        spec: of the analysis that was measured.
+    """Read what `write_measurement` wrote of an analysis with this spec.
 
     Raises:
         InputError: the file is missing or damaged, or holds something else than the spec says.

@@ -104,14 +104,7 @@ def prepare(
     settings: AnalysisSettings,
     shard: Shard | None,
 ) -> PreparedAnalysis:
-    """Check that everything fits, tokenise, and say what is looked at.
-
-    Args:
-        teacher: the teacher.
-        students: the students.
-        probe: the texts.
-        settings: how.
-        shard: the part that this job takes; None: all.
+    """Check that everything fits, tokenise, and say what is looked at in a shard, or in all batches (None).
 
     Raises:
         InputError: something does not fit, or a projection would be fitted on a shard.
@@ -215,15 +208,10 @@ def _provenance(
 
 
 def blocks_to_hold(config: PretrainedConfig, settings: AnalysisSettings, *, teacher: bool) -> dict[Stream, int] | None:
-    """Return the blocks of each stream that must be held for the layers that are looked at; None: all of them.
+    """Return the blocks of each stream of a whole model that must be held for the layers looked at; None: all of them.
 
     What comes behind the last such layer changes nothing, except through an encoder, whose end the decoder reads. Of a
     student that is compared with an untrained one all blocks are held, so that both are drawn alike.
-
-    Args:
-        config: of the whole model.
-        settings: of the analysis.
-        teacher: whether the model is the teacher.
     """
     official = settings.reading == "official"
     chosen = settings.teacher_layers if teacher else (1,) if official else settings.vertices

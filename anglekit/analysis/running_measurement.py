@@ -59,13 +59,7 @@ class RunningMeasurement:
         self._samplers = {stream: TokenSampler(spec.settings.seed, spec.capacity, rows) for stream in spec.layers}
 
     def add(self, batch: ProbeBatch, states: BatchStates, *, sketched: bool) -> None:
-        """Add a batch of whole examples.
-
-        Args:
-            batch: the batch.
-            states: the teacher's and every student's states of it.
-            sketched: whether the tokens of the sketches are taken from it.
-        """
+        """Add a batch of whole examples and all models' states; if `sketched`, the sketches' tokens are of it."""
         teacher, students = states
         if self._spec.sampled:
             self._sample(batch, states)
@@ -101,11 +95,7 @@ class RunningMeasurement:
         return {stream: self._start.samples[stream] + sampler.state() for stream, sampler in self._samplers.items()}
 
     def state(self, fresh: Mapping[Key, TokenSample] | None = None) -> Measurement:
-        """Return the measurement so far, whose sums grow on with the next batch.
-
-        Args:
-            fresh: the samples of untrained students, where they are known by now.
-        """
+        """Return the measurement so far, whose sums grow on; `fresh` are untrained students' samples, once known."""
         return Measurement(
             self.n_batches,
             self._n_examples,
@@ -121,14 +111,10 @@ class RunningMeasurement:
 def fresh_samples(
     prepared: PreparedAnalysis, numbers: Sequence[int], samples: Mapping[Stream, TokenSample]
 ) -> dict[Key, TokenSample]:
-    """Return untrained students' states at the sampled tokens of some batches; none where they are not wanted.
+    """Return untrained students' states at the sampled tokens of the numbered batches; none where they are not wanted.
 
-    Sampled examples of one batch are read together, so that every part reads them as the whole would.
-
-    Args:
-        prepared: the analysis; each student gives its configuration.
-        numbers: of the batches.
-        samples: the samples of these batches.
+    Each student gives its configuration. Sampled examples of one batch are read together, so that every part reads them
+    as the whole would.
     """
     spec, probe = prepared.spec, prepared.measured
     if spec.settings.nulls != "all":

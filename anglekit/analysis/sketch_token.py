@@ -18,10 +18,7 @@ from anglekit.results.document import PlanePoint, SketchToken
 def typical_token(teacher_i: Tensor, teacher_k: Tensor, student: Tensor) -> int | None:
     """Return the token whose cosine is nearest to the mean cosine of all; None where no token has an angle.
 
-    Args:
-        teacher_i: states of shape (tokens, width).
-        teacher_k: states of the same shape.
-        student: states of the same shape.
+    All three are states of one shape, (tokens, width).
     """
     cosine = vertex_cosine(teacher_i, teacher_k, student)
     defined = torch.isfinite(cosine)
@@ -38,12 +35,8 @@ def typical_token(teacher_i: Tensor, teacher_k: Tensor, student: Tensor) -> int 
 def plane_points(teacher: Sequence[Tensor], student: Tensor, i: int, k: int, layers: Sequence[int]) -> list[PlanePoint]:
     """Project a token's finite teacher states on the plane of T_i - S and T_k - S, with S at the origin.
 
-    Args:
-        teacher: for each teacher layer the token's state, shape (width,).
-        student: the token's student state, shape (width,).
-        i: position of the layer that lies on the positive x axis.
-        k: position of the other one, in the upper half plane.
-        layers: the layers' numbers.
+    A state has the shape (width,), and there is one of each teacher layer. The layer at position i lies on the positive
+    x axis, the one at k in the upper half plane; `layers` are the layers' numbers.
     """
     directions = [state.double() - student.double() for state in teacher]
     u, v = directions[i], directions[k]
@@ -68,15 +61,9 @@ def sketch_token(
 ) -> SketchToken | None:
     """Return the token that a sketch of a student shows, or None where no token has an angle.
 
-    Its vertex and pair are the paper's, layer 1 with the first and the last block, or the nearest that are kept.
-
-    Args:
-        spec: what is looked at.
-        key: the stream and the student.
-        projections: of the student's vertices; None where the widths agree.
-        states: of the teacher and of the student, shape (layers, tokens, width).
-        batch: where they come from.
-        teacher: whose tokenizer names the token.
+    Its vertex and pair are the paper's, layer 1 with the first and the last block, or the nearest that are kept. The
+    projections are of the student's vertices, None where the widths agree; the states are the teacher's and the
+    student's in the batch, of shape (layers, tokens, width). The teacher's tokenizer names the token.
     """
     stream, layers, vertices = key[0], spec.layers[key[0]].teacher, spec.vertices(key)
     vertex = vertices.index(1) if 1 in vertices else len(vertices) - 1

@@ -320,8 +320,7 @@ class _Run:
     def _stage(
         self, name: str, words: str, product: Path, run: Callable[[], object], *, runs: Sequence[Path] = ()
     ) -> None:
-        """Run a stage that the recipe has, unless its product is there already; `runs` are the directories of what it
-        trains.
+        """Run a stage that the recipe has, unless its product is there already; `runs` are directories that it trains.
 
         A product that somebody removed by hand is made again.
         """
