@@ -41,7 +41,7 @@ class Reproduction:
             and `figure.png`; with a built-in corpus its data card, `corpus.md`.
         recipe: what was run, a user's own sources in place of the recipe's.
         scale: the fraction of the steps that was made.
-        result: ours beside the paper's; see `beside_published.result_frame`.
+        result: ours beside the paper's; see `published.result_frame`.
         text: the result for a terminal.
         verdicts: by variant, whether layer selection matters, in a sentence.
         warnings: what spoils a comparison of the students.

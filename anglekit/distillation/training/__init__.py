@@ -1,1 +1,1 @@
-"""`transformers.Trainer` with a teacher: settings, trainer, callbacks."""
+"""`transformers.Trainer` with a teacher: trainer, callbacks, checkpoints of a training that goes on."""
