@@ -158,8 +158,8 @@ def test_intervals_of_few_draws_are_made_of_draws() -> None:
     found = estimate_contrasts(values, None, [[1.0]], n_draws=500)
     tail = stats.norm.cdf(np.sqrt(6 / 5) * stats.t.ppf(0.05, 5))
     assert np.array(found.interval(0.9))[:, 0] == pytest.approx(np.quantile(found.draws[:, 0], [tail, 1 - tail]))
-    half = found.rows(slice(0, 1))
-    assert half.interval(0.9) == found.interval(0.9)
+    assert found.rows(slice(0, 1)).interval(0.9) == found.interval(0.9)
+    assert (found.n_examples.dtype, found.n_examples.tolist()) == (np.int64, [6])
 
 
 def test_simultaneous_intervals_do_not_depend_on_where_estimates_lie() -> None:

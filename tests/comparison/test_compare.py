@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from anglekit.comparison.cells import Cell
+from anglekit.comparison.cells import Cell, angle_cells
 from anglekit.comparison.compare import compare, default_score_margin
 from anglekit.comparison.equivalence import ALPHA
 from anglekit.comparison.pairs import averaging_views, largest_pair_differences, obtuse_pairs
@@ -333,6 +333,50 @@ def test_a_student_that_comes_twice_is_viewed_once() -> None:
     parts = [("g", make_geometry({"forward": 60.0, "reverse": 62.0}, examples=n)) for n in (60, 40)]
     for view in (averaging_views, largest_pair_differences, obtuse_pairs):
         pd.testing.assert_frame_equal(view(parts), view(parts[:1]))
+
+
+def test_the_row_that_decides_is_the_one_that_stands_out() -> None:
+    """Differences in units of their margins: the clearest different one, the nearest to the margin, or the largest."""
+
+    def row(name: str, difference: float, reach: float, margin: float = 1.0) -> dict:
+        low, high = ((difference + side * reach) * margin for side in (-1, 1))
+        ends = {"test_low": low, "test_high": high, "joint_low": low, "joint_high": high}
+        return {"strategy_a": name, "difference": difference * margin, "margin": margin, **ends}
+
+    cases = [
+        ("different", "far", [row("near", 1.6, 0.5), row("far", -3.0, 0.5), row("none", 0.0, 0.1)]),
+        ("different", "far", [row("near", 1.6, 0.5, margin=100.0), row("far", 2.0, 0.5, margin=0.01)]),
+        ("equivalent", "edge", [row("edge", -0.5, 0.3), row("well", 0.5, 0.1), row("none", 0.0, 0.1)]),
+        ("undecided", "wide", [row("wide", 0.2, 2.0), row("sure", 0.5, 0.1)]),
+        ("undecided", "below", [row("below", -0.9, 0.9), row("sure", 0.9, 0.3)]),
+        ("undecided", "large", [row("small", 0.1, np.nan), row("large", -0.4, np.nan)]),
+    ]
+    for verdict, decides, rows in cases:
+        for order in (rows, rows[::-1]):
+            found, key = family_of(order)
+            assert (found, key["strategy_a"]) == (verdict, decides)
+
+
+def test_more_pairs_of_examples_cost_wider_joint_intervals() -> None:
+    """Of students with one seed: by how much, the draws say, of all cells' pairs together."""
+    geometry = make_geometry({"forward": 60.0, "reverse": 61.0, "random": 60.0}, examples=60, vertices=(1, 2, 3))
+    cells, _ = angle_cells([("g", geometry)])
+    estimates = [estimate_cell(cell, 2.0, Resampling(400, 0, "percentile")) for cell in cells]
+    one, three = inflation_of(estimates[:1], 0.9, 0), inflation_of(estimates, 0.9, 0)
+    assert 1.05 < one < three - 0.05
+    bonferroni = stats.t.ppf(1 - 0.05 / 9, 59) / stats.t.ppf(0.95, 59)
+    assert three < bonferroni * 1.02
+
+
+def test_a_hint_names_five_directories_and_says_whether_there_are_more(tmp_path: Path) -> None:
+    for number in range(5):
+        write_sweep(tmp_path / f"sweep{number}", score_rows(SCORES, seeds=[0]))
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match=r"; below it: sweep0, sweep1, sweep2, sweep3, sweep4$"):
+        compare([tmp_path])
+    write_sweep(tmp_path / "sweep5", score_rows(SCORES, seeds=[0]))
+    with pytest.raises(InputError, match=r"; below it: sweep0, sweep1, sweep2, sweep3, sweep4 and more$"):
+        compare([tmp_path])
 
 
 @pytest.mark.parametrize("level", [0.9, 0.975])

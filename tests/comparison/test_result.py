@@ -119,6 +119,11 @@ def test_the_tables_say_what_the_frames_hold(comparison) -> None:
     assert all(row[5] == "1 of 6" and row[6].startswith("(0, 3) 101.5°") for row in obtuse.rows)
 
 
+def test_nothing_is_noted_that_is_not_so(comparison) -> None:
+    """Angles and scores of three seeds, all strategies, none among them: the sweep's own warning is all there is."""
+    assert [note.partition(": ")[2] for note in comparison.notes] == ["random equals | forward"]
+
+
 def test_how_the_verdicts_were_reached_is_said(comparison) -> None:
     lines = comparison.method_lines()
     assert "2.0° between angles (the default); 0.010 between scores (the default)" in lines[0]
@@ -143,6 +148,8 @@ def test_the_json_is_the_whole_of_it(comparison) -> None:
         {"part": "angle", "init": "random", "verdict": comparison.families[0].verdict, "n_seeds": 1},
         {"part": "score", "init": "random", "verdict": comparison.families[1].verdict, "n_seeds": 3},
     ]
+    assert found["settings"] == json.loads(json.dumps(dict(comparison.settings)))
+    assert len(found) == 5 + 6
     for name in ("differences", "spreads", "levels", "obtuse", "averaging"):
         assert len(found[name]) == len(getattr(comparison, name)) > 0
     assert "°" in replace(comparison, sentence="60°").text("json")

@@ -98,3 +98,14 @@ def test_few_tokens_and_zero_states():
     found = anisotropy(x)
     assert found.mean_cosine[0].item() == pytest.approx(anisotropy(x[:, 1:]).mean_cosine[0].item() * 6 / 12)
     assert found.mean_cosine.isfinite().all()
+
+
+def test_two_tokens_have_one_cosine_and_one_has_none():
+    x = states(2, layers=3).float()
+    found = anisotropy(x)
+    u, v = x.double().unbind(1)
+    torch.testing.assert_close(found.mean_cosine, torch.nn.functional.cosine_similarity(u, v, dim=-1))
+    assert found.se.abs().max() < 1e-12
+    for each in (found, anisotropy(x[:, :1])):
+        assert {values.dtype for values in (each.mean_cosine, each.se, each.share)} == {torch.float64}
+    assert anisotropy(x[:, :1]).mean_cosine.isnan().all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from anglekit.geometry.nulls import (
     difference_lags,
     gaussian_like,
     gaussian_products,
+    mean_estimate,
     origin_products,
     random_rotation,
     rescaled,
@@ -257,3 +260,18 @@ def test_a_sample_whose_rows_are_all_tied_has_no_interval():
 
 def test_the_default_is_a_part_of_the_ladder():
     assert set(DEFAULT_NULLS) < set(NULLS)
+
+
+def test_each_row_has_its_own_error():
+    """Ties are counted round the tokens of one row, never from one row into the next."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(2, 3, 40, generator=generator, dtype=torch.float64).cumsum(-1)
+    valid = torch.rand(2, 3, 40, generator=generator) < 0.9
+    lags = [torch.rand(2, 3, generator=generator) < 0.7 for _ in range(3)]
+    whole = mean_estimate(values, valid, lags)
+    for row in range(2):
+        for column in range(3):
+            here = slice(row, row + 1), slice(column, column + 1)
+            alone = mean_estimate(values[here], valid[here], [lag[here] for lag in lags])
+            for field in fields(whole):
+                torch.testing.assert_close(getattr(whole, field.name)[here], getattr(alone, field.name))

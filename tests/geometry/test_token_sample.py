@@ -170,6 +170,8 @@ def test_an_example_that_comes_twice_is_refused():
 def test_nothing_is_the_identity():
     nothing, some = TokenSampler(5, 16).state(), sampled(probe())
     assert len(nothing) == 0
+    assert TokenSample.empty(16).tensors().keys() == nothing.tensors().keys()
+    assert TokenSample.empty(16).states == nothing.states == ()
     assert_same(nothing + some, some)
     assert_same(some + nothing, some)
     assert isinstance(nothing + nothing, TokenSample)
@@ -238,3 +240,21 @@ def test_means_that_are_known_are_taken_as_they_are():
         torch.testing.assert_close(one + 1, other)
     for one, other in zip(found[0].tokens("all")[1], found[2].tokens("all")[1], strict=True):
         assert torch.equal(one, other)
+
+
+def splitmix64(state):
+    """One output of the published generator (Steele, Lea and Flood 2014), in whole numbers without overflow."""
+    z = (state + 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+    return z ^ (z >> 31)
+
+
+def test_draws_are_those_of_splitmix64():
+    """The same on every machine and for ever: what was sampled once must be sampled again."""
+    assert splitmix64(0) == 0xE220A8397B1DCDAF  # its published first output
+    rows = [0, 1, 7, 10**6]
+    for seed, salt in ((0, 0), (5, 3), (2**62 + 11, 1)):
+        start = splitmix64((4 * seed + salt) % 2**64)
+        wanted = [splitmix64((start + row * 0x9E3779B97F4A7C15) % 2**64) >> 2 for row in rows]
+        assert example_draws(seed, np.array(rows), salt).tolist() == wanted

@@ -246,6 +246,7 @@ def test_inputs_hold_what_the_model_reads_and_nothing_else(models, batch_of):
     assert keys("bert") == {*text, "token_type_ids"}
     assert keys("modernbert") == keys("distilbert") == text
     assert keys("gpt2") == keys("llama") == {*text, "use_cache"}
+    assert forward_inputs(models["gpt2"], batch_of(models["gpt2"]))["use_cache"] is False
     assert keys("t5") == keys("bart") == {*text, "decoder_input_ids", "decoder_attention_mask", "use_cache"}
 
 

@@ -93,6 +93,44 @@ def test_differences_name_what_changed():
     assert named_differences({"a": 1, "b": 2}, {"b": 3, "c": None}) == ["a: 1 here, absent there", "b: 2 here, 3 there"]
 
 
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"reading": "official"}, "reading: corrected here, official there"),
+        ({"init": "teacher"}, "init: random here, teacher there"),
+        ({"width": 384}, "student width: 768 here, 384 there"),
+        ({"hidden_loss": "cosine"}, "hidden loss: mse here, cosine there"),
+        (
+            {"weights": LossWeights(1.0, 0.0, 3.0)},
+            "weights (ce, kl, hidden): (1.0, 1.0, 3.0) here, (1.0, 0.0, 3.0) there",
+        ),
+        ({"train_adapters": False}, "trained adapters: True here, False there"),
+        ({"freeze_embeddings": True}, "frozen embeddings: False here, True there"),
+        ({"strategy": "none"}, "encoder map: 0:0,1:4,2:8,3:12 here, none there"),
+        ({"layers": 2}, "student encoder blocks: 3 here, 2 there"),
+        ({"config": hf.BertConfig(num_hidden_layers=6)}, "teacher encoder blocks: 12 here, 6 there"),
+    ],
+)
+def test_all_that_makes_another_student_is_a_fact(options, difference):
+    assert difference in named_differences(plan().facts(), plan(**options).facts())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"family": "bertt"}, "no model family 'bertt'; did you mean 'bert'"),
+        ({"init": "randm"}, "no initialisation 'randm'; did you mean 'random'"),
+        ({"hidden_loss": "msee"}, "no hidden loss 'msee'; did you mean 'mse'"),
+        ({"reading": "oficial"}, "no reading 'oficial'; did you mean 'official'"),
+        ({"streams": ()}, "a plan needs each stream once"),
+        ({"streams": plan().streams * 2}, "a plan needs each stream once"),
+    ],
+)
+def test_a_plan_of_what_is_not_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        replace(plan(), **changes)
+
+
 def test_a_map_of_ones_own_may_leave_a_stream_unmatched():
     made = plan(None, T5, layer_map={"decoder": [(1, 3)]})
     assert made.strategy == "explicit"

@@ -1,0 +1,111 @@
+"""What is compared with what: cells of angles and scores, the order of their strategies and seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from anglekit.comparison.cells import Cell, angle_cells, in_order, score_cells
+from anglekit.errors import InputError
+from tests.comparison.compare_corpus import make_geometry
+
+
+def cell_of(*arms):
+    students = {arm: np.array([float(number)]) for number, arm in enumerate(arms)}
+    return Cell("score", "random", {"data": "dev", "score": "accuracy"}, students, dict.fromkeys(arms, np.ones(1)))
+
+
+def test_seeds_are_those_that_all_have_in_the_order_of_their_numbers() -> None:
+    seeds = (900, 16, 3, 1000, 8)
+    cell = cell_of(*(("forward", seed) for seed in seeds), *(("reverse", seed) for seed in (1000, 3, 900, 5)))
+    assert cell.seeds(["forward"]) == sorted(seeds)
+    assert cell.seeds(["forward", "reverse"]) == [3, 900, 1000]
+    assert cell.seeds([]) == []
+    values, weights = cell.stack(["reverse", "forward"], [3, 900])  # noqa: PD013 - not a frame's
+    assert values.tolist() == [[[6.0], [7.0]], [[2.0], [0.0]]]
+    assert weights.shape == values.shape
+    assert cell_of(("forward", None), ("forward", 7)).seeds(["forward"]) == [None, 7]
+
+
+def test_strategies_stand_in_the_papers_order_and_others_behind() -> None:
+    assert in_order(["mine", "random", "none", "yours", "forward", "random"]) == [
+        *("none", "forward", "random"),
+        *("mine", "yours"),
+    ]
+    cell = cell_of(("random", 0), ("none", 0), ("forward", 0))
+    assert (cell.strategies, cell.matching) == (["none", "forward", "random"], ["forward", "random"])
+
+
+def test_a_cell_is_called_by_what_it_measures() -> None:
+    assert cell_of(("none", 0)).measure == "accuracy, dev"
+    alone = Cell("score", "random", {"data": "", "score": "bleu"}, {}, {})
+    assert alone.measure == "bleu"
+    assert Cell("angle", "random", {"stream": "decoder", "vertex": 2}, {}, {}).measure == "angle, decoder layer 2"
+
+
+def test_students_without_a_record_have_no_seed() -> None:
+    cells, notes = angle_cells([("g", make_geometry({"mine": 60.0, "yours": 62.0}, inits=(None,), seeds=(None,)))])
+    assert notes == []
+    assert [(cell.init, cell.place) for cell in cells] == [
+        ("unrecorded", {"stream": "encoder", "vertex": vertex}) for vertex in (1, 2)
+    ]
+    assert set(cells[0].students) == {("mine", None), ("yours", None)}
+
+
+def test_angles_are_those_of_the_examples_mean_cosines() -> None:
+    geometry = make_geometry({"forward": 60.0, "reverse": 62.0}, examples=30, undefined=(3, 4))
+    cells, notes = angle_cells([("g", geometry)])
+    assert notes == [
+        f"random, encoder layer {vertex}: 2 of 30 examples lack an angle and are left out" for vertex in (1, 2)
+    ]
+    for cell in cells:
+        for (strategy, seed), degrees in cell.students.items():
+            own = geometry.examples.query("student == @strategy + '-random-0' and vertex == @cell.place['vertex']")
+            assert seed == 0
+            defined = cell.weights[strategy, seed] > 0
+            np.testing.assert_allclose(np.cos(np.radians(degrees))[defined], own["mean_cosine"].to_numpy()[defined])
+            np.testing.assert_array_equal(cell.weights[strategy, seed], own["n_tokens"])
+            assert np.flatnonzero(~defined).tolist() == [3, 4]
+
+
+def test_only_common_examples_are_compared() -> None:
+    parts = [("a", make_geometry({"forward": 60.0}, examples=30)), ("b", make_geometry({"reverse": 60.0}, examples=20))]
+    cells, notes = angle_cells(parts)
+    assert notes == ["encoder: 20 examples are in all Geometries and are compared, of up to 30"]
+    assert {len(values) for cell in cells for values in cell.students.values()} == {20}
+    apart = [parts[0], ("c", make_geometry({"reverse": 60.0}, examples=5, first_example=50))]
+    with pytest.raises(InputError, match="no example is in all Geometries"):
+        angle_cells(apart)
+    assert angle_cells([]) == ([], [])
+
+
+def test_a_layer_without_an_angle_is_left_out_and_named() -> None:
+    geometry = make_geometry({"forward": 60.0, "reverse": 60.0}, examples=4)
+    second = (geometry.examples["vertex"] == 2) & (geometry.examples["student"] == "reverse-random-0")
+    geometry.examples.loc[second, "mean_cosine"] = np.nan
+    cells, notes = angle_cells([("g", geometry)])
+    assert [cell.place["vertex"] for cell in cells] == [1]
+    assert notes == ["random, encoder layer 2: no example has an angle for every student; this layer is left out"]
+
+
+def test_scores_make_a_cell_for_each_initialisation_table_and_score() -> None:
+    rows = [
+        (strategy, init, seed, data, score, value)
+        for value, (init, data, score) in enumerate(
+            [("random", "dev", "accuracy"), ("random", "dev", "f1"), ("random", "test", "f1"), ("teacher", "dev", "f1")]
+        )
+        for strategy in ("forward", "none")
+        for seed in (0, 1)
+    ]
+    table = pd.DataFrame(rows, columns=["strategy", "init", "seed", "data", "score", "value"])
+    cells = score_cells(table)
+    assert [(cell.init, cell.place["data"], cell.place["score"]) for cell in cells] == [
+        *(("random", "dev", "accuracy"), ("random", "dev", "f1")),
+        *(("random", "test", "f1"), ("teacher", "dev", "f1")),
+    ]
+    for number, cell in enumerate(cells):
+        assert cell.part == "score"
+        assert set(cell.students) == {(name, seed) for name in ("forward", "none") for seed in (0, 1)}
+        assert {float(value[0]) for value in cell.students.values()} == {float(number)}
+        assert {float(weight[0]) for weight in cell.weights.values()} == {1.0}
