@@ -132,6 +132,22 @@ def test_the_variance_splits_into_seeds_and_examples() -> None:
     assert (estimates.standard_error**2).mean() == pytest.approx(1 / 5 + 1 / 30 + 1 / 150, rel=0.1)
 
 
+def test_bca_takes_bias_and_skewness_as_published() -> None:
+    """Efron 1987, with the acceleration of the influences: (sum l^3) / (6 (sum l^2)^1.5)."""
+    rng = np.random.default_rng(2)
+    draws, pull = rng.normal(0.3, 1.0, (2000, 1)), rng.exponential(size=(1, 12)) - 0.7
+    one = np.ones(1)
+    found = Estimates(np.zeros(1), draws, pull, one * np.nan, one, 1, np.array([12]))
+    bias = stats.norm.ppf((draws < 0).mean())
+    skew = (pull**3).sum() / (6 * (pull**2).sum() ** 1.5)
+    assert abs(skew) > 0.02
+    levels = []
+    for tail in (0.05, 0.95):
+        moved = bias + stats.norm.ppf(tail)
+        levels.append(stats.norm.cdf(bias + moved / (1 - skew * moved)))
+    assert np.array(found.interval(0.9, "bca"))[:, 0] == pytest.approx(np.quantile(draws, levels))
+
+
 def test_bca_follows_skewness() -> None:
     rng = np.random.default_rng(0)
     estimates = estimate_contrasts(rng.exponential(size=(1, 1, 25)) ** 2, None, [[1.0]], n_draws=4000)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from anglekit.comparison.cells import Cell, angle_cells, in_order, score_cells
+from anglekit.comparison.statistics import level_rows
 from anglekit.errors import InputError
 from tests.comparison.compare_corpus import make_geometry
 
@@ -67,6 +68,16 @@ def test_angles_are_those_of_the_examples_mean_cosines() -> None:
             np.testing.assert_allclose(np.cos(np.radians(degrees))[defined], own["mean_cosine"].to_numpy()[defined])
             np.testing.assert_array_equal(cell.weights[strategy, seed], own["n_tokens"])
             assert np.flatnonzero(~defined).tolist() == [3, 4]
+
+
+def test_an_example_of_one_token_counts_and_one_of_none_does_not() -> None:
+    geometry = make_geometry({"forward": 60.0, "reverse": 62.0}, examples=5)
+    for example, tokens in ((1, 1), (2, 0)):
+        geometry.examples.loc[geometry.examples["example"] == example, "n_tokens"] = tokens
+    cells, _ = angle_cells([("g", geometry)])
+    assert [weight[1:3].tolist() for weight in cells[0].weights.values()] == [[1.0, 0.0]] * 2
+    levels = level_rows(cells[0])
+    assert [row["n_examples"] for row in levels] == [4, 4]
 
 
 def test_only_common_examples_are_compared() -> None:

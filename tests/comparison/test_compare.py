@@ -177,6 +177,9 @@ def test_an_arm_of_a_sweep_that_comes_again_as_a_run_counts_once(tmp_path: Path)
     assert compare([sweep, run, sweep]).differences.equals(compare([sweep]).differences)
     more = compare([sweep, *(write_run(tmp_path / f"r{seed}", "random", 0.85, seed=seed) for seed in (0, 1))])
     assert set(between(more)["strategy_b"]) == {"reverse", "random"}
+    # What comes twice is read once, and what comes behind it is read.
+    late = compare([sweep, sweep, write_run(tmp_path / "late", "random", 0.85)])
+    assert set(between(late)["strategy_b"]) == {"reverse", "random"}
     clash = write_run(tmp_path / "clash", "forward", 0.123)
     for others in ([clash], [clash, write_run(tmp_path / "third", "forward", 0.124)]):
         with pytest.raises(InputError, match="forward, random, seed 0 came twice with different accuracy"):
@@ -252,9 +255,35 @@ def test_a_pair_of_layers_that_the_mean_hides_is_named() -> None:
     assert "(0, 3) 101.5°" in comparison.text("terminal")
 
 
+def test_the_pair_that_differs_most_is_found_over_the_seeds_that_both_have() -> None:
+    geometry = make_geometry({"forward": 60.0, "reverse": 60.0}, seeds=(0, 1), vertices=(1,), examples=20)
+    angles = geometry.angles.set_index(["student", "teacher_i", "teacher_k"])
+    angles["mean_angle_degrees"] = 60.0
+    angles["mean_cosine"] = 0.5
+    for seed, degrees in ((0, 70.0), (1, 74.0)):
+        angles.loc[(f"forward-random-{seed}", 1, 2), "mean_angle_degrees"] = degrees
+        angles.loc[(f"reverse-random-{seed}", 1, 2), "mean_angle_degrees"] = 80.0
+        angles.loc[(f"forward-random-{seed}", 0, 3), "mean_angle_degrees"] = 66.0
+    # A cosine of 0 is on the acute side, like any above it; a negative one is not.
+    for pair, first, second in (((0, 1), 0.0, 0.3), ((0, 2), 0.0, -0.1), ((1, 3), -0.2, -0.1), ((2, 3), 0.3, 0.0)):
+        for seed in (0, 1):
+            angles.loc[(f"forward-random-{seed}", *pair), "mean_cosine"] = first
+            angles.loc[(f"reverse-random-{seed}", *pair), "mean_cosine"] = second
+    object.__setattr__(geometry, "angles", angles.reset_index()[list(geometry.angles)])
+    found = largest_pair_differences([("g", geometry)]).set_index(["strategy_a", "strategy_b"])
+    assert len(found) == 2
+    for (a, b), sign in ((("forward", "reverse"), -1), (("reverse", "forward"), 1)):
+        row = found.loc[(a, b)]
+        assert (row["pair_i"], row["pair_k"], row["sides_differ"]) == (1, 2, 1)
+        assert row["pair_difference"] == pytest.approx(sign * 8.0)
+    assert set(obtuse_pairs([("g", geometry)])["teacher_i"]) == {0, 1}
+
+
 def test_margins_follow_the_unit_of_the_scores() -> None:
     assert default_score_margin([np.array([0.83]), np.array([1.0])]) == 0.01
     assert default_score_margin([np.array([38.2])]) == 1.0
+    assert default_score_margin([np.array([-0.4]), np.array([0.2, -1.1])]) == 1.0
+    assert default_score_margin([]) == 0.01
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])

@@ -149,6 +149,7 @@ def test_the_json_is_the_whole_of_it(comparison) -> None:
         {"part": "score", "init": "random", "verdict": comparison.families[1].verdict, "n_seeds": 3},
     ]
     assert found["settings"] == json.loads(json.dumps(dict(comparison.settings)))
+    assert (found["reasons"], found["notes"]) == (list(comparison.reasons), list(comparison.notes))
     assert len(found) == 5 + 6
     for name in ("differences", "spreads", "levels", "obtuse", "averaging"):
         assert len(found[name]) == len(getattr(comparison, name)) > 0

@@ -135,6 +135,9 @@ def test_what_is_needed_is_the_nearest_pair_beyond_the_margin_or_the_farthest_wi
 
 
 def test_undecided_says_why() -> None:
+    near = family("undecided", {"verdict": "different", "difference": 1.0})
+    assert near.needed is None
+    assert sentence("undecided", [near]).endswith("; it is too near the margin to be decided.")
     single = family("undecided", SCORE | {"test_low": np.nan}, part="score", n_seeds=1)
     assert "from one seed, which tells nothing of its error; train at least 3 seeds" in sentence("undecided", [single])
     example = family("undecided", {"test_low": np.nan}, n_seeds=1)

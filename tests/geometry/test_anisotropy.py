@@ -109,3 +109,11 @@ def test_two_tokens_have_one_cosine_and_one_has_none():
     for each in (found, anisotropy(x[:, :1])):
         assert {values.dtype for values in (each.mean_cosine, each.se, each.share)} == {torch.float64}
     assert anisotropy(x[:, :1]).mean_cosine.isnan().all()
+
+
+def test_a_part_of_the_layers_keeps_all_of_them():
+    found = anisotropy(states(layers=4, common=0.3))
+    part = found.of(slice(1, 3))
+    assert torch.equal(part.mean_cosine, found.mean_cosine[1:3])
+    assert torch.equal(part.se, found.se[1:3])
+    assert torch.equal(part.share, found.share[1:3])
