@@ -73,6 +73,13 @@ def test_flops_are_those_that_a_counter_counts(config, classifies, tokens):
         loss.backward()
     assert cost.forward_flops(tokens) == pytest.approx(forward, rel=0.1)
     assert cost.step_flops(tokens) == pytest.approx(forward + counter.get_total_flops(), rel=0.1)
+    # With LoRA the matrices are frozen: gradients pass through them and are taken of next to nothing.
+    for weight in model.parameters():
+        weight.requires_grad = weight.ndim == 1
+    loss = model(**inputs).logits.sum()
+    with FlopCounterMode(display=False) as counter:
+        loss.backward()
+    assert cost.step_flops(tokens, lora=True) == pytest.approx(forward + counter.get_total_flops(), rel=0.1)
 
 
 def test_training_memory_by_optimiser():
