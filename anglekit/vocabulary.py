@@ -44,6 +44,9 @@ STRATEGIES: Mapping[str, Strategy] = {
 N_BINS = 1000
 
 
+#: What a saved Geometry says of itself; a directory that holds it is one.
+GEOMETRY_FILE = "geometry.json"
+
 #: What the trainer writes beside a student's weights: its initialisation, strategy, seed and teacher.
 STUDENT_FILE = "anglekit_student.json"
 

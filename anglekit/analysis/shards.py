@@ -29,6 +29,7 @@ from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.files import convert_document, read_json_object, write_json
 from anglekit.runtime.processes import Processes
+from anglekit.vocabulary import GEOMETRY_FILE
 
 #: What lies beside the tables of a shard.
 SHARD_FILE, SUMS_FILE = "shard.json", "sums.safetensors"
@@ -72,7 +73,7 @@ class ShardGeometry(Geometry):
         super()._write(directory)
         sums = directory / SUMS_FILE
         write_measurement(sums, self.measurement)
-        sums.chmod((directory / "geometry.json").stat().st_mode & 0o777)  # safetensors makes it private
+        sums.chmod((directory / GEOMETRY_FILE).stat().st_mode & 0o777)  # safetensors makes it private
         content = ShardDocument(_FORMAT, self.shard.number, self.shard.of, _file_hash(sums), self.spec)
         document = msgspec.to_builtins(content)
         write_json(directory / SHARD_FILE, {**document, "sha256": _document_hash(document)})

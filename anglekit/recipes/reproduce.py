@@ -209,13 +209,20 @@ class _Run:
         self.steps: Mapping[str, int] = {}
 
     def all_stages(self) -> Reproduction:
-        content = {"recipe": to_plain(self.recipe), "scale": self.scale, "tables": _table_hashes(self.recipe)}
+        # The number of threads moves a result by rounding alone, and earlier versions did not know it.
+        plain = {name: value for name, value in to_plain(self.recipe).items() if name != "threads"}
+        content = {"recipe": plain, "scale": self.scale, "tables": _table_hashes(self.recipe)}
+        defaults = {
+            f"recipe.{part}.training.{name}": value
+            for part in ("teacher", "students")
+            for name, value in TrainSettings().decisive().items()
+        }
         from anglekit.recipes import reproduction_stages as stages
 
         if "data" not in self.names:
             # Refused now rather than behind the training. The data stage writes a probe that can be read.
             stages.probe_of(self.recipe)
-        if self.directory.begin(content, {"device": self.device}):
+        if self.directory.begin(content, {"device": self.device, "threads": self.recipe.threads}, defaults):
             self.say(f"going on with {self.path}")
         costs = dict.fromkeys(self.names, 1.0)
         if self.progress:

@@ -72,10 +72,13 @@ class ReproductionDirectory:
             self.close()
             raise
 
-    def begin(self, content: Mapping[str, Any], incidental: Mapping[str, Any]) -> bool:
+    def begin(
+        self, content: Mapping[str, Any], incidental: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+    ) -> bool:
         """Write what a reproduction is begun with, or check that the one that is there was begun with the same.
 
-        `content` decides the result, `incidental` does not. Returns whether it goes on.
+        `content` decides the result, `incidental` does not. What is absent on one side has the value that `defaults`
+        gives its place, such as "recipe.students.training.data_seed". Returns whether it goes on.
 
         Raises:
             InputError: it names the first difference.
@@ -87,7 +90,7 @@ class ReproductionDirectory:
         asked = json.loads(json.dumps(content))
         if self._record is None:
             self._record = _Record(_FORMAT, asked, {}, {})
-        if found := next(_differences(asked, self._record.begun_with), None):
+        if found := next(_differences(asked, self._record.begun_with, defaults or {}), None):
             raise InputError(
                 f"{self.path} holds another reproduction ({found})",
                 "go on with its own recipe and options, name another directory, or use --overwrite",
@@ -143,11 +146,12 @@ class ReproductionDirectory:
         return read_document(file, _Record, "start again with --overwrite")
 
 
-def _differences(here: Any, there: Any, key: str = "") -> Iterator[str]:  # noqa: ANN401 - json
+def _differences(here: Any, there: Any, defaults: Mapping[str, Any], key: str = "") -> Iterator[str]:  # noqa: ANN401
     """Yield in words what differs between two json values."""
     if isinstance(here, dict) and isinstance(there, dict):
         for name in dict.fromkeys((*here, *there)):
             inner = f"{key}.{name}" if key else name
-            yield from _differences(here.get(name, "absent"), there.get(name, "absent"), inner)
+            missing = defaults.get(inner, "absent")
+            yield from _differences(here.get(name, missing), there.get(name, missing), defaults, inner)
     elif here != there:
         yield f"{key}: {str(here)[:80]} here, {str(there)[:80]} there"

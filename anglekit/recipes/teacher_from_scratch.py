@@ -68,7 +68,7 @@ def make_untrained(recipe: Recipe, directory: Path) -> None:
                 "use default",
             )
         initialize_matching_attention(model, recipe.teacher.seed)
-    with whole_directory(directory, overwrite=True) as scratch, quiet_transformers():
+    with whole_directory(directory, "config.json", overwrite=True) as scratch, quiet_transformers():
         tokenizer.save_pretrained(scratch)
         model.save_pretrained(scratch)
 

@@ -17,11 +17,9 @@ from anglekit.errors import InputError, foreign_failures
 from anglekit.results.columns import ADDED_COLUMNS, COLUMNS, OPTIONAL_COLUMNS
 from anglekit.results.document import GeometryDocument
 from anglekit.runtime.files import convert_document, read_json_object
-from anglekit.vocabulary import N_BINS, Stream
+from anglekit.vocabulary import GEOMETRY_FILE, N_BINS, Stream
 
 SCHEMA_VERSION = 1
-
-_DOCUMENT: Final = "geometry.json"
 
 _AGAIN: Final = "run the analysis again"
 # More than any model has: a file that says more lies.
@@ -37,7 +35,7 @@ _LONGEST_NAME: Final = 300
 
 def holds_geometry(directory: Path) -> bool:
     """Return whether a Geometry was saved as this directory, damaged or not."""
-    return (directory / _DOCUMENT).exists()
+    return (directory / GEOMETRY_FILE).exists()
 
 
 def read_geometry_json(directory: Path) -> tuple[dict[str, Any], GeometryDocument]:
@@ -47,7 +45,7 @@ def read_geometry_json(directory: Path) -> tuple[dict[str, Any], GeometryDocumen
         InputError: there is no such directory or file, it is damaged, of another schema version, or a part of it has
             another form than `save` gives it.
     """
-    file = directory / _DOCUMENT
+    file = directory / GEOMETRY_FILE
     if not directory.is_dir():
         raise InputError(f"no directory {directory}", "give one that `anglekit analyze --out` wrote")
     try:

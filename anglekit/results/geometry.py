@@ -18,7 +18,7 @@ from anglekit.results.document import Arm, GeometryDocument
 from anglekit.results.files import SCHEMA_VERSION, read_geometry_json, read_tables
 from anglekit.results.overview import analysis_notes, layer_table, summary_rows
 from anglekit.runtime.files import convert_document, whole_directory, write_json
-from anglekit.vocabulary import N_BINS
+from anglekit.vocabulary import GEOMETRY_FILE, N_BINS
 
 # The parts of geometry.json.
 _PARTS = ("settings", "provenance", "counts", "projections", "sketch_tokens")
@@ -175,11 +175,11 @@ class Geometry:
                 finds there what a kill leaves. None takes a hidden one beside `path`.
 
         Raises:
-            InputError: the directory exists and `overwrite` is off.
+            InputError: the directory exists and `overwrite` is off, or it holds something else than a Geometry.
             RunError: it could not be written.
         """
         target = Path(path)
-        with whole_directory(target, overwrite=overwrite, scratch=scratch) as directory:
+        with whole_directory(target, GEOMETRY_FILE, overwrite=overwrite, scratch=scratch) as directory:
             self._write(directory)
         return target
 
@@ -189,7 +189,7 @@ class Geometry:
             if table in COLUMNS or len(frame):
                 frame.to_parquet(directory / f"{table}.parquet", index=False)
         document = {"schema_version": SCHEMA_VERSION, **{name: getattr(self, name) for name in _PARTS}}
-        write_json(directory / "geometry.json", document)
+        write_json(directory / GEOMETRY_FILE, document)
         if self.official:
             for student in self.students:
                 self._write_official_histogram(directory, student)

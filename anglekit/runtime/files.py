@@ -116,20 +116,35 @@ def write_whole(target: Path, content: str | bytes) -> None:
         scratch.unlink(missing_ok=True)
 
 
-@contextmanager
-def whole_directory(target: Path, *, overwrite: bool = False, scratch: Path | None = None) -> Iterator[Path]:
-    """Yield an empty directory, which gets its final name at the end of the block; where the block fails it is removed.
-
-    With `overwrite`, a target that is there is replaced when the new directory is whole. Until then the directory has
-    the name `scratch`, where the caller finds what a killed process leaves: a free one on the same file system, or
-    (None) a hidden one beside the target.
+def check_replaceable(target: Path, mark: str, *, overwrite: bool) -> None:
+    """Check that a directory may be written: it is not there or empty, or it may be replaced and holds the file `mark`.
 
     Raises:
-        InputError: `target` exists and `overwrite` is off.
+        InputError: it may not; nobody's files are removed because a path was mistyped.
+    """
+    if not target.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{target} exists", "choose another directory, or replace it with --overwrite")
+    if not target.is_dir():
+        raise InputError(f"{target} is a file", "choose another directory")
+    if not (target / mark).exists() and (held := min((entry.name for entry in target.iterdir()), default=None)):
+        raise InputError(f"{target} holds {held!r} and no {mark}, and is not replaced", "choose another directory")
+
+
+@contextmanager
+def whole_directory(target: Path, mark: str, *, overwrite: bool = False, scratch: Path | None = None) -> Iterator[Path]:
+    """Yield an empty directory, which gets its final name at the end of the block; where the block fails it is removed.
+
+    With `overwrite`, a target that holds the file `mark` is replaced when the new directory is whole. Until then the
+    directory has the name `scratch`, where the caller finds what a killed process leaves: a free one on the same file
+    system, or (None) a hidden one beside the target.
+
+    Raises:
+        InputError: `target` is there and may not be replaced, as `check_replaceable` says.
         RunError: something cannot be written; what was there before stays.
     """
-    if target.exists() and not overwrite:
-        raise InputError(f"{target} exists", "choose another directory or allow overwriting (--overwrite)")
+    check_replaceable(target, mark, overwrite=overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if scratch is None:

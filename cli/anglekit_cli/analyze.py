@@ -13,7 +13,9 @@ from anglekit.analysis.settings import AnalysisSettings
 from anglekit.distillation.settings import DataSettings
 from anglekit.errors import InputError
 from anglekit.models.load_options import LoadOptions
+from anglekit.runtime.files import check_replaceable
 from anglekit.runtime.placement import Placement, check_device
+from anglekit.vocabulary import GEOMETRY_FILE
 from anglekit_cli import options
 from anglekit_cli.process import only_new_garbage
 
@@ -49,8 +51,7 @@ def _shard(text: str | None) -> Shard | None:
 
 def check_place(out: Path, overwrite: bool) -> None:
     """Raise the InputError for a directory that cannot be written, before anything is computed."""
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists", "choose another directory, or replace it with --overwrite")
+    check_replaceable(out, GEOMETRY_FILE, overwrite=overwrite)
     if any(parent.exists() and not parent.is_dir() for parent in out.parents):
         raise InputError(f"{out} cannot be made: a part of its path is a file", "choose another directory")
 

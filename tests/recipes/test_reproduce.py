@@ -211,6 +211,16 @@ def test_another_recipe_scale_or_table_is_not_mixed_in(world, done, tmp_path, wo
             reproduce(changed, directory, device="cpu", **options)
 
 
+def test_a_key_that_says_the_default_is_no_other_recipe(world, done):
+    recipe, directory = mine(world), done[0].directory
+    training = recipe.students.training
+    said = replace(recipe, threads=1, students=replace(recipe.students, training=training.changed(data_seed=0)))
+    assert reproduce(said, directory, device="cpu").result.equals(done[0].result)
+    other = replace(recipe, students=replace(recipe.students, training=training.changed(data_seed=1)))
+    with pytest.raises(InputError, match=r"recipe.students.training.data_seed: 1 here, 0 there"):
+        reproduce(other, directory, device="cpu")
+
+
 def test_a_table_that_was_edited_since_is_noticed(world, tmp_path, words, monkeypatch):
     train = write_table(tmp_path / "train.csv", words, 48, 0)
     recipe = with_own_sources(mine(world), train=train)

@@ -90,7 +90,7 @@ def test_only_the_directory_is_left_and_parents_are_made(tmp_path):
 
 def test_an_existing_directory_is_kept_unless_overwriting_is_allowed(saved):
     (saved / "note.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(InputError, match=re.escape(f"{saved} exists; choose another directory or allow overwriting")):
+    with pytest.raises(InputError, match=re.escape(f"{saved} exists; choose another directory, or replace it")):
         build(mean=0.75).save(saved)
     assert (saved / "note.txt").exists()
     assert Geometry.load(saved).angles["mean_cosine"].tolist() == [0.25, 0.25]
@@ -100,9 +100,18 @@ def test_an_existing_directory_is_kept_unless_overwriting_is_allowed(saved):
     assert entries(saved.parent) == ["run"]
 
 
-def test_overwriting_replaces_a_file(tmp_path):
+def test_overwriting_replaces_nothing_but_a_geometry(tmp_path):
     target = tmp_path / "run"
-    target.write_text("in the way", encoding="utf-8")
+    target.write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match="run is a file; choose another directory"):
+        build().save(target, overwrite=True)
+    target.unlink()
+    target.mkdir()
+    (target / "table.csv").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match=r"holds 'table.csv' and no geometry.json, and is not replaced"):
+        build().save(target, overwrite=True)
+    assert entries(target) == ["table.csv"]
+    (target / "table.csv").unlink()
     build().save(target, overwrite=True)
     assert Geometry.load(target).students == ["s", "étudiant"]
     assert entries(tmp_path) == ["run"]

@@ -91,14 +91,14 @@ def test_a_document_of_another_form_is_one_line_that_names_the_place(tmp_path, c
 
 def test_a_directory_appears_whole(tmp_path):
     target = tmp_path / "new" / "out"
-    with whole_directory(target) as scratch:
+    with whole_directory(target, "a") as scratch:
         (scratch / "a").write_text("1")
         assert not target.exists()
     (tmp_path / "plain").mkdir()
     assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode
-    with pytest.raises(InputError, match="out exists; choose another"), whole_directory(target):
+    with pytest.raises(InputError, match="out exists; choose another"), whole_directory(target, "a"):
         pass
-    with whole_directory(target, overwrite=True, scratch=tmp_path / "here") as scratch:
+    with whole_directory(target, "a", overwrite=True, scratch=tmp_path / "here") as scratch:
         assert scratch == tmp_path / "here"
         (scratch / "b").write_text("2")
     assert [path.name for path in target.iterdir()] == ["b"]
@@ -109,7 +109,7 @@ def test_a_directory_appears_whole(tmp_path):
 def test_a_directory_that_fails_leaves_what_was_there_and_nothing_else(tmp_path, raised, shown):
     target = tmp_path / "out"
     write_whole(target / "a", "old")
-    with pytest.raises(shown), whole_directory(target, overwrite=True):
+    with pytest.raises(shown), whole_directory(target, "a", overwrite=True):
         raise raised
     assert (target / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -248,8 +248,10 @@ class RunDirectory:
         stored = self.config()
         if stored.format != config.format:
             raise RunError(f"{self.path} was written in format {stored.format!r}; expected {config.format!r}")
-        found = [] if plan is None else named_differences(plan.facts(), self.plan().facts())
-        found += named_differences(config.settings, stored.settings)
+        # An earlier version recorded no setting that it did not have: it ran with what is now the default.
+        defaults = TrainSettings().decisive()
+        found = [] if plan is None else named_differences(defaults | plan.facts(), defaults | self.plan().facts())
+        found += named_differences(config.settings, defaults | stored.settings)
         apart = {"format": "", "settings": {}, "incidental": {}}
         found += named_differences(
             msgspec.structs.asdict(msgspec.structs.replace(config, **apart)),

@@ -254,6 +254,17 @@ def test_another_plan_does_not_resume_a_run(world, tmp_path_factory, change, mes
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
+def test_a_run_resumes_that_was_written_before_a_setting_was_known(world, tmp_path):
+    student(world, tmp_path / "run")
+    for name, holder in (("run_config.json", "settings"), ("plan.json", "training")):
+        document = json.loads((tmp_path / "run" / name).read_text())
+        del document[holder]["label_smoothing"]
+        (tmp_path / "run" / name).write_text(json.dumps(document))
+    assert student(world, tmp_path / "run", if_exists="resume").steps > 0
+    with pytest.raises(InputError, match=r"label_smoothing: 0.1 here, 0.0 there"):
+        student(world, tmp_path / "run", if_exists="resume", settings=quick(seed=3, label_smoothing=0.1))
+
+
 def test_a_loss_that_turns_nan_keeps_the_last_checkpoint(world, tmp_path, monkeypatch):
     class Poison(TrainerCallback):
         def on_step_begin(self, args, state, control, model=None, **kwargs):
