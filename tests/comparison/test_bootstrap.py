@@ -256,6 +256,7 @@ def test_draws_are_the_same_for_a_seed_and_shared_by_rows() -> None:
     assert (first == bootstrap_means(values, n_draws=50, seed=3)).all()
     assert np.allclose(first[:, 2], bootstrap_means(values[2], n_draws=50, seed=3), atol=1e-14)
     assert not np.allclose(first, bootstrap_means(values, n_draws=50, seed=4))
+    assert (bootstrap_means(values) == bootstrap_means(values, n_draws=2000, seed=0)).all()
 
 
 def test_a_large_probe_is_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,9 @@ def test_three_sweeps_reach_the_three_verdicts(tmp_path: Path, random: float, no
     assert f"scores (random initialisation): {verdict}" in comparison.reasons[0]
     if verdict == "undecided":
         assert "seeds (now 5) would decide" in comparison.sentence
-    assert "no Geometry came" in comparison.notes[0]
+    assert comparison.notes == ("no Geometry came: whether the angles agree is not answered (anglekit analyze)",)
+    assert comparison.settings["margin_degrees"] is None
+    assert len(comparison.method_lines()) == 2
 
 
 def test_the_strategy_none_is_not_a_missing_value(tmp_path: Path) -> None:
@@ -197,6 +199,7 @@ def test_students_without_a_record_are_compared_by_name() -> None:
 def test_without_none_or_a_second_matching_strategy_the_part_that_is_missing_is_named() -> None:
     without = compare([make_geometry({"forward": 60.0, "reverse": 60.0}, noise=1.0)])
     assert without.verdict == "equivalent"
+    assert set(without.differences["kind"]) == {"between"}
     assert "angles, random: no student without matching (none), so no change over none is given" in without.notes
     alone = compare([make_geometry({"none": 70.0, "forward": 60.0})])
     assert alone.verdict == "undecided"
@@ -213,6 +216,10 @@ def test_seeds_and_examples_that_not_all_have_are_left_out_and_named(tmp_path: P
     over = comparison.differences[comparison.differences["kind"] == "over none"]
     assert set(over["n_seeds"]) == {1}
     assert "scores, random: not every matching strategy has seed 2; 2 are paired" in comparison.notes
+    two = [row for row in score_rows(SCORES, seeds=range(4)) if row["strategy"] in ("forward", "reverse")]
+    uneven = [row for row in two if (row["strategy"] == "forward") == (row["seed"] < 2)]
+    notes = compare([write_sweep(tmp_path / "uneven", uneven)]).notes
+    assert "scores, random: not every matching strategy has seed 0, 1, 2, 3; none is left to pair" in notes
     first, second = (
         make_geometry({name: 60.0}, examples=80, first_example=start)
         for name, start in (("forward", 0), ("reverse", 30))
@@ -247,6 +254,8 @@ def test_a_pair_of_layers_that_the_mean_hides_is_named() -> None:
     assert view["mean_angle_degrees"] < 65
     assert view["largest_angle_degrees"] == pytest.approx(np.degrees(np.arccos(-0.2)))
     assert (view["obtuse_pairs"], view["pairs"]) == (1, 6)
+    late_first = averaging_views([("g", make_geometry({"reverse": 60.0, "forward": 61.0}, examples=20))])
+    assert list(late_first["strategy"]) == ["reverse", "reverse", "forward", "forward"]
     largest = largest_pair_differences([("g", geometry)])
     chosen = largest[(largest["strategy_a"] == "forward") & (largest["strategy_b"] == "reverse")].iloc[0]
     assert (chosen["pair_i"], chosen["pair_k"], chosen["sides_differ"]) == (0, 3, 1)
@@ -346,6 +355,34 @@ def test_geometries_that_cannot_be_paired_are_refused(options: dict, message: st
     with pytest.raises(InputError, match=message) as refused:
         compare([make_geometry({"forward": 60.0}), make_geometry({"reverse": 60.0}, **options)])
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("column", "name"), [("text", "text"), ("text_pair", "second text"), ("target", "target")])
+def test_geometries_of_other_columns_are_refused(column: str, name: str) -> None:
+    other = make_geometry({"reverse": 60.0})
+    other.provenance["probe"][column] = "elsewhere"
+    with pytest.raises(InputError, match=f"differ in the probe's {name} column .elsewhere and "):
+        compare([make_geometry({"forward": 60.0}), other])
+
+
+def test_what_is_needed_is_corrected_for_several_pairs_only_where_one_would_do() -> None:
+    """Beyond the margin a pair must stand out among all; within it all must be within, and none is corrected."""
+    levels = {"forward": (0.8, 0.8, 0.8), "reverse": (0.808, 0.819, 0.827), "random": (0.795, 0.801, 0.808)}
+    students = {(name, seed): np.array([own[seed]]) for name, own in levels.items() for seed in range(3)}
+    cell = Cell("score", "random", {"data": "dev", "score": "f1"}, students, dict.fromkeys(students, np.ones(1)))
+    sampling = Resampling(200, 0, "percentile")
+    estimates = estimate_cell(cell, 0.01, sampling)
+    needed = [
+        {(row["strategy_a"], row["strategy_b"]): row["needed_seeds"] for row in rows if row["verdict"] == "undecided"}
+        for rows in (difference_rows(estimates, sampling, 0.9, inflation) for inflation in (1.0, 3.0))
+    ]
+    sizes = dict(zip(estimates.between.pairs, np.abs(estimates.between.estimates.estimate), strict=True))
+    assert {size > 0.01 for pair, size in sizes.items() if pair in needed[0]} == {True, False}
+    for pair, seeds in needed[0].items():
+        assert seeds is not None
+        assert ((needed[1][pair] or np.inf) > seeds) == (sizes[pair] > 0.01)
+    row = difference_rows(estimates, sampling, 0.9, 1.0)[0]
+    assert np.isnan([row["cosine_difference"], row["cosine_low"], row["cosine_high"]]).all()
 
 
 def test_padding_must_be_alike_where_it_counts() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from anglekit.comparison.bootstrap import estimate_contrasts, simultaneous_factor
 from anglekit.comparison.equivalence import (
     ALPHA,
+    _smallest,
     check_margin,
     equivalence_verdict,
     family_verdict,
@@ -131,6 +132,12 @@ def test_the_smallest_number_that_decides_is_named(estimate: float, variance: fl
         estimate, MARGIN, seed_variance=variance, n_seeds=seeds, example_variance=None, n_examples=1
     )
     assert by_seed.examples is None
+    assert needed.factor is None
+    assert by_seed.factor is None
+    both = needed_counts(
+        estimate, MARGIN, seed_variance=variance, n_seeds=seeds, example_variance=variance, n_examples=examples
+    )
+    assert both.factor is None or both.seeds is both.examples is None
     assert by_seed.seeds is None or 1.6 * math.sqrt(variance * seeds / by_seed.seeds) < gap
 
 
@@ -169,3 +176,17 @@ def test_a_margin_that_is_none_is_refused(margin: float) -> None:
     with pytest.raises(InputError, match=r"--margin is .*; allowed: a number above 0"):
         check_margin(margin, "--margin")
     check_margin(0.5, "--margin")
+
+
+@given(st.integers(2, 300), st.integers(0, 600))
+def test_the_smallest_is_found_wherever_it_is(low: int, first: int) -> None:
+    """Of a condition that becomes true at `first` and stays so; None where that is beyond the last that is tried."""
+    asked = []
+
+    def holds(count: int) -> bool:
+        asked.append(count)
+        return count >= first
+
+    found = _smallest(holds, low, 500)
+    assert found == (None if first > 500 and first > low else max(low, first))
+    assert len(asked) < 30

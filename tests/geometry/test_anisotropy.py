@@ -117,3 +117,13 @@ def test_a_part_of_the_layers_keeps_all_of_them():
     assert torch.equal(part.mean_cosine, found.mean_cosine[1:3])
     assert torch.equal(part.se, found.se[1:3])
     assert torch.equal(part.share, found.share[1:3])
+
+
+def test_a_dimension_that_does_not_vary_is_nothing_once_standardised():
+    """Its mean may be rounded: what is left of it then is neither kept nor blown up."""
+    x = states()
+    x[..., 3] = 0.1
+    x[..., 5] = 7 / 3
+    found = transformed(x, "standardised")
+    assert (found[..., [3, 5]] == 0).all()
+    assert (found[..., 4].std(1, correction=0) - 1).abs().max() < 1e-9

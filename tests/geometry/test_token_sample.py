@@ -171,6 +171,7 @@ def test_nothing_is_the_identity():
     nothing, some = TokenSampler(5, 16).state(), sampled(probe())
     assert len(nothing) == 0
     assert TokenSample.empty(16).tensors().keys() == nothing.tensors().keys()
+    assert len(TokenSample.empty(16)) == 0
     assert TokenSample.empty(16).states == nothing.states == ()
     assert_same(nothing + some, some)
     assert_same(some + nothing, some)

@@ -242,6 +242,12 @@ def test_inputs_hold_what_the_model_reads_and_nothing_else(models, batch_of):
         batch = batch_of(models[family])
         return set(forward_inputs(models[family], replace(batch, token_type_ids=torch.ones_like(batch.input_ids))))
 
+    batch = batch_of(models["bert"])
+    types = torch.ones_like(batch.input_ids)
+    found = forward_inputs(models["bert"], replace(batch, token_type_ids=types))
+    assert torch.equal(found["token_type_ids"], types)
+    assert torch.equal(found["input_ids"], batch.input_ids)
+    assert torch.equal(found["attention_mask"], batch.attention_mask)
     text = {"input_ids", "attention_mask"}
     assert keys("bert") == {*text, "token_type_ids"}
     assert keys("modernbert") == keys("distilbert") == text

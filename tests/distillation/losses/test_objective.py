@@ -127,6 +127,13 @@ def test_a_decoder_has_its_own_mask_where_it_comes():
     assert_terms(found, wanted)
 
 
+def test_the_padding_of_decoder_inputs_matters_to_the_official_reading_alone():
+    inputs = batch_of("two streams")
+    streams, logits, states, teacher = made("two streams")
+    found = DistillationObjective(streams, pad_token_id=0).terms(inputs, logits, states, teacher)
+    assert_terms(found, expected("two streams", inputs, logits, states, teacher, streams))
+
+
 def test_the_kl_of_a_causal_model_may_read_the_prompt():
     inputs = batch_of("causal")
     streams, logits, states, teacher = made("causal")
@@ -274,7 +281,7 @@ def test_a_term_without_what_it_needs_is_refused():
 
 
 def test_embeddings_may_come_instead_of_ids():
-    inputs = {"inputs_embeds": drawn(BATCH, TIME, 4, seed=1), "labels": torch.tensor([0, 2, 1])}
+    inputs = {"labels": torch.tensor([0, 2, 1]), "inputs_embeds": drawn(BATCH, TIME, 4, seed=1)}
     objective = DistillationObjective({"encoder": ENCODER})
     counts = objective.counts([inputs])
     assert {name: int(count) for name, count in counts.items()} == {"ce": 3, "kl": 3, "hidden_encoder": BATCH * TIME}

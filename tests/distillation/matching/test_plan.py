@@ -115,6 +115,11 @@ def test_all_that_makes_another_student_is_a_fact(options, difference):
     assert difference in named_differences(plan().facts(), plan(**options).facts())
 
 
+def test_copied_blocks_are_facts_of_students_that_copy():
+    assert plan(init="teacher").facts()["encoder blocks copied"] == "3,7,11"
+    assert "encoder blocks copied" not in plan().facts()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
