@@ -48,7 +48,7 @@ class StageBar:
             total=sum(self._costs.values()),
             disable=not shown,
             dynamic_ncols=True,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} gone{postfix}",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed{postfix}",
         )
 
     def __enter__(self) -> StageBar:
