@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"anglekit": "anglekit", "anglekit_cli": "cli/anglekit_cli", "anglekit_data": "data/anglekit_data"}
-UNWANTED_FOLDERS = {"__pycache__", "tests", "figures", "benchmarks"}
+UNWANTED_FOLDERS = {"__pycache__", "tests", "findings", "benchmarks"}
 UNWANTED_SUFFIXES = {".pyc", ".pyo", ".ipynb", ".safetensors"}
 
 
