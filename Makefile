@@ -39,7 +39,7 @@ test-oldest:
 bench: $(STAMP)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
 
-# How many small changes of the mathematics no test notices: hours for all, under one for SAMPLE=300.
+# How many small changes of the mathematics no test notices: about an hour for all, five minutes for SAMPLE=300.
 mutants: $(STAMP)
 	$(BIN)/python tests/mutants/run.py $(if $(SAMPLE),--sample $(SAMPLE)) --workers $(WORKERS)
 

@@ -280,7 +280,7 @@ def spread_row(
         row |= {"change_over_none": change, "change_low": low_change, "change_high": high_change}
         if estimates.between is None:
             row["n_seeds"] = over[-1]["n_seeds"]
-        elif change != 0:
+        elif abs(change) > 1e-9 * estimates.margin:  # less is rounding of equal means
             row["spread_by_change"] = row["spread"] / abs(change)
             nearest, farthest = sorted((abs(low_change), abs(high_change)))
             if low_change * high_change > 0:

@@ -56,6 +56,7 @@ def test_tables_that_nothing_fills_have_their_columns() -> None:
     """Of one matching strategy alone there is no pair, no spread and no change."""
     found = compare([make_geometry({"forward": 60.0, "none": 61.0}, examples=20)])
     assert set(found.differences["kind"]) == {"over none"}
+    assert [row[-1] for row in found.tables()[0].rows] == ["", ""]  # no verdict without a pair
     assert list(found.differences)[: len(DIFFERENCE_COLUMNS)] == list(DIFFERENCE_COLUMNS)
     apart = make_geometry({"forward": 60.0}, seeds=(1,), examples=20), make_geometry({"reverse": 60.0}, examples=20)
     empty = compare(apart)
@@ -232,6 +233,7 @@ def test_a_notebook_shows_the_answer_and_folds_all_tables_but_the_first(comparis
     assert reader.texts["summary"] == [table.title for table in tables[1:]]
     assert (reader.counts["details"], reader.counts["table"]) == (len(tables) - 1, len(tables))
     assert " ".join(comparison.method_lines()) in reader.texts["small"]
+    assert (reader.counts["ul"], reader.counts["div"] > 0) == (2, True)
     bare = replace(comparison, notes=())._repr_html_()
     assert bare.count("<ul>") == 1
     assert "note:" not in bare
@@ -297,3 +299,13 @@ def test_spreads_and_levels_are_those_of_the_differences(comparison) -> None:
     assert set(comparison.levels[angles]["n_examples"]) == {200}
     assert comparison.levels[~angles][["n_examples", "mean_cosine"]].isna().all(axis=None)
     assert set(comparison.levels[~angles]["n_seeds"]) == {3}
+
+
+def test_where_matching_changes_nothing_the_spread_has_no_share_of_it(tmp_path) -> None:
+    """Nor where the mean over strategies is that of none but for rounding, which a share would make billions of."""
+    for place, forward, reverse in (("same", 0.8, 0.8), ("either side", 0.7, 0.9)):
+        scores = {"none": 0.8, "forward": forward, "reverse": reverse}
+        row = compare([write_sweep(tmp_path / place, score_rows(scores, noise=0.0))]).spreads.iloc[0]
+        assert row["spread"] == pytest.approx(reverse - forward)
+        assert abs(row["change_over_none"]) < 1e-12
+        assert np.isnan(row["spread_by_change"])

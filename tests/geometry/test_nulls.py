@@ -275,3 +275,19 @@ def test_each_row_has_its_own_error():
             alone = mean_estimate(values[here], valid[here], [lag[here] for lag in lags])
             for field in fields(whole):
                 torch.testing.assert_close(getattr(whole, field.name)[here], getattr(alone, field.name))
+
+
+@pytest.mark.parametrize("n", [5, 6])
+def test_two_places_half_round_the_ring_are_tied_once(n):
+    """Every two tied places written out; round a ring of six a lag of three leads to one place, of five to two."""
+    values = torch.randn(1, 1, n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    lags = [torch.zeros(1, 1, dtype=torch.bool)] * 2 + [torch.ones(1, 1, dtype=torch.bool)]
+    tied = [[t == u or (t - u) % n == 3 or (u - t) % n == 3 for u in range(n)] for t in range(n)]
+    residual = (values - values.mean()).flatten()
+    total = sum(residual[t] * residual[u] for t in range(n) for u in range(n) if tied[t][u])
+    total = max(total, (residual**2).sum() / n)
+    ties = sum(tied[0])
+    assert ties == (2 if n == 6 else 3)
+    found = mean_estimate(values, torch.ones(1, 1, n, dtype=torch.bool), lags)
+    assert found.se.item() == pytest.approx(float(total / ((n - ties) * n)) ** 0.5)
+    assert found.freedom.item() == pytest.approx((n - ties) / ties)

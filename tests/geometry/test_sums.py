@@ -297,6 +297,11 @@ def test_states_that_are_not_finite_are_counted_by_layer_and_hurt_no_other(value
             for name in ("cosine", "tangential", "tangential_angle", "null", "angle"):
                 found = float(getattr(state.angles, name)[vertex, pair])
                 assert found == pytest.approx(float(getattr(expected, name)[vertex, pair]), abs=1e-9), name
+    for side_sums, layers, name in ((state.teacher, clean[0], "teacher"), (state.student, clean[1], "student")):
+        # A length needs its own state alone.
+        own = [layer[keep] if name == side and number == 1 else layer for number, layer in enumerate(layers)]
+        lengths = torch.stack([layer.double().norm(dim=-1).sum() for layer in own])
+        torch.testing.assert_close(side_sums.norm, lengths)
     for name in ("state", "squared"):  # from tokens that are finite on every side
         torch.testing.assert_close(getattr(state.teacher, name), getattr(without.teacher, name))
     torch.testing.assert_close(state.teacher_student.product, without.teacher_student.product)

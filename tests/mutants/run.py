@@ -4,8 +4,8 @@
 
 mutmut makes the mutants that `[tool.mutmut]` of pyproject.toml asks for, in the folder mutants/, and runs on each the
 tests that reach the changed function. A sample is drawn by its seed, over all or over those whose name fits a pattern
-(`anglekit.geometry.angles.*`). What was decided is kept: started again, a run goes on, and takes up what has changed.
-`--again` tries once more what survived. Survivors that survivors.md lists change nothing that could be noticed.
+(`anglekit.geometry.angles.*`). What was killed is kept: started again, a run goes on with what is left and what has
+changed, and tries survivors again. Those that survivors.md lists change nothing that could be noticed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LISTED = Path(__file__).with_name("survivors.md")
 LEAST_KILLED = 0.9
+#: Where mutmut keeps which tests reach which function.
+TESTS_BY_FUNCTION = Path("mutants/mutmut-stats.json")
 
 
 def generated() -> dict[str, Path]:
@@ -44,11 +46,10 @@ def forget_stale_tests() -> None:
     """Have the tests of each function found anew where there are functions that no test has been run for."""
     from mutmut.state import state
 
-    known = Path("mutants/mutmut-stats.json")
-    if known.exists():
-        before = json.loads(known.read_text(encoding="utf-8"))["function_hashes"]
+    if TESTS_BY_FUNCTION.exists():
+        before = json.loads(TESTS_BY_FUNCTION.read_text(encoding="utf-8"))["function_hashes"]
         if state().current_function_hashes.keys() - before.keys():
-            known.unlink()
+            TESTS_BY_FUNCTION.unlink()
 
 
 def verdicts_of(file: Path) -> dict[str, str]:
@@ -104,7 +105,6 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="how many; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--again", action="store_true", help="try once more what survived")
     given = parser.parse_args()
     os.chdir(ROOT)
     files = generated()
@@ -112,11 +112,12 @@ def main() -> int:
     if given.sample is not None:
         # By a hash of each name, so that a mutant that comes or goes leaves the others of the sample.
         names = sorted(names, key=lambda name: hashlib.sha256(f"{given.seed} {name}".encode()).digest())[: given.sample]
-    undecided = {"not checked", "check was interrupted by user", *(("survived", "no tests") if given.again else ())}
     verdicts = {
         name: verdict for file in {files[name] for name in names} for name, verdict in verdicts_of(file).items()
     }
-    if left := [name for name in names if verdicts[name] in undecided]:
+    if left := [name for name in names if verdicts[name] not in ("killed", "timeout")]:
+        if any(verdicts[name] == "no tests" for name in left):
+            TESTS_BY_FUNCTION.unlink(missing_ok=True)  # tests that were there before may reach them now
         own = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(
             [mutmut_command(), "run", "--max-children", str(given.workers), *left], env=own, check=False
