@@ -76,7 +76,7 @@ def width(config: PretrainedConfig) -> int:
 
 
 def with_blocks(config: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]) -> PretrainedConfig:
-    """Return the configuration of a model that has only some blocks of this one's.
+    """Return the configuration of a model that has only some of this one's blocks.
 
     Settings that are listed layer by layer (`layer_types` of Qwen3 or ModernBERT) keep the entries of these blocks.
 
@@ -88,7 +88,7 @@ def with_blocks(config: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]
     streams = model_streams(config)
     for stream, chosen in blocks.items():
         own = _OWN_DEPTH_KEYS[stream if len(streams) == 2 else "decoder"]
-        # Of two streams the encoder has the shared names.
+        # With two streams, the shared names are the encoder's.
         shared = () if len(streams) == 2 and stream == "decoder" else _SHARED_DEPTH_KEYS
         for name in (*own, *shared):
             if isinstance(getattr(fewer, name, None), int):

@@ -26,7 +26,7 @@ _PICKLED_WEIGHTS: Final = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _LORA_CONFIG, _LORA_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SAVE_AGAIN: Final = "save the checkpoint again"
 
-# Some tokenizers have 35 MB.
+# Some tokenizers take 35 MB.
 _MOST_TOKENIZER_BYTES: Final = 64 << 20
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _MORE_VOCABULARIES: Final = ("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model", "source.spm")
@@ -35,22 +35,22 @@ _MORE_VOCABULARIES: Final = ("vocab.json", "vocab.txt", "merges.txt", "spiece.mo
 _COUNTED: Final = ("layers", "layer", "blocks", "depth", "heads", "head", "experts", "labels", "depths", "stages")
 _MOST_COUNTED: Final = 100_000
 _MOST_FILES: Final = 10_000
-# Beside what the files hold: new heads, positions that are computed, a pooler that a checkpoint may lack.
+# Room for what the files do not hold: new heads, computed positions, a pooler that a checkpoint may lack.
 _MORE_ELEMENTS: Final = 1 << 25
 _MORE_TENSORS: Final = 1000
 # Weights may be packed (eight values of four bits in 32), and tied ones are registered more than once.
 _TIMES: Final = 8
-# Of a model that is only planned: four times the weights of the deepest, and any size of them.
+# Bounds of a model that is only planned: four times as many weights as the deepest model has, of any size.
 _MOST_BUILT, _MOST_ELEMENTS = 100_000, 1 << 62
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """How much a checkpoint's files hold: what a model that is built for them may be.
+    """How much a checkpoint's files hold, which bounds the model that is built for them.
 
     Attributes:
-        tensors: their number.
-        elements: their numbers of values together.
+        tensors: the number of tensors.
+        elements: the number of values in all of them.
     """
 
     tensors: int
@@ -58,7 +58,7 @@ class StoredWeights:
 
 
 def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: bool) -> None:
-    """Refuse, before anything is loaded, a directory that holds no model or one that is not allowed.
+    """Refuse, before anything is loaded, a directory that holds no model or holds something not allowed.
 
     Raises:
         InputError: it does not exist, lacks config.json or weights, or brings code or pickled weights unasked.
@@ -116,7 +116,7 @@ def check_counts(where: str | Path, config: Mapping[str, Any], remedy: str = _SA
     for key, value in _entries(config):
         if not key.endswith(_COUNTED) or not isinstance(value, int | float):
             continue
-        # Others, such as vision_feature_layer, count from the end.
+        # Other keys, such as vision_feature_layer, may be negative: they count from the end.
         if value < 0 and key.startswith(("num_", "n_", "encoder_", "decoder_")):
             raise InputError(f"{where} says {key} is {value:.6g}", remedy, allowed="allowed: 0 or more")
         if value > _MOST_COUNTED:
@@ -140,10 +140,10 @@ def _entries(value: object) -> Iterator[tuple[str, Any]]:
 
 
 def check_tokenizer_files(directory: Path, *, trust_remote_code: bool) -> bool:
-    """Refuse tokenizer files that bring code or are too large to be some; return whether there are any.
+    """Refuse tokenizer files that bring code or are too large; return whether there are any tokenizer files.
 
     Raises:
-        InputError: there are such files.
+        InputError: a file brings code or is too large.
     """
     for name in (*_TOKENIZER_FILES, *_MORE_VOCABULARIES):
         file = directory / name
@@ -158,7 +158,7 @@ def check_tokenizer_files(directory: Path, *, trust_remote_code: bool) -> bool:
 
 
 def stored_weights(directory: Path) -> StoredWeights:
-    """Count what a checkpoint directory's weights hold by their headers; of pickled ones the most that can be in them.
+    """Count from the headers what a checkpoint's weights hold; for pickled weights, the most that they can hold.
 
     Raises:
         InputError: a file is damaged or missing, or the index names a file outside the directory.
@@ -228,7 +228,7 @@ def bounded_construction(source: str, stored: StoredWeights | None) -> Iterator[
     """Stop the construction of a model that is far larger than its weights, while nothing of it has memory yet.
 
     transformers builds a model on the meta device first, and gives each weight its memory afterwards.
-    Where `stored` is None, the number of weights alone is bounded, by what can be built in some seconds.
+    Where `stored` is None, only the number of weights is bounded, by what can be built in some seconds.
 
     Raises:
         InputError: the model has outgrown what is stored.

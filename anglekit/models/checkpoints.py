@@ -36,12 +36,12 @@ from anglekit.vocabulary import PRECISIONS, STUDENT_FILE, Stream
 
 
 class StudentNote(msgspec.Struct, kw_only=True, frozen=True):
-    """What the trainer writes beside a student (`STUDENT_FILE`); each part may be missing in a note of another origin.
+    """What the trainer writes beside a student (`STUDENT_FILE`). A note of another origin may lack any part.
 
     Attributes:
         init: how the student was initialised.
-        strategy: of layer matching.
-        seed: of the run.
+        strategy: the strategy of layer matching.
+        seed: the run's seed.
         teacher: its directory or hub id.
         taught_by: by stream, for each student layer (a number as text) the teacher layer that taught it.
     """
@@ -72,7 +72,7 @@ class Checkpoint:
         adapters: trained adapters that lie beside the weights, or None.
         training: what the trainer wrote about the student.
         sha256: the hash of the weights' content (`weights_hash`).
-        whole_depth: the blocks of a stream of which only the first are held; empty where all are.
+        whole_depth: for each stream that is cut short, the number of all its blocks; empty where all are held.
     """
 
     source: str
@@ -86,7 +86,7 @@ class Checkpoint:
     whole_depth: Mapping[Stream, int] = field(default_factory=dict)
 
     def matched_layer(self, stream: Stream, layer: int) -> int | None:
-        """Return the teacher layer that taught a student layer, where the trainer wrote it down and there was one."""
+        """Return the teacher layer that taught a student layer, or None if there was none or the trainer noted none."""
         return self.training.taught_by.get(stream, {}).get(str(layer))
 
     @property
@@ -115,7 +115,7 @@ class Checkpoint:
             "width": self.width,
             "depth": {stream: self.depth(stream) for stream in self.streams},
             "sha256": self.sha256,
-            # The hash is then of these blocks, and of what belongs to none.
+            # The hash then covers these blocks and the weights outside all blocks.
             **({"blocks_held": {s: depth(self.model.config, s) for s in self.whole_depth}} if self.whole_depth else {}),
             **({"quantization": self.quantization} if self.quantization else {}),
             **{name: told for name, told in trained if told is not None},
@@ -188,7 +188,7 @@ def held_config(
 ) -> tuple[PretrainedConfig, dict[Stream, int]]:
     """Return the configuration of the blocks that are held, and the whole depth of each stream that is cut short.
 
-    LoRA's corrections are named by the whole model: a checkpoint that has them is held whole.
+    LoRA's corrections are named after the whole model, so a checkpoint that has them is held whole.
     """
     whole = {stream: depth(config, stream) for stream in model_streams(config)}
     cut = {stream: number for stream, number in (blocks or {}).items() if 0 < number < whole[stream]}
@@ -215,10 +215,10 @@ def load_weights(
     """
     corrected = has_lora(source)
     headless = corrected and auto_class is AutoModel
-    if headless:  # corrections are named by the model with its head
+    if headless:  # corrections are named after the model with its head
         auto_class = _with_its_head(config) or auto_class
     stored = stored_weights(Path(source)) if Path(source).is_dir() else None
-    # A configuration decides what is built, so that a damaged one can make any class of models fail in any way.
+    # A configuration decides what is built, so a damaged one can make any model class fail in any way.
     with (
         quiet_transformers(),
         foreign_failures(partial(_cannot_load, source)),
@@ -233,7 +233,7 @@ def load_weights(
             trust_remote_code=options.trust_remote_code,
             **options.placement.loading(DTYPES[options.dtype]),
             output_loading_info=True,
-            # Reported by the caller, in one line, instead of by an error that points to a table.
+            # The caller reports it in one line; transformers' own error would point to a table.
             ignore_mismatched_sizes=True,
         )
     # Positions that are computed (Marian's sines) are in no file, and transformers has just filled them in.
@@ -250,7 +250,7 @@ def load_weights(
 def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
     """Return the sha256 of a model's weights: names, shapes, types and bytes, in the order of the names.
 
-    It does not depend on how the file was sharded nor, taken of the headless model, on a head. `without` leaves out
+    It does not depend on how the file was sharded, nor on a head if that was not loaded. `without` leaves out
     weights that the checkpoint did not hold (a pooler), which are drawn at random.
     """
     digest = hashlib.sha256()
@@ -263,7 +263,7 @@ def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
 
 
 def checkpoint_name(source: str) -> str:
-    """Return the last part of a path or hub id; of a run's checkpoint the run's name, which tells runs apart."""
+    """Return the last part of a path or hub id, or for a run's checkpoint the run's name, which tells runs apart."""
     directory = Path(source)
     if not directory.is_dir():
         return source.rstrip("/").split("/")[-1]
@@ -333,7 +333,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep load reports off the terminal: missing weights are an error here, a head that is not used is no news."""
+    """Keep load reports off the terminal: missing weights are an error here, and an unused head is normal."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()

@@ -3,7 +3,7 @@
 The formulas, each an estimate:
 - forward pass: 2 FLOPs for each parameter that a token is multiplied with (embedding tables are looked up and not
   multiplied; a tied output head is multiplied), plus attention, 4 x width x length for each token and block. Backward:
-  twice the forward pass; with LoRA once, for most weights need no gradient.
+  twice the forward pass; with LoRA once, because most weights need no gradient.
 - training memory: AdamW in float32 takes 16 bytes a parameter (weight, gradient, two moments), Adafactor and SGD 8;
   frozen weights 4.
 - activations: 66 bytes for each token, block and unit of width in float32, 34 in 16 bits (Korthikanti et al. 2022,
@@ -114,17 +114,17 @@ class ModelCost:
 
 @contextmanager
 def without_memory(source: str, stored: StoredWeights | None, refusal: Callable[[str], InputError]) -> Iterator[None]:
-    """Make the models of the block on the meta device, within bounds: they have shapes and no values.
+    """Make the block's models on the meta device, within bounds: they have shapes but no values.
 
     Raises:
-        InputError: transformers cannot make the model (`refusal` makes the error of its reason), or it is too large.
+        InputError: transformers cannot make the model (`refusal` turns the reason into the error), or it is too large.
     """
     with torch.device("meta"), quiet_transformers(), foreign_failures(refusal), bounded_construction(source, stored):
         yield
 
 
 def model_cost(model: PreTrainedModel, *, classifies: bool = False) -> ModelCost:
-    """Return the sizes of a model, which may be without memory; where it classifies, its output embeddings are none."""
+    """Return the sizes of a model, which may be on the meta device; one that classifies has no language-model head."""
     config, streams = model.config, model_streams(model.config)
     head = None if classifies else model.get_output_embeddings()  # type: ignore[no-untyped-call]
     head_weight = getattr(head, "weight", None)
@@ -156,6 +156,6 @@ def model_cost(model: PreTrainedModel, *, classifies: bool = False) -> ModelCost
 
 
 def attention_heads(config: PretrainedConfig) -> int:
-    """Return the heads of a block's attention; 0 where the configuration names none."""
+    """Return the number of attention heads of a block; 0 where the configuration names none."""
     heads = (getattr(config, name, None) for name in ("num_attention_heads", "num_heads", "n_head"))
     return next((number for number in heads if isinstance(number, int)), 0)

@@ -7,10 +7,10 @@ from typing import Final
 from transformers import PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-#: More tokens than any text has: what tokenizers without a limit say, in other numbers (1e30).
+#: Stands for no limit: more tokens than any text has. Tokenizers without a limit state 1e30.
 UNLIMITED: Final = 10**9
 
-# Their positions begin behind the padding's, so that a table of 514 takes 512 tokens.
+# Model types whose positions begin behind the padding's, so that a table of 514 takes 512 tokens.
 _BEHIND_PADDING: Final = frozenset(
     (
         *("camembert", "data2vec-text", "ibert", "lilt", "longformer", "luke", "markuplm", "mpnet"),
@@ -20,7 +20,7 @@ _BEHIND_PADDING: Final = frozenset(
 
 
 def position_limit(config: PretrainedConfig) -> int | None:
-    """Return the most tokens that a model's positions take; None where they have no end (T5's are relative)."""
+    """Return the most tokens that a model's positions take; None where there is no limit (T5's are relative)."""
     positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:
         return None
@@ -34,5 +34,5 @@ def tokenizer_limit(tokenizer: Tokenizer) -> int | None:
 
 
 def length_limit(tokenizer: Tokenizer, config: PretrainedConfig) -> int:
-    """Return the most tokens that tokenizer and model allow, special ones included; `UNLIMITED` where nothing does."""
+    """Return the most tokens that tokenizer and model allow, special ones included; `UNLIMITED` if neither limits."""
     return min(tokenizer_limit(tokenizer) or UNLIMITED, position_limit(config) or UNLIMITED)

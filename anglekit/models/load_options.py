@@ -17,8 +17,8 @@ from anglekit.vocabulary import PRECISIONS, Stream
 class LoadOptions:
     """How checkpoints are loaded.
 
-    `placement` says how a model that one device does not hold is spread, offloaded or quantised. `blocks` says how many
-    of the first blocks of a stream are held, None: all of them; `load_checkpoint` reads it.
+    `placement` says how a model too large for one device is spread, offloaded or quantised. `blocks` says how many of
+    the first blocks of each stream are held (None: all); `load_checkpoint` reads it.
 
     Raises:
         InputError: an unknown dtype or a device that is not there.
@@ -46,7 +46,7 @@ def check_source(source: str) -> None:
     """Refuse a directory that is not there, before anything is loaded to read it.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such directory.
     """
     if looks_like_path(source) and not Path(source).exists():
         raise InputError(f"no such directory: {source}", "give a checkpoint directory or a hub id such as org/name")

@@ -14,7 +14,7 @@ def has_lora(source: str) -> bool:
     """Return whether LoRA's corrections lie beside a checkpoint's weights.
 
     Raises:
-        InputError: they do and cannot be read here; without them the model would be another one.
+        InputError: they do, but cannot be read here; without them it would be a different model.
     """
     found = (Path(source) / "adapter_config.json").is_file()
     if found and importlib.util.find_spec("peft") is None:
@@ -26,7 +26,7 @@ def has_lora(source: str) -> bool:
 
 
 def merge_lora(model: PreTrainedModel) -> PreTrainedModel:
-    """Add LoRA's corrections to the weights that they correct, in place, and return the model, an ordinary one."""
+    """Add LoRA's corrections to the weights, in place, and return the model, now an ordinary one."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in list(model.named_modules()):

@@ -58,7 +58,7 @@ def load_adapters(directory: Path) -> dict[tuple[Stream, int], Tensor] | None:
     ):
         metadata = file.metadata() or {}
         for key in file.keys():  # noqa: SIM118 - safe_open is not a mapping
-            # A copy: older safetensors return the file itself, mapped, and it may be written again.
+            # A copy: older safetensors return a view of the mapped file, which may be overwritten later.
             adapters[_parse_key(key, path)] = file.get_tensor(key).clone()
     if metadata.get("format") != _FORMAT:
         raise InputError(f"{path} has format {str(metadata.get('format'))[:40]!r}", allowed=f"expected {_FORMAT!r}")
@@ -82,9 +82,9 @@ def _parse_key(key: str, path: Path) -> tuple[Stream, int]:
 
 
 def relative_depth_layer(student_layer: int, student_depth: int, teacher_depth: int) -> int:
-    """Return the teacher layer at a student layer's relative depth: what a fitted projection of that layer aims at.
+    """Return the teacher layer at a student layer's relative depth: the target of that layer's fitted projection.
 
-    Layer 0 aims at layer 0 and the last at the last, so of 12 blocks a 3-block student's layers aim at 0, 4, 8, 12.
+    Layer 0 aims at layer 0 and the last at the last: with 12 teacher and 3 student blocks, at 0, 4, 8, 12.
     """
     return round(student_layer * teacher_depth / student_depth)
 
@@ -98,7 +98,7 @@ class ProjectionFit:
     Attributes:
         student: sum of s s^T, shape (student width, student width).
         cross: sum of t s^T, shape (teacher width, student width).
-        n_tokens: tokens that were summed; tokens with a non-finite state on either side are left out.
+        n_tokens: how many tokens were summed; tokens with a non-finite state on either side are left out.
     """
 
     student: Tensor

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-# Padding that is tolerated for the sake of fewer batches, as a share of the real tokens, for each stream.
+# How much padding is accepted to get fewer batches: a share of the real tokens, for each stream.
 _PADDING_TARGET = 0.015
 # What one more batch is worth, in padded tokens, for each stream. The plan takes the dearest price (the fewest batches)
 # whose padding is under the target; below 16 tokens a batch costs more in overhead than it saves in padding.
 _BATCH_PRICES = (1024, 512, 256, 128, 96, 64, 48, 32, 24, 16)
-# With two lengths a group of like encoder lengths is cut again by decoder length, so opening one costs several batches.
+# With two lengths, a group of like encoder lengths is cut again by decoder length: a group costs several batches.
 _GROUP_PRICE_RATIO = 4
 
 
@@ -23,7 +23,7 @@ def plan_batches(
     """Group examples of like length into batches.
 
     A batch of B examples counts B * (longest length + longest second length) padded tokens. The plan depends on the
-    lengths alone, equal lengths staying in their order.
+    lengths alone; equal lengths stay in their order.
 
     Args:
         lengths: tokens of each example, positive, int64 (examples,).
@@ -51,12 +51,12 @@ def plan_batches(
 def share_batches(costs: NDArray[np.int64], parts: int) -> tuple[NDArray[np.int64], ...]:
     """Share batches among parts of nearly equal cost: each in turn goes to the part with the least so far.
 
-    For batches in the order of `plan_batches`, dearest first, that is at most a third over the best there is (Graham
-    1969), and the first batch goes to the first part.
+    For batches in the order of `plan_batches`, dearest first, the dearest part is at most a third above the optimum
+    (Graham 1969), and the first batch goes to the first part.
 
     Args:
-        costs: of each batch, its padded tokens for example, int64 (batches,).
-        parts: how many, 1 or more.
+        costs: the cost of each batch, such as its padded tokens, int64 (batches,).
+        parts: how many parts, 1 or more.
 
     Returns:
         For each part the numbers of its batches, ascending; a part may have none. Every number appears exactly once.
@@ -83,7 +83,7 @@ def _batches(
     if second is None:
         yield from _filled(order, lengths, budget, price)
         return
-    # No budget here: it is the second cut that makes batches.
+    # No budget here: the second cut makes the batches.
     for start, stop in _segments(lengths[order], 2**62, _GROUP_PRICE_RATIO * price):
         group = order[start:stop]
         total = second + lengths[group[0]]

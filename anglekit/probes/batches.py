@@ -1,4 +1,4 @@
-"""Tokenised probe data and its batches: token ids in flat arrays, padded only inside a batch, every token's example."""
+"""Tokenised probe data and its batches: flat arrays of token ids, padded only in a batch, with each token's example."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ProbeBatch:
 
     Attributes:
         input_ids: int64 (batch, length).
-        attention_mask: int64 (batch, length), 1 at real tokens; None where nothing is padded and none was asked for.
+        attention_mask: int64 (batch, length), 1 at real tokens; None where nothing is padded, unless asked for.
         token_type_ids: int64 (batch, length), or None if the tokenizer makes none.
         decoder_input_ids: int64 (batch, target length) of an encoder-decoder's teacher-forced target, or None.
         decoder_attention_mask: as `attention_mask`, for the decoder.
@@ -130,7 +130,7 @@ class TokenizedProbe:
         pad_type_id: the token type at padded positions.
         max_length: the length to which text was truncated, or None.
         target_max_length: the same for targets.
-        skipped_examples: examples left out because nothing of theirs counts: no token, or no target.
+        skipped_examples: how many examples were left out because no token of theirs counts or they have no target.
     """
 
     text: TokenRuns

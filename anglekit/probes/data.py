@@ -24,12 +24,12 @@ class ProbeData:
 
     Attributes:
         source: the file, `hub:` or `builtin:` data set that they came from.
-        sha256: the hash of all of it (`Table.sha256`).
+        sha256: the hash of the whole source (`Table.sha256`).
         texts: the text of each example, never blank.
         text_pairs: the second text of each example, never blank; None without pairs.
         targets: the target text of each example, empty where the row has none; None without a target column.
         rows: the row number of each example in the source, counted from 0.
-        skipped_rows: rows of the source that were left out because a text of theirs is missing or blank.
+        skipped_rows: how many rows of the source were left out because one of their texts is missing or blank.
         text_column: the column of the texts.
         text_pair_column: the column of the second texts, or None.
         target_column: the column of the targets, or None.
@@ -63,8 +63,8 @@ def read_probe(
         text: the column of the text; by default the first usual name that is there.
         text_pair: the column of the second text; by default the text column's usual partner; `"-"`: no pairs.
         target: the column of the target; by default the first usual name that is there and holds text; `"-"`: none.
-        limit: take that many rows at random, without replacement and in file order; all if there are no more.
-        seed: of the random draw.
+        limit: take this many rows at random, without replacement, in file order; all rows if there are fewer.
+        seed: the seed of the random draw.
 
     Raises:
         InputError: the source or a column is not there, a cell holds something other than text, nothing is left, or

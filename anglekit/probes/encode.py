@@ -1,4 +1,4 @@
-"""Texts to token ids as lists, and prompts together with what follows them; `tokenize` makes probes of them."""
+"""Texts, or prompts with what follows them, to lists of token ids; `tokenize` makes probes of these."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def encode_texts(
 ) -> dict[str, list[list[int]]]:
     """Tokenise texts (or pairs), some at a time.
 
-    They are cut to `max_length`, but the tokenizer is left without truncation. `as_target` says that they are targets,
-    which some tokenizers (Marian's) treat otherwise.
+    Texts are cut to `max_length`, but truncation is switched off in the tokenizer afterwards. `as_target` says that
+    they are targets, which some tokenizers (Marian's) treat differently.
 
     Returns:
-        For each of the tokenizer's outputs a list for each text: `input_ids`, and `token_type_ids` and
+        Each of the tokenizer's outputs, with one list for each text: `input_ids`, and `token_type_ids` and
         `special_tokens_mask` where there are some.
     """
     encoded: dict[str, list[list[int]]] = {"input_ids": []}
@@ -68,7 +68,7 @@ def encode_texts(
 
 
 def joined(prompt: str, completion: str) -> str:
-    """Return the completion as it follows its prompt: after a blank, unless one of the two has one there."""
+    """Return the completion as it follows its prompt: after a blank, unless one of the two already has it."""
     bare = not prompt or prompt[-1].isspace() or completion[:1].isspace()
     return completion if bare else f" {completion}"
 
@@ -79,19 +79,19 @@ def encode_completions(
     """Tokenise prompts together with what follows them.
 
     Prompt and completion are split as by lm-evaluation-harness (`HFLM._encode_pair`): blanks at the end of a prompt go
-    to its completion, both are tokenised as one text, and the completion's tokens are those behind as many as the
-    prompt alone has. The tokenizer's begin-of-text token comes first where it puts one there itself, or where the
-    prompt is empty; otherwise no special token is added in front. Where it `ends`, the end-of-text token comes behind.
+    to its completion, both are tokenised as one text, and the prompt's tokens are as many as the prompt alone gives;
+    the rest are the completion's. The tokenizer's begin-of-text token comes first where it puts one there itself, or
+    where the prompt is empty; otherwise no special token is added in front. With `ends`, the end-of-text token ends it.
 
     Returns:
-        The token ids of each, and how many of them are the prompt's.
+        The token ids of each example, and for each how many of them are the prompt's.
     """
     stripped = [prompt.rstrip() for prompt in prompts]
     whole = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     together = encode_texts(tokenizer, whole, special_tokens=False)["input_ids"]
     alone = encode_texts(tokenizer, stripped, special_tokens=False)["input_ids"]
     front, behind = beginning(tokenizer), ending(tokenizer) if ends else []
-    # What the first token of an empty prompt's completion is predicted from.
+    # Where the prompt is empty, the completion's first token is predicted from this.
     stand_in = ending(tokenizer) if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     ids, lengths = [], []
     for tokens, prompt in zip(together, alone, strict=True):

@@ -40,7 +40,7 @@ def tokenize_continued_probe(
         max_length: the most tokens of a sequence; None: as many as tokenizer and model allow, whichever is less.
         keep_special_tokens: whether special tokens count.
         token_budget: the most padded tokens of a batch; a longer example is a batch alone.
-        model_max_length: the most tokens that the models can take, or None if their positions have no end.
+        model_max_length: the most tokens that the models can take, or None if their positions have no limit.
 
     Raises:
         InputError: no targets, text pairs, a length out of range, or nothing left that counts.
@@ -100,7 +100,7 @@ def tokenize_probe(
     model_max_length: int | None = None,
     text_stream: Stream = "encoder",
 ) -> TokenizedProbe:
-    """Tokenise probe data, truncating where needed and counting what that costs.
+    """Tokenise probe data, truncate where needed and count the tokens that are cut off.
 
     Args:
         data: the probe.
@@ -115,7 +115,7 @@ def tokenize_probe(
         pad_to: truncate and pad every sequence to exactly this length, keep file order, count every position, padding
             included (the reading of the paper's code).
         decoder_start_token_id: the model's, needed with `needs_target`; it counts as a special token.
-        model_max_length: the most tokens that the models can take, or None if their positions have no end.
+        model_max_length: the most tokens that the models can take, or None if their positions have no limit.
         text_stream: `encoder`, or `decoder` for decoder-only models.
 
     Raises:
@@ -210,7 +210,7 @@ def _length_limit(
     model_max_length: int | None,
     pad_to: int | None,
 ) -> int | None:
-    """Return the most tokens of a text: as wanted, or what tokenizer and model allow; None where nothing limits it."""
+    """Return the most tokens of a text: as wanted, or what tokenizer and model allow; None without any limit."""
     if wanted is not None and wanted < 1:
         raise InputError(f"{option} {wanted} is too small", "give 1 or more")
     if wanted is not None and model_max_length is not None and wanted > model_max_length:
@@ -222,7 +222,7 @@ def _length_limit(
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
-    """Return the ids of special tokens; the unknown token stands for a real word, unless it has another use too."""
+    """Return the ids of special tokens; the unknown token is none (it stands for a word) unless it has another use."""
     others = {getattr(tokenizer, f"{use}_token_id") for use in ("bos", "eos", "sep", "cls", "pad", "mask")}
     ids = {int(token) for token in tokenizer.all_special_ids}
     if tokenizer.unk_token_id not in others:
@@ -240,7 +240,7 @@ def _tokenize(
 ) -> tuple[TokenRuns, NDArray[np.int64]]:
     """Return the token runs and for each example the number of tokens that truncation cut off.
 
-    Texts are tokenised whole first, which gives the exact loss, and only the ones that are too long a second time.
+    Texts are first tokenised whole, which gives the exact number. Those that are too long are tokenised again.
     """
     added = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
     if limit is not None and limit <= added:
@@ -307,12 +307,12 @@ def same_tokenization(
 ) -> str | None:
     """Say how two tokenizers differ, in words, or return None if they turn texts into the same ids.
 
-    They must agree on `sample_texts` for what equal vocabularies do not show (casing, special tokens).
+    They must also agree on `sample_texts`, which show what equal vocabularies do not (casing, special tokens).
     """
     if tokenizer_a is tokenizer_b:
         return None
     both_fast = type(tokenizer_a) is type(tokenizer_b) and tokenizer_a.is_fast and tokenizer_b.is_fast
-    # All from normaliser to post-processor: five times as fast as two vocabularies in Python.
+    # Compares everything from normaliser to post-processor; five times as fast as two vocabularies in Python.
     if both_fast and tokenizer_a.backend_tokenizer.to_str() == tokenizer_b.backend_tokenizer.to_str():
         return None
     vocabulary_a, vocabulary_b = tokenizer_a.get_vocab(), tokenizer_b.get_vocab()

@@ -18,16 +18,16 @@ from anglekit.errors import InputError, RunError
 
 Document = TypeVar("Document")
 
-#: The largest file that is read by default. Parsed, json takes up to about twenty times its size.
+#: The largest file that is read by default. Once parsed, json takes up to about twenty times its size.
 MOST_JSON_BYTES: Final = 8 << 20
 
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
-# What `tempfile` puts behind a prefix, and what a directory that is replaced is called meanwhile.
+# What `tempfile` puts behind a prefix, with `-old` for a directory while it is being replaced.
 _SCRATCH_END: Final = r"-[a-z0-9_]{8}(-old)?"
 
 
 def read_json_object(file: Path, remedy: str, *, most_bytes: int = MOST_JSON_BYTES) -> dict[str, Any]:
-    """Read a file that holds one json object; the `remedy` of a damaged one ends the message.
+    """Read a file that holds one json object; if it is damaged, the message ends with `remedy`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -62,9 +62,9 @@ def read_document(file: Path, kind: type[Document], remedy: str, *, most_bytes: 
 
 
 def convert_document(content: object, kind: type[Document], source: str, remedy: str) -> Document:
-    """Return what a parser of json or yaml gave as a msgspec Struct, a dataclass or a TypedDict.
+    """Convert what a json or yaml parser gave to a msgspec Struct, a dataclass or a TypedDict.
 
-    Keys that it does not name are passed over, unless it is a Struct that forbids them.
+    Keys that the type does not name are ignored, unless it is a Struct that forbids them.
 
     Raises:
         InputError: a value is missing or of another type; the message begins with `source`, names the value's place
@@ -77,7 +77,7 @@ def convert_document(content: object, kind: type[Document], source: str, remedy:
             f"{source}: {error.arrived}", error.remedy or remedy, allowed=error.allowed, setting=error.setting
         ) from error
     except msgspec.ValidationError as error:
-        # msgspec tells the place in its text alone: "Expected `int`, got `str` - at `$.arms[0].seed`".
+        # msgspec tells the place only in its message: "Expected `int`, got `str` - at `$.arms[0].seed`".
         reason, _, place = str(error).replace("`", "").partition(" - at $")
         reason = reason.removeprefix("Object ")
         where = f"{place.lstrip('.')}: " if place else ""
@@ -91,9 +91,9 @@ def write_json(target: Path, content: object) -> None:
 
 
 def write_whole(target: Path, content: str | bytes) -> None:
-    """Write a file beside its final name and rename it, its folder made where it is missing.
+    """Write a file beside its final name and rename it; make its folder if it is missing.
 
-    A file that is there is replaced; text becomes UTF-8 with its line ends as they are.
+    An existing file is replaced; text becomes UTF-8, and line ends stay as they are.
 
     Raises:
         RunError: the folder or the file cannot be written; what was there before stays.
@@ -120,7 +120,7 @@ def check_replaceable(target: Path, mark: str, *, overwrite: bool) -> None:
     """Check that a directory may be written: it is not there or empty, or it may be replaced and holds the file `mark`.
 
     Raises:
-        InputError: it may not; nobody's files are removed because a path was mistyped.
+        InputError: it may not be written, so that a mistyped path removes nobody's files.
     """
     if not target.exists():
         return
@@ -134,11 +134,11 @@ def check_replaceable(target: Path, mark: str, *, overwrite: bool) -> None:
 
 @contextmanager
 def whole_directory(target: Path, mark: str, *, overwrite: bool = False, scratch: Path | None = None) -> Iterator[Path]:
-    """Yield an empty directory, which gets its final name at the end of the block; where the block fails it is removed.
+    """Yield an empty directory; it gets its final name at the end of the block, or is removed if the block fails.
 
     With `overwrite`, a target that holds the file `mark` is replaced when the new directory is whole. Until then the
-    directory has the name `scratch`, where the caller finds what a killed process leaves: a free one on the same file
-    system, or (None) a hidden one beside the target.
+    directory has the name `scratch`, where the caller finds what a killed process leaves: an unused name on the same
+    file system, or (None) a hidden one beside the target.
 
     Raises:
         InputError: `target` is there and may not be replaced, as `check_replaceable` says.
@@ -171,7 +171,7 @@ def whole_directory(target: Path, mark: str, *, overwrite: bool = False, scratch
 
 
 def half_written(directory: Path, *names: str) -> list[Path]:
-    """Return what a killed process left in a directory of files and directories of these names that it was writing."""
+    """Return the unfinished files and directories of these names that a killed process left in a directory."""
     every = "|".join(map(re.escape, names))
     # Earlier versions wrote NAME.partial.
     left = re.compile(rf"\.({every}){_SCRATCH_END}|({every})\.partial")

@@ -32,7 +32,7 @@ def lane_count(models: Sequence[PreTrainedModel], devices: Iterable[torch.device
     """
     if torch.get_num_threads() < _MOST_LANES or not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
         return 1
-    # Both are settings of one thread, which another one would not see.
+    # Both settings belong to one thread; a lane's own thread would not see them.
     if torch.get_default_device().type != "cpu" or torch.is_autocast_enabled("cpu"):
         return 1
     steady = all(device.type == "cpu" for device in devices) and all(map(_is_steady, models))
@@ -60,12 +60,12 @@ def run_in_lanes(
 
     The order of use does not depend on which lane was faster: a lane that overtakes the other leaves what it made and
     goes on, as long as there is a free slot. The first error ends all lanes and is raised here. The number of torch's
-    threads is as before afterwards.
+    threads is restored at the end.
 
     Args:
         items: read by one lane at a time.
-        produce: makes something of an item. Its second argument is the number of a slot, below `slot_count`: the slot's
-            memory is its own until what it made has been used.
+        produce: makes something of an item. Its second argument is the number of a slot, below `slot_count`: no other
+            item uses that slot's memory until what was made in it has been used.
         consume: uses what was made.
         lanes: as many as `lane_count` says; one lane runs here, the others in threads of their own.
     """
@@ -124,7 +124,7 @@ class _Queue(Generic[Item, Made]):
         self.error: BaseException | None = None
 
     def work_alike(self, threads: int, modes: tuple[bool, bool]) -> None:
-        """Work in a thread of its own, in the modes of the thread that began."""
+        """Work in a thread of its own, in the modes of the thread that started it."""
         inference, gradients = modes
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients and not inference):
             self.work(threads)
@@ -157,7 +157,7 @@ class _Queue(Generic[Item, Made]):
             return None if taken is None else (*taken, self._free.pop())
 
     def _next_turn(self) -> tuple[Item, Made, int] | None:
-        """Return what is to be used now; None if it is not made yet, or if the other lane will come to it."""
+        """Return what is to be used next; None if it is not made yet, or if the other lane will use it."""
         with self._changed:
             if self._consuming or self._turn not in self._made or self.error is not None:
                 return None

@@ -13,7 +13,7 @@ from anglekit.errors import InputError
 class DirectoryLock:
     """A directory that this process holds alone until `release`, by a locked file in it.
 
-    The system lets go of the file when the process ends, however it ends; that a lock file is there says nothing.
+    The system unlocks the file when the process ends, however it ends; the lock file's presence alone says nothing.
 
     Args:
         directory: made where it is missing.
@@ -27,7 +27,7 @@ class DirectoryLock:
     def __init__(self, directory: Path, name: str, *, holder: str = "run") -> None:
         self.directory = directory
         self.file = directory / name
-        # Released by whichever thread ends the work. A file that its holder removed before we locked it counts as held.
+        # Any thread may release it. A file that its holder removed before we locked it counts as held.
         self._lock = FileLock(self.file, timeout=0, thread_local=False)
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -42,10 +42,10 @@ class DirectoryLock:
             ) from error
 
     def release(self) -> None:
-        """Remove the lock file and let others have the directory; one that holds nothing is removed. Works once."""
+        """Remove the lock file and let others have the directory; remove it if it is empty. Works once."""
         if not self._lock.is_locked:
             return
-        # While it is locked, so that no other process's file is removed; Windows removes no open file, and it stays.
+        # Removed while locked, so that no other process's file is removed; on Windows an open file cannot be: it stays.
         with suppress(OSError):
             self.file.unlink(missing_ok=True)
         self._lock.release()

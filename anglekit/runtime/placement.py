@@ -28,9 +28,9 @@ _SIZE = re.compile(r"\d+(\.\d+)?\s*[KMGT]?i?B", re.IGNORECASE)
 @documented
 @dataclass(frozen=True)
 class Placement:
-    """How a model that one device does not hold is loaded.
+    """How a model too large for one device is loaded.
 
-    In a map in json, `{"embeddings": "cpu", "encoder": 0}`, every part has its device; `disk` leaves it in its file.
+    A map in json, `{"embeddings": "cpu", "encoder": 0}`, gives every part a device; `disk` leaves a part in its file.
 
     Raises:
         InputError: an unknown name, a map or sizes that cannot be read, or bitsandbytes is not installed.
@@ -84,7 +84,7 @@ class Placement:
 
     @property
     def parts(self) -> dict[str, str | int] | None:
-        """The map's own parts and their devices; None where it is made by accelerate, or there is none."""
+        """The parts of a map in json and their devices; None where accelerate makes the map, or there is none."""
         if self.device_map is None or self.device_map in DEVICE_MAPS:
             return None
         allowed = f"allowed: {', '.join(DEVICE_MAPS)}, or json such as " + '{"embeddings": "cpu", "encoder": "disk"}'
@@ -130,7 +130,7 @@ class Placement:
         return sizes
 
     def loading(self, dtype: torch.dtype) -> dict[str, Any]:
-        """Return what `from_pretrained` is told beside the usual; `dtype` is of what is not quantised."""
+        """Return the extra arguments of `from_pretrained`; `dtype` is the type of what is not quantised."""
         told: dict[str, Any] = {}
         if self.device_map is not None:
             told["device_map"] = self.parts or self.device_map
@@ -150,7 +150,7 @@ class Placement:
 
 
 def check_device(device: str | int, setting: str, problem: str = "is") -> None:
-    """Raise the SettingError of a device that cannot be used here; `problem` stands before it in the message."""
+    """Raise a SettingError for a device that cannot be used here; in the message `problem` stands before the device."""
     if device == "cpu":  # is always there, and known without torch
         return
     import torch
@@ -168,7 +168,7 @@ def is_placed(model: PreTrainedModel) -> bool:
 
 
 def compute_device(model: PreTrainedModel) -> torch.device:
-    """Return the device that a model's inputs go to: its weights' own, or for a spread model that of its first part."""
+    """Return the device for a model's inputs: that of its weights, or for a spread model that of its first part."""
     import torch
 
     hook = getattr(model, "_hf_hook", None)
@@ -188,7 +188,7 @@ def device_names(model: PreTrainedModel) -> str:
 
 
 def whole_state(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Yield a model's weights in the order of their names, those that the disk holds read one at a time."""
+    """Yield a model's weights in the order of their names; those on the disk are read one at a time."""
     for name, tensor in sorted(model.state_dict().items()):
         if not tensor.is_meta:
             yield name, tensor.detach()

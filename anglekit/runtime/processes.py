@@ -20,7 +20,7 @@ from anglekit.settings_fields import SettingError
 
 # How long processes that were started together may take to find each other.
 _MEETING = timedelta(minutes=10)
-# A process may wait for another one for as long as that one's share of the work takes.
+# A process may wait as long as another one's share of the work takes.
 _PATIENCE = timedelta(days=30)
 # The most bytes of one message.
 _MESSAGE_BYTES = 256 << 20
@@ -49,13 +49,13 @@ class Processes:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Wait for one another at the end of a block; where it fails in one process, all of them fail with that error.
+        """Wait for one another at the end of a block; if it fails in one process, all processes fail with that error.
 
         The block itself must not wait for another process.
 
         Raises:
-            AnglekitError: the block raised it in this process or, of all that did, in the one of the lowest rank.
-            RunError: the block raised another error in another process, or that process is gone.
+            AnglekitError: the block raised it here or in another process; of several, the lowest rank's is raised.
+            RunError: the block raised an error of another kind in another process, or that process is gone.
         """
         failure: Exception | None = None
         try:
@@ -97,19 +97,19 @@ class Processes:
         ]
 
     def add_up(self, tensor: Tensor) -> None:
-        """Put the sum over all processes of a tensor in main memory in its place, in every process."""
+        """Replace a tensor in main memory, in every process, by its sum over all processes."""
         if self.count > 1:
             with _named_loss():
                 self.group.allreduce([tensor]).wait()
 
     def share_first(self, tensor: Tensor) -> None:
-        """Put the first process's numbers into a tensor in main memory, in every process."""
+        """Replace a tensor's values in main memory, in every process, by the first process's."""
         if self.count > 1:
             with _named_loss():
                 self.group.broadcast(tensor, 0).wait()
 
     def send_to_first(self, content: bytes) -> None:
-        """Hand over to the first process, which reads it by `receive`."""
+        """Send content to the first process, which reads it by `receive`."""
         buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         with _named_loss():
             self.group.send([torch.tensor([len(buffer)])], 0, 0).wait()
@@ -141,7 +141,7 @@ def _named_loss() -> Iterator[None]:
         raise RunError("another process of this launch has ended; see what it printed, and start all again") from error
 
 
-# The errors that have fields, which are what another process makes them of again; the more special kind first.
+# Errors with fields, from which another process makes them again; the more special kind first.
 _WITH_FIELDS: Mapping[str, tuple[type[InputError], tuple[str, ...]]] = {
     "setting": (SettingError, ("setting", "problem", "remedy", "allowed", "name")),
     "input": (InputError, ("arrived", "remedy", "allowed", "setting")),
@@ -170,13 +170,13 @@ def _error_of(rank: int, outcome: tuple[str, dict[str, str]]) -> AnglekitError:
 
 @contextmanager
 def launched_processes(device: str = "cpu") -> Iterator[tuple[Processes, str]]:
-    """Join the processes of this launch for the length of a block; a process started by itself is alone.
+    """Join the processes of this launch during a block; a process started by itself is alone.
 
     Yields:
         The processes, and the device of this one: for `cuda` its own.
 
     Raises:
-        InputError: what the launcher says about them is not complete.
+        InputError: what the launcher says about them is incomplete.
         RunError: they did not find each other.
     """
     processes = _met()
@@ -187,12 +187,12 @@ def launched_processes(device: str = "cpu") -> Iterator[tuple[Processes, str]]:
 
 @contextmanager
 def processes_apart() -> Iterator[Processes]:
-    """Join the processes of this launch for a block in which each of them trains by itself, on a device of its own.
+    """Join the processes of this launch during a block in which each trains by itself, on its own device.
 
-    accelerate and `Trainer` take the process for a single one meanwhile.
+    During the block, accelerate and `Trainer` see a single process.
 
     Raises:
-        InputError: what the launcher says about them is not complete.
+        InputError: what the launcher says about them is incomplete.
         RunError: they did not find each other.
     """
     processes = _met()
@@ -227,7 +227,7 @@ def _met() -> Processes:
         )
     try:
         store, rank, count = next(rendezvous("env://", timeout=_MEETING))
-        # Those who do not come are noticed soon; whoever works may take long.
+        # A short wait notices processes that never come; the work itself may take long.
         _gloo("meeting", store, rank, count, _MEETING).barrier().wait()
         group = _gloo("work", store, rank, count, _PATIENCE)
     except (RuntimeError, ValueError) as error:  # torch's own errors derive from the first

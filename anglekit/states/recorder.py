@@ -35,12 +35,12 @@ class LayerRecorder:
     Args:
         model: a transformers model, with or without a head.
         layers: for each stream, the layers to keep.
-        final_norm: which last state to take.
+        final_norm: whether the last layer's state is taken after or before the final norm.
 
     Attributes:
         states: after a forward pass, `states[stream][layer]` of shape (batch, length, width).
         keep: called with stream, layer and state, as each state comes; puts it into `states` unless replaced. A
-            replacement holds for the passes of the thread that made it.
+            replacement applies only to passes in the thread that set it.
 
     Raises:
         InputError: a stream that the model does not have, or a layer out of range.
@@ -134,7 +134,7 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
 
 
 def forward_inputs(model: PreTrainedModel, batch: ProbeBatch) -> dict[str, Any]:
-    """Return the keyword arguments with which the headless model reads a batch, on the model's device."""
+    """Return a batch as keyword arguments of the headless model, on the model's device."""
     on_device = batch.to(compute_device(model))
     inputs: dict[str, Any] = {"input_ids": on_device.input_ids}
     if on_device.attention_mask is not None:
@@ -165,9 +165,9 @@ class TokenStates:
 
 
 class _TokenCollector:
-    """Copies the tokens that count out of each state as it comes, while it is still in the processor's cache.
+    """Copies the tokens that count from each state as it comes, while it is still in the processor's cache.
 
-    The copy also lets the model's own memory go at once, as in a forward pass that keeps nothing.
+    With a copy, the model's own memory is freed at once, as in a forward pass that keeps nothing.
     """
 
     def __init__(self, layers: Mapping[Stream, Sequence[int]], batch: ProbeBatch, workspace: Workspace) -> None:
@@ -205,9 +205,9 @@ def token_states(
     devices gives its states on the device of the lowest layer that is kept.
 
     Args:
-        recorder: of the layers to keep.
+        recorder: the recorder of the layers to keep.
         batch: the examples.
-        workspace: of this recorder alone; the next call with it overwrites the states. None: they are the caller's.
+        workspace: used by this recorder alone; the next call with it overwrites the states. None: the caller owns them.
     """
     collector = _TokenCollector(recorder.layers, batch, workspace or Workspace())
     keep, recorder.keep = recorder.keep, collector.keep

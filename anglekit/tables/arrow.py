@@ -10,14 +10,14 @@ from anglekit.errors import InputError, foreign_failures
 
 # A table of texts has a few columns; what has very many is something else.
 _MOST_COLUMNS: Final = 10_000
-# A parquet file says values that repeat once; this is far more repetition than tables of texts have.
+# A parquet file stores repeated values once; these bounds allow far more repetition than tables of texts have.
 _VALUES_PER_BYTE, _MORE_VALUES = 50, 10_000_000
 _CHARACTERS_PER_BYTE, _MORE_CHARACTERS = 200, 1 << 28
 _ROWS_OF_A_BATCH: Final = 4096
 
 
 def check_names(names: Sequence[str], source: str) -> None:
-    """Raise the InputError for columns that share a name, or are too many."""
+    """Raise an InputError if columns share a name or are too many."""
     check_count(len(names), source)
     seen: set[str] = set()
     for name in names:
@@ -27,7 +27,7 @@ def check_names(names: Sequence[str], source: str) -> None:
 
 
 def check_count(columns: int, source: str) -> None:
-    """Raise the InputError for more columns than are read."""
+    """Raise an InputError if there are too many columns."""
     if columns > _MOST_COLUMNS:
         raise InputError(
             f"{source} has {columns:,} columns", f"at most {_MOST_COLUMNS:,} are read: give a table of texts"
@@ -38,7 +38,7 @@ def read_parquet_columns(path: Path, source: str, limit: int | None) -> dict[str
     """Return a parquet file's columns; a struct column becomes columns `outer.inner`.
 
     The footer, as pyarrow reads it, says how many rows and columns there are; what lists and texts hold is counted
-    batch by batch, before lists become Python objects. How pyarrow itself bears a damaged file is its own business.
+    batch by batch, before lists become Python objects. How pyarrow itself treats a damaged file is not checked.
 
     Raises:
         InputError: it is damaged, two columns have one name, or it holds far more than its size.
@@ -60,7 +60,7 @@ def read_parquet_columns(path: Path, source: str, limit: int | None) -> dict[str
         if not 0 <= claimed <= _VALUES_PER_BYTE * size + _MORE_VALUES:
             raise damaged(f"it claims {claimed:,} values in {size:,} bytes")
         with foreign_failures(damaged):
-            # As dictionaries, texts that repeat are one object, however many rows have them.
+            # Read as dictionaries, so that a repeated text is one object, however many rows have it.
             texts = [field.name for field in schema if _is_text(field.type)]
             file = pq.ParquetFile(path, read_dictionary=texts)
         with file, foreign_failures(damaged):
@@ -83,7 +83,7 @@ def columns_from_arrow(
 ) -> dict[str, list[Any]]:
     """Return the columns of a table in pieces (`pyarrow.Table` or `RecordBatch`) as plain Python values.
 
-    A struct column becomes columns `outer.inner`. The file's `size` bounds what it may hold; None does not.
+    A struct column becomes columns `outer.inner`. The file's `size` bounds what it may hold; None: no bound.
 
     Raises:
         InputError: two columns have one name, or the table holds far more than the file's size.
@@ -118,7 +118,7 @@ def columns_from_arrow(
 
 
 def _n_values(pa: Any, array: Any) -> int:  # noqa: ANN401 - pyarrow has no types
-    """Return how many Python objects an array becomes, lists and objects with all that they hold."""
+    """Return how many Python objects an array becomes, with everything inside its lists and objects."""
     kind = array.type
     held: list[Any] = []
     if pa.types.is_struct(kind) or pa.types.is_map(kind):

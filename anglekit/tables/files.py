@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CHUNK_BYTES = 1 << 20
-# Rows of json may differ in their keys, and each row has a place for the keys of all.
+# Rows of json may differ in their keys, and in the frame each row has a place for every key.
 _PLACES_PER_CELL, _MORE_PLACES = 20, 10_000_000
 
 
@@ -51,7 +51,7 @@ def read_table_file(source: str, limit: int | None = None) -> tuple[pd.DataFrame
 
 
 def table_file(source: str) -> tuple[Path, Callable[[Path, str, int | None], pd.DataFrame]]:
-    """Return the file of a table, and what reads its kind.
+    """Return the file of a table, and the function that reads its kind.
 
     Raises:
         InputError: no such file, not a regular file, or of an unknown kind.
@@ -115,7 +115,7 @@ def _checked_text(path: Path, source: str) -> str:
 
 @contextmanager
 def _field_size_limit(size: int) -> Iterator[None]:
-    """Let one csv field be as long as the file; the module's own limit of 128 KiB is process-wide, so put it back."""
+    """Let a csv field be as long as the file; csv's own limit of 128 KiB is process-wide, so restore it afterwards."""
     before = csv.field_size_limit(size)
     try:
         yield
@@ -125,7 +125,7 @@ def _field_size_limit(size: int) -> Iterator[None]:
 
 def _read_delimited(path: Path, source: str, limit: int | None, delimiter: str) -> pd.DataFrame:
     with _field_size_limit(path.stat().st_size + 1), path.open(encoding="utf-8-sig", newline="") as handle:
-        # strict: an unclosed quote would otherwise swallow the rows up to the next one without a word.
+        # strict: otherwise an unclosed quote would silently swallow the rows up to the next quote.
         reader = csv.reader(handle, delimiter=delimiter, strict=True)
         try:
             rows = (row for row in reader if row)

@@ -1,4 +1,4 @@
-"""Tables of texts: a file, a hub data set or a built-in corpus -> a data frame, and which of its columns is which."""
+"""Tables of texts: a file, a hub data set or a built-in corpus -> a data frame, and which column plays which role."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ USUAL_PARTNERS: dict[str, str] = {
 """For a text column the column that is the second text of the pair (GLUE's names), where there is one."""
 
 _LONGEST_TEXT = 1_000_000
-"""Characters of one text: a tokenizer takes a few hundred bytes for each of its tokens at the same time."""
+"""The most characters of one text: a tokenizer holds a few hundred bytes for each of its tokens at once."""
 
 _MOST_NAMES = 60
-"""Columns that a message shows."""
+"""The most columns that a message shows."""
 
 _FIRST_ROWS = 1000
-"""Among which a column is looked for before all rows are read."""
+"""Rows in which a column is looked for before all rows are read."""
 
 NO_COLUMN = "-"
-"""As a column's name: use none, even if one is there."""
+"""Given as a column's name: use no column, even if there is one."""
 
 # A split may end in a slice, `train[:100]`; NAME may be a path with colons.
 _HUB = re.compile(r"hub:(?P<name>.+):(?P<split>[^:/\[\]]+(?:\[[^\]]*\])?)")
@@ -125,7 +125,7 @@ def find_column(
 def find_column(
     table: Table, role: str, given: str | None, usual: Sequence[str] | None = None, *, required: bool = True
 ) -> str | None:
-    """Return the name of the column that plays a role, whose option is `--role`: the one that the user named, if any.
+    """Return the column that plays a role (option `--role`): the one that the user named, if any.
 
     Otherwise it is the first of the `usual` names that is there, by default those of `USUAL_COLUMNS[role]`; None if
     there is none and none is required.
@@ -153,7 +153,7 @@ def find_column(
 def check_columns(source: str, given: Mapping[str, str]) -> None:
     """Refuse a file that is not there, and columns named by role that it lacks.
 
-    Columns inside columns of dictionaries, and tables that lie elsewhere, are left to whoever reads them.
+    Columns inside columns of dictionaries, and tables that are not files, are checked when they are read.
     """
     if source.startswith(("hub:", "builtin:")):
         return
@@ -202,10 +202,10 @@ def is_missing(cell: object) -> bool:
 
 
 def check_text(text: object, table: Table, column: str, row: int) -> str:
-    """Return a cell's text (or one of its texts) that a tokenizer can take.
+    """Return a cell's text (or one of its texts), checked so that a tokenizer can take it.
 
     Raises:
-        InputError: it is no text, holds half of a surrogate pair, or is longer than a million characters.
+        InputError: it is not text, holds half of a surrogate pair, or is longer than a million characters.
     """
     where = f"{table.source}, column {column!r}, row {row} (counted from 0)"
     if not isinstance(text, str):

@@ -26,7 +26,7 @@ __all__ = ["data_card", "load", "names", "split_sizes", "splits"]
 _Rows = list[dict[str, Any]]
 
 
-# The rows of training, validation and test, and what draws them.
+# How many rows training, validation and test have, and the function that draws them.
 _CORPORA: dict[str, tuple[tuple[int, int, int], Callable[[str, int], _Rows]]] = {
     "inference": ((48_000, 1_500, 1_500), inference.rows),
     "triples": ((12_000, 500, 500), triples.rows),
@@ -62,7 +62,7 @@ def split_sizes(name: str) -> dict[str, int]:
 
 
 def load(name: str, split: str = "validation") -> pd.DataFrame:
-    """A split of a corpus as a data frame of its own: changing it changes no later answer.
+    """A split of a corpus as a new data frame: changing it does not affect later calls.
 
     Args:
         name: a name from `names()`. The columns hold strings unless said otherwise:

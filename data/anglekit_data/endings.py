@@ -1,8 +1,8 @@
 """The generator of the built-in `endings` and `questions` corpora: stories with four endings, or with a question.
 
-Four candidate endings are drawn first, then a story for each of them, so that every ending follows as often as it does
-not belong: an ending alone says nothing. `questions` asks of the same worlds for a word. The same split, size and seed
-give the same rows.
+Four candidate endings are drawn first, then a story for each of them, so that every ending is right as often as each of
+the others: an ending alone says nothing. `questions` asks for one word about the same worlds. The same split, size and
+seed give the same rows.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 SPLITS = ("train", "validation", "test")
 
-# Of ten parts of all keys, one is kept for validation and one for test.
+# All keys fall into ten parts: one is kept for validation and one for test.
 _PARTS = 10
 _PART_OF = {0: "validation", 1: "test"}
 _T = TypeVar("_T")

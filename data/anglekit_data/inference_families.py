@@ -24,7 +24,7 @@ from anglekit_data.inference_quantifiers import QUANTIFIERS, judge
 
 LABELS = ("entailment", "neutral", "contradiction")
 
-# How often a comparison is turned round and said with the converse word.
+# How often a comparison is reversed and said with the converse word.
 _CONVERSE = 0.2
 
 
@@ -71,7 +71,7 @@ def _order_chain(draw: Draw, orders: _Orders, terms: Sequence[str]) -> Triple:
     return Triple(f"{order[0]}|{min(a, b)}|{max(a, b)}", _fact(draw, order, a, b), premises)
 
 
-# Which of a chain's three links point down; anything but all or none leaves its two ends uncompared.
+# Which of a chain's three links point down; unless all or none do, its two ends stay uncompared.
 _BROKEN = tuple(links for links in product((True, False), repeat=3) if len(set(links)) == 2)
 
 
@@ -145,7 +145,7 @@ def situated(draw: Draw) -> Triple:
 
     motion_in, place_in = at_least(_MOTIONS[motion]), at_least(_PLACES[place])
     positive = said(who, motion_in, place_in)
-    # Two words that exclude each other settle it, whatever the other slot says.
+    # Two words that exclude each other make a contradiction, whatever the other slot says.
     negative = draw.pick((said(who, "disjoint", place_in), said(who, motion_in, "disjoint")))
     doubts = [said(someone, motion_in, place_in)]
     if _MOTIONS[motion]["wider"]:

@@ -41,7 +41,7 @@ MOTIONS: dict[str, tuple[str, ...]] = {
     "moving": ("walking", "running", "crawling"),
     "resting": ("sitting", "lying", "kneeling"),
 }
-# A building and its rooms: who is in the kitchen is in the house, and nobody is in two buildings.
+# A building and its rooms: whoever is in the kitchen is in the house, and nobody is in two buildings.
 PLACES: dict[str, tuple[str, ...]] = {
     "house": ("kitchen", "attic", "bedroom"),
     "farm": ("barn", "stable", "orchard"),

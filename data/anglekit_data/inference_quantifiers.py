@@ -36,9 +36,9 @@ def _holds(quantifier: str, world: tuple[tuple[bool, bool], ...]) -> bool:
 def judge(premise: str, hypothesis: str, noun: str, adjective: str) -> str:
     """Return the label of a pair of quantified sentences.
 
-    `noun` and `adjective` say how the premise's stand to the hypothesis's (`narrower`: poodles to dogs), keys of
-    `_EXCLUDED`. It is `entailment` when the hypothesis holds in every world in which the premise does, `contradiction`
-    when in none, `neutral` otherwise. Both nouns have at least one individual in every world.
+    `noun` and `adjective`, keys of `_EXCLUDED`, say how the premise's word relates to the hypothesis's (`narrower`:
+    poodles to dogs). The label is `entailment` when the hypothesis holds in every world in which the premise does,
+    `contradiction` when in none, `neutral` otherwise. Both nouns have at least one individual in every world.
     """
     nouns = [pair for pair in product((True, False), repeat=2) if pair not in _EXCLUDED[noun]]
     adjectives = [pair for pair in product((True, False), repeat=2) if pair not in _EXCLUDED[adjective]]

@@ -71,7 +71,7 @@ def _below(draw: Draw, limit: int) -> int:
 
 
 def _number(draw: Draw) -> Translation:
-    """A number up to 999999, its length in digits drawn first; 101 and the like stand in front of no thousands."""
+    """A number up to 999999, its length in digits drawn first; 101 and the like are never put before thousands."""
     number = _below(draw, 10 ** draw.pick((3, 4, 5, 6, 6)))
     while _uncertain(number // 1000):
         number = _below(draw, 10**6)
@@ -90,7 +90,7 @@ def _amount(draw: Draw) -> tuple[str, str, str]:
     while _uncertain(number):
         number = 1 + _below(draw, 999)
     said = f"{'one' if number == 1 else english(number)} {one if number == 1 else several}"
-    # One of each thing is all for training, where its singular is learnt.
+    # Every "one of a thing" is for training, where its singular is learnt.
     return f"{'one' if number == 1 else number} {one}", said, counted(number, gender, romanian_one, romanian_several)
 
 
@@ -204,7 +204,7 @@ def generate(split: str, size: int, seed: int = 0) -> list[Translation]:
 
 
 def owner(key: str) -> str:
-    """The split that a row's content belongs to; bare numbers below 100 and one of a thing are all for training."""
+    """The split that a row's content belongs to; bare numbers below 100, and one of a thing, always go to training."""
     name, _, number = key.rpartition(" ")
     return "train" if name == "one" or (name == "number" and int(number) < 100) else split_of(key)
 

@@ -1,6 +1,6 @@
 """Romanian numerals as they stand before nouns, thousands, months and minutes, on top of the words of `num2words`.
 
-`num2words` 0.5.14 is right in Romanian for 0 to 999 without a noun; that is all that is taken from it. It writes
+`num2words` 0.5.14 is right in Romanian for 0 to 999 without a noun; only these are taken from it. It writes
 "douăzeci și unu de mii" for "douăzeci și una de mii", "o sută doi de mii" for "o sută două mii" and "douăzeci milioane"
 for "douăzeci de milioane", and knows no gender. The rules for these are here.
 """
@@ -43,7 +43,7 @@ def year_in_english(year: int) -> str:
 
 
 def feminine(words: str) -> str:
-    """A numeral as it agrees with a feminine noun: its last word changes, if it is one of those that do."""
+    """A numeral in its feminine form: its last word changes, if that word has such a form."""
     head, space, last = words.rpartition(" ")
     return f"{head}{space}{_FEMININE.get(last, last)}"
 

@@ -36,7 +36,7 @@ class Subject:
         kind: a key of `KINDS`.
         name: as it stands inside a sentence; two people are joined by "and".
         pronoun: "she", "he", "it" or "they"; "they" takes verbs in the plural.
-        key: each name that decides the split.
+        key: the names that decide the split.
     """
 
     kind: str
@@ -46,13 +46,13 @@ class Subject:
 
     @property
     def many(self) -> bool:
-        """Whether verbs agree with several."""
+        """Whether verbs are in the plural."""
         return self.pronoun == "they"
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A relation of a subject, and what is said of the object in turn, if anything is."""
+    """A relation of a subject, and what is said about its object, if anything."""
 
     relation: str
     object: Subject
@@ -85,7 +85,7 @@ def references(triples: TripleSet) -> tuple[str, str, str]:
 def generate(split: str, size: int, seed: int = 0) -> list[TripleSet]:
     """Draw `size` different sets of triples whose subjects, and people named as objects, belong to one split.
 
-    Cities have two relations only and no split of their own: alone, they occur in training. Another seed gives another
+    Cities have only two relations and belong to no split: they lead a set in training only. Another seed gives another
     sample of the same split.
 
     Raises:

@@ -51,7 +51,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "lies": ("lies", "lie"),
     "charges": ("charges", "charge"),
 }
-"""Each verb after one subject and after several."""
+"""Each verb in the singular and in the plural."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Relation:
     """How a relation is said.
 
     Attributes:
-        objects: the words that it may have as object; the name of a kind in `KINDS` draws one of these.
+        objects: the words that may be its object; the name of a kind in `KINDS` stands for one drawn from that kind.
         plain: a verb phrase; `{o}` is the object, a verb in braces agrees with the subject, `{a o}` is the object with
             its article or, after several subjects, in the plural.
         other: a second verb phrase.

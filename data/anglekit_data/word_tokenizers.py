@@ -1,4 +1,4 @@
-"""Word-level tokenizers made from a list of texts: in BERT's manner, or so that tokens become the same text again."""
+"""Word-level tokenizers made from a list of texts: as BERT's, or so that tokens decode to the same text."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Small worlds told in a few sentences: where someone is, who holds a thing, where a thing is, how many someone has.
 
 A world is told for a wanted answer. The other three candidates play a role in the story too (an earlier place, a place
-that is only thought of, someone who is only shown the thing, the number before a change), so that none is likelier for
-being told of.
+that is only thought of, someone who is only shown the thing, the number before a change), so that being
+mentioned makes no candidate likelier.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _holder_story(draw: Draw, frame: Frame, answer: str, others: Sequence[str]) 
     (thing,) = frame.about
     held, shown = _split(draw, others)
     holders = [*held, answer]
-    # Whom the thing is shown to, at the latest by its last holder, does not get it.
+    # Whoever is shown the thing (at the latest by its last holder) does not get it.
     showings: list[list[str]] = [[] for _ in holders]
     for who in shown:
         draw.pick(showings).append(who)
@@ -154,7 +154,7 @@ def _thing_story(draw: Draw, frame: Frame, answer: str, others: Sequence[str]) -
 
 def _count_frame(draw: Draw) -> Frame:
     who, fruit = draw.pick(NAMES), draw.pick(_FRUITS)
-    # Four numbers in a row, so that every change is of three at most.
+    # Four numbers in a row, so that no change is larger than three.
     least = draw.pick(_LEAST)
     counts = tuple(str(count) for count in draw.distinct(range(least, least + 4), 4))
     endings = tuple(f"Now {who} has {_counted(int(count), fruit)}." for count in counts)
@@ -184,4 +184,4 @@ FAMILIES: dict[str, tuple[Callable[[Draw], Frame], Callable[[Draw, Frame, str, S
     "thing": (_thing_frame, _thing_story),
     "count": (_count_frame, _count_story),
 }
-"""How a frame of each family is drawn, and how its story is told; all are equally often."""
+"""How a frame of each family is drawn, and how its story is told; all families are equally frequent."""
