@@ -1,14 +1,14 @@
 """Means and their differences over examples and seeds, with intervals that know what depends on what: pure numpy.
 
-Tokens of one example depend on each other, so examples are what is drawn, whole; students that read the same examples
-share every draw, so that what is common to them cancels in their differences (paired cluster bootstrap). Where several
-seeds were trained, seeds are drawn first and examples second; examples are crossed with seeds, not nested in them, so
-one draw of examples serves all seeds (Owen 2007, "The pigeonhole bootstrap").
+Tokens of one example depend on each other, so whole examples are drawn. Students that read the same examples share
+every draw, so what they have in common cancels in their differences (paired cluster bootstrap). With several seeds,
+seeds are drawn first and examples second. Examples are crossed with seeds, not nested in them, so one draw of examples
+serves all seeds (Owen 2007, "The pigeonhole bootstrap").
 
 Of S seeds, S - 1 are drawn each time, which makes the variance over draws unbiased (Rao and Wu 1988). Percentiles of so
-few distinct draws are still too narrow, so intervals over seeds take Student's t: of the seeds for the part of the
-variance that is theirs, of the examples for the rest (Cochran 1964, "Approximate significance levels of the
-Behrens-Fisher test"). Satterthwaite's degrees of freedom cover too little with two or three seeds.
+few distinct draws are still too narrow, so intervals over seeds use Student's t: with the seeds' degrees of freedom for
+the seeds' part of the variance, and the examples' for the rest (Cochran 1964, "Approximate significance levels of the
+Behrens-Fisher test"). With two or three seeds, Satterthwaite's degrees of freedom cover too little.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from scipy import stats
 IntervalMethod = Literal["percentile", "bca"]
 Array = NDArray[np.float64]
 
-#: Counts of drawn examples held at a time: 64 MiB of float64.
+#: The most counts of drawn examples that are held at once: 64 MiB of float64.
 _HELD = 2**23
 
 
 def draw_counts(units: int, drawn: int, n_draws: int, rng: np.random.Generator) -> Array:
-    """Return how often each unit comes when `drawn` of them are taken with replacement: float64 (n_draws, units)."""
+    """Return how often each unit is drawn when `drawn` are taken with replacement: float64 (n_draws, units)."""
     picks = rng.integers(units, size=(n_draws, drawn)) + units * np.arange(n_draws)[:, None]
     return np.bincount(picks.reshape(-1), minlength=n_draws * units).reshape(n_draws, units).astype(np.float64)
 
@@ -38,14 +38,14 @@ def weighted_means(values: ArrayLike, weights: ArrayLike | None = None) -> Array
 
     Args:
         values: (..., examples); read only where the weight is not 0.
-        weights: of the same shape or broadcast to it, such as tokens of an example; equal by default.
+        weights: of the same shape or broadcast to it, such as each example's number of tokens; equal by default.
     """
     products, w = _weighted(values, weights)
     return _ratio(products.sum(-1), w.sum(-1))
 
 
 def influence(values: ArrayLike, weights: ArrayLike | None = None) -> Array:
-    """Return how far each example pulls the weighted mean: w_e (y_e - m) / sum w, of the shape of `values`.
+    """Return how far each example pulls the weighted mean: w_e (y_e - m) / sum w, in the shape of `values`.
 
     They sum to 0; the variance of a ratio estimator is n / (n - 1) times the sum of their squares.
     """
@@ -60,7 +60,7 @@ def bootstrap_means(
 ) -> Array:
     """Return the weighted means of drawn examples: one draw of examples, shared by all rows.
 
-    Values and weights are as in `weighted_means`; the same seed and number of examples give the same draws whatever the
+    Values and weights are as in `weighted_means`. The same seed and number of examples give the same draws for any
     rows. The means have the shape (n_draws, ...), and are NaN where a draw holds no example of positive weight.
     """
     products, w = _weighted(values, weights)
@@ -83,10 +83,11 @@ class Estimates:
         estimate: (contrasts,).
         draws: (n_draws, contrasts).
         influence: of each example, mean over seeds, (contrasts, examples).
-        seed_variance: the part of the estimates' variance that seeds shrink, (contrasts,); NaN with one seed.
-        example_variance: the part that examples shrink, (contrasts,); NaN with one example.
-        n_seeds: seeds.
-        n_examples: examples of positive weight, the mean over a contrast's students and seeds, (contrasts,).
+        seed_variance: the part of the estimates' variance that more seeds reduce, (contrasts,); NaN with one seed.
+        example_variance: the part that more examples reduce, (contrasts,); NaN with one example.
+        n_seeds: the number of seeds.
+        n_examples: the number of examples of positive weight, the mean over a contrast's students and seeds,
+            (contrasts,).
     """
 
     estimate: Array
@@ -111,29 +112,29 @@ class Estimates:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Whether there is anything to judge an estimate's variance by: two seeds or two examples, (contrasts,)."""
+        """Whether an estimate's variance can be judged: it takes two seeds or two examples, (contrasts,)."""
         return np.isfinite(self.estimate) & (np.isfinite(self.seed_variance) | np.isfinite(self.example_variance))
 
     @property
     def standard_error(self) -> Array:
-        """The standard deviation of the draws, corrected for the number of examples; NaN where nothing is known."""
+        """The standard deviation of the draws, corrected for the number of examples; NaN where it is not `known`."""
         spread = np.nanstd(np.where(self.known, self.draws, 0.0), axis=0, ddof=1)
         # All examples are drawn each time; with few of them the variance over draws is (n - 1) / n of the true one.
         correction = np.sqrt(self.n_examples / np.maximum(self.n_examples - 1, 1)) if self.n_seeds == 1 else 1.0
         return np.where(self.known, spread * correction, np.nan)
 
     def quantile(self, level: float) -> Array:
-        """Return how many standard errors a two-sided interval over seeds and examples is wide to either side."""
+        """Return how many standard errors a two-sided interval over seeds and examples extends to each side."""
         return t_quantile(level, self.seed_variance, self.n_seeds, self.example_variance, self.n_examples)
 
     def interval(self, level: float, method: IntervalMethod = "percentile") -> tuple[Array, Array]:
-        """Return the lower and upper ends of two-sided intervals, each (contrasts,); NaN where nothing is known.
+        """Return the lower and upper ends of two-sided intervals, each (contrasts,); NaN where they are not `known`.
 
         Args:
             level: such as 0.95.
-            method: of intervals over examples alone; those over seeds are Student's t. `percentile` takes the levels
-                that make up for the number of examples (Hesterberg 2015, "What teachers should know about the
-                bootstrap"); `bca` corrects bias and skewness (Efron 1987).
+            method: for intervals over examples alone; those over seeds use Student's t. `percentile` adjusts the levels
+                to the number of examples (Hesterberg 2015, "What teachers should know about the bootstrap"); `bca`
+                corrects bias and skewness (Efron 1987).
         """
         tail = (1 - level) / 2
         if self.n_seeds > 1:
@@ -168,10 +169,10 @@ def estimate_contrasts(
     """Estimate contrasts between students, paired by seed and by example.
 
     Args:
-        values: (students, seeds, examples); a student is all that was trained under one strategy.
-        weights: of the same shape, such as tokens; equal by default. Where one is 0 the value is not read.
+        values: (students, seeds, examples); a student here stands for all students of one strategy.
+        weights: of the same shape, such as tokens; equal by default. Where a weight is 0 the value is not read.
         contrasts: (contrasts, students), such as (1, -1) for a difference.
-        n_draws: how many draws.
+        n_draws: the number of draws.
         seed: the same seed gives the same draws.
     """
     products, w = _weighted(values, weights)
@@ -205,14 +206,14 @@ def estimate_contrasts(
 def t_quantile(
     level: float, seed_variance: ArrayLike, n_seeds: ArrayLike, example_variance: ArrayLike, n_examples: ArrayLike
 ) -> Array:
-    """Return the quantile of a mean whose variance has two parts: Student's t of each, weighted by the parts.
+    """Return the quantile of a mean whose variance has two parts: each part's Student's t, weighted by the parts.
 
     Args:
         level: two-sided, such as 0.95.
         seed_variance: the part with n_seeds - 1 degrees of freedom; NaN counts as 0.
-        n_seeds: seeds.
+        n_seeds: the number of seeds.
         example_variance: the part with n_examples - 1 degrees of freedom; NaN counts as 0.
-        n_examples: examples.
+        n_examples: the number of examples.
     """
     parts = [np.nan_to_num(np.asarray(part, dtype=np.float64)) for part in (seed_variance, example_variance)]
     by_seed, by_example = (
@@ -229,17 +230,17 @@ def t_quantile(
 def simultaneous_factor(
     draws: ArrayLike, level: float, degrees_of_freedom: float, *, n_samples: int = 20_000, seed: int = 0
 ) -> float:
-    """Return c such that all estimates lie within c standard errors of the truth at once, at this level.
+    """Return c such that, at this level, all estimates lie within c standard errors of the truth at once.
 
     The estimates are taken as jointly Student's t with the correlations of the shared draws (Hothorn, Bretz and
-    Westfall 2008), so that estimates that go together cost less than Bonferroni's bound. For one estimate it is the
-    quantile of t.
+    Westfall 2008). For correlated estimates this is less than Bonferroni's bound. For one estimate it is the quantile
+    of t.
 
     Args:
         draws: (n_draws, estimates), shared; estimates that never vary are left out.
         level: two-sided, such as 0.9.
         degrees_of_freedom: of the standard errors.
-        n_samples: of the joint distribution.
+        n_samples: the number of samples of the joint distribution.
         seed: of the samples.
     """
     sample = np.asarray(draws, dtype=np.float64)
@@ -251,7 +252,7 @@ def simultaneous_factor(
         return single
     rng = np.random.default_rng([seed, 2])
     correlation = sample.T @ sample / (len(sample) - 1)
-    # The eigenvalues of pairwise differences are partly 0, which a Cholesky factor would refuse.
+    # Pairwise differences have some eigenvalues of 0, and a Cholesky factorisation would fail on them.
     roots, vectors = np.linalg.eigh(correlation)
     factor = vectors * np.sqrt(np.clip(roots, 0, None))
     largest = np.abs(rng.standard_normal((n_samples, len(roots))) @ factor.T).max(1)
@@ -260,7 +261,7 @@ def simultaneous_factor(
 
 
 def _weighted(values: ArrayLike, weights: ArrayLike | None) -> tuple[Array, Array]:
-    """Return weight times value, 0 where the weight is, and the weights, both of the values' shape."""
+    """Return weight times value (0 where the weight is 0) and the weights, both in the values' shape."""
     y = np.asarray(values, dtype=np.float64)
     w = np.ones(y.shape) if weights is None else np.broadcast_to(np.asarray(weights, dtype=np.float64), y.shape)
     if y.ndim == 0 or y.shape[-1] == 0:

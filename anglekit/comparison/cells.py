@@ -1,7 +1,7 @@
-"""What is compared, cell by cell: every strategy's students under one initialisation by one measure.
+"""What is compared, cell by cell: one measure of every strategy's students under one initialisation.
 
-A cell of angles is a student layer of a stream, a cell of scores an evaluation table and a score. Its students are
-paired by seed, and by example where there are examples.
+A cell of angles is about one student layer of a stream. A cell of scores is about one score on one evaluation table.
+Its students are paired by seed, and by example where there are examples.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Cell:
         students: by strategy and seed, the angle of each example in degrees, or the one score; (examples,).
         weights: by strategy and seed, the tokens of each example, 0 where a student of this cell has no angle; 1 for a
             score; (examples,).
-        cosines: the angles as cosines; None of scores.
+        cosines: the angles as cosines; None for scores.
     """
 
     part: Part
@@ -59,13 +59,13 @@ class Cell:
 
     @property
     def measure(self) -> str:
-        """The cell in words, as the column `measure` names it."""
+        """The cell in words, as in the column `measure`."""
         if self.part == "angle":
             return f"angle, {self.place['stream']} layer {self.place['vertex']}"
         return f"{self.place['score']}, {self.place['data']}" if self.place["data"] else str(self.place["score"])
 
     def seeds(self, strategies: Iterable[str]) -> list[Seed]:
-        """Return the seeds that all of these strategies have, so that they can be paired."""
+        """Return the seeds that all of these strategies have; only those can be paired."""
         owned = [{seed for own, seed in self.students if own == strategy} for strategy in strategies]
         common = set.intersection(*owned) if owned else set()
         return sorted(common, key=lambda seed: -1 if seed is None else seed)
@@ -81,7 +81,7 @@ class Cell:
 
 
 def in_order(strategies: Iterable[str]) -> list[str]:
-    """Return strategies once each: the paper's in its order, others behind them as they came."""
+    """Return each strategy once: the paper's in its order, then the others in the order given."""
     found = dict.fromkeys(strategies)
     return [name for name in STRATEGIES if name in found] + [name for name in found if name not in STRATEGIES]
 
@@ -102,7 +102,7 @@ def score_cells(scores: pd.DataFrame) -> list[Cell]:
 def angle_cells(geometries: Sequence[tuple[str, Geometry]]) -> tuple[list[Cell], list[str]]:
     """Return a cell for each initialisation, stream and student layer, and notes about what was left out.
 
-    An example's angle is that of its mean cosine over tokens and pairs.
+    An example's angle is the angle of its mean cosine over tokens and pairs.
 
     Raises:
         InputError: no example is in all Geometries.
@@ -120,12 +120,12 @@ def angle_cells(geometries: Sequence[tuple[str, Geometry]]) -> tuple[list[Cell],
     return cells, notes
 
 
-#: What tells the layers of all students apart.
+#: The columns that identify a layer among those of all students.
 ARM_KEY = ("strategy", "init", "seed", "stream", "vertex")
 
 
 def rows_by_arm(geometries: Sequence[tuple[str, Geometry]], table: str) -> pd.DataFrame:
-    """Return a table of all students with the columns `strategy, init, seed`; a seed of -1 was not recorded.
+    """Return a table of all students with the columns `strategy, init, seed`; -1 stands for an unrecorded seed.
 
     Raises:
         InputError: a student has no row.
@@ -137,7 +137,7 @@ def rows_by_arm(geometries: Sequence[tuple[str, Geometry]], table: str) -> pd.Da
             own = rows[rows["student"] == student]
             if own.empty:
                 raise InputError(f"{name} has no {table} of student {student!r}", "analyse it again")
-            # Whole numbers alone, so that the column stays one of whole numbers.
+            # Only whole numbers, so that the column keeps an integer type.
             frames.append(own.assign(strategy=strategy, init=init, seed=-1 if seed is None else seed))
     table_of_all: pd.DataFrame = pd.concat(frames, ignore_index=True)
     return table_of_all

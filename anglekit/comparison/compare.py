@@ -34,12 +34,12 @@ from anglekit.comparison.statistics import (
 from anglekit.errors import InputError, suggest
 from anglekit.results.geometry import Geometry
 
-#: Two degrees change the share of a pull that carries over to another layer, a cosine, by at most 0.035.
+#: The cosine is the share of a pull that carries over to another layer; two degrees change it by at most 0.035.
 ANGLE_MARGIN = 2.0
 
 
 def default_score_margin(scores: Iterable[Any]) -> float:
-    """Return one point: 0.01 of scores between 0 and 1, 1 of scores that run to 100."""
+    """Return one point: 0.01 for scores between 0 and 1, 1 for scores that run to 100."""
     return 0.01 if max((float(np.abs(one).max()) for one in scores), default=0.0) <= 1.0 else 1.0
 
 
@@ -58,13 +58,13 @@ def compare(
         sources: Geometry, sweep and run directories in any mixture, or Geometries; or the Evidence read from them.
         margin: the largest difference between angles, in degrees, that does not matter.
         score_margin: the largest difference between scores that does not matter, in their unit; by default one point:
-            0.01 of scores between 0 and 1, else 1.
-        draws: how many the bootstrap makes, 100 to 100,000.
+            0.01 for scores between 0 and 1, else 1.
+        draws: the number of bootstrap draws, 100 to 100,000.
         seed: the same seed gives the same result.
         interval: the method for angles of students with one seed, "percentile" or "bca".
 
     Raises:
-        InputError: a margin or number is out of range, the sources do not fit each other, or hold one strategy only.
+        InputError: a margin or number is out of range, or the sources do not fit together or hold only one strategy.
     """
     _check_options(margin, score_margin, draws, seed, interval)
     found = sources if isinstance(sources, Evidence) else read_evidence(sources)
@@ -78,7 +78,7 @@ def compare(
     verdict = overall_verdict(families)
     differences = pd.DataFrame([row for own in rows for row in own], columns=list(DIFFERENCE_COLUMNS))
     pairs = largest_pair_differences(found.geometries)
-    # The columns of places mix texts, numbers and nothing: they can be matched as objects alone.
+    # The place columns mix texts, numbers and missing values, so they can only be matched as objects.
     on = dict.fromkeys(("init", "stream", "vertex", "strategy_a", "strategy_b"), "object")
     differences = differences.astype(on).merge(pairs.astype(on), on=list(on), how="left").infer_objects()
     spreads = [spread_row(one, own, resampling) for one, own in zip(estimates, rows, strict=True)]
@@ -137,12 +137,12 @@ def _margin(cell: Cell, margin: float, score_margin: float | None) -> float:
 
 
 def _difference_rows(estimates: Sequence[CellEstimates], resampling: Resampling) -> list[list[dict[str, Any]]]:
-    """Return each cell's rows; pairs of one kind of measure and initialisation are judged together."""
+    """Return each cell's rows; pairs with the same kind of measure and initialisation are judged together."""
     groups: dict[tuple[str, str], list[CellEstimates]] = {}
     for one in estimates:
         groups.setdefault((one.cell.part, one.cell.init), []).append(one)
     answered = sum(any(one.between is not None for one in members) for members in groups.values())
-    # One different family is enough to say that selection matters, so that the families share the error rate.
+    # One different family is enough to say that selection matters, so the families share the error rate.
     level = 1 - 2 * ALPHA / max(answered, 1)
     inflation = {key: inflation_of(members, level, resampling.seed) for key, members in groups.items()}
     return [difference_rows(one, resampling, level, inflation[one.cell.part, one.cell.init]) for one in estimates]
@@ -170,7 +170,7 @@ def _seed_notes(cells: Sequence[Cell]) -> list[str]:
 
 
 def _missing_parts(found: Evidence, cells: Sequence[Cell]) -> list[str]:
-    """Say which part of the question cannot be answered by what came."""
+    """Say which part of the question the given sources cannot answer."""
     notes = []
     if not found.geometries:
         notes.append("no Geometry came: whether the angles agree is not answered (anglekit analyze)")

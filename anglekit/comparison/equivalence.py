@@ -1,8 +1,9 @@
-"""Is a difference smaller than a stated margin, larger, or not yet known: pure functions on intervals.
+"""Is a difference smaller than a stated margin, larger, or not yet known? Pure functions on intervals.
 
 Two one-sided tests at level alpha call a difference equivalent to none when its two-sided interval at level 1 - 2 alpha
-lies inside (-margin, margin) (Schuirmann 1987). The same interval wholly beyond the margin calls it different. Anything
-else is undecided, however small a p-value against 0 may be: a difference can be sure and yet not matter.
+lies inside (-margin, margin) (Schuirmann 1987). The difference is called different when that interval lies wholly
+beyond the margin. Anything else is undecided, even with a tiny p-value against 0: a difference can be sure and yet not
+matter.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from anglekit.errors import InputError
 
 Verdict = Literal["equivalent", "different", "undecided"]
 
-#: The error rate of each one-sided test; the interval that decides is then at level 1 - 2 ALPHA.
+#: The error rate of each one-sided test; so the interval that decides is at level 1 - 2 ALPHA.
 ALPHA = 0.05
 
 _MOST_SEEDS, _MOST_EXAMPLES = 10_000, 1_000_000_000
 
 
 def check_margin(margin: float, name: str) -> None:
-    """Raise the InputError of a margin that is not a finite number above 0, under its option's name."""
+    """Raise an InputError that names the option if the margin is not a finite number above 0."""
     if not (math.isfinite(margin) and margin > 0):
         raise InputError(
             f"{name} is {margin:g}", allowed="allowed: a number above 0, the largest difference that does not matter"
@@ -45,9 +46,9 @@ def family_verdict(
 ) -> Verdict:
     """Return the verdict on several differences together.
 
-    Equivalent when each of them is: all tests must succeed, so that none needs correcting (intersection-union).
-    Different when one of them is by intervals that hold for all at once: one success is enough, so that all must be
-    corrected for. The `intervals` are at level 1 - 2 ALPHA each, the `simultaneous` ones together.
+    Equivalent when each of them is: all tests must succeed, so none needs a correction (intersection-union).
+    Different when one of them is, by intervals that hold for all at once: one success is enough, so all need the
+    correction. The `intervals` are at level 1 - 2 ALPHA each, the `simultaneous` ones together.
     """
     if intervals and all(equivalence_verdict(low, high, margin) == "equivalent" for low, high in intervals):
         return "equivalent"
@@ -58,13 +59,13 @@ def family_verdict(
 
 @dataclass(frozen=True)
 class Needed:
-    """How much data would decide, if the difference stays as it is: more than there is.
+    """How much data would decide, more than there is now, if the difference stays as it is.
 
     Attributes:
-        seeds: how many seeds, with the examples as they are; None where no number of seeds does.
-        examples: how many examples, with the seeds as they are; None where no number of examples does.
-        factor: how many times more of both at once, where neither alone does; None where one alone does, or where
-            nothing does because the difference lies at the margin.
+        seeds: how many seeds, with the same examples; None where no number of seeds is enough.
+        examples: how many examples, with the same seeds; None where no number of examples is enough.
+        factor: how many times more of both, where neither alone is enough; None where one alone is enough, or where
+            nothing is because the difference lies at the margin.
     """
 
     seeds: int | None
@@ -82,12 +83,12 @@ def needed_counts(
     n_examples: int,
     inflation: float = 1.0,
 ) -> Needed:
-    """Return what would take an undecided difference out of doubt, by scaling its interval.
+    """Return how much data would decide an undecided difference, by scaling its interval.
 
-    The part of the estimate's variance that comes from seeds falls as 1 / seeds, the other as 1 / examples; the
-    interval must then end before the margin, or begin behind it. `seed_variance` is None where it is unknown (one seed)
-    and the statement is about these students only, `example_variance` where examples play no part. `inflation` is by
-    how much an interval that holds for several differences at once is wider.
+    The part of the estimate's variance that comes from seeds falls as 1 / seeds, the other as 1 / examples. The
+    interval must then end before the margin, or begin beyond it. `seed_variance` is None where it is unknown (one seed)
+    and the statement is about these students only; `example_variance` is None where examples play no part. `inflation`
+    is the factor by which an interval that holds for several differences at once is wider.
     """
     gap = abs(abs(estimate) - margin)
 
@@ -110,7 +111,7 @@ def needed_counts(
 
 
 def _smallest(holds: Callable[[int], bool], low: int, most: int) -> int | None:
-    """Return the smallest count from `low` to `most` for which a condition, once true, stays true; None without one."""
+    """Return the smallest count from `low` to `most` that meets a condition which, once true, stays true; or None."""
     if holds(low):
         return low
     high = low

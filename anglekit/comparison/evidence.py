@@ -33,7 +33,7 @@ class Evidence:
 
     Attributes:
         geometries: by the name of their directory.
-        scores: of columns `SCORE_COLUMNS`; may be empty.
+        scores: with the columns `SCORE_COLUMNS`; may be empty.
         notes: what a reader should know about them.
     """
 
@@ -43,16 +43,16 @@ class Evidence:
 
     @property
     def strategies(self) -> list[str]:
-        """The strategies of all students, as they came; each may come several times."""
+        """The strategies of all students, in the order read; a strategy may appear several times."""
         arms = (arm for _, geometry in self.geometries for arm in geometry.arms.values())
         return [*(arm.strategy for arm in arms), *self.scores["strategy"]]
 
 
 def read_evidence(sources: Sequence[str | Path | Geometry]) -> Evidence:
-    """Read Geometry, sweep and run directories in any mixture, and check that what is in them can be compared.
+    """Read Geometry, sweep and run directories in any mixture, and check that their contents can be compared.
 
     Raises:
-        InputError: nothing came; a directory is not there, damaged, or holds none of these; Geometries of different
+        InputError: no directory was given; one is missing, damaged, or holds none of these; Geometries of different
             probes, teachers or settings; scores of different tasks, teachers or tables; two students of one arm.
     """
     if not sources:
@@ -87,7 +87,7 @@ def read_evidence(sources: Sequence[str | Path | Geometry]) -> Evidence:
 
 
 def _below(directory: Path) -> str:
-    """Return a hint where the directories are that were meant."""
+    """Return a hint: the result directories inside this one, which were probably meant."""
     try:
         inner = sorted(child.name for child in directory.iterdir() if holds_geometry(child) or scored_as(child))
     except OSError:
@@ -119,7 +119,7 @@ def _hashed(name: str, sha256: str | None) -> tuple[str, str | None, str | None]
 
 
 def _setting_notes(scores: Sequence[StudentScores]) -> Iterable[str]:
-    """Say once where runs were trained differently."""
+    """Return a note for each setting in which a run was trained differently from the first that has it."""
     known: dict[str, tuple[Any, str]] = {}
     for each in scores:
         for name, value in each.training.settings.items():
@@ -129,7 +129,7 @@ def _setting_notes(scores: Sequence[StudentScores]) -> Iterable[str]:
 
 
 def _once(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return each arm's scores once; a run of a sweep may have come by itself too."""
+    """Return each arm's scores once; a sweep's run may also have been given by itself."""
     key = ["strategy", "init", "seed", "data", "score"]
     unique = scores.drop_duplicates([*key, "value"], ignore_index=True)
     clash = unique[unique.duplicated(key, keep=False)]
@@ -168,7 +168,7 @@ def _check_geometries(geometries: Sequence[tuple[str, Geometry]]) -> None:
 
 
 def _facts(geometry: Geometry, first: Geometry) -> list[tuple[str, Any, Any]]:
-    """Return what must be the same in two Geometries: its name, and its value in each."""
+    """Return the facts that must be the same in two Geometries: each one's name, and its value in both."""
     mine, theirs = geometry.document.provenance, first.document.provenance
     return [
         ("probe", mine.probe.sha256, theirs.probe.sha256),
@@ -177,14 +177,14 @@ def _facts(geometry: Geometry, first: Geometry) -> list[tuple[str, Any, Any]]:
         ("probe's target column", mine.probe.target, theirs.probe.target),
         ("teacher", mine.teacher.sha256, theirs.teacher.sha256),
         *((f"setting {key}", geometry.settings.get(key), first.settings.get(key)) for key in _SAME_SETTINGS),
-        # Older Geometries do not say what causal models read: the text alone.
+        # Older Geometries do not record what causal models read; it was the text alone.
         ("setting prompts", *(each.settings.get("prompts", "alone") for each in (geometry, first))),
-        # How far inputs are padded matters where padding counts.
+        # The length of the padding matters only where padding counts.
         ("setting pad_to", *(each.settings.get("pad_to") if each.official else None for each in (geometry, first))),
     ]
 
 
 def _short(value: object) -> str:
-    """Return a value for a message; a hash by its first digits."""
+    """Return a value for a message; a hash is cut to its first digits."""
     text = str(value)
     return f"sha256 {text[:12]}" if len(text) == 64 and " " not in text else text

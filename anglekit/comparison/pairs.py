@@ -1,4 +1,4 @@
-"""What a mean over pairs of teacher layers hides: pairs that are obtuse, and pairs that differ most."""
+"""What a mean over pairs of teacher layers hides: obtuse pairs, and the pairs that differ most."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def _angles_by_arm(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
 
 
 def obtuse_pairs(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
-    """Return a row for each pair of teacher layers whose mean cosine is below 0, which a mean over pairs hides.
+    """Return a row for each pair of teacher layers whose mean cosine is below 0; a mean over pairs hides them.
 
     Returns:
         Columns `OBTUSE_COLUMNS`, the widest angle first; `high` is the upper end of the mean cosine's 95% interval,
-        clustered by example, and `surely` whether it is below 0 too. A seed of -1 was not recorded.
+        clustered by example, and `surely` says whether that end is below 0 too. -1 stands for an unrecorded seed.
     """
     table = _angles_by_arm(geometries)
     if table.empty:
@@ -43,10 +43,10 @@ def obtuse_pairs(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
 
 
 def averaging_views(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
-    """Return for each student's layer the mean over tokens and pairs, and the range of the pairs' own means.
+    """Return for each student layer the mean over tokens and pairs, and the range of the pairs' own means.
 
     Returns:
-        Columns `AVERAGING_COLUMNS`; every pair counts by its tokens; `teacher_i, teacher_k` is the widest pair.
+        Columns `AVERAGING_COLUMNS`; each pair is weighted by its tokens; `teacher_i, teacher_k` is the widest pair.
     """
     rows = []
     for key, group in _angles_by_arm(geometries).groupby(list(ARM_KEY), sort=False):
@@ -64,12 +64,12 @@ def averaging_views(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
 def largest_pair_differences(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
     """Return for every two strategies the pair of teacher layers whose angle differs most between them.
 
-    Angles are means over the seeds that both strategies have; there is no interval, as pairs are not kept by example.
+    Angles are means over the seeds that both strategies have. There is no interval: pairs are not stored by example.
 
     Returns:
         Columns `init, stream, vertex, strategy_a, strategy_b, pair_difference` (a - b, degrees), `teacher_i,
-        teacher_k`, and `sides_differ`: how many pairs are acute under one and obtuse under the other. Strategies in
-        both orders.
+        teacher_k`, and `sides_differ`: how many pairs are acute under one and obtuse under the other. Every two
+        strategies appear in both orders.
     """
     columns = ["init", "stream", "vertex", "strategy_a", "strategy_b"]
     found = [*columns, "pair_difference", "pair_i", "pair_k", "sides_differ"]

@@ -1,4 +1,4 @@
-"""What a comparison found, and how it is written: tables for people, the rows as csv, everything as json."""
+"""What a comparison found, and how it is written: tables for people, rows as csv, everything as json."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class Comparison:
     """What a comparison found.
 
     Attributes:
-        verdict: "equivalent", "different" or "undecided", over everything that came.
+        verdict: "equivalent", "different" or "undecided", over all evidence.
         sentence: the answer in plain words.
-        reasons: a sentence for each family, how far scores spread beside their change over none, for whom it holds.
+        reasons: a sentence for each family; how far scores spread beside their change over none; for whom it holds.
         families: a verdict for each kind of measure and initialisation.
         differences: a row for each cell and paired difference: `part, measure, init, stream, vertex, data, score, kind`
             ("between" matching strategies, or "over none"), `strategy_a, strategy_b, difference` (a - b, in degrees or
             the score's own unit), its 95% interval `low, high`, the interval that decides `test_low, test_high`, the
             one that holds for all pairs at once `joint_low, joint_high`, `standard_error, verdict, margin, n_seeds,
-            n_examples`, what would decide (`needed_seeds, needed_examples, needed_factor`), and for angles the
-            difference between cosines with its interval, and the pair of teacher layers `pair_i, pair_k` whose angle
-            differs most (`pair_difference`), with the number of pairs that are acute under one alone (`sides_differ`).
+            n_examples`, what would decide (`needed_seeds, needed_examples, needed_factor`); for angles also the
+            difference between cosines with its interval, the pair of teacher layers `pair_i, pair_k` whose angle
+            differs most (`pair_difference`), and how many pairs are acute under one only (`sides_differ`).
         spreads: a row for each cell: the spread between matching strategies (largest minus smallest, with an interval
             that holds for all pairs at once) against their change over none, and the verdict.
         levels: the mean of each strategy in each cell.
-        obtuse: pairs of teacher layers whose mean cosine is below 0, which a mean over pairs hides.
-        averaging: for each student and layer the mean over tokens and pairs beside the range over pairs.
+        obtuse: pairs of teacher layers whose mean cosine is below 0; a mean over pairs hides them.
+        averaging: for each student and layer, the mean over tokens and pairs beside the range over pairs.
         notes: what a reader should know.
         settings: margins, levels, draws and seed.
     """
@@ -65,7 +65,7 @@ class Comparison:
         return [table for table in tables if table.rows]
 
     def method_lines(self) -> list[str]:
-        """Return how the verdicts were reached, a sentence or two a line: margins, tests, what an angle is."""
+        """Return how the verdicts were reached, one or two sentences per line: margins, tests, what an angle is."""
         settings = self.settings
         default = settings["default_margins"]
         found = [("angle", settings["margin_degrees"])] if settings["margin_degrees"] is not None else []
@@ -105,10 +105,10 @@ class Comparison:
         }
 
     def text(self, form: str) -> str:
-        """Return it as text that ends in a line break.
+        """Return the comparison as text that ends in a line break.
 
         Args:
-            form: a name in `FORMATS`; "csv" holds the paired differences alone.
+            form: a name in `FORMATS`; "csv" holds only the paired differences.
 
         Raises:
             InputError: there is no such form.
@@ -118,7 +118,7 @@ class Comparison:
         return FORMATS[form](self)
 
     def _repr_html_(self) -> str:
-        """Show the answer, its reasons and the tables in a notebook, all tables but the first folded."""
+        """Show the answer, its reasons and the tables in a notebook; all tables but the first are folded."""
         first, folded = self.tables()[:1], self.tables()[1:]
         return element(
             "div",
@@ -185,7 +185,7 @@ def _level_table(comparison: Comparison) -> TextTable:
 def _pair_table(comparison: Comparison) -> TextTable:
     between = comparison.differences[comparison.differences["kind"] == BETWEEN]
     rows = []
-    # Every score is a row; a pair of strategies has one row for all layers of a stream, that where it is farthest.
+    # Each score has its own row. For angles, two strategies get one row per stream: the layer where they differ most.
     grouped = between.assign(place=between["measure"].where(between["part"] == "score", between["stream"]))
     for _, group in grouped.groupby(["part", "init", "place", "strategy_a", "strategy_b"], sort=False):
         row = _records(group.iloc[[int(group["difference"].abs().to_numpy().argmax())]])[0]

@@ -21,9 +21,9 @@ class Family:
         part: "angle" or "score".
         init: how the students were initialised.
         verdict: over all pairs and cells.
-        n_seeds: the fewest seeds that were paired; with 1 angles speak of these students alone.
-        key: the row of `Comparison.differences` that decides, or that stands in the way.
-        rows: all of them.
+        n_seeds: the fewest seeds that were paired; with 1, angles speak only of these students.
+        key: the row of `Comparison.differences` that decides, or that prevents a decision.
+        rows: all rows of the family.
     """
 
     part: str
@@ -35,10 +35,10 @@ class Family:
 
     @property
     def needed(self) -> Mapping[str, Any] | None:
-        """The row that says what it takes to decide; None where that is not known.
+        """The row that says how much data would decide; None where that is not known.
 
-        If a pair already differs by more than the margin, the nearest such pair to being sure; else the farthest pair
-        from being sure, as all must be.
+        If pairs already differ by more than the margin, it is the one of them that is closest to being sure. Else it is
+        the pair that is farthest from being sure, as all must be.
         """
         beyond = [row for row in self.rows if abs(row["difference"]) > row["margin"]]
         rows = [row for row in (beyond or self.rows) if _cost(row) > 0]
@@ -48,7 +48,7 @@ class Family:
 
 
 def _cost(row: Mapping[str, Any]) -> float:
-    """Return how many times more data a row needs; infinite where none suffices, 0 where it is decided."""
+    """Return how many times more data a row needs; infinite where no amount is enough, 0 where it is decided."""
     if row["verdict"] != "undecided":
         return 0.0
     ratios = [
@@ -61,7 +61,7 @@ def _cost(row: Mapping[str, Any]) -> float:
 
 
 def overall_verdict(families: Sequence[Family]) -> Verdict:
-    """Return the verdict over all families: one different one is enough, all must be equivalent."""
+    """Return the verdict over all families: different if one is, equivalent only if all are."""
     verdicts = {family.verdict for family in families}
     if "different" in verdicts:
         return "different"
@@ -69,7 +69,7 @@ def overall_verdict(families: Sequence[Family]) -> Verdict:
 
 
 def sentence(verdict: Verdict, families: Sequence[Family]) -> str:
-    """Return the answer in one sentence: the verdict over all families, and what decides it or stands in its way."""
+    """Return the answer in one sentence: the verdict over all families, and what decides or prevents it."""
     if not families:
         return (
             "Undecided whether layer selection matters here: under no initialisation did two matching strategies come "
@@ -96,7 +96,7 @@ def _of(families: Sequence[Family], part: str) -> list[Family]:
 
 
 def _subject(families: Sequence[Family]) -> str:
-    """Return what verdicts are about: one kind of measure or both; strategies, or students of one seed alone."""
+    """Return what verdicts are about: one kind of measure or both; strategies, or only students of one seed."""
     parts = [part for part in _PARTS if _of(families, part)]
     if len(parts) == len(_PARTS):
         return " (angles: of these students, one seed each)" if _single(families) else ""
@@ -108,7 +108,7 @@ def _single(families: Sequence[Family]) -> bool:
 
 
 def reasons(families: Sequence[Family], spreads: pd.DataFrame) -> tuple[str, ...]:
-    """Return a sentence for each family, how far scores spread beside their change over none, and for whom it holds."""
+    """Return sentences: one for each family, how far scores spread beside their change over none, for whom it holds."""
     lines = []
     for family in families:
         name = f"{family.part}s{init_words(family.init)}"
@@ -124,7 +124,7 @@ def reasons(families: Sequence[Family], spreads: pd.DataFrame) -> tuple[str, ...
 
 
 def _weight(family: Family) -> float:
-    """Return how much a family tells: how far it is beyond its margin, or how much data it lacks."""
+    """Return a family's weight in the answer: how far it is beyond its margin, or how much data it lacks."""
     row = family.key
     if family.verdict == "different":
         return float(max(row["joint_low"], -row["joint_high"]) / row["margin"])
@@ -132,26 +132,26 @@ def _weight(family: Family) -> float:
 
 
 def amount(value: float, part: str, margin: float, *, signed: bool = False) -> str:
-    """Return a difference or a score with the digits that its margin asks for."""
+    """Return a difference or a score with as many digits as its margin calls for."""
     digits = max(1, 1 - int(np.floor(np.log10(margin))))
     text = f"{value:{'+' if signed else ''}z.{digits}f}"  # z: no minus before a rounded 0
     return f"{text}°" if part == "angle" else text
 
 
 def interval_words(row: Mapping[str, Any], low: str, high: str) -> str:
-    """Return an interval of a row, such as `-0.3° to 1.2°`."""
+    """Return an interval of a row in words, such as `-0.3° to 1.2°`."""
     if np.isnan(row[low]):
         return "unknown"
     return " to ".join(amount(float(row[end]), row["part"], row["margin"]) for end in (low, high))
 
 
 def init_words(init: str) -> str:
-    """Return an initialisation as it stands behind a measure."""
+    """Return an initialisation in the words that follow a measure."""
     return "" if init == UNRECORDED else f" ({init} initialisation)"
 
 
 def needed_words(row: Mapping[str, Any]) -> str:
-    """Return in words what it would take to decide a row, if its difference stays as it is."""
+    """Return in words how much data would decide a row, if its difference stays as it is."""
     options = [
         f"{int(row[f'needed_{unit}'])} {unit} (now {int(row[f'n_{unit}'])})"
         for unit in ("seeds", "examples")
@@ -201,7 +201,7 @@ def _undecided(family: Family, init: str) -> str:
 
 
 def _gains(spreads: pd.DataFrame) -> list[str]:
-    """Return the spread of scores between matching strategies beside their change over none."""
+    """Return sentences that set the spread of scores between matching strategies beside their change over none."""
     sentences = []
     known = spreads[(spreads["part"] == "score") & spreads["spread"].notna() & spreads["change_over_none"].notna()]
     for init, rows in known.groupby("init", sort=False):

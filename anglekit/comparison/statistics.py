@@ -21,7 +21,7 @@ from anglekit.comparison.bootstrap import (
 from anglekit.comparison.cells import NONE, Cell, Seed
 from anglekit.comparison.equivalence import ALPHA, Needed, Verdict, equivalence_verdict, family_verdict, needed_counts
 
-#: The level of the intervals that are shown; those that decide are at level 1 - 2 ALPHA.
+#: The level of the intervals that are shown; the deciding intervals are at level 1 - 2 ALPHA.
 LEVEL = 0.95
 #: Stands for the mean of all matching strategies in comparisons over `none`.
 MATCHING_MEAN = "matching (mean)"
@@ -46,7 +46,7 @@ class Resampling:
     """How intervals are made.
 
     Attributes:
-        draws: how many the bootstrap makes.
+        draws: the number of bootstrap draws.
         seed: the same seed gives the same draws.
         interval: the method for students with one seed.
     """
@@ -63,7 +63,7 @@ class Contrasts:
     Attributes:
         pairs: the two strategies of each difference, first minus second.
         estimates: in the cell's own unit.
-        cosines: the same as cosines; None of scores.
+        cosines: the same differences between cosines; None for scores.
     """
 
     pairs: list[tuple[str, str]]
@@ -110,7 +110,7 @@ def _contrasts(
     options = {"n_draws": resampling.draws, "seed": resampling.seed}
     if cell.cosines is None:
         return Contrasts(pairs, estimate_contrasts(values, weights, c, **options), None)
-    # Degrees and cosines stand as students of one call, so that examples are drawn once.
+    # Degrees and cosines are passed as students of one call, so that examples are drawn once.
     cosines, _ = cell.stack(strategies, seeds, cosine=True)
     nothing = np.zeros_like(c)
     both = estimate_contrasts(
@@ -134,11 +134,11 @@ def _matrix(strategies: Sequence[str], pairs: Sequence[tuple[str, str]]) -> NDAr
 
 
 def inflation_of(members: Sequence[CellEstimates], level: float, seed: int) -> float:
-    """Return by how much intervals between strategies must grow to hold for all of some cells' pairs at once.
+    """Return the factor by which intervals between strategies must widen to hold for all pairs of these cells at once.
 
-    With one seed it comes from the correlations of the shared draws of examples. With several, each pair's variance is
-    known badly and on its own, so that only Bonferroni's bound holds: with three seeds the shared draws would call four
-    strategies at the margin different twice as often as they may.
+    With one seed it comes from the correlations of the shared draws of examples. With several seeds, each pair's
+    variance is estimated separately and poorly, so only Bonferroni's bound holds. With three seeds, the shared draws
+    would call four strategies at the margin different twice as often as allowed.
     """
     found = [one.between.estimates for one in members if one.between is not None]
     if not found:
@@ -169,7 +169,7 @@ def difference_rows(
 ) -> list[dict[str, Any]]:
     """Return a row of `Comparison.differences` for each paired difference of a cell.
 
-    Intervals that hold for all of the family's pairs at once are at `joint_level` and wider by `inflation`.
+    Intervals that hold for all of the family's pairs at once are at `joint_level` and wider by the factor `inflation`.
     """
     rows: list[dict[str, Any]] = []
     for kind, contrasts in ((BETWEEN, estimates.between), (OVER_NONE, estimates.over_none)):
@@ -220,14 +220,14 @@ def _needed(found: Estimates, row: int, margin: float, inflation: float) -> Need
         n_seeds=found.n_seeds,
         example_variance=examples if np.isfinite(examples) else None,
         n_examples=int(found.n_examples[row]),
-        # To be called different a pair must stand out among all; to be called equivalent all must be.
+        # "Different": one pair must stand out among all, by the wider interval. "Equivalent": every pair must be.
         inflation=inflation if abs(estimate) > margin else 1.0,
     )
 
 
 def family_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Verdict, Mapping[str, Any]]:
-    """Return the verdict on the pairs in a family's rows `BETWEEN`, and the row that decides or stands in the way."""
-    # Scores of one family may have margins of their own; in units of the margin they are alike.
+    """Return the verdict on the pairs in a family's rows `BETWEEN`, and the row that decides or prevents a decision."""
+    # Scores of one family may have different margins; in units of its margin, each can be compared.
     scaled = [
         {
             key: float(row[key]) / float(row["margin"])
@@ -255,9 +255,9 @@ def spread_row(
 ) -> dict[str, Any] | None:
     """Return a row of `Comparison.spreads`: the spread between matching strategies against the change over none.
 
-    The spread's interval holds for all pairs at once: it ends where the largest of them can, and begins where the
-    largest must. Its ratio to the change over none takes the unfavourable ends of both. `rows` are the cell's
-    `difference_rows`.
+    The spread's interval holds for all pairs at once: it ends at the most that the largest difference can be, and
+    begins at the least that it must be. Its ratio to the change over none takes the unfavourable ends of both. `rows`
+    are the cell's `difference_rows`.
     """
     if estimates.between is None and estimates.over_none is None:
         return None
@@ -275,12 +275,12 @@ def spread_row(
         }
     over = [one for one in rows if one["kind"] == OVER_NONE]
     if over:
-        # The mean over matching strategies comes last; with one strategy it is that one.
+        # The last row is the mean over matching strategies, or the only strategy.
         change, low_change, high_change = (float(over[-1][key]) for key in ("difference", "low", "high"))
         row |= {"change_over_none": change, "change_low": low_change, "change_high": high_change}
         if estimates.between is None:
             row["n_seeds"] = over[-1]["n_seeds"]
-        elif abs(change) > 1e-9 * estimates.margin:  # less is rounding of equal means
+        elif abs(change) > 1e-9 * estimates.margin:  # anything smaller is rounding of equal means
             row["spread_by_change"] = row["spread"] / abs(change)
             nearest, farthest = sorted((abs(low_change), abs(high_change)))
             if low_change * high_change > 0:

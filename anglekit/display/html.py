@@ -13,18 +13,18 @@ _VOID = frozenset({"br", "col", "hr", "link", "meta"})
 
 
 class Markup(str):
-    """Text that is HTML already; any other string is text, and is escaped where it meets markup."""
+    """Text that is HTML already; any other string is plain text, and is escaped when it is joined to markup."""
 
     __slots__ = ()
 
 
 def plain(text: object) -> str:
-    """Return a text without the characters that no document may hold; a stray one shows as U+FFFD."""
+    """Return a text with U+FFFD in place of each character that no document may hold."""
     return printable(str(text), keep="\n\t", stray="\N{REPLACEMENT CHARACTER}")
 
 
 def joined(*children: object) -> Markup:
-    """Return children one after the other: markup as it is, anything else escaped, None left out."""
+    """Return the children joined: markup as it is, anything else escaped, None left out."""
     return Markup(
         "".join(
             child if isinstance(child, Markup) else html.escape(plain(child)) for child in children if child is not None
@@ -38,8 +38,8 @@ def element(name: str, /, *children: object, **attributes: object) -> Markup:
     Args:
         name: of the tag.
         *children: markup, or text that is escaped.
-        **attributes: their values are escaped; True stands for an attribute without a value, None and False leave it
-            out; `class_` is class, and an underscore a hyphen.
+        **attributes: their values are escaped. True gives an attribute without a value; None and False leave it out.
+            `class_` becomes class, and any other underscore a hyphen.
     """
     parts = [name]
     for key, value in attributes.items():
@@ -51,15 +51,15 @@ def element(name: str, /, *children: object, **attributes: object) -> Markup:
     return Markup(start if name in _VOID else f"{start}{joined(*children)}</{name}>")
 
 
-# A table of more rows than a screen shows scrolls by itself; a text of more characters may break over lines.
+# A table of more rows scrolls in its own box; a text of more characters may break over lines.
 _FEW_ROWS: Final = 16
 _LONG: Final = 32
 
 
 def page_table(table: TextTable) -> Markup:
-    """Return a table of a report's page: title, note, and a box of its own in which a wide or long one scrolls.
+    """Return a table of a report's page: title, note, and a box in which a wide or long table scrolls.
 
-    Numbers are flush right, and a script can sort by every column. Columns that say nothing are left out.
+    Numbers are flush right, and a script can sort by every column. Empty columns are left out.
     """
     filled = table.filled
     head = element(
@@ -93,7 +93,7 @@ def _page_cell(text: str, table: TextTable, column: int) -> Markup:
 
 
 def _leading_number(text: str) -> float | None:
-    """Return the number that a cell starts with, which it is sorted by."""
+    """Return the number that a cell starts with; the cell is sorted by it."""
     digits = ""
     for character in text.replace("%", " "):
         if character not in "+-.0123456789":
@@ -107,12 +107,12 @@ def _leading_number(text: str) -> float | None:
 
 
 def _typeset(text: str) -> str:
-    """Return a number with a minus sign for the hyphen."""
+    """Return a number with its hyphen replaced by a minus sign."""
     return " ".join(f"−{word[1:]}" if word[:1] == "-" and len(word) > 1 else word for word in text.split(" "))  # noqa: RUF001
 
 
 def facts_table(title: str, facts: Sequence[tuple[str, str]]) -> Markup:
-    """Return names and values, one pair under the other."""
+    """Return a table of names and values, one pair per row."""
     rows = (joined(element("dt", name), element("dd", value)) for name, value in facts)
     return element("section", element("h3", title), element("dl", *rows), class_="facts")
 
@@ -121,9 +121,9 @@ _MOST_NOTEBOOK_ROWS: Final = 40
 
 
 def notebook_table(table: TextTable) -> Markup:
-    """Return a table as pandas writes one, so that notebooks style it alike: no title, no script, no style sheet.
+    """Return a table as pandas writes one, so that notebooks style both alike: no title, no script, no style sheet.
 
-    Columns that say nothing are left out, and so are the rows beyond the first 40.
+    Empty columns are left out, and so are the rows beyond the first 40.
     """
     sides = {column: "right" if column in table.numeric else "left" for column in table.filled}
 

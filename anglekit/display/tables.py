@@ -17,7 +17,7 @@ class TextTable:
     Attributes:
         title: what it shows; may be empty.
         columns: a name for each column.
-        rows: texts, as many in each row as columns.
+        rows: texts; each row has one for each column.
         numeric: the positions of the columns that are flush right.
         note: a sentence about the table; may be empty.
     """
@@ -30,12 +30,12 @@ class TextTable:
 
     @property
     def filled(self) -> list[int]:
-        """The positions of the columns in which some row says something; all of them where there is no row."""
+        """The positions of the columns with text in some row; all positions where there is no row."""
         return [column for column in range(len(self.columns)) if not self.rows or any(row[column] for row in self.rows)]
 
 
 def frame_table(frame: pd.DataFrame, title: str = "") -> TextTable:
-    """Return a data frame of one row or more as texts, numbers with a fraction with four digits behind the point."""
+    """Return a data frame of one or more rows as texts; fractional numbers get four digits after the point."""
     rows = tuple(
         tuple(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row)
         for row in frame.itertuples(index=False)
@@ -45,7 +45,7 @@ def frame_table(frame: pd.DataFrame, title: str = "") -> TextTable:
 
 
 def aligned_text(table: TextTable) -> str:
-    """Return column names and rows for a terminal, columns two spaces apart; columns that say nothing are left out."""
+    """Return column names and rows for a terminal, columns two spaces apart; empty columns are left out."""
     lines = [[printable(cell) for cell in line] for line in (table.columns, *table.rows)]
     widths = {column: max(len(line[column]) for line in lines) for column in table.filled}
 
@@ -56,7 +56,7 @@ def aligned_text(table: TextTable) -> str:
 
 
 def printable(text: str, *, keep: str = "", stray: str = "?") -> str:
-    """Return text with `stray` for each control character but those in `keep`: names may hold any."""
+    """Return text with `stray` in place of each control character not in `keep`: names may hold any character."""
     return "".join(character if character.isprintable() or character in keep else stray for character in text)
 
 
@@ -68,7 +68,7 @@ def markdown_table(table: TextTable) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Return text that markdown shows as it is, on one line."""
+    """Return text escaped so that markdown shows it as it is, on one line."""
     escaped = "".join(f"\\{character}" if character in r"\`*_[]<>|#~" else character for character in text)
     return printable(" ".join(escaped.split()))
 
@@ -100,12 +100,12 @@ def latex_table(table: TextTable) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Return text that LaTeX sets as it is."""
+    """Return text escaped so that LaTeX sets it as it is."""
     return printable("".join(_LATEX.get(character, character) for character in " ".join(text.split())))
 
 
 def _latex_number(cell: str) -> str:
-    """Return a cell with minus signs as LaTeX sets them."""
+    """Return a cell with minus signs in LaTeX's form."""
     return " ".join(
         f"$-${word[1:]}" if word[:1] == "-" and len(word) > 1 else word for word in latex_text(cell).split()
     )

@@ -21,7 +21,7 @@ class Report:
     Attributes:
         html: the whole page; it needs no other file and no network.
         findings: what it says.
-        figures: the names of the families that are drawn.
+        figures: the names of the figure families that are drawn.
         not_drawn: a sentence for each family that could not be drawn.
         warnings: a sentence each, as on the page.
     """
@@ -51,21 +51,21 @@ def build_report(
     tick: Callable[[str], None] | None = None,
     workers: int | None = 1,
 ) -> Report:
-    """Read results, compare them, draw every figure that they can fill, and set it all as a page.
+    """Read results, compare them, draw every figure that they can fill, and make one page of it all.
 
     Args:
-        directories: of `anglekit analyze`, `sweep` or `distill`, mixed at will.
+        directories: written by `anglekit analyze`, `sweep` or `distill`, in any mixture.
         labels: a task's name for each Geometry; by default the last part of its path.
         title: the page's heading.
         margin: the largest difference between angles that does not matter, in degrees.
         score_margin: the same of scores, in their unit; None for one point.
         tick: called with a phrase before each drawing.
-        workers: how many processes draw, 1 or more; None: one for each core, where there is work for it. A program that
-            takes more than one needs the usual `if __name__ == "__main__":`. The page is the same.
+        workers: how many processes draw, 1 or more; None: one for each core, if there is work for it. A program that
+            uses more than one needs the usual `if __name__ == "__main__":`. The page is the same for any number.
 
     Raises:
         InputError: a directory is missing, damaged or of another kind, or an option is out of range.
-        RunError: a process that draws ended too early.
+        RunError: a drawing process ended too early.
     """
     if workers is not None and workers < 1:
         raise InputError(f"{workers} processes cannot draw", allowed="allowed: at least 1 (--workers)")

@@ -22,15 +22,15 @@ from anglekit.plots.registry import draw_figure
 
 @dataclass(frozen=True)
 class DrawingTask:
-    """A drawing that is to be made.
+    """A drawing to make.
 
     Attributes:
         name: of the figure.
         key: what the ids of its svg start with.
-        place: of the Geometry that it shows; None shows everything.
+        place: of the Geometry that it shows; None where it shows everything.
         options: of the figure.
         label: of the Geometry that it shows; empty where it shows all.
-        student: that it shows; None where it shows all.
+        student: the student that it shows; None where it shows all.
     """
 
     name: str
@@ -41,11 +41,11 @@ class DrawingTask:
     student: str | None = None
 
     def chosen(self, inputs: FigureInputs) -> FigureInputs:
-        """Return what of a report's inputs the drawing shows: one Geometry without scores, or everything."""
+        """Return the part of a report's inputs that the drawing shows: one Geometry without scores, or everything."""
         return inputs if self.place is None else FigureInputs([inputs.geometries[self.place]])
 
 
-#: Takes a drawing in hand, at a width and on a dark ground or not, and returns what waits for its svg file.
+#: Starts a drawing, at a width and on a dark ground or not; returns a function that waits for its svg file.
 Begin = Callable[[DrawingTask, str, bool], Callable[[], bytes]]
 
 
@@ -56,14 +56,14 @@ def usable_cores() -> int:
 
 @contextmanager
 def drawers(inputs: FigureInputs, workers: int) -> Iterator[Begin]:
-    """Give what takes a drawing in hand.
+    """Yield a function that starts a drawing.
 
-    One worker is this process, which draws when it is waited for; a file is the same whoever draws it.
+    With one worker, this process draws, and only when the file is asked for. The file is the same whoever draws it.
     """
     if workers == 1:
         yield lambda task, width, dark: partial(_svg_file, inputs, task, width, dark)
         return
-    # Not forked: the libraries that are loaded here may hold threads and locks.
+    # Not forked: the libraries loaded here may hold threads and locks.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _receive, (inputs,))
 
     def begin(task: DrawingTask, width: str, dark: bool) -> Callable[[], bytes]:
@@ -86,15 +86,15 @@ def drawers(inputs: FigureInputs, workers: int) -> Iterator[Begin]:
 
 @contextmanager
 def _interrupts_waiting() -> Iterator[None]:
-    """Let Ctrl-C wait until the end of the block, and pass the processes by that are started in it.
+    """Delay Ctrl-C until the end of the block, and keep it from the processes that start in the block.
 
-    In the middle of starting them it would leave some behind, and one that still imports would print where it was.
+    While they start, Ctrl-C would leave some behind, and a process that is still importing would print a traceback.
     """
     came: list[bool] = []
     handler = None
     if threading.current_thread() is threading.main_thread():
         handler = signal.signal(signal.SIGINT, lambda *_: came.append(True))
-    # A new process takes over what its parent's thread blocks, and forgets its parent's handlers.
+    # A new process inherits the signals that its parent's thread blocks, but not its parent's handlers.
     blocks = hasattr(signal, "pthread_sigmask")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if blocks else ()
     try:
@@ -114,18 +114,18 @@ def _svg_file(inputs: FigureInputs, task: DrawingTask, width: str, dark: bool) -
     return figure_bytes(figure, "svg")
 
 
-# What a worker's figures are drawn from: sent once, not with each of them.
+# What a worker draws its figures from: sent once, not with each figure.
 _received: list[FigureInputs] = []
 
 
 def _receive(inputs: FigureInputs) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the business of the process that waits
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits handles Ctrl-C
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     _received[:] = [inputs]
 
 
 def _end_with_the_parent() -> None:
-    """End this process when the one that waits for it is gone, by whatever; it would wait for work for ever."""
+    """End this process when the one that waits for it is gone for any reason; else it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""The report's figures: every one that the results can fill, drawn once for all students or once for each."""
+"""The report's figures: each that the results can fill, drawn once for all students or once for each student."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from anglekit.report.drawers import DrawingTask, drawers, usable_cores
 from anglekit.report.gather import Findings
 from anglekit.report.svg import StyleSheet, inline_svg
 
-#: Figures of which each student has a drawing of its own: the panels of ten students are too many for one.
+#: Figures with one drawing for each student: the panels of ten students are too many for one drawing.
 BY_STUDENT: Final = frozenset({"angles-heatmap", "null-heatmap", "layer-distance", "layer-cosine", "layer-cka"})
 
-#: Those of them that a column holds, the teacher over the student: one drawing serves a page and a telephone.
+#: Those that fit in a column, the teacher above the student: one drawing serves a page and a telephone.
 _SLIM: Final = frozenset({"layer-distance", "layer-cosine", "layer-cka"})
 
-#: Such drawings are made for so many students of each Geometry: each adds to the page.
+#: The most students of each Geometry that get such a drawing: each one makes the page larger.
 MOST_STUDENTS: Final = 24
 
-# A process that draws takes a second or two to start; a drawing, in light and dark, takes about half of one.
+# A drawing process takes a second or two to start; a drawing, in light and dark, takes about half a second.
 _DRAWINGS_A_WORKER: Final = 10
 
 
@@ -34,7 +34,7 @@ class Drawing:
     Attributes:
         task: what it shows.
         svg: for a page's width.
-        narrow: the same figure for a telephone's width; None where the wide one has to do.
+        narrow: the same figure for a telephone's width; None where the wide one serves there too.
         facts: its main numbers, in a sentence.
     """
 
@@ -55,7 +55,7 @@ class ReportFigure:
 
     Attributes:
         name: of the figure.
-        title: in a few words.
+        title: what it shows, in a few words.
         reading: how to read it.
         drawings: one, or one for each Geometry or student.
     """
@@ -74,10 +74,10 @@ class ReportFigure:
 def draw_all(
     findings: Findings, styles: StyleSheet, tick: Callable[[str], None], workers: int | None = 1
 ) -> tuple[list[ReportFigure], list[str]]:
-    """Return the figures and a sentence for each that cannot be drawn; their styles are added to the page's.
+    """Return the figures, and a sentence for each that cannot be drawn; add the figures' styles to the page's.
 
     Raises:
-        RunError: a process that draws ended too early.
+        RunError: a drawing process ended too early.
     """
     figures, refused = [], []
     inputs = FigureInputs([reported.geometry for reported in findings.geometries], findings.scores)
@@ -115,7 +115,7 @@ def _tasks(name: str, findings: Findings) -> list[DrawingTask]:
     figure, geometries = FIGURES[name], findings.geometries
     if figure.many or figure.uses != "geometries":
         options: dict[str, Any] = {"margin": findings.score_margin} if "margin" in figure.options else {}
-        # Scores carry no name of a task: they are named after the Geometries where there is one for each.
+        # Scores do not name their task: they take the Geometries' names where there is one for each.
         if "labels" in figure.options and (figure.uses == "geometries" or len(geometries) == len(findings.scores)):
             options["labels"] = [reported.label for reported in geometries]
         return [DrawingTask(name, name, None, options)]
@@ -141,7 +141,7 @@ def _why_not(tasks: Sequence[DrawingTask], inputs: FigureInputs) -> str | None:
 
 
 def _widths(task: DrawingTask) -> tuple[str, ...]:
-    """Return the widths in which a drawing is made, the main one last."""
+    """Return the widths at which to make a drawing, the main one last."""
     main = "column" if task.name in _SLIM else "page"
     return (main,) if task.student is not None else tuple(dict.fromkeys(("column", main)))
 

@@ -1,4 +1,4 @@
-"""What the report is about: Geometries and scores read from directories, and compared where they can be."""
+"""What the report is about: Geometries and scores, read from directories and compared where possible."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ReportedGeometry:
         label: its task's name.
         source: where it was read.
         geometry: what was found.
-        verdict: of the Geometry alone.
+        verdict: on this Geometry alone.
     """
 
     label: str
@@ -39,7 +39,7 @@ class ReportedGeometry:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Everything that a report shows but for its figures.
+    """Everything that a report shows, except its figures.
 
     Attributes:
         geometries: the Geometries.
@@ -67,11 +67,11 @@ def gather(
 ) -> Findings:
     """Read directories of Geometries, sweeps and runs.
 
-    Results that cannot be compared (of other probes, teachers or tasks, or of one strategy) stand side by side, and
+    Results that cannot be compared (different probes, teachers or tasks, or only one strategy) stand side by side, and
     the reason is kept. The arguments are those of `build_report`.
 
     Raises:
-        InputError: a directory is missing, damaged or of another kind, or the labels are not one for each Geometry.
+        InputError: a directory is missing, damaged or of another kind, or there is not one label for each Geometry.
     """
     if not directories:
         raise InputError("nothing came to report", "give directories of `anglekit analyze`, `sweep` or `distill`")

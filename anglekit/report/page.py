@@ -63,7 +63,7 @@ def page(
     sections = [
         element(
             "section",
-            # The verdicts are headings themselves; the part's own is for those who listen.
+            # The verdicts are headings themselves; this part's own heading is only for screen readers.
             element("h2", name, id=f"{key}-heading", class_="unseen" if key == "verdict" else None),
             content,
             element("div", element("h2", "How to read it"), element("p", reading), class_="reading")
@@ -86,7 +86,7 @@ def page(
 
 
 def _head(title: str, style: str) -> Markup:
-    # Nothing is fetched, and no script or style counts but those of this page.
+    # The page fetches nothing, and only its own scripts and styles apply.
     policy = "; ".join(
         (
             "default-src 'none'",
@@ -245,7 +245,7 @@ def _drawing(drawing: Drawing, keys: dict[str, str], *, single: bool) -> Markup:
     student = drawing.task.student
     name = ", ".join(part for part in (drawing.task.label, student) if part)
     facts = element("p", drawing.facts, class_="note")
-    # A student's name stands in the drawing; its heading is for those who listen.
+    # A student's name is in the drawing; its heading is only for screen readers.
     unseen = "unseen" if student is not None else None
     heading = element("h4", name, class_=unseen) if name and not (single and student is None) else None
     if drawing.slim:

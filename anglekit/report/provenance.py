@@ -1,4 +1,4 @@
-"""How an analysis was run and on what, as names and values for people."""
+"""How an analysis was run and on what, as readable names and values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anglekit.results.geometry import Geometry
 
 
 def analysis_facts(reported: ReportedGeometry) -> list[tuple[str, str]]:
-    """Return settings, probe, counts, versions and machine of a Geometry; what was not recorded is left out."""
+    """Return settings, probe, counts, versions and machine of a Geometry; unrecorded facts are left out."""
     geometry, document = reported.geometry, reported.geometry.document
     provenance = document.provenance
     facts = [("Geometry", reported.source)]
@@ -61,7 +61,7 @@ def analysis_facts(reported: ReportedGeometry) -> list[tuple[str, str]]:
 
 
 def _listed(values: Mapping[str, Any], **names: str) -> list[tuple[str, str]]:
-    """Return the values that are known, under their names for people."""
+    """Return the known values, under readable names."""
     return [(name, _words(values[key])) for key, name in names.items() if values.get(key) is not None]
 
 
@@ -75,7 +75,7 @@ def _layer_facts(settings: UsedSettings) -> Iterable[tuple[str, str]]:
     for stream, layers in (settings.teacher_layers or {}).items():
         yield f"teacher layers, {stream}", _words(layers)
     vertices = settings.vertices or {}
-    # Students of one depth are said once.
+    # Students of the same depth are listed once.
     several = Counter((stream, _words(own)) for streams in vertices.values() for stream, own in streams.items())
     for (stream, shown), number in several.items():
         yield f"student layers, {stream}", shown + (f" ({number} students)" if len(vertices) > 1 else "")

@@ -1,8 +1,8 @@
-"""A figure's svg, made fit to stand in a page: small, with ids of its own, in the colours of light and dark.
+"""A figure's svg, prepared for a page: small, with ids of its own, in light and dark colours.
 
 Matplotlib writes a colour into every mark. The same figure drawn on a light and on a dark ground has the same marks in
-the same order, so that both become one drawing whose styles are classes: each class holds the light style, and a dark
-one where it differs.
+the same order, so both become one drawing whose styles are classes. Each class holds the light style, and the dark one
+where it differs.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _STEPS = {"M": 1, "L": 1, "Q": 2, "C": 3}
 _LEFT_OUT = frozenset({"metadata", "style"})
 _HREF = "{http://www.w3.org/1999/xlink}href"
-# Rulers of matplotlib's files that a page does not need: the size is the page's, the rest says what is so by itself.
+# Attributes of matplotlib's files that a page does not need: the page sets the size, and the rest holds anyway.
 _DROPPED = frozenset({"id", "style", "width", "height", "version"})
 _UNMOVED = re.compile(r"rotate\(-?0(?:\.0)?(?: [^)]*)?\)")
 
 
 @dataclass
 class StyleSheet:
-    """The classes that styles of drawings were given, in the order of their first use."""
+    """The classes given to the drawings' styles, in the order of their first use."""
 
     classes: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -44,7 +44,7 @@ class StyleSheet:
 def inline_svg(light: bytes, dark: bytes, *, key: str, title: str, description: str, styles: StyleSheet) -> Markup:
     """Return a figure's two svg files, on a light and on a dark ground, as a drawing for a page.
 
-    Its ids start with `key`, unique in the page; its styles are added to the page's.
+    Its ids start with `key`, which must be unique in the page; its styles are added to the page's.
     """
 
     def drawing(one: _Tree, other: _Tree, key: str, kind: str) -> Markup:
@@ -58,7 +58,7 @@ def inline_svg(light: bytes, dark: bytes, *, key: str, title: str, description: 
     trees = _Tree.read(light, key), _Tree.read(dark, key)
     if _same_marks(*trees):
         return drawing(*trees, key, "drawing")
-    # Marks that differ cannot share a drawing: both stand in the page, and its style shows one.
+    # Marks that differ cannot share a drawing: the page holds both, and its style shows one.
     night = _Tree.read(dark, f"{key}-n")
     day = drawing(trees[0], trees[0], key, "drawing day")
     return joined(day, drawing(night, night, f"{key}-n", "drawing night"))
@@ -66,7 +66,7 @@ def inline_svg(light: bytes, dark: bytes, *, key: str, title: str, description: 
 
 @dataclass(frozen=True)
 class _Tree:
-    """A parsed drawing and the names that its referenced ids are given."""
+    """A parsed drawing, and the new names of its referenced ids."""
 
     root: ElementTree.Element
     ids: Mapping[str, str]
@@ -86,7 +86,7 @@ class _Tree:
         return self._renamed(node.attrib.get("style", ""))
 
     def attributes(self, node: ElementTree.Element) -> dict[str, str]:
-        """Return the attributes that are kept, in the form in which they are written."""
+        """Return the attributes to keep, as they are written."""
         kept = {}
         if node.attrib.get("id") in self.ids:
             kept["id"] = self.ids[node.attrib["id"]]
@@ -107,7 +107,7 @@ class _Tree:
 
 
 def _same_marks(one: _Tree, other: _Tree) -> bool:
-    """Return whether two drawings differ in nothing but their styles."""
+    """Return whether two drawings differ only in their styles."""
     left, right = list(one.root.iter()), list(other.root.iter())
     return len(left) == len(right) and all(
         a.tag == b.tag and a.text == b.text and one.attributes(a) == other.attributes(b)
@@ -117,7 +117,7 @@ def _same_marks(one: _Tree, other: _Tree) -> bool:
 
 
 def _marks(styles: StyleSheet, light: _Tree, dark: _Tree) -> str:
-    """Return what a drawing holds, its styles as classes."""
+    """Return the contents of a drawing, with its styles as classes."""
 
     def inside(one: ElementTree.Element, other: ElementTree.Element) -> Iterator[str]:
         for child, twin in zip(one, other, strict=True):
@@ -132,7 +132,7 @@ def _marks(styles: StyleSheet, light: _Tree, dark: _Tree) -> str:
             text = (child.text or "") if tag in ("text", "tspan") else ""
             if tag == "defs" and not children:
                 continue
-            if tag == "g" and not attributes:  # a group that says nothing
+            if tag == "g" and not attributes:  # a group without any effect
                 yield children
                 continue
             written = "".join(f' {name}="{joined(value)}"' for name, value in attributes.items())
@@ -149,7 +149,7 @@ def _tag(node: ElementTree.Element) -> str:
 
 
 def _tidy(style: str) -> str:
-    """Return a style without spaces that say nothing; a reader without matplotlib's font gets one as wide."""
+    """Return a style without needless spaces; a reader without matplotlib's font gets an equally wide one."""
     parts = (part.split(":", 1) for part in style.split(";") if ":" in part)
     text = ";".join(f"{name.strip()}:{value.strip()}" for name, value in parts)
     return text.replace("'DejaVu Sans', sans-serif", "'DejaVu Sans',Verdana,sans-serif")
@@ -176,7 +176,7 @@ def _hundredths(number: int) -> str:
 
 
 def _path(source: str) -> str:
-    """Return a path in relative steps of hundredths of a point, each from the rounded place before: no drift."""
+    """Return a path in relative steps of hundredths of a point; each starts at the last rounded place: no drift."""
     tokens = re.findall(r"[A-Za-z]|" + _NUMBER.pattern, source)
     if any(token.isalpha() and token not in "MLQCz" for token in tokens):
         return source
@@ -201,12 +201,12 @@ def _path(source: str) -> str:
             out.append(command.lower() + _run([number for step in steps for number in step]))
         at = points[-1]
         if command == "M":
-            start, command = at, "L"  # what follows a place without a letter is a line
+            start, command = at, "L"  # after a move, points without a letter are lines
     return "".join(out)
 
 
 def _run(numbers: list[int]) -> str:
-    """Return numbers with a space only where they would run into each other."""
+    """Return numbers joined, with a space only where they would run together."""
     text = ""
     for number in numbers:
         written = _hundredths(number)

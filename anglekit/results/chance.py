@@ -1,4 +1,4 @@
-"""What a Geometry says by itself: are the angles acute, and more so than chance alone would have it?"""
+"""What a Geometry says by itself: are the angles acute, and more acute than by chance?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anglekit.results.overview import summary_rows
 
 Standing = Literal["narrower", "wider", "mixed", "unresolved", "unknown"]
 
-# So large a share of the pairs must lie on one side of chance for the whole to be said to lie there.
+# The share of pairs that must lie on one side of chance before the verdict puts the whole there.
 _NEARLY_ALL: Final = 0.9
 _Z_95: Final = 1.96
 
@@ -23,9 +23,9 @@ class ChanceVerdict:
     """The angles of one Geometry beside their chance level.
 
     Attributes:
-        standing: on which side of chance nearly all pairs of teacher layers lie at the students' layers.
+        standing: the side of chance on which nearly all pairs of teacher layers lie, at the students' layers.
         sentence: the answer in plain words.
-        reasons: the numbers that it rests on, a sentence each.
+        reasons: the numbers behind the answer, a sentence each.
         rows: `summary_rows` of the Geometry.
     """
 
@@ -36,10 +36,10 @@ class ChanceVerdict:
 
 
 def against_chance(angles: pd.DataFrame, nulls: pd.DataFrame) -> ChanceVerdict:
-    """Return the verdict of a Geometry's tables of these names, pairs judged by their 95% intervals.
+    """Return the verdict from these tables of a Geometry; pairs are judged by their 95% intervals.
 
-    Chance is the student's state of another example, where the analysis holds that null: then differences are paired
-    by example. Else it is the closed form for unrelated vectors of the same lengths, whose own error is not counted.
+    If the analysis holds that null, chance is the student's state of another example, and differences are paired by
+    example. Else it is the closed form for unrelated vectors of the same lengths, whose own error is not counted.
     """
     rows = tuple(summary_rows(angles, nulls))
     known = [row for row in rows if row["mean_cosine"] is not None]
@@ -75,7 +75,7 @@ def _standing(above: int, below: int, total: int) -> Standing:
 
 
 def _sides(angles: pd.DataFrame, nulls: pd.DataFrame) -> tuple[int, int, int, bool]:
-    """Return the pairs surely above chance, surely below it, all pairs, and whether chance is the permuted student."""
+    """Count the pairs surely above chance, surely below it, and in all; and tell if chance is the permuted student."""
     permuted = nulls[(nulls["null"] == "permuted-student") & (nulls["n_tokens"] > 0)]
     if len(permuted):
         return int((permuted["low"] > 0).sum()), int((permuted["high"] < 0).sum()), len(permuted), True
@@ -120,7 +120,7 @@ def _reasons(known: Sequence[Mapping[str, Any]], standing: Standing, *, permuted
 
 
 def _weighted(rows: Sequence[Mapping[str, Any]], key: str) -> float:
-    """Return the mean over students' layers, each counted by the pairs that have an angle."""
+    """Return the mean over students' layers, each weighted by its number of pairs that have an angle."""
     weights = [row["pairs"] - row["undefined_pairs"] for row in rows]
     return float(np.average([row[key] for row in rows], weights=weights))
 

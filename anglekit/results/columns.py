@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# A column has one type in all tables: text, a whole number, or else a number.
+# A column has the same type in all tables: text, a whole number, or any number.
 _TEXTS = ("student", "stream", "side", "side_a", "side_b", "states", "null", "tokens", "view")
 _WHOLE = (
     *("vertex", "teacher_i", "teacher_k", "layer", "layer_a", "layer_b", "example", "dimension", "top_dimension"),
@@ -32,10 +32,10 @@ COLUMNS: dict[str, Mapping[str, str]] = {
     "examples": _columns("student", "stream", "vertex", "example", "mean_cosine", "n_tokens"),
 }
 
-#: Columns that Geometries of earlier versions lack: they are read as NaN.
+#: Columns that Geometries of earlier versions lack; they are then read as NaN.
 ADDED_COLUMNS: dict[str, tuple[str, ...]] = {"angles": ("mean_tangential_angle_degrees",)}
 
-#: Tables that an analysis may leave out, and that older Geometries lack: they are then empty.
+#: Optional tables, which older Geometries lack; they are then empty.
 OPTIONAL_COLUMNS: dict[str, Mapping[str, str]] = {
     "nulls": _columns(
         *_PAIR,

@@ -1,4 +1,4 @@
-"""geometry.json as typed values: what an analysis writes into it, and all that is read of it."""
+"""geometry.json as typed values: what an analysis writes into it, and everything that is read from it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from msgspec import Meta, Struct, field
 
 from anglekit.errors import InputError
 
-#: Stands where a student's training was not recorded.
+#: Stands for a student's training that was not recorded.
 UNRECORDED = "unrecorded"
 
-#: A whole number as json may hold it; a larger one is no count, layer or seed.
+#: A whole number in the json; a larger one cannot be a count, layer or seed.
 Whole = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 
 
@@ -19,7 +19,7 @@ class Arm(NamedTuple):
     """How a student was trained.
 
     Attributes:
-        strategy: of matching; the student's own name where it was not recorded.
+        strategy: the matching strategy; the student's own name where it was not recorded.
         init: "random", "teacher" or "given"; `UNRECORDED` where it was not recorded.
         seed: None where it was not recorded.
     """
@@ -29,7 +29,7 @@ class Arm(NamedTuple):
     seed: int | None
 
 
-# Keys with a default are optional: Geometries of earlier versions, and those that are made by hand, say less.
+# Keys with a default are optional: Geometries of earlier versions or made by hand lack some.
 
 
 class ModelRecord(Struct, frozen=True, omit_defaults=True):
@@ -50,13 +50,13 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
 
     @property
     def arm(self) -> Arm:
-        """How a student was trained; without a record its name stands for a strategy of its own."""
+        """How a student was trained; without a record, its name serves as its strategy."""
         strategy = self.name if self.strategy is None else self.strategy
         return Arm(strategy, UNRECORDED if self.init is None else self.init, self.seed)
 
 
 class ProbeRecord(Struct, frozen=True):
-    """The texts: where they are from, their hash, and the columns that were read."""
+    """The texts: their source, their hash, and the columns that were read."""
 
     source: str | None = None
     sha256: str | None = None
@@ -66,7 +66,7 @@ class ProbeRecord(Struct, frozen=True):
 
 
 class Provenance(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was analysed, on what, and with which versions; `shard` of a part of the probe, such as "2/3"."""
+    """What was analysed, on what, and with which versions; `shard` names a part of the probe, such as "2/3"."""
 
     teacher: ModelRecord = field(default_factory=ModelRecord)
     students: list[ModelRecord]
@@ -81,7 +81,7 @@ class Provenance(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UsedSettings(Struct, frozen=True):
-    """The settings that are read by name; all of them stand in `Geometry.settings`.
+    """The settings that are read by name; `Geometry.settings` holds all settings.
 
     Attributes:
         reading: "corrected", or "official" as the paper's code computes.
@@ -89,7 +89,7 @@ class UsedSettings(Struct, frozen=True):
         seed: of the samples and projections.
         teacher_layers: by stream.
         vertices: the student's layers, by student and stream.
-        training_step: of checkpoints that were saved on the way.
+        training_step: the step of checkpoints that were saved during training.
     """
 
     reading: str = "corrected"
@@ -101,7 +101,7 @@ class UsedSettings(Struct, frozen=True):
 
 
 class ZeroDirection(Struct, frozen=True):
-    """A teacher layer that coincides with a student's layer (an embedding that was copied) for some tokens."""
+    """A teacher layer that coincides with a student's layer for some tokens (such as a copied embedding)."""
 
     vertex: Whole
     teacher_layer: Whole
@@ -111,7 +111,7 @@ class ZeroDirection(Struct, frozen=True):
 class StreamCounts(Struct, frozen=True, kw_only=True):
     """What was counted and left out in one stream of one student.
 
-    States are by side ("teacher", "student") and layer; layers without any are not listed.
+    States are listed by side ("teacher", "student") and layer; layers with none are not listed.
     """
 
     tokens: Whole = 0
@@ -122,7 +122,7 @@ class StreamCounts(Struct, frozen=True, kw_only=True):
 
 
 class Counts(Struct, frozen=True):
-    """Examples and tokens, what was truncated and left out; `by_student` by student and stream."""
+    """Examples and tokens; what was truncated or left out; `by_student` is keyed by student and stream."""
 
     examples: Whole | None = None
     examples_used_for_projection: Whole | None = None
@@ -135,7 +135,7 @@ class Counts(Struct, frozen=True):
 
 
 class Projection(Struct, frozen=True):
-    """How a student's layer of another width was brought to the teacher's, and how well."""
+    """How a student's layer of another width was projected to the teacher's width, and how well."""
 
     student: str
     stream: str
@@ -146,7 +146,7 @@ class Projection(Struct, frozen=True):
 
 
 class PlanePoint(Struct, frozen=True, array_like=True):
-    """A teacher layer's place in the plane of a sketch, in the states' own units."""
+    """A teacher layer's position in the plane of a sketch, in the states' own units."""
 
     layer: Whole
     x: float
@@ -154,7 +154,7 @@ class PlanePoint(Struct, frozen=True, array_like=True):
 
 
 class SketchToken(Struct, frozen=True):
-    """A real token whose angle is typical, with its states in the plane of that angle (see `Geometry`)."""
+    """A real token with a typical angle, and its states in the plane of that angle (see `Geometry`)."""
 
     student: str | None = None
     stream: str | None = None
@@ -173,7 +173,7 @@ class GeometryDocument(Struct, frozen=True):
     """The whole of geometry.json.
 
     Raises:
-        InputError: the students' names are not proper.
+        InputError: a student's name is not allowed.
     """
 
     settings: UsedSettings
@@ -184,7 +184,7 @@ class GeometryDocument(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         names = [student.name for student in self.provenance.students]
-        # The official histogram's file is called after its student, and must not lie elsewhere.
+        # The official histogram's file is named after its student, and the name must not lead out of the directory.
         forbidden = set("/\\\0") if self.settings.reading == "official" else set()
         if len(set(names)) < len(names) or not all(name and not set(name) & forbidden for name in names):
             raise InputError("the students lack proper names of their own")

@@ -1,7 +1,7 @@
-"""The files of a saved Geometry, read within bounds and checked: a directory from anywhere may hold anything.
+"""The files of a saved Geometry, read within bounds and checked: a directory of unknown origin may hold anything.
 
-What has passed has the form that `save` writes: every table its columns, their types and possible values, every row its
-own key; the document its parts. Whether the numbers were changed to other possible ones cannot be seen.
+Files that pass have the form that `save` writes: each table has its columns, with the right types and possible values,
+and no two rows share a key; the document has all its parts. A number changed to another possible one goes unnoticed.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from anglekit.vocabulary import GEOMETRY_FILE, N_BINS, Stream
 SCHEMA_VERSION = 1
 
 _AGAIN: Final = "run the analysis again"
-# More than any model has: a file that says more lies.
+# More layers than any model has: a file that claims more is wrong.
 _MOST_LAYERS: Final = 10_000
 _MOST: Final = 2**62
 # Float32 states end at 3.4e38; their squares are not in the tables.
 _LARGEST: Final = 1e40
-# A row's numbers do not compress below a byte; a small file may be all repetition.
+# A row's numbers do not compress below a byte, but a small file may be all repetition.
 _ROWS_PER_BYTE, _MORE_ROWS = 4, 1_000_000
 _ROUNDING: Final = 1e-6
 _LONGEST_NAME: Final = 300
 
 
 def holds_geometry(directory: Path) -> bool:
-    """Return whether a Geometry was saved as this directory, damaged or not."""
+    """Return whether this directory is a saved Geometry, damaged or not."""
     return (directory / GEOMETRY_FILE).exists()
 
 
 def read_geometry_json(directory: Path) -> tuple[dict[str, Any], GeometryDocument]:
-    """Read geometry.json: all that it says, and what is read of it as typed values.
+    """Read geometry.json: return all of it, and the parts that are read as typed values.
 
     Raises:
-        InputError: there is no such directory or file, it is damaged, of another schema version, or a part of it has
-            another form than `save` gives it.
+        InputError: the directory or file does not exist, is damaged or of another schema version, or a part of it does
+            not have the form that `save` gives it.
     """
     file = directory / GEOMETRY_FILE
     if not directory.is_dir():
@@ -61,10 +61,10 @@ def read_geometry_json(directory: Path) -> tuple[dict[str, Any], GeometryDocumen
 
 
 def read_tables(directory: Path, students: list[str]) -> dict[str, pd.DataFrame]:
-    """Read the tables beside geometry.json; optional ones that are not there are left out.
+    """Read the tables beside geometry.json; missing optional ones are left out.
 
     Raises:
-        InputError: one is missing or damaged, claims far more than its size, or holds what no analysis writes.
+        InputError: a table is missing or damaged, claims far more than its size, or holds what no analysis writes.
     """
     tables = {}
     for table, columns in (COLUMNS | OPTIONAL_COLUMNS).items():
@@ -90,7 +90,7 @@ def _read_table(file: Path, columns: Mapping[str, str], added: tuple[str, ...]) 
 
     texts = [name for name, kind in columns.items() if kind == "str"]
     with foreign_failures(damaged):
-        # Repeated texts stay one object, however many rows have them.
+        # A repeated text stays one object, however many rows have it.
         opened = pq.ParquetFile(file, read_dictionary=texts)
     with opened:
         schema, n_rows = opened.schema_arrow, opened.metadata.num_rows
@@ -112,7 +112,7 @@ def _read_table(file: Path, columns: Mapping[str, str], added: tuple[str, ...]) 
     for name, kind in columns.items():
         if kind != "float64" and frame[name].isna().any():
             raise damaged(f"the column {name!r} has cells without a value")
-        # Still one object for all rows that have it, which columns of text would copy.
+        # Here a text is still one object for all its rows; a text column would hold copies.
         if kind == "str" and max(map(len, frame[name].unique()), default=0) > _LONGEST_NAME:
             raise damaged(f"the column {name!r} has names of more than {_LONGEST_NAME} characters")
     return frame.astype({name: "str" if kind == "str" else kind for name, kind in columns.items()})
@@ -131,7 +131,7 @@ def _is_of(pa: Any, held: Any, kind: str, n_rows: int) -> bool:  # noqa: ANN401 
 
 
 def _impossible(frame: pd.DataFrame, columns: Mapping[str, str], students: list[str], *, pooled: bool) -> str | None:
-    """Return what stands in a table and cannot, or None."""
+    """Return something in a table that is impossible there, or None."""
     allowed = {"student": students, "stream": get_args(Stream)} | dict.fromkeys(
         ("side", "side_a", "side_b"), ("teacher", "student")
     )
@@ -157,7 +157,7 @@ def _impossible(frame: pd.DataFrame, columns: Mapping[str, str], students: list[
     return None
 
 
-#: What tells the rows of a table apart, beside its texts.
+#: The columns that, together with the text columns, identify a row of a table.
 _KEYS: Final = frozenset(
     ("vertex", "teacher_i", "teacher_k", "layer", "layer_a", "layer_b", "example", "t", "dimension")
 )

@@ -40,15 +40,15 @@ class Geometry:
 
     Attributes:
         angles: a row per student, stream, vertex and pair of teacher layers (i < k): the statistics of
-            cos(T_i - S_j, T_k - S_j) over tokens, and of the tangential cosine, in which the student's own direction is
-            taken out of both teacher states. `null_cosine` is the closed-form chance level, `se_cosine` is
+            cos(T_i - S_j, T_k - S_j) over tokens, and of the tangential cosine, for which the student's own direction
+            is removed from both teacher states. `null_cosine` is the closed-form chance level, `se_cosine` is
             clustered by example.
         histograms: counts of that cosine in 1000 equal bins on [-1, 1]; empty bins are left out; `teacher_i` and
             `teacher_k` are -1 in the rows that pool a vertex's pairs.
         layers: cosines, distances and norms between any two layers of the teacher and the student.
         examples: for every vertex, each example's mean over its tokens and pairs.
         settings: how the analysis was run.
-        provenance: what it was run on: checkpoints with content hashes, probe data, package versions.
+        provenance: what the analysis was run on: checkpoints with content hashes, probe data, package versions.
         counts: examples, tokens, truncation, degenerate vectors by kind, non-finite states.
         projections: a row per projected vertex with its R^2, or an empty list.
         sketch_tokens: for every student and stream one real token whose angle is the most typical of its vertex:
@@ -56,15 +56,15 @@ class Geometry:
             `points`, a list of [layer, x, y]: every teacher layer projected on the plane of T_i - S and T_k - S, with S
             at the origin and T_i on the positive x axis, in the states' own units.
 
-    These rest on a sample of the probe, one token of each of up to 256 examples, examples weighted equally, and may be
-    empty:
-        nulls: for every vertex, pair and null (`anglekit.vocabulary.NULLS`) the cosine that the null gives,
-            the observed one of the same tokens, and observed minus null with its 95% interval, clustered by example.
-        vertex_sweep: the cosine with the vertex at C + t (S - C), C the mean of the token's teacher states: 0 is the
-            teachers' centroid, 1 the student.
+    These tables use a sample of the probe: one token from each of up to 256 examples, examples weighted equally. They
+    may be empty:
+        nulls: for every vertex, pair and null (`anglekit.vocabulary.NULLS`) the cosine that the null gives, the
+            observed cosine of the same tokens, and observed minus null with its 95% interval, clustered by example.
+        vertex_sweep: the cosine with the vertex at C + t (S - C), where C is the mean of the token's teacher states:
+            t = 0 is the teachers' centroid, t = 1 the student.
         anisotropy: for every layer, the cosine between tokens of different examples, by `view` of the states (raw,
             centred, standardised, dominant dimensions dropped) and kind of `tokens` (all, content, special).
-        dimensions: each dimension's share of the raw one.
+        dimensions: each dimension's share of the raw anisotropy.
         angle_views: the cosine at the vertex, by view and kind of tokens.
         similarity: representation similarity between any two layers, of example means and of tokens.
     """
@@ -106,11 +106,11 @@ class Geometry:
         )
 
     def summary_rows(self) -> list[dict[str, Any]]:
-        """Return one row for each student, stream and vertex: pairs pooled, each weighted by its tokens."""
+        """Return one row for each student, stream and vertex; pairs are pooled, each weighted by its tokens."""
         return summary_rows(self.angles, self.nulls)
 
     def against_chance(self) -> ChanceVerdict:
-        """Return whether the angles are acute, and more so than chance alone would have it."""
+        """Return whether the angles are acute, and more acute than by chance."""
         return against_chance(self.angles, self.nulls)
 
     def notes(self) -> list[str]:
@@ -122,7 +122,7 @@ class Geometry:
         """Settings, provenance, counts, projections and sketch tokens as typed values.
 
         Raises:
-            InputError: a part does not have the form that an analysis gives it.
+            InputError: a part does not have the form that an analysis writes.
         """
         content = {name: getattr(self, name) for name in _PARTS}
         return convert_document(content, GeometryDocument, "this Geometry", "give each part the form of geometry.json")
@@ -139,7 +139,7 @@ class Geometry:
 
     @property
     def official(self) -> bool:
-        """Whether it was computed as the paper's code does: padding counted, one pair of layers standing for all."""
+        """Whether it was computed as in the paper's code: padding counts, and one pair of layers stands for all."""
         return self.document.settings.reading == "official"
 
     def student_init(self, student: str) -> str | None:
@@ -169,13 +169,13 @@ class Geometry:
         """Write the directory `path`: it appears whole or not at all.
 
         Args:
-            path: where to.
+            path: the directory to write.
             overwrite: replace what is there.
-            scratch: a directory that does not exist, on the same file system, in which to write first: the caller
-                finds there what a kill leaves. None takes a hidden one beside `path`.
+            scratch: a directory to write in first; it must not exist yet, and must be on the same file system. If the
+                process is killed, its leftovers are there. None uses a hidden directory beside `path`.
 
         Raises:
-            InputError: the directory exists and `overwrite` is off, or it holds something else than a Geometry.
+            InputError: the directory exists and `overwrite` is off, or it holds something other than a Geometry.
             RunError: it could not be written.
         """
         target = Path(path)
@@ -195,7 +195,7 @@ class Geometry:
                 self._write_official_histogram(directory, student)
 
     def _write_official_histogram(self, directory: Path, student: str) -> None:
-        """Write `bin_left,count` in 1000 lines, the form of the histogram that the paper's code writes."""
+        """Write 1000 lines of `bin_left,count`, the form in which the paper's code writes its histogram."""
         streams = self.angles.loc[self.angles["student"] == student, "stream"].unique()
         counts = sum((self.pooled_histogram(student, stream) for stream in streams), np.zeros(N_BINS, dtype=np.int64))
         left = np.linspace(-1.0, 1.0, N_BINS + 1)[:-1]
@@ -207,7 +207,7 @@ class Geometry:
         """Read a directory that `save` wrote.
 
         Raises:
-            InputError: there is no such directory, a file is missing or damaged, or the schema is of another version.
+            InputError: the directory does not exist, a file is missing or damaged, or the schema has another version.
         """
         directory = Path(path)
         content, document = read_geometry_json(directory)

@@ -1,4 +1,4 @@
-"""An analysis in short: a row for each student's layer against its chance levels, and what a reader must know."""
+"""An analysis in short: a row for each student layer beside its chance levels, and what a reader must know."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _MEANS: Final = (
 
 
 def layer_means(pairs: pd.DataFrame) -> dict[str, Any]:
-    """Return what the pairs of teacher layers, rows of `Geometry.angles`, say together at one layer of a student.
+    """Summarise the pairs of teacher layers, rows of `Geometry.angles`, at one layer of a student.
 
     Returns:
-        The means of the columns, each pair weighted by its tokens, None without any token; the number of `pairs`, of
+        The means of the columns, each pair weighted by its tokens, or None without any token; the number of `pairs`, of
         `obtuse_pairs` (a mean cosine below 0) and of `undefined_pairs` (without a token).
     """
     counted = pairs[pairs["n_tokens"] > 0]
@@ -65,7 +65,7 @@ def _against_permuted(nulls: pd.DataFrame, place: dict[str, Any]) -> dict[str, A
     }
 
 
-# Name on a page, name in a terminal, key in `summary_rows`, and how a value is written.
+# Name on a page, name in a terminal, key in `summary_rows`, and the format of a value.
 _COLUMNS: Final[tuple[tuple[str, str, str, Callable[[Any], str]], ...]] = (
     ("layer", "layer", "vertex", str),
     ("angle", "angle", "mean_angle_degrees", "{:.1f}°".format),
@@ -89,7 +89,7 @@ _NOTE: Final = (
 def layer_table(
     rows: Sequence[Mapping[str, Any]], title: str = "Angles by student and layer", *, short: bool = False
 ) -> TextTable:
-    """Return rows of `summary_rows` as texts; what is unknown is blank, and `short` names fit a terminal's width."""
+    """Return rows of `summary_rows` as texts; unknown values are blank, and `short` names fit a terminal's width."""
 
     def shown(value: Any, form: Callable[[Any], str]) -> str:  # noqa: ANN401 - a cell of any column
         return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else form(value)

@@ -1,7 +1,7 @@
 """Rows of a table, gathered part by part and made into one data frame at the end.
 
-A data frame costs a fraction of a millisecond however few rows it has, and a table has parts for every student, stream,
-null and view.
+Even a data frame of few rows takes a fraction of a millisecond to make, and a table has parts for every student,
+stream, null and view.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-#: Some rows of a table by column: arrays or tensors of one length, which may have any shape, or one value for all rows.
+#: Some rows of a table by column: arrays or tensors of one length and any shape, or one value for all rows.
 Rows = Mapping[str, Any]
 
 Array = NDArray[Any]
 
 
 def data_frame(parts: Sequence[Rows]) -> pd.DataFrame:
-    """Return these rows below one another: one part or more, of the same columns, each with an array or tensor.
+    """Join one or more parts below one another; all have the same columns, and each has an array or tensor.
 
     Raises:
         ValueError: columns of different lengths.
@@ -41,7 +41,7 @@ def _length(part: Rows) -> int:
 
 def _column(values: Sequence[Any], lengths: Sequence[int]) -> Any:  # noqa: ANN401 - an array as this pandas wants it
     if all(isinstance(value, str) for value in values):
-        # Each text is made into what pandas keeps strings in once, not row by row.
+        # Each distinct text is converted to pandas' string storage once, not row by row.
         texts = list(dict.fromkeys(values))
         codes = np.array([texts.index(value) for value in values], dtype=np.int64)
         return pd.Series(texts).array.take(np.repeat(codes, lengths))

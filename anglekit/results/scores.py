@@ -1,7 +1,7 @@
 """The scores of finished students, as a run and a sweep write them: their files, typed, written and read here.
 
-A run is a directory with scores.json, run_config.json and its student's note; a sweep one with sweep.json, scores.csv
-and a run for each arm.
+A run is a directory with scores.json, run_config.json and its student's note. A sweep is a directory with sweep.json,
+scores.csv and a run for each arm.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RUN_SCORES_FILE, RUN_CONFIG_FILE = "scores.json", "run_config.json"
 SWEEP_FILE, SWEEP_SCORES_FILE = "sweep.json", "scores.csv"
 RUN_SCORES_FORMAT, SWEEP_FORMAT = "anglekit-scores-1", "anglekit-sweep-1"
 
-# What tells the rows of scores.csv apart, and what else stands in them that is no score.
+# The columns that identify a row of scores.csv, and the other columns that are not scores.
 _KEY: Final = ("strategy", "init", "seed", "data")
 _NOT_SCORES: Final = frozenset((*_KEY, "examples", "steps", "selected_step", "seconds"))
 _AGAIN_OR_LEAVE: Final = "run it again, or leave it out"
@@ -38,7 +38,7 @@ Number = Annotated[float, Meta(ge=0, lt=2**62)]
 
 
 class RunScores(Struct, kw_only=True, frozen=True):
-    """scores.json: written last, so that a run that has it is finished.
+    """scores.json: written last, so a run that has it is finished.
 
     Attributes:
         format: of the file.
@@ -46,7 +46,7 @@ class RunScores(Struct, kw_only=True, frozen=True):
         scoring: what the scores mean, by evaluation table, such as sacreBLEU's signatures.
         steps: optimiser steps.
         selected_step: the step whose weights were kept.
-        train_seconds: of training alone, in the last of the run's sessions.
+        train_seconds: the time of training alone, in the run's last session.
     """
 
     format: str = RUN_SCORES_FORMAT
@@ -67,11 +67,11 @@ class TableRecord(Struct, frozen=True):
 
 
 class TrainingRecord(Struct, kw_only=True, frozen=True):
-    """What decides the result of a run, of run_config.json and sweep.json: as far as scores are compared by it.
+    """What decides a run's result: the part of run_config.json and sweep.json that matters when scores are compared.
 
     Attributes:
         task: its name.
-        origin_sha256: the hash of the teacher's weights with their head.
+        origin_sha256: the hash of the teacher's weights, head included.
         tables: of training and validation, by name.
         settings: of training, by name.
     """
@@ -83,13 +83,13 @@ class TrainingRecord(Struct, kw_only=True, frozen=True):
 
 
 class _ScoredArm(Struct, frozen=True):
-    """An arm of a sweep; its run lies in the directory of its name."""
+    """An arm of a sweep; its run is in the directory of the same name."""
 
     name: str
 
 
 class _ScoredSweep(Struct, kw_only=True, frozen=True):
-    """What is read of sweep.json where its scores are read."""
+    """The part of sweep.json that is read along with the scores."""
 
     arms: list[_ScoredArm] = []
     data: TrainingRecord = TrainingRecord()
@@ -106,7 +106,7 @@ def _check_format(found: str, read: str) -> None:
 
 
 class _StudentNote(Struct, frozen=True):
-    """How a student was made, as its checkpoint and its run record it."""
+    """How a student was made, as recorded in its checkpoint and its run."""
 
     strategy: str | None = None
     init: str | None = None
@@ -119,8 +119,8 @@ class StudentScores:
 
     Attributes:
         source: its directory.
-        table: of columns `SCORE_COLUMNS`; may be empty.
-        training: what decides the result, the same for all students of it but `settings["data_seed"]`.
+        table: with the columns `SCORE_COLUMNS`; may be empty.
+        training: what decides the result; the same for all its students, except `settings["data_seed"]`.
         notes: what a reader should know, a sentence each.
     """
 
@@ -131,7 +131,7 @@ class StudentScores:
 
 
 def scored_as(directory: Path) -> Literal["sweep", "run"] | None:
-    """Return what a directory is whose students were scored, or are going to be; None where it is neither."""
+    """Return the kind of a directory whose students were or will be scored; None where it is neither kind."""
     if (directory / SWEEP_FILE).exists():
         return "sweep"
     return "run" if any((directory / name).exists() for name in (RUN_SCORES_FILE, RUN_CONFIG_FILE)) else None
@@ -141,7 +141,7 @@ def read_student_scores(directory: Path) -> StudentScores:
     """Read the scores of a sweep, or of the run of a distilled student.
 
     Raises:
-        InputError: it is damaged, unfinished, or the run of no student.
+        InputError: it is damaged, unfinished, or not a student's run.
     """
     return _read_sweep(directory) if scored_as(directory) == "sweep" else _read_run(directory)
 
@@ -150,11 +150,11 @@ def read_score_table(file: Path, remedy: str) -> tuple[pd.DataFrame, list[str]]:
     """Read a csv with the columns `strategy, init, seed, data` and a column for each score: a row per arm and table.
 
     Returns:
-        A row for each arm, table and score, of columns `SCORE_COLUMNS`, and notes about numbers that are left out.
-        Rows without a strategy (a teacher's) are left out.
+        A row for each arm, table and score, with the columns `SCORE_COLUMNS`, and notes about numbers that are left
+        out. Rows without a strategy (a teacher's) are left out.
 
     Raises:
-        InputError: the file cannot be read, lacks a column, or has a seed that is no whole number.
+        InputError: the file cannot be read, lacks a column, or has a seed that is not a whole number.
     """
     notes: list[str] = []
     return _long_table(_read_frame(file, remedy), str(file), notes), notes
@@ -162,7 +162,7 @@ def read_score_table(file: Path, remedy: str) -> tuple[pd.DataFrame, list[str]]:
 
 def _read_frame(file: Path, remedy: str) -> pd.DataFrame:
     try:
-        # A strategy is called "none", which pandas must not take for a missing value.
+        # One strategy is called "none"; pandas must not read it as a missing value.
         frame = pd.read_csv(file, keep_default_na=False, na_values={}, encoding="utf-8")
     except (OSError, ValueError) as error:  # pandas' own errors derive from ValueError
         raise InputError(f"{file} cannot be read ({error})", remedy) from error
