@@ -17,10 +17,10 @@ from anglekit.results.scores import read_score_table, scored_as
 
 @dataclass(frozen=True, eq=False)
 class FigureInputs:
-    """What a figure is drawn from: what was analysed, and a table of scores per task (`results.scores.SCORE_COLUMNS`).
+    """What a figure is drawn from: Geometries, and a table of scores per task (`results.scores.SCORE_COLUMNS`).
 
-    `names` are of the directories of the Geometries, where they were read; `score_names` of the sweeps and files of the
-    scores, likewise; single runs are one table together.
+    `names` are the names of the directories that the Geometries were read from; `score_names` are those of the sweeps
+    and files that the scores were read from. Single runs together make one table.
     """
 
     geometries: Sequence[Geometry]
@@ -30,7 +30,7 @@ class FigureInputs:
 
     @property
     def geometry(self) -> Geometry:
-        """The one Geometry of a figure that takes one."""
+        """The only Geometry, for a figure that takes one."""
         return self.geometries[0]
 
 
@@ -42,7 +42,7 @@ def read_figure_inputs(places: Sequence[str | Path]) -> FigureInputs:
             hold `geometry...` and `sweep...` below them, as `anglekit demo` and `reproduce` write.
 
     Raises:
-        InputError: a place is not there, damaged, or holds nothing of these.
+        InputError: a place does not exist, is damaged, or holds none of these.
     """
     geometries: list[tuple[str, Geometry]] = []
     scores: list[tuple[str, pd.DataFrame]] = []

@@ -1,4 +1,4 @@
-"""The figures by name: which can be drawn from what there is, drawn, and as numbers."""
+"""The figures by name: which of them can be drawn from given inputs, their drawing, and their numbers."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ def draw_figure(
         scores: tables of scores, one per task, where the figure takes them.
         width: `page` or `column`.
         dark: draw on a dark ground.
-        **options: fields of `FigureOptions`; those that are None are left to the figure.
+        **options: fields of `FigureOptions`; the figure chooses those that are None.
 
     Raises:
-        InputError: an unknown figure, inputs or an option that it does not take, or what `FigureSpec.figure` raises.
+        InputError: an unknown figure, inputs or an option that it does not take, or as `FigureSpec.figure`.
     """
     spec, inputs, chosen = _checked(name, geometries, scores, options)
     return spec.figure(inputs, chosen, width=width, dark=bool(dark))
@@ -101,7 +101,7 @@ def figure_data(
     scores: Sequence[pd.DataFrame] = (),
     **options: Any,  # noqa: ANN401  the fields of FigureOptions
 ) -> pd.DataFrame:
-    """Return the numbers that a figure draws: the same arguments as `draw_figure`; `width` and `dark` are ignored."""
+    """Return the numbers that a figure draws. Takes the arguments of `draw_figure`; ignores `width` and `dark`."""
     options = {key: option for key, option in options.items() if key not in ("width", "dark")}
     spec, inputs, chosen = _checked(name, geometries, scores, options)
     return spec.data(inputs, chosen)

@@ -42,7 +42,7 @@ class FigureOptions:
         labels: the tasks' names, one per Geometry or table of scores; of `training-angles` the directories' names.
         students: the students to draw; all by default.
         stream: `encoder` or `decoder`; both by default.
-        vertices: the student layers to draw; all by default, a heat map of more than 12 spreads 12 over the depth.
+        vertices: the student layers to draw; by default all, or of more than 12 in a heat map, 12 over the depth.
         value: what is shown: a column of the figure's table, or a score.
         null: a name of `anglekit.vocabulary.NULLS`.
         margin: the largest difference of scores that does not matter, in the score's unit; a point by default.
@@ -72,11 +72,11 @@ class FigureSpec:
         summary: what it shows, in a phrase.
         reading: how to read it, in whole sentences.
         options: the fields of `FigureOptions` that it takes.
-        data: inputs and options to the numbers that are drawn.
-        facts: these numbers to a sentence with the main ones.
-        draw: inputs, options, theme and width in inches to a Figure; the theme's settings are in force.
+        data: makes the numbers that are drawn, from inputs and options.
+        facts: makes a sentence with the main ones of these numbers.
+        draw: makes a Figure from inputs, options, theme and width in inches; the theme's settings are in force.
         many: whether it takes several Geometries.
-        uses: what it is drawn from.
+        uses: which kind of inputs it is drawn from.
         check: raises InputError where the inputs lack what the figure needs.
     """
 
@@ -98,7 +98,7 @@ class FigureSpec:
 
         Args:
             inputs: what it is drawn from.
-            options: of this figure.
+            options: the options of this figure.
             width: `page` or `column`.
             dark: draw on a dark ground.
 
@@ -114,5 +114,5 @@ class FigureSpec:
         return f"{self.reading} {self.facts(data)}"
 
     def alt(self, data: pd.DataFrame) -> str:
-        """Return what stands for the figure where it cannot be seen."""
+        """Return the alternative text, for readers who cannot see the figure."""
         return f"{self.title}: {self.summary}. {self.facts(data)}"

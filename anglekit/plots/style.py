@@ -1,7 +1,7 @@
 """The one look of every figure: colours, markers, sizes and the settings that make a file readable and reproducible.
 
-Nothing here changes matplotlib's settings at import: `context` applies them to the figure being drawn and restores
-what it found.
+Importing this changes none of matplotlib's settings: `context` applies them while a figure is drawn and restores the
+earlier ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from anglekit.comparison.cells import in_order
 from anglekit.errors import InputError, suggest
 from anglekit.results.document import UNRECORDED
 
-#: The font that matplotlib ships: the same glyphs on every machine, and none missing without our knowing.
+#: The font that matplotlib ships: it has the same glyphs on every machine, so we know which are missing.
 FONT_FAMILY = "DejaVu Sans"
 #: Points at print size; no text is smaller than SMALL_FONT_SIZE.
 FONT_SIZE = 7.5
@@ -34,10 +34,10 @@ WIDTHS: Mapping[str, float] = MappingProxyType({"column": 3.03, "page": 6.30})
 #: Inches: the height of that text block; a higher figure cannot be printed at its size.
 PAGE_HEIGHT = 9.7
 
-#: Of guides behind the data, and of the teacher.
+#: For guides behind the data, and for the teacher.
 GUIDE_DASHES = (0, (2, 2))
 TEACHER_DASHES = (0, (4, 1.2))
-#: What tells tasks, or the students of one panel, apart.
+#: These tell tasks, or the students of one panel, apart.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 
 
@@ -100,10 +100,10 @@ class Theme:
 
 _SHARED_SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
-        "font.family": [FONT_FAMILY, "sans-serif"],  # the second is for readers of an svg without the first
+        "font.family": [FONT_FAMILY, "sans-serif"],  # the second is for viewers of an svg that lack the first
         "font.sans-serif": [FONT_FAMILY],
         "mathtext.fontset": "dejavusans",
-        "text.hinting": "none",  # a text is as wide at any resolution as it was when measured
+        "text.hinting": "none",  # a text has its measured width at any resolution
         "font.size": FONT_SIZE,
         "axes.titlesize": FONT_SIZE,
         "axes.labelsize": SMALL_FONT_SIZE,
@@ -126,7 +126,7 @@ _SHARED_SETTINGS: Mapping[str, Any] = MappingProxyType(
         "pdf.fonttype": 42,  # TrueType: text in the file stays text, and submission systems refuse type 3
         "ps.fonttype": 42,
         "svg.fonttype": "none",
-        "svg.hashsalt": "anglekit",  # element ids that do not differ from run to run
+        "svg.hashsalt": "anglekit",  # element ids are the same in every run
         "figure.dpi": 100.0,
         "savefig.dpi": 300.0,
     }
@@ -143,8 +143,8 @@ def _strategies(colours: Mapping[str, str]) -> Mapping[str, StrategyStyle]:
     return MappingProxyType({name: StrategyStyle(colour, _MARKERS[name]) for name, colour in colours.items()})
 
 
-# The strategies' colours were searched for the largest smallest difference (CIELAB) between any two of them, seen with
-# normal, protan, deutan and tritan vision, and keep away from the orange and blue that mean an initialisation.
+# A search chose the strategies' colours: it maximised the smallest difference (CIELAB) between any two of them under
+# normal, protan, deutan and tritan vision. They keep away from the orange and blue that mean an initialisation.
 LIGHT_THEME = Theme(
     background="#FFFFFF",
     ink="#1A1A1A",
@@ -180,7 +180,7 @@ def theme(dark: bool) -> Theme:
 
 
 def strategy_styles(strategies: Sequence[str], look: Theme) -> dict[str, StrategyStyle]:
-    """Return a style per strategy, in the order of reading: the paper's fixed ones, others by rank."""
+    """Return a style per strategy, in reading order: the paper's strategies have fixed styles, others go by rank."""
     others = map(StrategyStyle, cycle(look.neutral), cycle(_OTHER_MARKERS))
     return {name: look.strategies.get(name) or next(others) for name in in_order(strategies)}
 
@@ -236,9 +236,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def round_ticks(most: int, *, integer: bool = False) -> MaxNLocator:
-    """Return a locator of at most `most` intervals between ticks at numbers that are easily read: no 2.4, no 15.
+    """Return a locator of at most `most` intervals, with ticks at numbers that are easy to read: no 2.4, no 15.
 
-    With `integer` ticks are at whole numbers only, such as layers and steps; then there may be a single one.
+    With `integer`, ticks are at whole numbers only (for layers and steps), and there may be a single one.
     """
     steps = [1, 2, 4 if integer else 2.5, 5, 10]
     return MaxNLocator(nbins=most, steps=steps, integer=integer, min_n_ticks=1 if integer else 2)

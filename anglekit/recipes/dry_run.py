@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_LENGTH = 128
 _DEFAULT_PROBE = 1000
-# What one accelerator reaches on models of BERT's size, and fifty CPU cores do not: only to turn FLOPs into hours.
+# What one accelerator reaches on models of BERT's size (fifty CPU cores do not); only used to turn FLOPs into hours.
 _SPEED = 1e13
 
 
@@ -34,7 +34,7 @@ class StageCost:
         name: of the stage.
         what: in words.
         steps: optimiser steps of each model; None where nothing is trained.
-        tokens: that the teacher or the trained model reads, padding left out.
+        tokens: those that the teacher or the trained model reads, without padding.
         flops: of all models together.
         memory_bytes: at the peak; models, optimiser states and activations.
     """
@@ -56,7 +56,7 @@ class DryRun:
         scale: the fraction of the steps.
         stages: in order, those that cost something.
         maps: a sentence for each variant, strategy and stream: which layer teaches which.
-        notes: where the numbers are from, and what could not be known.
+        notes: where the numbers come from, and what is not known.
     """
 
     recipe: Recipe
@@ -66,7 +66,7 @@ class DryRun:
     notes: tuple[str, ...]
 
     def summary(self) -> dict[str, Any]:
-        """Return the plan as json takes it."""
+        """Return the plan as values that json can hold."""
         return {
             "recipe": self.recipe.name,
             "scale": self.scale,
@@ -109,12 +109,12 @@ def dry_run(recipe: Recipe, *, scale: float = 1.0) -> DryRun:
     """Plan a recipe and estimate what it costs, from configurations alone; the hub is not asked.
 
     Args:
-        recipe: with one's own sources by `with_own_sources`.
+        recipe: perhaps with a user's own sources, from `with_own_sources`.
         scale: the fraction of the training steps.
 
     Raises:
-        InputError: a value that is not allowed, a student that is not possible, a local file that cannot be read, or
-            the number of examples is not known.
+        InputError: a value is not allowed, a student is not possible, a local file cannot be read, or the number of
+            examples is not known.
     """
     check_scale(scale)
     config, origin = teacher_config(recipe, offline=True)

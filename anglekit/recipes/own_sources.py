@@ -29,17 +29,16 @@ def with_own_sources(
     Args:
         recipe: as it was read.
         teacher: directory or hub id of the model from which the teacher is trained.
-        trained_teacher: of a teacher that is trained already.
-        train: the training table. Where it lacks a column that the recipe names, the task's usual names are looked for
-            in its place.
+        trained_teacher: directory or hub id of a teacher that is already trained.
+        train: the training table. If it lacks a column that the recipe names, the task's usual names are tried.
         validation: tables, each `SOURCE` or `NAME=SOURCE`; those without a name take the recipe's names in order.
-        probe: the analysis's table; where validation tables came and no probe, the first of them.
+        probe: the analysis's table; by default the first of the given validation tables, if there are any.
         seeds: of the students.
         seed: of everything random: the teacher, the order of the data, the students (where `seeds` are not given), the
             choice of the probe's examples and the analysis.
 
     Raises:
-        InputError: two teachers came, more tables than names, or values that do not go together.
+        InputError: two teachers or more tables than names were given, or values do not go together.
     """
     if teacher is not None and trained_teacher is not None:
         raise InputError("--teacher and --trained-teacher came together", "give one of the two")
@@ -112,7 +111,7 @@ def _named(given: Sequence[str], names: tuple[str, ...]) -> dict[str, str]:
 
 @contextmanager
 def hub_remedy(recipe: Recipe, source: str) -> Iterator[None]:
-    """Say how to go on without the hub when something that lies there cannot be had."""
+    """Say how to go on without the hub when something on it cannot be read."""
     try:
         yield
     except AnglekitError as error:

@@ -24,7 +24,7 @@ def classifies(recipe: Recipe) -> bool:
 def teacher_config(recipe: Recipe, *, offline: bool = False) -> tuple[PretrainedConfig, str]:
     """Return the configuration of a recipe's teacher (a directory, a hub id, or from scratch), and where it is from.
 
-    `offline` takes what the recipe states where no directory and no cached copy is here, instead of asking the hub.
+    With `offline`, if there is no directory and no cached copy, the recipe's own statement is used instead of the hub.
 
     Raises:
         InputError: the checkpoint has no readable configuration, or the recipe states none that exists.

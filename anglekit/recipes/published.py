@@ -28,7 +28,7 @@ _RESULT_COLUMNS: Final = (
 _FRACTIONS: Final = frozenset(
     ("accuracy", "accuracy_normalized", "f1", "macro_f1", "matthews", "exact_match", "normalized_exact_match")
 )
-#: Points below the teacher from which on a student has not learnt what there is to learn.
+#: A student this many points below the teacher has not learnt what there is to learn.
 _FAR_BELOW: Final = 10.0
 
 
@@ -75,7 +75,7 @@ def check_published(wanted: Published) -> None:
     """Check that the paper has the tasks and metrics that a recipe names.
 
     Raises:
-        InputError: it has not; the nearest is suggested.
+        InputError: it does not have one of them; the message suggests the nearest.
     """
     for what, names in (("task", wanted.tasks.values()), ("metric", wanted.scores.values())):
         known = sorted({getattr(one, what) for one in published_scores()})
@@ -146,7 +146,7 @@ def result_text(recipe: Recipe, result: pd.DataFrame, scale: float) -> str:
 
 
 def _far_below(result: pd.DataFrame) -> list[str]:
-    """Return a line for each kind of students of which the best is far below the teacher."""
+    """Return a line for each kind of student whose best is far below the teacher."""
     own = result[result["score"] == result["score"].iloc[0]]
     teacher = own[own["model"] == "teacher"].set_index("data")["ours"]
     students = own[own["model"] == "student"].groupby(["layers", "width", "init", "data"], sort=False, dropna=False)

@@ -110,7 +110,7 @@ class Data:
 @documented
 @dataclass(frozen=True)
 class Students:
-    """The grid of students: for each depth and width a sweep over strategies, initialisations and seeds."""
+    """The grid of students: for each depth and width, a sweep over strategies, initialisations and seeds."""
 
     layers: tuple[int, ...] = setting(MISSING, "Depths, in both streams of an encoder-decoder.")
     training: Training = setting(MISSING, "How all of them are trained.")
@@ -169,7 +169,7 @@ class Losses:
         return LossWeights(self.ce, self.kl, self.hidden)
 
 
-# All layers are measured, for students are compared by them.
+# All layers are measured, because students are compared by them.
 _NOT_IN_RECIPES: Final = ("pad_to", "teacher_layers", "vertices", "seed")
 
 
@@ -255,7 +255,7 @@ class Recipe:
         teacher, data, students, losses, analysis, figure: its parts.
         scores: the scores that the result table shows, the first one first.
         published: the paper's numbers; None: the paper has none that are carried here.
-        threads: of the CPU; None: torch's choice. Their number moves results by rounding, and for very small models one
+        threads: CPU threads; None: torch's choice. Their number changes results by rounding. For very small models one
             is the fastest: a second one gains little on an idle machine and waits on a busy one.
     """
 
@@ -295,7 +295,7 @@ class Recipe:
 
 
 def to_plain(value: Any) -> Any:  # noqa: ANN401 - dataclasses and what they hold
-    """Return dataclasses, tuples and mappings as dicts and lists, as json takes them; None values are left out."""
+    """Return dataclasses, tuples and mappings as dicts and lists, ready for json; None values are left out."""
     if is_dataclass(value):
         pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
         return {name: to_plain(held) for name, held in pairs if held is not None}

@@ -59,7 +59,7 @@ def load_recipe(recipe: str | Path) -> Recipe:
 
 
 def _read_recipe(recipe: str | Path) -> Recipe:
-    """Read a recipe as `load_recipe` does, without asking the library about its values, which takes seconds to load."""
+    """Read a recipe as `load_recipe` does, but without the checks for which the library must load (seconds)."""
     return build(Recipe, read_yaml(recipe_file(str(recipe))), _shown_file(recipe))
 
 
@@ -145,7 +145,7 @@ def _shown(value: object) -> str:
 
 
 def _check_values(recipe: Recipe, file: str) -> None:
-    """Check what would otherwise be refused in the middle of a run, by lists that take seconds to load."""
+    """Check values that would otherwise be refused in the middle of a run; the lists needed take seconds to load."""
     from anglekit.distillation.tasks.registry import TASKS
     from anglekit.plots.registry import FIGURES
     from anglekit.recipes.published import check_published
@@ -162,9 +162,9 @@ def _check_values(recipe: Recipe, file: str) -> None:
 
 @contextmanager
 def key_named(file: str, key: str) -> Iterator[None]:
-    """Put the file (or whose values they are) and the key, "" for the whole, before a refusal.
+    """Put the file (or whose values they are) and the key, "" for the whole, before the message of an error.
 
-    A setting of the library that is refused is a key inside that one.
+    If the library refuses one of its settings, the setting's name is added as a key inside `key`.
     """
     try:
         yield

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 DEMO_RECIPE: Final = "builtin-inference"
-# What a stage is expected to take that costs next to no FLOPs: a share of all others together.
+# The expected time of a stage that costs almost no FLOPs, as a share of all others together.
 _SMALL_STAGE: Final = 0.02
 
 
@@ -39,8 +39,8 @@ class Reproduction:
         directory: holds `teacher` (where it was trained), for each variant a `sweep-...`, a `geometry-...` and (where
             the recipe has students without a teacher) an `alone-...`, then `scores.csv`, `result.csv`, `result.json`
             and `figure.png`; with a built-in corpus its data card, `corpus.md`.
-        recipe: what was run, a user's own sources in place of the recipe's.
-        scale: the fraction of the steps that was made.
+        recipe: what was run, with a user's own sources in place of the recipe's.
+        scale: the fraction of the steps that was trained.
         result: ours beside the paper's; see `published.result_frame`.
         text: the result for a terminal.
         verdicts: by variant, whether layer selection matters, in a sentence.
@@ -130,8 +130,8 @@ def reproduce(
     """Run a recipe, or go on with one where it stopped.
 
     Args:
-        recipe: of `load_recipe`, with one's own sources by `with_own_sources`.
-        out: the directory. What is in it of the same recipe and scale goes on.
+        recipe: from `load_recipe`, perhaps with a user's own sources from `with_own_sources`.
+        out: the directory. A reproduction of the same recipe and scale in it is resumed.
         scale: the fraction of the training steps, in (0, 1]; the learning rate is left alone.
         device: "auto" takes an accelerator if there is one; "cpu" takes none.
         overwrite: remove what is in the directory first.
@@ -159,7 +159,7 @@ def run_demo(out: str | Path, *, seed: int = 0, **options: Any) -> Reproduction:
     The same seed gives the same numbers on the same machine.
 
     Args:
-        out: the directory; a demo of the same seed that is in it goes on.
+        out: the directory; a demo of the same seed in it is resumed.
         seed: of everything random.
         options: further ones of `reproduce`: `overwrite`, `progress`, `scale`, `say`, `warn`.
 
@@ -189,7 +189,7 @@ def _expected(recipe: Recipe, scale: float) -> tuple[dict[str, float], dict[str,
 
 
 class _Run:
-    """The stages over one directory; those that are done are passed over."""
+    """The stages over one directory; those that are done are skipped."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class _Run:
         self.steps: Mapping[str, int] = {}
 
     def all_stages(self) -> Reproduction:
-        # The number of threads moves a result by rounding alone, and earlier versions did not know it.
+        # The number of threads changes a result only by rounding, and earlier versions did not record it.
         plain = {name: value for name, value in to_plain(self.recipe).items() if name != "threads"}
         content = {"recipe": plain, "scale": self.scale, "tables": _table_hashes(self.recipe)}
         defaults = {
@@ -220,7 +220,7 @@ class _Run:
         from anglekit.recipes import reproduction_stages as stages
 
         if "data" not in self.names:
-            # Refused now rather than behind the training. The data stage writes a probe that can be read.
+            # Refuse it now rather than after the training. The data stage writes a probe that can be read.
             stages.probe_of(self.recipe)
         if self.directory.begin(content, {"device": self.device, "threads": self.recipe.threads}, defaults):
             self.say(f"going on with {self.path}")
@@ -249,7 +249,7 @@ class _Run:
         self._stage(
             "data", "write the tables as text columns", place, lambda: stages.transform_data(self.recipe, place)
         )
-        # The files are there by now: the call names them and makes none.
+        # The files exist by now: the call only returns their names.
         return stages.transform_data(self.recipe, place)
 
     def _teacher(self, recipe: Recipe) -> str:
@@ -327,9 +327,9 @@ class _Run:
     def _stage(
         self, name: str, words: str, product: Path, run: Callable[[], object], *, runs: Sequence[Path] = ()
     ) -> None:
-        """Run a stage that the recipe has, unless its product is there already; `runs` are directories that it trains.
+        """Run a stage of the recipe, unless its product exists already; `runs` are the directories that it trains.
 
-        A product that somebody removed by hand is made again.
+        A product that was removed by hand is made again.
         """
         if name not in self.names:
             return

@@ -30,13 +30,13 @@ _OWN_STARTS: Final = (
 
 
 class _Stage(msgspec.Struct):
-    """A stage that was ended."""
+    """A stage that is done."""
 
     seconds: Annotated[float, msgspec.Meta(ge=0)]
 
 
 class _Record(msgspec.Struct):
-    """What the file of a reproduction holds: what decides the result, what does not, and the stages that were ended."""
+    """What a reproduction's file holds: what affects the result, what does not, and the stages that are done."""
 
     format: Literal["anglekit-reproduction-1"]
     begun_with: dict[str, Any]
@@ -45,7 +45,7 @@ class _Record(msgspec.Struct):
 
 
 class ReproductionDirectory:
-    """A directory that this process holds alone until `close`; what was begun in it goes on.
+    """A directory that this process holds alone until `close`; a reproduction begun in it is resumed.
 
     Args:
         path: made where it is missing.
@@ -77,8 +77,8 @@ class ReproductionDirectory:
     ) -> bool:
         """Write what a reproduction is begun with, or check that the one that is there was begun with the same.
 
-        `content` decides the result, `incidental` does not. What is absent on one side has the value that `defaults`
-        gives its place, such as "recipe.students.training.data_seed". Returns whether it goes on.
+        `content` affects the result, `incidental` does not. A value that is absent on one side is taken from `defaults`
+        by its place, such as "recipe.students.training.data_seed". Returns whether a reproduction is resumed.
 
         Raises:
             InputError: it names the first difference.
@@ -100,12 +100,12 @@ class ReproductionDirectory:
         return bool(self._record.stages)
 
     def done(self, stage: str) -> bool:
-        """Whether a stage was ended here."""
+        """Whether a stage is done here."""
         return stage in self._stages
 
     @property
     def seconds(self) -> dict[str, float]:
-        """What each stage took that was ended, in its last session."""
+        """What each stage that is done took in its last session."""
         return {name: one.seconds for name, one in self._stages.items()}
 
     @contextmanager
@@ -121,7 +121,7 @@ class ReproductionDirectory:
         return {} if self._record is None else self._record.stages
 
     def close(self) -> None:
-        """Let other processes have the directory; one that holds nothing is removed."""
+        """Release the directory to other processes; remove it if it is empty."""
         self._lock.release()
 
     def __enter__(self) -> ReproductionDirectory:
@@ -136,7 +136,7 @@ class ReproductionDirectory:
     def _read(self, overwrite: bool) -> _Record | None:
         file = self.path / _FILE
         if overwrite:
-            # First, so that a kill in the middle leaves nothing that looks like it could go on.
+            # First, so that a kill in the middle leaves nothing that looks as if it could be resumed.
             file.unlink(missing_ok=True)
             for entry in self.path.iterdir():
                 if entry.name != _LOCK:

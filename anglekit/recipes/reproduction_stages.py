@@ -41,7 +41,7 @@ from anglekit.results.scores import SWEEP_FILE
 from anglekit.runtime.files import read_document, write_whole
 from anglekit.tables.read import read_table
 
-# Batches after which what is measured is kept: writing it takes a moment.
+# Measurements are saved after this many batches: writing them takes a moment.
 _SAVE_EVERY = 100
 # What stands before the scores in a row of their table.
 _KEYS = ("model", "layers", "width", "strategy", "init", "seed", "data", "examples")
@@ -49,7 +49,7 @@ _KEYS = ("model", "layers", "width", "strategy", "init", "seed", "data", "exampl
 
 @contextmanager
 def cpu_threads(number: int | None) -> Iterator[None]:
-    """Compute on so many threads while the block runs, and on as many as before after it; None changes nothing."""
+    """Compute on `number` threads while the block runs, then on as many as before; None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -68,8 +68,8 @@ def write_data_card(recipe: Recipe, target: Path) -> None:
 def transform_data(recipe: Recipe, directory: Path) -> Recipe:
     """Write the tables that need it as text columns, and return the recipe with these in their place.
 
-    A recipe with a transform has all its tables written, one with a prefix before its sources the probe alone, for the
-    analysis knows no prefix. Files that are there are left alone.
+    For a recipe with a transform all tables are written. For one with a prefix before its sources only the probe is,
+    because the analysis knows no prefix. Existing files are left alone.
 
     Raises:
         InputError: a table has neither the columns that are needed nor what they are made of.
@@ -142,7 +142,7 @@ def train_students(
 ) -> None:
     """Train all students of one depth and width, or go on with them, and score them.
 
-    With `alone` a single one of each seed: from random weights and on the labels alone, as `none` without its KL.
+    With `alone`, one student per seed, from random weights and on the labels alone: like `none` without its KL.
     """
     students = recipe.students
     options = plan_options(recipe)
@@ -193,8 +193,8 @@ def write_scores(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], t
     """Write the scores of the teacher and all students as csv; the strategy of those without a teacher is "alone".
 
     A row for each model and validation table: `model, layers, width, strategy, init, seed, data, examples` and the
-    scores. A teacher that was trained here and every student were scored when they ended; one that came trained is
-    scored now.
+    scores. The students and a teacher that was trained here were scored when their training ended; a teacher that came
+    trained is scored now.
     """
     frames = [_teacher_scores(recipe, teacher, device)]
     for variant, directory in sweeps.items():
@@ -238,7 +238,7 @@ def _teacher_scores(recipe: Recipe, teacher: str, device: str) -> pd.DataFrame:
 
 
 def geometry_parts(recipe: Recipe, variant: Variant) -> dict[str, tuple[str, ...]]:
-    """Return the Geometries of one variant: by name the students in each, no more than are to be in memory together."""
+    """Return the Geometries of one variant, by name the students in each: at most as many as fit in memory together."""
     names, size = arm_names(recipe), recipe.students.side_by_side
     parts = [tuple(names[start : start + size]) for start in range(0, len(names), size)]
     if len(parts) == 1:
@@ -278,13 +278,13 @@ def measure_geometries(
     device: str,
     progress: bool,
 ) -> None:
-    """Measure and save the Geometries of `geometry_parts`, or go on; those that are there are whole, and left alone."""
+    """Measure and save the Geometries of `geometry_parts`, or go on; existing ones are complete and left alone."""
     probe, options = probe_of(recipe), _load_options(recipe, device)
     for name, students in parts.items():
         out = directory / name
         left = unfinished_directory(out)
         if out.exists() and left.exists():
-            # Saved, and killed before what was kept on the way was removed.
+            # The process was killed after it saved this one and before it removed the intermediate results.
             shutil.rmtree(left)
         if out.exists():
             continue
@@ -302,7 +302,7 @@ def _load_options(recipe: Recipe, device: str) -> LoadOptions:
 def draw(recipe: Recipe, geometries: Mapping[str, Path], target: Path) -> None:
     """Draw the recipe's figure, a panel for each stream of each Geometry."""
     label = recipe.figure.label or recipe.name
-    # The variant tells nothing apart where there is one alone.
+    # With a single variant its name distinguishes nothing.
     same = f"geometry-{recipe.variants[0].name}-" if len(recipe.variants) == 1 else "geometry-"
     labels = [label] if len(geometries) == 1 else [f"{label}, {name.removeprefix(same)}" for name in geometries]
     loaded = [Geometry.load(path) for path in geometries.values()]
@@ -317,7 +317,7 @@ def sweep_warnings(swept: Path) -> list[str]:
 def compare_strategies(places: Sequence[Path]) -> str:
     """Return in a sentence whether layer selection matters in one variant: in its sweep and Geometries.
 
-    What cannot be compared ends no run: the sentence says why.
+    If they cannot be compared, nothing is raised: the sentence says why.
     """
     try:
         return compare(places).sentence

@@ -28,8 +28,7 @@ class Followed:
 class StageBar:
     """A bar whose length is the expected cost of all stages; the time left comes from the speed so far.
 
-    Within a training stage it follows the metrics files that the runs write, so that the training itself knows nothing
-    of the bar.
+    During a training stage it follows the metrics files that the runs write, so that training need not know of the bar.
 
     Args:
         costs: what each stage is expected to take, in any unit, in the order of the stages.
@@ -39,7 +38,7 @@ class StageBar:
     def __init__(self, costs: Mapping[str, float], *, shown: bool) -> None:
         self._costs = dict(costs)
         self._ended: list[str] = []
-        # What was measured here: stages that were done before say nothing about the speed.
+        # Only what was measured in this session: stages done before say nothing about the speed.
         self._cost_measured = self._seconds_measured = 0.0
         self._stage = ""
         self._followed: Followed | None = None
@@ -106,7 +105,7 @@ class StageBar:
         return steps / (self._followed.steps * len(self._followed.metrics))
 
     def _seconds_left(self) -> float | None:
-        """Return the estimate: of this stage from its own speed where its runs tell it, else from all before it."""
+        """Return the estimate, from this stage's own speed where its runs show it, else from all stages before it."""
         share, elapsed, cost = self._stage_share(), perf_counter() - self._start, self._costs[self._stage]
         gained = share - self._share_at_start
         measured = self._cost_measured + gained * cost
@@ -138,7 +137,7 @@ class StageBar:
 
 
 def last_log(path: Path) -> dict[str, Any]:
-    """Return the latest values that stand at the end of a metrics file, their step among them; step 0 without any."""
+    """Return the latest values at the end of a metrics file, including their step; step 0 if there are none."""
     latest: dict[str, Any] = {"step": 0}
     try:
         with path.open("rb") as file:
@@ -148,7 +147,7 @@ def last_log(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return latest
     for line in whole:
-        # The first one may be cut by where we began to read.
+        # The first line may be cut where reading began.
         with suppress(ValueError):
             log = json.loads(line)
             if isinstance(log, dict) and isinstance(log.get("step"), int):

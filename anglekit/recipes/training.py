@@ -66,6 +66,6 @@ def _part(whole: float, scale: float) -> int:
 
 
 def check_scale(scale: float) -> None:
-    """Refuse, by an InputError, a fraction of the steps that is not in (0, 1]."""
+    """Raise InputError for a fraction of the steps that is not in (0, 1]."""
     if not 0.0 < scale <= 1.0:
         raise InputError(f"--scale is {scale:g}", allowed="allowed: above 0, up to 1 (all steps)")

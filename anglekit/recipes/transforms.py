@@ -1,6 +1,6 @@
-"""Rows of a data set -> rows of plain text columns, where a task's own columns are not what the data set has.
+"""Rows of a data set -> rows of plain text columns, where the data set lacks the columns that a task reads.
 
-A table that has the text columns already is taken as it is.
+A table that already has the text columns is used as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Transform:
-    """How rows become text: the columns that it reads and makes, and one row to the rows that it becomes."""
+    """How rows become text: the columns that it reads and makes, and a function from one row to its new rows."""
 
     reads: tuple[str, ...]
     makes: tuple[str, ...]
@@ -60,10 +60,10 @@ TRANSFORMS: Final[Mapping[str, Transform]] = {
 
 
 def transform_rows(table: Table, name: str) -> list[dict[str, Any]]:
-    """Return the rows of a table with the columns that the transform reads, or makes, as text columns.
+    """Return the rows of a table as text columns; it has the columns that the transform reads, or those that it makes.
 
     Raises:
-        InputError: neither are there, or a row does not hold what it should.
+        InputError: it has neither, or a row does not hold what it should.
     """
     transform = TRANSFORMS[name]
     present = {str(column) for column in table.frame.columns}

@@ -1,6 +1,6 @@
 """YAML of a recipe -> plain values: a strict subset, so that nothing surprising is read and nothing is run.
 
-Scalars follow YAML 1.2's core schema: `1e-5` is a number and `no` is text, other than in YAML 1.1. Tags, anchors,
+Scalars follow YAML 1.2's core schema: unlike in YAML 1.1, `1e-5` is a number and `no` is text. Tags, anchors,
 aliases, keys given twice, several documents and deep nesting are refused.
 """
 
@@ -53,7 +53,7 @@ def read_yaml(source: str | Path) -> dict[str, Any]:
 
 
 class _RefusedError(Exception):
-    """Something that YAML has and a recipe may not hold."""
+    """Something that YAML allows and a recipe may not hold."""
 
     def __init__(self, mark: Any, what: str, remedy: str) -> None:  # noqa: ANN401 - yaml has no types here
         super().__init__(what)
@@ -94,7 +94,7 @@ class _RecipeLoader(yaml.SafeLoader):  # type: ignore[misc]
         return values
 
 
-# The lengths are bounded: Python refuses whole numbers of thousands of digits by an error of its own.
+# The lengths are bounded, because Python raises its own error for whole numbers of thousands of digits.
 for _name, _pattern in (
     ("null", r"(?:|~|null|Null|NULL)\Z"),
     ("bool", r"(?:true|True|TRUE|false|False|FALSE)\Z"),

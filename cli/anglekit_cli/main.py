@@ -91,7 +91,7 @@ def main() -> None:
     keep_freed_memory()
     try:
         result = app(standalone_mode=False, prog_name="anglekit")
-    except SettingError as error:  # the library names a setting as Python does
+    except SettingError as error:  # the library uses a setting's Python name
         own = error.name == error.setting
         _end(str(error.named(f"--{error.setting.replace('_', '-')}") if own else error), error.exit_code)
     except AnglekitError as error:
@@ -116,9 +116,9 @@ def main() -> None:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    """Print an error as one line, with --verbose behind the trace of how it came about, and exit.
+    """Print an error as one line (with --verbose, after its traceback) and exit.
 
-    Of processes that were launched together the first one speaks: all of them end with the same error.
+    Of processes that were launched together only the first one prints: all of them end with the same error.
     """
     if os.environ.get("RANK", "0") == "0":
         if _TRACED:

@@ -1,7 +1,7 @@
-"""Options that commands share, and those that are made of settings: each is written once, with its help.
+"""Options that commands share, and options made from settings: each is written once, with its help.
 
-A parameter that is annotated `Annotated[TrainSettings, Options(...)]` becomes an option for each of these settings; the
-command receives the settings, checked. Type, default and help are the dataclass's own.
+A parameter annotated `Annotated[TrainSettings, Options(...)]` becomes one option per setting; the command receives the
+checked settings. Type, default and help are the dataclass's own.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Says of a command's parameter, whose type is a dataclass of settings, that the settings are options.
+    """Marks a command's parameter, whose type is a dataclass of settings: its settings become options.
 
     Attributes:
-        only: these settings; (): all that are declared.
-        without: settings that are no options.
+        only: the settings that become options; (): all that are declared.
+        without: settings that do not become options.
         prefix: stands before each option's name.
         defaults: other defaults than the dataclass's, by setting.
         changes: other declarations than the dataclass's, by setting.
@@ -73,7 +73,7 @@ class Options:
             )
 
     def settings(self, kind: type, values: dict[str, Any]) -> Any:  # noqa: ANN401 - of the kind
-        """Take the options' values out of a command's and return the settings; a SettingError names the option."""
+        """Remove the options' values from a command's values; return the settings. A SettingError names the option."""
         hints, given = get_type_hints(kind), {}
         declared = self.declared(kind)
         try:
@@ -92,7 +92,7 @@ class Options:
 
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command for typer, in which every parameter that is marked by `Options` is as many options."""
+    """Return a command for typer, with every parameter marked by `Options` replaced by its options."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, tuple[type, Options]] = {}
     parameters: list[inspect.Parameter] = []
@@ -287,13 +287,13 @@ def check_names(option: str, given: Sequence[str] | None, allowed: Sequence[str]
 
 
 def check_losses(hidden_loss: str, reading: str) -> None:
-    """Refuse a hidden loss and a reading that there are not."""
+    """Refuse an unknown hidden loss or reading."""
     check_names("--hidden-loss", [hidden_loss], HIDDEN_LOSS_NAMES)
     check_names("--reading", [reading], READINGS)
 
 
 def check_matching(strategy: str | None, layer_map: str | None) -> None:
-    """Refuse anything but one of a strategy that there is, and a map."""
+    """Refuse an unknown strategy, and anything but exactly one of strategy and map."""
     if (strategy is None) == (layer_map is None):
         got = "neither" if strategy is None else "both"
         raise InputError(f"--strategy and --map: {got} came", "give one of the two")
@@ -308,9 +308,9 @@ def check_sources(
     columns: DataSettings | None = None,
     task: str | None = None,
 ) -> None:
-    """Refuse models and tables that are not here, columns that the tables lack, and a task that there is not.
+    """Refuse models and tables that do not exist, columns that the tables lack, and an unknown task.
 
-    Of processes that were launched together none is ended here: the library lets all of them end with one line.
+    Processes that were launched together are not ended here: the library lets all of them end with one line.
     """
     from anglekit.tables.read import check_columns
 
@@ -331,7 +331,7 @@ def launched_together() -> bool:
 
 
 def check_target(out: Path, what: str, suffixes: Sequence[str], option: str = "--out") -> None:
-    """Refuse a file that cannot be written; `what` calls it, as "a report's file"."""
+    """Refuse a file that cannot be written; `what` describes it, for example "a report's file"."""
     if out.suffix.lower() not in suffixes:
         raise InputError(f"cannot write {out.name!r}: {what} ends in {', '.join(suffixes)}", f"change {option}")
     if out.is_dir():

@@ -1,4 +1,4 @@
-"""What the command line sets for the whole process, which is its own; the library leaves a process as it finds it."""
+"""What the command line sets for its whole process; the library itself changes nothing process-wide."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _NEVER = (1 << 31) - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep the large blocks that passes and steps free for the next ones; return whether it will.
+    """Let the C library keep freed large blocks for the next passes and steps; return whether it will.
 
-    glibc maps every large block afresh and gives it back when freed: a training step of BERT's size then spends about
-    a tenth of its time, a forward pass a twentieth, on touching the same pages again and again. Other C libraries, and
-    systems without one, are left as they are.
+    By default glibc maps every large block afresh and returns it when freed. At BERT's size a training step then spends
+    about a tenth of its time, a forward pass a twentieth, on touching the same pages again and again. Other C
+    libraries, and systems without one, are left as they are.
     """
     try:
         library = ctypes.CDLL(None)
@@ -32,10 +32,10 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def only_new_garbage() -> Iterator[None]:
-    """Let the garbage collector look only at what comes to be inside the block; afterwards at everything again.
+    """Let the garbage collector look only at objects created inside the block; afterwards at everything again.
 
-    A full round of it walks every object of every imported module, a quarter of a second where torch, transformers and
-    pandas are loaded, and the lists of tokens of a thousand texts set one off every few analyses.
+    A full collection walks every object of every imported module: a quarter of a second with torch, transformers and
+    pandas loaded. The token lists of a thousand texts trigger one every few analyses.
     """
     gc.freeze()
     try:

@@ -149,7 +149,7 @@ def sweep(
                 match_streams=streams_matched,
             )
         except SweepError as error:
-            # What the other arms reached, before the one line about those that failed.
+            # Print the scores of the other arms before the one line about those that failed.
             if processes.first:
                 _print_result(error.result, quiet=quiet, as_json=as_json)
             raise

@@ -46,7 +46,7 @@ _Document = TypeVar("_Document")
 
 
 class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
-    """run_config.json: what decides a run's result.
+    """run_config.json: what determines a run's result.
 
     Attributes:
         format: of the file.
@@ -55,10 +55,10 @@ class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
         labels: the classes in order, where the task has classes.
         max_length: tokens of the longest example.
         seed: of the run.
-        settings: of the training, those that decide the result.
-        tables: by name, what was read of each.
+        settings: the training settings that affect the result.
+        tables: by name, what was read from each.
         origin_sha256: of the teacher, or of the model that is fine-tuned, with its head.
-        incidental: the other settings, which decide nothing.
+        incidental: the other settings, which do not affect the result.
     """
 
     format: str
@@ -103,7 +103,7 @@ class RunProvenance(msgspec.Struct, kw_only=True):
         platform: the machine and its system.
         precision: of the forward passes.
         data: by table, where it came from and its hash.
-        examples_at_the_length_limit: training examples that were cut, or just fit.
+        examples_at_the_length_limit: training examples that were cut or just fit.
         origin: the teacher, or the model that is fine-tuned.
         seed: of the run.
         data_seed: of the order of the data.
@@ -168,8 +168,8 @@ class RunDirectory:
     Args:
         path: the directory; made if absent.
         if_exists: what to do with a run that is already there: "refuse" it, "resume" it, or "overwrite" it.
-        writes: whether this process writes; one that does not holds nothing and only reads. None: of the processes that
-            `accelerate launch` starts, the first one writes.
+        writes: whether this process writes; one that does not only reads and holds nothing. None: the first of the
+            processes that `accelerate launch` starts writes.
 
     Attributes:
         resumes: whether a run that is there goes on.
@@ -180,8 +180,8 @@ class RunDirectory:
         metrics: the file of logs and validations.
 
     Raises:
-        InputError: another process holds it, it holds a run that is to be refused, or something that is no run. Nothing
-            is changed: what is overwritten goes when the new run begins.
+        InputError: another process holds it, it holds a run and `if_exists` is "refuse", or it holds something else.
+            Nothing is changed: what is overwritten is removed when the new run begins.
     """
 
     def __init__(self, path: str | Path, if_exists: str = "refuse", *, writes: bool | None = None) -> None:
@@ -248,7 +248,7 @@ class RunDirectory:
         stored = self.config()
         if stored.format != config.format:
             raise RunError(f"{self.path} was written in format {stored.format!r}; expected {config.format!r}")
-        # An earlier version recorded no setting that it did not have: it ran with what is now the default.
+        # An earlier version did not record settings that it did not have: it ran with what is now their default.
         defaults = TrainSettings().decisive()
         found = [] if plan is None else named_differences(defaults | plan.facts(), defaults | self.plan().facts())
         found += named_differences(config.settings, defaults | stored.settings)
@@ -266,7 +266,7 @@ class RunDirectory:
     def begin(self, config: RunConfig, plan: DistillationPlan | None, provenance: RunProvenance) -> None:
         """Remove a run that is to be overwritten and write what the new one starts from.
 
-        The settings are removed first and written last, for they mark a run as begun.
+        The settings are removed first and written last, because they mark a run as begun.
         """
         if not self.writes:
             return
@@ -296,7 +296,7 @@ class RunDirectory:
             shutil.rmtree(self.training)
 
     def close(self) -> None:
-        """Let other processes have the directory; one that holds nothing is removed."""
+        """Release the directory to other processes; remove it if it is empty."""
         if self._lock is None:
             return
         if self.training.is_dir() and not any(self.training.iterdir()):
@@ -323,7 +323,7 @@ class RunDirectory:
             )
 
     def _remove_left_over(self) -> None:
-        """Remove what a killed run was writing, and what one that had just ended did not come to remove."""
+        """Remove what a killed run was writing, and what a run killed just after its end had not removed yet."""
         for entry in half_written(self.path, *_FILES):
             entry.unlink()
         for directory in (self.training, self.partial_checkpoint) if self.finished else ():

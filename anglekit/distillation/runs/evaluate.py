@@ -1,4 +1,4 @@
-"""Scores of trained models; of a run's student under the settings under which the run scored it."""
+"""Scores of trained models; a run's student is scored with the settings that the run used."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def evaluate(
     batch_size: int = 64,
     load: LoadOptions | None = None,
 ) -> pd.DataFrame:
-    """Score trained models; a run directory of this task as the run scored it, where nothing else is asked for.
+    """Score trained models; a run directory of this task is scored as the run scored it, unless `scoring` differs.
 
     Args:
         checkpoints: directories, run directories or hub ids.
         task: a name in `tasks.TASKS`.
         data: tables, each `SOURCE` or `NAME=SOURCE`.
         columns: columns by name.
-        scoring: lengths and generation; what they leave open is the run's, or the task's.
+        scoring: lengths and generation; the run, or else the task, gives what they leave open.
         batch_size: examples of one forward pass.
         load: device, precision and what is allowed in loading.
 
     Returns:
         A row for each checkpoint and table: `checkpoint`, `data`, `examples` and the task's scores. The frame's
-        `attrs["scoring"]` says, by table, how they were computed (sacreBLEU's signatures, beams), `attrs["settings"]`,
-        by checkpoint, what was taken from its run.
+        `attrs["scoring"]` says, by table, how they were computed (sacreBLEU's signatures, beams); `attrs["settings"]`
+        says, by checkpoint, what was taken from its run.
 
     Raises:
         InputError: a checkpoint that cannot be loaded or has no head, or a label that it does not know.

@@ -157,14 +157,14 @@ class Run:
             model.config.use_cache = self.use_cache
         writes, partial = self.directory.writes, self.directory.partial_checkpoint
         if writes:
-            # What a killed run was saving has other names than what is saved now.
+            # A killed run may have left files under other names than those saved now.
             shutil.rmtree(partial, ignore_errors=True)
         beside = self.settings.lora_rank is not None and not self.settings.lora_merge
         if beside and writes:
             with quiet_transformers():
                 save_beside_lora(model, partial)
         if self.settings.lora_rank is not None:
-            # Whoever loads corrections adds them to the weights: what is scored is what will be loaded.
+            # Loading adds corrections to the weights, so score the model as it will be loaded.
             model = merged(model)
         if writes:
             with quiet_transformers():
@@ -203,7 +203,8 @@ def check_distillation(
     """Check what `begin_distillation` would refuse, before any weight is made, and return the run's configuration.
 
     Raises:
-        InputError: nothing to select by, nothing to train for, or a run of another plan in the directory.
+        InputError: there is no score to select by or no loss to train with, or the directory holds a run of another
+            plan.
     """
     _check_settings(settings, data)
     objective_of_plan(plan, settings, data)
@@ -316,7 +317,7 @@ def begin_run(
         directory.check_same(config, plan)
         resume_from = resume_point(directory.training)
     else:
-        # After everything that can still be refused: what is overwritten goes now.
+        # Only now, when nothing can be refused any more, is what is overwritten removed.
         directory.begin(config, plan, provenance)
     note = None if plan is None else _student_note(plan)
     return Run(trainer, directory, data, settings, note, provenance, resume_from, use_cache)

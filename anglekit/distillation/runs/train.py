@@ -110,7 +110,7 @@ def distill(
         copy_blocks: the user's own copy map.
         validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
         data: columns by name.
-        settings: of the training; what they leave open is the task's.
+        settings: of the training; the task gives what they leave open.
         load: what is allowed in loading.
         if_exists: what to do with a run that is already there: "refuse", "resume" or "overwrite".
         progress: whether to show a bar.
@@ -175,8 +175,8 @@ def plan_run(
 ) -> DistillationPlan:
     """Return the plan of a run, with the settings that decide its result recorded in it.
 
-    Where no seed is given and the run is resumed, the seed is the one with which it began: it may have been drawn. The
-    options are those of `plan.plan_distillation`.
+    A resumed run without a given seed keeps the seed with which it began, which may have been drawn. The options are
+    those of `plan.plan_distillation`.
     """
     seed = settings.seed
     if seed is None and directory.resumes and directory.started:

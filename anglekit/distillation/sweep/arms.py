@@ -43,7 +43,7 @@ def waves(entries: Sequence[PlannedArm], side_by_side: int) -> list[Sequence[Pla
 
 
 def share_arms(arms: Sequence[Arm], count: int) -> list[Sequence[Arm]]:
-    """Share arms among processes: about as many to each, of as few seeds as possible; some processes may have none.
+    """Share arms among processes: about as many to each, from as few seeds as possible; some may get none.
 
     Each seed may have its own order of the data, and only arms of one order share the teacher's answers.
     """
@@ -57,8 +57,8 @@ class ArmsInTraining:
 
     Args:
         root: the sweep's directory.
-        arms: of the sweep.
-        elsewhere: the directories of arms that other processes train; they are looked into for finished arms.
+        arms: the arms of the sweep.
+        elsewhere: the directories of arms that other processes train; they are checked for finished arms.
         writes: whether this process writes the table.
     """
 
@@ -149,8 +149,8 @@ class ArmsInTraining:
 def train_side_by_side(runs: Sequence[Run], teacher: SharedTeacher, finish: Callable[[Run], None]) -> list[Outcome]:
     """Train runs in lockstep over the teacher that they share, and return how each ended.
 
-    They were begun with `teacher_forward=teacher`, each directory held, which is let go when its run ends. `finish` is
-    called in the run's own turn after its last step.
+    The runs were begun with `teacher_forward=teacher`. This process holds each directory until its run ends. `finish`
+    is called in the run's own turn after its last step.
     """
     if not runs:
         return []

@@ -115,7 +115,7 @@ class SweepRecord(msgspec.Struct, kw_only=True, frozen=True):
         teacher: its provenance.
         warnings: what spoils a comparison of the arms.
         begun: in UTC.
-        failed: what ended the arms that failed, by name; this and the next two once all arms ended.
+        failed: by name, what ended the arms that failed; this and the next two are set once all arms ended.
         last_session: passes, answers and seconds of the teacher.
         finished: in UTC; None where an arm failed.
     """
@@ -145,7 +145,7 @@ class SweepDirectory:
         resumes: whether it goes on.
 
     Raises:
-        InputError: it holds a sweep that is to be refused, or it is no directory.
+        InputError: it holds a sweep and `if_exists` is "refuse", or it is not a directory.
     """
 
     def __init__(self, path: str | Path, if_exists: str) -> None:
@@ -187,7 +187,7 @@ class SweepDirectory:
 
     @property
     def replaced_arms(self) -> tuple[Arm, ...]:
-        """The arms that go because the sweep is overwritten."""
+        """The arms that are removed because the sweep is overwritten."""
         return self.stored_arms if self._if_exists == "overwrite" else ()
 
     def run(self, arm: Arm, *, writes: bool) -> RunDirectory:
@@ -198,14 +198,14 @@ class SweepDirectory:
         """Check that nothing but arms lies in a directory that holds no sweep yet."""
         if self.exists or not self.path.is_dir():
             return
-        # A kill may have left the file that was being written first.
+        # If the process was killed early, the first file may be half written.
         own = {*(self.path / arm.name for arm in grid.arms), *half_written(self.path, SWEEP_FILE)}
         foreign = sorted(entry.name for entry in self.path.iterdir() if entry not in own)
         if foreign:
             raise InputError(f"{self.path} holds {foreign[0]!r} and no sweep", "name a new or empty directory")
 
     def check_same(self, asked: SweepRecord) -> None:
-        """Check that a sweep may go on under what is asked for; arms may be added to it.
+        """Check that a sweep may be resumed with what is asked for; arms may be added to it.
 
         Raises:
             InputError: it names the first difference.
@@ -226,8 +226,8 @@ class SweepDirectory:
     def begin(self, record: SweepRecord, replaced: Sequence[RunDirectory], processes: Processes = ALONE) -> None:
         """Write what the sweep is begun with, after removing the runs that it replaces.
 
-        The old sweep.json goes first: a directory without it, but with arms, can be resumed or overwritten alike. Each
-        of the processes that share the sweep removes those runs that it holds.
+        The old sweep.json is removed first: a directory with arms but without it can be resumed or overwritten. Each
+        process that shares the sweep removes the runs that it holds.
         """
         if not self.resumes:
             with processes.together():

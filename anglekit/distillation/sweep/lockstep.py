@@ -1,8 +1,8 @@
 """Training loops that take turns in one thread, so that several students can read one teacher's answer to a batch.
 
 Each loop is an unchanged `Trainer.train()` in a coroutine of its own (greenlet). A callback hands over after every
-micro-batch, and what a process has only once is swapped with the turn: the random states of torch, numpy and Python,
-and accelerate's record of the data loaders that are being read. Every loop thus computes what it would compute alone.
+micro-batch, and process-wide states are swapped with the turn: the random states of torch, numpy and Python, and
+accelerate's record of the data loaders that are being read. Every loop thus computes what it would compute alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Outcome:
     seconds: float
 
 
-#: Trains, and calls `pass_on` of its turn where other loops may run.
+#: A training loop; it calls `pass_on` of its turn where other loops may run.
 TrainingLoop = Callable[["Turn"], None]
 
 
@@ -49,7 +49,7 @@ class Turn:
 
     Attributes:
         position: the last one that the loop reported.
-        number: of the loop, by which ties are decided.
+        number: the loop's number, which decides ties.
         error: what the loop raised, or None.
     """
 
@@ -62,7 +62,7 @@ class Turn:
         self._since = 0.0
         self._states: ProcessStates | None = None
         self._coroutine = greenlet.greenlet(lambda: loop(self))
-        # A coroutine would otherwise begin with an empty context: numpy's error state, for one, lives there.
+        # A coroutine would otherwise begin with an empty context, which holds numpy's error state, for example.
         self._coroutine.gr_context = contextvars.copy_context()
 
     @property
@@ -83,7 +83,7 @@ class Turn:
             self._rounds.hub.switch()
 
     def run(self) -> None:
-        """Run the loop until it passes on or ends; what it raises is kept, unless it is to end the process."""
+        """Run the loop until it passes on or ends; keep what it raises, unless that should end the process."""
         if self._states is not None:
             self._states.restore(self._rounds.device)
         self._since = self._rounds.clock()
@@ -138,15 +138,15 @@ def take_turns(
 ) -> list[Outcome]:
     """Run training loops side by side in this thread, the one that is furthest behind first.
 
-    Loops at different positions (resumed at different steps) meet: those that are ahead wait. A loop that raises ends
-    alone. An interruption ends all: those that wait are unwound, so that their `finally` clauses run, and it is raised
-    again. The caller's random states are left as they were.
+    Loops that start at different positions (resumed at different steps) meet: those that are ahead wait. A loop that
+    raises ends alone. An interruption ends all: waiting loops are unwound, so that their `finally` clauses run, and it
+    is raised again. The caller's random states are left as they were.
 
     Args:
         loops: each called with its `Turn`.
         device: the accelerator whose random state is swapped too.
-        when_all_passed: called when every loop that is not over has left the position at which the last one was.
-        clock: by which the loops' seconds are measured.
+        when_all_passed: called when every loop that is not over has left the position of the one furthest behind.
+        clock: measures the loops' seconds.
 
     Returns:
         How each loop ended, in the order of `loops`.
@@ -167,11 +167,11 @@ def take_turns(
 class HandOver(TrainerCallback):
     """Lets the other training loops run when this one begins and after each of its micro-batches.
 
-    A step's gradients are gone by then, so that loops that wait hold weights and optimiser alone (with gradient
-    accumulation also the gradients); validation and saving happen at the beginning of the loop's next turn.
+    By then a step's gradients are freed, so waiting loops hold only weights and optimiser (with gradient accumulation
+    also the gradients). Validation and saving happen at the beginning of the loop's next turn.
 
     Args:
-        turn: of the loop.
+        turn: the loop's turn.
     """
 
     def __init__(self, turn: Turn) -> None:
@@ -181,7 +181,7 @@ class HandOver(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Report where the loop begins: a resumed one does so at its last checkpoint."""
+        """Report where the loop begins; a resumed one begins at its last checkpoint."""
         self.turn.pass_on((state.global_step, 0))
 
     def on_substep_end(

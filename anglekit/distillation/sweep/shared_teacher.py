@@ -22,10 +22,10 @@ _MARK = "anglekit_batch_mark"
 class SharedTeacher:
     """A `TeacherProvider` that runs the teacher once for all students that see the same batch.
 
-    Batches with the same contents are the same batch: they are told apart by a hash of every tensor, so that students
-    whose data come in different orders never read each other's answers. An answer holds the union of what the students'
-    objectives read. Answers are held until `forget` is called, which `lockstep.take_turns` does when the last student
-    has left a batch: at any time there are as many as there are different orders of the data.
+    Batches with the same contents count as the same batch. A hash of every tensor tells batches apart, so that students
+    whose data come in different orders never read each other's answers. An answer holds all that any student's
+    objective reads. Answers are held until `forget` is called, which `lockstep.take_turns` does when the last student
+    has left a batch: at any time there are as many answers as different orders of the data.
 
     Args:
         teacher: put into evaluation mode.
@@ -39,8 +39,8 @@ class SharedTeacher:
         seconds: the time of the forward passes.
 
     Raises:
-        InputError: objectives of both readings, which take different states for the last layer, or a layer that does
-            not exist.
+        InputError: the objectives mix both readings, which use different states of the last layer, or a layer does not
+            exist.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SharedTeacher:
         return self
 
     def __call__(self, inputs: Mapping[str, Any]) -> TeacherOutputs:
-        """Return what the teacher says to a batch, labels included in `inputs`, computed unless it is held."""
+        """Return the teacher's answer to a batch (`inputs`, labels included), computed unless it is held."""
         mark = inputs.get(_MARK) or batch_mark(inputs)
         self.answers += 1
         answer = self._held.get(mark)
@@ -109,12 +109,12 @@ def batch_mark(batch: Mapping[str, Any]) -> bytes:
 
 
 class MarkedBatches:
-    """A collator whose batches carry the mark by which `SharedTeacher` knows them.
+    """A collator whose batches carry the mark by which `SharedTeacher` recognises them.
 
-    Without it the mark is computed where the batch is used, and on an accelerator the process waits for the batch.
+    Without it the mark is computed where the batch is used; on an accelerator the process then waits for the batch.
 
     Args:
-        collate: what makes a batch of examples.
+        collate: makes a batch of examples.
     """
 
     def __init__(self, collate: Callable[[Any], Mapping[str, Any]]) -> None:

@@ -33,8 +33,8 @@ from anglekit.models.load_options import LoadOptions
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.vocabulary import INITS
 
-#: Students that train at the same time unless told otherwise. Ten leave each a tenth of the teacher's cost, so that
-#: more gain little; each takes about three times its weights in memory, with AdamW's two moments.
+#: How many students train at the same time by default. With ten, each bears a tenth of the teacher's cost, so more
+#: would gain little. Each takes about three times its weights in memory, with AdamW's two moments.
 SIDE_BY_SIDE = 10
 
 
@@ -51,10 +51,10 @@ class SweepResult:
         scores: a row for each finished arm and evaluation table: `strategy`, `init`, `seed`, `data`, `examples`, the
             task's scores, `steps`, `selected_step`, `seconds` (of the arm's own training, the teacher left out).
         arms: the results of finished arms by name, those that were finished before included.
-        failed: what ended the others, by name.
+        failed: by name, what ended the others.
         warnings: what spoils a comparison of the arms; see `plan_warnings.comparison_warnings`.
         teacher_passes: forward passes of the teacher in this session.
-        teacher_answers: what separate runs would have taken for the same steps.
+        teacher_answers: the forward passes that separate runs would have taken for the same steps.
         teacher_seconds: the time of those passes.
         seconds: of the whole session.
     """
@@ -130,22 +130,22 @@ def sweep(
         copy_blocks: the user's own copy map, for the arms that copy.
         validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
         data: columns by name.
-        settings: of the training, without a seed; what they leave open is the task's.
+        settings: of the training, without a seed; the task gives what they leave open.
         load: what is allowed in loading.
         if_exists: what to do with a sweep that is already there: "refuse", "resume" or "overwrite". A resumed sweep
             may have more arms than it had.
         side_by_side: how many students train at the same time, which bounds the memory; the result does not depend
-            on it. Of several processes each trains so many.
+            on it. With several processes, each trains this many.
         order_per_seed: whether each seed has an order of the data of its own, `settings.data_seed + seed`; arms of
             different seeds then share nothing.
-        processes: those that share the arms, of `processes.processes_apart`; each calls this function alike.
+        processes: those that share the arms, from `processes.processes_apart`; each makes the same call.
         progress: whether to show a bar over the steps of all arms that this process trains.
         warn: called with each warning before anything is trained.
         plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams` of
             `plan.plan_distillation`.
 
     Raises:
-        InputError: something that was given is wrong; nothing was written.
+        InputError: an argument is wrong; nothing was written.
         SweepError: arms failed; the others are finished.
     """
     start = time.perf_counter()
@@ -169,7 +169,7 @@ def sweep(
             if copy_blocks is not None and "teacher" not in grid.inits:
                 raise InputError("a copy map came and no arm is copied from the teacher", "add 'teacher' to the inits")
             done = [arm.name for arm in grid.arms if root.resumes and root.run(arm, writes=False).finished]
-        # A seed may have been drawn, and all share the same arms.
+        # A seed may have been drawn, and all processes must share the same arms.
         seeds, done = processes.gather([grid.seeds, done])[0]
         grid = replace(grid, seeds=tuple(seeds or ()))
         held.callback(root.remove_if_empty)
@@ -232,9 +232,9 @@ def sweep(
 def _directories(
     root: SweepDirectory, grid: SweepGrid, done: Sequence[str], processes: Processes, held: ExitStack
 ) -> dict[Arm, RunDirectory]:
-    """Return the directories of all arms; this process holds those that it trains or has to look after.
+    """Return the directories of all arms; this process holds those that it trains or is responsible for.
 
-    The first process looks after the arms that are done, and after those that go because the sweep is overwritten.
+    The first process is responsible for arms that are done and for those removed because the sweep is overwritten.
     """
     own = set(share_arms([arm for arm in grid.arms if arm.name not in done], processes.count)[processes.rank])
     replaced: list[Arm] = []
@@ -280,7 +280,7 @@ def _planned(
 def _warnings(plans: Sequence[DistillationPlan]) -> tuple[str, ...]:
     """Return each plan's warnings once, and those about the arms together."""
     single = [warning for plan in plans for warning in plan_warnings(plan)]
-    # Orders of the data that go with the seeds are the same for every strategy.
+    # Where the order of the data depends on the seed, it is the same for every strategy.
     compared = [
         msgspec.structs.replace(plan, training={k: value for k, value in plan.training.items() if k != "data_seed"})
         for plan in plans

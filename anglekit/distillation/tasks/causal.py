@@ -33,7 +33,7 @@ class CausalBatches:
     Padding is found by length, never by its token: a model whose end-of-text token also pads learns to end its texts.
 
     Attributes:
-        pad_id: of the inputs.
+        pad_id: pads the inputs.
     """
 
     pad_id: int
@@ -84,10 +84,9 @@ class Texts(TextTable):
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelTask(CausalTask):
-    """Plain text, every token but a text's first predicted once.
+    """Plain text: every token but a text's first is predicted once.
 
-    A text longer than the maximal length is read in windows, each of which begins with the last token of the one
-    before.
+    A text longer than the maximal length is read in windows; each begins with the last token of the one before.
     """
 
     scores: tuple[str, ...] = ("perplexity",)
@@ -125,7 +124,7 @@ class LanguageModelTask(CausalTask):
 def log_likelihoods(
     model: PreTrainedModel, examples: TokenizedExamples, collate: Collator, batch_size: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return each example's log-probability of its labelled tokens, in nats, and their number, both (examples,)."""
+    """Return each example's log-probability of its labelled tokens (nats) and how many there are, both (examples,)."""
     sums, counts = np.zeros(len(examples)), np.zeros(len(examples), dtype=np.int64)
     with scoring_mode(model):
         for batch in length_sorted_batches(examples, batch_size):

@@ -55,7 +55,7 @@ class ClassificationTask(Task):
         text_pair: the second text's column, if there is one.
         labels: the classes in the order of the data's own numbers; None takes them from the data or the teacher.
         positive: the class that F1 is about.
-        classes: the classes in the order of a model's outputs; None until data or a model settle them.
+        classes: the classes in the order of a model's outputs; None until data or a model determine them.
     """
 
     text: str | None = None
@@ -109,13 +109,13 @@ class ClassificationTask(Task):
     # ---- classes ----
 
     def for_fine_tuning(self, train: TextTable, config: PretrainedConfig) -> Self:
-        """Take the classes from the task or the data, in the order of a checkpoint that has the same."""
+        """Take the classes from the task or the data; if the checkpoint has the same ones, in its order."""
         table = cast("LabelledTexts", train)
         labels = LabelSet(self.labels) if self.labels is not None else labels_in_data(table.labels)
         labels.classes(table.labels, table.source)
         named = config.id2label or {}
         if len(named) >= 2 and set((own := labels_of_config(config)).names) == set(labels.names):
-            # So that a head that is already there stays right.
+            # So that a head that already exists stays right.
             labels = own
         return replace(self, classes=labels)
 
@@ -153,10 +153,10 @@ class ClassificationTask(Task):
 
     @property
     def settled(self) -> LabelSet:
-        """The classes, once they are settled.
+        """The classes, once they are determined.
 
         Raises:
-            InputError: neither data nor a model has settled them.
+            InputError: neither data nor a model has determined them yet.
         """
         if self.classes is None:
             raise InputError(f"the classes of task {self.name} are open", "settle them by training data or a model")

@@ -38,7 +38,7 @@ class Prompts(TextTable):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PromptsAndCompletions(Prompts):
-    """A table's prompts and what may follow each: one or more completions, the first of which is validated on."""
+    """A table's prompts and one or more completions of each; validation uses the first."""
 
     completions: tuple[tuple[str, ...], ...]
 
@@ -48,8 +48,8 @@ def completion_examples(
 ) -> dict[str, Any]:
     """Return the `tokens` and `numbers` of examples: `input_ids`, and how many of them are `unlabelled`.
 
-    A prompt that is too long for both to fit loses its beginning; a completion is never cut. `places` holds the row of
-    a prompt and its completion, for each example. Where it `ends`, the end-of-text token follows.
+    If prompt and completion do not both fit, the prompt loses its beginning; a completion is never cut. `places` holds
+    the row of a prompt and its completion, for each example. With `ends`, the end-of-text token follows.
 
     Raises:
         InputError: a completion leaves no room for a token of its prompt.
@@ -81,8 +81,8 @@ class CompletionTask(CausalTask):
 
     Attributes:
         prompt, completion: the task's own names of these columns.
-        beams: of the generation that is scored; 1 is greedy.
-        max_new_tokens: where a generated text ends at the latest.
+        beams: beams of the generation that is scored; 1 is greedy.
+        max_new_tokens: the most tokens of a generated text.
     """
 
     prompt: str | None = None
@@ -107,7 +107,7 @@ class CompletionTask(CausalTask):
         )
 
     def examples(self, table: PromptsAndCompletions, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
-        """Return prompts with their completions, and to be scored prompts alone; see `Task.tokenize`."""
+        """Return prompts with their completions, and prompts alone for scoring; see `Task.tokenize`."""
         places = [(row, text) for row, own in enumerate(table.completions) for text in (own if training else own[:1])]
         made = completion_examples(bounded, table, places, ends=True, loss_on_prompt=bounded.lengths.loss_on_prompt)
         scored = None
@@ -121,7 +121,7 @@ class CompletionTask(CausalTask):
     def generation(
         self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig
     ) -> GenerationSettings:
-        """Return complete settings, which leave the prompt room; see `Task.generation`."""
+        """Return complete settings that leave room for the prompt; see `Task.generation`."""
         chosen = wanted.completed(self.beams, self.max_new_tokens)
         if self._generates:
             _room_for_prompts(tokenizer, config, chosen)
@@ -174,7 +174,7 @@ def _room_for_prompts(tokenizer: Tokenizer, config: PretrainedConfig, generation
 
 @dataclass(frozen=True, kw_only=True)
 class ConversationTask(CompletionTask):
-    """Questions about a story, as CoQA has them: every turn is an example, the turns before it are in its prompt."""
+    """Questions about a story, as in CoQA: every turn is an example, with the earlier turns in its prompt."""
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndCompletions:
         """Return conversations, or prompts and completions where there are none; see `Task.read`."""

@@ -22,9 +22,9 @@ class TextTable(ABC):
     """A table's texts, checked but not yet tokenised.
 
     Attributes:
-        name: of the evaluation set, or "train".
-        source: as given.
-        sha256: the table's.
+        name: the name of the evaluation set, or "train".
+        source: the table, as given.
+        sha256: the hash of the table.
         columns: the names of the columns that were read.
     """
 
@@ -42,22 +42,22 @@ class TextTable(ABC):
 
 
 def origin(table: Table, name: str) -> dict[str, str]:
-    """Return the fields of a `TextTable` that say where it came from."""
+    """Return the `TextTable` fields that say where a table came from."""
     return {"name": name, "source": table.source, "sha256": table.sha256}
 
 
 class TokenizedExamples(Dataset[dict[str, Any]]):
-    """Token ids of many examples in flat arrays, so that a large corpus takes a few bytes a token.
+    """Token ids of many examples in flat arrays, so that a large corpus takes only a few bytes per token.
 
     Args:
-        tokens: sequences by the name under which a collator finds them; `input_ids` at least. Sequences named
-            `labels` are a second stream's tokens.
-        numbers: one for each example, by name, (examples,).
+        tokens: sequences by the name that the collator reads; `input_ids` at least. Sequences named `labels` are a
+            second stream's tokens.
+        numbers: by name, one for each example, (examples,).
         table: where the examples came from, for scores that need more than tokens.
-        scored: the same examples as scores read them, where that differs from what losses read.
+        scored: the same examples in the form that scores read, where losses read another.
 
     Attributes:
-        lengths: tokens of each example, of both streams together.
+        lengths: tokens of each example, both streams together.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class TokenizedExamples(Dataset[dict[str, Any]]):
         return example | {name: int(values[index]) for name, values in self.numbers.items()}
 
     def at_limit(self, limit: int) -> int:
-        """Return how many inputs are as long as allowed, and were probably cut off."""
+        """Return how many inputs have the maximal length, and so were probably cut off."""
         return int((np.diff(self._ends["input_ids"]) >= limit).sum())
 
 
@@ -102,7 +102,7 @@ class PaddedBatches:
     """A collator that pads every sequence of a batch to the longest of its name.
 
     Attributes:
-        pad_id: in `input_ids`; `labels` are padded with -100 and everything else with 0.
+        pad_id: pads `input_ids`; `labels` are padded with -100 and everything else with 0.
         left: pad on the left, as generation by causal models needs it.
     """
 

@@ -1,4 +1,4 @@
-"""Texts that a model generates: beams, lengths, and nothing of the model's own habits but its special tokens."""
+"""Texts that a model generates: settings give beams and lengths; the model's own defaults give only special tokens."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from anglekit.distillation.settings import GenerationSettings
 from anglekit.distillation.tasks.data import PaddedBatches, TokenizedExamples, length_sorted_batches
 from anglekit.errors import InputError
 
-# What a model cannot generate without. Its other habits (sampling, repetition, lengths) are left out, so that a score
-# is defined by the settings alone.
+# What a model needs to generate. Its other defaults (sampling, repetition, lengths) are left out, so that the settings
+# alone define a score.
 _KEPT: Final = (
     "bos_token_id",
     "eos_token_id",
@@ -48,7 +48,7 @@ def generation_config(model: PreTrainedModel, settings: GenerationSettings, pad_
 
 @contextmanager
 def scoring_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Switch dropout and gradients off inside the block and leave the model as it was."""
+    """Switch dropout and gradients off inside the block, then restore the model's mode."""
     was_training = model.training
     nn.Module.eval(model)
     try:
@@ -71,8 +71,8 @@ def generate_texts(
 ) -> list[str]:
     """Return the text that a model generates for each example, in their order, special tokens left out.
 
-    The model, an encoder-decoder or a causal one, is left as it was. It reads the examples' `input_ids`; what is longer
-    than `longest` loses its beginning. Inputs and finished texts are filled with `pad_id`.
+    The model, an encoder-decoder or a causal one, is left as it was. It reads the examples' `input_ids`; inputs longer
+    than `longest` lose their beginning. Inputs and finished texts are padded with `pad_id`.
     """
     causal = not getattr(model.config, "is_encoder_decoder", False)
     collate = PaddedBatches(pad_id, left=causal)

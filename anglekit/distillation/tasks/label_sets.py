@@ -13,7 +13,7 @@ from anglekit.errors import InputError
 
 
 def label_text(value: object) -> str | None:
-    """Return how a label is written: 1, 1.0 and " 1" are all "1"; None for a missing one."""
+    """Return a label as text: 1, 1.0 and " 1" are all "1"; None for a missing label."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return None
     if isinstance(value, bool | np.bool_):
@@ -57,7 +57,7 @@ class LabelSet:
         return folded.index(text.casefold()) if folded.count(text.casefold()) == 1 else None
 
     def classes(self, texts: Sequence[str | None], where: str) -> NDArray[np.int64]:
-        """Return the class of every label, which are as `label_text` writes them.
+        """Return the class of every label; `texts` are as `label_text` writes them.
 
         Raises:
             InputError: a label is missing or outside the set; the message names its row in the table `where`.
@@ -77,7 +77,7 @@ class LabelSet:
         return np.array([known[text] for text in texts if text is not None], dtype=np.int64)
 
     def config_settings(self) -> dict[str, dict[int, str] | dict[str, int]]:
-        """Return the names as a model's configuration holds them, from which any tool reads them."""
+        """Return the names in the form of a model's configuration, where any tool can read them."""
         return {
             "id2label": dict(enumerate(self.names)),
             "label2id": {name: number for number, name in enumerate(self.names)},
@@ -91,7 +91,7 @@ def labels_of_config(config: PretrainedConfig) -> LabelSet:
 
 
 def labels_in_data(texts: Iterable[str | None]) -> LabelSet:
-    """Return the different labels, by number if all are numbers and by the alphabet otherwise.
+    """Return the different labels, in numerical order if all are numbers and in alphabetical order otherwise.
 
     Raises:
         InputError: fewer than two.

@@ -20,9 +20,9 @@ class ModelProvenance(msgspec.Struct, frozen=True):
 
     Attributes:
         source: the directory or hub id, as given.
-        architecture: its class.
-        sha256: of the body, as `analyze` takes it.
-        sha256_with_head: of the whole.
+        architecture: the name of its class.
+        sha256: hash of the body, as `analyze` computes it.
+        sha256_with_head: hash of the whole model.
     """
 
     source: str
@@ -56,7 +56,7 @@ class TaskModel:
 
 
 def load_trained(source: str, task: Task, options: LoadOptions | None = None) -> TaskModel:
-    """Load a model that was trained for a kind of task: every weight, its head's included, must be in the checkpoint.
+    """Load a model trained for a kind of task: every weight, the head's included, must be in the checkpoint.
 
     Raises:
         InputError: there is no model there, it has no trained head or no tokenizer, or it needs pickle or remote code
@@ -79,8 +79,8 @@ def load_trained(source: str, task: Task, options: LoadOptions | None = None) ->
 def load_for_fine_tuning(source: str, task: Task, options: LoadOptions | None = None) -> TaskModel:
     """Load a model and give it the head of a task.
 
-    A head of the same size in the checkpoint is where training starts. New weights come from the global random state:
-    seed it first. The task is settled by `Task.for_fine_tuning`.
+    Training starts from the checkpoint's head if that has the same size. New weights come from the global random state:
+    seed it first. `task` must come from `Task.for_fine_tuning`.
 
     Raises:
         InputError: as `load_trained`; weights other than the head's are missing.

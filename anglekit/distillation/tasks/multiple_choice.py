@@ -31,8 +31,8 @@ class PromptsAndChoices(Prompts):
     """A table's prompts, the choices for each, and which one is right.
 
     Attributes:
-        choices: two or more for each.
-        right: the number of the right one, from 0.
+        choices: two or more for each prompt.
+        right: the number of the right choice, from 0.
     """
 
     choices: tuple[tuple[str, ...], ...]
@@ -44,8 +44,8 @@ class MultipleChoiceTask(CausalTask):
     """Multiple choice: trained on the prompt followed by its right choice, scored by every choice's probability.
 
     `accuracy` and `accuracy_normalized` are `acc` and `acc_norm` of lm-evaluation-harness
-    (`ConfigurableTask.process_results`): the choice of the largest log-probability, and of the largest
-    log-probability divided by the choice's length in characters, the blank before it not counted.
+    (`ConfigurableTask.process_results`). They pick the choice with the largest log-probability, and with the largest
+    log-probability divided by the choice's length in characters, not counting the blank before it.
 
     Attributes:
         prompt, choices, label: the task's own names of these columns.
@@ -93,7 +93,7 @@ class MultipleChoiceTask(CausalTask):
     # ---- tokens ----
 
     def examples(self, table: PromptsAndChoices, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
-        """Return prompts with their right choices, and to be scored with every choice; see `Task.tokenize`."""
+        """Return prompts with their right choices, and with every choice for scoring; see `Task.tokenize`."""
         scored = None
         if not training:
             every = [(row, text) for row, own in enumerate(table.choices) for text in own]
@@ -115,7 +115,7 @@ class MultipleChoiceTask(CausalTask):
 def choice_scores(
     likelihoods: NDArray[np.float64], choices: Sequence[Sequence[str]], right: Sequence[int]
 ) -> dict[str, float]:
-    """Return `accuracy` and `accuracy_normalized`; the likelihoods are of every choice, example after example."""
+    """Return `accuracy` and `accuracy_normalized`, from the likelihoods of every choice, example after example."""
     raw = normalized = start = 0
     for own, gold in zip(choices, right, strict=True):
         scores = likelihoods[start : start + len(own)]

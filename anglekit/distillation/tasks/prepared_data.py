@@ -19,11 +19,11 @@ class PreparedData:
     """Tokenised training and evaluation data that many arms can share.
 
     Attributes:
-        task: what is learnt, settled by data and teacher.
-        tokenizer: the teacher's.
+        task: what is learnt, with all that data and teacher determine.
+        tokenizer: the teacher's tokenizer.
         encoding: how many tokens examples may have.
         train: the training examples.
-        evaluations: by name; the first one validates during training.
+        evaluations: evaluation examples by name; the first set validates during training.
         sources: what the run records about each table.
     """
 
@@ -53,7 +53,7 @@ def prepare_data(
     evaluations: Sequence[TextTable],
     encoding: EncodingSettings | None = None,
 ) -> PreparedData:
-    """Tokenise training and evaluation texts for a task that is settled; lengths that are left open are the task's.
+    """Tokenise training and evaluation texts for a task settled by data and teacher; open lengths are the task's.
 
     Raises:
         InputError: a label outside the set, a length that the model cannot read, or a tokenizer that cannot pad.

@@ -31,7 +31,7 @@ def corpus_scores(
 
     _check_paired(texts, references)
     most = max(map(len, references))
-    # Sacrebleu wants as many references for every example and leaves out those that are None.
+    # Sacrebleu wants the same number of references for every example, and skips those that are None.
     streams: Any = [[one[place] if place < len(one) else None for one in references] for place in range(most)]
     values, signatures = {}, {}
     for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
@@ -47,7 +47,7 @@ def exact_match(texts: Sequence[str], references: Sequence[Sequence[str]]) -> fl
 
 
 def normalized_exact_match(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Return the fraction of texts that equal one of their references but for case, punctuation, articles and blanks.
+    """Return the fraction of texts that equal a reference, ignoring case, punctuation, articles and blanks.
 
     This is how SQuAD (Rajpurkar et al. 2016) and CoQA (Reddy et al. 2019) define it.
     """
@@ -78,7 +78,7 @@ def accuracy(predictions: Classes, references: Classes) -> float:
 
 
 def f1(predictions: Classes, references: Classes, positive: int = 1) -> float:
-    """Return 2 TP / (2 TP + FP + FN) of one class, in [0, 1]; 0 where it is neither predicted nor there."""
+    """Return 2 TP / (2 TP + FP + FN) of one class, in [0, 1]; 0 if it occurs in neither predictions nor references."""
     _check(predictions, references)
     predicted, true = predictions == positive, references == positive
     denominator = int(predicted.sum()) + int(true.sum())
@@ -86,14 +86,14 @@ def f1(predictions: Classes, references: Classes, positive: int = 1) -> float:
 
 
 def macro_f1(predictions: Classes, references: Classes) -> float:
-    """Return the mean of every class's F1, over the classes that are predicted or there."""
+    """Return the mean F1 over the classes that occur in predictions or references."""
     _check(predictions, references)
     classes = np.union1d(predictions, references)
     return float(np.mean([f1(predictions, references, int(one)) for one in classes]))
 
 
 def matthews(predictions: Classes, references: Classes) -> float:
-    """Return Matthews' correlation in [-1, 1], also of more than two classes; 0 where one side is constant.
+    """Return Matthews' correlation in [-1, 1], for two or more classes; 0 where one side is constant.
 
     It is the correlation of the two sides' indicator vectors (Gorodkin 2004, "Comparing two K-category assignments by a
     K-category correlation coefficient").

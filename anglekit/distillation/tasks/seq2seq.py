@@ -50,16 +50,16 @@ class SourcesAndTargets(TextTable):
 class Seq2SeqTask(Task):
     """A task that writes a text for a text.
 
-    Losses are teacher-forced: the decoder reads the target shifted right, as the model itself shifts it, and every
-    loss of the decoder is at the positions whose label is a token of the target. A source with several references is
-    trained on each of them and scored against all.
+    Losses are teacher-forced: the decoder reads the target shifted right, as the model itself shifts it. All decoder
+    losses are at the positions whose label is a token of the target. A source with several references is trained on
+    each of them and scored against all.
 
     Attributes:
         source_column, target_column: the task's own names of these columns.
         prefix: put before every source unless the settings say otherwise.
-        target_max_length: tokens to which targets are cut; None cuts none and refuses what is longer than the model
-            allows.
-        beams: of the generation that is scored.
+        target_max_length: tokens to which targets are cut; with None nothing is cut, and a target longer than the model
+            allows is refused.
+        beams: beams of the generation that is scored.
     """
 
     source_column: str | None = None
@@ -105,7 +105,7 @@ class Seq2SeqTask(Task):
     def examples(self, table: SourcesAndTargets, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
         """Return sources, cut off at the maximal length, and targets; see `Task.tokenize`.
 
-        Examples to be trained on are one for each reference; those to be scored have their first reference as label.
+        Training has one example per reference; examples for scoring have their first reference as label.
         """
         tokenizer, lengths = bounded.tokenizer, bounded.lengths
         places = [(row, text) for row, own in enumerate(table.targets) for text in (own if training else own[:1])]
@@ -123,7 +123,7 @@ class Seq2SeqTask(Task):
         return TokenizedExamples({"input_ids": [sources[row] for row, _ in places], "labels": labels}, table=table)
 
     def objective_options(self, tokenizer: Tokenizer) -> dict[str, Any]:
-        """Return the pad token, by which the official reading finds the decoder's positions."""
+        """Return the pad token, which the official reading uses to find the decoder's positions."""
         return {"pad_token_id": self.padding_id(tokenizer)}
 
     # ---- scores ----
@@ -131,7 +131,7 @@ class Seq2SeqTask(Task):
     def generation(
         self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig
     ) -> GenerationSettings:
-        """Return complete settings; by default a text ends where the decoder's positions do. See `Task.generation`."""
+        """Return complete settings; by default a text may fill the decoder's positions. See `Task.generation`."""
         positions = position_limit(config)
         usual = self.target_max_length or _NEW_TOKENS
         chosen = wanted.completed(self.beams, min(usual, positions or usual))

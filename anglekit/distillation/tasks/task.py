@@ -26,8 +26,8 @@ class ScoreReport:
     """The scores of one model on one table.
 
     Attributes:
-        scores: by name, `examples` (their number) included.
-        notes: how they were computed, for whoever wants to repeat it: sacreBLEU's signatures, beams, ...
+        scores: by name, including `examples` (their number).
+        notes: how they were computed, so that it can be repeated: sacreBLEU's signatures, beams, ...
     """
 
     scores: Mapping[str, float]
@@ -39,8 +39,8 @@ class BoundedTokenizer:
     """A tokenizer, and how long examples may be.
 
     Attributes:
-        tokenizer: the model's.
-        lengths: as `Task.encoding` returned them.
+        tokenizer: the model's tokenizer.
+        lengths: what `Task.encoding` returned.
         limit: the most tokens that tokenizer and model allow.
     """
 
@@ -61,23 +61,23 @@ class ScoredModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-    """A task; what it leaves open is read off the data.
+    """A task; what it does not specify is taken from the data.
 
-    Learning rates and epochs are those of Yu, Wen and Mou, arXiv 2502.04499, where the paper has the task, and its
-    usual ones elsewhere.
+    Learning rates and epochs are those of Yu, Wen and Mou, arXiv 2502.04499, for the paper's tasks, and the paper's
+    usual ones for others.
 
     Attributes:
         name: as given on the command line.
         description: in words.
         source: where it comes from.
         scores: some of `allowed_scores`; the first one selects the best student.
-        evaluation_splits: the data set's own names of what it is evaluated on.
-        teacher_learning_rate, teacher_epochs: of fine-tuning.
-        student_learning_rate, student_epochs: of distillation.
-        max_length: tokens of an example; more is cut off.
+        evaluation_splits: the data set's own names of its evaluation splits.
+        teacher_learning_rate, teacher_epochs: for fine-tuning.
+        student_learning_rate, student_epochs: for distillation.
+        max_length: the most tokens of an example; the rest is cut off.
 
     Raises:
-        InputError: a score that the kind of task does not have.
+        InputError: this kind of task does not have one of the scores.
     """
 
     name: str
@@ -95,9 +95,9 @@ class Task(ABC):
     allowed_scores: ClassVar[Sequence[str]]
     #: One of transformers' auto classes, which loads the model with its head.
     model_class: ClassVar[Any]
-    #: The streams of the models that can do it; None: any.
+    #: The streams of the models that can do this task; None: any.
     streams: ClassVar[tuple[str, ...] | None] = None
-    #: What a model that can do it is called, and what its head is called.
+    #: What to call a model that can do this task, and its head.
     model_kind: ClassVar[str]
     head: ClassVar[str] = "language-model"
     #: Whether fine-tuning may begin with a new head.
@@ -143,8 +143,8 @@ class Task(ABC):
 
         Args:
             source: as `tables.read_table` takes it.
-            columns: by name.
-            name: what the table is called in scores.
+            columns: the names of the columns.
+            name: the table's name in scores.
 
         Raises:
             InputError: the table cannot be read, lacks a column, or a cell holds something else.
@@ -156,17 +156,17 @@ class Task(ABC):
     def texts(self, table: Table, columns: DataSettings, name: str) -> TextTable:
         """Return the texts of a table's rows; see `read`."""
 
-    # ---- what data and model settle ----
+    # ---- what data and model determine ----
 
     def for_fine_tuning(self, train: TextTable, config: PretrainedConfig) -> Self:
-        """Return the task with what the training data and the model to be fine-tuned settle, such as its classes."""
+        """Return the task with what training data and the model to fine-tune determine, such as its classes."""
         return self
 
     def for_teacher(self, train: TextTable, config: PretrainedConfig) -> Self:
         """Return the task as a trained teacher knows it.
 
         Raises:
-            InputError: data and teacher do not go together.
+            InputError: data and teacher do not match.
         """
         return self
 
@@ -178,16 +178,16 @@ class Task(ABC):
         """Write the settings of the head into a model's configuration, by the names that any tool reads."""
 
     def facts(self) -> dict[str, Any]:
-        """Return what decides a run's result beside the task's name."""
+        """Return what affects a run's result besides the task's name."""
         return {}
 
     # ---- tokens ----
 
     def encoding(self, wanted: EncodingSettings, tokenizer: Tokenizer, config: PretrainedConfig) -> EncodingSettings:
-        """Return the lengths that examples may have: as wanted, or the task's but no more than the model can read.
+        """Return the lengths that examples may have: as wanted, else the task's but at most what the model can read.
 
         Raises:
-            InputError: more is wanted than the model can read.
+            InputError: `wanted` is more than the model can read.
         """
         limit, length = length_limit(tokenizer, config), wanted.max_length
         if length is not None and not 4 <= length <= limit:
@@ -223,7 +223,7 @@ class Task(ABC):
     ) -> TokenizedExamples:
         """Tokenise a table that `read` returned, at the lengths that `encoding` returned.
 
-        Examples that are trained on may differ from those that are scored.
+        Examples for training may differ from those for scoring.
 
         Raises:
             InputError: something does not fit, or the tokenizer cannot pad.
@@ -248,13 +248,13 @@ class Task(ABC):
     # ---- scores ----
 
     def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
-        """Return what scores the logits of a validation, or None where scores need more than these."""
+        """Return a function that scores the logits of a validation, or None where scores need more than logits."""
         return None
 
     def generation(
         self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig
     ) -> GenerationSettings:
-        """Return how texts are generated: as wanted, completed by the task. A task without generated texts ignores it.
+        """Return how texts are generated: as wanted, completed by the task. Tasks that generate no texts ignore it.
 
         Raises:
             InputError: the model cannot write that many tokens.
@@ -270,9 +270,9 @@ class Task(ABC):
         batch_size: int,
         generation: GenerationSettings | None = None,
     ) -> ScoreReport:
-        """Return `examples` (their number) and the task's scores of a model, which is left in its mode.
+        """Return `examples` (their number) and the task's scores of a model, whose mode stays unchanged.
 
-        The examples were tokenised with `training=False`.
+        The examples must have been tokenised with `training=False`.
         """
         found = self.score_values(
             examples, ScoredModel(model, tokenizer, batch_size, generation or GenerationSettings())

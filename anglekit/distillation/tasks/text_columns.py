@@ -1,4 +1,4 @@
-"""Columns of texts: which one a task reads, and its cells as texts, lists of texts or an error that names the row."""
+"""Columns of texts: which one a task reads, and its cells as texts or lists of texts; errors name the row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anglekit.tables.read import Table, check_text, find_column, is_missing
 def find_text_column(
     table: Table, role: str, given: str | None, preferred: Sequence[str | None] = (), usual: Sequence[str] | None = None
 ) -> str:
-    """Return the name of the column that plays a role: `given`, the first of `preferred` that is there, or a usual one.
+    """Return the name of the column for a role: `given`, the first of `preferred` that exists, or a usual one.
 
     Raises:
         InputError: there is no such column.
@@ -25,10 +25,10 @@ def find_text_column(
 
 
 def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = False) -> tuple[str, ...]:
-    """Return a column's texts; a cell that may be missing is the empty text there instead of an error.
+    """Return a column's texts; with `may_be_missing` a missing cell is the empty text instead of an error.
 
     Raises:
-        InputError: a cell holds something else, or none holds a text.
+        InputError: a cell holds something else, or no cell holds a text.
     """
     texts = []
     for row, cell in enumerate(table.frame[column].tolist()):

@@ -1,1 +1,1 @@
-"""`transformers.Trainer` with a teacher: trainer, callbacks, checkpoints of a training that goes on."""
+"""`transformers.Trainer` with a teacher: trainer, callbacks, and checkpoints to resume from."""

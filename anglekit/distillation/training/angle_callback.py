@@ -19,7 +19,7 @@ from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
 
-#: What the sums of every token give; what rests on a sample of the probe costs more than it tells of a single step.
+#: Only what sums over every token give: what needs a sample of the probe costs more than it tells about one step.
 _SETTINGS = AnalysisSettings(nulls="none", similarity="none")
 
 
@@ -33,21 +33,21 @@ class AngleCallback(TrainerCallback):
 
         AngleCallback(load_checkpoint("runs/teacher"), read_probe("dev.csv"), every=500, out="angles").attach(trainer)
 
-    The student's training does not notice: its modes, the random states and the gradients are left as they were, so
-    that its weights are the same bit for bit. A measurement costs the forward passes of teacher and student over the
-    probe and an eighth more: for 200 reviews, a 6-layer teacher and a 2-layer student it took as long as five training
-    steps of 32, which is 1% of the time at an `every` of 500. What it took is logged.
+    It does not affect training: the student's modes, the random states and the gradients are restored, so that its
+    weights are the same bit for bit. A measurement costs the forward passes of teacher and student over the probe and
+    an eighth more. For 200 reviews, a 6-layer teacher and a 2-layer student it took as long as five training steps of
+    32, which is 1% of the time if `every` is 500. Its duration is logged.
 
     Args:
-        teacher: whose layers are looked at.
-        probe: the texts; a few hundred do.
+        teacher: the model whose layers are measured.
+        probe: the texts; a few hundred are enough.
         every: optimiser steps between measurements.
         out: a directory for the Geometry of each step (`geometry-step-0`, ...), or None to keep numbers only.
-        settings: of the analysis; by default without nulls and representation similarity.
-        name: what the student is called in the results.
+        settings: settings of the analysis; by default without nulls and representation similarity.
+        name: the student's name in the results.
 
     Attributes:
-        history: a row a measurement: `step`, `seconds`, and for each stream the mean over layers, pairs and tokens of
+        history: a row per measurement: `step`, `seconds`, and for each stream the mean over layers, pairs and tokens of
             `angle_degrees`, `cosine`, `chance_cosine` and `acute_fraction`.
         geometry: the last one measured, or None.
 
@@ -80,12 +80,12 @@ class AngleCallback(TrainerCallback):
         self._trainer: Trainer | None = None
 
     def attach(self, trainer: Trainer) -> AngleCallback:
-        """Add the callback to a trainer, whose log and reports (TensorBoard and others) get the numbers; return it.
+        """Add the callback to a trainer, so that its log and reports (TensorBoard, ...) get the numbers; return it.
 
-        Added by `trainer.add_callback` alone, the numbers stand in `history` and in the trainer's state.
+        If it is added by `trainer.add_callback` alone, the numbers are only in `history` and in the trainer's state.
 
         Raises:
-            InputError: the trainer shards its model, whose layers no process then holds whole.
+            InputError: the trainer shards its model, so that no process holds whole layers.
         """
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise InputError(
@@ -98,7 +98,7 @@ class AngleCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: object
     ) -> None:
-        """Measure the student as it comes, as a resumed run finds it, or as its last step left it; once a step."""
+        """Measure the student when training (also a resumed run) begins and when it ends; at most once per step."""
         if not self.history or self.history[-1]["step"] != state.global_step:
             self._measure(args, state, control, given["model"])
 

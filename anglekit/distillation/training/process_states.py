@@ -1,4 +1,4 @@
-"""The states that a process has only once: captured before something else runs in it, and restored after."""
+"""Process-wide states: captured before something else runs in the process, and restored after."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ProcessStates:
-    """What a process has only once and every training loop reads and changes.
+    """Process-wide states that every training loop reads and changes.
 
     Attributes:
         torch_cpu: the state of torch's default generator.
         torch_device: that of the accelerator, where one is used.
         numpy_state: the state of numpy's global generator.
         python_state: the state of the module `random`.
-        sync_gradients: whether accelerate takes the present micro-batch for the last one of its optimiser step.
-        dataloaders: those that accelerate takes to be in use.
+        sync_gradients: whether accelerate considers the present micro-batch the last of its optimiser step.
+        dataloaders: those that accelerate considers in use.
     """
 
     torch_cpu: Tensor

@@ -1,4 +1,4 @@
-"""What watches training: a bar over the steps of one model or of many, and a file with a line for every log."""
+"""Shows training: a bar over the steps of one model or of many, and a file with a line for every log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TrainingBar(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Open the bar where a resumed run goes on."""
+        """Open the bar, for a resumed run at its present step."""
         if state.is_world_process_zero:
             self._bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", dynamic_ncols=True
@@ -90,7 +90,7 @@ class SweepBar(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Open the bar with the first arm; steps that a resumed arm took before are no measure of the speed."""
+        """Open the bar with the first arm; earlier steps of a resumed arm do not count for the speed."""
         if self._bar is None and self._shown:
             total = self._arms * state.max_steps
             self._bar = tqdm(total=total, desc="sweep", unit="step", dynamic_ncols=True, smoothing=0.05)
@@ -111,7 +111,7 @@ class SweepBar(TrainerCallback):
             self._bar.set_postfix_str(f"{self._done}/{self._arms} students")
 
     def drop(self, state: TrainerState) -> None:
-        """Take away the steps that an arm that failed will not take."""
+        """Remove the steps that a failed arm will not take."""
         if self._bar is not None and self._bar.total is not None:
             self._bar.total -= state.max_steps - state.global_step
             self._bar.refresh()
@@ -133,7 +133,7 @@ class MetricsFile(TrainerCallback):
         """Keep the lines up to the step at which training begins."""
         if state.is_world_process_zero and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            # A killed process may have left half a line, or the last one of its session, which comes again.
+            # A killed process may have left half a line, or the last line of its session, which will be written again.
             logs = ((line, _log_of(line)) for line in lines if line.endswith("\n"))
             kept = [line for line, log in logs if log is not None and log["step"] <= state.global_step]
             write_whole(self.path, "".join(kept))
@@ -153,7 +153,7 @@ class MetricsFile(TrainerCallback):
 
 
 def _log_of(line: str) -> dict[str, Any] | None:
-    """Return a line of the file as the log of a step; None for the last one of a session, and for what is none."""
+    """Return a line of the file as the log of a step; None for the last line of a session and for invalid lines."""
     try:
         log = json.loads(line)
     except (ValueError, RecursionError):

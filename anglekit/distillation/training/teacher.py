@@ -17,15 +17,15 @@ from anglekit.runtime.placement import compute_device, is_placed
 from anglekit.states.recorder import LayerRecorder
 from anglekit.vocabulary import FinalNorm, Stream
 
-#: Anything that answers a batch's model inputs (labels included) with `TeacherOutputs`. `TeacherForward` runs the
-#: teacher; a sweep hands several trainers one that runs it once for all of them.
+#: Anything that returns `TeacherOutputs` for a batch's model inputs (labels included). `TeacherForward` runs the
+#: teacher; a sweep gives several trainers one provider that runs it once for all of them.
 TeacherProvider = Callable[[Mapping[str, Any]], TeacherOutputs]
 
 
 def accepted_inputs(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs that a model's forward pass names, labels left out.
+    """Return the inputs that a model's forward pass accepts, without labels.
 
-    Teacher and student may be of different classes: a batch made for one can hold keys that the other does not know.
+    Teacher and student may be of different classes, so a batch for one can hold keys that the other does not know.
     """
     names = _argument_names(type(model).forward)
     return {key: value for key, value in inputs.items() if key in names and key != "labels"}
@@ -39,14 +39,14 @@ def _argument_names(forward: Callable[..., Any]) -> frozenset[str]:
 class TeacherForward:
     """Runs a teacher in evaluation mode without gradients and keeps the matched layers only.
 
-    The head is skipped where no loss reads logits, and the teacher does not run at all where no loss reads anything.
+    The head is skipped if no loss reads logits. The teacher does not run at all if no loss reads any of its outputs.
 
     Args:
         teacher: with its head if `logits` is wanted. It is put into evaluation mode.
         layers: for each stream, the teacher layers that losses read.
         logits: whether a loss reads the logits.
         final_norm: whether the last layer's state is taken before or after the final norm.
-        device: where the teacher runs; None: on the student's device. What it answers is moved to the device of the
+        device: where the teacher runs; None: on the student's device. Its outputs are moved to the device of the
             inputs. A teacher that is spread over devices or quantised stays where it is.
 
     Raises:
@@ -72,7 +72,7 @@ class TeacherForward:
         self._extra = {"use_cache": False} if "decoder" in model_streams(teacher.config) else {}
 
     def to(self, device: torch.device) -> TeacherForward:
-        """Move the teacher to the student's device, unless it has its own, and return self."""
+        """Move the teacher to the student's device, unless it has one of its own, and return self."""
         if not is_placed(self.teacher):
             nn.Module.to(self.teacher, self.device or device)
         return self

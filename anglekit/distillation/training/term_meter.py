@@ -1,4 +1,4 @@
-"""Running means of the loss terms, kept on the device so that a training step waits for nothing."""
+"""Running means of the loss terms, kept on the device so that no training step has to wait for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TermMeter:
         """Add one micro-batch: its share of each term's mean over the whole optimiser step.
 
         Args:
-            values: a scalar a term, without gradient.
+            values: one scalar per term, without gradient.
             step: the number of the optimiser step, from 1.
             completes_step: whether this is the step's last micro-batch.
         """

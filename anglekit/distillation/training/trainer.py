@@ -33,14 +33,14 @@ States = dict[Stream, dict[int, Tensor]]
 class DistillationTrainer(Trainer):
     """Trains a student under a `DistillationObjective`; everything else is `transformers.Trainer`.
 
-    The loss of an optimiser step is the weighted sum of each term's mean over all its items, wherever the step's batch
-    was cut: gradient accumulation, padding and (with `average_tokens_across_devices`) the number of processes do not
-    change it. Each term's mean is logged beside `loss` as `loss_ce`, `loss_kl`, `loss_hidden` (unweighted). Evaluation
-    reports the cross-entropy alone and runs no teacher. `train()` seeds all random states with `args.seed` first.
+    The loss of an optimiser step is the weighted sum of the terms' means, each over all items of the step. Gradient
+    accumulation, padding and (with `average_tokens_across_devices`) the number of processes do not change it. Each
+    term's mean is logged beside `loss` as `loss_ce`, `loss_kl`, `loss_hidden` (unweighted). Evaluation reports the
+    cross-entropy alone and does not run the teacher. `train()` first seeds all random states with `args.seed`.
 
-    The teacher is no part of the trained model and never saved. It runs without gradients, in the same mixed precision
-    as the student, and not at all where no term reads it. Adapters are trained with the student's optimiser and clipped
-    together with it; every checkpoint holds them beside the weights.
+    The teacher is not part of the trained model and is never saved. It runs without gradients, in the same mixed
+    precision as the student, and not at all where no term reads it. The student's optimiser also trains the adapters,
+    gradients are clipped together, and every checkpoint holds the adapters beside the weights.
 
     Args:
         model: the student, with its head.
@@ -51,7 +51,7 @@ class DistillationTrainer(Trainer):
         teacher_device: where the teacher runs; None: on the student's device.
         adapters: for students of another width, one for each matched layer. Adapters whose weights do not require
             gradients stay as they are, and are marked as untrained where they are saved.
-        score_model: called at every validation with the model, for scores that need more than logits, such as those of
+        score_model: called with the model at every validation, for scores that need more than logits, such as those of
             generated texts; they are reported beside the loss.
         trainer_options: everything else that `Trainer` takes (`train_dataset`, `data_collator`, `processing_class`,
             `compute_metrics`, `callbacks`, ...).
@@ -62,7 +62,7 @@ class DistillationTrainer(Trainer):
         RunError: from `train`, when a term stops being finite; it names the term, the step and the last checkpoint.
     """
 
-    # The loss is already divided by the items of the whole accumulated batch. Versions of transformers before this
+    # The loss is already divided by the items of the whole accumulated batch. Versions of transformers that lack this
     # attribute read `model_accepts_loss_kwargs` instead, which the constructor sets.
     loss_is_scaled_for_ga = True
     objective: DistillationObjective
@@ -152,7 +152,7 @@ class DistillationTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Trainer's
-        """Evaluate as `Trainer` does and add what `score_model` finds."""
+        """Evaluate as `Trainer` does and add the scores of `score_model`."""
         output = super().evaluation_loop(*args, **kwargs)
         if self._score_model is not None and output.metrics is not None:
             prefix = kwargs.get("metric_key_prefix", "eval")
@@ -181,7 +181,7 @@ class DistillationTrainer(Trainer):
         shares = [term.mean(counts.get(name)) for name, term in terms.items()]
         loss = weighted_total(dict(zip(terms, shares, strict=True)), self.objective.weights)
         if counts and self._pools_processes:
-            # The processes' gradients are averaged, but the counts are of all processes together.
+            # The processes' gradients are averaged, but the counts cover all processes together.
             shares = [share * self.args.world_size for share in shares]
             loss = loss * self.args.world_size
         completes_step = bool(self.accelerator.sync_gradients)
@@ -191,7 +191,7 @@ class DistillationTrainer(Trainer):
         return loss
 
     def _with_decoder_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the batch with the decoder inputs that an encoder-decoder would make of its labels."""
+        """Return the batch with the decoder inputs that an encoder-decoder would make from its labels."""
         model = _network(self.model)
         completed = dict(inputs)
         if getattr(model.config, "is_encoder_decoder", False) and "decoder_input_ids" not in completed:
@@ -220,7 +220,7 @@ class DistillationTrainer(Trainer):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Trainer's
         """Fetch the batches of one optimiser step; the adapters' gradients start at zero with it."""
         if self.state.global_step >= self.state.max_steps:
-            # Killed behind its last step and resumed: `Trainer` would take one more.
+            # The run was killed after its last step and resumed: `Trainer` would take one more.
             self.control.should_training_stop = True
             return [], None
         if self.adapters is not None:
@@ -352,7 +352,7 @@ class DistillationTrainer(Trainer):
 
 
 def _network(model: Any) -> PreTrainedModel:  # noqa: ANN401 - PEFT is optional
-    """Return the transformers model, out of the wrapper that PEFT puts around it."""
+    """Return the transformers model, without the wrapper that PEFT puts around it."""
     return cast("PreTrainedModel", model.get_base_model() if hasattr(model, "get_base_model") else model)
 
 
@@ -362,7 +362,7 @@ def _check_widths(
     teacher: PreTrainedModel | None,
     adapters: LayerAdapters | None,
 ) -> None:
-    """Check that every matched layer arrives at the teacher's width."""
+    """Check that every matched layer has the teacher's width, after its adapter if there is one."""
     needed = [(stream, layer) for stream, layers in objective.student_layers.items() for layer in layers]
     weights = {} if adapters is None else adapters.weights()
     narrow = width(_network(student).config)

@@ -1,4 +1,4 @@
-"""The checkpoints that `Trainer` writes: which one a training goes on from, checked before `Trainer` reads it."""
+"""The checkpoints that `Trainer` writes: which one a training resumes from, checked before `Trainer` reads it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _State(msgspec.Struct):
     train_batch_size: Annotated[int, msgspec.Meta(gt=0, lt=2**62)] | None = None
     total_flos: _NotNegative = 0.0
     log_history: list[_Log] = []
-    # A score that is not finite is no mistake: nothing is better than it.
+    # A score that is not finite is allowed: no score counts as better than it.
     best_metric: float | None = None
     best_global_step: _Count | None = None
     best_model_checkpoint: Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")] | None = None
@@ -50,16 +50,16 @@ class _State(msgspec.Struct):
 
 
 def resume_point(training: Path) -> str | None:
-    """Return the last checkpoint that can be resumed, or None; one that was being written at a kill cannot.
+    """Return the last checkpoint that can be resumed, or None; one that was half written when killed cannot.
 
-    Its state names the best checkpoint by its whole path; where the run was moved since, the new path is written there.
+    Its state names the best checkpoint by its whole path. If the run was moved since, the state gets the new path.
 
     Args:
         training: the folder of a run that `Trainer` writes to.
 
     Raises:
-        InputError: its state is not what `Trainer` wrote there, of another step, or names a best checkpoint that the
-            run does not have.
+        InputError: its state is not what `Trainer` writes, belongs to another step, or names a best checkpoint that
+            the run does not have.
     """
     steps = {int(path.name.removeprefix(_PREFIX)): path for path in training.glob(f"{_PREFIX}*") if _is_step(path)}
     found = next((path for _, path in sorted(steps.items(), reverse=True) if _is_whole(path)), None)

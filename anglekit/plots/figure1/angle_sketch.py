@@ -19,8 +19,8 @@ from anglekit.results.document import SketchToken
 
 _STATE_SIZE = SMALL_FONT_SIZE / 0.7  # mathematics sets a subscript at 0.7 of its base
 _MARGIN = 0.24  # inches between the outermost point and the panel's edge: room for its label
-_CROWD = 16  # more dots are drawn small and few of them are named
-_NAMED = 4  # of a crowd, about this many layers are named
+_CROWD = 16  # with more dots than this, all are drawn small and only a few are named
+_NAMED = 4  # in a crowd, about this many layers are named
 _CLEAR, _APART = 0.022, 0.02  # inches between a label and a point, and between two labels
 _SCALE_STRIP = 0.26  # inches under the drawing for the scale bar
 
@@ -54,10 +54,10 @@ class _Placer:
         *,
         required: bool,
     ) -> tuple[float, float] | None:
-        """Return the centre of a label of `size` near `anchor`, or None where no place is free and it is not required.
+        """Return the centre of a label of `size` near `anchor`; None if no place is free and it is not required.
 
-        At each distance, a place clear of everything is sought first, then one that the thin line through the layers
-        may cross. A required label falls back on the first place that lies inside the panel.
+        At each distance it first looks for a place clear of everything, then for one that the thin line through the
+        layers may cross. A required label falls back on the first place inside the panel.
         """
         fallback = None
         for radius in radii:
@@ -163,9 +163,9 @@ class _Frame:
 def draw_sketch(
     figure: Figure, ax: Axes, entry: Mapping[str, Any], look: Theme, colour: str, size: tuple[float, float]
 ) -> None:
-    """Draw the plane of a sketch token that `is_drawable` to scale into an empty axes.
+    """Draw the plane of a sketch token, to scale, into an empty axes; the token must be `is_drawable`.
 
-    The colour is the student's, and `size` the width and height of the axes in inches.
+    `colour` is the student's; `size` is the width and height of the axes in inches.
     """
     plane = _plane(entry)
     frame = _fit_axes(ax, plane, size)
@@ -256,7 +256,7 @@ def _wanted_labels(plane: _Plane) -> Iterator[tuple[str, tuple[float, float], fl
     if not others:
         return
     middle = (float(np.mean([x for _, x, _ in others])), float(np.mean([y for _, _, y in others])))
-    ends = (0, len(others) - 1)  # the first and the last layer are named first, the others where room is left
+    ends = (0, len(others) - 1)  # name the first and the last layer first, the others where room is left
     step = -(-len(others) // _NAMED) if plane.crowded else 1
     for rank in sorted({*range(0, len(others), step), *ends}, key=lambda index: index not in ends):
         layer, x, y = others[rank]

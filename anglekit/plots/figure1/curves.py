@@ -17,7 +17,7 @@ from anglekit.results.geometry import Geometry
 from anglekit.results.overview import token_mean
 
 _FINE_BINS, _COARSE_BINS = 200, 100
-_ENOUGH_FOR_FINE = 20_000  # cosines: below it, 200 bins show the noise of the sample rather than the shape
+_ENOUGH_FOR_FINE = 20_000  # cosines: with fewer, 200 bins show sampling noise rather than the shape
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Panel:
     Attributes:
         label: the task's name, or None.
         stream: `encoder` or `decoder`.
-        official: the numbers follow the paper's code.
+        official: whether the numbers follow the paper's code.
         curves: a curve per student that has any finite cosine here.
         empty: the students that have none.
         pooled: in words, which vertices and pairs the curves pool.
@@ -166,7 +166,7 @@ def figure1_data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
 
 
 def figure1_facts(data: pd.DataFrame) -> str:
-    """Return in a sentence what the figure's numbers are."""
+    """Return a sentence that says what the figure's numbers are."""
     curves = data.drop_duplicates(["task", "stream", "student"])
     parts = []
     for (task, stream, init), rows in curves.groupby(["task", "stream", "init"], sort=False):

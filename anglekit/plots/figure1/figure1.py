@@ -113,7 +113,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, total_width
 
 
 def _title(figure: Figure, left: float, top: float, letter: str, panel: Panel | None, room: float) -> None:
-    """Name a panel; the task's name gives way where the room is short. No panel means the sketch."""
+    """Write a panel's title, shortening the task's name where room is short. No panel means the sketch."""
     total_width, total_height = figure.get_size_inches()
     if panel is None:
         text = f"({letter}) the angle, to scale"
@@ -134,8 +134,8 @@ def _draw_sketch_panel(
     styles: Mapping[tuple[str, str | None], CurveStyle],
     look: Theme,
 ) -> None:
-    """Draw the sketch where a histogram of `room` (inches) would begin at `top`, its caption under it."""
-    lifted = _TITLE - 0.2  # the sketch has no chance labels above it, and takes their room
+    """Draw the sketch and its caption in the place of a histogram of `room` (inches) that begins at `top`."""
+    lifted = _TITLE - 0.2  # the sketch has no chance labels above it, so it uses their room
     size = (room[0] - 0.15, room[1] + lifted)
     ax = axes_at(figure, 0.05, top + lifted, *size)
     ax.set_gid("sketch")
@@ -154,7 +154,7 @@ def _draw_sketch_panel(
 
 
 def _notes(panels: Sequence[Panel]) -> list[str]:
-    """Return the sentences under the panels: what the curves pool, the reading, and who has nothing to show."""
+    """Return the sentences under the panels: what the curves pool, the reading, and which students have no curve."""
     by_text: dict[str, list[str]] = {}
     for letter, panel in zip(string.ascii_lowercase[1:], panels, strict=False):
         by_text.setdefault(panel.pooled, []).append(letter)

@@ -16,11 +16,11 @@ from anglekit.plots.panels.labels import text_width
 from anglekit.plots.panels.layout import LINE
 from anglekit.plots.style import FONT_SIZE, MARKERS, SMALL_FONT_SIZE, Theme, round_ticks
 
-# A panel of more students states the range of each initialisation instead of each share.
+# A panel with more students than this states the range of each initialisation instead of each share.
 _MOST_SHARES = 4
 CHANCE_DASHES = (0, (3.5, 2.0))
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)))
-_TINTS = (0.0, -0.3, 0.3, -0.5, 0.15)  # toward black (negative) or white; the hue, which has a meaning, stays
+_TINTS = (0.0, -0.3, 0.3, -0.5, 0.15)  # toward black (negative) or white; the hue has a meaning and stays
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _tint(colour: str, amount: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share in percent: whole numbers, a decimal near 0 and 1, never rounded up to all or down to none."""
+    """Return a share in percent: whole, with a decimal near 0 and 1, never rounded up to 100% or down to 0%."""
     if share in (0.0, 1.0):
         return f"{100 * share:.0f}%"
     if share > 0.999:
@@ -78,7 +78,7 @@ def percent(share: float) -> str:
 
 @dataclass(frozen=True)
 class Histogram:
-    """The drawing of one task and stream into an empty axes of a `size` in inches; `styles` are of every student."""
+    """Draws one task and stream into an empty axes of `size` inches; `styles` has every student's style."""
 
     ax: Axes
     panel: Panel
@@ -154,7 +154,7 @@ class Histogram:
         return lines
 
     def _draw_shares(self) -> float:
-        """State the acute shares in the emptier upper corner, the density axis high enough to keep curves out of it.
+        """Write the acute shares in the emptier upper corner; raise the density axis to keep curves out of it.
 
         Returns:
             The height (axes fraction) up to which a chance line may rise.
@@ -185,7 +185,7 @@ class Histogram:
         return 1 - height / size[1] if crossed else 1.0
 
     def _draw_chance(self, top: float) -> None:
-        """Mark each student's chance level by a dashed line, and name the lines once where they stand together."""
+        """Mark each student's chance level by a dashed line; lines that stand together are named once."""
         known = [curve for curve in self.panel.curves if np.isfinite(curve.chance)]
         for curve in known:
             self.ax.axvline(

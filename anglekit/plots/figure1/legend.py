@@ -24,7 +24,7 @@ _GAP = 0.10  # inches between columns
 
 @dataclass(frozen=True)
 class Legend:
-    """Entries with their final names, in columns; `height` is in inches, `whole` says that no name was shortened."""
+    """Entries with their final names, in columns; `height` is in inches; `whole` means that no name was shortened."""
 
     handles: tuple[Artist, ...]
     names: tuple[str, ...]

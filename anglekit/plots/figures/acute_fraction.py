@@ -1,4 +1,4 @@
-"""The share of acute angles at every student layer, with intervals that know that tokens of one example depend."""
+"""The share of acute angles at every student layer; the intervals allow for dependent tokens within an example."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     Columns beside `student, strategy, init, seed, stream, vertex`: `acute_fraction` (share of tokens and pairs),
     `low, high` (95%), `n_effective, n_tokens, n_pairs`.
 
-    The interval is Wilson's, with as many draws as independent tokens would give the cosine its standard error,
-    clustered by example: n = std^2 / se^2, mean over pairs. That takes the design effect of the cosine for the one of
-    its sign, and pairs for fully dependent, which errs on the wide side.
+    The interval is Wilson's. Its number of draws is how many independent tokens would give the cosine its standard
+    error, clustered by example: n = std^2 / se^2, mean over pairs. This assumes that the sign has the cosine's design
+    effect and that pairs are fully dependent, so the interval is rather too wide than too narrow.
     """
     table = choose(inputs.geometries, options).rows(inputs.geometry.angles)
     rows = []

@@ -44,8 +44,8 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
 
     Columns: `task, data, score, init`; `mean_angle_degrees` over the matching students' layers, tokens and pairs, with
     the range over strategies `angle_low, angle_high`; `spread`, the largest minus the smallest mean of the matching
-    strategies in points (hundredths of a score between 0 and 1), with the interval over seeds that holds for all pairs
-    at once `spread_low, spread_high` (NaN with one seed); `n_strategies, n_seeds`.
+    strategies in points (hundredths of a score between 0 and 1); `spread_low, spread_high`, its interval over seeds,
+    which holds for all pairs at once (NaN with one seed); `n_strategies, n_seeds`.
     """
     names = check_labels(options.labels, len(inputs.geometries))
     names = names or [f"task {number + 1}" for number in range(len(inputs.geometries))]
@@ -145,7 +145,7 @@ def _draw_points(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme
             zorder=4,
             gid=f"point-{row['task']}-{row['init']}",
         )
-    # The interval of few seeds reaches beyond any spread that there can be.
+    # With few seeds the interval reaches beyond any possible spread.
     highest = max(float(data["spread"].max()), float(data["spread_high"].fillna(0.0).clip(upper=most).max()))
     ax.set_ylim(bottom=0.0, top=min(1.1 * highest, max(most, highest)) or 1.0)
     ax.margins(x=0.12)

@@ -18,7 +18,7 @@ from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
 from anglekit.plots.style import Theme
 from anglekit.results.geometry import Geometry
 
-#: What the heat map can show, the first by default.
+#: What the heat map can show; the first is the default.
 ANGLE_VALUES: Mapping[str, ShownValue] = MappingProxyType(
     {
         "mean_cosine": ShownValue("mean cosine (no unit)", centre=0.0),

@@ -28,7 +28,7 @@ class _LayerValue:
     Attributes:
         shown: how it is drawn.
         meaning: what it is, for the notes.
-        states: of the table `similarity`, which states: of example means or tokens; None is the table `layers`.
+        states: which states of the table `similarity`: example means or tokens; None means the table `layers`.
     """
 
     shown: ShownValue

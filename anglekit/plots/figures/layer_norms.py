@@ -14,7 +14,7 @@ from anglekit.plots.panels.tables import teacher_once, with_arms
 from anglekit.plots.spec import STUDENTS, FigureOptions, FigureSpec
 from anglekit.plots.style import Theme
 
-_LEAST_REACH = 0.05  # of the middle: the axis shows at least so much to both sides
+_LEAST_REACH = 0.05  # the axis shows at least this fraction of the middle on both sides
 
 
 def _check(inputs: FigureInputs) -> None:
@@ -38,7 +38,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
     middle = float(data["mean_norm"].max() + data["mean_norm"].min()) / 2
 
     def behind(ax: Axes) -> None:
-        # Behind a layer norm all lengths are nearly one: an axis of hundredths of a percent would tell of a difference.
+        # After a layer norm all lengths are nearly one: an axis of hundredths of a percent would suggest a difference.
         ax.update_datalim([(first, (1 - _LEAST_REACH) * middle), (first, (1 + _LEAST_REACH) * middle)])
 
     return draw_arm_lines(

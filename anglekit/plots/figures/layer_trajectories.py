@@ -34,7 +34,7 @@ from anglekit.plots.style import (
 
 Array = NDArray[np.float64]
 
-_NAMED_LAYERS = 13  # of more teacher layers only the first, the middle and the last carry their number
+_NAMED_LAYERS = 13  # with more teacher layers, only the first, the middle and the last carry their number
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def fit_plane(squared: Array) -> Plane:
     top[top < 1e-12 * max(float(np.abs(values).max()), 1e-300)] = 0.0
     axes = np.zeros((n, 2))
     axes[:, : len(order)] = vectors[:, order]
-    # A direction has no sign: the last point lies to the upper right, so that every run draws the same.
+    # A direction has no sign: put the last point to the upper right, so that every run draws the same.
     axes *= np.where(axes[-1] < 0, -1.0, 1.0)
     points = axes * np.sqrt(top)
     total = float(np.trace(gram))
@@ -115,7 +115,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
         # The mean over students, whose tokens may differ.
         teacher = symmetric_matrix(rows[rows["side_b"] == "teacher"], "mean_distance", "layer_a", "layer_b")
         layers = list(teacher.index)
-        distances = teacher.to_numpy(np.float64).copy(order="F")  # the order of sums, and so their last digit
+        distances = teacher.to_numpy(np.float64).copy(order="F")  # fixes the order of sums, and so their last digit
         np.fill_diagonal(distances, 0.0)
         squared = distances**2
         plane = fit_plane(squared)
@@ -148,9 +148,9 @@ def _frame(student: str, stream: str, layers: Sequence[int], squared: Array, pla
 
 
 def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
-    """Draw, per stream, the plane of the two principal axes of the teacher's layers, from their distances.
+    """Draw, per stream, the plane of the teacher layers' two principal axes, computed from their distances.
 
-    Students are projected onto it. Beside each plane stands the distance from it, without which a plane misleads.
+    Students are projected onto it. A panel beside each plane shows the distance from it: a plane alone misleads.
     """
     data = _data(inputs, options)
     return draw_line_panels(
@@ -224,7 +224,7 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
         size = 3.4 if len(line) <= _NAMED_LAYERS else 1.8
         _draw_student(ax, line["x"], line["y"], style, look, size, gid=f"student-{student}")
         _draw_ring(ax, line, style.colour)
-    # One unit is as long on both axes, or angles and lengths would lie.
+    # One unit must be as long on both axes, or angles and lengths would be wrong.
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.18)
     for axis in (ax.xaxis, ax.yaxis):

@@ -1,4 +1,4 @@
-"""The twin of the angle heat map: the observed cosine minus what a null gives, for every pair of teacher layers."""
+"""Like the angle heat map, but the observed cosine minus the cosine under a null, for every pair of teacher layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anglekit.plots.style import Theme
 from anglekit.results.geometry import Geometry
 from anglekit.vocabulary import NULLS
 
-#: The null that stands for "another example's student state": it keeps what layers share by being layers.
+#: The null that means "another example's student state": it keeps what any two layers have in common.
 _DEFAULT_NULL = "permuted-student"
 #: The null that every Geometry has, as the column `null_cosine` of its angles.
 _CLOSED_FORM = "formula"
@@ -30,7 +30,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     """Return a row per student, stream, vertex and pair.
 
     Columns beside the key: `null, observed_cosine, null_cosine, observed_minus_null, low, high, n_tokens`; the 95%
-    interval is NaN where only the closed form is there.
+    interval is NaN where only the closed form exists.
     """
     chosen = choose(inputs.geometries, options, few=True)
     table = _against(inputs.geometry, _choose_null(inputs.geometry, options.null))

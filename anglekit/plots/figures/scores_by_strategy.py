@@ -1,4 +1,4 @@
-"""Scores by matching strategy: a point per seed, the line of no matching, and the margin within which all are alike."""
+"""Scores by matching strategy: a point per seed, a line for no matching, and the margin within which all are alike."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from anglekit.plots.style import (
     strategy_styles,
 )
 
-_EDGE = 0.02  # over and under what a share can be, so that points at its ends are whole
+_EDGE = 0.02  # beyond the range of a share, so that points at its ends are drawn whole
 _NONE_DASHES = (0, (4, 2))
 _KEY = ["task", "data", "score", "init"]
 
@@ -162,7 +162,7 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme, *,
         ax.set_xlim(-0.6, len(strategies) - 0.4)
         ax.set_xticks(range(len(strategies)), _ticks(ax, strategies))
         ax.margins(y=0.12)
-        if shares:  # an interval of few seeds reaches far beyond what a share can be, and would squeeze the points
+        if shares:  # with few seeds an interval reaches far beyond a share's range and would squeeze the points
             low, high = ax.get_ylim()
             ax.set_ylim(max(low, _floor(rows["value"]) - _EDGE), min(high, 1 + _EDGE))
 
@@ -174,12 +174,12 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme, *,
 
 
 def _floor(values: pd.Series) -> float:
-    """Return the least that a share can be: 0, or -1 of correlations."""
+    """Return the smallest possible value: 0 for shares, -1 for correlations."""
     return -1.0 if float(values.min()) < 0 else 0.0
 
 
 def _ticks(ax: Axes, strategies: Sequence[str]) -> list[str]:
-    """Return the strategies' names where they can stand side by side; else none, the legend has them."""
+    """Return the strategies' names where they fit side by side; else none, since the legend has them."""
     figure = ax.get_figure(root=True)
     if figure is None:
         return [""] * len(strategies)

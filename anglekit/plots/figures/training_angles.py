@@ -21,7 +21,7 @@ from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, Theme, round_ticks
 from anglekit.results.geometry import Geometry
 
-#: What can be drawn: the axis label, the middle, and the column of chance or None.
+#: What can be drawn: the axis label, the middle, and the column with the chance level, or None.
 _VALUES: Mapping[str, tuple[str, float, str | None]] = MappingProxyType(
     {
         "mean_angle_degrees": ("mean angle (degrees)", 90.0, None),
@@ -33,10 +33,10 @@ _VALUES: Mapping[str, tuple[str, float, str | None]] = MappingProxyType(
 
 
 def training_step(geometry: Geometry, label: str | None = None) -> int | None:
-    """Return the training step of a Geometry, or None where nothing tells it.
+    """Return the training step of a Geometry, or None where it is not recorded.
 
-    Read from `training_step` of its provenance or settings, else from the whole number that its directory's name ends
-    in, as in `geometry-step-200`.
+    It is read from `training_step` in its provenance or settings, else from the whole number at the end of its
+    directory's name, as in `geometry-step-200`.
     """
     document = geometry.document
     for step in (document.provenance.training_step, document.settings.training_step):
@@ -49,7 +49,7 @@ def training_step(geometry: Geometry, label: str | None = None) -> int | None:
 def _check(inputs: FigureInputs) -> None:
     """Check that there are several steps on one probe.
 
-    Steps that only a directory's name tells are not known here: such Geometries are taken to have one.
+    Steps that stand only in a directory's name are not known here: such Geometries are assumed to have one.
     """
     if len(inputs.geometries) < 2:
         raise InputError("the angle over training needs Geometries of at least two steps", "give a directory of each")
@@ -65,7 +65,7 @@ def _check(inputs: FigureInputs) -> None:
 def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     """Return a row per step, student, stream and vertex: the value and `chance_cosine`, means over tokens and pairs.
 
-    Where every Geometry holds one student and no step comes twice, these are taken for checkpoints of one run.
+    Where every Geometry holds one student and no step comes twice, the Geometries count as checkpoints of one run.
     """
     value = choose_value(options.value, _VALUES)
     labels: Sequence[str | None] = check_labels(options.labels, len(inputs.geometries)) or [None] * len(
@@ -85,7 +85,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
         means.insert(0, "step", step)
         frames.append(with_arms(means, geometry))
     data = pd.concat(frames, ignore_index=True)
-    # One run's checkpoints are one student, whatever their directories are called; of two runs steps come twice.
+    # One run's checkpoints are one student, whatever their directories are called; with two runs, steps come twice.
     alone = all(len(geometry.students) == 1 for geometry in inputs.geometries)
     if alone and not data.duplicated(["step", "stream", "vertex"]).any():
         data["student"] = str(data["student"].iloc[-1])

@@ -18,7 +18,7 @@ from anglekit.plots.panels.tables import pair_means, with_arms
 from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, Theme
 
-#: What can be drawn: the axis label, and where unrelated or right-angled vectors stand.
+#: What can be drawn: the axis label, and the value of unrelated or right-angled vectors.
 _VALUES: Mapping[str, tuple[str, float]] = MappingProxyType(
     {
         "mean_angle_degrees": ("mean angle (degrees)", 90.0),

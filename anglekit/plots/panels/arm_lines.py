@@ -22,7 +22,7 @@ from anglekit.plots.style import (
 )
 
 _FEW_LAYERS = 13  # with more, points are not marked, and intervals are bands instead of bars side by side
-_SPREAD = 0.5  # of the distance between two layers, that all students of a panel together take
+_SPREAD = 0.5  # the part of the distance between two layers that all students of a panel share
 
 
 def draw_arm_lines(
@@ -41,8 +41,8 @@ def draw_arm_lines(
     """Draw a column by layer, a panel per stream and initialisation.
 
     `data` has columns `student, strategy, init, stream`, x (layer numbers) and value, and `low, high` where there are
-    intervals. Rows with an empty student are the teacher's, whose line is in all panels of their stream. `behind` draws
-    what stands behind the lines; `factor` leads from the column's unit to the figure's.
+    intervals. Rows with an empty student are the teacher's; its line is in all panels of the stream. `behind` draws
+    what stands behind the lines; `factor` converts the column's unit to the figure's.
 
     Raises:
         InputError: there is no student, or there are too many panels.

@@ -24,7 +24,7 @@ class Chosen:
     vertices: list[int]
 
     def rows(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows of a table that are drawn; a table without vertices is of all layers."""
+        """Return the rows of a table that are drawn; a table without vertices covers all layers."""
         kept = table["student"].isin(self.students) & table["stream"].isin(self.streams)
         return table[kept & table["vertex"].isin(self.vertices)] if "vertex" in table.columns else table[kept]
 
@@ -32,10 +32,10 @@ class Chosen:
 def choose(geometries: Sequence[Geometry], options: FigureOptions, *, few: bool = False) -> Chosen:
     """Return the students, streams and student layers to draw; all of them where none was asked for.
 
-    With `few`, of more than 12 student layers 12 are drawn that are spread over the depth, unless they were asked for.
+    With `few`, where there are more than 12 student layers and none was asked for, 12 spread over the depth are drawn.
 
     Raises:
-        InputError: there is no Geometry, a student, stream or layer is in none of them, or no student has these.
+        InputError: there is no Geometry, none of them has a student, stream or layer, or no student has these.
     """
     if not geometries:
         raise InputError("no geometry to draw", "give at least one directory of `anglekit analyze --out`")
@@ -69,7 +69,7 @@ def stream_order(streams: Iterable[str]) -> list[str]:
 
 
 def choose_value(value: str | None, known: Iterable[str], what: str = "value") -> str:
-    """Return the value to show: the first one unless another is named, which must be there (InputError)."""
+    """Return the value to show: the first one, or the one that is named, which must be known (else InputError)."""
     names = list(dict.fromkeys(map(str, known)))
     if value is None:
         return names[0]
@@ -79,13 +79,13 @@ def choose_value(value: str | None, known: Iterable[str], what: str = "value") -
 
 
 def check_labels(labels: Sequence[str] | None, count: int, what: str = "geometries") -> Sequence[str] | None:
-    """Return the labels, after an InputError unless each of `count` Geometries or tables has one; None stays None."""
+    """Return the labels; raise InputError unless there is one per Geometry or table (`count`). None stays None."""
     if labels is not None and len(labels) != count:
         raise InputError(f"{len(labels)} task labels for {count} {what}", "give one each, in order")
     return labels
 
 
 def require(table: pd.DataFrame, column: str, what: str, remedy: str = "run `anglekit analyze` again") -> None:
-    """Refuse, by an InputError, a table of a Geometry that is empty or has no value in a column."""
+    """Raise InputError for a table of a Geometry that is empty or has no value in a column."""
     if not len(table) or not table[column].notna().any():
         raise InputError(f"this Geometry has no {what}", remedy)

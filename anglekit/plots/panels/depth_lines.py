@@ -15,7 +15,7 @@ from anglekit.plots.panels.chosen import stream_order
 from anglekit.plots.panels.line_panels import Entry, LayerBar, LinePanel, draw_line_panels
 from anglekit.plots.style import Theme, init_colour
 
-_MARKED_LINES = 8  # points of more lines are not marked
+_MARKED_LINES = 8  # with more lines, points are not marked
 
 
 def draw_depth_lines(

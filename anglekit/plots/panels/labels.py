@@ -1,4 +1,4 @@
-"""Text from data made safe to draw: no mathematics, no glyph that the font lacks, no longer than its place."""
+"""Makes text from data safe to draw: no mathematics, no glyph that the font lacks, no longer than its place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _glyphs() -> frozenset[int]:
 
 
 def plain(text: str) -> str:
-    """Return text as it can be drawn: characters without a glyph as their code point, dollar signs taken literally."""
+    """Return text that can be drawn: characters without a glyph become code points, dollar signs are literal."""
     drawable = []
     for character in text:
         code = ord(character)
@@ -45,7 +45,8 @@ def text_extent(
 ) -> tuple[float, float]:
     """Return the width and height in inches of a drawn line of text.
 
-    The text is `plain` already, or with `math` mathematics of our own, between dollar signs; the size is in points.
+    The text is `plain` already; with `math` it may hold mathematics of our own between dollar signs. `size` is in
+    points.
     """
     canvas = figure.canvas
     renderer = (canvas if isinstance(canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)).get_renderer()  # type: ignore[no-untyped-call]
@@ -69,9 +70,9 @@ def fit(
     weight: str = "normal",
     frame: Callable[[str], str] = str,
 ) -> str:
-    """Return `frame(text)` ready to draw, with as much of the text's two ends as fits in `width` inches.
+    """Return `frame(text)` ready to draw, keeping as much of the text's two ends as fits in `width` inches.
 
-    The text is from data, its size in points; what the frame puts around it is never shortened.
+    The text comes from data; its size is in points. What the frame puts around it is never shortened.
     """
     low, high = 1, len(text)
     if text_width(figure, frame(plain(text)), size, weight) <= width:

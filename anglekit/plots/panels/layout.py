@@ -22,7 +22,7 @@ def nothing_to_draw() -> InputError:
 
 
 def check_panel_count(count: int, most: int, advice: str) -> None:
-    """Refuse a figure with no panel or more than `most` by an InputError."""
+    """Raise InputError for a figure with no panel or more than `most`."""
     if not count:
         raise nothing_to_draw()
     if count > most:

@@ -28,7 +28,7 @@ _MOST_PANELS = 60
 
 @dataclass(frozen=True)
 class LinePanel:
-    """A panel: what it is called, in which colour, what draws into its axes, and axis labels of its own."""
+    """A panel: its title and the title's colour, what draws into its axes, and axis labels of its own."""
 
     title: str
     draw: Callable[[Axes], None]
@@ -91,8 +91,8 @@ def draw_line_panels(
 ) -> Figure:
     """Draw panels in a grid, a legend under them and notes (sentences) under that; sizes are inches.
 
-    `xlabel` and `ylabel` are of the panels that have none of their own, `most_columns` side by side on a page. The bar
-    is beside the first row; with `shared` all panels show the same range of y. The theme's settings are in force.
+    `xlabel` and `ylabel` are for panels without their own; a page has at most `most_columns` side by side. The
+    bar is beside the first row; with `shared` all panels show the same range of y. The theme's settings are in force.
 
     Raises:
         InputError: there is no panel, or there are more than a figure holds.
@@ -151,7 +151,7 @@ def draw_line_panels(
 
 
 def _flow(figure: Figure, legend: Sequence[Entry], room: float) -> list[tuple[int, float, str]]:
-    """Return row, left edge (inches) and final name of each entry, set one after the other like words."""
+    """Return each entry's row, left edge (inches) and final name; entries follow one another like words."""
     placed: list[tuple[int, float, str]] = []
     row, left = 0, 0.0
     for entry in legend:

@@ -25,15 +25,15 @@ _ANNOTATED_COLUMNS = 8  # with more, cells carry no numbers
 _CELL = 0.26  # inches: a cell that holds a number of two decimals at 7 points
 _LEFT, _RIGHT = 0.40, 0.80  # inches: axis label and ticks; the colour bar with its own
 _GAP = 0.30  # inches between panels of a row: tick labels
-_NAMED_GAP = 0.48  # the same where panels of a row have row labels of their own
+_NAMED_GAP = 0.48  # the same, where panels of a row have their own row labels
 _TITLE, _BELOW = 0.18, 0.36  # inches over and under a panel
 _NAME = 0.18  # inches over the first row of a block
 _TICK = 0.16  # inches that a tick label needs
 _ROW = 0.16  # inches: the lowest row that can carry its own number
 _BESIDE = 0.12  # inches between the last panel of a row and the colour bar
-_FLAT = 0.22  # inches: the most that a row is high where rows and columns differ
+_FLAT = 0.22  # inches: the largest height of a row where rows and columns differ
 _BAR = 2.4  # inches: a colour bar as long as its label
-_ANNOTATED_PANELS = 16  # more of them are drawn small, without numbers
+_ANNOTATED_PANELS = 16  # with more, panels are drawn small, without numbers
 _MOST_PANELS = 80
 
 
@@ -43,11 +43,11 @@ class ShownValue:
 
     Attributes:
         label: the colour bar's, with the unit.
-        factor: from the table's unit to the label's.
+        factor: converts the table's unit to the label's.
         centre: the meaningful middle of a diverging scale (in the label's unit), or None for a sequential one.
-        limits: the ends that a sequential scale reaches at least, or None to span the data.
+        limits: the range that a sequential scale covers at least, or None to span the data.
         decimals: of the numbers in the cells.
-        flipped: small values take the colour that large cosines have (angles: acute is small).
+        flipped: give small values the colour of large cosines (for angles: acute is small).
     """
 
     label: str
@@ -60,9 +60,9 @@ class ShownValue:
 
 @dataclass(frozen=True)
 class MatrixPanel:
-    """A matrix in the colour bar's unit, its index and columns the tick labels: rows go up, columns to the right.
+    """A matrix in the colour bar's unit; index and columns are the tick labels. Rows go up, columns to the right.
 
-    An open diagonal has no meaning: it stays blank, and a line says that it is one.
+    An open diagonal has no values: it stays blank, and a line marks it.
     """
 
     title: str
@@ -73,7 +73,7 @@ class MatrixPanel:
 
     @property
     def missing(self) -> np.ndarray:
-        """The cells that should have a value and have none: bool (rows, columns)."""
+        """Which cells should have a value but have none: bool (rows, columns)."""
         absent = np.isnan(self.matrix.to_numpy(np.float64))
         if self.open_diagonal:
             np.fill_diagonal(absent, val=False)
@@ -82,7 +82,7 @@ class MatrixPanel:
 
 @dataclass(frozen=True)
 class MatrixBlock:
-    """Panels under one heading: `name` comes from the data and may be shortened, `suffix` is never."""
+    """Panels under one heading: `name` comes from the data and may be shortened; `suffix` never is."""
 
     name: str
     suffix: str
@@ -115,7 +115,7 @@ def _colour_map(shown: ShownValue, look: Theme) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How panels stand, in inches: `columns` side by side, the widest of `width`, with cells of one size."""
+    """How panels are placed, in inches: `columns` side by side, the widest `width` wide, all cells of one size."""
 
     columns: int
     width: float
@@ -130,7 +130,7 @@ class _Layout:
 
 
 def _lay_out(blocks: Sequence[MatrixBlock], room: float, most_annotated: int) -> _Layout:
-    """Return a layout in which annotated cells stay large enough to be read, and all cells are of one size."""
+    """Return a layout with all cells of one size, in which annotated cells are large enough to read."""
     panels = [panel for block in blocks for panel in block.panels]
     widest = max(panel.matrix.shape[1] for panel in panels)
     tallest = max(panel.matrix.shape[0] for panel in panels)
@@ -149,7 +149,7 @@ def _lay_out(blocks: Sequence[MatrixBlock], room: float, most_annotated: int) ->
 
 
 def _are_annotated(blocks: Sequence[MatrixBlock], most: int = _ANNOTATED_PANELS) -> bool:
-    """Say whether cells carry their numbers: where there are few, in few panels."""
+    """Return whether cells carry their numbers: only where there are few cells, in few panels."""
     panels = [panel for block in blocks for panel in block.panels]
     return len(panels) <= most and all(panel.matrix.shape[1] <= _ANNOTATED_COLUMNS for panel in panels)
 
@@ -219,9 +219,9 @@ def draw_matrix_blocks(
 
 @contextmanager
 def _nothing_drawn(ax: Axes) -> Iterator[None]:
-    """Keep seaborn from drawing the whole figure behind every panel to look for labels that overlap: it gets none.
+    """Keep seaborn from drawing the whole figure for every panel to look for labels that overlap: it finds none.
 
-    With many panels that is most of the time: all that are there are drawn again for each one more.
+    With many panels that takes most of the time, because each new panel draws all earlier ones again.
     """
     figure = cast("Figure", ax.get_figure(root=True))
     canvas = figure.canvas
@@ -278,14 +278,14 @@ def _cell_text(number: float, shown: ShownValue) -> str:
     text = f"{number:.{decimals}f}"
     low, high = shown.limits
     step = 10.0**-decimals
-    if high is not None and float(text) == high and number < high:  # nearly all is not all
+    if high is not None and float(text) == high and number < high:  # nearly all must not read as all
         text = f">{high - step:.{decimals}f}"
-    elif low is not None and high is not None and float(text) == low and number > low:  # hardly any is not none
+    elif low is not None and high is not None and float(text) == low and number > low:  # nor few as none
         text = f"<{low + step:.{decimals}f}"
     elif float(text) == 0:
         text = text.removeprefix("-")
     if decimals > 1 and abs(number) < 1 and not text.endswith(f"1.{'0' * decimals}"):
-        text = text.replace("0.", ".", 1)  # the zero before the point is left out: the cell is small
+        text = text.replace("0.", ".", 1)  # drop the zero before the point: the cell is small
     return text.replace("-", "−")  # noqa: RUF001
 
 

@@ -1,4 +1,4 @@
-"""Heat maps over pairs of teacher layers, a panel per student layer at which the angle stands."""
+"""Heat maps over pairs of teacher layers, a panel per student layer (the vertex of the angle)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anglekit.plots.panels.tables import symmetric_matrix
 from anglekit.plots.style import Theme
 from anglekit.results.geometry import Geometry
 
-#: What a row of a table over pairs is told apart by.
+#: The columns that identify a row of a table over pairs.
 PAIR_KEY = ["student", "stream", "vertex", "teacher_i", "teacher_k"]
 
 

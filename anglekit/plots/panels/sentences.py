@@ -9,7 +9,7 @@ LAYER_NOTE = "Layer 0: embeddings; layer b + 1: output of block b."
 
 
 def range_words(values: pd.Series, form: str, unit: str = "") -> str:
-    """Return the range of a column in words, of its finite values, in a number format such as `.2f`."""
+    """Return the range of a column's finite values in words; `form` is a number format such as `.2f`."""
     known = values.to_numpy(np.float64)
     known = known[np.isfinite(known)]
     if not len(known):
@@ -19,7 +19,7 @@ def range_words(values: pd.Series, form: str, unit: str = "") -> str:
 
 
 def students_words(data: pd.DataFrame) -> str:
-    """Return whom a table is about: up to three students by name, more by number."""
+    """Return whom a table is about: up to three students by name, more of them as a count."""
     names = [str(name) for name in data["student"].unique()]
     return ", ".join(names) if len(names) <= 3 else f"{len(names)} students"
 

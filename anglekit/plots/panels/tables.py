@@ -1,4 +1,4 @@
-"""The tables that figures draw, made of a Geometry's."""
+"""The tables that figures draw, made from a Geometry's tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def teacher_once(table: pd.DataFrame, key: Sequence[str], side: str = "side") ->
 
 
 def pair_means(table: pd.DataFrame, key: Sequence[str], value: str, **others: str) -> pd.DataFrame:
-    """Return the means over pairs of teacher layers, weighted by tokens: the key, the value, and others by new name."""
+    """Return token-weighted means over pairs of teacher layers: the key, the value, and `others` under new names."""
     columns = {value: value, **others}
     rows = [
         (*place, *(token_mean(pairs, column) for column in columns.values()))
@@ -52,8 +52,8 @@ def symmetric_matrix(
 ) -> pd.DataFrame:
     """Return a column over pairs of layers, each of which comes once, as a symmetric matrix; NaN where it has no value.
 
-    `row` and `column` are the columns with the two layers; of a pair that comes more often the mean is taken. The
-    matrix has the given layers in their order, or all that come.
+    `row` and `column` are the columns with the two layers. For a pair that comes more than once, the mean is taken. The
+    matrix has the given layers in their order, or all layers of the table.
     """
     upper = rows.pivot_table(index=row, columns=column, values=value, dropna=False)
     names = sorted({*upper.index, *upper.columns}) if layers is None else list(layers)
