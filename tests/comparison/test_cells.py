@@ -70,6 +70,15 @@ def test_angles_are_those_of_the_examples_mean_cosines() -> None:
             assert np.flatnonzero(~defined).tolist() == [3, 4]
 
 
+def test_a_cosine_that_rounding_made_more_than_one_is_one() -> None:
+    geometry = make_geometry({"forward": 60.0, "reverse": 62.0}, examples=4)
+    for example, cosine in ((0, 1 + 1e-15), (1, -1 - 1e-15)):
+        geometry.examples.loc[geometry.examples["example"] == example, "mean_cosine"] = cosine
+    cells, notes = angle_cells([("g", geometry)])
+    assert notes == []
+    assert [degrees[:2].tolist() for degrees in cells[0].students.values()] == [[0.0, 180.0]] * 2
+
+
 def test_an_example_of_one_token_counts_and_one_of_none_does_not() -> None:
     geometry = make_geometry({"forward": 60.0, "reverse": 62.0}, examples=5)
     for example, tokens in ((1, 1), (2, 0)):

@@ -234,6 +234,7 @@ def test_a_notebook_shows_the_answer_and_folds_all_tables_but_the_first(comparis
     assert (reader.counts["details"], reader.counts["table"]) == (len(tables) - 1, len(tables))
     assert " ".join(comparison.method_lines()) in reader.texts["small"]
     assert (reader.counts["ul"], reader.counts["div"] > 0) == (2, True)
+    assert comparison._repr_html_().startswith("<div><p><strong>")
     bare = replace(comparison, notes=())._repr_html_()
     assert bare.count("<ul>") == 1
     assert "note:" not in bare
@@ -255,6 +256,8 @@ def test_many_obtuse_layers_and_pairs_are_cut_short(comparison) -> None:
     assert table.rows[0][6].count("°") == 6
     assert table.rows[0][6].count("°?") == 3
     assert table.rows[0][6].endswith(" and 2 more")
+    two = pd.DataFrame([row.to_dict() | {"teacher_k": k, "mean_angle_degrees": 95.04 + k} for k in (2, 3)])
+    assert replace(comparison, obtuse=two).tables()[-1].rows[0][6] == "(0, 2) 97.0°, (0, 3) 98.0°"
     wide = [row.to_dict() | {"strategy": name, "vertex": layer} for name, layer in (("b", 2), ("a", 9), ("b", 1))]
     views = pd.DataFrame([comparison.averaging.iloc[0].to_dict() | one for one in wide])
     in_order = replace(comparison, obtuse=pd.DataFrame(wide), averaging=views).tables()[-1]
@@ -309,3 +312,20 @@ def test_where_matching_changes_nothing_the_spread_has_no_share_of_it(tmp_path) 
         assert row["spread"] == pytest.approx(reverse - forward)
         assert abs(row["change_over_none"]) < 1e-12
         assert np.isnan(row["spread_by_change"])
+    little = score_rows({"none": 0.8, "forward": 0.801, "reverse": 0.804}, noise=0.0)  # within the margin of 0.01
+    row = compare([write_sweep(tmp_path / "little", little)]).spreads.iloc[0]
+    assert row["spread_by_change"] == pytest.approx(0.003 / 0.0025)
+
+
+def test_initialisations_stand_in_the_order_in_which_they_came_and_unknown_ones_are_blank(tmp_path) -> None:
+    rows = score_rows({"forward": 0.8, "reverse": 0.81, "none": 0.7}, inits=("teacher", "random"))
+    rows.sort(key=lambda row: row["init"], reverse=True)
+    means = next(table for table in compare([write_sweep(tmp_path / "sweep", rows)]).tables() if table.title == "Means")
+    assert [row[1] for row in means.rows] == ["teacher", "random"]
+    unknown = compare([make_geometry({"mine": 60.0, "yours": 66.0}, inits=(None,), seeds=(None,), obtuse=("mine",))])
+    assert {table.title[:6]: {row[1] for row in table.rows} for table in unknown.tables()} == {
+        "Spread": {""},
+        "Means": {""},
+        "Paired": {""},
+        "Obtuse": {""},
+    }

@@ -215,3 +215,10 @@ def test_mutual_neighbours_count_what_they_say():
     rng = np.random.default_rng(2)
     chance = mutual_neighbours(*(torch.from_numpy(rng.standard_normal((400, 30))) for _ in range(2)))
     assert chance.item() == pytest.approx(10 / 399, abs=0.01)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_small_states_have_the_cka_of_large_ones(scale):
+    layers = related_layers(30)
+    torch.testing.assert_close(debiased_cka([scale * layer for layer in layers]), debiased_cka(layers))
+    torch.testing.assert_close(linear_cka([scale * layer for layer in layers]), linear_cka(layers))

@@ -326,3 +326,13 @@ def test_bins_are_a_thousand_equal_ones_and_the_last_holds_1():
     cosine = torch.rand(5000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
     expected = np.histogram(cosine.numpy(), bins=N_BINS, range=(-1, 1))[0]
     assert np.array_equal(torch.bincount(cosine_bins(cosine), minlength=N_BINS).numpy(), expected)
+
+
+def test_an_example_without_a_cosine_is_no_example_of_that_pair():
+    """The student's first vertex lies on a teacher layer in all tokens of the second example."""
+    teacher, student, example = draw([3, 4, 2])
+    student[0][3:7] = teacher[1][3:7]
+    angles = sums_of(teacher, student, example).angles
+    assert angles.example_count[0].tolist() == [2 if 1 in pair else 3 for pair in PAIRS]
+    assert angles.example_count[1].tolist() == [3] * len(PAIRS)
+    assert angles.count[0].tolist() == [5 if 1 in pair else 9 for pair in PAIRS]

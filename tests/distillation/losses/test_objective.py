@@ -285,5 +285,9 @@ def test_embeddings_may_come_instead_of_ids():
     objective = DistillationObjective({"encoder": ENCODER})
     counts = objective.counts([inputs])
     assert {name: int(count) for name, count in counts.items()} == {"ce": 3, "kl": 3, "hidden_encoder": BATCH * TIME}
+    ids = {"labels": torch.tensor([0, 2, 1]), "input_ids": torch.ones(BATCH, TIME, dtype=torch.int64)}
+    assert {name: int(count) for name, count in objective.counts([ids]).items()} == {
+        name: int(count) for name, count in counts.items()
+    }
     other = {"labels": torch.tensor([0, 2, 1])} | {"pixels": drawn(BATCH, TIME, seed=2)}
     assert int(DistillationObjective({}, LossWeights(1, 1, 0)).counts([other])["kl"]) == BATCH
