@@ -118,18 +118,34 @@ def main() -> int:
     if left := [name for name in names if verdicts[name] not in ("killed", "timeout")]:
         if any(verdicts[name] == "no tests" for name in left):
             TESTS_BY_FUNCTION.unlink(missing_ok=True)  # tests that were there before may reach them now
-        own = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(
-            [mutmut_command(), "run", "--max-children", str(given.workers), *left], env=own, check=False
-        )
+        if not TESTS_BY_FUNCTION.exists():
+            find_tests(left[0])
+        done = run_mutmut("run", "--max-children", str(given.workers), *left)
         if done.returncode:
             return done.returncode
     return report(names, files)
 
 
-def mutmut_command() -> str:
-    """Return the program beside this interpreter."""
-    return str(Path(sys.executable).with_name("mutmut"))
+def find_tests(name: str) -> None:
+    """Find which tests reach which function, and add the others of their files.
+
+    What a fixture of a module calls is seen in the first test alone, though all of them look at the result.
+    """
+    run_mutmut("print-time-estimates", name, stdout=subprocess.DEVNULL).check_returncode()
+    found = json.loads(TESTS_BY_FUNCTION.read_text(encoding="utf-8"))
+    by_file = defaultdict(list)
+    for test in found["duration_by_test"]:
+        by_file[test.partition("::")[0]].append(test)
+    for function, tests in found["tests_by_mangled_function_name"].items():
+        files = sorted({test.partition("::")[0] for test in tests})
+        found["tests_by_mangled_function_name"][function] = [test for file in files for test in by_file[file]]
+    TESTS_BY_FUNCTION.write_text(json.dumps(found), encoding="utf-8")
+
+
+def run_mutmut(*arguments: str, stdout: int | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run the program that lies beside this interpreter."""
+    own = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run([Path(sys.executable).with_name("mutmut"), *arguments], env=own, stdout=stdout, check=False)
 
 
 if __name__ == "__main__":
