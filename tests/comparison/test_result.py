@@ -56,7 +56,7 @@ def test_tables_that_nothing_fills_have_their_columns() -> None:
     """Of one matching strategy alone there is no pair, no spread and no change."""
     found = compare([make_geometry({"forward": 60.0, "none": 61.0}, examples=20)])
     assert set(found.differences["kind"]) == {"over none"}
-    assert [row[-1] for row in found.tables()[0].rows] == ["", ""]  # no verdict without a pair
+    assert [row[-2:] for row in found.tables()[0].rows] == [("", "")] * 2  # no share and no verdict without a pair
     assert list(found.differences)[: len(DIFFERENCE_COLUMNS)] == list(DIFFERENCE_COLUMNS)
     apart = make_geometry({"forward": 60.0}, seeds=(1,), examples=20), make_geometry({"reverse": 60.0}, examples=20)
     empty = compare(apart)

@@ -222,3 +222,9 @@ def test_small_states_have_the_cka_of_large_ones(scale):
     layers = related_layers(30)
     torch.testing.assert_close(debiased_cka([scale * layer for layer in layers]), debiased_cka(layers))
     torch.testing.assert_close(linear_cka([scale * layer for layer in layers]), linear_cka(layers))
+
+
+def test_as_many_rows_as_neighbours_have_no_neighbourhood():
+    x = related_layers(12)[0]
+    assert mutual_neighbours(x[:10], x[:10]).isnan()
+    assert mutual_neighbours(x[:11], x[:11]) == 1.0

@@ -115,6 +115,15 @@ def test_all_that_makes_another_student_is_a_fact(options, difference):
     assert difference in named_differences(plan().facts(), plan(**options).facts())
 
 
+def test_a_causal_plan_leaves_the_embedding_alone():
+    gpt2 = plan(config=hf.GPT2Config(n_layer=6))
+    assert gpt2.streams[0].matching == layer_matching(
+        "forward", teacher_blocks=6, student_blocks=3, stream="decoder", family="causal", seed=gpt2.seed
+    )
+    assert 0 not in dict(gpt2.streams[0].matching.pairs)
+    assert 0 in dict(plan().streams[0].matching.pairs)
+
+
 def test_copied_blocks_are_facts_of_students_that_copy():
     assert plan(init="teacher").facts()["encoder blocks copied"] == "3,7,11"
     assert "encoder blocks copied" not in plan().facts()
