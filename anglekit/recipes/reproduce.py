@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from anglekit.recipes.reproduction_directory import ReproductionDirectory
 from anglekit.recipes.stage_bar import Followed, StageBar
 from anglekit.recipes.training import check_scale
 from anglekit.runtime.files import write_json, write_whole
+from anglekit.runtime.launch import launched_together
 from anglekit.settings_fields import declarations
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def reproduce(
         InputError: something that was given is wrong, or the directory holds another reproduction.
         RunError: the hub cannot be reached, or a loss stopped being finite.
     """
-    if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
+    if launched_together():
         raise InputError("a reproduction runs in one process", "start it without `accelerate launch`")
     model = recipe.teacher.model
     with hub_remedy(recipe, model) if model is not None and _is_hub_id(model) else nullcontext():

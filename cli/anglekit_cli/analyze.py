@@ -14,6 +14,7 @@ from anglekit.distillation.settings import DataSettings
 from anglekit.errors import InputError
 from anglekit.models.load_options import LoadOptions
 from anglekit.runtime.files import check_replaceable
+from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import Placement, check_device
 from anglekit.vocabulary import GEOMETRY_FILE
 from anglekit_cli import options
@@ -114,7 +115,7 @@ def analyze(
     anglekit_cli analyze ... (--multi_gpu also on processors; torchrun does as well).
     """
     # Cheap mistakes are found before anything heavy is imported, and before large weights are read.
-    alone = not options.launched_together()
+    alone = not launched_together()
     if alone and not dry_run:
         check_place(out, overwrite or resume)
     part = _shard(shard)

@@ -7,7 +7,6 @@ checked settings. Type, default and help are the dataclass's own.
 from __future__ import annotations
 
 import inspect
-import os
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -19,6 +18,7 @@ import typer
 from anglekit.distillation.settings import DataSettings, TrainSettings, split_name
 from anglekit.errors import InputError, suggest
 from anglekit.models.load_options import LoadOptions, check_source
+from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import Placement, check_device
 from anglekit.settings_fields import Declaration, SettingError, declarations
 from anglekit.vocabulary import HIDDEN_LOSS_NAMES, READINGS, STRATEGIES, TASK_NAMES
@@ -323,11 +323,6 @@ def check_sources(
     roles = ("text", "text_pair", "label", "source", "target", "prompt", "completion")
     for source in (*tables, *(split_name(entry)[1] for entry in named_tables or ())):
         check_columns(source, {role: named[role] for role in roles if named.get(role) is not None})
-
-
-def launched_together() -> bool:
-    """Return whether this is one of several processes."""
-    return int(os.environ.get("WORLD_SIZE", "1") or 1) > 1
 
 
 def check_target(out: Path, what: str, suffixes: Sequence[str], option: str = "--out") -> None:

@@ -10,7 +10,7 @@ import pytest
 from transformers import BertConfig
 
 from anglekit.comparison.compare import compare
-from anglekit.distillation.matching.plan import named_differences, plan_distillation
+from anglekit.distillation.matching.plan import plan_distillation
 from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.runs.run import RunResult
 from anglekit.distillation.sweep.directory import SweepDirectory
@@ -72,7 +72,7 @@ def resumed(place: Path) -> None:
 
 def planned(place: Path) -> None:
     plan = RunDirectory(place / "forward", "resume", writes=False).plan()
-    assert named_differences(plan.facts(), plan.facts()) == []
+    assert plan.facts().keys() >= {"strategy", "init", "seed"}
 
 
 def reproduced(place: Path) -> None:

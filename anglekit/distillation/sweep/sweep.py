@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -30,6 +29,7 @@ from anglekit.distillation.training.progress import SweepBar
 from anglekit.errors import InputError, RunError
 from anglekit.models.checkpoints import checkpoint_of, load_config, quiet_transformers
 from anglekit.models.load_options import LoadOptions
+from anglekit.runtime.launch import launched_together
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.vocabulary import INITS
 
@@ -151,7 +151,7 @@ def sweep(
     start = time.perf_counter()
     if side_by_side < 1:
         raise InputError(f"students side by side are {side_by_side}", allowed="allowed: at least 1")
-    if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
+    if launched_together():
         raise InputError(
             "this is one of several processes and would train all arms",
             "use the command, or call it inside anglekit.runtime.processes.processes_apart",
