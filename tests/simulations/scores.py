@@ -1,0 +1,149 @@
+"""Accuracies of students whose truth is known: seeds, examples and what they share, against `compare`'s intervals.
+
+Student (strategy k, seed s) answers example e rightly where
+
+    m_k + a_s + b_ks + g_e + h_ke + noise_kse > 0,
+
+all normal: a_s is what a seed does to all strategies, b_ks what it does to one; g_e is how easy the example is for all
+students, h_ke how easy it is for a strategy. So the accuracy of a student over the population of examples is
+Phi((m_k + a_s + b_ks) / sqrt(1 + g^2 + h^2)), and over the population of seeds too, the same with all variances: the
+truth is known in closed form. With fewer seeds than an answer about strategies takes, it is about these students: the
+seeds' effects stay, and m_k is solved so that these students' own mean over the population of examples is what was
+asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from tests.simulations.harness import AT_LEAST_93, AT_MOST_5, COVERAGE, Case, Outcomes
+from tests.simulations.product import STRATEGIES, about, answer, outcomes, score_cell
+
+Array = NDArray[np.float64]
+
+ACCURACY, GAIN = 0.85, 0.05
+BOUNDS = {
+    "coverage": COVERAGE,
+    "coverage over none": COVERAGE,
+    "all pairs at once": AT_LEAST_93,
+    "spread covered": AT_LEAST_93,
+    "false equivalent": AT_MOST_5,
+    "false different": AT_MOST_5,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """Students whose accuracies are known.
+
+    Attributes:
+        accuracies: over the population, none first.
+        seeds: how many.
+        examples: how many.
+        seed_sd: the standard deviation of a student's accuracy over seeds, what all strategies share left out; one for
+            each strategy, or one for all.
+        shared_sd: of what a seed does to all strategies, in the same unit.
+        example_sd: of how easy an example is for all, where the noise is 1.
+        interaction_sd: of how easy an example is for one strategy.
+        about: "strategies", or "these students" where the accuracies are the mean of the students drawn.
+    """
+
+    accuracies: tuple[float, ...]
+    seeds: int
+    examples: int
+    seed_sd: float | tuple[float, ...]
+    shared_sd: float = 0.01
+    example_sd: float = 1.5
+    interaction_sd: float = 0.5
+    about: str = "strategies"
+
+    def draw(self, rng: np.random.Generator) -> Array:
+        """Return which examples are answered rightly, 0 or 1: (strategies, seeds, examples)."""
+        k, s, e = len(self.accuracies), self.seeds, self.examples
+        own, shared = self._latent_seed_sds()
+        effects = own * rng.standard_normal((k, s)) + shared * rng.standard_normal(s)
+        by_student = self._centres(effects)[:, None] + effects
+        example = self.example_sd * rng.standard_normal(e) + self.interaction_sd * rng.standard_normal((k, e))
+        noise = rng.standard_normal((k, s, e), dtype=np.float32)
+        return (by_student[..., None] + example[:, None, :] + noise > 0).astype(np.float64)
+
+    def _examples_variance(self) -> float:
+        return 1 + self.example_sd**2 + self.interaction_sd**2
+
+    def _latent_seed_sds(self) -> tuple[Array, Array]:
+        """Return the standard deviations over seeds on the latent scale, each (strategies, 1): by the slope there."""
+        slope = stats.norm.pdf(stats.norm.ppf(self.accuracies)) / np.sqrt(self._examples_variance())
+        own, shared = np.broadcast_to(self.seed_sd, slope.shape) / slope, self.shared_sd / slope
+        return own[:, None], shared[:, None]
+
+    def _centres(self, effects: Array) -> Array:
+        """Return m_k: (strategies,)."""
+        target = np.array(self.accuracies)
+        if self.about == "strategies":
+            own, shared = self._latent_seed_sds()
+            return stats.norm.ppf(target) * np.sqrt(self._examples_variance() + (own**2 + shared**2)[:, 0])
+        scale = np.sqrt(self._examples_variance())
+        centre = stats.norm.ppf(target) * scale
+        for _ in range(50):  # Newton's method on a smooth, rising function
+            z = (centre[:, None] + effects) / scale
+            slope = np.exp(-(z**2) / 2).mean(1) / (scale * np.sqrt(2 * np.pi))
+            step = (special.ndtr(z).mean(1) - target) / slope
+            centre = centre - np.clip(step, -1, 1)
+            if np.abs(step).max() < 1e-12:
+                break
+        return centre
+
+
+def accuracies(truth: str, strategies: int, margin: float) -> tuple[float, ...]:
+    """Return accuracies, none first: all equal, or the largest difference exactly at the margin.
+
+    "margin": one pair is at the margin, what stands between is in the middle. "groups": half are at one end.
+    """
+    places = {
+        "equal": np.zeros(strategies),
+        "margin": np.concatenate([[-0.5], np.zeros(strategies - 2), [0.5]]),
+        "groups": np.repeat([-0.5, 0.5], strategies // 2),
+    }[truth]
+    return (ACCURACY - GAIN, *(ACCURACY + margin * places))
+
+
+def simulated(population: Population, margin: float, runs: int, rng: np.random.Generator) -> Outcomes:
+    """Return what `compare` gets right and wrong in each run."""
+    truth: Mapping[str, float] = dict(zip(STRATEGIES, population.accuracies, strict=False))
+    found = [
+        outcomes(answer([score_cell(population.draw(rng), per_example=True)], margin), truth, margin)
+        for _ in range(runs)
+    ]
+    return {name: np.array([one[name] for one in found]) for name in found[0]}
+
+
+def cases() -> Iterator[Case]:
+    """Yield the cells; the seeds' noise is near 0, like the margin, and far above it."""
+    grid = product((2, 3, 5, 10), (100, 872, 2000), (2, 4), (0.0005, 0.01, 0.05), ("equal", "margin", "groups"))
+    for seeds, examples, strategies, seed_sd, truth in grid:
+        if (strategies, truth) == (2, "groups"):
+            continue
+        # At the margin it must be possible to be called equivalent; with equal strategies, to be called different.
+        margin = 0.01 if truth == "equal" else 0.05
+        population = Population(
+            accuracies=accuracies(truth, strategies, margin),
+            seeds=seeds,
+            examples=examples,
+            seed_sd=seed_sd,
+            about=about(seeds),
+        )
+        yield Case(
+            study="scores",
+            parameters={
+                "seeds": seeds, "examples": examples, "strategies": strategies, "seed_sd": seed_sd, "truth": truth,
+                "margin": margin,
+            },
+            outcomes=lambda runs, rng, own=population, margin=margin: simulated(own, margin, runs, rng),
+            bounds=BOUNDS,
+        )  # fmt: skip
