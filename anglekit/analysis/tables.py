@@ -183,8 +183,27 @@ def _example_rows(sums: GeometrySums, labels: Rows, vertices: Sequence[int]) -> 
         "vertex": np.repeat(np.asarray(vertices, dtype=np.int64), len(examples.example)),
         "example": np.tile(_array(examples.example), len(vertices)),
         "mean_cosine": _mean(examples.cosine, examples.n_cosines),
+        "mean_angle_degrees": _example_angles(sums),
         "n_tokens": examples.n_tokens,
     }
+
+
+def _example_angles(sums: GeometrySums) -> Array:
+    """Return each example's mean angle in degrees, (vertices, examples); by tokens they average to the vertex's angle.
+
+    The vertex's angle is the mean over pairs of a pair's mean over tokens. An example's is the mean over its tokens of
+    that over pairs, the same average taken in another order, unless a pair is undefined for some tokens only. Then all
+    examples of the vertex are moved by the one amount that makes their mean the vertex's angle.
+    """
+    angles, examples = sums.angles, sums.examples
+    own, tokens = _mean(examples.angle, examples.n_tokens), _array(examples.n_tokens)
+    counts, pairs = _array(angles.count), _mean(angles.angle, angles.count)
+    uneven = ((counts > 0) & (counts < tokens.sum(1, keepdims=True))).any(1)
+    for vertex in np.flatnonzero(uneven):
+        known = tokens[vertex] > 0
+        whole = np.nanmean(pairs[vertex])
+        own[vertex] += whole - np.average(own[vertex, known], weights=tokens[vertex, known])
+    return own
 
 
 def _stream_counts(sums: GeometrySums, vertices: Sequence[int], teacher_layers: Sequence[int]) -> StreamCounts:

@@ -46,7 +46,7 @@ def averaging_views(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
     """Return for each student layer the mean over tokens and pairs, and the range of the pairs' own means.
 
     Returns:
-        Columns `AVERAGING_COLUMNS`; each pair is weighted by its tokens; `teacher_i, teacher_k` is the widest pair.
+        Columns `AVERAGING_COLUMNS`; each pair weighs the same; `teacher_i, teacher_k` is the widest pair.
     """
     rows = []
     for key, group in _angles_by_arm(geometries).groupby(list(ARM_KEY), sort=False):

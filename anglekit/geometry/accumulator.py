@@ -92,6 +92,7 @@ class GeometryAccumulator:
             parts = [self.sums.examples, *self._examples]
             merged = ExampleMeans(
                 torch.cat([part.example for part in parts]),
+                torch.cat([part.angle for part in parts], dim=1),
                 torch.cat([part.cosine for part in parts], dim=1),
                 torch.cat([part.n_cosines for part in parts], dim=1),
                 torch.cat([part.n_tokens for part in parts], dim=1),
@@ -130,17 +131,20 @@ class GeometryAccumulator:
         sums.cosine.add_(cosine.sum(-1))
         sums.cosine_squared.add_((cosine * cosine).sum(-1))
         sums.acute.add_((cosine > 0).sum(-1))
-        sums.angle.add_(_sum_of_angles(cosine, valid))
+        angle = _radians(cosine, valid)
+        sums.angle.add_(torch.rad2deg(angle.sum(-1)))
         tangential_valid = None if bool(angles.tangent_usable.all()) else angles.tangential_valid
         sums.tangential_count.add_(n_tokens if tangential_valid is None else self._count_pairs(angles.tangent_usable))
         sums.tangential.add_(angles.tangential.sum(-1))
-        sums.tangential_angle.add_(_sum_of_angles(angles.tangential, tangential_valid))
+        sums.tangential_angle.add_(torch.rad2deg(_radians(angles.tangential, tangential_valid).sum(-1)))
         sums.zero_direction.add_(angles.zero_direction.sum(-1))
         bins = cosine_bins(cosine).flatten(0, 1).add_(self._bin_offset).flatten()
         ones = self._one.expand_as(bins) if valid is None else valid.flatten().to(torch.int64)
         sums.histogram.view(-1).scatter_add_(0, bins, ones)
         self._add_chance(teacher_squared, vertex_squared)
 
+        n_pairs = max(cosine.shape[1], 1) if valid is None else valid.sum(1).clamp_(min=1)
+        batch.angle[:, where] += torch.rad2deg(angle.sum(1) / n_pairs) @ member
         batch.cosine[:, where] += cosine.flatten(0, 1) @ member
         batch.count[:, where] += member.sum(0) if valid is None else valid.flatten(0, 1).double() @ member
         batch.tokens[:, where] += (angles.usable.sum(1) >= 2).double() @ member
@@ -174,6 +178,7 @@ class GeometryAccumulator:
         self._examples.append(
             ExampleMeans(
                 examples.cpu(),
+                batch.angle.cpu(),
                 batch.cosine.view(by_vertex).sum(1).cpu(),
                 batch.count.view(by_vertex).sum(1).to("cpu", torch.int64),
                 batch.tokens.to("cpu", torch.int64),
@@ -188,6 +193,7 @@ class _BatchExamples:
     cosine: Tensor
     count: Tensor
     tokens: Tensor  # (vertices, examples)
+    angle: Tensor  # (vertices, examples), in degrees
 
     @classmethod
     def zeros(cls, accumulator: GeometryAccumulator, n_examples: int) -> _BatchExamples:
@@ -195,7 +201,7 @@ class _BatchExamples:
         return cls(
             *(
                 torch.zeros(rows, n_examples, dtype=torch.float64, device=accumulator.device)
-                for rows in (vertices * pairs, vertices * pairs, vertices)
+                for rows in (vertices * pairs, vertices * pairs, vertices, vertices)
             )
         )
 
@@ -312,7 +318,7 @@ def _add_blocks(
         first = last
 
 
-def _sum_of_angles(cosine: Tensor, valid: Tensor | None) -> Tensor:
-    """Return the sum over tokens of the angles in degrees, those that are not valid left out."""
+def _radians(cosine: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the angles of cosines, 0 where they are not valid."""
     angle = torch.acos(cosine)
-    return torch.rad2deg((angle if valid is None else torch.where(valid, angle, 0.0)).sum(-1))
+    return angle if valid is None else torch.where(valid, angle, 0.0)

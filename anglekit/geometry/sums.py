@@ -199,16 +199,19 @@ class AngleSums:
 
 @dataclass(frozen=True)
 class ExampleMeans:
-    """Each example's cosines, summed over its tokens and pairs, vertex by vertex.
+    """Each example's cosines and angles, summed over its tokens and pairs, vertex by vertex.
 
     Attributes:
         example: the examples' row numbers in the probe data, int64 (examples,), ascending.
+        angle: sum over its tokens of the token's angle in degrees, float64 (vertices, examples); a token's angle is the
+            mean over the pairs that are defined for it.
         cosine: sum of the defined cosines, float64 (vertices, examples).
         n_cosines: how many there were, int64 (vertices, examples).
         n_tokens: the example's tokens with at least one defined angle, int64 (vertices, examples).
     """
 
     example: Tensor
+    angle: Tensor
     cosine: Tensor
     n_cosines: Tensor
     n_tokens: Tensor
@@ -217,7 +220,8 @@ class ExampleMeans:
     def zeros(cls, vertices: int, examples: int = 0, device: torch.device | str = "cpu") -> ExampleMeans:
         """Return the means of no examples, or a place for those of some."""
         shape = (vertices, examples)
-        return cls(_count(device, examples), _sum(device, *shape), _count(device, *shape), _count(device, *shape))
+        angle, cosine = _sum(device, *shape), _sum(device, *shape)
+        return cls(_count(device, examples), angle, cosine, _count(device, *shape), _count(device, *shape))
 
     def __add__(self, other: ExampleMeans) -> ExampleMeans:
         """Return the means of both sets of examples, which must be disjoint, in the order of their row numbers."""
@@ -228,6 +232,7 @@ class ExampleMeans:
             raise ValueError("an example is in both states; its tokens must reach one accumulator only")
         return ExampleMeans(
             example,
+            torch.cat([self.angle, other.angle], dim=1)[:, order],
             torch.cat([self.cosine, other.cosine], dim=1)[:, order],
             torch.cat([self.n_cosines, other.n_cosines], dim=1)[:, order],
             torch.cat([self.n_tokens, other.n_tokens], dim=1)[:, order],
@@ -237,6 +242,7 @@ class ExampleMeans:
         """Return the means by name."""
         return {
             "example": self.example,
+            "angle": self.angle,
             "cosine": self.cosine,
             "n_cosines": self.n_cosines,
             "n_tokens": self.n_tokens,

@@ -29,11 +29,16 @@ COLUMNS: dict[str, Mapping[str, str]] = {
     ),
     "histograms": _columns(*_PAIR, "bin", "count"),
     "layers": _columns(*_TWO_LAYERS, "mean_cosine", "centred_cosine", "mean_distance", "cka", "mean_norm"),
-    "examples": _columns("student", "stream", "vertex", "example", "mean_cosine", "n_tokens"),
+    "examples": _columns(
+        *("student", "stream", "vertex", "example"), *("mean_cosine", "mean_angle_degrees", "n_tokens")
+    ),
 }
 
 #: Columns that Geometries of earlier versions lack; they are then read as NaN.
-ADDED_COLUMNS: dict[str, tuple[str, ...]] = {"angles": ("mean_tangential_angle_degrees",)}
+ADDED_COLUMNS: dict[str, tuple[str, ...]] = {
+    "angles": ("mean_tangential_angle_degrees",),
+    "examples": ("mean_angle_degrees",),
+}
 
 #: Optional tables, which older Geometries lack; they are then empty.
 OPTIONAL_COLUMNS: dict[str, Mapping[str, str]] = {

@@ -46,7 +46,8 @@ class Geometry:
         histograms: counts of that cosine in 1000 equal bins on [-1, 1]; empty bins are left out; `teacher_i` and
             `teacher_k` are -1 in the rows that pool a vertex's pairs.
         layers: cosines, distances and norms between any two layers of the teacher and the student.
-        examples: for every vertex, each example's mean over its tokens and pairs.
+        examples: for every vertex, each example's mean over its tokens and pairs. Weighted by `n_tokens`, the examples'
+            `mean_angle_degrees` average to the vertex's angle; it is NaN in Geometries of earlier versions.
         settings: how the analysis was run.
         provenance: what the analysis was run on: checkpoints with content hashes, probe data, package versions.
         counts: examples, tokens, truncation, degenerate vectors by kind, non-finite states.
@@ -106,7 +107,7 @@ class Geometry:
         )
 
     def summary_rows(self) -> list[dict[str, Any]]:
-        """Return one row for each student, stream and vertex; pairs are pooled, each weighted by its tokens."""
+        """Return one row for each student, stream and vertex; the means of its pairs, each weighing the same."""
         return summary_rows(self.angles, self.nulls)
 
     def against_chance(self) -> ChanceVerdict:

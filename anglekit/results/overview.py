@@ -13,11 +13,14 @@ from anglekit.display.tables import TextTable
 from anglekit.results.document import GeometryDocument
 
 
-def token_mean(rows: pd.DataFrame, column: str) -> float:
-    """Return the mean of a column weighted by `n_tokens`, over the rows that have a value; NaN where none has."""
-    values, weights = rows[column].to_numpy(np.float64), rows["n_tokens"].to_numpy(np.float64)
-    known = np.isfinite(values) & (weights > 0)
-    return float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")
+def pair_mean(rows: pd.DataFrame, column: str) -> float:
+    """Return the mean of a column over the pairs of teacher layers that have a value, each weighing the same; or NaN.
+
+    Of `mean_angle_degrees` at one layer of one student this is the angle there: the mean over tokens and pairs.
+    """
+    values = rows[column].to_numpy(np.float64)
+    known = np.isfinite(values) & (rows["n_tokens"].to_numpy(np.float64) > 0)
+    return float(values[known].mean()) if known.any() else float("nan")
 
 
 _MEANS: Final = (
@@ -30,11 +33,11 @@ def layer_means(pairs: pd.DataFrame) -> dict[str, Any]:
     """Summarise the pairs of teacher layers, rows of `Geometry.angles`, at one layer of a student.
 
     Returns:
-        The means of the columns, each pair weighted by its tokens, or None without any token; the number of `pairs`, of
+        The means of the columns, each pair weighing the same, or None without any token; the number of `pairs`, of
         `obtuse_pairs` (a mean cosine below 0) and of `undefined_pairs` (without a token).
     """
     counted = pairs[pairs["n_tokens"] > 0]
-    means = {column: token_mean(counted, column) if len(counted) else None for column in _MEANS}
+    means = {column: pair_mean(counted, column) if len(counted) else None for column in _MEANS}
     obtuse = int((counted["mean_cosine"] < 0).sum())
     return {**means, "pairs": len(pairs), "obtuse_pairs": obtuse, "undefined_pairs": len(pairs) - len(counted)}
 

@@ -73,6 +73,7 @@ def naive_rows(
             "n_tokens": n,
             "n_examples": examples,
             "cosines": cosines,
+            "angles": angles,
         }
     return rows
 
@@ -109,7 +110,7 @@ def assert_matches_naive(geometry: Geometry, teacher: Checkpoint, student: Check
         assert len(found) == len(expected)
         for row in found.itertuples():
             want = expected[row.vertex, row.teacher_i, row.teacher_k]
-            for name in set(want) - {"cosines"}:
+            for name in set(want) - {"cosines", "angles"}:
                 assert getattr(row, name) == pytest.approx(want[name], abs=2e-4 if "degrees" in name else 3e-6), name
         bins = geometry.histograms.query("student == @student.name and stream == @stream and teacher_i >= 0")
         for (vertex, i, k), group in bins.groupby(["vertex", "teacher_i", "teacher_k"]):
@@ -120,8 +121,11 @@ def assert_matches_naive(geometry: Geometry, teacher: Checkpoint, student: Check
             assert np.abs(np.sort(cosines) - (left + 0.001)).max() < 0.001 + 1e-5
         examples = geometry.examples.query("student == @student.name and stream == @stream")
         for row in examples.itertuples():
-            cosines = [want["cosines"][row.example] for key, want in expected.items() if key[0] == row.vertex]
+            own = [want for key, want in expected.items() if key[0] == row.vertex]
+            cosines = [want["cosines"][row.example] for want in own]
             assert row.mean_cosine == pytest.approx(np.mean(cosines), abs=3e-6)
+            angles = [want["angles"][row.example] for want in own]
+            assert row.mean_angle_degrees == pytest.approx(np.mean(angles), abs=2e-4)
             assert row.n_tokens == len(cosines[0])
 
 

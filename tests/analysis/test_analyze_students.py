@@ -88,6 +88,23 @@ def test_a_copied_embedding_has_no_angle_with_its_own_layer(bert_pair, checkpoin
     assert Geometry.load(tmp_path / "out").angles["mean_cosine"].isna().sum() == len(undefined)
 
 
+def test_the_examples_angles_average_to_the_vertex_angle_also_where_pairs_lack_tokens(bert_pair, checkpoint, probe):
+    teacher = bert_pair[0]
+    student = checkpoint("bert", "half copied", seed=2, depth=2)
+    student.model.embeddings.load_state_dict(teacher.model.embeddings.state_dict())
+    with torch.no_grad():
+        student.model.embeddings.word_embeddings.weight[::2] += 0.1
+    geometry = analyze(teacher, [student, *bert_pair[1:]], probe)
+    assert geometry.angles.query("student == 'half copied' and vertex == 0")["n_tokens"].nunique() == 2
+    moved = []
+    for (name, vertex), own in geometry.examples.groupby(["student", "vertex"]):
+        pairs = geometry.angles[(geometry.angles["student"] == name) & (geometry.angles["vertex"] == vertex)]
+        angle = pairs["mean_angle_degrees"].mean()
+        assert np.average(own["mean_angle_degrees"], weights=own["n_tokens"]) == pytest.approx(angle, abs=1e-9)
+        moved.append(abs(np.degrees(np.arccos(pairs["mean_cosine"].mean())) - angle))
+    assert max(moved) > 0.01  # the angle of the mean cosine is another number
+
+
 def test_a_broken_last_block_is_counted_and_the_other_layers_stand(bert_geometry, bert_pair, probe):
     geometry = analyze(broken(bert_pair[0], 2), bert_pair[1:], probe)
     counts = geometry.counts["by_student"]["student"]["encoder"]

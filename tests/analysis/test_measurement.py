@@ -9,10 +9,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+from safetensors.torch import load_file, save_file
 
 from anglekit.analysis import analyze as measuring
 from anglekit.analysis.analyze import analyze, measure
-from anglekit.analysis.measurement import Measurement
+from anglekit.analysis.measurement import Measurement, read_measurement, read_metadata, write_measurement
 from anglekit.analysis.preparation import Shard
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.analysis.tables import tabulate
@@ -122,3 +124,17 @@ def test_adapters_shard_and_what_must_be_fitted_does_not(checkpoint, bert_pair, 
 def test_a_shard_that_cannot_be_is_refused(number, of):
     with pytest.raises(InputError, match=f"shard {number}/{of}"):
         Shard(number, of)
+
+
+def test_sums_of_an_earlier_version_are_read_and_have_no_angles_by_example(pieces, tmp_path):
+    spec, _, singles = pieces
+    first, rest = singles[0], sum(singles[2:], singles[1])
+    write_measurement(tmp_path / "sums", first)
+    older = {name: tensor for name, tensor in load_file(tmp_path / "sums").items() if "examples.angle" not in name}
+    save_file(older, tmp_path / "older", metadata=read_metadata(tmp_path / "sums"))
+    found = tabulate(spec, read_measurement(tmp_path / "older", spec) + rest).examples
+    whole = tabulate(spec, first + rest).examples
+    known = found["mean_angle_degrees"].notna()
+    assert 0 < known.sum() < len(known)
+    assert_frame_equal(found[known], whole[known])
+    assert_frame_equal(found.drop(columns="mean_angle_degrees"), whole.drop(columns="mean_angle_degrees"))

@@ -60,8 +60,8 @@ def make_geometry(
             cosine[np.isin(numbers, undefined)] = np.nan
             tokens[np.isin(numbers, undefined)] = 0
             rows += [
-                {**key, "example": int(e), "mean_cosine": float(c), "n_tokens": int(n)}
-                for e, c, n in zip(numbers, cosine, tokens, strict=True)
+                {**key, "example": int(e), "mean_cosine": float(c), "mean_angle_degrees": float(d), "n_tokens": int(n)}
+                for e, c, d, n in zip(numbers, cosine, np.degrees(np.arccos(cosine)), tokens, strict=True)
             ]
             mean = float(np.nanmean(cosine))
             for i, k in itertools.combinations(range(TEACHER_LAYERS), 2):

@@ -98,6 +98,8 @@ def test_sums_by_example_equal_plain_loops(lengths, seed, gap):
         for e in range(len(lengths)):
             own = cosine[:, example.numpy() == e]
             assert float(state.examples.cosine[vertex, e]) == pytest.approx(np.nansum(own), abs=1e-9)
+            degrees = np.degrees(np.arccos(own[:, ~np.isnan(own).all(0)]))  # of a token: over its defined pairs
+            assert float(state.examples.angle[vertex, e]) == pytest.approx(np.nanmean(degrees, 0).sum(), abs=1e-5)
             assert int(state.examples.n_cosines[vertex, e]) == (~np.isnan(own)).sum()
             assert int(state.examples.n_tokens[vertex, e]) == (~np.isnan(own)).any(0).sum()
     assert state.examples.example.tolist() == list(range(len(lengths)))

@@ -200,12 +200,15 @@ def test_a_table_without_a_column_is_no_geometry():
         Geometry(**{**parts, "angles": geometry.angles.drop(columns="se_cosine")})
 
 
-def test_a_column_that_came_later_is_unknown_in_earlier_geometries(saved):
-    table = pd.read_parquet(saved / "angles.parquet")
-    table.drop(columns="mean_tangential_angle_degrees").to_parquet(saved / "angles.parquet", index=False)
-    loaded = Geometry.load(saved)
-    assert loaded.angles["mean_tangential_angle_degrees"].isna().all()
-    assert loaded.angles["mean_cosine"].notna().any()
+@pytest.mark.parametrize(
+    ("name", "column"), [("angles", "mean_tangential_angle_degrees"), ("examples", "mean_angle_degrees")]
+)
+def test_a_column_that_came_later_is_unknown_in_earlier_geometries(saved, name, column):
+    table = pd.read_parquet(saved / f"{name}.parquet")
+    table.drop(columns=column).to_parquet(saved / f"{name}.parquet", index=False)
+    loaded = getattr(Geometry.load(saved), name)
+    assert loaded[column].isna().all()
+    assert loaded["mean_cosine"].notna().any()
 
 
 def test_no_directory_and_no_document_are_named(tmp_path):

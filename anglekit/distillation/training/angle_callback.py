@@ -18,6 +18,7 @@ from anglekit.models.architectures import model_streams
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
+from anglekit.results.overview import pair_mean
 
 #: Only what sums over every token give: what needs a sample of the probe costs more than it tells about one step.
 _SETTINGS = AnalysisSettings(nulls="none", similarity="none")
@@ -155,16 +156,14 @@ class AngleCallback(TrainerCallback):
 
 
 def _numbers(geometry: Geometry) -> dict[str, float]:
-    """Return the means over a student's layers, pairs and tokens, by stream."""
+    """Return by stream the means over tokens, then over a student's layers and pairs, each weighing the same."""
     numbers: dict[str, float] = {}
     for stream, rows in geometry.angles.groupby("stream", sort=False):
-        counted = rows[rows["n_tokens"] > 0]
-        weight = counted["n_tokens"] / counted["n_tokens"].sum()
         for name, column in (
             ("angle_degrees", "mean_angle_degrees"),
             ("cosine", "mean_cosine"),
             ("chance_cosine", "null_cosine"),
             ("acute_fraction", "acute_fraction"),
         ):
-            numbers[f"{stream}_{name}"] = float((counted[column] * weight).sum())
+            numbers[f"{stream}_{name}"] = pair_mean(rows, column)
     return numbers

@@ -14,7 +14,6 @@ from anglekit.plots.panels.chosen import check_labels, choose
 from anglekit.plots.panels.labels import number_ranges
 from anglekit.plots.spec import FigureOptions
 from anglekit.results.geometry import Geometry
-from anglekit.results.overview import token_mean
 
 _FINE_BINS, _COARSE_BINS = 200, 100
 _ENOUGH_FOR_FINE = 20_000  # cosines: with fewer, 200 bins show sampling noise rather than the shape
@@ -112,8 +111,8 @@ def _panel(geometry: Geometry, label: str | None, stream: str, rows: pd.DataFram
                 student=student,
                 init=geometry.student_init(student),
                 counts=counts,
-                acute_fraction=token_mean(own, "acute_fraction"),
-                chance=token_mean(own, "null_cosine"),
+                acute_fraction=_pooled(own, "acute_fraction"),
+                chance=_pooled(own, "null_cosine"),
             )
         )
     return Panel(
@@ -124,6 +123,13 @@ def _panel(geometry: Geometry, label: str | None, stream: str, rows: pd.DataFram
         empty=tuple(empty),
         pooled=_pooled_words(rows),
     )
+
+
+def _pooled(rows: pd.DataFrame, column: str) -> float:
+    """Return the mean of a column over all cosines that the histogram holds: a pair counts by its tokens."""
+    values, tokens = rows[column].to_numpy(np.float64), rows["n_tokens"].to_numpy(np.float64)
+    known = np.isfinite(values) & (tokens > 0)
+    return float(np.average(values[known], weights=tokens[known])) if known.any() else float("nan")
 
 
 def _pooled_words(rows: pd.DataFrame) -> str:

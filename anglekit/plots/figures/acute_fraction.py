@@ -13,7 +13,7 @@ from anglekit.plots.panels.sentences import LAYER_NOTE, range_words, students_wo
 from anglekit.plots.panels.tables import Z_95, with_arms
 from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, Theme
-from anglekit.results.overview import token_mean
+from anglekit.results.overview import pair_mean
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:
@@ -43,7 +43,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     table = choose(inputs.geometries, options).rows(inputs.geometry.angles)
     rows = []
     for (student, stream, vertex), pairs in table.groupby(["student", "stream", "vertex"], sort=False):
-        share = token_mean(pairs, "acute_fraction")
+        share = pair_mean(pairs, "acute_fraction")
         n_tokens = int(pairs["n_tokens"].max())
         effective = _effective_tokens(pairs)
         low, high = wilson_interval(share, effective)

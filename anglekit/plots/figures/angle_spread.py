@@ -18,7 +18,7 @@ from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
 from anglekit.plots.spec import FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, MARKERS, Theme, init_order, init_words, round_ticks
 from anglekit.results.geometry import Geometry
-from anglekit.results.overview import token_mean
+from anglekit.results.overview import pair_mean
 
 _DRAWS, _LEVEL = 2000, 0.95
 
@@ -85,7 +85,7 @@ def _angles(geometry: Geometry) -> pd.DataFrame:
     """Return each student's mean angle over layers, tokens and pairs."""
     arms = geometry.arms
     rows = [
-        (*arms[str(student)][:2], token_mean(own, "mean_angle_degrees"))
+        (*arms[str(student)][:2], pair_mean(own, "mean_angle_degrees"))
         for student, own in geometry.angles.groupby("student", sort=False)
     ]
     return pd.DataFrame(rows, columns=["strategy", "init", "mean_angle_degrees"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from anglekit.results.geometry import Geometry
-from anglekit.results.overview import token_mean
+from anglekit.results.overview import pair_mean
 
 #: Standard errors on each side of a 95% interval.
 Z_95 = 1.959964
@@ -38,10 +38,10 @@ def teacher_once(table: pd.DataFrame, key: Sequence[str], side: str = "side") ->
 
 
 def pair_means(table: pd.DataFrame, key: Sequence[str], value: str, **others: str) -> pd.DataFrame:
-    """Return token-weighted means over pairs of teacher layers: the key, the value, and `others` under new names."""
+    """Return means over pairs of teacher layers: the key, the value, and `others` under new names."""
     columns = {value: value, **others}
     rows = [
-        (*place, *(token_mean(pairs, column) for column in columns.values()))
+        (*place, *(pair_mean(pairs, column) for column in columns.values()))
         for place, pairs in table.groupby(list(key), sort=False)
     ]
     return pd.DataFrame(rows, columns=[*key, *columns])
