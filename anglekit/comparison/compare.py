@@ -125,9 +125,10 @@ def _check_strategies(found: Evidence) -> None:
     if not strategies:
         raise InputError("the directories hold no score", "give runs with a validation table, or Geometries")
     if len(strategies) < 2:
-        raise InputError(
-            f"all students are of one strategy, {strategies[0]}", "give students of at least two to compare"
-        )
+        arrived = f"all students are of one strategy, {strategies[0]}"
+        if found.unfinished:
+            raise InputError(f"{arrived}, and {found.unfinished[0]}")
+        raise InputError(arrived, "give students of at least two to compare")
 
 
 def _margin(cell: Cell, margin: float, score_margin: float | None) -> float:

@@ -35,11 +35,13 @@ class Evidence:
         geometries: by the name of their directory.
         scores: with the columns `SCORE_COLUMNS`; may be empty.
         notes: what a reader should know about them.
+        unfinished: of each sweep that is not finished, how many arms are and how to go on.
     """
 
     geometries: list[tuple[str, Geometry]]
     scores: pd.DataFrame
     notes: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
 
     @property
     def strategies(self) -> list[str]:
@@ -83,7 +85,9 @@ def read_evidence(sources: Sequence[str | Path | Geometry]) -> Evidence:
     _check_scores(scores)
     tables = [each.table for each in scores if len(each.table)] or [pd.DataFrame(columns=list(SCORE_COLUMNS))]
     notes = [*(note for each in scores for note in each.notes), *_setting_notes(scores)]
-    return Evidence(geometries, _once(pd.concat(tables, ignore_index=True)), tuple(dict.fromkeys(notes)))
+    unfinished = tuple(each.unfinished for each in scores if each.unfinished is not None)
+    table = _once(pd.concat(tables, ignore_index=True))
+    return Evidence(geometries, table, tuple(dict.fromkeys(notes)), unfinished)
 
 
 def _below(directory: Path) -> str:

@@ -1,13 +1,13 @@
 """The scores of finished students, as a run and a sweep write them: their files, typed, written and read here.
 
-A run is a directory with scores.json, run_config.json and its student's note. A sweep is a directory with sweep.json,
-scores.csv and a run for each arm.
+A run is a directory with scores.json, examples.parquet, run_config.json and its student's note. A sweep is a directory
+with sweep.json, scores.csv and a run for each arm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -15,9 +15,19 @@ import numpy as np
 import pandas as pd
 from msgspec import Meta, Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from anglekit.errors import InputError
 from anglekit.results.document import Whole
+from anglekit.results.example_scores import (
+    EXAMPLES_FILE,
+    STUDENT,
+    TEACHER,
+    UNTRAINED,
+    ScoredModel,
+    check_example_scores,
+    read_example_scores,
+)
 from anglekit.runtime.files import read_document
 from anglekit.vocabulary import STUDENT_FILE
 
@@ -33,8 +43,18 @@ _KEY: Final = ("strategy", "init", "seed", "data")
 _NOT_SCORES: Final = frozenset((*_KEY, "examples", "steps", "selected_step", "seconds"))
 _AGAIN_OR_LEAVE: Final = "run it again, or leave it out"
 _RESUME: Final = "resume the sweep to write it again"
+# Text keeps all digits of a number, or nearly all.
+_ROUNDING: Final = 1e-9
 
 Number = Annotated[float, Meta(ge=0, lt=2**62)]
+
+#: An evaluation table, its number of examples and its scores, by column.
+ScoreRow = dict[str, str | int | float | bool | None]
+
+#: Strategy, initialisation, seed, evaluation table and score.
+ArmScore = tuple[str, str, int, str, str]
+
+_Arm = tuple[str, str, int]
 
 
 class RunScores(Struct, kw_only=True, frozen=True):
@@ -44,14 +64,23 @@ class RunScores(Struct, kw_only=True, frozen=True):
         format: of the file.
         scores: a row for each evaluation table: `data`, `examples` and the task's scores.
         scoring: what the scores mean, by evaluation table, such as sacreBLEU's signatures.
+        primary: the task's own score, which a verdict is about; None in runs of earlier versions.
+        teacher: rows like `scores`, of the teacher on the same tables.
+        untrained: rows like `scores`, of this student before its first step.
+        chance: by evaluation table and score, the best that one and the same answer to every example reaches (the
+            share of the commonest label, for accuracy); nothing where no such level is known.
         steps: optimiser steps.
         selected_step: the step whose weights were kept.
         train_seconds: the time of training alone, in the run's last session.
     """
 
     format: str = RUN_SCORES_FORMAT
-    scores: list[dict[str, str | int | float | bool | None]]
+    scores: list[ScoreRow]
     scoring: dict[str, dict[str, Any]] = {}
+    primary: str | None = None
+    teacher: list[ScoreRow] = []
+    untrained: list[ScoreRow] = []
+    chance: dict[str, dict[str, float]] = {}
     steps: Whole = 0
     selected_step: Whole = 0
     train_seconds: Number = 0.0
@@ -86,6 +115,13 @@ class _ScoredArm(Struct, frozen=True):
     """An arm of a sweep; its run is in the directory of the same name."""
 
     name: str
+    strategy: str = ""
+    init: str = ""
+    seed: Whole = 0
+
+    def __post_init__(self) -> None:
+        if Path(self.name).name != self.name:
+            raise InputError(f"no arm is called {self.name[:80]!r}")
 
 
 class _ScoredSweep(Struct, kw_only=True, frozen=True):
@@ -122,12 +158,30 @@ class StudentScores:
         table: with the columns `SCORE_COLUMNS`; may be empty.
         training: what decides the result; the same for all its students, except `settings["data_seed"]`.
         notes: what a reader should know, a sentence each.
+        unfinished: in words, how many arms of a sweep are finished and how to go on; None where all are.
+        examples: a value for each example, (examples,), whose plain mean is the score
+            (`example_scores.ExampleScores.values`).
+        n_examples: the number of examples, by evaluation table.
+        primary: the task's own score, which a verdict is about.
+        teacher: the teacher's scores, by evaluation table and score.
+        untrained: the scores of each student before its first step.
+        chance: what one and the same answer to every example reaches, by evaluation table and score.
+
+    Runs of earlier versions kept no examples and did not score teacher and untrained student: these mappings are then
+    empty, but for `n_examples`, and `primary` is None.
     """
 
     source: str
     table: pd.DataFrame
     training: TrainingRecord
     notes: tuple[str, ...]
+    unfinished: str | None = None
+    examples: Mapping[ArmScore, NDArray[np.float64]] = field(default_factory=dict)
+    n_examples: Mapping[str, int] = field(default_factory=dict)
+    primary: str | None = None
+    teacher: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    untrained: Mapping[ArmScore, float] = field(default_factory=dict)
+    chance: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 def scored_as(directory: Path) -> Literal["sweep", "run"] | None:
@@ -151,13 +205,15 @@ def read_score_table(file: Path, remedy: str) -> tuple[pd.DataFrame, list[str]]:
 
     Returns:
         A row for each arm, table and score, with the columns `SCORE_COLUMNS`, and notes about numbers that are left
-        out. Rows without a strategy (a teacher's) are left out.
+        out. Rows without a strategy (a teacher's) are left out, and so are columns that hold no number at all.
 
     Raises:
-        InputError: the file cannot be read, lacks a column, or has a seed that is not a whole number.
+        InputError: the file cannot be read, lacks a column, has a seed that is not a whole number, or a score that is
+            no number.
     """
-    notes: list[str] = []
-    return _long_table(_read_frame(file, remedy), str(file), notes), notes
+    frame, notes = _read_frame(file, remedy), list[str]()
+    texts = [name for name in frame.columns if name not in _NOT_SCORES and not _numbers(frame[name]).notna().any()]
+    return _long_table(frame.drop(columns=texts), str(file), notes, file, remedy), notes
 
 
 def _read_frame(file: Path, remedy: str) -> pd.DataFrame:
@@ -176,19 +232,31 @@ def _read_frame(file: Path, remedy: str) -> pd.DataFrame:
     return frame.assign(seed=seeds.astype("int64"))
 
 
-def _long_table(frame: pd.DataFrame, source: str, notes: list[str]) -> pd.DataFrame:
+def _numbers(column: pd.Series) -> pd.Series:
+    """Return a column as numbers: NaN where a cell is none, and where it says so itself."""
+    return pd.to_numeric(column, errors="coerce")
+
+
+def _long_table(frame: pd.DataFrame, source: str, notes: list[str], file: Path, remedy: str) -> pd.DataFrame:
     columns = [name for name in frame.columns if name not in _NOT_SCORES]
-    numbers = frame[columns].apply(pd.to_numeric, errors="coerce").dropna(axis="columns", how="all")
+    numbers = {name: _numbers(frame[name]) for name in columns}
+    for name, values in numbers.items():
+        texts = frame[name].astype(str).str.strip()
+        wrong = values.isna() & (texts != "") & (texts.str.lower() != "nan")
+        if wrong.any():
+            row = texts.index[int(wrong.to_numpy().argmax())]
+            cell = str(texts[row])[:40]
+            raise InputError(
+                f"{file}, row {row} (counted from 0), column {name[:80]!r}, holds {cell!r}, which is no number", remedy
+            )
     rows: list[dict[str, Any]] = []
     for position, (strategy, init, seed, data) in enumerate(frame[list(_KEY)].itertuples(index=False)):
-        entry = {name: numbers[name].iloc[position] for name in numbers if frame[name].iloc[position] != ""}
+        entry = {name: values.iloc[position] for name, values in numbers.items() if frame[name].iloc[position] != ""}
         rows += _score_rows((str(strategy), str(init), int(seed)), {"data": data, **entry}, source, notes)
     return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
 
 
-def _score_rows(
-    arm: tuple[str, str, int], entry: Mapping[str, Any], source: str, notes: list[str]
-) -> Iterable[dict[str, Any]]:
+def _score_rows(arm: _Arm, entry: Mapping[str, Any], source: str, notes: list[str]) -> Iterable[dict[str, Any]]:
     strategy, init, seed = arm
     for name, value in entry.items():
         if name in _NOT_SCORES or isinstance(value, bool) or not isinstance(value, int | float | np.number):
@@ -200,22 +268,114 @@ def _score_rows(
             notes.append(f"{source}: {name} of {strategy}, {init}, seed {seed} is {value} and is left out")
 
 
+# ---- what a run keeps beside its scores ----
+
+
+class _Kept:
+    """What finished runs keep beside their scores, gathered arm by arm: the fields of `StudentScores`."""
+
+    def __init__(self) -> None:
+        self.examples: dict[ArmScore, NDArray[np.float64]] = {}
+        self.n_examples: dict[str, int] = {}
+        self.primary: str | None = None
+        self.teacher: dict[tuple[str, str], float] = {}
+        self.untrained: dict[ArmScore, float] = {}
+        self.chance: dict[tuple[str, str], float] = {}
+
+    def fields(self) -> dict[str, Any]:
+        """Return what was gathered."""
+        return dict(vars(self))
+
+    def add(self, directory: Path, arm: _Arm, scores: RunScores, remedy: str) -> str | None:
+        """Take in a finished run; return a note where its examples are missing.
+
+        Raises:
+            InputError: its examples are damaged, or not those of its scores.
+        """
+        for row in scores.scores:
+            if isinstance(number := row.get("examples"), int):
+                self.n_examples.setdefault(str(row.get("data", "")), number)
+        self.primary = self.primary or scores.primary
+        for table, levels in scores.chance.items():
+            self.chance |= {(table, name): value for name, value in levels.items() if np.isfinite(value)}
+        for data, name, value in _values(scores.teacher):
+            self.teacher.setdefault((data, name), value)
+        self.untrained |= {(*arm, data, name): value for data, name, value in _values(scores.untrained)}
+        file = directory / EXAMPLES_FILE
+        if not file.exists():
+            # A version that knows a primary score writes the file for every table.
+            lost = scores.primary is not None and bool(scores.scores)
+            return f"{file} is missing, so that only seeds can be resampled" if lost else None
+        found = read_example_scores(file, remedy)
+        kept: tuple[tuple[ScoredModel, list[ScoreRow]], ...] = (
+            (STUDENT, scores.scores),
+            (TEACHER, scores.teacher),
+            (UNTRAINED, scores.untrained),
+        )
+        for model, rows in kept:
+            check_example_scores(found, rows, model, file, remedy)
+        for data, name, _ in _values(scores.scores):
+            self.examples[(*arm, data, name)] = found.values(STUDENT, data, name)
+        return None
+
+
+def _values(rows: Iterable[ScoreRow]) -> Iterable[tuple[str, str, float]]:
+    """Yield table, score and value of every finite score of rows of scores.json."""
+    for row in rows:
+        for one in _score_rows(("", "", 0), row, "", []):
+            yield one["data"], one["score"], one["value"]
+
+
 def _read_sweep(directory: Path) -> StudentScores:
     sweep = read_document(directory / SWEEP_FILE, _ScoredSweep, _AGAIN_OR_LEAVE)
-    if not (directory / SWEEP_SCORES_FILE).exists():
+    file = directory / SWEEP_SCORES_FILE
+    if not file.exists():
         raise InputError(
             f"{directory} holds a sweep of which no arm is finished", "go on with `anglekit sweep --resume`"
         )
-    frame, notes = _read_frame(directory / SWEEP_SCORES_FILE, _RESUME), list[str]()
-    table = _long_table(frame, str(directory), notes)
-    finished = len(frame[["strategy", "init", "seed"]].drop_duplicates())
+    frame, notes = _read_frame(file, _RESUME), list[str]()
+    table = _long_table(frame, str(directory), notes, file, _RESUME)
+    finished, unfinished = len(frame[["strategy", "init", "seed"]].drop_duplicates()), None
     if len(sweep.arms) > finished:
-        notes.append(f"{directory}: {finished} of {len(sweep.arms)} arms are finished")
+        unfinished = (
+            f"{directory}: {finished} of {len(sweep.arms)} arms are finished; go on with `anglekit sweep --resume`"
+        )
+        notes.append(unfinished)
     notes += [f"{directory}: {warning}" for warning in sweep.warnings]
+    kept = _Kept()
+    for arm in sweep.arms:
+        run = directory / arm.name
+        if not (run / RUN_SCORES_FILE).is_file() or not (own := _rows_of(table, arm)):
+            continue
+        scores = read_document(run / RUN_SCORES_FILE, RunScores, _AGAIN_OR_LEAVE)
+        _check_same_scores(own, scores, file, run)
+        if (note := kept.add(run, (arm.strategy, arm.init, arm.seed), scores, _AGAIN_OR_LEAVE)) is not None:
+            notes.append(note)
+    if "examples" in frame:
+        for data, number in zip(frame["data"], _numbers(frame["examples"]), strict=True):
+            if number >= 0 and number % 1 == 0:
+                kept.n_examples.setdefault(str(data), int(number))
     configs = [directory / arm.name / RUN_CONFIG_FILE for arm in sweep.arms]
     first = next((file for file in configs if file.is_file()), None)
     settings = {} if first is None else read_document(first, TrainingRecord, _AGAIN_OR_LEAVE).settings
-    return StudentScores(str(directory), table, replace(sweep.data, settings=settings), tuple(notes))
+    training = replace(sweep.data, settings=settings)
+    return StudentScores(str(directory), table, training, tuple(notes), unfinished, **kept.fields())
+
+
+def _rows_of(table: pd.DataFrame, arm: _ScoredArm) -> dict[tuple[str, str], float]:
+    """Return an arm's scores by table and name."""
+    own = table[(table["strategy"] == arm.strategy) & (table["init"] == arm.init) & (table["seed"] == arm.seed)]
+    return {(str(data), str(name)): float(value) for data, name, value in own[["data", "score", "value"]].to_numpy()}
+
+
+def _check_same_scores(table: Mapping[tuple[str, str], float], scores: RunScores, file: Path, run: Path) -> None:
+    """Check that the sweep's table says of an arm what its run says."""
+    for data, name, value in _values(scores.scores):
+        if (found := table.get((data, name))) is not None and found != value:
+            raise InputError(
+                f"{file} has {name} {found:.6g} for {run.name} on {data!r}, and {run / RUN_SCORES_FILE} {value:.6g}",
+                _RESUME,
+            )
 
 
 def _read_run(directory: Path) -> StudentScores:
@@ -235,4 +395,8 @@ def _read_run(directory: Path) -> StudentScores:
     notes: list[str] = []
     arm = (note.strategy, note.init, note.seed)
     rows = [row for entry in scores.scores for row in _score_rows(arm, entry, str(directory), notes)]
-    return StudentScores(str(directory), pd.DataFrame(rows, columns=list(SCORE_COLUMNS)), training, tuple(notes))
+    kept = _Kept()
+    if (missing := kept.add(directory, arm, scores, _AGAIN_OR_LEAVE)) is not None:
+        notes.append(missing)
+    table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+    return StudentScores(str(directory), table, training, tuple(notes), **kept.fields())
