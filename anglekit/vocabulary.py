@@ -40,6 +40,27 @@ STRATEGIES: Mapping[str, Strategy] = {
     "random": Strategy("one random order of the same teacher blocks, drawn once per run", _PAPER),
 }
 
+#: The strategy without matching, to which the matching ones are compared.
+NONE = "none"
+
+#: The control arms and what each takes away. A control's name stands where a strategy's does (in notes, scores and
+#: Geometries), but nobody compares it with the matching strategies as if it were one of them.
+CONTROL_ARMS: Mapping[str, Strategy] = {
+    "alone": Strategy("none without its KL: labels only, no teacher", "a control of ours"),
+    "random-teacher": Strategy(
+        "a matching strategy whose hidden states are an untrained teacher's; labels and KL as they are",
+        "a control of ours",
+    ),
+}
+CONTROLS = tuple(CONTROL_ARMS)
+WITHOUT_TEACHER, RANDOM_TEACHER = CONTROLS
+
+
+def matches_layers(strategy: str) -> bool:
+    """Whether a strategy is compared with others by the layers that it matches: neither `none` nor a control is."""
+    return strategy != NONE and strategy not in CONTROLS
+
+
 #: Equal bins of the cosine on [-1, 1] in a histogram; the last one holds 1.
 N_BINS = 1000
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
-from anglekit.vocabulary import STRATEGIES
+from anglekit.vocabulary import RANDOM_TEACHER, STRATEGIES, WITHOUT_TEACHER, matches_layers
 
 Part = Literal["angle", "score"]
 Seed = int | None
@@ -49,13 +49,13 @@ class Cell:
 
     @property
     def strategies(self) -> list[str]:
-        """All strategies, `none` first."""
+        """All strategies and controls; see `in_order`."""
         return in_order(strategy for strategy, _ in self.students)
 
     @property
     def matching(self) -> list[str]:
-        """The strategies that match layers."""
-        return [strategy for strategy in self.strategies if strategy != NONE]
+        """The strategies that match layers, without controls."""
+        return [strategy for strategy in self.strategies if matches_layers(strategy)]
 
     @property
     def measure(self) -> str:
@@ -81,9 +81,11 @@ class Cell:
 
 
 def in_order(strategies: Iterable[str]) -> list[str]:
-    """Return each strategy once: the paper's in its order, then the others in the order given."""
+    """Return each strategy once: `none` between the controls, the paper's others, then others in the order given."""
+    # From the least to the most that a student is told: nothing, predictions, states that know nothing, layers.
+    order = (WITHOUT_TEACHER, NONE, RANDOM_TEACHER, *(name for name in STRATEGIES if name != NONE))
     found = dict.fromkeys(strategies)
-    return [name for name in STRATEGIES if name in found] + [name for name in found if name not in STRATEGIES]
+    return [name for name in order if name in found] + [name for name in found if name not in order]
 
 
 def score_cells(scores: pd.DataFrame) -> list[Cell]:

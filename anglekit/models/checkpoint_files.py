@@ -187,6 +187,32 @@ def stored_weights(directory: Path) -> StoredWeights:
     return StoredWeights(tensors, elements)
 
 
+def file_sizes(directory: Path) -> dict[str, int]:
+    """Return the bytes of each file of a checkpoint directory, by name."""
+    return {file.name: file.stat().st_size for file in sorted(directory.iterdir()) if file.is_file()}
+
+
+def check_whole(directory: Path, sizes: Mapping[str, int]) -> None:
+    """Refuse a checkpoint of which a file is missing or cut, by names, sizes and the weights' headers; no hash is made.
+
+    Args:
+        directory: the checkpoint's.
+        sizes: what `file_sizes` returned when it was written; empty where nobody recorded it.
+
+    Raises:
+        InputError: it names the first file.
+    """
+    for name, size in sizes.items():
+        file = directory / name
+        if not file.is_file():
+            raise InputError(f"{file} is missing", _SAVE_AGAIN)
+        # A longer file was edited, and is read as it is.
+        if (found := file.stat().st_size) < size:
+            raise InputError(f"{file} is cut to {found:,} of its {size:,} bytes", _SAVE_AGAIN)
+    check_directory(directory, allow_pickle=True, trust_remote_code=True)
+    stored_weights(directory)
+
+
 def _weight_files(directory: Path) -> list[Path]:
     """Return the safetensors files that transformers will read: the single one, or those of the index."""
     single, index = directory / SAFE_WEIGHTS, directory / SAFE_INDEX

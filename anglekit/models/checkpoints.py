@@ -44,6 +44,7 @@ class StudentNote(msgspec.Struct, kw_only=True, frozen=True):
         seed: the run's seed.
         teacher: its directory or hub id.
         taught_by: by stream, for each student layer (a number as text) the teacher layer that taught it.
+        control_of: of a control arm (`vocabulary.CONTROLS`), the strategy of which it takes something away.
     """
 
     init: str | None = None
@@ -51,6 +52,7 @@ class StudentNote(msgspec.Struct, kw_only=True, frozen=True):
     seed: int | None = None
     teacher: str | None = None
     taught_by: dict[str, dict[str, int]] = {}
+    control_of: str | msgspec.UnsetType = msgspec.UNSET
 
 
 DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISIONS}

@@ -61,7 +61,7 @@ class Theme:
         blank: cells that have no value.
         init: colour by initialisation (`random` is the paper's orange, `teacher` its blue).
         init_text: the same hues where they are text: at least 4.5 : 1 against the background.
-        strategies: colour and marker by strategy.
+        strategies: colour and marker by strategy and control.
         neutral: colours for students whose initialisation is not recorded; none is an orange or a blue.
         diverging: the colour map of values with a meaningful middle.
         sequential: the colour map of the others.
@@ -133,7 +133,15 @@ _SHARED_SETTINGS: Mapping[str, Any] = MappingProxyType(
 )
 
 _MARKERS: Mapping[str, str] = MappingProxyType(
-    {"none": "X", "forward": "o", "reverse": "s", "all-to-one": "^", "random": "D"}
+    {
+        "none": "X",
+        "forward": "o",
+        "reverse": "s",
+        "all-to-one": "^",
+        "random": "D",
+        "alone": "P",
+        "random-teacher": "v",
+    }
 )
 
 _OTHER_MARKERS = ("o", "v", "P", "<", ">", "h", "s", "d", "*", "p")
@@ -154,7 +162,15 @@ LIGHT_THEME = Theme(
     init=MappingProxyType({"random": "#E07B00", "teacher": "#0072B2"}),
     init_text=MappingProxyType({"random": "#A85800", "teacher": "#005F96"}),
     strategies=_strategies(
-        {"none": "#8C8C8C", "forward": "#1E9A52", "reverse": "#C836BA", "all-to-one": "#254E4C", "random": "#554C00"}
+        {
+            "none": "#8C8C8C",
+            "forward": "#1E9A52",
+            "reverse": "#C836BA",
+            "all-to-one": "#254E4C",
+            "random": "#554C00",
+            "alone": "#B08D18",
+            "random-teacher": "#A64AFB",
+        }
     ),
     neutral=("#3D3D3D", "#1E8A4C", "#B02BA4", "#6E6300", "#777777"),
 )
@@ -167,7 +183,15 @@ NIGHT_THEME = Theme(
     init=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9"}),
     init_text=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9"}),
     strategies=_strategies(
-        {"none": "#BEBEBE", "forward": "#2FE850", "reverse": "#B83FB0", "all-to-one": "#1B7F71", "random": "#8B7935"}
+        {
+            "none": "#BEBEBE",
+            "forward": "#2FE850",
+            "reverse": "#B83FB0",
+            "all-to-one": "#1B7F71",
+            "random": "#8B7935",
+            "alone": "#CCAB7A",
+            "random-teacher": "#A64AFB",
+        }
     ),
     neutral=("#D0D0D0", "#41C46E", "#D76BCF", "#B9A443", "#9A9A9A"),
     dark=True,
@@ -180,7 +204,7 @@ def theme(dark: bool) -> Theme:
 
 
 def strategy_styles(strategies: Sequence[str], look: Theme) -> dict[str, StrategyStyle]:
-    """Return a style per strategy, in reading order: the paper's strategies have fixed styles, others go by rank."""
+    """Return a style per strategy, in reading order: known names have fixed styles, others go by rank."""
     others = map(StrategyStyle, cycle(look.neutral), cycle(_OTHER_MARKERS))
     return {name: look.strategies.get(name) or next(others) for name in in_order(strategies)}
 

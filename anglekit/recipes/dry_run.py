@@ -11,8 +11,9 @@ from anglekit.display.tables import TextTable, aligned_text
 from anglekit.errors import InputError
 from anglekit.models.cost import FORMULAS, ModelCost, Tokens, model_cost, without_memory
 from anglekit.recipes.plans import classifies, plans_of, teacher_config
-from anglekit.recipes.recipe import ALONE, Recipe, Variant
+from anglekit.recipes.recipe import Recipe, Variant
 from anglekit.recipes.training import Training, check_scale
+from anglekit.vocabulary import RANDOM_TEACHER, WITHOUT_TEACHER
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -142,20 +143,27 @@ class _Planner:
             yield self._training("teacher", words, training, self.teacher)
         training = self.recipe.students.training
         for variant, cost in students.items():
-            arms = self._arms
-            words = f"train {arms} students of {_short(cost.parameters)} parameters"
-            yield self._training(f"sweep-{variant.name}", words, training, cost, copies=arms, taught=True)
-            if self.recipe.students.alone:
-                seeds = len(self.recipe.students.seeds)
-                words = f"train {seeds} of them without a teacher"
-                yield self._training(f"{ALONE}-{variant.name}", words, training, cost, copies=seeds)
+            words = f"train {self._arms} students of {_short(cost.parameters)} parameters{self._controls_in_words()}"
+            yield self._training(f"sweep-{variant.name}", words, training, cost, copies=self._arms, taught=True)
         for variant, cost in students.items():
             yield self._analysis(variant, cost)
 
     @property
     def _arms(self) -> int:
         students = self.recipe.students
-        return len(students.strategies) * len(students.inits) * len(students.seeds)
+        return (len(students.strategies) + len(students.controls)) * self._cells
+
+    @property
+    def _cells(self) -> int:
+        """The initialisations and seeds, each of which has one student of every strategy and control."""
+        return len(self.recipe.students.inits) * len(self.recipe.students.seeds)
+
+    def _controls_in_words(self) -> str:
+        words = {
+            WITHOUT_TEACHER: f"{self._cells} of them without a teacher",
+            RANDOM_TEACHER: f"{self._cells} of them beside an untrained teacher for each seed",
+        }
+        return "".join(f", {words[control]}" for control in self.recipe.students.controls)
 
     def _student(self, variant: Variant, plans: dict[str, DistillationPlan]) -> ModelCost:
         from anglekit.distillation.students.create import student_config
@@ -189,6 +197,11 @@ class _Planner:
             flops += math.ceil(copies / together) * seen * self.teacher.forward_flops(self.tokens)
             answered = longest.target or longest.text
             memory += 4.0 * self.teacher.parameters + 4.0 * batch * answered * self.teacher.vocabulary
+            if RANDOM_TEACHER in self.recipe.students.controls:
+                # Each seed has its own; those of students that train at the same time are in memory together.
+                seeds = len(self.recipe.students.seeds)
+                flops += seeds * seen * self.teacher.forward_flops(self.tokens)
+                memory += 4.0 * self.teacher.parameters * min(seeds, math.ceil(together * seeds / copies))
         return StageCost(name, words, steps, round(seen * self.tokens.total), flops, round(memory))
 
     def _validations(self, training: TrainSettings, steps: int) -> int:
@@ -286,7 +299,8 @@ def _maps(recipe: Recipe, plans: dict[str, DistillationPlan]) -> tuple[str, ...]
     for name, plan in plans.items():
         variant, strategy, init = name.split(" ")
         if init == first:
-            lines += [f"{variant}, {strategy}: {matching.in_words()}" for matching in plan.matchings]
+            who = strategy if plan.control is None else f"{strategy} (control of {plan.matched_as})"
+            lines += [f"{variant}, {who}: {matching.in_words()}" for matching in plan.matchings]
         if init == "teacher" and strategy == recipe.students.strategies[0]:
             lines += [
                 f"{variant}: the {part.stream}'s blocks are copied from {', '.join(map(str, part.blocks))}"

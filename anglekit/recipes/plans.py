@@ -94,24 +94,29 @@ def plan_options(recipe: Recipe) -> dict[str, Any]:
 def plans_of(recipe: Recipe, config: PretrainedConfig) -> dict[str, DistillationPlan]:
     """Return the plan of every student of the first seed, by "variant strategy init"; reads no weights.
 
+    A control's name stands as its strategy.
+
     Raises:
         InputError: a student that is not possible.
     """
     from anglekit.distillation.matching.plan import plan_distillation
+    from anglekit.distillation.matching.strategies import controlled_strategies
 
     students = recipe.students
     options = plan_options(recipe)
+    control_of = controlled_strategies(students.controls, students.strategies)
     plans = {}
     for variant in recipe.variants:
         for init in students.inits:
             copied: dict[str, Any] = {}
             if students.copy_blocks is not None and init == "teacher":
                 copied["copy_blocks"] = dict(students.copy_blocks)
-            for strategy in students.strategies:
-                plans[f"{variant.name} {strategy} {init}"] = plan_distillation(
+            for name in (*students.strategies, *students.controls):
+                plans[f"{variant.name} {name} {init}"] = plan_distillation(
                     config,
                     teacher=recipe.teacher.model or recipe.name,
-                    strategy=strategy,
+                    strategy=control_of.get(name, name),
+                    control=name if name in control_of else None,
                     layers=variant.layers,
                     width=variant.width,
                     init=init,

@@ -13,7 +13,8 @@ import pandas as pd
 
 from anglekit.display.tables import TextTable, aligned_text
 from anglekit.errors import InputError, suggest
-from anglekit.recipes.recipe import ALONE, Published, Recipe
+from anglekit.recipes.recipe import Published, Recipe
+from anglekit.vocabulary import CONTROL_ARMS
 
 SOURCE: Final = (
     "Z. Yu, Y. Wen, L. Mou: Revisiting Intermediate-Layer Matching in Knowledge Distillation: Layer-Selection Strategy "
@@ -193,8 +194,7 @@ def _caveats(recipe: Recipe, scale: float) -> list[str]:
         f"ours: {'the mean over seeds' if many else 'one run of each student, seed'} {seeds}"
         + ("" if many else "; how much another seed would change is not known from it"),
     ]
-    if students.alone:
-        lines.append(f"{ALONE}: a student from random weights without a teacher, trained on the labels alone")
+    lines += [f"{control}: {CONTROL_ARMS[control].description}" for control in students.controls]
     if recipe.published is None:
         lines.append("published: no numbers of the paper are carried for this recipe")
     else:

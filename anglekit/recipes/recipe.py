@@ -21,13 +21,22 @@ from anglekit.settings_fields import (
     like,
     setting,
 )
-from anglekit.vocabulary import HIDDEN_LOSS_NAMES, INITS, READINGS, STRATEGIES, TASK_NAMES, Reading
+from anglekit.vocabulary import (
+    CONTROLS,
+    HIDDEN_LOSS_NAMES,
+    INITS,
+    RANDOM_TEACHER,
+    READINGS,
+    STRATEGIES,
+    TASK_NAMES,
+    WITHOUT_TEACHER,
+    Reading,
+    matches_layers,
+)
 
 _FORMAT: Final = "anglekit-recipe-1"
 _INITIALIZATIONS: Final = ("default", "matching-attention")
 _TOKENIZERS: Final = ("words", "bart", "t5", "causal")
-ALONE: Final = "alone"
-"""Stands in the place of a strategy where a student has no teacher."""
 
 
 @documented
@@ -126,12 +135,28 @@ class Students:
     train_adapters: bool = setting(True, "Train width adapters; the paper's BERT adapters were not trained.")
     order_per_seed: bool = setting(False, "Give each seed its own order of the data.")
     side_by_side: int = setting(10, "Students in memory at the same time, in training and analysis.", at_least=1)
-    alone: bool = setting(False, "For each seed, train a student from random weights on the labels alone too.")
+    controls: tuple[str, ...] = setting(
+        (),
+        "Control arms, each for every initialisation and seed: alone learns from labels only; random-teacher is as "
+        "forward (or else the first strategy that matches layers) with the hidden states of an untrained teacher.",
+    )
+    alone: bool = setting(False, "Earlier recipes: the same as alone among the controls.")
 
     def __post_init__(self) -> None:
-        for name, allowed in (("layers", None), ("strategies", STRATEGIES), ("inits", INITS), ("seeds", None)):
+        if self.alone:
+            # One way to say it, so that an earlier recipe and its newer form are the same value.
+            object.__setattr__(self, "alone", False)
+            if WITHOUT_TEACHER not in self.controls:
+                object.__setattr__(self, "controls", (WITHOUT_TEACHER, *self.controls))
+        for name, allowed in (
+            ("layers", None),
+            ("strategies", STRATEGIES),
+            ("inits", INITS),
+            ("seeds", None),
+            ("controls", CONTROLS),
+        ):
             values: tuple[Any, ...] = getattr(self, name)
-            if not values or len(set(values)) != len(values):
+            if not (values or name == "controls") or len(set(values)) != len(values):
                 raise SettingError(name, f"is {list(values)}", "name at least one, and each once")
             for value in values if allowed else ():
                 _check(name, value, allowed or ())
@@ -139,10 +164,16 @@ class Students:
         _check_at_least(1, layers=min(self.layers), widths=min(self.widths, default=1))
         if self.widths and "teacher" in self.inits:
             raise InputError("a student of another width cannot be copied from its teacher", "give inits: [random]")
-        if self.training.settings().lora_rank is not None and ("random" in self.inits or self.alone):
+        if RANDOM_TEACHER in self.controls and not any(map(matches_layers, self.strategies)):
+            raise SettingError(
+                "controls",
+                f"holds {RANDOM_TEACHER}, and no strategy matches layers ({', '.join(self.strategies)})",
+                "add one that does, such as forward",
+            )
+        if self.training.settings().lora_rank is not None and "random" in self.inits:
             raise InputError(
                 "training.lora_rank came with students from random weights, which would stay random but for it",
-                "give inits: [teacher] and no alone",
+                "give inits: [teacher]",
             )
 
 

@@ -13,7 +13,7 @@ from anglekit.distillation.settings import TrainSettings
 from anglekit.errors import InputError
 from anglekit.recipes.own_sources import hub_remedy, with_own_sources
 from anglekit.recipes.plans import plans_of, teacher_config
-from anglekit.recipes.recipe import ALONE, Recipe, Variant, to_plain
+from anglekit.recipes.recipe import Recipe, Variant, to_plain
 from anglekit.recipes.recipe_files import key_named, load_recipe
 from anglekit.recipes.reproduction_directory import ReproductionDirectory
 from anglekit.recipes.stage_bar import Followed, StageBar
@@ -37,8 +37,8 @@ class Reproduction:
 
     Attributes:
         directory: holds `teacher` (where it was trained), for each variant a `sweep-...`, a `geometry-...` and (where
-            the recipe has students without a teacher) an `alone-...`, then `scores.csv`, `result.csv`, `result.json`
-            and `figure.png`; with a built-in corpus its data card, `corpus.md`.
+            the recipe has controls) a `geometry-...-controls`, then `scores.csv`, `result.csv`, `result.json` and
+            `figure.png`; with a built-in corpus its data card, `corpus.md`.
         recipe: what was run, with a user's own sources in place of the recipe's.
         scale: the fraction of the steps that was trained.
         result: ours beside the paper's; see `published.result_frame`.
@@ -72,12 +72,11 @@ class Reproduction:
 
 def stage_names(recipe: Recipe) -> tuple[str, ...]:
     """Return the stages of a recipe in the order in which they run."""
-    kinds = ("sweep", ALONE) if recipe.students.alone else ("sweep",)
     return (
         *(["data"] if recipe.data.transform or recipe.data.columns.prefix else []),
         *(["untrained"] if recipe.teacher.model is None else []),
         *(["teacher"] if recipe.teacher.training is not None else []),
-        *(f"{kind}-{variant.name}" for variant in recipe.variants for kind in kinds),
+        *(f"sweep-{variant.name}" for variant in recipe.variants),
         "evaluation",
         *(f"geometry-{variant.name}" for variant in recipe.variants),
         "figure",
@@ -170,6 +169,21 @@ def run_demo(out: str | Path, *, seed: int = 0, **options: Any) -> Reproduction:
     return reproduce(with_own_sources(load_recipe(DEMO_RECIPE), seed=seed), out, device="cpu", **options)
 
 
+def _lacks_one(runs: Sequence[Path]) -> bool:
+    """Whether a run that was finished is not there any more, or never was.
+
+    Raises:
+        InputError: one is there and its checkpoint is not whole.
+    """
+    from anglekit.distillation.runs.directory import RunDirectory
+
+    directories = [RunDirectory(run, "resume", writes=False) for run in runs]
+    for directory in directories:
+        if directory.finished:
+            directory.check_checkpoint()
+    return not all(directory.finished for directory in directories)
+
+
 def _is_hub_id(model: str) -> bool:
     return not Path(model).exists() and model.count("/") <= 1 and not model.startswith((".", "/", "~"))
 
@@ -212,11 +226,13 @@ class _Run:
         # The number of threads changes a result only by rounding, and earlier versions did not record it.
         plain = {name: value for name, value in to_plain(self.recipe).items() if name != "threads"}
         content = {"recipe": plain, "scale": self.scale, "tables": _table_hashes(self.recipe)}
-        defaults = {
+        defaults: dict[str, Any] = {
             f"recipe.{part}.training.{name}": value
             for part in ("teacher", "students")
             for name, value in TrainSettings().decisive().items()
         }
+        # Earlier versions knew no controls.
+        defaults["recipe.students.controls"] = []
         from anglekit.recipes import reproduction_stages as stages
 
         if "data" not in self.names:
@@ -279,21 +295,14 @@ class _Run:
 
         sweeps = {variant: self.path / f"sweep-{variant.name}" for variant in recipe.variants}
         for variant, swept in sweeps.items():
-            for alone in (False, True):
-                place = stages.alone_directory(swept) if alone else swept
-                what = "a student without a teacher" if alone else "the students"
 
-                def train(variant: Variant = variant, place: Path = place, alone: bool = alone) -> None:
-                    stages.train_students(
-                        *(recipe, variant, teacher, place),
-                        scale=self.scale,
-                        device=self.device,
-                        warn=self.warn,
-                        alone=alone,
-                    )
+            def train(variant: Variant = variant, swept: Path = swept) -> None:
+                stages.train_students(
+                    recipe, variant, teacher, swept, scale=self.scale, device=self.device, warn=self.warn
+                )
 
-                runs = [place / name for name in stages.arm_names(recipe, alone=alone)]
-                self._stage(place.name, f"train {what}, {variant.name}", place, train, runs=runs)
+            runs = [swept / name for name in stages.arm_names(recipe)]
+            self._stage(swept.name, f"train the students, {variant.name}", swept, train, runs=runs)
         scores = self.path / "scores.csv"
         self._stage(
             "evaluation",
@@ -319,7 +328,12 @@ class _Run:
 
             first = self.path / next(iter(parts))
             self._stage(f"geometry-{variant.name}", f"measure the geometry, {variant.name}", first, look)
-        every = {name: self.path / name for parts in geometries.values() for name in parts}
+        every = {
+            name: self.path / name
+            for variant, parts in geometries.items()
+            for name in parts
+            if not stages.is_of_controls(name, variant)
+        }
         figure = self.path / "figure.png"
         self._stage("figure", "draw the figure", figure, lambda: stages.draw(recipe, every, figure))
         return geometries
@@ -329,12 +343,12 @@ class _Run:
     ) -> None:
         """Run a stage of the recipe, unless its product exists already; `runs` are the directories that it trains.
 
-        A product that was removed by hand is made again.
+        A product that was removed by hand is made again, and so is a run that a later stage still needs.
         """
         if name not in self.names:
             return
         line = f"[{self.names.index(name) + 1}/{len(self.names)}] {words}"
-        if self.directory.done(name) and product.exists():
+        if self.directory.done(name) and product.exists() and not (self._is_read_after(name) and _lacks_one(runs)):
             self.say(f"{line}: done before")
             self.bar.skip(name)
             return
@@ -343,6 +357,14 @@ class _Run:
         followed = Followed(tuple(one / "metrics.jsonl" for one in runs), steps) if runs and steps else None
         with self.bar.stage(name, followed), self.directory.stage(name):
             run()
+
+    def _is_read_after(self, name: str) -> bool:
+        """Whether a later stage that reads checkpoints is not done, or has to be done again."""
+        later = [one for one in self.names[self.names.index(name) + 1 :] if one != "figure"]
+        products = {"evaluation": "scores.csv"}
+        return any(
+            not self.directory.done(one) or not any(self.path.glob(products.get(one, f"{one}*"))) for one in later
+        )
 
     def say(self, line: str) -> None:
         with self.bar.aside():

@@ -17,7 +17,6 @@ import anglekit_data
 from anglekit.analysis.job import save_analysis
 from anglekit.analysis.unfinished import unfinished_directory
 from anglekit.comparison.compare import compare
-from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.runs.evaluate import evaluate
 from anglekit.distillation.runs.run import RunResult
@@ -34,15 +33,18 @@ from anglekit.plots.files import figure_bytes
 from anglekit.plots.registry import draw_figure
 from anglekit.probes.data import ProbeData, read_probe
 from anglekit.recipes.plans import plan_options
-from anglekit.recipes.recipe import ALONE, Recipe, Variant
+from anglekit.recipes.recipe import Recipe, Variant
 from anglekit.recipes.transforms import transform_rows
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import SWEEP_FILE
 from anglekit.runtime.files import read_document, write_whole
 from anglekit.tables.read import read_table
+from anglekit.vocabulary import CONTROLS
 
 # Measurements are saved after this many batches: writing them takes a moment.
 _SAVE_EVERY = 100
+# Stands in the names of the Geometries of control arms.
+_CONTROLS = "controls"
 # What stands before the scores in a row of their table.
 _KEYS = ("model", "layers", "width", "strategy", "init", "seed", "data", "examples")
 
@@ -138,24 +140,19 @@ def train_students(
     scale: float,
     device: str,
     warn: Callable[[str], None],
-    alone: bool = False,
 ) -> None:
-    """Train all students of one depth and width, or go on with them, and score them.
-
-    With `alone`, one student per seed, from random weights and on the labels alone: like `none` without its KL.
-    """
+    """Train all students of one depth and width, controls among them, or go on with them, and score them."""
     students = recipe.students
     options = plan_options(recipe)
-    grid = _grid(recipe, alone=alone)
-    if alone:
-        options["weights"] = LossWeights(1.0, 0.0, 0.0)
-    elif students.copy_blocks is not None:
+    grid = _grid(recipe)
+    if students.copy_blocks is not None:
         options["copy_blocks"] = dict(students.copy_blocks)
     sweep(
         teacher,
         strategies=grid.strategies,
         inits=grid.inits,
         seeds=grid.seeds,
+        controls=grid.controls,
         task=recipe.task,
         train=recipe.data.train,
         out=directory,
@@ -177,20 +174,18 @@ def train_students(
     )
 
 
-def _grid(recipe: Recipe, *, alone: bool = False) -> SweepGrid:
+def _grid(recipe: Recipe) -> SweepGrid:
     students = recipe.students
-    if alone:
-        return SweepGrid(("none",), ("random",), students.seeds)
-    return SweepGrid(students.strategies, students.inits, students.seeds)
+    return SweepGrid(students.strategies, students.inits, students.seeds, students.controls)
 
 
-def arm_names(recipe: Recipe, *, alone: bool = False) -> list[str]:
+def arm_names(recipe: Recipe) -> list[str]:
     """Return the names of the students of a sweep, which their run directories have."""
-    return [arm.name for arm in _grid(recipe, alone=alone).arms]
+    return [arm.name for arm in _grid(recipe).arms]
 
 
 def write_scores(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], target: Path, *, device: str) -> None:
-    """Write the scores of the teacher and all students as csv; the strategy of those without a teacher is "alone".
+    """Write the scores of the teacher and all students as csv; a control's name stands as its strategy.
 
     A row for each model and validation table: `model, layers, width, strategy, init, seed, data, examples` and the
     scores. The students and a teacher that was trained here were scored when their training ended; a teacher that came
@@ -198,11 +193,8 @@ def write_scores(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], t
     """
     frames = [_teacher_scores(recipe, teacher, device)]
     for variant, directory in sweeps.items():
-        for place in (directory, *([alone_directory(directory)] if recipe.students.alone else [])):
-            scores = pd.read_csv(place / "scores.csv", keep_default_na=False)
-            if place != directory:
-                scores["strategy"] = ALONE
-            frames.append(scores.assign(model="student", layers=variant.layers, width=variant.width))
+        scores = pd.read_csv(directory / "scores.csv", keep_default_na=False)
+        frames.append(scores.assign(model="student", layers=variant.layers, width=variant.width))
     frame = pd.concat(frames, ignore_index=True)
     if missing := [name for name in recipe.scores if name not in frame.columns]:
         raise InputError(
@@ -212,11 +204,6 @@ def write_scores(recipe: Recipe, teacher: str, sweeps: Mapping[Variant, Path], t
     apart = (*_KEYS, "checkpoint", "selected_step", "seconds")
     others = [name for name in frame.columns if name not in apart]
     write_whole(target, frame[[*_KEYS, *others]].to_csv(index=False))
-
-
-def alone_directory(swept: Path) -> Path:
-    """Return where the students without a teacher lie, beside a sweep."""
-    return swept.with_name(swept.name.replace("sweep-", f"{ALONE}-", 1))
 
 
 def _teacher_scores(recipe: Recipe, teacher: str, device: str) -> pd.DataFrame:
@@ -238,14 +225,31 @@ def _teacher_scores(recipe: Recipe, teacher: str, device: str) -> pd.DataFrame:
 
 
 def geometry_parts(recipe: Recipe, variant: Variant) -> dict[str, tuple[str, ...]]:
-    """Return the Geometries of one variant, by name the students in each: at most as many as fit in memory together."""
-    names, size = arm_names(recipe), recipe.students.side_by_side
-    parts = [tuple(names[start : start + size]) for start in range(0, len(names), size)]
+    """Return the Geometries of one variant, by name the students in each: at most as many as fit in memory together.
+
+    Controls have Geometries of their own, so that they change nothing of the others.
+    """
+    arms = _grid(recipe).arms
+    students = [arm.name for arm in arms if arm.strategy not in CONTROLS]
+    controls = [arm.name for arm in arms if arm.strategy in CONTROLS]
+    size = recipe.students.side_by_side
+    return _in_parts(f"geometry-{variant.name}", students, size) | _in_parts(
+        f"geometry-{variant.name}-{_CONTROLS}", controls, size
+    )
+
+
+def _in_parts(name: str, students: Sequence[str], size: int) -> dict[str, tuple[str, ...]]:
+    parts = [tuple(students[start : start + size]) for start in range(0, len(students), size)]
     if len(parts) == 1:
-        return {f"geometry-{variant.name}": parts[0]}
+        return {name: parts[0]}
     if size == 1:
-        return {f"geometry-{variant.name}-{part[0]}": part for part in parts}
-    return {f"geometry-{variant.name}-part{number}": part for number, part in enumerate(parts, 1)}
+        return {f"{name}-{part[0]}": part for part in parts}
+    return {f"{name}-part{number}": part for number, part in enumerate(parts, 1)}
+
+
+def is_of_controls(geometry: str, variant: Variant) -> bool:
+    """Whether a Geometry of `geometry_parts` is one of controls."""
+    return geometry.startswith(f"geometry-{variant.name}-{_CONTROLS}")
 
 
 def probe_of(recipe: Recipe) -> ProbeData:

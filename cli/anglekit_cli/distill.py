@@ -28,6 +28,7 @@ def distill(
     width: options.Width = None,
     init: options.Init = "random",
     copy: options.Copy = None,
+    control: options.Control = None,
     weights: Annotated[LossWeights, options.Options(prefix="alpha_")],
     hidden_loss: options.HiddenLoss = "mse",
     reading: options.Reading = "corrected",
@@ -46,7 +47,7 @@ def distill(
 
     The student is made of the teacher, trained and scored.
     """
-    options.check_matching(strategy, layer_map)
+    options.check_matching(strategy, layer_map, control)
     options.check_names("--init", [init], INITS)
     options.check_losses(hidden_loss, reading)
     mode = options.if_exists(resume, overwrite)
@@ -65,6 +66,7 @@ def distill(
         strategy=strategy,
         layer_map=None if layer_map is None else parse_layer_map(layer_map, streams),
         copy_blocks=None if copy is None else parse_copy_map(copy, streams),
+        control=control,
         task=task,
         train=train,
         out=out,

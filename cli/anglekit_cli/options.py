@@ -21,7 +21,16 @@ from anglekit.models.load_options import LoadOptions, check_source
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import Placement, check_device
 from anglekit.settings_fields import Declaration, SettingError, declarations
-from anglekit.vocabulary import HIDDEN_LOSS_NAMES, READINGS, STRATEGIES, TASK_NAMES
+from anglekit.vocabulary import (
+    CONTROLS,
+    HIDDEN_LOSS_NAMES,
+    NONE,
+    RANDOM_TEACHER,
+    READINGS,
+    STRATEGIES,
+    TASK_NAMES,
+    WITHOUT_TEACHER,
+)
 
 if TYPE_CHECKING:
     from anglekit.distillation.runs.directory import IfExists
@@ -165,6 +174,14 @@ Validation = Annotated[
     typer.Option(help="Table to score on, also NAME=TABLE; repeat it for more. The first one validates in training."),
 ]
 Strategy = Annotated[str | None, typer.Option(metavar="NAME", help=f"{', '.join(STRATEGIES)}.")]
+Control = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Make a control: alone (labels only; takes no --strategy), or random-teacher (the strategy, with the "
+        "hidden states of an untrained teacher).",
+    ),
+]
 LayerMap = Annotated[
     str | None,
     typer.Option(
@@ -292,12 +309,23 @@ def check_losses(hidden_loss: str, reading: str) -> None:
     check_names("--reading", [reading], READINGS)
 
 
-def check_matching(strategy: str | None, layer_map: str | None) -> None:
-    """Refuse an unknown strategy, and anything but exactly one of strategy and map."""
+def check_matching(strategy: str | None, layer_map: str | None, control: str | None = None) -> None:
+    """Refuse an unknown strategy or control, and anything but exactly one of strategy and map, which `alone` lacks."""
+    check_names("--control", [control] if control is not None else (), CONTROLS)
+    if control == WITHOUT_TEACHER and layer_map is None and strategy in (None, NONE):
+        return
+    if control == WITHOUT_TEACHER:
+        given = f"--strategy {strategy}" if layer_map is None else "--map"
+        raise InputError(f"--control {control} matches no layers, and {given} came", "leave one of the two out")
     if (strategy is None) == (layer_map is None):
         got = "neither" if strategy is None else "both"
         raise InputError(f"--strategy and --map: {got} came", "give one of the two")
     check_names("--strategy", [strategy] if strategy is not None else (), tuple(STRATEGIES))
+    if control == RANDOM_TEACHER and strategy == NONE:
+        raise InputError(
+            f"--control {control} came with --strategy {NONE}, which matches no layers",
+            "give one that does, such as forward",
+        )
 
 
 def check_sources(

@@ -30,6 +30,7 @@ def plan(
     ] = None,
     layer_map: options.LayerMap = None,
     copy: options.Copy = None,
+    control: options.Control = None,
     load: Annotated[LoadOptions, options.Options(only=("revision", "trust_remote_code"))],
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
@@ -37,7 +38,7 @@ def plan(
 
     Warns of what is worth it. Reads the teacher's configuration only: no weights, no computation.
     """
-    options.check_matching(strategy, layer_map)
+    options.check_matching(strategy, layer_map, control)
     options.check_names("--init", [init], INITS)
     options.check_sources([teacher])
 
@@ -62,6 +63,7 @@ def plan(
         seed=seed,
         layer_map=None if layer_map is None else parse_layer_map(layer_map, streams),
         copy_blocks=None if copy is None else parse_copy_map(copy, streams),
+        control=control,
     )
     warnings = plan_warnings(made)
     if as_json:

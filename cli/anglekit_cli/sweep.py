@@ -10,7 +10,7 @@ import typer
 
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError
-from anglekit.vocabulary import INITS, STRATEGIES
+from anglekit.vocabulary import CONTROLS, INITS, STRATEGIES
 from anglekit_cli import options
 
 if TYPE_CHECKING:
@@ -46,6 +46,15 @@ def sweep(
             metavar="LIST",
             help="Of initialisation, dropout and random draws: 0,1,2 or 0-4.",
             show_default="0; one is drawn for strategy random",
+        ),
+    ] = None,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Control arms, with commas, one for each init and seed: alone learns from labels only; random-teacher "
+            "is as forward (or else the first strategy that matches layers) with the hidden states of an untrained "
+            "teacher.",
         ),
     ] = None,
     side_by_side: Annotated[
@@ -87,7 +96,7 @@ def sweep(
 
     Each student is the one that its own `distill` run would give, in a run directory under its arm's name, as
     forward-random-seed0. Beside them: scores.csv and sweep.json. A killed sweep goes on with --resume, also with more
-    seeds, strategies or initialisations than before.
+    seeds, strategies, initialisations or controls than before.
 
     Several processes share the students, each with a teacher and a device of its own, and give the same ones:
     accelerate launch --multi_gpu --num_processes 2 -m anglekit_cli sweep ... (--multi_gpu also on processors; torchrun
@@ -97,6 +106,8 @@ def sweep(
     chosen_strategies, chosen_inits = options.names_of("--strategies", strategies), options.names_of("--inits", inits)
     options.check_names("--strategies", chosen_strategies, tuple(STRATEGIES))
     options.check_names("--inits", chosen_inits, INITS)
+    chosen_controls = options.names_of("--controls", controls)
+    options.check_names("--controls", chosen_controls, CONTROLS)
     options.check_losses(hidden_loss, reading)
     chosen_seeds = parse_seeds(seeds)
     streams_matched = options.names_of("--match-streams", match_streams)
@@ -140,6 +151,7 @@ def sweep(
                 if_exists=mode,
                 side_by_side=side_by_side,
                 order_per_seed=order_per_seed,
+                controls=chosen_controls or (),
                 processes=processes,
                 progress=shown,
                 warn=lambda warning: typer.echo(f"warning: {warning}", err=True) if shown else None,
@@ -193,6 +205,8 @@ def _print_result(result: SweepResult, *, quiet: bool, as_json: bool) -> None:
             "warnings": list(result.warnings),
             "teacher_passes": result.teacher_passes,
             "teacher_answers": result.teacher_answers,
+            "untrained_passes": result.untrained_passes,
+            "untrained_answers": result.untrained_answers,
             "seconds": round(result.seconds, 3),
         }
         typer.echo(json.dumps(content))
@@ -205,9 +219,12 @@ def _print_result(result: SweepResult, *, quiet: bool, as_json: bool) -> None:
                 frame = frame.drop(columns="selected_step")
             typer.echo(aligned_text(frame_table(frame)))
         # A sweep whose arms were all finished before ran no teacher.
-        shared = (
-            f", the teacher {result.teacher_passes} times where separate runs take {result.teacher_answers}"
-            if result.teacher_passes
-            else ""
+        shared = "".join(
+            f", {who} {passes} times where separate runs take {answers}"
+            for who, passes, answers in (
+                ("the teacher", result.teacher_passes, result.teacher_answers),
+                ("untrained ones", result.untrained_passes, result.untrained_answers),
+            )
+            if passes
         )
         typer.echo(f"{len(result.arms)} students in {result.seconds:.0f} s{shared}: {result.directory}")

@@ -184,7 +184,7 @@ def measure_time(rounds: int) -> None:
         shared, arms = ten_arms(root, teacher, data, steps, PausedTeacher)
         shared.loop = sweep
         separate.start(one.train)
-        sweep.start(lambda: train_side_by_side(arms, shared, lambda _arm: None))
+        sweep.start(lambda: train_side_by_side(arms, (shared,), lambda _arm: None))
         teach, step = bare(teacher, data)
         # The first state of the optimisers is made here: it is no part of a steady step.
         for warm_up in (separate.advance, sweep.advance, sweep.advance, teach, step):
@@ -222,7 +222,7 @@ def measure_memory(which: str) -> None:
             # All optimisers have their moments when the first arm computes gradients once more.
             arms[0].trainer.add_callback(StopAtSecond())
             with suppress(KeyboardInterrupt):
-                train_side_by_side(arms, shared, lambda _arm: None)
+                train_side_by_side(arms, (shared,), lambda _arm: None)
         else:
             begun(Path(name), teacher, data, plan(teacher, "forward", "teacher"), 2).train()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)

@@ -45,6 +45,18 @@ def test_it_warns(teachers):
     assert "warning: the widths differ (384 and 768) and no hidden loss trains an adapter" in result.output
 
 
+def test_a_control_is_planned_with_what_it_is_a_control_of(teachers):
+    alone = run(teachers / "bert", "--control", "alone", "--layers", 3).output.splitlines()
+    assert alone[2].startswith("control   alone, of the strategy below without its KL")
+    assert alone[3].startswith("strategy  none")
+    options = ("--control", "random-teacher", "--strategy", "reverse", "--layers", 3, "--json")
+    plan = json.loads(run(teachers / "bert", *options).output)["plan"]
+    assert (plan["strategy"], plan["control"], plan["streams"][0]["matching"]["strategy"]) == (
+        *("random-teacher", "random-teacher"),
+        "reverse",
+    )
+
+
 def test_json_is_the_plan_itself(teachers):
     result = run(teachers / "bert", "--strategy", "random", "--layers", 3, "--seed", 7, "--json")
     values = json.loads(result.output)
@@ -74,6 +86,11 @@ def test_maps_of_ones_own(teachers):
         ("bert", ["--layers", "3", "--strategy", "forward", "--width", "384", "--init", "teacher"], "--init random"),
         ("bert", ["--layers", "3", "--strategy", "forward", "--copy", "0,1,2"], "copies nothing"),
         ("t5", ["--layers", "3", "--map", "1:1"], "names no stream"),
+        ("bert", ["--layers", "3", "--control", "alnoe"], "--control is 'alnoe'; did you mean 'alone'"),
+        ("bert", ["--layers", "3", "--control", "alone", "--strategy", "forward"], "--control alone matches no layers"),
+        ("bert", ["--layers", "3", "--control", "alone", "--map", "1:1"], "and --map came"),
+        ("bert", ["--layers", "3", "--control", "random-teacher"], "--strategy and --map: neither came"),
+        ("bert", ["--layers", "3", "--control", "random-teacher", "--strategy", "none"], "give one that does"),
         ("nowhere", ["--layers", "3", "--strategy", "forward"], "nowhere"),
     ],
 )

@@ -114,6 +114,18 @@ def test_an_arm_of_a_sweep_is_the_run_of_the_distill_command(world, tmp_path):
     assert same(tmp_path / "sweep" / "reverse-teacher-seed5", tmp_path / "run")
 
 
+def test_controls_stand_in_the_table_and_are_the_runs_of_the_distill_command(world, tmp_path):
+    more = ("--strategies", "none,reverse", "--inits", "teacher", "--seeds", 5, "--validation", world["dev"])
+    result = run(*arguments(world, tmp_path / "sweep", *more, "--controls", "alone, random-teacher"))
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == ["none", "reverse", "alone", "random-teacher"]
+    assert "the teacher 4 times where separate runs take 12, untrained ones 4 times where" in lines[-1]
+    for given in (("--control", "alone"), ("--control", "random-teacher", "--strategy", "reverse")):
+        own = arguments(world, tmp_path / given[1], *given, "--init", "teacher", "--seed", 5, "-q")
+        run("distill", *own[1:])
+        assert same(tmp_path / "sweep" / f"{given[1]}-teacher-seed5", tmp_path / given[1])
+
+
 def test_failed_arms_are_one_line_after_the_table(world, tmp_path, monkeypatch):
     train = Run.train
 
@@ -202,6 +214,14 @@ def test_names_are_read_with_spaces_and_none_is_missing():
         (("--strategies", "foward,none"), "did you mean 'forward'"),
         (("--strategies", "none,none"), "strategy 'none' came twice"),
         (("--inits", "teachr"), "did you mean 'teacher'"),
+        (("--controls", "alnoe"), "--controls is 'alnoe'; did you mean 'alone'"),
+        (("--controls", "alone,alone"), "control 'alone' came twice; give each one once"),
+        (("--controls", "alone,"), "--controls is 'alone,' and names nothing in one place"),
+        (("--controls", "random-teacher", "--strategies", "none"), "no strategy matches layers"),
+        (
+            ("--controls", "random-teacher", "--teacher-device-map", "auto"),
+            "control random-teacher makes an untrained teacher on one device",
+        ),
         (("--seeds", "1,1"), "seed 1 came twice"),
         (("--seeds", "x"), "--seeds is 'x'; allowed: numbers from 0 and ranges"),
         (("--side-by-side", 0), "side by side are 0"),

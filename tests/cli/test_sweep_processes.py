@@ -37,12 +37,13 @@ def test_one_two_and_three_processes_give_the_same_students(world, tmp_path):
     for count in (1, 2, 3):
         folder = tmp_path / str(count)
         folder.mkdir()
-        ended = swept(count, world, folder, "--strategies", "none,forward", "--seeds", "0", "--inits", "random,teacher")
+        arms = ("--strategies", "none,forward", "--controls", "random-teacher", "--inits", "random,teacher")
+        ended = swept(count, world, folder, *arms, "--seeds", "0")
         assert [each.code for each in ended] == [0] * count, ended[0].err
-        assert "4 students in" in ended[0].out
+        assert "6 students in" in ended[0].out
         assert all((each.out, each.err) == ("", "") for each in ended[1:])
         found.append(left(folder))
-    assert len([name for name in found[0] if name.endswith("model.safetensors")]) == 4
+    assert len([name for name in found[0] if name.endswith("model.safetensors")]) == 6
     assert found[1] == found[0]
     assert found[2] == found[0]
 

@@ -29,6 +29,15 @@ def test_seeds_are_those_that_all_have_in_the_order_of_their_numbers() -> None:
     assert cell_of(("forward", None), ("forward", 7)).seeds(["forward"]) == [None, 7]
 
 
+def test_controls_stand_beside_none_and_match_nothing() -> None:
+    assert in_order(["forward", "mine", "random-teacher", "none", "alone"]) == [
+        *("alone", "none", "random-teacher"),
+        *("forward", "mine"),
+    ]
+    cell = cell_of(("forward", 0), ("random-teacher", 0), ("none", 0), ("alone", 0), ("mine", 0))
+    assert cell.matching == ["forward", "mine"]
+
+
 def test_strategies_stand_in_the_papers_order_and_others_behind() -> None:
     assert in_order(["mine", "random", "none", "yours", "forward", "random"]) == [
         *("none", "forward", "random"),

@@ -45,6 +45,27 @@ def test_the_none_line_and_the_band() -> None:
     assert band.get_y() + band.get_height() / 2 == pytest.approx((matching.max() + matching.min()) / 2)
 
 
+def test_controls_are_drawn_beside_none_and_not_counted_as_strategies() -> None:
+    plain = score_table()
+    controls = [
+        (name, init, 0, "validation", "accuracy", value, "")
+        for init in ("random", "teacher")
+        for name, value in (("alone", 0.1), ("random-teacher", 0.99))
+    ]
+    table = pd.concat([plain, pd.DataFrame(controls, columns=plain.columns)], ignore_index=True)
+    data = figure_data("scores-by-strategy", [], scores=[table])
+    assert list(dict.fromkeys(data["strategy"])) == ["alone", "none", "random-teacher", *FIVE[1:]]
+    before = figure_data("scores-by-strategy", [], scores=[plain])
+    own = data[data["strategy"].isin(FIVE)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, before.reset_index(drop=True))
+    ax = draw_figure("scores-by-strategy", [], scores=[table]).axes[0]
+    for name in ("alone", "random-teacher"):
+        assert by_gid(ax.lines, f"strategy-{name}").get_color() == LIGHT_THEME.strategies[name].colour
+    geometry = full_geometry(FIVE)
+    spreads = [figure_data("angle-spread", [geometry], scores=[one])["spread"].tolist() for one in (plain, table)]
+    assert spreads[0] == spreads[1]
+
+
 @pytest.mark.parametrize(("step", "inside"), [(0.0, True), (0.002, True), (0.02, False)])
 def test_all_means_lie_in_the_band_just_when_no_two_differ_by_more_than_the_margin(step: float, inside: bool) -> None:
     rows = [(name, "random", 0, "", "accuracy", 0.5 + step * rank, "") for rank, name in enumerate(FIVE)]

@@ -23,6 +23,7 @@ from anglekit.plots.style import (
     new_figure,
     round_ticks,
 )
+from anglekit.vocabulary import CONTROLS, STRATEGIES
 
 # Machado, Oliveira, Fernandes 2009, severity 1, linear sRGB
 VISION = {
@@ -77,8 +78,8 @@ class TestTheme:
             assert contrast(colour, look.background) >= 2.9
 
     def test_strategies_have_their_own_markers(self, look: Theme) -> None:
-        assert set(look.strategies) == {"none", "forward", "reverse", "all-to-one", "random"}
-        assert len({style.marker for style in look.strategies.values()}) == 5
+        assert set(look.strategies) == {*STRATEGIES, *CONTROLS}
+        assert len({style.marker for style in look.strategies.values()}) == len(STRATEGIES) + len(CONTROLS)
 
 
 def test_red_and_green_of_one_lightness_would_fail() -> None:

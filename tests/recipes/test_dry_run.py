@@ -110,7 +110,6 @@ def test_every_recipe_can_be_planned_without_the_hub(name, monkeypatch):
     assert set(stages) == {
         *(["teacher"] if recipe.teacher.training else []),
         *(f"{kind}-{variant.name}" for kind in ("sweep", "geometry") for variant in recipe.variants),
-        *(f"alone-{variant.name}" for variant in recipe.variants if recipe.students.alone),
     }
     assert all(one.flops > 0 and one.memory_bytes > 0 and one.tokens > 0 for one in planned.stages)
     text = planned.text()
@@ -133,14 +132,37 @@ def test_a_plan_grows_with_what_is_trained():
     assert few.stages[1].flops > whole.stages[1].flops
 
 
-def test_a_student_without_a_teacher_costs_no_passes_of_one():
-    recipe = load_recipe("mnli")
-    whole = {one.name: one for one in dry_run(recipe).stages}
-    planned = {one.name: one for one in dry_run(replace(recipe, students=replace(recipe.students, alone=True))).stages}
-    alone = planned.pop("alone-3-layers")
-    assert planned == whole
-    assert 0 < alone.flops < whole["sweep-3-layers"].flops / 10
-    assert alone.memory_bytes < whole["sweep-3-layers"].memory_bytes
+def with_controls(recipe, *controls):
+    return replace(recipe, students=replace(recipe.students, controls=controls, side_by_side=100))
+
+
+def test_a_plan_counts_the_arms_and_the_passes_of_controls():
+    recipe = with_own_sources(load_recipe("mnli"), seeds=(0, 1))
+    whole, alone, random, both = (
+        {one.name: one for one in dry_run(with_controls(recipe, *controls)).stages}
+        for controls in ((), ("alone",), ("random-teacher",), ("alone", "random-teacher"))
+    )
+    assert whole.keys() == both.keys()
+    sweeps = [each["sweep-3-layers"] for each in (whole, alone, random, both)]
+    assert [one.what.partition(" students")[0] for one in sweeps] == ["train 20", "train 24", "train 24", "train 28"]
+    assert sweeps[3].what.endswith(", 4 of them without a teacher, 4 of them beside an untrained teacher for each seed")
+    student = (sweeps[1].flops - sweeps[0].flops) / 4
+    steps, teacher = sweeps[0].steps, config_cost(architecture(recipe), classifies=True)
+    forward = steps * 32 * teacher.forward_flops(Tokens(recipe.data.tokens or 128))
+    assert recipe.students.training.settings().batch_size == 32
+    assert student > 0
+    # The untrained teacher of a seed runs once a batch, for students from both inits.
+    assert sweeps[2].flops - sweeps[1].flops == pytest.approx(2 * forward)
+    assert sweeps[3].flops - sweeps[2].flops == pytest.approx(4 * student)
+    assert sweeps[2].memory_bytes - sweeps[1].memory_bytes == pytest.approx(2 * 4 * teacher.parameters)
+    assert all(both["geometry-3-layers"].flops > each["geometry-3-layers"].flops for each in (whole, alone, random))
+
+
+def test_a_plan_says_what_controls_are_controls_of():
+    maps = dry_run(with_controls(load_recipe("mnli"), "alone", "random-teacher")).maps
+    assert any(line.startswith("3-layers, alone (control of none): encoder: no hidden layer") for line in maps)
+    start = "3-layers, random-teacher (control of forward): encoder, forward: student"
+    assert any(line.startswith(start) for line in maps)
 
 
 def test_a_plan_counts_local_files_and_a_local_teacher(tmp_path, save_tiny):

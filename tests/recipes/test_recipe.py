@@ -169,6 +169,18 @@ def test_numbers_and_words_are_read_as_they_are_meant(tmp_path):
     }
 
 
+def test_a_recipe_that_says_alone_is_one_with_that_control(tmp_path):
+    earlier, now, both, none = (
+        load_recipe(written(tmp_path, MINIMAL.replace("layers: [2]", f"layers: [2]{more}")))
+        for more in (", alone: true", ", controls: [alone]", ", alone: true, controls: [alone, random-teacher]", "")
+    )
+    assert earlier == now
+    assert earlier.students.controls == ("alone",)
+    assert both.students.controls == ("alone", "random-teacher")
+    assert none.students.controls == ()
+    assert to_plain(earlier)["students"]["alone"] is False
+
+
 def test_a_recipe_survives_being_written(tmp_path):
     for name in recipe_names():
         recipe = load_recipe(name)
@@ -213,6 +225,12 @@ def test_a_recipe_survives_being_written(tmp_path):
         (("layers: [2]", "layers: [0]"), "students.layers is 0; allowed: at least 1"),
         (("layers: [2]", "layers: [2], strategies: [fowards]"), "did you mean 'forward'?"),
         (("layers: [2]", "layers: [2], widths: [8]"), "give inits: [random]"),
+        (("layers: [2]", "layers: [2], controls: [alnoe]"), "students.controls is 'alnoe'; did you mean 'alone'?"),
+        (("layers: [2]", "layers: [2], controls: [alone, alone]"), "students.controls is ['alone', 'alone']; name"),
+        (
+            ("layers: [2]", "layers: [2], strategies: [none], controls: [random-teacher]"),
+            "students.controls holds random-teacher, and no strategy matches layers (none); add one that does",
+        ),
         (("model: my-bert, ", ""), "made from scratch; that needs tokenizer"),
         (("{model_type: bert}", "{}"), "config names no model_type"),
         (("scores: [accuracy]", "scores: []"), "scores names none"),

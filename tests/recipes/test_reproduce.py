@@ -132,12 +132,12 @@ def test_a_run_that_is_done_runs_nothing_again(world, done, monkeypatch):
     assert sum(line.endswith("done before") for line in lines) == 5
 
 
-def test_a_student_without_a_teacher_is_trained_on_the_labels_alone(world, tmp_path):
+def test_controls_are_arms_of_the_sweep_with_a_geometry_of_their_own(world, done, tmp_path):
     recipe = mine(world)
-    students = replace(recipe.students, strategies=("none",), seeds=(0,), alone=True)
+    students = replace(recipe.students, seeds=(0,), controls=("alone", "random-teacher"))
     found = reproduce(replace(recipe, students=students), tmp_path / "run", device="cpu")
-    assert "alone-2-layers" in found.seconds
-    alone, taught = tmp_path / "run/alone-2-layers/none-random-seed0", tmp_path / "run/sweep-2-layers/none-random-seed0"
+    swept, plain = tmp_path / "run" / "sweep-2-layers", Path(done[0].directory)
+    alone, taught = swept / "alone-random-seed0", swept / "none-random-seed0"
     first = [json.loads((place / "metrics.jsonl").read_text().splitlines()[0]) for place in (alone, taught)]
     # The same student, data and order: only the teacher's share of the loss is missing.
     assert first[0]["loss_ce"] == first[1]["loss_ce"]
@@ -147,8 +147,17 @@ def test_a_student_without_a_teacher_is_trained_on_the_labels_alone(world, tmp_p
     own = json.loads((alone / "scores.json").read_text())["scores"][0]["accuracy"]
     row = scores[(scores["strategy"] == "alone") & (scores["data"] == "matched")].iloc[0]
     assert (row["init"], float(row["accuracy"])) == ("random", own)
-    assert list(scores["strategy"].unique()) == ["", "none", "alone"]
+    assert list(scores["strategy"].unique()) == ["", "none", "forward", "reverse", "alone", "random-teacher"]
     assert re.search(r"random +alone +[\d.]+ +- +-", found.text)
+    assert "alone: none without its KL: labels only, no teacher" in found.text
+    geometry, controls = (Geometry.load(tmp_path / "run" / f"geometry-2-layers{end}") for end in ("", "-controls"))
+    assert [arm.strategy for arm in geometry.arms.values()] == ["none", "forward", "reverse"]
+    assert [arm.strategy for arm in controls.arms.values()] == ["alone", "random-teacher"]
+    # The others are what they are without controls.
+    before = Geometry.load(plain / "geometry-2-layers").angles
+    seed = before[before["student"].isin(geometry.students)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(geometry.angles, seed)
+    assert set(found.verdicts) == {"2-layers"}
 
 
 # ---- going on ----
@@ -198,6 +207,62 @@ def test_what_was_removed_is_made_again(world, done, tmp_path):
     assert (run / "figure.png").exists()
     assert (run / "scores.csv").read_bytes() == (Path(done[0].directory) / "scores.csv").read_bytes()
     assert result_of(run) == before
+
+
+@pytest.fixture
+def in_place(done, tmp_path):
+    """A finished run where it was made, for its students name their teacher by its path; put back at the end."""
+    run = Path(done[0].directory)
+    shutil.copytree(run, tmp_path / "kept")
+    yield run
+    shutil.rmtree(run)
+    shutil.copytree(tmp_path / "kept", run)
+
+
+def run_again(world, run):
+    lines: list[str] = []
+    reproduce(mine(world), run, device="cpu", say=lines.append)
+    return [line for line in lines if not line.endswith("done before")]
+
+
+def test_a_student_that_was_removed_is_trained_again_where_its_geometry_is_missing(world, in_place):
+    run, result = in_place, result_of(in_place)
+    student = run / "sweep-2-layers" / "forward-random-seed1"
+    before = student.joinpath("checkpoint", "model.safetensors").read_bytes()
+    shutil.rmtree(student)
+    # All that is read of it is there.
+    assert run_again(world, run) == [f"going on with {run}"]
+    shutil.rmtree(run / "geometry-2-layers")
+    assert run_again(world, run) == [
+        f"going on with {run}",
+        "[2/5] train the students, 2-layers",
+        "[4/5] measure the geometry, 2-layers",
+    ]
+    assert student.joinpath("checkpoint", "model.safetensors").read_bytes() == before
+    assert result_of(run) == result
+
+
+def test_a_teacher_that_was_removed_is_trained_again(world, in_place):
+    run, result = in_place, result_of(in_place)
+    shutil.rmtree(run / "teacher")
+    shutil.rmtree(run / "geometry-2-layers")
+    assert [line[:5] for line in run_again(world, run)[1:]] == ["[1/5]", "[4/5]"]
+    assert result_of(run) == result
+
+
+@pytest.mark.parametrize("where", ["teacher", "sweep-2-layers/none-random-seed0"])
+def test_a_checkpoint_that_is_cut_is_one_line_that_says_what_to_do(world, in_place, where):
+    run, result = in_place, result_of(in_place)
+    shutil.rmtree(run / "geometry-2-layers")
+    file = run / where / "checkpoint" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match="or remove that directory and start again as before") as caught:
+        run_again(world, run)
+    assert "\n" not in str(caught.value)
+    assert str(run / where) in str(caught.value)
+    shutil.rmtree(run / where)
+    run_again(world, run)
+    assert result_of(run) == result
 
 
 def test_another_recipe_scale_or_table_is_not_mixed_in(world, done, tmp_path, words):

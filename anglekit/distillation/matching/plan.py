@@ -21,7 +21,18 @@ from anglekit.distillation.students.create import CopyBlocks, model_family, stud
 from anglekit.errors import InputError, suggest
 from anglekit.models import architectures
 from anglekit.runtime.files import convert_document
-from anglekit.vocabulary import INITS, READINGS, STRATEGIES, Init, Reading, Stream
+from anglekit.vocabulary import (
+    CONTROLS,
+    INITS,
+    NONE,
+    RANDOM_TEACHER,
+    READINGS,
+    STRATEGIES,
+    WITHOUT_TEACHER,
+    Init,
+    Reading,
+    Stream,
+)
 
 #: A plain value, as documents hold them.
 Setting = str | int | float | bool | None
@@ -64,6 +75,7 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         train_adapters: False repeats the paper's BERT runs, whose adapters never reached the optimiser.
         freeze_embeddings: True repeats the paper's BART and T5 runs (`freeze_embeds`).
         training: other settings (learning rate, epochs, ...) by name, to compare runs by.
+        control: a name in `vocabulary.CONTROLS` where the student is a control of its strategy; else None.
 
     Raises:
         InputError: values that do not go together.
@@ -83,6 +95,7 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     train_adapters: bool = True
     freeze_embeddings: bool = False
     training: dict[str, Setting] = {}
+    control: str | None = None
 
     def __post_init__(self) -> None:
         for what, value, allowed in (
@@ -107,11 +120,42 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"{self.teacher_width}",
                 "use --init random",
             )
+        self._check_control()
+
+    def _check_control(self) -> None:
+        if self.control is None:
+            return
+        if self.control not in CONTROLS:
+            raise InputError(f"no control {self.control!r}", allowed=suggest(self.control, CONTROLS))
+        matched = self.matched_as != NONE
+        if self.control == RANDOM_TEACHER and not matched:
+            raise InputError(
+                f"control {RANDOM_TEACHER} came and no layer is matched, so there is nothing to replace",
+                "give a strategy that matches layers, such as forward",
+            )
+        if self.control == WITHOUT_TEACHER and (matched or self.weights.kl > 0.0):
+            what = "matched layers" if matched else "a KL"
+            raise InputError(
+                f"control {WITHOUT_TEACHER} came with {what}, and learns from labels only", "leave the strategy out"
+            )
 
     @property
     def strategy(self) -> str:
-        """The strategy's name; "explicit" also where the user mapped one of two streams."""
-        return max((part.matching.strategy for part in self.streams), key=lambda name: name != "none")
+        """The name under which the student is compared: its control's, or else that of how it is matched."""
+        return self.control or self.matched_as
+
+    @property
+    def matched_as(self) -> str:
+        """The strategy of its layers; "explicit" also where the user mapped one of two streams.
+
+        Of a control it is the strategy of which something is taken away.
+        """
+        return max((part.matching.strategy for part in self.streams), key=lambda name: name != NONE)
+
+    @property
+    def reads_untrained_teacher(self) -> bool:
+        """Whether the hidden loss reads an untrained teacher's states."""
+        return self.control == RANDOM_TEACHER and self.weights.hidden > 0.0
 
     @property
     def matchings(self) -> tuple[LayerMatching, ...]:
@@ -153,6 +197,8 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             facts[f"{part.stream} map"] = ",".join(f"{s}:{t}" for s, t in part.matching.pairs) or "none"
             if self.init == "teacher":
                 facts[f"{part.stream} blocks copied"] = ",".join(map(str, part.blocks))
+        if self.control is not None:
+            facts["control of"] = self.matched_as
         return facts | self.training
 
     def to_json(self) -> dict[str, Any]:
@@ -200,9 +246,14 @@ def plan_distillation(
     copy_blocks: CopyBlocks | None = None,
     match_streams: Sequence[str] | None = None,
     training: Mapping[str, Setting] | None = None,
+    control: str | None = None,
     **options: Any,  # noqa: ANN401 - fields of DistillationPlan, checked there
 ) -> DistillationPlan:
     """Plan one student from its teacher's configuration; reads no weights.
+
+    A control is the same plan with something taken away. `alone` matches nothing and has no KL, whatever the weights
+    say, and a cross-entropy of weight 1 where they give it none. `random-teacher` only changes whose hidden states are
+    read.
 
     Args:
         config: the teacher's.
@@ -218,11 +269,21 @@ def plan_distillation(
         copy_blocks: the user's own copy map, as for `students.create_student`.
         match_streams: the streams that the strategy matches; None: all. The others have no hidden loss.
         training: other settings to record and to compare arms by.
+        control: a name in `vocabulary.CONTROLS`; `alone` takes neither a strategy (but "none") nor a map.
         options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings` of the plan.
 
     Raises:
         InputError: a name that is not known, or a shape or map that is not possible.
     """
+    if control == WITHOUT_TEACHER:
+        if layer_map is not None or strategy not in (None, NONE):
+            what = f"strategy {strategy!r}" if layer_map is None else "a map"
+            raise InputError(
+                f"control {WITHOUT_TEACHER} came with {what}, and matches no layer", "leave one of the two out"
+            )
+        strategy = NONE
+        weights = options.get("weights") or LossWeights()
+        options["weights"] = LossWeights(weights.ce or 1.0, 0.0, 0.0)
     if layer_map is None and strategy not in STRATEGIES:
         raise InputError(f"no strategy {strategy or ''!r}", allowed=suggest(strategy or "", STRATEGIES))
     if layer_map is not None and strategy not in (None, EXPLICIT):
@@ -276,5 +337,6 @@ def plan_distillation(
         init=cast("Init", init),  # checked by `student_shape`
         seed=drawn,
         training=dict(sorted((training or {}).items())),
+        control=control,
         **options,
     )

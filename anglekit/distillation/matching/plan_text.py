@@ -7,7 +7,15 @@ import textwrap
 from anglekit.display.tables import TextTable, aligned_text
 from anglekit.distillation.matching.plan import DistillationPlan, StreamPlan
 from anglekit.distillation.matching.strategies import EXPLICIT, layer_name
-from anglekit.vocabulary import STRATEGIES
+from anglekit.vocabulary import NONE, RANDOM_TEACHER, STRATEGIES, WITHOUT_TEACHER
+
+_CONTROL_WORDS = {
+    WITHOUT_TEACHER: "of the strategy below without its KL: the student learns from labels only, and no teacher runs",
+    RANDOM_TEACHER: (
+        "of the strategy below: hidden states are those of an untrained teacher of the same shape, which runs once a "
+        "batch beside the trained one; labels and KL stay"
+    ),
+}
 
 
 def plan_text(plan: DistillationPlan) -> str:
@@ -15,14 +23,19 @@ def plan_text(plan: DistillationPlan) -> str:
     depth = " + ".join(f"{part.matching.student_blocks} {part.stream}" for part in plan.streams)
     teacher_depth = " + ".join(f"{part.matching.teacher_blocks} {part.stream}" for part in plan.streams)
     start = "copied from the teacher" if plan.init == "teacher" else "initialised at random"
-    about = "a map of your own" if plan.strategy == EXPLICIT else STRATEGIES[plan.strategy].description
-    hidden = f" + {plan.weights.hidden:g} x hidden ({plan.hidden_loss})" if plan.strategy != "none" else ""
+    strategy = plan.matched_as
+    about = "a map of your own" if strategy == EXPLICIT else STRATEGIES[strategy].description
+    terms = [f"{plan.weights.ce:g} x cross-entropy"]
+    terms += [] if plan.control == WITHOUT_TEACHER else [f"{plan.weights.kl:g} x KL"]
+    terms += [f"{plan.weights.hidden:g} x hidden ({plan.hidden_loss})"] if strategy != NONE else []
     lines = [
         f"teacher   {plan.teacher} ({plan.model_type}): {teacher_depth} blocks, width {plan.teacher_width}",
         f"student   {depth} blocks, width {plan.student_width}, {start}, seed {plan.seed}",
-        f"strategy  {plan.strategy}: {about}",
-        f"loss      {plan.weights.ce:g} x cross-entropy + {plan.weights.kl:g} x KL{hidden}, {plan.reading} reading",
+        f"strategy  {strategy}: {about}",
+        f"loss      {' + '.join(terms)}, {plan.reading} reading",
     ]
+    if plan.control is not None:
+        lines.insert(2, f"control   {plan.control}, {_CONTROL_WORDS[plan.control]}")
     if plan.needs_adapters:
         number = sum(len(matching.pairs) for matching in plan.matchings)
         lines.append(f"adapters  {number}, each {plan.student_width} to {plan.teacher_width}, no bias")

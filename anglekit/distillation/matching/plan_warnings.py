@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.matching.strategies import layer_name
+from anglekit.vocabulary import NONE, RANDOM_TEACHER, WITHOUT_TEACHER
 
 # What arms of a comparison may differ in: the strategy with its map, and the axes of a sweep's grid.
 _FREE = ("strategy", "init", "seed", "encoder map", "decoder map")
@@ -20,7 +21,7 @@ def plan_warnings(plan: DistillationPlan) -> tuple[str, ...]:
             "frozen random embeddings: the embeddings (and the head tied to them) are initialised at random and never "
             "trained; do not freeze them, or use --init teacher"
         )
-    if plan.weights.hidden == 0 and plan.strategy != "none":
+    if plan.weights.hidden == 0 and plan.matched_as != NONE:
         found.append(f"the hidden loss has weight 0, so strategy {plan.strategy!r} trains the same student as 'none'")
     return tuple(found)
 
@@ -52,12 +53,17 @@ def _adapters(plan: DistillationPlan) -> list[str]:
     if not plan.needs_adapters:
         return []
     widths = f"the widths differ ({plan.student_width} and {plan.teacher_width})"
-    if plan.strategy == "none" or plan.weights.hidden == 0:
+    if plan.matched_as == NONE or plan.weights.hidden == 0:
         return [
             f"{widths} and no hidden loss trains an adapter: the student can be analysed only with a fitted projection "
             "(least-squares or procrustes)"
         ]
     found = []
+    if plan.reads_untrained_teacher:
+        found.append(
+            f"{widths} and the adapters of control {RANDOM_TEACHER!r} lead to its untrained teacher: angles at the "
+            "trained one need a fitted projection (least-squares or procrustes)"
+        )
     if not plan.train_adapters:
         found.append(f"{widths} and the adapters are not trained: the hidden loss pulls through random projections")
     for matching in plan.matchings:
@@ -74,12 +80,21 @@ def comparison_warnings(plans: Sequence[DistillationPlan]) -> tuple[str, ...]:
     """Return what spoils a comparison of strategies: anything but the strategy that differs between its arms.
 
     Initialisations and seeds may differ when every strategy has the same ones. Arms that would train the same student
-    under two names are named too.
+    under two names are named too. Controls differ by what they are for.
 
     Args:
         plans: the arms, in any order.
     """
-    return (*_other_differences(plans), *_uneven_grid(plans), *_equal_arms(plans))
+    arms = [plan for plan in plans if plan.control is None]
+    controls = [plan for plan in plans if plan.control is not None]
+    return (*_other_differences(arms), *_uneven_grid(plans), *_equal_arms(arms), *_idle_controls(arms, controls))
+
+
+def _idle_controls(arms: Sequence[DistillationPlan], controls: Sequence[DistillationPlan]) -> list[str]:
+    """Say which control takes nothing away."""
+    if any(plan.control == WITHOUT_TEACHER for plan in controls) and any(plan.weights.kl == 0 for plan in arms):
+        return [f"the KL has weight 0, so control {WITHOUT_TEACHER!r} trains the same student as {NONE!r}"]
+    return []
 
 
 def _other_differences(plans: Sequence[DistillationPlan]) -> list[str]:

@@ -17,7 +17,7 @@ import msgspec
 
 from anglekit.errors import InputError, suggest
 from anglekit.runtime.files import convert_document
-from anglekit.vocabulary import STRATEGIES, STREAMS, Stream
+from anglekit.vocabulary import NONE, RANDOM_TEACHER, STRATEGIES, STREAMS, Stream, matches_layers
 
 #: The strategy name of a map that the user wrote. It is not in `STRATEGIES`, for nobody asks for it by name.
 EXPLICIT: Final = "explicit"
@@ -244,6 +244,30 @@ def layer_matching(
     pairs = ((0, 0),) if embedding else ()
     pairs += tuple((layer + 1, target) for layer, target in enumerate(targets))
     return LayerMatching(stream, name, teacher_blocks, student_blocks, pairs, drawn)
+
+
+def controlled_strategies(
+    controls: Sequence[str], strategies: Sequence[str], random_teacher_of: str | None = None
+) -> dict[str, str]:
+    """Return by control the strategy of which it takes something away.
+
+    Of `alone` that is "none". Of `random-teacher` it is `random_teacher_of` where that is among the strategies, or else
+    forward, or else the first that matches layers.
+
+    Raises:
+        InputError: `random-teacher` came and no strategy matches layers.
+    """
+    found = dict.fromkeys(controls, NONE)
+    if RANDOM_TEACHER in found:
+        matching = [name for name in strategies if matches_layers(name)]
+        if not matching:
+            raise InputError(
+                f"control {RANDOM_TEACHER!r} came and no strategy matches layers (strategies: {', '.join(strategies)})",
+                "add one that does, such as forward",
+            )
+        wanted = (name for name in (random_teacher_of, "forward") if name in matching)
+        found[RANDOM_TEACHER] = next(wanted, None) or matching[0]
+    return found
 
 
 def draw_seed() -> int:

@@ -27,6 +27,7 @@ from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.tasks.models import ModelProvenance
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.errors import InputError, RunError, suggest
+from anglekit.models.checkpoint_files import check_whole, file_sizes
 from anglekit.results.scores import RUN_CONFIG_FILE, RUN_SCORES_FILE, RunScores
 from anglekit.runtime.files import half_written, read_document, write_json
 from anglekit.runtime.locks import DirectoryLock
@@ -109,8 +110,10 @@ class RunProvenance(msgspec.Struct, kw_only=True):
         data_seed: of the order of the data.
         init: of a student.
         strategy: of a student.
+        control_of: of a control, the strategy of which it takes something away.
         begun: in UTC.
         finished: in UTC, once the run is.
+        checkpoint: the bytes of each file of the checkpoint, once the run is finished.
     """
 
     versions: dict[str, str]
@@ -123,8 +126,16 @@ class RunProvenance(msgspec.Struct, kw_only=True):
     data_seed: int
     init: str | msgspec.UnsetType = msgspec.UNSET
     strategy: str | msgspec.UnsetType = msgspec.UNSET
+    control_of: str | msgspec.UnsetType = msgspec.UNSET
     begun: str
     finished: str | msgspec.UnsetType = msgspec.UNSET
+    checkpoint: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Written(msgspec.Struct, frozen=True):
+    """The part of provenance.json by which a checkpoint is checked; earlier versions did not write it."""
+
+    checkpoint: dict[str, int] = {}
 
 
 def run_provenance(
@@ -143,6 +154,7 @@ def run_provenance(
         data_seed=settings.data_seed,
         init=msgspec.UNSET if plan is None else plan.init,
         strategy=msgspec.UNSET if plan is None else plan.strategy,
+        control_of=msgspec.UNSET if plan is None or plan.control is None else plan.matched_as,
         begun=now(),
     )
 
@@ -180,8 +192,9 @@ class RunDirectory:
         metrics: the file of logs and validations.
 
     Raises:
-        InputError: another process holds it, it holds a run and `if_exists` is "refuse", or it holds something else.
-            Nothing is changed: what is overwritten is removed when the new run begins.
+        InputError: another process holds it, it holds a run and `if_exists` is "refuse", it holds something else, or a
+            finished run that is to be resumed has lost its checkpoint. Nothing is changed: what is overwritten is
+            removed when the new run begins.
     """
 
     def __init__(self, path: str | Path, if_exists: str = "refuse", *, writes: bool | None = None) -> None:
@@ -263,6 +276,22 @@ class RunDirectory:
                 "resume it with its own settings, name another directory, or use --overwrite",
             )
 
+    def check_checkpoint(self) -> None:
+        """Check that a finished run still has its student: every file, and none cut.
+
+        Raises:
+            InputError: a file is missing or cut.
+        """
+        record = self.path / _PROVENANCE
+        written = self._read(_PROVENANCE, _Written) if record.exists() else _Written()
+        try:
+            check_whole(self.checkpoint, written.checkpoint)
+        except InputError as error:
+            raise InputError(
+                f"{self.path} holds a finished run whose checkpoint is not whole ({error.arrived})",
+                "put the file back, or remove that directory and start again as before: it is trained again",
+            ) from error
+
     def begin(self, config: RunConfig, plan: DistillationPlan | None, provenance: RunProvenance) -> None:
         """Remove a run that is to be overwritten and write what the new one starts from.
 
@@ -290,6 +319,7 @@ class RunDirectory:
         if self.checkpoint.exists():
             shutil.rmtree(self.checkpoint)
         self.partial_checkpoint.rename(self.checkpoint)
+        provenance.checkpoint = file_sizes(self.checkpoint)
         write_json(self.path / _PROVENANCE, provenance)
         write_json(self.path / RUN_SCORES_FILE, scores)
         if self.training.exists():
@@ -335,3 +365,5 @@ class RunDirectory:
             raise InputError(f"{self.path} holds a finished run", "name another directory, or use --overwrite")
         if if_exists == "refuse" and self.started:
             raise InputError(f"{self.path} holds an unfinished run", "use --resume to go on, or --overwrite")
+        if if_exists == "resume" and self.finished:
+            self.check_checkpoint()

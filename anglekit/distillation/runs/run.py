@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import pandas as pd
 from torch import nn
 from transformers import PreTrainedModel
@@ -41,6 +42,7 @@ from anglekit.distillation.training.progress import MetricsFile, TrainingBar
 from anglekit.distillation.training.teacher import TeacherProvider
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.distillation.training.trainer_checkpoints import resume_point
+from anglekit.distillation.training.untrained_teacher import HiddenOfAnother
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import StudentNote, quiet_transformers
 from anglekit.results.scores import RunScores
@@ -243,6 +245,8 @@ def begin_distillation(
     )
     if not plan.train_adapters:
         adapters.requires_grad_(False)
+    if teacher_forward is None and plan.reads_untrained_teacher:
+        teacher_forward = HiddenOfAnother.of_untrained(teacher.model, objective, plan.seed, settings.teacher_device)
     return begin_run(
         student,
         data,
@@ -326,7 +330,12 @@ def begin_run(
 def _student_note(plan: DistillationPlan) -> StudentNote:
     taught_by: dict[str, dict[str, int]] = {one.stream: {str(s): t for s, t in one.pairs} for one in plan.matchings}
     return StudentNote(
-        init=plan.init, strategy=plan.strategy, seed=plan.seed, teacher=plan.teacher, taught_by=taught_by
+        init=plan.init,
+        strategy=plan.strategy,
+        seed=plan.seed,
+        teacher=plan.teacher,
+        taught_by=taught_by,
+        control_of=msgspec.UNSET if plan.control is None else plan.matched_as,
     )
 
 

@@ -23,7 +23,7 @@ from anglekit.distillation.tasks.task import Task
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import checkpoint_of, load_config
 from anglekit.models.load_options import LoadOptions
-from anglekit.vocabulary import Stream
+from anglekit.vocabulary import RANDOM_TEACHER, Stream
 
 
 def finetune(
@@ -87,6 +87,7 @@ def distill(
     init: str = "random",
     layer_map: Mapping[Stream, Sequence[tuple[int, int]]] | None = None,
     copy_blocks: CopyBlocks | None = None,
+    control: str | None = None,
     validation: Sequence[str] = (),
     data: DataSettings | None = None,
     settings: TrainSettings | None = None,
@@ -99,7 +100,7 @@ def distill(
 
     Args:
         teacher: directory, run directory or hub id of a trained teacher.
-        strategy: a name in `vocabulary.STRATEGIES`; None with a `layer_map`.
+        strategy: a name in `vocabulary.STRATEGIES`; None with a `layer_map`, and for the control `alone`.
         task: a name in `tasks.TASKS`.
         train: table of training examples, as `tables.read_table` takes it.
         out: the run's directory.
@@ -108,6 +109,7 @@ def distill(
         init: "random" or "teacher".
         layer_map: the user's own matching, by stream.
         copy_blocks: the user's own copy map.
+        control: a name in `vocabulary.CONTROLS`: the student is not the strategy's own but a control of it.
         validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
         data: columns by name.
         settings: of the training; the task gives what they leave open.
@@ -124,6 +126,7 @@ def distill(
     chosen = task_by_name(task)
     settings = settings or TrainSettings()
     settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
+    check_control(control, load)
     source = checkpoint_of(teacher)
     with RunDirectory(out, if_exists) as directory:
         config = load_config(source, load)
@@ -138,6 +141,7 @@ def distill(
             init=init,
             layer_map=layer_map,
             copy_blocks=copy_blocks,
+            control=control,
             **plan_options,
         )
         loaded, prepared = load_teacher_and_data(
@@ -145,6 +149,21 @@ def distill(
         )
         title = f"distill {plan.strategy} from {plan.init}" if progress else None
         return begin_distillation(loaded, prepared, plan, directory, settings, title=title).complete()
+
+
+def check_control(control: str | None, load: LoadOptions | None) -> None:
+    """Refuse an untrained teacher beside one that no single device holds.
+
+    Raises:
+        InputError: the control is `random-teacher` and the teacher is spread over devices.
+    """
+    spread = None if load is None else load.placement.device_map
+    if control == RANDOM_TEACHER and spread is not None:
+        raise InputError(
+            f"control {RANDOM_TEACHER} makes an untrained teacher on one device, and --teacher-device-map {spread!r} "
+            "spreads the trained one",
+            "leave one of the two out",
+        )
 
 
 def load_teacher_and_data(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
+from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.runs.run import Run, RunResult, begin_distillation, objective_of_plan
@@ -21,6 +24,8 @@ from anglekit.distillation.sweep.shared_teacher import MarkedBatches, SharedTeac
 from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.training.progress import SweepBar
+from anglekit.distillation.training.teacher import TeacherProvider
+from anglekit.distillation.training.untrained_teacher import HiddenOfAnother, untrained_teacher
 from anglekit.errors import AnglekitError
 
 
@@ -52,6 +57,27 @@ def share_arms(arms: Sequence[Arm], count: int) -> list[Sequence[Arm]]:
     return [ordered[first:last] for first, last in itertools.pairwise(edges)]
 
 
+@dataclass
+class _Session:
+    """What teachers did so far, as `SweepResult` and sweep.json say it."""
+
+    teacher_passes: int = 0
+    teacher_answers: int = 0
+    untrained_passes: int = 0
+    untrained_answers: int = 0
+    teacher_seconds: float = 0.0
+
+    def add(self, trained: SharedTeacher, untrained: Iterable[SharedTeacher]) -> None:
+        """Add what the teachers of one group of arms did."""
+        self.teacher_passes += trained.passes
+        self.teacher_answers += trained.answers
+        self.teacher_seconds += trained.seconds
+        for teacher in untrained:
+            self.untrained_passes += teacher.passes
+            self.untrained_answers += teacher.answers
+            self.teacher_seconds += teacher.seconds
+
+
 class ArmsInTraining:
     """The results of a sweep's arms so far; every finished arm goes into scores.csv at once.
 
@@ -76,7 +102,7 @@ class ArmsInTraining:
         self._arms = arms
         self._elsewhere = dict(elsewhere or {})
         self._writes = writes
-        self._teachers: list[SharedTeacher] = []
+        self._session = _Session()
 
     def keep(self, arm: Arm, result: RunResult) -> None:
         """Take in a finished arm."""
@@ -101,12 +127,15 @@ class ArmsInTraining:
     ) -> None:
         """Train arms side by side and finish each as it ends."""
         objectives = [objective_of_plan(one.plan, one.settings, prepared) for one in wave]
-        shared = SharedTeacher(loaded.model, objectives, wave[0].settings.teacher_device)
-        self._teachers.append(shared)
+        shared, untrained = _teachers(wave, objectives, loaded)
         runs: dict[Run, Arm] = {}
-        for one in wave:
+        for one, objective in zip(wave, objectives, strict=True):
+            teaching: TeacherProvider = shared
+            if one.plan.reads_untrained_teacher:
+                logits = shared if objective.reads_teacher_logits else None
+                teaching = HiddenOfAnother(logits, untrained[one.plan.seed])
             run = begin_distillation(
-                loaded, prepared, one.plan, one.directory, one.settings, teacher_forward=shared, origin=origin
+                loaded, prepared, one.plan, one.directory, one.settings, teacher_forward=teaching, origin=origin
             )
             run.trainer.add_callback(bar)
             runs[run] = one.arm
@@ -115,7 +144,9 @@ class ArmsInTraining:
             self.keep(runs[run], run.finish())
             bar.finished()
 
-        outcomes = train_side_by_side(list(runs), shared, finish)
+        outcomes = train_side_by_side(list(runs), (shared, *untrained.values()), finish)
+        # The numbers only: an untrained teacher is not needed again.
+        self._session.add(shared, untrained.values())
         for (run, arm), outcome in zip(runs.items(), outcomes, strict=True):
             if outcome.error is not None:
                 self.errors[arm] = outcome.error
@@ -139,32 +170,56 @@ class ArmsInTraining:
 
     def session(self) -> dict[str, Any]:
         """Return what this process did."""
-        return {
-            "teacher_passes": sum(one.passes for one in self._teachers),
-            "teacher_answers": sum(one.answers for one in self._teachers),
-            "teacher_seconds": round(sum(one.seconds for one in self._teachers), 3),
-        }
+        return asdict(self._session)
 
 
-def train_side_by_side(runs: Sequence[Run], teacher: SharedTeacher, finish: Callable[[Run], None]) -> list[Outcome]:
-    """Train runs in lockstep over the teacher that they share, and return how each ended.
+def _teachers(
+    wave: Sequence[PlannedArm], objectives: Sequence[DistillationObjective], loaded: TaskModel
+) -> tuple[SharedTeacher, dict[int, SharedTeacher]]:
+    """Return the trained teacher that arms share, and by seed the untrained ones of control arms."""
+    trained: list[DistillationObjective] = []
+    by_seed: dict[int, list[DistillationObjective]] = defaultdict(list)
+    for one, objective in zip(wave, objectives, strict=True):
+        (by_seed[one.plan.seed] if one.plan.reads_untrained_teacher else trained).append(objective)
+    device = wave[0].settings.teacher_device
+    untrained = {
+        seed: SharedTeacher(untrained_teacher(loaded.model, seed), own, device, logits_for=())
+        for seed, own in by_seed.items()
+    }
+    return SharedTeacher(loaded.model, trained, device, logits_for=objectives), untrained
 
-    The runs were begun with `teacher_forward=teacher`. This process holds each directory until its run ends. `finish`
-    is called in the run's own turn after its last step.
+
+def train_side_by_side(
+    runs: Sequence[Run], teachers: Sequence[SharedTeacher], finish: Callable[[Run], None]
+) -> list[Outcome]:
+    """Train runs in lockstep over the teachers that they share, and return how each ended.
+
+    The runs were begun with a `teacher_forward` that asks these teachers. This process holds each directory until its
+    run ends. `finish` is called in the run's own turn after its last step.
     """
     if not runs:
         return []
     device = runs[0].trainer.args.device
-    teacher.to(device)
+    for teacher in teachers:
+        teacher.to(device)
     for run in runs:
         collate = run.trainer.data_collator
         if not isinstance(collate, MarkedBatches):
             run.trainer.data_collator = MarkedBatches(collate)
+
+    def forget() -> None:
+        for teacher in teachers:
+            teacher.forget()
+
+    def students_clock() -> float:
+        """Return a time in seconds that stands still while a teacher runs."""
+        return time.perf_counter() - sum(teacher.seconds for teacher in teachers)
+
     return take_turns(
         [partial(_train_in_turns, run, finish) for run in runs],
         device=device,
-        when_all_passed=teacher.forget,
-        clock=teacher.students_clock,
+        when_all_passed=forget,
+        clock=students_clock,
     )
 
 

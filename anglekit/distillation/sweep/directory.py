@@ -17,6 +17,7 @@ import msgspec
 import pandas as pd
 
 from anglekit.distillation.matching.plan import DistillationPlan, named_differences
+from anglekit.distillation.matching.strategies import controlled_strategies
 from anglekit.distillation.runs.directory import RunDirectory, check_if_exists
 from anglekit.distillation.runs.run import RunResult
 from anglekit.distillation.tasks.models import ModelProvenance
@@ -24,7 +25,7 @@ from anglekit.errors import InputError, suggest
 from anglekit.results.scores import SWEEP_FILE, SWEEP_FORMAT, SWEEP_SCORES_FILE
 from anglekit.runtime.files import convert_document, half_written, read_json_object, write_json, write_whole
 from anglekit.runtime.processes import ALONE, Processes
-from anglekit.vocabulary import INITS, STRATEGIES
+from anglekit.vocabulary import CONTROLS, INITS, STRATEGIES
 
 # What tells the arms of one sweep apart; everything else is the same for all of them.
 _OWN_TO_AN_ARM = ("strategy", "init", "seed", "data_seed", "encoder map", "decoder map")
@@ -32,7 +33,7 @@ _OWN_TO_AN_ARM = ("strategy", "init", "seed", "data_seed", "encoder map", "decod
 
 @dataclass(frozen=True)
 class Arm:
-    """One student of a sweep: a combination of its grid."""
+    """One student of a sweep: a combination of its grid; a control's name stands in the place of a strategy."""
 
     strategy: str
     init: str
@@ -46,23 +47,30 @@ class Arm:
 
 @dataclass(frozen=True)
 class SweepGrid:
-    """The strategies, initialisations and seeds of a sweep; its arms are all their combinations.
+    """The strategies, initialisations, seeds and controls of a sweep; its arms are all their combinations.
+
+    `random_teacher_of` is the strategy of which `random-teacher` is a control: None takes forward, or else the first
+    that matches layers.
 
     Raises:
-        InputError: a list is empty or names something twice, or a name is not known.
+        InputError: a list is empty (of controls there may be none) or names something twice, a name is not known, or
+            a control has no strategy to be a control of.
     """
 
     strategies: tuple[str, ...]
     inits: tuple[str, ...]
     seeds: tuple[int, ...]
+    controls: tuple[str, ...] = ()
+    random_teacher_of: str | None = None
 
     def __post_init__(self) -> None:
         for what, values, allowed in (
             ("strategy", self.strategies, tuple(STRATEGIES)),
             ("initialisation", self.inits, INITS),
             ("seed", self.seeds, None),
+            ("control", self.controls, CONTROLS),
         ):
-            if not values:
+            if not values and what != "control":
                 raise InputError(f"no {what} came", "give at least one")
             for value in values:
                 if allowed is not None and value not in allowed:
@@ -72,13 +80,18 @@ class SweepGrid:
         for seed in self.seeds:
             if not 0 <= seed < 2**32:
                 raise InputError(f"a seed is {seed}", allowed=f"allowed: 0 to {2**32 - 1}")
+        _ = self.control_of  # refuses a control without a strategy
+
+    @property
+    def control_of(self) -> dict[str, str]:
+        """The strategy of which each control takes something away."""
+        return controlled_strategies(self.controls, self.strategies, self.random_teacher_of)
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """All combinations, by seed, then initialisation, then strategy."""
-        return tuple(
-            Arm(strategy, init, seed) for seed in self.seeds for init in self.inits for strategy in self.strategies
-        )
+        """All combinations, by seed, then initialisation, then strategy, controls last."""
+        names = (*self.strategies, *self.controls)
+        return tuple(Arm(name, init, seed) for seed in self.seeds for init in self.inits for name in names)
 
 
 class ArmRecord(msgspec.Struct, frozen=True):
@@ -110,7 +123,8 @@ class SweepRecord(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         format: of the file.
         arms: in the order of the grid.
-        student: what all students have in common.
+        student: what all students have in common, controls aside.
+        control_of: by control arm's name in `vocabulary.CONTROLS`, the strategy of which it takes something away.
         data: what all runs' configurations have in common.
         teacher: its provenance.
         warnings: what spoils a comparison of the arms.
@@ -123,6 +137,7 @@ class SweepRecord(msgspec.Struct, kw_only=True, frozen=True):
     format: str = SWEEP_FORMAT
     arms: list[ArmRecord]
     student: dict[str, Any]
+    control_of: dict[str, str] = {}
     data: dict[str, Any]
     teacher: ModelProvenance | None = None
     warnings: list[str] = []
@@ -256,9 +271,11 @@ class SweepDirectory:
 
 
 def shared_facts(plans: Sequence[DistillationPlan]) -> dict[str, Any]:
-    """Return what is the same for all arms of a sweep, under the names that messages use."""
+    """Return what is the same for all arms of a sweep but controls, under the names that messages use."""
     facts: dict[str, Any] = {}
     for plan in plans:
+        if plan.control is not None:
+            continue
         facts |= {name: value for name, value in plan.facts().items() if name not in _OWN_TO_AN_ARM}
     return facts
 

@@ -29,8 +29,9 @@ class SharedTeacher:
 
     Args:
         teacher: put into evaluation mode.
-        objectives: of all students that will ask.
+        objectives: of all students that will ask for hidden states, and for logits too unless `logits_for` says whose.
         device: the teacher's own, or None for that of the students.
+        logits_for: the objectives of the students that will ask for logits.
 
     Attributes:
         passes: forward passes that were run.
@@ -44,15 +45,21 @@ class SharedTeacher:
     """
 
     def __init__(
-        self, teacher: PreTrainedModel, objectives: Sequence[DistillationObjective], device: str | None = None
+        self,
+        teacher: PreTrainedModel,
+        objectives: Sequence[DistillationObjective],
+        device: str | None = None,
+        *,
+        logits_for: Sequence[DistillationObjective] | None = None,
     ) -> None:
-        norms = sorted({objective.final_norm for objective in objectives})
+        logits_for = objectives if logits_for is None else logits_for
+        norms = sorted({objective.final_norm for objective in (*objectives, *logits_for)})
         if len(norms) > 1:
             raise InputError("students of the corrected and the official reading cannot share a teacher", "sweep each")
         self._forward = TeacherForward(
             teacher,
             _union(objectives),
-            logits=any(objective.reads_teacher_logits for objective in objectives),
+            logits=any(objective.reads_teacher_logits for objective in logits_for),
             final_norm=norms[0] if norms else "excluded",
             device=device,
         )
@@ -84,10 +91,6 @@ class SharedTeacher:
     def forget(self) -> None:
         """Free all answers: no student will ask for them again."""
         self._held.clear()
-
-    def students_clock(self) -> float:
-        """Return a time in seconds that stands still while the teacher runs."""
-        return time.perf_counter() - self.seconds
 
 
 def _union(objectives: Sequence[DistillationObjective]) -> dict[Stream, tuple[int, ...]]:

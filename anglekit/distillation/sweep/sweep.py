@@ -18,7 +18,7 @@ from anglekit.distillation.matching.plan_warnings import comparison_warnings, pl
 from anglekit.distillation.matching.strategies import draw_seed
 from anglekit.distillation.runs.directory import IfExists, RunConfig, RunDirectory, now
 from anglekit.distillation.runs.run import RunResult, check_distillation
-from anglekit.distillation.runs.train import load_teacher_and_data, plan_run
+from anglekit.distillation.runs.train import check_control, load_teacher_and_data, plan_run
 from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.distillation.students.create import CopyBlocks
 from anglekit.distillation.sweep.arms import ArmsInTraining, PlannedArm, share_arms, waves
@@ -31,7 +31,7 @@ from anglekit.models.checkpoints import checkpoint_of, load_config, quiet_transf
 from anglekit.models.load_options import LoadOptions
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.processes import ALONE, Processes
-from anglekit.vocabulary import INITS
+from anglekit.vocabulary import INITS, RANDOM_TEACHER
 
 #: How many students train at the same time by default. With ten, each bears a tenth of the teacher's cost, so more
 #: would gain little. Each takes about three times its weights in memory, with AdamW's two moments.
@@ -55,7 +55,9 @@ class SweepResult:
         warnings: what spoils a comparison of the arms; see `plan_warnings.comparison_warnings`.
         teacher_passes: forward passes of the teacher in this session.
         teacher_answers: the forward passes that separate runs would have taken for the same steps.
-        teacher_seconds: the time of those passes.
+        untrained_passes: forward passes of untrained teachers (control `random-teacher`) in this session.
+        untrained_answers: those that separate runs would have taken.
+        teacher_seconds: the time of the passes of all teachers.
         seconds: of the whole session.
     """
 
@@ -66,6 +68,8 @@ class SweepResult:
     warnings: tuple[str, ...]
     teacher_passes: int
     teacher_answers: int
+    untrained_passes: int
+    untrained_answers: int
     teacher_seconds: float
     seconds: float
 
@@ -106,6 +110,7 @@ def sweep(
     if_exists: IfExists = "refuse",
     side_by_side: int = SIDE_BY_SIDE,
     order_per_seed: bool = False,
+    controls: Sequence[str] = (),
     processes: Processes = ALONE,
     progress: bool = False,
     warn: Callable[[str], None] = lambda _warning: None,
@@ -138,6 +143,10 @@ def sweep(
             on it. With several processes, each trains this many.
         order_per_seed: whether each seed has an order of the data of its own, `settings.data_seed + seed`; arms of
             different seeds then share nothing.
+        controls: names in `vocabulary.CONTROLS`, each once: for every initialisation and seed one student more, under
+            the control's name. `random-teacher` is as `forward`, or else the first strategy that matches layers, and a
+            resumed sweep keeps its own. Its untrained teacher takes as much memory as the teacher, one for each seed
+            that trains at the same time.
         processes: those that share the arms, from `processes.processes_apart`; each makes the same call.
         progress: whether to show a bar over the steps of all arms that this process trains.
         warn: called with each warning before anything is trained.
@@ -161,10 +170,12 @@ def sweep(
         raise InputError(f"the settings hold seed {settings.seed}", "a sweep takes its seeds by `seeds`")
     chosen = task_by_name(task)
     settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
+    for control in controls:
+        check_control(control, load)
     with ExitStack() as held:
         with processes.together():
             root = SweepDirectory(out, if_exists)
-            grid = _grid(strategies, inits, seeds, width, root)
+            grid = _grid(strategies, inits, seeds, controls, width, root)
             root.check_foreign(grid)
             if copy_blocks is not None and "teacher" not in grid.inits:
                 raise InputError("a copy map came and no arm is copied from the teacher", "add 'teacher' to the inits")
@@ -179,7 +190,16 @@ def sweep(
             config = load_config(source, load)
             options = {"teacher": teacher, "layers": layers, "width": width, **plan_options}
             entries = [
-                _planned(arm, directories[arm], config, settings, order_per_seed, copy_blocks, options)
+                _planned(
+                    arm,
+                    grid.control_of.get(arm.strategy),
+                    directories[arm],
+                    config,
+                    settings,
+                    order_per_seed,
+                    copy_blocks,
+                    options,
+                )
                 for arm in grid.arms
             ]
             loaded, prepared = load_teacher_and_data(
@@ -188,7 +208,7 @@ def sweep(
             origin = loaded.provenance()
             configs = [check_distillation(one.plan, prepared, one.directory, one.settings, origin) for one in entries]
             warnings = _warnings([one.plan for one in entries])
-            record = _record(root, entries, settings, order_per_seed, configs[0], origin, warnings)
+            record = _record(root, grid, entries, settings, order_per_seed, configs[0], origin, warnings)
             root.check_same(record)
         for warning in warnings if processes.first else ():
             warn(warning)
@@ -249,6 +269,7 @@ def _grid(
     strategies: Sequence[str],
     inits: Sequence[str] | None,
     seeds: Sequence[int] | None,
+    controls: Sequence[str],
     width: int | None,
     root: SweepDirectory,
 ) -> SweepGrid:
@@ -258,11 +279,14 @@ def _grid(
         seeds = tuple(dict.fromkeys(arm.seed for arm in root.stored_arms)) or None
     if seeds is None:
         seeds = (draw_seed() if "random" in strategies else 0,)
-    return SweepGrid(tuple(strategies), tuple(inits), tuple(seeds))
+    # Another strategy may have been added since; what random-teacher was begun with does not change.
+    begun = root.stored.control_of.get(RANDOM_TEACHER) if root.resumes and root.stored else None
+    return SweepGrid(tuple(strategies), tuple(inits), tuple(seeds), tuple(controls), begun)
 
 
 def _planned(
     arm: Arm,
+    control_of: str | None,
     directory: RunDirectory,
     config: PretrainedConfig,
     settings: TrainSettings,
@@ -273,7 +297,8 @@ def _planned(
     data_seed = settings.data_seed + arm.seed if order_per_seed else settings.data_seed
     own = replace(settings, seed=arm.seed, data_seed=data_seed)
     copied = {"copy_blocks": copy_blocks} if arm.init == "teacher" else {}
-    plan = plan_run(config, own, directory, strategy=arm.strategy, init=arm.init, **copied, **options)
+    named = {"strategy": arm.strategy} if control_of is None else {"strategy": control_of, "control": arm.strategy}
+    plan = plan_run(config, own, directory, init=arm.init, **named, **copied, **options)
     return PlannedArm(arm, directory, own, plan)
 
 
@@ -290,6 +315,7 @@ def _warnings(plans: Sequence[DistillationPlan]) -> tuple[str, ...]:
 
 def _record(
     root: SweepDirectory,
+    grid: SweepGrid,
     entries: Sequence[PlannedArm],
     settings: TrainSettings,
     order_per_seed: bool,
@@ -302,6 +328,7 @@ def _record(
     return SweepRecord(
         arms=[ArmRecord(one.arm.name, **asdict(one.arm), data_seed=one.settings.data_seed) for one in entries],
         student=student | {"data_seed": settings.data_seed, "order_per_seed": order_per_seed},
+        control_of=grid.control_of,
         data={name: value for name, value in msgspec.to_builtins(config).items() if name not in _OF_AN_ARM},
         teacher=origin,
         warnings=list(warnings),

@@ -21,6 +21,7 @@ from anglekit.distillation.training.batch_order import LengthGroupedOrder
 from anglekit.distillation.training.teacher import TeacherForward, TeacherProvider, accepted_inputs
 from anglekit.distillation.training.term_meter import TermMeter
 from anglekit.distillation.training.trainer_checkpoints import reading_checkpoint
+from anglekit.distillation.training.untrained_teacher import HiddenOfAnother
 from anglekit.errors import InputError, RunError
 from anglekit.models.architectures import width
 from anglekit.models.projections import ADAPTER_FILE, load_adapters, save_adapters
@@ -111,7 +112,7 @@ class DistillationTrainer(Trainer):
         self._score_model = score_model
         super().__init__(model=model, args=args, **trainer_options)
         self.model_accepts_loss_kwargs = True
-        if isinstance(teacher_forward, TeacherForward):
+        if isinstance(teacher_forward, TeacherForward | HiddenOfAnother):
             teacher_forward.to(self.args.device)
         if self.adapters is not None:
             self.adapters.to(self.args.device)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from anglekit.comparison.cells import NONE, score_cells
+from anglekit.comparison.cells import score_cells
 from anglekit.comparison.statistics import Resampling, difference_rows, estimate_cell, spread_row
 from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
@@ -19,6 +19,7 @@ from anglekit.plots.spec import FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, MARKERS, Theme, init_order, init_words, round_ticks
 from anglekit.results.geometry import Geometry
 from anglekit.results.overview import pair_mean
+from anglekit.vocabulary import matches_layers
 
 _DRAWS, _LEVEL = 2000, 0.95
 
@@ -30,7 +31,7 @@ def _check(inputs: FigureInputs) -> None:
             "give a Geometry and a sweep for each task, in one order",
         )
     for number, (geometry, table) in enumerate(zip(inputs.geometries, inputs.scores, strict=True), start=1):
-        arms = {(strategy, init) for strategy, init, _ in geometry.arms.values() if strategy != NONE}
+        arms = {(strategy, init) for strategy, init, _ in geometry.arms.values() if matches_layers(strategy)}
         inits = [init for _, init in arms & set(zip(table["strategy"], table["init"], strict=True))]
         if len(inits) == len(set(inits)):
             raise InputError(

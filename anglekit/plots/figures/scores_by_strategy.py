@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from anglekit.comparison.cells import NONE, in_order
+from anglekit.comparison.cells import in_order
 from anglekit.comparison.compare import default_score_margin
 from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
@@ -29,6 +29,7 @@ from anglekit.plots.style import (
     init_words,
     strategy_styles,
 )
+from anglekit.vocabulary import CONTROLS, NONE, matches_layers
 
 _EDGE = 0.02  # beyond the range of a share, so that points at its ends are drawn whole
 _NONE_DASHES = (0, (4, 2))
@@ -72,7 +73,7 @@ def _panel_rows(panel: pd.DataFrame, margin: float | None) -> pd.DataFrame:
         for std, count in zip(means["std"], means["count"], strict=True)
     ]
     means = means.assign(low=means["mean"] - half, high=means["mean"] + half)[["mean", "low", "high"]]
-    matching = means.loc[means.index != NONE, "mean"]
+    matching = means.loc[_matching(means), "mean"]
     width = default_score_margin([rows["value"].to_numpy()]) if margin is None else margin
     middle = (matching.max() + matching.min()) / 2 if len(matching) else np.nan
     order = {name: rank for rank, name in enumerate(in_order(rows["strategy"]))}
@@ -84,6 +85,11 @@ def _panel_rows(panel: pd.DataFrame, margin: float | None) -> pd.DataFrame:
         band_high=middle + width / 2,
     )
     return rows.sort_values(["strategy", "seed"], key=lambda c: c.map(order) if c.name == "strategy" else c)
+
+
+def _matching(means: pd.DataFrame | pd.Series) -> list[bool]:
+    """Return by strategy whether the band is about it: `none` and the controls stand beside it."""
+    return [matches_layers(str(strategy)) for strategy in means.index]
 
 
 def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
@@ -193,14 +199,14 @@ def _facts(data: pd.DataFrame) -> str:
     parts = []
     for (task, table, score, init), rows in data.groupby(_KEY, sort=False):
         means = rows.drop_duplicates("strategy").set_index("strategy")["mean"]
-        matching = means[means.index != NONE]
+        matching = means[_matching(means)]
         if not len(matching):
             continue
         where = ", ".join(str(part) for part in (task, init_words(str(init)), score, table) if part)
-        none = f", none {means[NONE]:.3g}" if NONE in means.index else ""
+        others = "".join(f", {name} {means[name]:.3g}" for name in (NONE, *CONTROLS) if name in means.index)
         spread = matching.max() - matching.min()
         parts.append(
-            f"{where}: matching strategies {matching.min():.3g} to {matching.max():.3g} (spread {spread:.3g}{none})"
+            f"{where}: matching strategies {matching.min():.3g} to {matching.max():.3g} (spread {spread:.3g}{others})"
         )
     return f"{'; '.join(parts)}." if parts else "No matching strategy has a score."
 

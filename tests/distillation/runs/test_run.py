@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,12 @@ from tests.distillation.run_corpus import kill_at_five, make_world, quick, stude
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, tiny_model, tiny_tokenizer, words):
     return make_world(tmp_path_factory.mktemp("world"), tiny_model, tiny_tokenizer(), words)
+
+
+@pytest.fixture(scope="module")
+def kept(world, tmp_path_factory):
+    """A finished run that nothing may change."""
+    return Path(student(world, tmp_path_factory.mktemp("kept") / "run").directory)
 
 
 def weights(result):
@@ -221,6 +228,56 @@ def test_a_finished_run_is_not_trained_again(world, tmp_path, monkeypatch):
     other = student(world, tmp_path / "run", settings=quick(seed=5), if_exists="overwrite")
     assert not same(weights(first := other), weights(student(world, tmp_path / "again")))
     assert not (tmp_path / "run" / "run.lock").exists()
+
+
+def damaged(checkpoint, how):
+    weights_file, tokenizer = checkpoint / "model.safetensors", checkpoint / "tokenizer.json"
+    if how == "cut":
+        weights_file.write_bytes(weights_file.read_bytes()[:-1])
+    elif how == "gone":
+        shutil.rmtree(checkpoint)
+    else:
+        (weights_file if how == "no weights" else tokenizer).unlink()
+
+
+@pytest.mark.parametrize(
+    ("how", "what", "recorded"),
+    [
+        ("cut", r"model\.safetensors is cut to [\d,]+ of its [\d,]+ bytes", True),
+        ("gone", r"is missing", True),
+        ("no weights", r"model\.safetensors is missing", True),
+        ("no tokenizer", r"tokenizer\.json is missing", True),
+        # Earlier versions did not record which files there were.
+        ("cut", "cannot load", False),
+        ("gone", "no such directory", False),
+        ("no weights", "holds no weights", False),
+    ],
+)
+def test_a_finished_run_without_its_student_says_what_to_do(world, kept, tmp_path, how, what, recorded):
+    run = Path(shutil.copytree(kept, tmp_path / "run"))
+    if not recorded:
+        provenance = json.loads((run / "provenance.json").read_text())
+        del provenance["checkpoint"]
+        (run / "provenance.json").write_text(json.dumps(provenance))
+    assert student(world, run, if_exists="resume").steps == 6
+    damaged(run / "checkpoint", how)
+    before = sorted(run.rglob("*"))
+    with pytest.raises(InputError, match=what) as caught:
+        student(world, run, if_exists="resume")
+    assert str(caught.value).startswith(f"{run} holds a finished run whose checkpoint is not whole (")
+    assert str(caught.value).endswith("; put the file back, or remove that directory and start again as before: it is "
+                                      "trained again")  # fmt: skip
+    assert sorted(run.rglob("*")) == before
+    shutil.rmtree(run)
+    assert same(weights(student(world, run, if_exists="resume")), load_file(kept / "checkpoint" / "model.safetensors"))
+
+
+def test_a_checkpoint_whose_files_grew_is_taken_as_it_is(world, kept, tmp_path):
+    """Negative control: somebody who edits the names of the labels has lost nothing."""
+    run = Path(shutil.copytree(kept, tmp_path / "run"))
+    config = json.loads((run / "checkpoint" / "config.json").read_text())
+    (run / "checkpoint" / "config.json").write_text(json.dumps(config | {"note": "mine" * 100}, indent=2))
+    assert student(world, run, if_exists="resume").steps == 6
 
 
 def test_a_random_order_without_a_seed_is_drawn_once_and_kept_on_resuming(world, tmp_path, monkeypatch):
