@@ -19,13 +19,8 @@ from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.spec import AnalysisSpec, Key
 from anglekit.geometry.angles import chance_factors, layer_pairs, pair_labels
 from anglekit.geometry.anisotropy import Anisotropy, anisotropy, dominant_dimensions, transformed
-from anglekit.geometry.cka import (
-    MinibatchSums,
-    debiased_cka,
-    linear_cka,
-    mutual_neighbours,
-    procrustes_distance,
-)
+from anglekit.geometry.cka import LayerGrams
+from anglekit.geometry.neighbours import Neighbourhoods
 from anglekit.geometry.nulls import (
     SWEEP,
     SampleProducts,
@@ -43,26 +38,34 @@ from anglekit.geometry.nulls import (
     summarize,
     sweep_products,
 )
+from anglekit.geometry.permutation_tests import permutation_test, row_orders
+from anglekit.geometry.procrustes import permuted_procrustes, procrustes_with_error, rotation_coordinates
+from anglekit.results.columns import SIMILARITY_ENDINGS
 from anglekit.results.rows import Rows
 from anglekit.vocabulary import DEFAULT_NULLS, NULLS, VIEWS, Stream, View
 
-# Rows of a minibatch of the minibatch estimate of CKA.
-_MINIBATCH = 64
+# Permutations behind the p-values of a similarity, by the setting `similarity`; a Procrustes distance costs a
+# decomposition for each, and has fewer.
+_PERMUTATIONS = {"default": 199, "all": 499}
+_PROCRUSTES_PERMUTATIONS = 39
 # Bytes of one value for every vertex, pair and token of the places of the vertex that are worked on at once.
 _GROUP_BYTES = 2 << 20
 
 
-def sample_rows(spec: AnalysisSpec, measurement: Measurement) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
+def sample_rows(
+    spec: AnalysisSpec, measurement: Measurement, cka: Mapping[Stream, Sequence[LayerCka | None]]
+) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
     """Return the rows that rest on the samples by table, and how many examples those hold and lack.
 
-    A table that would be empty is left out. The counts are by student and stream.
+    A table that would be empty is left out. The counts are by student and stream. `cka` is what `layer_cka` gave, by
+    student.
     """
     tables: dict[str, list[Rows]] = {}
     counts: dict[str, Any] = {}
     for stream, position in spec.keys:
         sample, left_out = measurement.samples[stream], 0
         if len(sample):
-            found, left_out = _student_rows(spec, measurement, (stream, position))
+            found, left_out = _student_rows(spec, measurement, (stream, position), cka[stream][position])
             for table, rows in found:
                 if rows:
                     tables.setdefault(table, []).extend(rows)
@@ -70,7 +73,9 @@ def sample_rows(spec: AnalysisSpec, measurement: Measurement) -> tuple[dict[str,
     return tables, counts
 
 
-def _student_rows(spec: AnalysisSpec, measurement: Measurement, key: Key) -> tuple[list[tuple[str, list[Rows]]], int]:
+def _student_rows(
+    spec: AnalysisSpec, measurement: Measurement, key: Key, cka: LayerCka | None
+) -> tuple[list[tuple[str, list[Rows]]], int]:
     """Return the rows of one student and stream, and the examples of the nulls that are not finite everywhere."""
     found, left_out = list[tuple[str, list[Rows]]](), 0
     effort, seed = spec.settings.nulls, spec.settings.seed
@@ -91,12 +96,39 @@ def _student_rows(spec: AnalysisSpec, measurement: Measurement, key: Key) -> tup
         for states, kind in (("example-mean", "mean"), ("token", "all")):
             tokens = _tokens(spec, measurement, key, kind)
             if tokens.n_tokens:
-                found.append(("similarity", [_similarity_rows(tokens, states)]))
+                orders = _orders(spec, key[0], tokens.n_tokens)
+                found.append(("similarity", [_similarity_rows(tokens, states, orders, cka)]))
     return found, left_out
 
 
-def layer_cka(spec: AnalysisSpec, measurement: Measurement, stream: Stream) -> tuple[list[Tensor | None], int]:
-    """Return the debiased CKA of example means by student, over teacher and student layers, and the examples."""
+@dataclass(frozen=True)
+class LayerCka:
+    """Debiased CKA of example means between the layers of a teacher, which come first, and one student.
+
+    All are float64 (layers, layers).
+
+    Attributes:
+        cka: over the whole probe where it was summed, else over the sample.
+        se: its standard error over examples.
+        null: its mean over permutations of the sample's examples.
+        p: how often a permutation gives as much.
+        p_adjusted: how often some pair of layers of the same two sides gives as much.
+    """
+
+    cka: Tensor
+    se: Tensor
+    null: Tensor
+    p: Tensor
+    p_adjusted: Tensor
+
+
+def layer_cka(spec: AnalysisSpec, measurement: Measurement, stream: Stream) -> tuple[list[LayerCka | None], int]:
+    """Return the debiased CKA of example means by student, over teacher and student layers, and the examples.
+
+    It is the only one between two layers. Over the whole probe it has the smaller error, and needs products of all
+    features, so that the default takes the sample's. The sample's error is that of so many examples more or fewer:
+    squared, it falls as one over their number. The test is the sample's.
+    """
     sample, chosen = measurement.samples[stream], spec.layers[stream]
     n = len(chosen.teacher)
     starts = np.cumsum([n, *(len(vertices) for vertices in chosen.students)])
@@ -104,20 +136,55 @@ def layer_cka(spec: AnalysisSpec, measurement: Measurement, stream: Stream) -> t
         [*range(n), *range(start, start + len(vertices))]
         for start, vertices in zip(starts, chosen.students, strict=False)
     ]
-    cross = measurement.cross.get(stream)
-    if cross is not None and int(cross.n):
-        whole = cross.cka()
-        return [whole[part][:, part] for part in parts], int(cross.n)
     if spec.settings.similarity == "none" or not len(sample):
         return [None] * len(parts), 0
     _, sides = sample.tokens("mean")
     finite = _finite_tokens(sides)
+    n_examples = int(finite.sum())
     if bool(finite.all()):
-        whole = debiased_cka([layer for side in sides for layer in side])
-        return [whole[part][:, part] for part in parts], len(finite)
-    # An example that one student cannot give must not be missing from the others' numbers.
-    alone = (_tokens(spec, measurement, (stream, position), "mean") for position in range(len(parts)))
-    return [debiased_cka([*tokens.teacher, *tokens.own]) for tokens in alone], int(finite.sum())
+        whole = LayerGrams.of([layer for side in sides for layer in side])
+        grams = [whole.chosen(part) for part in parts]
+    else:
+        # An example that one student cannot give must not be missing from the others' numbers.
+        alone = (_tokens(spec, measurement, (stream, position), "mean") for position in range(len(parts)))
+        grams = [LayerGrams.of([*tokens.teacher, *tokens.own]) for tokens in alone]
+    values = [each.debiased_cka() for each in grams]
+    share = 1.0
+    cross = measurement.cross.get(stream)
+    if cross is not None and int(cross.n):
+        matrix = cross.cka()
+        values, share = [matrix[part][:, part] for part in parts], n_examples / int(cross.n)
+        n_examples = int(cross.n)
+    found = list[LayerCka | None]()
+    for value, each in zip(values, grams, strict=True):
+        null, p, p_adjusted = _tested(each.permuted(_orders(spec, stream, each.n))[0], n)
+        found.append(LayerCka(value, math.sqrt(share) * each.debiased_cka_error(), null, p, p_adjusted))
+    return found, n_examples
+
+
+def _orders(spec: AnalysisSpec, stream: Stream, n: int) -> Tensor:
+    """Return the permutations of a sample's rows, the same for every student."""
+    rng = np.random.default_rng([spec.settings.seed % 2**63, zlib.crc32(f"{stream}/similarity".encode())])
+    return row_orders(n, _PERMUTATIONS[spec.settings.similarity], rng)
+
+
+def _tested(values: Tensor, teacher_layers: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return null means, p-values and adjusted p-values, float64 (layers, layers); NaN of a layer with itself.
+
+    Args:
+        values: as observed and permuted, shape (1 + permutations, layers, layers); larger ones are more alike.
+        teacher_layers: how many of the layers, the first ones, are the teacher's.
+    """
+    layers = values.shape[1]
+    teacher, student = np.arange(teacher_layers), np.arange(teacher_layers, layers)
+    within = [side[np.stack(np.triu_indices(len(side), 1))] for side in (teacher, student)]
+    across = np.stack(np.meshgrid(teacher, student, indexing="ij")).reshape(2, -1)
+    found = torch.full((3, layers, layers), torch.nan, dtype=torch.float64, device=values.device)
+    # A family is what one looks through for the most similar layers: the two sides, or one of them.
+    for a, b in (*within, across):
+        test = permutation_test(values[:, a, b])
+        found[:, a, b] = found[:, b, a] = torch.stack([test.null, test.p, test.p_adjusted])
+    return found[0], found[1], found[2]
 
 
 @dataclass(frozen=True)
@@ -409,22 +476,27 @@ def _angle_columns(teacher: Tensor, vertices: Tensor, epsilon: float) -> dict[st
     }
 
 
-def _similarity_rows(tokens: _SampledTokens, states: str) -> Rows:
+def _similarity_rows(tokens: _SampledTokens, states: str, orders: Tensor, cka: LayerCka | None) -> Rows:
     """Return the rows of `similarity.parquet` for every two layers of teacher and student.
 
-    The sample is in random order, which makes its minibatches random ones.
+    The debiased CKA of example means is `cka`: two layers have one.
     """
     layers = [*tokens.teacher, *tokens.own]
     names = [("teacher", layer) for layer in tokens.teacher_layers] + [("student", layer) for layer in tokens.vertices]
-    minibatch = MinibatchSums.zeros(len(layers))
-    for start in range(0, tokens.n_tokens, _MINIBATCH):
-        minibatch = minibatch.with_batch([layer[start : start + _MINIBATCH] for layer in layers])
-    matrices = {
-        "debiased_cka": debiased_cka(layers),
-        "minibatch_cka": minibatch.cka(),
-        "linear_cka": linear_cka(layers),
-    }
     pairs = list(itertools.combinations_with_replacement(range(len(layers)), 2))
+    n_teacher = len(tokens.teacher)
+    grams, near = LayerGrams.of(layers), Neighbourhoods.of(layers)
+    debiased, linear = grams.permuted(orders)
+    distance, distance_error, minus_permuted = _procrustes(layers, orders[: 1 + _PROCRUSTES_PERMUTATIONS])
+    null, p, p_adjusted = _tested(minus_permuted, n_teacher)
+    measures = {
+        "debiased_cka": (grams.debiased_cka(), grams.debiased_cka_error(), *_tested(debiased, n_teacher)),
+        "linear_cka": (grams.linear_cka(), grams.linear_cka_error(), *_tested(linear, n_teacher)),
+        "procrustes_distance": (distance, distance_error, -null, p, p_adjusted),
+        "mutual_neighbours": (near.shared(), near.shared_error(), *_tested(near.permuted(orders), n_teacher)),
+    }
+    if cka is not None and states == "example-mean":
+        measures["debiased_cka"] = (cka.cka, cka.se, cka.null, cka.p, cka.p_adjusted)
     a, b = np.array(pairs).T
     side, number = (np.array([name[part] for name in names], dtype=dtype) for part, dtype in ((0, object), (1, int)))
     return {
@@ -435,8 +507,27 @@ def _similarity_rows(tokens: _SampledTokens, states: str) -> Rows:
         "side_b": side[b],
         "layer_b": number[b],
         "states": states,
-        **{name: matrix.cpu().numpy()[a, b] for name, matrix in matrices.items()},
-        "procrustes_distance": np.array([float(procrustes_distance(layers[x], layers[y])) for x, y in pairs]),
-        "mutual_neighbours": np.array([float(mutual_neighbours(layers[x], layers[y])) for x, y in pairs]),
+        **{
+            f"{name}{ending}": matrix.cpu().numpy()[a, b]
+            for name, matrices in measures.items()
+            for ending, matrix in zip(SIMILARITY_ENDINGS, matrices, strict=True)
+        },
         "n": tokens.n_tokens,
     }
+
+
+def _procrustes(layers: Sequence[Tensor], orders: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the distances of every two layers, their standard errors, and the negative distances when permuted.
+
+    They are float64 (layers, layers) and (orders, layers, layers), NaN for a layer with itself in the last.
+    """
+    coordinates = [rotation_coordinates(layer) for layer in layers]
+    n = len(coordinates)
+    distance, error = torch.full((2, n, n), torch.nan, dtype=torch.float64)
+    permuted = torch.full((len(orders), n, n), torch.nan, dtype=torch.float64)
+    for a, b in itertools.combinations_with_replacement(range(n), 2):
+        found, se = procrustes_with_error(coordinates[a], coordinates[b])
+        distance[a, b], error[a, b] = found, se
+        if a != b:
+            permuted[:, a, b] = -permuted_procrustes(coordinates[a], coordinates[b], orders)
+    return distance, error, permuted

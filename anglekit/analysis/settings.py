@@ -60,8 +60,8 @@ class AnalysisSettings:
     )
     similarity: Effort = setting(
         "default",
-        "CKA between layers: default (up to 256 examples), all (the whole probe; Procrustes distance and mutual "
-        "neighbours too; slow) or none.",
+        "CKA between layers, with its error and chance: default (up to 256 examples), all (over the whole probe; "
+        "linear CKA, Procrustes distance and mutual neighbours too; slow) or none.",
         names=get_args(Effort),
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anglekit.analysis.fitted_projections import explained_variance
 from anglekit.analysis.measurement import Measurement
-from anglekit.analysis.sample_tables import layer_cka, sample_rows
+from anglekit.analysis.sample_tables import LayerCka, layer_cka, sample_rows
 from anglekit.analysis.spec import AnalysisSpec
 from anglekit.errors import RunError
 from anglekit.geometry.angles import pair_labels
@@ -44,7 +44,7 @@ def tabulate(spec: AnalysisSpec, measurement: Measurement) -> Geometry:
         rows["layers"] += _layer_rows(sums, labels, vertices, chosen.teacher, cka[stream][0][position])
         rows["examples"].append(_example_rows(sums, labels, vertices))
         degenerate.setdefault(name, {})[stream] = _stream_counts(sums, vertices, chosen.teacher)
-    sampled_rows, sampled = sample_rows(spec, measurement)
+    sampled_rows, sampled = sample_rows(spec, measurement, {stream: found for stream, (found, _) in cka.items()})
     record = spec.record
     return Geometry(
         **{table: data_frame(parts) for table, parts in (rows | sampled_rows).items()},
@@ -130,7 +130,7 @@ def _histogram_rows(sums: GeometrySums, labels: Rows, vertices: Sequence[int], t
 
 
 def _layer_rows(
-    sums: GeometrySums, labels: Rows, vertices: Sequence[int], teacher_layers: Sequence[int], cka: Tensor | None
+    sums: GeometrySums, labels: Rows, vertices: Sequence[int], teacher_layers: Sequence[int], cka: LayerCka | None
 ) -> list[Rows]:
     """Return the rows of `layers.parquet`: teacher with teacher, teacher with student, student with student.
 
@@ -138,23 +138,32 @@ def _layer_rows(
     across are after the projection, but for `cka`, which compares layers of any widths as they are.
     """
     n, every = len(teacher_layers), len(teacher_layers) + len(vertices)
-    values = np.full((every, every), np.nan) if cka is None else _array(cka)
+    unknown = np.full((every, every), np.nan)
+    values = {
+        "cka": unknown if cka is None else _array(cka.cka),
+        "cka_se": unknown if cka is None else _array(cka.se),
+        "cka_p": unknown if cka is None else _array(cka.p),
+        "cka_p_adjusted": unknown if cka is None else _array(cka.p_adjusted),
+    }
     teacher = ("teacher", teacher_layers, sums.teacher)
     own = ("student", vertices, sums.student)
     projected = ("student", vertices, sums.vertex)
     blocks = (
-        (sums.teacher_teacher, teacher, teacher, values[:n, :n]),
-        (sums.teacher_student, teacher, projected, values[:n, n:]),
-        (sums.student_student, own, own, values[n:, n:]),
+        (sums.teacher_teacher, teacher, teacher, np.s_[:n, :n]),
+        (sums.teacher_student, teacher, projected, np.s_[:n, n:]),
+        (sums.student_student, own, own, np.s_[n:, n:]),
     )
-    return [{**labels, **_block_columns(*block, sums.n_complete)} for block in blocks]
+    return [
+        {**labels, **_block_columns(block, a, b, {name: each[place] for name, each in values.items()}, sums.n_complete)}
+        for block, a, b, place in blocks
+    ]
 
 
 def _block_columns(
     block: BlockSums,
     side_a: tuple[str, Sequence[int], SideSums],
     side_b: tuple[str, Sequence[int], SideSums],
-    cka: Array,
+    cka: Rows,
     n_complete: Tensor,
 ) -> Rows:
     (name_a, layers_a, sums_a), (name_b, layers_b, sums_b) = side_a, side_b
@@ -170,7 +179,7 @@ def _block_columns(
         "mean_cosine": _mean(block.cosine, block.n_cosine)[a, b],
         "centred_cosine": _array(centred)[a, b],
         "mean_distance": _mean(block.distance, block.n_distance)[a, b],
-        "cka": cka[a, b],
+        **{name: values[a, b] for name, values in cka.items()},
         "mean_norm": np.where(a == b, norm[a], np.nan) if same_side else np.nan,
     }
 

@@ -1,57 +1,182 @@
-"""Representation similarity between layers: CKA without the small-sample bias, and what is usually shown beside it.
+"""Representation similarity between layers by CKA, without the small-sample bias, and its standard error.
 
 Linear kernels throughout. Two layers may differ in width; their rows are the same examples (or tokens) in one order.
 The unbiased HSIC estimator is that of Song et al. 2012 (JMLR 13, eq. 5), which does not need centred states; CKA is
 Kornblith et al. 2019 (arXiv 1905.00414), its debiased form HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)) with that
-estimator; the minibatch form is Nguyen et al. 2021 (arXiv 2010.15327, eq. 3).
+estimator. `LayerGrams` takes it from the Gram matrices of a sample, `CrossSums` from sums over any number of rows: the
+same number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from anglekit.geometry.centring import centred_states, jackknife_error, varies
 from anglekit.geometry.named_tensors import added, numbered, within
+from anglekit.geometry.permutation_tests import permuted_products
 
 #: The unbiased estimator needs four rows.
 FEWEST_ROWS = 4
 
 
 def unbiased_hsic(layers: Sequence[Tensor]) -> Tensor:
-    """Return the unbiased HSIC estimate between every two layers, from n x n Gram matrices.
-
-    The Gram matrices are U-centred once each (Szekely and Rizzo 2014): the estimate is then one inner product a pair.
+    """Return the unbiased HSIC estimate between every two layers, in the states' own units.
 
     Args:
-        layers: states of shape (n, width of the layer), n the same for all; products are taken in their precision.
+        layers: states of shape (n, width of the layer), n the same for all.
 
     Returns:
         float64 (layers, layers), symmetric; NaN for fewer than four rows.
     """
     n = len(layers[0])
     if n < FEWEST_ROWS:
-        return torch.full((len(layers), len(layers)), torch.nan, dtype=torch.float64, device=layers[0].device)
-    centred = torch.empty(len(layers), n, n, dtype=torch.float64, device=layers[0].device)
-    for gram, layer in zip(centred, layers, strict=True):
-        # The estimate does not depend on the mean; without it float32 states keep their digits in a float32 product.
-        x = layer - layer.mean(0, dtype=torch.float64).to(layer.dtype)
-        gram.copy_(x @ x.T)
-        gram.fill_diagonal_(0.0)
-        rows = gram.sum(1)
-        rows = (rows - rows.sum() / (2 * (n - 1))) / (n - 2)
-        gram.sub_(rows).sub_(rows.unsqueeze(1)).fill_diagonal_(0.0)
-    flat = centred.flatten(1)
+        return _unknown(len(layers), layers[0].device)
+    # The estimate does not depend on the mean, but its digits do.
+    centred = [layer.double() - layer.mean(0, dtype=torch.float64) for layer in layers]
+    flat = u_centred(torch.stack([x @ x.T for x in centred])).flatten(1)
     return flat @ flat.T / (n * (n - 3))
 
 
-def _ratios(hsic: Tensor) -> Tensor:
-    """Return HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)), NaN where a layer does not vary."""
-    own = hsic.diagonal()
-    own = torch.where(own > 0, own, torch.nan)
-    return hsic / torch.sqrt(own.unsqueeze(0) * own.unsqueeze(1))
+def u_centred(grams: Tensor) -> Tensor:
+    """Return Gram matrices with rows that add up to 0 around an empty diagonal (Szekely and Rizzo 2014).
+
+    The inner product of two of them is n (n - 3) times the unbiased HSIC estimate.
+
+    Args:
+        grams: float64 (layers, n, n), n at least 3.
+    """
+    n = grams.shape[-1]
+    centred = grams.clone()
+    centred.diagonal(dim1=1, dim2=2).zero_()
+    rows = centred.sum(2)
+    rows = (rows - rows.sum(1, keepdim=True) / (2 * (n - 1))) / (n - 2)
+    centred.sub_(rows.unsqueeze(1)).sub_(rows.unsqueeze(2))
+    centred.diagonal(dim1=1, dim2=2).zero_()
+    return centred
+
+
+def _unknown(layers: int, device: torch.device) -> Tensor:
+    return torch.full((layers, layers), torch.nan, dtype=torch.float64, device=device)
+
+
+def _ratios(products: Tensor) -> Tensor:
+    """Return p(X, Y) / sqrt(p(X, X) p(Y, Y)) for matrices (..., layers, layers), NaN where p(X, X) is not above 0."""
+    own = products.diagonal(dim1=-2, dim2=-1)
+    # Roots one by one: the product of two fourth powers may leave the range of float64.
+    root = torch.where(own > 0, own, torch.nan).sqrt()
+    ratios = products / root.unsqueeze(-1) / root.unsqueeze(-2)
+    ratios.diagonal(dim1=-2, dim2=-1).copy_(root / root)
+    return ratios
+
+
+@dataclass(frozen=True)
+class LayerGrams:
+    """The Gram matrices of several layers' states of the same rows: all that CKA, its error and its null need.
+
+    Attributes:
+        centred: inner products of the centred states, scaled to trace 1, float64 (layers, n, n); NaN for a layer that
+            does not vary.
+    """
+
+    centred: Tensor
+
+    @classmethod
+    def of(cls, layers: Sequence[Tensor]) -> LayerGrams:
+        """Return the Gram matrices of states of shape (n, width of the layer), n the same for all."""
+        n = len(layers[0])
+        centred = torch.empty(len(layers), n, n, dtype=torch.float64, device=layers[0].device)
+        for gram, layer in zip(centred, layers, strict=True):
+            x = centred_states(layer)
+            torch.mm(x, x.T, out=gram)
+        return cls(centred)
+
+    def chosen(self, layers: Sequence[int]) -> LayerGrams:
+        """Return those of some layers."""
+        return LayerGrams(self.centred[layers])
+
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+        return self.centred.shape[-1]
+
+    @cached_property
+    def u_centred(self) -> Tensor:
+        """The U-centred Gram matrices, float64 (layers, n, n)."""
+        return u_centred(self.centred)
+
+    def debiased_cka(self) -> Tensor:
+        """Return the debiased CKA between every two layers, float64 (layers, layers); NaN below four rows."""
+        if self.n < FEWEST_ROWS:
+            return _unknown(len(self.centred), self.centred.device)
+        flat = self.u_centred.flatten(1)
+        return _ratios(flat @ flat.T)
+
+    def debiased_cka_error(self) -> Tensor:
+        """Return its standard error over rows, float64 (layers, layers); NaN below five rows.
+
+        By the delete-one jackknife, exactly: without row i the inner product of two U-centred matrices is, up to a
+        factor that the ratio loses, <A, B> - 2 (n - 2) / (n - 3) <a_i, b_i>, a_i the rows. Between independent layers,
+        where the estimate's first-order term vanishes, the error is too large rather than too small.
+        """
+        n = self.n
+        if n <= FEWEST_ROWS:
+            return _unknown(len(self.centred), self.centred.device)
+        by_row = _row_products(self.u_centred)
+        return jackknife_error(_ratios(by_row.sum(0) - 2 * (n - 2) / (n - 3) * by_row))
+
+    def linear_cka(self) -> Tensor:
+        """Return linear CKA as first published between every two layers, float64 (layers, layers)."""
+        flat = self.centred.flatten(1)
+        return _ratios(flat @ flat.T)
+
+    def linear_cka_error(self) -> Tensor:
+        """Return its standard error over rows, float64 (layers, layers); NaN below three rows.
+
+        By the delete-one jackknife, exactly: without row i, X'Y of the centred states is less by n / (n - 1) x_i y_i'.
+        """
+        n = self.n
+        if n < 3:
+            return _unknown(len(self.centred), self.centred.device)
+        by_row = _row_products(self.centred)
+        squared = self.centred.diagonal(dim1=1, dim2=2).T
+        factor = n / (n - 1)
+        own = factor**2 * squared.unsqueeze(2) * squared.unsqueeze(1)
+        return jackknife_error(_ratios(by_row.sum(0) - 2 * factor * by_row + own))
+
+    def permuted(self, orders: Tensor) -> tuple[Tensor, Tensor]:
+        """Return debiased and linear CKA with the second layer's rows permuted, each float64 (orders, layers, layers).
+
+        Args:
+            orders: permutations of the rows, int64 (orders, n); row i is compared with row orders[i].
+
+        Returns:
+            NaN below four rows.
+        """
+        n = self.n
+        if n < FEWEST_ROWS:
+            unknown = _unknown(len(self.centred), self.centred.device).expand(len(orders), -1, -1)
+            return unknown, unknown
+        u_products = permuted_products(self.u_centred, orders)
+        # What U-centring took away is known from the diagonals alone, whose permuted products cost next to nothing.
+        squared = self.centred.diagonal(dim1=1, dim2=2)
+        own = torch.einsum("an,bmn->mab", squared, squared[:, orders.to(squared.device)])
+        products = u_products + n / (n - 2) * own - 1 / ((n - 1) * (n - 2))
+        found = []
+        for permuted, matrices in ((u_products, self.u_centred), (products, self.centred)):
+            root = torch.linalg.matrix_norm(matrices)
+            found.append(permuted / root.unsqueeze(1) / root)
+        return found[0], found[1]
+
+
+def _row_products(matrices: Tensor) -> Tensor:
+    """Return the inner products of the matrices' rows of one number, (n, layers, layers), for (layers, n, n)."""
+    rows = matrices.transpose(0, 1).contiguous()
+    return torch.bmm(rows, rows.transpose(1, 2))
 
 
 def debiased_cka(layers: Sequence[Tensor]) -> Tensor:
@@ -65,103 +190,16 @@ def debiased_cka(layers: Sequence[Tensor]) -> Tensor:
     Returns:
         float64 (layers, layers); NaN for fewer than four rows and for layers that do not vary.
     """
-    return _ratios(unbiased_hsic(layers))
+    return LayerGrams.of(layers).debiased_cka()
 
 
 def linear_cka(layers: Sequence[Tensor]) -> Tensor:
     """Return linear CKA as first published: |Y'X|^2 / (|X'X| |Y'Y|) of centred states.
 
-    With few rows it is far above 0 even for independent layers. Arguments and shapes as in `debiased_cka`; in [0, 1].
+    With few rows it is far above 0 even for independent layers: about d / (n + d) for Gaussians of d dimensions.
+    Arguments and shapes as in `debiased_cka`; in [0, 1].
     """
-    n = len(layers[0])
-    grams = torch.empty(len(layers), n, n, dtype=torch.float64, device=layers[0].device)
-    for gram, layer in zip(grams, layers, strict=True):
-        x = layer.double()
-        x = x - x.mean(0)
-        torch.mm(x, x.T, out=gram)
-    flat = grams.flatten(1)
-    return _ratios(flat @ flat.T)
-
-
-def procrustes_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return the orthogonal Procrustes distance min over Q of |X - Y Q|, both centred and of Frobenius norm 1.
-
-    sqrt(2 - 2 |X'Y|_*) in [0, sqrt 2] (Ding, Denain, Steinhardt 2021, arXiv 2108.01661); the narrower layer
-    counts as filled up with zeros. With fewer rows than dimensions it is too small: a rotation then fits the rows.
-
-    Args:
-        x: states of shape (n, width of x).
-        y: states of shape (n, width of y).
-
-    Returns:
-        A scalar; NaN where a layer does not vary.
-    """
-    x, y = x.double(), y.double()
-    x, y = x - x.mean(0), y - y.mean(0)
-    product = x.T @ y / (torch.linalg.matrix_norm(x) * torch.linalg.matrix_norm(y))
-    if not bool(product.isfinite().all()):
-        return torch.tensor(torch.nan, dtype=torch.float64)
-    nuclear: Tensor = torch.linalg.svdvals(product).sum()
-    return (2 - 2 * nuclear).clamp(min=0.0).sqrt()
-
-
-def mutual_neighbours(x: Tensor, y: Tensor, k: int = 10) -> Tensor:
-    """Return the mean share of a row's k nearest rows in X that are also among its k nearest in Y.
-
-    Nearest by the cosine of centred states (Huh et al. 2024, arXiv 2405.07987). By chance it is k / (n - 1).
-
-    Args:
-        x: states of shape (n, width of x).
-        y: states of shape (n, width of y).
-        k: how many neighbours, fewer than n.
-
-    Returns:
-        A scalar in [0, 1]; NaN with k rows or fewer.
-    """
-    if len(x) <= k:
-        return torch.tensor(torch.nan, dtype=torch.float64)
-    near = [_neighbours(each, k) for each in (x, y)]
-    return (near[0] & near[1]).sum().double() / (k * len(x))
-
-
-def _neighbours(x: Tensor, k: int) -> Tensor:
-    x = x.double()
-    x = torch.nn.functional.normalize(x - x.mean(0), dim=1)
-    cosine = x @ x.T
-    cosine.fill_diagonal_(-torch.inf)
-    return torch.zeros_like(cosine, dtype=torch.bool).scatter_(1, cosine.topk(k, dim=1).indices, True)
-
-
-@dataclass(frozen=True)
-class MinibatchSums:
-    """The minibatch estimate of CKA: HSIC estimates summed over batches before the ratio is taken; merges by `+`.
-
-    Attributes:
-        n_batches: batches of four rows or more.
-        hsic: sum of their unbiased estimates, float64 (layers, layers).
-    """
-
-    n_batches: int
-    hsic: Tensor
-
-    @classmethod
-    def zeros(cls, layers: int) -> MinibatchSums:
-        """Return the sums over no batches."""
-        return cls(0, torch.zeros(layers, layers, dtype=torch.float64))
-
-    def with_batch(self, layers: Sequence[Tensor]) -> MinibatchSums:
-        """Return the sums with one batch more; a batch of fewer than four rows has no estimate and adds nothing."""
-        if len(layers[0]) < FEWEST_ROWS:
-            return self
-        return MinibatchSums(self.n_batches + 1, self.hsic + unbiased_hsic(layers).to(self.hsic.device))
-
-    def __add__(self, other: MinibatchSums) -> MinibatchSums:
-        """Return the sums over both sets of batches."""
-        return MinibatchSums(self.n_batches + other.n_batches, self.hsic + other.hsic)
-
-    def cka(self) -> Tensor:
-        """Return the estimate, float64 (layers, layers); NaN without a batch."""
-        return _ratios(self.hsic)
+    return LayerGrams.of(layers).linear_cka()
 
 
 @dataclass(eq=False)
@@ -170,7 +208,10 @@ class CrossSums:
 
     They grow in place; `+` makes new ones.
 
-    With C = X'Y, s the sum of a layer's states and |x|^2 their squared lengths, the three terms of Song's estimator are
+    The sums are of states less a fixed reference, the mean of the first rows that came: CKA does not depend on a shift,
+    but fourth powers of a large mean would cost it its digits. Sums around another reference are moved to the first
+    one's before they are added (Chan, Golub, LeVeque 1983). With C = X'Y, s the sum of a layer's states and |x|^2 their
+    squared lengths, the three terms of Song's estimator are
 
         tr(K L)   = |C|^2 - sum |x|^2 |y|^2
         1'K1      = |s_x|^2 - sum |x|^2                                  (K, L with an empty diagonal)
@@ -181,15 +222,17 @@ class CrossSums:
     Attributes:
         pairs: the pairs of layers (a, b), a <= b, with (a, a) for every layer.
         n: rows, int64 scalar.
+        reference: for each layer what is taken off its states, float64 (width,); 0 without a row.
         total: for each layer the sum of its states, float64 (width,).
-        quartic: sum of |x_a|^2 |x_b|^2, float64 (layers, layers).
+        quartic: sum of |x_a|^2 |x_b|^2, float64 (layers, layers); of pairs that are kept.
         squared: sum of |x|^2, float64 (layers,).
-        weighted: `weighted[b][a]` is the sum of |x_a|^2 x_b, float64 (layers, width of b).
+        weighted: `weighted[b][a]` is the sum of |x_a|^2 x_b, float64 (layers, width of b); of pairs that are kept.
         cross: for each pair X_a' X_b, float64 (width of a, width of b).
     """
 
     pairs: tuple[tuple[int, int], ...]
     n: Tensor
+    reference: tuple[Tensor, ...]
     total: tuple[Tensor, ...]
     quartic: Tensor
     squared: Tensor
@@ -223,6 +266,7 @@ class CrossSums:
             chosen,
             torch.zeros((), dtype=torch.int64, device=device),
             tuple(zero(width) for width in widths),
+            tuple(zero(width) for width in widths),
             zero(len(widths), len(widths)),
             zero(len(widths)),
             tuple(zero(len(widths), width) for width in widths),
@@ -236,10 +280,16 @@ class CrossSums:
             layers: for each layer the states, shape (rows, width).
         """
         x = [layer.double() for layer in layers]
-        squared = torch.stack([(layer * layer).sum(1) for layer in x])
-        finite = squared.isfinite().all(0)
+        finite = torch.stack([layer.sum(1) for layer in x]).isfinite().all(0)
         if not bool(finite.all()):
-            x, squared = [layer[finite] for layer in x], squared[:, finite]
+            x = [layer[finite] for layer in x]
+        if not len(x[0]):
+            return
+        if int(self.n) == 0:
+            for reference, layer in zip(self.reference, x, strict=True):
+                reference.copy_(layer.mean(0))
+        x = [layer - reference for layer, reference in zip(x, self.reference, strict=True)]
+        squared = torch.stack([(layer * layer).sum(1) for layer in x])
         self.n.add_(squared.shape[1])
         self.squared.add_(squared.sum(1))
         self.quartic.add_(squared @ squared.T)
@@ -250,19 +300,65 @@ class CrossSums:
             cross.addmm_(x[a].T, x[b])
 
     def __add__(self, other: CrossSums) -> CrossSums:
-        """Return the sums over both sets of rows.
+        """Return the sums over both sets of rows, around the first one's reference.
 
         Raises:
             ValueError: they are sums of other pairs.
         """
         if self.pairs != other.pairs:
             raise ValueError("sums merge only with sums of the same pairs of layers")
-        return self.with_tensors(added(self.tensors(), other.tensors()))
+        if int(self.n) == 0:
+            return other.with_tensors({name: tensor.clone() for name, tensor in other.tensors().items()})
+        moved = other if int(other.n) == 0 else other.around(self.reference)
+        sums = added(self.tensors(), moved.tensors())
+        return self.with_tensors({**sums, **numbered("reference", self.reference)})
+
+    def around(self, reference: Sequence[Tensor]) -> CrossSums:
+        """Return the sums of the same rows around another reference, for each layer float64 (width,).
+
+        Each is a polynomial in the shift whose coefficients are sums that are held. What belongs to pairs that are not
+        kept stays as it is: nothing reads it.
+        """
+        n, total = self.n, self.total
+        shift = [new - old for new, old in zip(reference, self.reference, strict=True)]
+        length = torch.stack([each @ each for each in shift])
+        along = torch.stack([each @ sums for each, sums in zip(shift, total, strict=True)])
+        squared = self.squared - 2 * along + n * length
+        quartic, weighted = self.quartic.clone(), [each.clone() for each in self.weighted]
+        cross = []
+        for (a, b), product in zip(self.pairs, self.cross, strict=True):
+            moved = product - torch.outer(total[a], shift[b]) - torch.outer(shift[a], total[b])
+            cross.append(moved.addr_(shift[a], shift[b], alpha=float(n)))
+            through = self.weighted[b][a] @ shift[b], self.weighted[a][b] @ shift[a]
+            quartic[a, b] = quartic[b, a] = (
+                self.quartic[a, b]
+                - 2 * (through[0] + through[1])
+                + 4 * (shift[a] @ product @ shift[b])
+                + length[b] * (self.squared[a] - 2 * along[a])
+                + length[a] * (self.squared[b] - 2 * along[b])
+                + n * length[a] * length[b]
+            )
+            for one, two, along_one in ((a, b, product.T @ shift[a]), (b, a, product @ shift[b])):
+                # sum |x_1 - d_1|^2 (x_2 - d_2)
+                weighted[two][one] = (
+                    self.weighted[two][one] - 2 * along_one + length[one] * total[two] - squared[one] * shift[two]
+                )
+        return CrossSums(
+            self.pairs,
+            n=n.clone(),
+            reference=tuple(reference),
+            total=tuple(sums - n * each for sums, each in zip(total, shift, strict=True)),
+            quartic=quartic,
+            squared=squared,
+            weighted=tuple(weighted),
+            cross=tuple(cross),
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the sums by name."""
         return {
             "n": self.n,
+            **numbered("reference", self.reference),
             **numbered("total", self.total),
             "quartic": self.quartic,
             "squared": self.squared,
@@ -275,6 +371,7 @@ class CrossSums:
         return CrossSums(
             self.pairs,
             n=tensors["n"],
+            reference=tuple(within("reference", tensors).values()),
             total=tuple(within("total", tensors).values()),
             quartic=tensors["quartic"],
             squared=tensors["squared"],
@@ -306,5 +403,18 @@ class CrossSums:
         return result
 
     def cka(self) -> Tensor:
-        """Return the debiased CKA of all rows, float64 (layers, layers)."""
-        return _ratios(self.hsic())
+        """Return the debiased CKA of all rows, float64 (layers, layers); NaN for layers that do not vary."""
+        hsic = self.hsic()
+        own = hsic.diagonal()
+        own.copy_(torch.where(self._varies(), own, torch.nan))
+        return _ratios(hsic)
+
+    def _varies(self) -> Tensor:
+        """Return which layers vary (`centring.CONSTANT`), bool (layers,)."""
+        n = self.n.double()
+        spread = self.squared - torch.stack([total @ total for total in self.total]) / n
+        size = [
+            squared + 2 * (reference @ total) + n * (reference @ reference)
+            for squared, reference, total in zip(self.squared, self.reference, self.total, strict=True)
+        ]
+        return varies(spread, torch.stack(size))

@@ -19,6 +19,12 @@ def _columns(*names: str) -> Mapping[str, str]:
 _PAIR = ("student", "stream", "vertex", "teacher_i", "teacher_k")
 _TWO_LAYERS = ("student", "stream", "side_a", "layer_a", "side_b", "layer_b")
 
+#: What the table `similarity` holds of two layers, with the columns of each: value, its standard error over examples,
+#: its mean over permutations of one side's examples, how often a permutation gives as much, and how often one gives as
+#: much between any two layers of the same two sides, which stays valid where the most similar layers are looked for.
+SIMILARITIES = ("debiased_cka", "linear_cka", "procrustes_distance", "mutual_neighbours")
+SIMILARITY_ENDINGS = ("", "_se", "_null", "_p", "_p_adjusted")
+
 #: The tables of every Geometry.
 COLUMNS: dict[str, Mapping[str, str]] = {
     "angles": _columns(
@@ -28,7 +34,11 @@ COLUMNS: dict[str, Mapping[str, str]] = {
         *("null_cosine", "se_cosine", "n_tokens", "n_examples"),
     ),
     "histograms": _columns(*_PAIR, "bin", "count"),
-    "layers": _columns(*_TWO_LAYERS, "mean_cosine", "centred_cosine", "mean_distance", "cka", "mean_norm"),
+    "layers": _columns(
+        *_TWO_LAYERS,
+        *("mean_cosine", "centred_cosine", "mean_distance"),
+        *("cka", "cka_se", "cka_p", "cka_p_adjusted", "mean_norm"),
+    ),
     "examples": _columns(
         *("student", "stream", "vertex", "example"), *("mean_cosine", "mean_angle_degrees", "n_tokens")
     ),
@@ -38,6 +48,8 @@ COLUMNS: dict[str, Mapping[str, str]] = {
 ADDED_COLUMNS: dict[str, tuple[str, ...]] = {
     "angles": ("mean_tangential_angle_degrees",),
     "examples": ("mean_angle_degrees",),
+    "layers": ("cka_se", "cka_p", "cka_p_adjusted"),
+    "similarity": tuple(f"{name}{ending}" for name in SIMILARITIES for ending in SIMILARITY_ENDINGS[1:]),
 }
 
 #: Optional tables, which older Geometries lack; they are then empty.
@@ -60,6 +72,8 @@ OPTIONAL_COLUMNS: dict[str, Mapping[str, str]] = {
     "angle_views": _columns(*_PAIR, "tokens", "view", "mean_cosine", "se", "mean_tangential_cosine", "n_tokens"),
     "similarity": _columns(
         *_TWO_LAYERS,
-        *("states", "debiased_cka", "minibatch_cka", "linear_cka", "procrustes_distance", "mutual_neighbours", "n"),
+        "states",
+        *(f"{name}{ending}" for name in SIMILARITIES for ending in SIMILARITY_ENDINGS),
+        "n",
     ),
 }

@@ -45,7 +45,12 @@ class Geometry:
             clustered by example.
         histograms: counts of that cosine in 1000 equal bins on [-1, 1]; empty bins are left out; `teacher_i` and
             `teacher_k` are -1 in the rows that pool a vertex's pairs.
-        layers: cosines, distances and norms between any two layers of the teacher and the student.
+        layers: cosines, distances and norms between any two layers of the teacher and the student, and `cka`, the
+            debiased CKA of example means (over the whole probe where `similarity` is "all", else over the sample:
+            `counts["cka_examples"]`): two layers have no other. `cka_se` is its standard error over examples, `cka_p`
+            the share of permutations of one side's examples that give as much (they give 0 on average), and
+            `cka_p_adjusted` the share that give as much between any two layers of the same two sides, which stays valid
+            for the most similar layers; both are those of the sample.
         examples: for every vertex, each example's mean over its tokens and pairs. Weighted by `n_tokens`, the examples'
             `mean_angle_degrees` average to the vertex's angle; it is NaN in Geometries of earlier versions.
         settings: how the analysis was run.
@@ -67,7 +72,9 @@ class Geometry:
             centred, standardised, dominant dimensions dropped) and kind of `tokens` (all, content, special).
         dimensions: each dimension's share of the raw anisotropy.
         angle_views: the cosine at the vertex, by view and kind of tokens.
-        similarity: representation similarity between any two layers, of example means and of tokens.
+        similarity: representation similarity between any two layers, of example means (whose `debiased_cka` is `cka`)
+            and of tokens: `debiased_cka, linear_cka, procrustes_distance, mutual_neighbours`, each with `_se`, its mean
+            over permutations `_null`, and `_p` and `_p_adjusted` as of `cka`.
     """
 
     angles: pd.DataFrame

@@ -240,6 +240,19 @@ def test_a_forgery_is_one_line(change, three, tmp_path):
         merge_shards([three[0], rewritten(three[1], tmp_path / "forged", change), three[2]])
 
 
+def sums_around_zero(_document, tensors, _metadata):
+    for name in [name for name in tensors if ".reference." in name]:
+        del tensors[name]
+
+
+def test_sums_of_an_earlier_version_are_refused_in_words(save_shard, tmp_path):
+    one, two = (save_shard(f"{number}/2", ALL) for number in (1, 2))
+    with pytest.raises(
+        InputError, match=r"is of an earlier version: its sums for CKA were taken around 0.*make it again"
+    ):
+        merge_shards([rewritten(one, tmp_path / "earlier", sums_around_zero), two])
+
+
 def test_random_forgeries_of_the_description_never_get_through_as_a_traceback(three, tmp_path):
     rng = np.random.default_rng(5)
     junk = [None, -1, 2**80, 0.5, "x", [], {}, [[[]]], {"a": {}}, True, [1, "b"], float("nan")]

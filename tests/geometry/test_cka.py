@@ -10,16 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anglekit.geometry.cka import (
-    CrossSums,
-    MinibatchSums,
-    debiased_cka,
-    linear_cka,
-    mutual_neighbours,
-    procrustes_distance,
-    unbiased_hsic,
-)
+from anglekit.geometry.cka import CrossSums, LayerGrams, debiased_cka, linear_cka, unbiased_hsic
 from anglekit.geometry.nulls import random_rotation
+from anglekit.geometry.permutation_tests import row_orders
 
 WIDTHS = (6, 6, 4)
 
@@ -68,8 +61,9 @@ def test_all_ways_equal_the_published_estimator(n, seed, mean):
     sums = CrossSums.zeros(WIDTHS)
     sums.update(layers)
     torch.testing.assert_close(sums.hsic(), expected, rtol=1e-7, atol=1e-7 * scale)
-    batch = MinibatchSums.zeros(3).with_batch(layers)
-    torch.testing.assert_close(batch.hsic, expected, rtol=1e-8, atol=1e-8 * scale)
+    own = expected.diagonal()
+    ratio = expected / torch.sqrt(own[None] * own[:, None])
+    torch.testing.assert_close(debiased_cka(layers), ratio, rtol=1e-6, atol=1e-6)
 
 
 def test_float32_states_keep_their_digits_beside_a_large_mean_and_a_large_dimension():
@@ -84,25 +78,6 @@ def test_float32_states_keep_their_digits_beside_a_large_mean_and_a_large_dimens
 def test_linear_cka_equals_the_published_formula(n, seed):
     layers = related_layers(n, seed)
     torch.testing.assert_close(linear_cka(layers), dense(kornblith_cka, layers))
-
-
-def test_the_minibatch_estimate_equals_the_published_formula():
-    """Nguyen et al. 2021, eq. 3: the numerator and both factors of the denominator are sums over batches."""
-    layers = related_layers(97, seed=3)
-    batches = [[layer[start : start + 16] for layer in layers] for start in range(0, 97, 16)]  # the last of one row
-    sums = MinibatchSums.zeros(3)
-    for batch in batches:
-        sums = sums.with_batch(batch)
-    assert sums.n_batches == 6
-    hsic = sum(dense(song_hsic, batch) for batch in batches[:6])
-    own = hsic.diagonal()
-    torch.testing.assert_close(sums.cka(), hsic / torch.sqrt(own[None] * own[:, None]))
-    halves = [MinibatchSums.zeros(3), MinibatchSums.zeros(3)]
-    for number, batch in enumerate(batches):
-        halves[number % 2] = halves[number % 2].with_batch(batch)
-    torch.testing.assert_close((halves[0] + halves[1]).cka(), sums.cka())
-    assert (sums.cka() - debiased_cka(layers)).abs().max() > 1e-4  # an estimate of it, not the same number
-    assert MinibatchSums.zeros(3).cka().isnan().all()
 
 
 @given(cuts=st.lists(st.integers(0, 30), max_size=6), merge_first=st.booleans())
@@ -180,51 +155,145 @@ def test_too_few_rows_and_layers_that_do_not_vary_are_nan():
     assert sums.cka().isnan().all()
     still = [torch.ones(10, 4), related_layers(10)[0]]
     assert debiased_cka(still)[0].isnan().all()
-    assert procrustes_distance(*still).isnan()
-    assert debiased_cka(still)[1, 1].item() == pytest.approx(1.0)
-    assert mutual_neighbours(*related_layers(5)[:2]).isnan()
+    assert linear_cka(still)[0].isnan().all()
+    assert debiased_cka(still)[1, 1].item() == 1.0
+    sums = CrossSums.zeros((4, 6))
+    sums.update(still)
+    assert sums.cka()[0].isnan().all()
+    assert sums.cka()[1, 1] == 1.0
 
 
-def test_procrustes_is_the_distance_after_the_best_rotation():
-    x, y = related_layers(40, seed=6)[:2]
-    rotation = random_rotation(6, np.random.default_rng(1))
-    assert procrustes_distance(x, 3 * x @ rotation + 1).item() == pytest.approx(0.0, abs=1e-6)
-    a, b = (each - each.mean(0) for each in (x, y))
-    a, b = a / a.norm(), b / b.norm()
-    found = procrustes_distance(x, y).item()
-    u, _, vh = torch.linalg.svd(b.T @ a)
-    assert found == pytest.approx((a - b @ (u @ vh)).norm().item())
-    best = min((a - b @ random_rotation(6, np.random.default_rng(seed))).norm().item() for seed in range(200))
-    assert 0.1 < found < best
-    wide = procrustes_distance(x, related_layers(40, seed=6)[2])
-    padded = torch.cat([related_layers(40, seed=6)[2], torch.zeros(40, 2)], dim=1)
-    assert wide.item() == pytest.approx(procrustes_distance(x, padded).item())
+@pytest.mark.parametrize("scale", [1e-30, 1e-4, 1e4, 1e30, 1e36])
+def test_norms_of_any_size_have_the_same_cka(scale):
+    layers = [layer.float() for layer in related_layers(30)]
+    moved = [scale * layer for layer in layers]
+    assert all(layer.isfinite().all() for layer in moved)
+    for measure in (debiased_cka, linear_cka):
+        torch.testing.assert_close(measure(moved), measure(layers), rtol=0, atol=1e-6)
+        torch.testing.assert_close(measure([moved[0], *layers[1:]]), measure(layers), rtol=0, atol=1e-6)
+    sums = CrossSums.zeros(WIDTHS)
+    sums.update(moved)
+    torch.testing.assert_close(sums.cka(), debiased_cka(layers), rtol=0, atol=1e-6)
 
 
-def test_mutual_neighbours_count_what_they_say():
-    x = related_layers(60, seed=7)[0]
-    assert mutual_neighbours(x, 2 * x @ random_rotation(6, np.random.default_rng(0))).item() == 1.0
-    y = related_layers(60, seed=7)[1]
-    near = []
-    for each in (x, y):
-        c = np.asarray(each - each.mean(0))
-        c = c / np.linalg.norm(c, axis=1, keepdims=True)
-        near.append([set(np.argsort(-np.where(np.arange(60) == row, -9, c @ c[row]))[:5]) for row in range(60)])
-    shared = np.mean([len(a & b) / 5 for a, b in zip(*near, strict=True)])
-    assert mutual_neighbours(x, y, 5).item() == pytest.approx(shared)
-    rng = np.random.default_rng(2)
-    chance = mutual_neighbours(*(torch.from_numpy(rng.standard_normal((400, 30))) for _ in range(2)))
-    assert chance.item() == pytest.approx(10 / 399, abs=0.01)
+def centred_oracle(layers):
+    """Debiased CKA of centred states in the longest float there is."""
+    grams = []
+    for layer in layers:
+        x = np.asarray(layer).astype(np.longdouble)
+        x = x - x.mean(0)
+        gram = x @ x.T
+        np.fill_diagonal(gram, 0)
+        n = len(gram)
+        rows = gram.sum(1) / (n - 2)
+        gram = gram - rows[:, None] - rows[None] + gram.sum() / ((n - 1) * (n - 2))
+        np.fill_diagonal(gram, 0)
+        grams.append(gram / np.sqrt((gram**2).sum()))
+    return torch.tensor([[float((a * b).sum()) for b in grams] for a in grams], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("scale", [1e-4, 1e4])
-def test_small_states_have_the_cka_of_large_ones(scale):
-    layers = related_layers(30)
-    torch.testing.assert_close(debiased_cka([scale * layer for layer in layers]), debiased_cka(layers))
-    torch.testing.assert_close(linear_cka([scale * layer for layer in layers]), linear_cka(layers))
+@pytest.mark.parametrize("ratio", [1e3, 1e4, 3e4])
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_mean_of_many_standard_deviations_costs_no_digits(ratio, parts):
+    layers = related_layers(200, seed=8, mean=0.0)
+    layers = [(layer + ratio * layer.std()).float() for layer in layers]
+    layers[1][:, 2] *= 1000  # and one massive dimension
+    expected = centred_oracle(layers)
+    assert 0.01 < expected[0, 1] < 0.95
+    sums = [CrossSums.zeros(WIDTHS) for _ in range(parts)]
+    for number, start in enumerate(range(0, 200, 25)):
+        sums[number % parts].update([layer[start : start + 25] for layer in layers])
+    merged = sum(sums[1:], sums[0])
+    torch.testing.assert_close(merged.cka(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(debiased_cka(layers), expected, rtol=0, atol=1e-6)
 
 
-def test_as_many_rows_as_neighbours_have_no_neighbourhood():
-    x = related_layers(12)[0]
-    assert mutual_neighbours(x[:10], x[:10]).isnan()
-    assert mutual_neighbours(x[:11], x[:11]) == 1.0
+def test_sums_around_zero_would_lose_them():
+    layers = [layer + 1e4 * layer.std() for layer in related_layers(200, seed=8, mean=0.0)]
+    sums = CrossSums.zeros(WIDTHS)
+    sums.update(layers)
+    moved = sums.around([torch.zeros(width, dtype=torch.float64) for width in WIDTHS])
+    assert (moved.cka() - sums.cka()).abs().nan_to_num(1.0).max() > 1e-3
+
+
+@given(seed=st.integers(0, 1000), away=st.floats(-3, 3))
+@settings(max_examples=20, deadline=None)
+def test_sums_around_another_reference_are_those_of_shifted_states(seed, away):
+    layers = related_layers(20, seed, mean=1.0)
+    sums = CrossSums.zeros(WIDTHS)
+    sums.update(layers)
+    reference = [sums.reference[number] + away for number in range(3)]
+    expected = CrossSums.zeros(WIDTHS)
+    expected.update([layer - place for layer, place in zip(layers, reference, strict=True)])
+    expected = expected.around([torch.zeros_like(place) for place in reference])
+    found, wanted = sums.around(reference).tensors(), expected.tensors()
+    for name, tensor in found.items():
+        if not name.startswith("reference"):
+            torch.testing.assert_close(tensor, wanted[name], rtol=1e-9, atol=1e-6)
+    torch.testing.assert_close(sums.around(reference).cka(), debiased_cka(layers), rtol=1e-9, atol=1e-9)
+
+
+def test_twenty_identical_texts_have_no_cka():
+    rng = np.random.default_rng(0)
+    state = torch.from_numpy(rng.standard_normal((1, 8))).float().expand(20, 8)
+    # What the order of a float32 sum leaves.
+    layers = [state * (1 + 2e-7 * torch.from_numpy(rng.standard_normal((20, 8))).float()) for _ in range(2)]
+    sums = CrossSums.zeros((8, 8))
+    for start in range(0, 20, 7):
+        sums.update([layer[start : start + 7] for layer in layers])
+    assert sums.cka().isnan().all()
+    assert debiased_cka(layers).isnan().all()
+    assert linear_cka(layers).isnan().all()
+
+
+@pytest.mark.parametrize("name", ["debiased_cka", "linear_cka"])
+@given(n=st.integers(6, 20), seed=st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_errors_are_those_of_the_delete_one_jackknife(name, n, seed):
+    layers = related_layers(n, seed)
+    without = []
+    for row in range(n):
+        kept = [number for number in range(n) if number != row]
+        without.append(getattr(LayerGrams.of([layer[kept] for layer in layers]), name)())
+    expected = ((n - 1) * torch.stack(without).var(0, correction=0)).sqrt()
+    found = getattr(LayerGrams.of(layers), f"{name}_error")()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_errors_are_the_spread_of_repeated_samples():
+    found, errors = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        shared = rng.standard_normal((60, 5))
+        mix = np.random.default_rng(7).standard_normal((2, 5, 6))
+        layers = [torch.from_numpy(shared @ each + rng.standard_normal((60, 6))) for each in mix]
+        grams = LayerGrams.of(layers)
+        found.append(grams.debiased_cka()[0, 1].item())
+        errors.append(grams.debiased_cka_error()[0, 1].item())
+    assert np.mean(errors) == pytest.approx(np.std(found), rel=0.25)
+
+
+@given(n=st.integers(4, 12), seed=st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_permuted_cka_is_that_of_permuted_rows(n, seed):
+    layers, orders = related_layers(n, seed), row_orders(n, 3, np.random.default_rng(seed))
+    for found, measure in zip(LayerGrams.of(layers).permuted(orders), (debiased_cka, linear_cka), strict=True):
+        for matrix, order in zip(found, orders, strict=True):
+            expected = [[measure([a, b[order]])[0, 1] for b in layers] for a in layers]
+            torch.testing.assert_close(matrix, torch.tensor(expected).double(), rtol=0, atol=2e-5)
+
+
+def test_over_all_permutations_debiased_cka_is_zero_and_linear_cka_is_not():
+    layers = related_layers(5, seed=1)
+    orders = torch.tensor(list(itertools.permutations(range(5))))
+    debiased, plain = LayerGrams.of(layers).permuted(orders)
+    torch.testing.assert_close(debiased.mean(0), torch.zeros(3, 3, dtype=torch.float64), rtol=0, atol=1e-6)
+    assert plain.mean(0)[0, 1] > 0.2
+
+
+def test_too_few_rows_have_no_error_and_no_null():
+    four, three = LayerGrams.of(related_layers(4)), LayerGrams.of(related_layers(3))
+    assert four.debiased_cka_error().isnan().all()
+    assert three.permuted(row_orders(3, 2, np.random.default_rng(0)))[0].isnan().all()
+    assert LayerGrams.of(related_layers(2)).linear_cka_error().isnan().all()
+    assert three.linear_cka().isfinite().all()

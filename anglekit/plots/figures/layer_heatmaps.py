@@ -11,7 +11,14 @@ from matplotlib.figure import Figure
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.chosen import choose, choose_value, require, stream_order
 from anglekit.plots.panels.labels import plain
-from anglekit.plots.panels.matrix_panels import MatrixBlock, MatrixPanel, ShownValue, draw_matrix_blocks, missing_note
+from anglekit.plots.panels.matrix_panels import (
+    MatrixBlock,
+    MatrixPanel,
+    ShownValue,
+    draw_matrix_blocks,
+    missing_note,
+    untold_note,
+)
 from anglekit.plots.panels.sentences import LAYER_NOTE, range_words, students_words
 from anglekit.plots.panels.tables import symmetric_matrix, teacher_once
 from anglekit.plots.spec import STUDENTS, FigureOptions, FigureSpec
@@ -19,6 +26,8 @@ from anglekit.plots.style import Theme
 from anglekit.results.geometry import Geometry
 
 _KEY = ["student", "stream", "side_a", "layer_a", "side_b", "layer_b"]
+# A value is told from chance where fewer permutations than this find as much anywhere between the same two sides.
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,13 @@ class _LayerValue:
         shown: how it is drawn.
         meaning: what it is, for the notes.
         states: which states of the table `similarity`: example means or tokens; None means the table `layers`.
+        tested: columns with its mean over permutations and its adjusted p-value lie beside it.
     """
 
     shown: ShownValue
     meaning: str
     states: str | None = None
+    tested: bool = False
 
     def table(self, geometry: Geometry) -> pd.DataFrame:
         """Return the rows that hold it."""
@@ -51,6 +62,7 @@ _DISTANCES = {
         ShownValue("Procrustes distance (no unit)", limits=(0.0, None)),
         "distance of example means after the best rotation and scaling",
         "example-mean",
+        tested=True,
     ),
 }
 _COSINES = {
@@ -67,21 +79,25 @@ _SIMILARITIES = {
     "cka": _LayerValue(
         ShownValue("debiased CKA (no unit)", limits=(0.0, 1.0)),
         "debiased linear CKA of example means: 1 the same up to rotation and scale, 0 unrelated",
+        tested=True,
     ),
     "debiased_cka": _LayerValue(
         ShownValue("debiased CKA of tokens (no unit)", limits=(0.0, 1.0)),
         "debiased linear CKA, one token of each example: 1 the same up to rotation and scale, 0 unrelated",
         "token",
+        tested=True,
     ),
     "linear_cka": _LayerValue(
         ShownValue("linear CKA (no unit)", limits=(0.0, 1.0)),
         "linear CKA of example means, not debiased: above 0 for unrelated states too",
         "example-mean",
+        tested=True,
     ),
     "mutual_neighbours": _LayerValue(
         ShownValue("shared neighbours (share)", limits=(0.0, 1.0)),
         "share of nearest neighbours that two layers have in common, of example means",
         "example-mean",
+        tested=True,
     ),
 }
 
@@ -96,28 +112,35 @@ def _layer_heatmap(title: str, summary: str, reading: str, values: Mapping[str, 
         """Return a row per student, stream and two layers (`side_a, layer_a, side_b, layer_b`).
 
         The teacher with itself comes once per stream, with an empty student, and each pair once (layer_a <= layer_b).
+        Where the Geometry has them, the columns `VALUE_null` and `VALUE_p_adjusted` follow.
         """
         value = choose_value(options.value, values)
         chosen = choose(inputs.geometries, options)
         _check(inputs.geometry, value, values)
         rows = chosen.rows(values[value].table(inputs.geometry))
         rows = rows[rows["side_a"] == "teacher"]
-        return teacher_once(rows, ["stream", "layer_a", "layer_b"], side="side_b")[[*_KEY, value]]
+        beside = (f"{value}_null", f"{value}_p_adjusted") if values[value].tested else ()
+        known = [column for column in beside if column in rows and rows[column].notna().any()]
+        return teacher_once(rows, ["stream", "layer_a", "layer_b"], side="side_b")[[*_KEY, value, *known]]
 
     def draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
         table, kind = data(inputs, options), values[choose_value(options.value, values)]
-        blocks = _blocks(table, str(table.columns[-1]), inputs.geometry)
+        value = _value_of(table)
+        blocks = _blocks(table, value, inputs.geometry)
         notes = [f"{kind.meaning[0].upper()}{kind.meaning[1:]}.", LAYER_NOTE, *missing_note(blocks, "no value")]
+        if f"{value}_null" in table:
+            notes.append(f"By chance, with examples permuted: {range_words(table[f'{value}_null'], '.2f')}.")
+        notes += untold_note(blocks)
         if inputs.geometry.projections:
             notes.append("Students of another width are shown after their projection to the teacher's.")
         return draw_matrix_blocks(blocks, kind.shown, look, width, notes)
 
     def facts(table: pd.DataFrame) -> str:
-        value = str(table.columns[-1])
+        value = _value_of(table)
         shown = values[value].shown
         across = table[table["side_b"] == "student"]
         parts = [
-            f"{who}: {shown.label} {range_words(rows[value], f'.{shown.decimals}f')}"
+            f"{who}: {shown.label} {range_words(rows[value], f'.{shown.decimals}f')}{_untold_words(rows, value)}"
             for who, rows in (
                 ("the teacher with itself", table[table["side_b"] == "teacher"]),
                 (f"the teacher with {students_words(across)}", across),
@@ -138,6 +161,22 @@ def _layer_heatmap(title: str, summary: str, reading: str, values: Mapping[str, 
     )
 
 
+def _value_of(table: pd.DataFrame) -> str:
+    """Return the value that a figure's table holds, the first column behind its key."""
+    return str(table.columns[len(_KEY)])
+
+
+def _untold(rows: pd.DataFrame, value: str) -> pd.Series:
+    """Return which values cannot be told from chance; none where that was not tested."""
+    column = f"{value}_p_adjusted"
+    return rows[column] >= _LEVEL if column in rows else pd.Series(data=False, index=rows.index)
+
+
+def _untold_words(rows: pd.DataFrame, value: str) -> str:
+    untold = int(_untold(rows, value).sum())
+    return f" ({untold} of {len(rows)} not told from chance)" if untold else ""
+
+
 def _check(geometry: Geometry, value: str, values: Mapping[str, _LayerValue]) -> None:
     if value == "cka":
         require(geometry.layers, value, "CKA", "run `anglekit analyze --similarity default`")
@@ -149,18 +188,23 @@ def _check(geometry: Geometry, value: str, values: Mapping[str, _LayerValue]) ->
 
 def _blocks(data: pd.DataFrame, value: str, geometry: Geometry) -> list[MatrixBlock]:
     blocks = []
+    data = data.assign(untold=_untold(data, value).astype("float64"))
     for stream in stream_order(data["stream"]):
         rows = data[data["stream"] == stream]
         own = rows[rows["side_b"] == "teacher"]
         panels = []
         if len(own):
-            whole = symmetric_matrix(own, value, "layer_a", "layer_b")
-            panels.append(MatrixPanel("teacher with itself", whole, "teacher layer", "teacher layer"))
+            whole, untold = (symmetric_matrix(own, each, "layer_a", "layer_b") for each in (value, "untold"))
+            title = "teacher with itself"
+            panels.append(MatrixPanel(title, whole, "teacher layer", "teacher layer", untold=untold > 0))
         for student in geometry.students:
             across = rows[(rows["student"] == student) & (rows["side_b"] == "student")]
             if len(across):
-                matrix = across.pivot_table(index="layer_b", columns="layer_a", values=value, dropna=False)
-                panels.append(MatrixPanel(student, matrix, "teacher layer", "student layer"))
+                matrix, untold = (
+                    across.pivot_table(index="layer_b", columns="layer_a", values=each, dropna=False)
+                    for each in (value, "untold")
+                )
+                panels.append(MatrixPanel(student, matrix, "teacher layer", "student layer", untold=untold > 0))
         blocks.append(MatrixBlock("Teacher with itself and with students", f", {plain(stream)}", tuple(panels)))
     return blocks
 

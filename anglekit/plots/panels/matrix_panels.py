@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,7 @@ _FLAT = 0.22  # inches: the largest height of a row where rows and columns diffe
 _BAR = 2.4  # inches: a colour bar as long as its label
 _ANNOTATED_PANELS = 16  # with more, panels are drawn small, without numbers
 _MOST_PANELS = 80
+_FAINT = 0.7  # how far a faint cell is from its colour
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class ShownValue:
 class MatrixPanel:
     """A matrix in the colour bar's unit; index and columns are the tick labels. Rows go up, columns to the right.
 
-    An open diagonal has no values: it stays blank, and a line marks it.
+    An open diagonal has no values: it stays blank, and a line marks it. `untold` marks, cell by cell, values that
+    cannot be told from chance: they are drawn faint.
     """
 
     title: str
@@ -70,6 +72,7 @@ class MatrixPanel:
     xlabel: str
     ylabel: str
     open_diagonal: bool = False
+    untold: pd.DataFrame | None = None
 
     @property
     def missing(self) -> np.ndarray:
@@ -253,13 +256,11 @@ def _draw_matrix(
             rasterized=not annotated,
         )
     ax.invert_yaxis()
-    missing = np.argwhere(panel.missing)
-    if len(missing):
-        cells = [Rectangle((float(column), float(row)), 1, 1) for row, column in missing]
+    if panel.missing.any():
         hatch = "/////" if annotated else None  # on many small cells a hatch is noise: plain grey
-        collection = PatchCollection(cells, facecolor=look.blank, edgecolor=look.faint, linewidth=0, hatch=hatch)
-        collection.set_gid("missing")
-        ax.add_collection(collection)
+        _cover(ax, panel.missing, "missing", facecolor=look.blank, edgecolor=look.faint, linewidth=0, hatch=hatch)
+    if panel.untold is not None and (untold := panel.untold.to_numpy(bool) & ~panel.missing).any():
+        _cover(ax, untold, "untold", facecolor=look.blank, linewidth=0, alpha=_FAINT)
     if panel.open_diagonal:  # a blank cell looks like the middle of a diverging scale
         count = len(panel.matrix)
         ax.plot([0, count], [0, count], color=look.faint, linewidth=0.6, scalex=False, scaley=False, gid="diagonal")
@@ -269,6 +270,14 @@ def _draw_matrix(
         set_ticks(np.arange(0, len(names), step) + 0.5, [plain(str(name)) for name in names[::step]], rotation=0)
     for spine in ax.spines.values():
         spine.set_visible(True)
+
+
+def _cover(ax: Axes, which: np.ndarray, name: str, **drawn: Any) -> None:  # noqa: ANN401 - matplotlib's own
+    """Lay patches over some cells: bool (rows, columns)."""
+    cells = [Rectangle((float(column), float(row)), 1, 1) for row, column in np.argwhere(which)]
+    collection = PatchCollection(cells, **drawn)
+    collection.set_gid(name)
+    ax.add_collection(collection)
 
 
 def _cell_text(number: float, shown: ShownValue) -> str:
@@ -301,3 +310,13 @@ def missing_note(blocks: Sequence[MatrixBlock], reason: str) -> list[str]:
     if not any(panel.missing.any() for panel in panels):
         return []
     return [f"{'Hatched' if _are_annotated(blocks) else 'Grey'}: {reason}."]
+
+
+def untold_note(blocks: Sequence[MatrixBlock]) -> list[str]:
+    """Return the sentence that explains faint cells, if there are any."""
+    panels = [panel for block in blocks for panel in block.panels if panel.untold is not None]
+    if not any((panel.untold.to_numpy(bool) & ~panel.missing).any() for panel in panels if panel.untold is not None):
+        return []
+    return [
+        "Faint: not told from chance (permuted examples; 5% for all pairs of layers of the same two sides together)."
+    ]
