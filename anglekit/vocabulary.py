@@ -64,6 +64,9 @@ def matches_layers(strategy: str) -> bool:
 #: Equal bins of the cosine on [-1, 1] in a histogram; the last one holds 1.
 N_BINS = 1000
 
+#: A difference of mean cosines below this is rounding of float32 states, whatever its standard error.
+COSINE_RESOLUTION = 1e-6
+
 
 #: What a saved Geometry says of itself; a directory that holds it is one.
 GEOMETRY_FILE = "geometry.json"
@@ -79,7 +82,7 @@ NULLS: Mapping[str, str] = {
     "permuted-student": "the student's states of another example, the teacher's pairing kept",
     "permuted-all": "every teacher layer and the student from examples of their own",
     "rotated-student": "the student's states rotated by one random orthogonal matrix",
-    "fresh-student": "an untrained student of the same shape, brought to the student's lengths",
+    "fresh-student": "an untrained student of the same shape and a seed of its own, brought to the student's lengths",
     "origin": "vertex at the origin: the teacher's plain cosine",
     "centroid": "vertex at the mean of the token's teacher states",
 }

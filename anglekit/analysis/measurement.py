@@ -74,6 +74,7 @@ class Measurement:
                     spec.teacher_width,
                     spec.student_widths[key[1]] if spec.is_projected(key) else None,
                     device,
+                    spec.n_split_clusters,
                 )
                 for key in spec.keys
             },

@@ -149,10 +149,14 @@ def prepare(
             if kind is not None
             for stream, chosen in layers.items()
         ),
-        capacity=min(sample_capacity(states_width), measured.n_examples),
+        capacity=min(sample_capacity(states_width), measured.n_examples - len(measured.repeats)),
         viewed=min(_MOST_VIEWED, max(_FEWEST_VIEWED, measured.n_examples // _VIEWED_SHARE)),
         n_batches=measured.n_batches,
         plan_sha256=_plan_hash(measured),
+        repeats=tuple(
+            zip(measured.rows[measured.repeats].tolist(), measured.clusters[measured.repeats].tolist(), strict=True)
+        ),
+        split_clusters=tuple(measured.split_clusters.tolist()),
         record=AnalysisRecord(
             {**settings_record(settings, names, layers), "models_have_final_norm": final_norms},
             _provenance(teacher, dict(zip(names, students, strict=True)), probe, shard),
@@ -164,6 +168,7 @@ def prepare(
                 truncated_tokens=tokens.truncated_tokens,
                 max_length=tokens.max_length,
                 padding_share=tokens.padding_share,
+                distinct_texts=measured.n_examples - len(measured.repeats),
             ),
         ),
     )

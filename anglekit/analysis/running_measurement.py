@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +22,7 @@ from anglekit.geometry.token_sample import TokenSample, TokenSampler, example_me
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.batches import ProbeBatch
 from anglekit.probes.tokenize import special_token_ids
+from anglekit.results.document import ModelRecord
 from anglekit.runtime.placement import compute_device
 from anglekit.states.recorder import LayerRecorder, token_states
 from anglekit.vocabulary import Stream
@@ -50,12 +53,13 @@ class RunningMeasurement:
                 projections=start.projections.get(key),
                 epsilon=spec.epsilon,
                 device=sum_device(prepared.teacher),
+                split_clusters=spec.split_clusters if spec.repeats else None,
                 sums=sums,
             )
             for key, sums in start.sums.items()
         }
         self._special_ids = _special_ids(prepared.teacher)
-        rows = prepared.measured.rows
+        rows = np.delete(prepared.measured.rows, prepared.measured.repeats)
         self._samplers = {stream: TokenSampler(spec.settings.seed, spec.capacity, rows) for stream in spec.layers}
 
     def add(self, batch: ProbeBatch, states: BatchStates, *, sketched: bool) -> None:
@@ -72,6 +76,7 @@ class RunningMeasurement:
                 [each[stream] for each in students],
                 batch.token_example(stream),
                 batch.examples,
+                batch.clusters,
             )
         for stream, position in self._spec.keys if sketched else ():
             seen = (teacher[stream], students[position][stream])
@@ -113,8 +118,8 @@ def fresh_samples(
 ) -> dict[Key, TokenSample]:
     """Return untrained students' states at the sampled tokens of the numbered batches; none where they are not wanted.
 
-    Each student gives its configuration. Sampled examples of one batch are read together, so that every part reads them
-    as the whole would.
+    Each student gives its configuration, and the seed is its own (`untrained_seed`). Sampled examples of one batch are
+    read together, so that every part reads them as the whole would.
     """
     spec, probe = prepared.spec, prepared.measured
     if spec.settings.nulls != "all":
@@ -126,7 +131,8 @@ def fresh_samples(
     for position, student in enumerate(prepared.students):
         samplers = {stream: TokenSampler(spec.settings.seed, spec.capacity) for stream in spec.layers}
         wanted = {stream: chosen.students[position] for stream, chosen in spec.layers.items()}
-        with LayerRecorder(_untrained(student, spec.settings.seed), wanted, spec.settings.final_norm) as recorder:
+        seed = untrained_seed(spec.record.provenance.students[position], spec.settings.seed)
+        with LayerRecorder(_untrained(student, seed), wanted, spec.settings.final_norm) as recorder:
             for group in groups:
                 for batch in probe.subset(group).batches() if len(group) else ():
                     for stream, states in token_states(recorder, batch).items():
@@ -135,6 +141,23 @@ def fresh_samples(
                         samplers[stream].update([side], batch.token_example(stream), batch.examples, special)
         found |= {(stream, position): sampler.state() for stream, sampler in samplers.items()}
     return found
+
+
+def untrained_seed(student: ModelRecord, seed: int) -> int:
+    """Return the seed from which an untrained twin of a student is drawn, in [2^31, 2^32).
+
+    It follows from the student's weights and training and from the analysis' seed. Students are drawn from seeds of
+    their own, often small and often the analysis' own: a twin of that seed would be the very student where that is
+    untrained itself. Only 32 bits of a seed reach torch's generator.
+    """
+    taken = {each % 2**32 for each in (seed, student.seed) if each is not None}
+    for attempt in itertools.count():
+        told = (student.sha256, student.strategy, student.init, student.seed, seed, attempt)
+        digest = hashlib.sha256("/".join(map(str, ("fresh-student", *told))).encode()).digest()
+        drawn = 2**31 + int.from_bytes(digest[:4], "big") % 2**31
+        if drawn not in taken:
+            break
+    return drawn
 
 
 def _untrained(student: Checkpoint, seed: int) -> Any:  # noqa: ANN401 - of the student's own class

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from anglekit.analysis.measurement import Measurement
@@ -23,6 +22,7 @@ from anglekit.geometry.cka import LayerGrams
 from anglekit.geometry.neighbours import Neighbourhoods
 from anglekit.geometry.nulls import (
     SWEEP,
+    MeanEstimate,
     SampleProducts,
     centroid_products,
     difference_lags,
@@ -30,19 +30,30 @@ from anglekit.geometry.nulls import (
     gaussian_products,
     mean_estimate,
     origin_products,
+    permuted_offsets,
     random_rotation,
     rescaled,
     sample_angles,
     sample_products,
-    shift_offsets,
     summarize,
     sweep_products,
 )
 from anglekit.geometry.permutation_tests import permutation_test, row_orders
 from anglekit.geometry.procrustes import permuted_procrustes, procrustes_with_error, rotation_coordinates
+from anglekit.geometry.student_exchange import (
+    Exchanges,
+    ExchangeTest,
+    adjusted_p,
+    draw_exchanges,
+    exchange_test,
+    joint_error,
+    joint_quantile,
+    meeting_products,
+)
 from anglekit.results.columns import SIMILARITY_ENDINGS
 from anglekit.results.rows import Rows
-from anglekit.vocabulary import DEFAULT_NULLS, NULLS, VIEWS, Stream, View
+from anglekit.results.student_t import t_quantile, two_sided_p
+from anglekit.vocabulary import COSINE_RESOLUTION, DEFAULT_NULLS, NULLS, VIEWS, Stream, View
 
 # Permutations behind the p-values of a similarity, by the setting `similarity`; a Procrustes distance costs a
 # decomposition for each, and has fewer.
@@ -62,22 +73,39 @@ def sample_rows(
     """
     tables: dict[str, list[Rows]] = {}
     counts: dict[str, Any] = {}
+    null_tests = list[_NullTest]()
+
+    @cache
+    def exchanges(n_examples: int) -> Exchanges:
+        # The same for every student and stream, so that the largest statistic is one of all of them together.
+        rng = np.random.default_rng([spec.settings.seed % 2**63, zlib.crc32(b"permuted-student")])
+        return draw_exchanges(n_examples, rng)
+
     for stream, position in spec.keys:
         sample, left_out = measurement.samples[stream], 0
         if len(sample):
-            found, left_out = _student_rows(spec, measurement, (stream, position), cka[stream][position])
+            found, tests, left_out = _student_rows(
+                spec, measurement, (stream, position), cka[stream][position], exchanges
+            )
+            null_tests += tests
             for table, rows in found:
                 if rows:
                     tables.setdefault(table, []).extend(rows)
         counts.setdefault(spec.names[position], {})[stream] = {"examples": len(sample), "nonfinite": left_out}
+    if null_tests:
+        tables["nulls"] = _joint_rows(null_tests)
     return tables, counts
 
 
 def _student_rows(
-    spec: AnalysisSpec, measurement: Measurement, key: Key, cka: LayerCka | None
-) -> tuple[list[tuple[str, list[Rows]]], int]:
-    """Return the rows of one student and stream, and the examples of the nulls that are not finite everywhere."""
-    found, left_out = list[tuple[str, list[Rows]]](), 0
+    spec: AnalysisSpec,
+    measurement: Measurement,
+    key: Key,
+    cka: LayerCka | None,
+    exchanges: Callable[[int], Exchanges],
+) -> tuple[list[tuple[str, list[Rows]]], list[_NullTest], int]:
+    """Return the rows of one student and stream, its nulls, and the nulls' examples that are not finite everywhere."""
+    found, tests, left_out = list[tuple[str, list[Rows]]](), list[_NullTest](), 0
     effort, seed = spec.settings.nulls, spec.settings.seed
     if effort != "none":
         tokens = _tokens(spec, measurement, key, "all")
@@ -85,8 +113,8 @@ def _student_rows(
         if key in measurement.fresh:
             # The untrained student must be finite too, for its own null only.
             with_fresh = _tokens(spec, measurement, key, "all", fresh=measurement.fresh[key].tokens("all")[1][0])
-            found.append(("nulls", _null_rows(with_fresh, ["fresh-student"], seed)))
-        found.append(("nulls", _null_rows(tokens, tuple(NULLS) if effort == "all" else DEFAULT_NULLS, seed)))
+            tests += _null_tests(with_fresh, ["fresh-student"], seed, exchanges)
+        tests += _null_tests(tokens, tuple(NULLS) if effort == "all" else DEFAULT_NULLS, seed, exchanges)
         found.append(("vertex_sweep", _sweep_rows(tokens)))
         for kind in ("all", "content", "special"):
             some = _tokens(spec, measurement, key, kind, most=None if effort == "all" else spec.viewed)
@@ -98,7 +126,7 @@ def _student_rows(
             if tokens.n_tokens:
                 orders = _orders(spec, key[0], tokens.n_tokens)
                 found.append(("similarity", [_similarity_rows(tokens, states, orders, cka)]))
-    return found, left_out
+    return found, tests, left_out
 
 
 @dataclass(frozen=True)
@@ -269,46 +297,72 @@ def _finite_tokens(sides: Sequence[Tensor]) -> Tensor:
 
     A layer that is broken at more than half of the tokens takes no part: the other layers' numbers stand without it.
     """
-    finite = torch.cat([torch.linalg.vector_norm(side, dim=-1) for side in sides]).isfinite()
+    # The largest entry, not the length: the square of a float32 state of 1e20 is infinite.
+    finite = torch.cat([torch.linalg.vector_norm(side, ord=math.inf, dim=-1) for side in sides]).isfinite()
     if bool(finite.all()):
         return finite[0]
     whole = 2 * finite.sum(1) >= finite.shape[1]
     return finite[whole].all(0)
 
 
-def _null_rows(tokens: _SampledTokens, names: Sequence[str], seed: int) -> list[Rows]:
-    """Return the rows of `nulls.parquet`.
+@dataclass(frozen=True)
+class _NullTest:
+    """One null beside what was observed, for one student and stream.
+
+    Attributes:
+        name: of the null.
+        rows: of `nulls.parquet`, but for the columns that depend on all students together.
+        difference: observed minus null.
+        test: the permutation test, for the null that has one.
+    """
+
+    name: str
+    rows: Rows
+    difference: MeanEstimate
+    test: ExchangeTest | None
+
+
+def _null_tests(
+    tokens: _SampledTokens, names: Sequence[str], seed: int, exchanges: Callable[[int], Exchanges]
+) -> list[_NullTest]:
+    """Return the nulls of one student and stream beside what was observed.
 
     A null that needs more tokens than there are is left out: a permutation of all needs more than there are teacher
     layers, the others two. The draws are the same for every student.
     """
     products = tokens.products
     observed = sample_angles(products, tokens.epsilon)
-    rows = []
+    found = list[_NullTest]()
     for name in (name for name in NULLS if name in names):
         if tokens.n_tokens < 2 or (name == "permuted-all" and tokens.n_tokens <= len(tokens.teacher)):
             continue
         if name == "fresh-student" and tokens.fresh is None:
             continue
-        lags: list[Tensor] = []
-        if name == "formula":
-            factors = chance_factors(products.teacher_squared, products.vertex)
-            i, k = layer_pairs(len(tokens.teacher))
-            null = factors[:, i] * factors[:, k]
-            valid = null.isfinite()
-            null, tangential = torch.where(valid, null, 0.0), torch.zeros_like(null[..., 0])
+        lags, test = list[Tensor](), None
+        if name == "permuted-student":
+            ways = exchanges(tokens.n_tokens).to(tokens.teacher.device)
+            meetings = meeting_products(tokens.teacher, tokens.projected(tokens.own), products, ways)
+            test = exchange_test(meetings, ways, tokens.epsilon)
+            summary, tangential = test.summary, test.tangential
         else:
-            if name.startswith("permuted"):
-                lags = difference_lags(shift_offsets(name, len(tokens.teacher), len(tokens.own)))
-            rng = np.random.default_rng([seed % 2**63, zlib.crc32(f"{tokens.stream}/{name}".encode())])
-            angles = sample_angles(_null_products(name, tokens, rng), tokens.epsilon)
-            null, valid = angles.cosine, angles.valid
-            tangential = mean_estimate(angles.tangential, angles.tangential_valid).mean
-        summary = summarize(observed.cosine, observed.valid, null, valid, lags)
+            if name == "formula":
+                factors = chance_factors(products.teacher_squared, products.vertex)
+                i, k = layer_pairs(len(tokens.teacher))
+                null = factors[:, i] * factors[:, k]
+                valid = null.isfinite()
+                null, tangential = torch.where(valid, null, 0.0), torch.zeros_like(null[..., 0])
+            else:
+                if name == "permuted-all":
+                    lags = difference_lags(permuted_offsets(len(tokens.teacher), len(tokens.own)))
+                rng = np.random.default_rng([seed % 2**63, zlib.crc32(f"{tokens.stream}/{name}".encode())])
+                angles = sample_angles(_null_products(name, tokens, rng), tokens.epsilon)
+                null, valid = angles.cosine, angles.valid
+                tangential = mean_estimate(angles.tangential, angles.tangential_valid).mean
+            summary = summarize(observed.cosine, observed.valid, null, valid, lags)
         difference = summary.difference
-        # Student's t, two-sided 95%.
-        quantile = torch.from_numpy(stdtrit(difference.freedom.cpu().numpy(), 0.975)).to(null.device)
-        reach = quantile * difference.se
+        # Student's t, two-sided 95%; nothing is surer than the states' own precision.
+        quantile = _like(t_quantile(0.975, difference.freedom.cpu().numpy()), difference.se)
+        reach = (quantile * difference.se).clamp(min=COSINE_RESOLUTION)
         columns = {
             "null": name,
             "mean_cosine": summary.null.mean,
@@ -320,15 +374,48 @@ def _null_rows(tokens: _SampledTokens, names: Sequence[str], seed: int) -> list[
             "high": difference.mean + reach,
             "mean_tangential_cosine": tangential.expand_as(difference.mean),
         }
-        rows.append(tokens.labelled(columns))
+        found.append(_NullTest(name, tokens.labelled(columns), difference, test))
+    return found
+
+
+def _like(values: np.ndarray, tensor: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(tensor.device)
+
+
+def _joint_rows(tests: Sequence[_NullTest]) -> list[Rows]:
+    """Return the rows of `nulls.parquet`, with p-values and intervals that hold for all students' rows of a null.
+
+    The permuted student has its permutation test. The other nulls, which no exchange of states leaves as they are, are
+    judged by Student's t and Bonferroni's correction.
+    """
+    largest: dict[str, Tensor] = {}
+    n_tested: dict[str, int] = {}
+    for each in tests:
+        n_tested[each.name] = n_tested.get(each.name, 0) + int(each.difference.freedom.isfinite().sum())
+        if each.test is not None:
+            other = largest.get(each.name, each.test.largest)
+            largest[each.name] = torch.maximum(other, each.test.largest.to(other.device))
+    rows = list[Rows]()
+    for each in tests:
+        difference, error = each.difference, joint_error(each.difference.se)
+        if each.test is not None:
+            p = adjusted_p(each.test.statistic, largest[each.name].to(error.device))
+            reach = joint_quantile(largest[each.name]) * error
+        else:
+            family, freedom = max(n_tested[each.name], 1), difference.freedom.cpu().numpy()
+            statistic = (difference.mean.abs() / error).cpu().numpy()
+            p = _like(np.minimum(family * two_sided_p(statistic, freedom), 1.0), error)
+            reach = _like(t_quantile(1 - 0.025 / family, freedom), error) * error
+        joint = {"p_adjusted": p, "joint_low": difference.mean - reach, "joint_high": difference.mean + reach}
+        rows.append({**each.rows, **joint})
     return rows
 
 
 def _null_products(name: str, tokens: _SampledTokens, rng: np.random.Generator) -> SampleProducts:
     teacher, products, vertices = tokens.teacher, tokens.products, tokens.projected(tokens.own)
     match name:
-        case "permuted-student" | "permuted-all":
-            return sample_products(teacher, vertices, shift_offsets(name, len(teacher), len(vertices)))
+        case "permuted-all":
+            return sample_products(teacher, vertices, permuted_offsets(len(teacher), len(vertices)))
         case "gaussian-norm":
             return gaussian_products(products.teacher_squared, products.vertex, teacher.shape[-1], rng)
         case "gaussian-covariance":

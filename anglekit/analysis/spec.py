@@ -54,6 +54,7 @@ class ProbeCounts(Struct, frozen=True):
     truncated_tokens: Count
     max_length: Count | None
     padding_share: float
+    distinct_texts: Count | None = None
 
 
 class AnalysisRecord(Struct, frozen=True):
@@ -79,6 +80,8 @@ class AnalysisSpec(Struct, frozen=True, kw_only=True):
         viewed: the sampled tokens that the default anisotropy looks at.
         n_batches: the batches of all parts together.
         plan_sha256: a hash of the examples of every batch and their tokens.
+        repeats: the examples of which an earlier one reads the same, each with the first such one; row numbers.
+        split_clusters: of the examples that read the same, the first of each group that comes in two batches.
         record: what the Geometry says about it.
 
     Raises:
@@ -96,6 +99,8 @@ class AnalysisSpec(Struct, frozen=True, kw_only=True):
     viewed: Examples
     n_batches: Count
     plan_sha256: str
+    repeats: tuple[tuple[Count, Count], ...] = ()
+    split_clusters: tuple[Count, ...] = ()
     record: AnalysisRecord = field(name="described")
 
     def __post_init__(self) -> None:
@@ -149,6 +154,11 @@ class AnalysisSpec(Struct, frozen=True, kw_only=True):
     def sampled(self) -> bool:
         """Whether anything rests on the samples."""
         return self.settings.nulls != "none" or self.settings.similarity != "none"
+
+    @property
+    def n_split_clusters(self) -> int | None:
+        """How many groups of examples that read the same come in two batches; None where all examples are distinct."""
+        return len(self.split_clusters) if self.repeats else None
 
     @property
     def cross_streams(self) -> tuple[Stream, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -42,7 +42,7 @@ def tabulate(spec: AnalysisSpec, measurement: Measurement) -> Geometry:
         rows["angles"].append(angle_rows(sums, labels, vertices, chosen.teacher))
         rows["histograms"].append(_histogram_rows(sums, labels, vertices, chosen.teacher))
         rows["layers"] += _layer_rows(sums, labels, vertices, chosen.teacher, cka[stream][0][position])
-        rows["examples"].append(_example_rows(sums, labels, vertices))
+        rows["examples"].append(_example_rows(sums, labels, vertices, dict(spec.repeats)))
         degenerate.setdefault(name, {})[stream] = _stream_counts(sums, vertices, chosen.teacher)
     sampled_rows, sampled = sample_rows(spec, measurement, {stream: found for stream, (found, _) in cka.items()})
     record = spec.record
@@ -109,6 +109,7 @@ def angle_rows(sums: GeometrySums, labels: Rows, vertices: Sequence[int], teache
         "se_cosine": cosine_standard_error(angles),
         "n_tokens": count,
         "n_examples": angles.example_count,
+        "n_clusters": angles.n_clusters().double(),
     }
 
 
@@ -184,9 +185,15 @@ def _block_columns(
     }
 
 
-def _example_rows(sums: GeometrySums, labels: Rows, vertices: Sequence[int]) -> Rows:
-    """Return the rows of `examples.parquet`: each example's mean over its tokens and pairs, vertex by vertex."""
+def _example_rows(sums: GeometrySums, labels: Rows, vertices: Sequence[int], repeats: Mapping[int, int]) -> Rows:
+    """Return the rows of `examples.parquet`: each example's mean over its tokens and pairs, vertex by vertex.
+
+    `repeats` gives the first of the examples that read the same as one that is not the first.
+    """
     examples = sums.examples
+    cluster = _array(examples.example).astype(np.float64)
+    if repeats:
+        cluster = np.array([repeats.get(int(example), int(example)) for example in cluster], dtype=np.float64)
     return {
         **labels,
         "vertex": np.repeat(np.asarray(vertices, dtype=np.int64), len(examples.example)),
@@ -194,6 +201,7 @@ def _example_rows(sums: GeometrySums, labels: Rows, vertices: Sequence[int]) -> 
         "mean_cosine": _mean(examples.cosine, examples.n_cosines),
         "mean_angle_degrees": _example_angles(sums),
         "n_tokens": examples.n_tokens,
+        "cluster": np.tile(cluster, len(vertices)),
     }
 
 

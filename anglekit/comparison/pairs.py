@@ -6,11 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from anglekit.comparison.cells import ARM_KEY, rows_by_arm
 from anglekit.results.geometry import Geometry
+from anglekit.results.joint_intervals import cluster_counts
 from anglekit.results.overview import layer_means
+from anglekit.results.student_t import holm, t_quantile, two_sided_p
+from anglekit.vocabulary import COSINE_RESOLUTION
+
+_LEVEL = 0.05
 
 OBTUSE_COLUMNS = (*ARM_KEY, "teacher_i", "teacher_k", "mean_cosine", "high", "mean_angle_degrees", "surely")
 AVERAGING_COLUMNS = (
@@ -30,15 +34,18 @@ def obtuse_pairs(geometries: Sequence[tuple[str, Geometry]]) -> pd.DataFrame:
     """Return a row for each pair of teacher layers whose mean cosine is below 0; a mean over pairs hides them.
 
     Returns:
-        Columns `OBTUSE_COLUMNS`, the widest angle first; `high` is the upper end of the mean cosine's 95% interval,
-        clustered by example, and `surely` says whether that end is below 0 too. -1 stands for an unrecorded seed.
+        Columns `OBTUSE_COLUMNS`, the widest angle first; `high` is the upper end of the mean cosine's own 95% interval,
+        clustered by example. `surely` holds at 95% for all pairs of all students together, the acute ones among them:
+        Holm's method on Student's t against 90 degrees. -1 stands for an unrecorded seed.
     """
     table = _angles_by_arm(geometries)
     if table.empty:
         return pd.DataFrame(columns=list(OBTUSE_COLUMNS))
-    quantile = stats.t.ppf(0.975, np.maximum(table["n_examples"].to_numpy() - 1, 1))
-    high = table["mean_cosine"] + quantile * table["se_cosine"]
-    obtuse = table.assign(high=high, surely=high < 0)[table["mean_cosine"] < 0]
+    freedom, mean, error = cluster_counts(table) - 1, table["mean_cosine"], table["se_cosine"].to_numpy()
+    statistic = mean.to_numpy() / np.hypot(error, COSINE_RESOLUTION)
+    surely = (holm(two_sided_p(statistic, freedom)) <= _LEVEL) & (mean < 0)
+    high = mean + t_quantile(1 - _LEVEL / 2, freedom) * error
+    obtuse = table.assign(high=high, surely=surely)[mean < 0]
     return obtuse.sort_values("mean_cosine", kind="stable", ignore_index=True)[list(OBTUSE_COLUMNS)]
 
 

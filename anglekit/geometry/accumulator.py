@@ -15,6 +15,7 @@ from anglekit.geometry.sums import (
     BlockSums,
     ExampleMeans,
     GeometrySums,
+    RepeatSums,
     SideSums,
     cosine_bins,
 )
@@ -38,6 +39,8 @@ class GeometryAccumulator:
         projections: for each vertex a matrix (teacher width, student width); None where the widths agree.
         epsilon: added to the product of lengths, as the paper's code does; 0 leaves undefined angles out.
         device: where the sums live and are computed.
+        split_clusters: the clusters of examples that read the same and come in more than one update, ascending; None:
+            no two examples read the same.
         sums: what was summed before and grows on in place, on `device`; None: nothing.
 
     Attributes:
@@ -54,10 +57,13 @@ class GeometryAccumulator:
         projections: Sequence[Tensor] | None = None,
         epsilon: float = 0.0,
         device: torch.device | str = "cpu",
+        split_clusters: Sequence[int] | None = None,
         sums: GeometrySums | None = None,
     ) -> None:
         own_width = None if projections is None else student_width or teacher_width
-        self.sums = sums or GeometrySums.zeros(teacher_layers, vertices, teacher_width, own_width, device)
+        n_split = None if split_clusters is None else len(split_clusters)
+        self._split_clusters = torch.tensor(split_clusters or (), dtype=torch.int64)
+        self.sums = sums or GeometrySums.zeros(teacher_layers, vertices, teacher_width, own_width, device, n_split)
         self.device = torch.device(device)
         self.epsilon = epsilon
         self.projections = None if projections is None else [p.to(self.device, torch.float64) for p in projections]
@@ -75,6 +81,7 @@ class GeometryAccumulator:
         student: Tensor | Sequence[Tensor],
         token_example: Tensor,
         examples: Tensor,
+        clusters: Tensor | None = None,
     ) -> None:
         """Add a batch of whole examples.
 
@@ -83,8 +90,9 @@ class GeometryAccumulator:
             student: the states, shape (vertices, tokens, student width), or a tensor for each vertex.
             token_example: for each token the position of its example in `examples`, int64 (tokens,), ascending.
             examples: the row numbers of the examples, int64 (examples,).
+            clusters: see `accumulate_batch`.
         """
-        accumulate_batch([self], teacher, [student], token_example, examples)
+        accumulate_batch([self], teacher, [student], token_example, examples, clusters)
 
     def state(self) -> GeometrySums:
         """Return the sums so far with the examples put in order."""
@@ -167,13 +175,16 @@ class GeometryAccumulator:
         # The mean of r_i r_k over tokens is a product of matrices: every pair at once.
         sums.null.add_((factors @ factors.transpose(1, 2))[:, i, k])
 
-    def _add_examples(self, batch: _BatchExamples, examples: Tensor) -> None:
+    def _add_examples(self, batch: _BatchExamples, examples: Tensor, clusters: Tensor | None) -> None:
         angles = self.sums.angles
         shape = angles.count.shape
         angles.example_count.add_((batch.count > 0).sum(1).view(shape))
-        angles.example_square.add_((batch.cosine * batch.cosine).sum(1).view(shape))
-        angles.example_product.add_((batch.cosine * batch.count).sum(1).view(shape))
-        angles.example_count_square.add_((batch.count * batch.count).sum(1).view(shape))
+        cosine, count = batch.cosine, batch.count
+        if angles.repeats is not None and clusters is not None:
+            cosine, count = self._by_cluster(batch, clusters, angles.repeats)
+        angles.example_square.add_((cosine * cosine).sum(1).view(shape))
+        angles.example_product.add_((cosine * count).sum(1).view(shape))
+        angles.example_count_square.add_((count * count).sum(1).view(shape))
         by_vertex = (*shape, len(examples))
         self._examples.append(
             ExampleMeans(
@@ -184,6 +195,25 @@ class GeometryAccumulator:
                 batch.tokens.to("cpu", torch.int64),
             )
         )
+
+    def _by_cluster(self, batch: _BatchExamples, clusters: Tensor, repeats: RepeatSums) -> tuple[Tensor, Tensor]:
+        """Return the sums and counts of the clusters that are whole in this batch; add up those that are not."""
+        found, place = torch.unique(clusters.cpu(), return_inverse=True)
+        split = torch.isin(found, self._split_clusters)
+        place = place.to(self.device)
+        sums = [
+            torch.zeros(len(values), len(found), dtype=torch.float64, device=self.device).index_add_(1, place, values)
+            for values in (batch.cosine, batch.count)
+        ]
+        shape = self.sums.angles.count.shape
+        target = torch.searchsorted(self._split_clusters, found[split]).to(self.device)
+        split, whole = split.to(self.device), (~split).to(self.device)
+        cosine, count = sums
+        repeats.cosine.index_add_(2, target, cosine[:, split].view(*shape, len(target)))
+        repeats.count.index_add_(2, target, count[:, split].view(*shape, len(target)))
+        counted = (batch.count > 0).sum(1) - (count[:, whole] > 0).sum(1)
+        repeats.examples.add_(counted.view(shape))
+        return cosine[:, whole], count[:, whole]
 
 
 @dataclass
@@ -212,6 +242,7 @@ def accumulate_batch(
     students: Sequence[Tensor | Sequence[Tensor]],
     token_example: Tensor,
     examples: Tensor,
+    clusters: Tensor | None = None,
 ) -> None:
     """Add one batch of whole examples to several students' sums; the teacher's products are taken once.
 
@@ -221,6 +252,7 @@ def accumulate_batch(
         students: for each student the states, shape (vertices, tokens, student width), or a tensor for each vertex.
         token_example: for each token the position of its example in `examples`, int64 (tokens,), ascending.
         examples: the row numbers of the examples, int64 (examples,).
+        clusters: for each example a number that those share which read the same, int64 (examples,); None: all differ.
     """
     n_tokens, n_examples = len(token_example), len(examples)
     if not accumulators or n_tokens == 0:
@@ -252,7 +284,7 @@ def accumulate_batch(
             accumulator._add_layers(run_products, complete)
             accumulator._add_angles(run_products, member, batch, slice(first, last))
     for accumulator, batch in zip(accumulators, batches, strict=True):
-        accumulator._add_examples(batch, examples)
+        accumulator._add_examples(batch, examples, clusters)
 
 
 def _run_length(accumulator: GeometryAccumulator) -> int:

@@ -79,14 +79,16 @@ def angle_degrees(u: Tensor, v: Tensor) -> Tensor:
     """Return the angle between vectors in degrees, in [0, 180], accurate near 0 and 180.
 
     2 atan2(|u - v|, |u + v|) of the normalised vectors (Kahan); the arc cosine loses every digit of a small angle.
+    Computed in float64, whatever the vectors come in: float32 would lose the lengths beyond 1e19 and below 1e-19.
 
     Args:
         u: vectors of shape (..., width).
         v: vectors of the same shape.
 
     Returns:
-        Angles of shape (...), NaN where a vector is zero or not finite.
+        Angles of shape (...), float64; NaN where a vector is zero or not finite.
     """
+    u, v = u.double(), v.double()
     u = u / u.norm(dim=-1, keepdim=True)
     v = v / v.norm(dim=-1, keepdim=True)
     return torch.rad2deg(2 * torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1)))

@@ -2,7 +2,8 @@
 
 Every rung answers the same question, what the cosine at the student's vertex would be without one more part of the
 structure, and is evaluated by the kernel that evaluates the observed cosine. A sample holds one token of each of its
-examples, in random order, so its tokens are independent and "another example's token" is the token at the next place.
+examples, in random order, so its tokens are independent and "another example's token" is the token at the next place;
+for the permuted student it is every other token of a block (`student_exchange.py`).
 """
 
 from __future__ import annotations
@@ -187,16 +188,9 @@ def sweep_products(products: SampleProducts, ts: Sequence[float]) -> SampleProdu
     )
 
 
-def shift_offsets(name: str, layers: int, vertices: int) -> tuple[list[int], list[int]]:
-    """Return by how many places the teacher layers and the vertices are shifted in a permuted null.
-
-    Raises:
-        KeyError: the null permutes nothing.
-    """
-    return {
-        "permuted-student": ([0] * layers, [1] * vertices),
-        "permuted-all": (list(range(1, layers + 1)), [0] * vertices),
-    }[name]
+def permuted_offsets(layers: int, vertices: int) -> tuple[list[int], list[int]]:
+    """Return by how many places the teacher layers and the vertices are shifted so that each is of another example."""
+    return list(range(1, layers + 1)), [0] * vertices
 
 
 def difference_lags(offsets: tuple[Sequence[int], Sequence[int]]) -> list[Tensor]:

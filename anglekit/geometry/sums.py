@@ -2,7 +2,8 @@
 
 A state starts from `zeros`, grows by a `GeometryAccumulator`, and merges by `+`: associative, with `zeros` as the
 identity. Examples are whole: the standard error is clustered by example, so an example's tokens must reach one update
-of one accumulator, not be split between two.
+of one accumulator, not be split between two. Examples that read the same are one cluster, whose examples may come in
+several updates: the sums of such clusters are kept one by one.
 """
 
 from __future__ import annotations
@@ -111,6 +112,32 @@ class BlockSums:
 
 
 @dataclass(eq=False)
+class RepeatSums:
+    """What the standard error needs of examples that read the same, for a probe that holds some; grows in place.
+
+    Attributes:
+        examples: how many examples with a defined angle are of a split cluster, or not the first of their batch in
+            another cluster, int64 (vertices, pairs).
+        cosine: for each split cluster the sum of its cosines, (vertices, pairs, split clusters).
+        count: how many there were, float64 of that shape.
+    """
+
+    examples: Tensor
+    cosine: Tensor
+    count: Tensor
+
+    @classmethod
+    def zeros(cls, vertices: int, pairs: int, split_clusters: int, device: torch.device | str) -> RepeatSums:
+        """Return the sums over no tokens."""
+        shape = (vertices, pairs, split_clusters)
+        return cls(_count(device, vertices, pairs), _sum(device, *shape), _sum(device, *shape))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the sums by name."""
+        return {"examples": self.examples, "cosine": self.cosine, "count": self.count}
+
+
+@dataclass(eq=False)
 class AngleSums:
     """Sums over tokens for every vertex and pair of teacher layers, which grow in place.
 
@@ -129,10 +156,12 @@ class AngleSums:
         null: sum over them of the cosine that chance alone would give.
         histogram: counts of the cosine, int64 (vertices, pairs, 1000).
         example_count: examples with at least one defined angle.
-        example_square: sum over examples of y^2, y the sum of the example's cosines.
+        example_square: sum over examples of y^2, y the sum of the example's cosines. Here and in the next two, examples
+            of one cluster are one example, and those of split clusters are left to `repeats`.
         example_product: sum over examples of y n, n the number of the example's tokens with a defined angle.
         example_count_square: sum over examples of n^2.
         zero_direction: tokens whose T_i - S_j has no length, int64 (vertices, teacher layers).
+        repeats: of examples that read the same; None for a probe in which all are distinct.
     """
 
     count: Tensor
@@ -151,10 +180,13 @@ class AngleSums:
     example_product: Tensor
     example_count_square: Tensor
     zero_direction: Tensor
+    repeats: RepeatSums | None = None
 
     @classmethod
-    def zeros(cls, vertices: int, teacher_layers: int, device: torch.device | str) -> AngleSums:
-        """Return the sums over no tokens."""
+    def zeros(
+        cls, vertices: int, teacher_layers: int, device: torch.device | str, split_clusters: int | None = None
+    ) -> AngleSums:
+        """Return the sums over no tokens, `split_clusters` as in `GeometrySums.zeros`."""
         shape = (vertices, teacher_layers * (teacher_layers - 1) // 2)
         return cls(
             count=_count(device, *shape),
@@ -173,7 +205,15 @@ class AngleSums:
             example_product=_sum(device, *shape),
             example_count_square=_sum(device, *shape),
             zero_direction=_count(device, vertices, teacher_layers),
+            repeats=None if split_clusters is None else RepeatSums.zeros(*shape, split_clusters, device),
         )
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> AngleSums:
+        """Return the sums that have these tensors, by the names of `tensors`."""
+        repeats = within("repeats", tensors)
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith("repeats.")}
+        return cls(**own, repeats=RepeatSums(**repeats) if repeats else None)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the sums by name."""
@@ -194,7 +234,14 @@ class AngleSums:
             "example_product": self.example_product,
             "example_count_square": self.example_count_square,
             "zero_direction": self.zero_direction,
+            **({} if self.repeats is None else prefixed("repeats", self.repeats.tensors())),
         }
+
+    def n_clusters(self) -> Tensor:
+        """Return how many clusters of examples have a defined angle, int64 (vertices, pairs)."""
+        if self.repeats is None:
+            return self.example_count
+        return self.example_count - self.repeats.examples + (self.repeats.count > 0).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -285,6 +332,7 @@ class GeometrySums:
         teacher_width: int,
         student_width: int | None = None,
         device: torch.device | str = "cpu",
+        split_clusters: int | None = None,
     ) -> GeometrySums:
         """Return the sums over no tokens: the identity of `+`.
 
@@ -294,6 +342,8 @@ class GeometrySums:
             teacher_width: width of the teacher's states.
             student_width: width of the student's states where a projection lies between; None: there is none.
             device: where the sums live.
+            split_clusters: for a probe in which examples read the same, how many clusters of such examples come in more
+                than one update; None: no two examples of the probe read the same.
         """
         vertex = SideSums.zeros(vertices, teacher_width, device)
         return cls(
@@ -305,7 +355,7 @@ class GeometrySums:
             teacher_teacher=BlockSums.zeros(teacher_layers, teacher_layers, device),
             teacher_student=BlockSums.zeros(teacher_layers, vertices, device),
             student_student=BlockSums.zeros(vertices, vertices, device),
-            angles=AngleSums.zeros(vertices, teacher_layers, device),
+            angles=AngleSums.zeros(vertices, teacher_layers, device, split_clusters),
             examples=ExampleMeans.zeros(vertices),
         )
 
@@ -353,7 +403,7 @@ class GeometrySums:
             teacher_teacher=BlockSums(**within("teacher_teacher", tensors)),
             teacher_student=BlockSums(**within("teacher_student", tensors)),
             student_student=BlockSums(**within("student_student", tensors)),
-            angles=AngleSums(**within("angles", tensors)),
+            angles=AngleSums.of(within("angles", tensors)),
             examples=ExampleMeans(**within("examples", tensors)),
         )
 
@@ -367,23 +417,21 @@ def cosine_standard_error(angles: AngleSums) -> NDArray[np.float64]:
 
     Tokens of one example depend on each other, so examples are the units: for example sums y_e over n_e tokens and the
     mean m = sum y / sum n, the variance is E / (E - 1) sum (y_e - m n_e)^2 / (sum n)^2 (linearised ratio estimator).
-    NaN with fewer than two examples.
+    Examples that read the same are one unit. NaN with fewer than two.
     """
-    n, examples, cosine, square, product, count_square = (
+    square, product, count_square = angles.example_square, angles.example_product, angles.example_count_square
+    if angles.repeats is not None:
+        y, tokens = angles.repeats.cosine, angles.repeats.count
+        square, product = square + (y * y).sum(-1), product + (y * tokens).sum(-1)
+        count_square = count_square + (tokens * tokens).sum(-1)
+    n, examples, cosine, squares, products, count_squares = (
         sums.cpu().double().numpy()
-        for sums in (
-            angles.count,
-            angles.example_count,
-            angles.cosine,
-            angles.example_square,
-            angles.example_product,
-            angles.example_count_square,
-        )
+        for sums in (angles.count, angles.n_clusters(), angles.cosine, square, product, count_square)
     )
     examples = np.where(examples > 1, examples, np.nan)
     n = np.where(n > 0, n, np.nan)
     mean = cosine / n
-    residual = square - 2 * mean * product + mean**2 * count_square
+    residual = squares - 2 * mean * products + mean**2 * count_squares
     # numpy's square root: that of torch may round otherwise from one build to the next.
     error: NDArray[np.float64] = np.sqrt(examples / (examples - 1) * np.clip(residual, 0, None)) / n
     return error

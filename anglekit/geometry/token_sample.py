@@ -183,14 +183,15 @@ class TokenSampler:
     Args:
         seed: of the draws.
         capacity: the most examples.
-        rows: the row numbers of all examples that will come, so that none is kept that another would replace; None:
-            they are not known.
+        rows: the row numbers of all examples that will come and may be kept, so that none is kept that another would
+            replace; others pass by. None: they are not known, and each may be kept.
     """
 
     def __init__(self, seed: int, capacity: int, rows: NDArray[np.int64] | None = None) -> None:
         self.seed = seed
         self.capacity = capacity
         self._limit = 2**62
+        self._rows = None if rows is None else np.sort(rows)
         if rows is not None and 0 < capacity < len(rows):
             priorities = example_draws(seed, rows, _PRIORITY)
             self._limit = int(np.partition(priorities, capacity - 1)[capacity - 1])
@@ -217,6 +218,10 @@ class TokenSampler:
         """
         rows = examples.cpu().numpy()
         priorities = example_draws(self.seed, rows, _PRIORITY)
+        if self._rows is not None:
+            place = np.searchsorted(self._rows, rows)
+            wanted = np.append(self._rows, -1)[place] == rows
+            priorities[~wanted] = 2**62 + 1  # which no draw reaches
         placed = self._place(priorities)
         if not placed:
             return

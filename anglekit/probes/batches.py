@@ -27,6 +27,7 @@ class ProbeBatch:
         decoder_input_ids: int64 (batch, target length) of an encoder-decoder's teacher-forced target, or None.
         decoder_attention_mask: as `attention_mask`, for the decoder.
         examples: the examples' row numbers in the probe data, counted from 0, int64 (batch,).
+        clusters: for each example the first one of the probe that reads the same, by its row number, int64 (batch,).
         token_indices: see `token_index`.
         token_examples: see `token_example`.
     """
@@ -37,6 +38,7 @@ class ProbeBatch:
     decoder_input_ids: Tensor | None
     decoder_attention_mask: Tensor | None
     examples: Tensor
+    clusters: Tensor
     token_indices: dict[Stream, Tensor]
     token_examples: dict[Stream, Tensor]
 
@@ -66,6 +68,7 @@ class ProbeBatch:
             decoder_input_ids=moved(self.decoder_input_ids),
             decoder_attention_mask=moved(self.decoder_attention_mask),
             examples=self.examples.to(device),
+            clusters=self.clusters.to(device),
             token_indices={stream: index.to(device) for stream, index in self.token_indices.items()},
             token_examples={stream: example.to(device) for stream, example in self.token_examples.items()},
         )
@@ -122,6 +125,8 @@ class TokenizedProbe:
         text: the tokens of the text (or text pair) of each example.
         target: the decoder inputs of each example, already shifted right; None without an encoder-decoder.
         rows: the examples' row numbers in the probe data, counted from 0, int64 (examples,).
+        clusters: for each example the first one of the probe of which a model reads the same, by its row number, int64
+            (examples,). Examples of one cluster say the same, and count as one in standard errors.
         lost_tokens: for each example the tokens that truncation cut off, text and target together, int64 (examples,).
         text_stream: the stream that reads the text.
         token_budget: the most padded tokens of a batch, both streams together; a longer example is a batch alone.
@@ -136,6 +141,7 @@ class TokenizedProbe:
     text: TokenRuns
     target: TokenRuns | None
     rows: NDArray[np.int64]
+    clusters: NDArray[np.int64]
     lost_tokens: NDArray[np.int64]
     text_stream: Stream
     token_budget: int
@@ -217,6 +223,7 @@ class TokenizedProbe:
                 decoder_input_ids=None if target is None else target.ids,
                 decoder_attention_mask=None if target is None else target.mask,
                 examples=torch.from_numpy(self.rows[positions]),
+                clusters=torch.from_numpy(self.clusters[positions]),
                 token_indices={stream: part.index for stream, part in parts.items()},
                 token_examples={stream: part.example for stream, part in parts.items()},
             )
@@ -238,6 +245,7 @@ class TokenizedProbe:
             text=self.text.select(chosen),
             target=None if self.target is None else self.target.select(chosen),
             rows=self.rows[chosen],
+            clusters=self.clusters[chosen],
             lost_tokens=self.lost_tokens[chosen],
         )
 
@@ -254,12 +262,33 @@ class TokenizedProbe:
         return self.subset(np.sort(order[:middle])), self.subset(np.sort(order[middle:]))
 
     @cached_property
+    def repeats(self) -> NDArray[np.int64]:
+        """The positions of the examples of which an earlier one here reads the same, int64 ascending."""
+        _, first = np.unique(self.clusters, return_index=True)
+        return np.setdiff1d(np.arange(self.n_examples), first)
+
+    @cached_property
+    def split_clusters(self) -> NDArray[np.int64]:
+        """The clusters of which two batches hold examples, int64 ascending."""
+        batch = np.empty(self.n_examples, dtype=np.int64)
+        for number, positions in enumerate(self.plan):
+            batch[positions] = number
+        held = np.unique(np.stack([self.clusters, batch]), axis=1)[0]
+        clusters, batches = np.unique(held, return_counts=True)
+        return clusters[batches > 1]
+
+    @cached_property
     def plan(self) -> tuple[NDArray[np.int64], ...]:
-        """For each batch the positions of its examples, in the order of `batches`."""
+        """For each batch the positions of its examples, in the order of `batches`.
+
+        Without `pad_to` examples of one cluster follow each other, so that few clusters are in two batches.
+        """
         if self.pad_to is None:
-            return plan_batches(
-                self.text.lengths, None if self.target is None else self.target.lengths, self.token_budget
-            )
+            _, first, cluster = np.unique(self.clusters, return_index=True, return_inverse=True)
+            order = np.argsort(first[cluster], kind="stable")
+            lengths = self.text.lengths[order]
+            target_lengths = None if self.target is None else self.target.lengths[order]
+            return tuple(order[batch] for batch in plan_batches(lengths, target_lengths, self.token_budget))
         size = max(1, self.token_budget // (self.pad_to * len(self.streams)))
         positions = np.arange(self.n_examples)
         return tuple(positions[start : start + size] for start in range(0, self.n_examples, size))

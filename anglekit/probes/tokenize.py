@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -187,10 +188,13 @@ def _probe(
     if len(kept) == 0:
         missing = "with a target " if reads_targets else ""
         raise InputError(f"{data.source} has no example {missing}left with a token that counts", "give other data")
+    rows = np.array(data.rows, dtype=np.int64)[kept]
+    read = [text.select(kept)] + ([] if target is None else [target.select(kept)])
     return TokenizedProbe(
-        text=text.select(kept),
-        target=None if target is None else target.select(kept),
-        rows=np.array(data.rows, dtype=np.int64)[kept],
+        text=read[0],
+        target=None if target is None else read[1],
+        rows=rows,
+        clusters=_clusters(rows, read),
         lost_tokens=lost[kept],
         text_stream=text_stream,
         token_budget=token_budget,
@@ -201,6 +205,21 @@ def _probe(
         target_max_length=target_max_length,
         skipped_examples=len(data.rows) - len(kept),
     )
+
+
+def _clusters(rows: NDArray[np.int64], read: Sequence[TokenRuns]) -> NDArray[np.int64]:
+    """Return for each example the row number of the first one of which the models read the same tokens."""
+    first: dict[bytes, int] = {}
+    clusters = np.empty_like(rows)
+    for position, row in enumerate(rows.tolist()):
+        found = hashlib.sha256()
+        for runs in read:
+            here = slice(int(runs.starts[position]), int(runs.starts[position] + runs.lengths[position]))
+            found.update(int(runs.lengths[position]).to_bytes(8, "little") + runs.ids[here].tobytes())
+            if runs.type_ids is not None:
+                found.update(runs.type_ids[here].tobytes())
+        clusters[position] = first.setdefault(found.digest(), row)
+    return clusters
 
 
 def _length_limit(

@@ -9,13 +9,13 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 
+from anglekit.results.joint_intervals import closed_form_sides, holds_permutation_test, with_joint_intervals
 from anglekit.results.overview import summary_rows
 
 Standing = Literal["narrower", "wider", "mixed", "unresolved", "unknown"]
 
 # The share of pairs that must lie on one side of chance before the verdict puts the whole there.
 _NEARLY_ALL: Final = 0.9
-_Z_95: Final = 1.96
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,11 @@ class ChanceVerdict:
 
 
 def against_chance(angles: pd.DataFrame, nulls: pd.DataFrame) -> ChanceVerdict:
-    """Return the verdict from these tables of a Geometry; pairs are judged by their 95% intervals.
+    """Return the verdict from these tables of a Geometry; the 95% intervals hold for all pairs together.
 
-    If the analysis holds that null, chance is the student's state of another example, and differences are paired by
-    example. Else it is the closed form for unrelated vectors of the same lengths, whose own error is not counted.
+    If the analysis holds that null, chance is the student's state of another example, and the intervals come from a
+    permutation test. Else it is the closed form for unrelated vectors of the same lengths, whose own error is not
+    counted.
     """
     rows = tuple(summary_rows(angles, nulls))
     known = [row for row in rows if row["mean_cosine"] is not None]
@@ -54,7 +55,9 @@ def against_chance(angles: pd.DataFrame, nulls: pd.DataFrame) -> ChanceVerdict:
         f"{_weighted(known, 'mean_angle_degrees'):.0f}° apart on average, and {_weighted(known, 'acute_fraction'):.0%} "
         f"of the angles are acute; {_side_words(above, below, total, permuted=permuted)}."
     )
-    return ChanceVerdict(standing, sentence, tuple(_reasons(known, standing, permuted=permuted)), rows)
+    tested = holds_permutation_test(nulls)
+    reasons = tuple(_reasons(known, standing, permuted=permuted, tested=tested))
+    return ChanceVerdict(standing, sentence, reasons, rows)
 
 
 def _side_words(above: int, below: int, total: int, *, permuted: bool) -> str:
@@ -63,7 +66,7 @@ def _side_words(above: int, below: int, total: int, *, permuted: bool) -> str:
         return f"none of {total} pairs of teacher layers can be told from what they would be {what}"
     found = [(number, side) for number, side in ((above, "narrower"), (below, "wider")) if number]
     sides = [f"{number} {'is' if number == 1 else 'are'} surely {side}" for number, side in found]
-    return f"of {total} pairs of teacher layers, {' and '.join(sides)} than {what}"
+    return f"of {total} pairs of teacher layers, {' and '.join(sides)} than {what} (95% for all of them together)"
 
 
 def _standing(above: int, below: int, total: int) -> Standing:
@@ -76,16 +79,14 @@ def _standing(above: int, below: int, total: int) -> Standing:
 
 def _sides(angles: pd.DataFrame, nulls: pd.DataFrame) -> tuple[int, int, int, bool]:
     """Count the pairs surely above chance, surely below it, and in all; and tell if chance is the permuted student."""
-    permuted = nulls[(nulls["null"] == "permuted-student") & (nulls["n_tokens"] > 0)]
+    permuted = with_joint_intervals(nulls[(nulls["null"] == "permuted-student") & (nulls["n_tokens"] > 0)])
     if len(permuted):
-        return int((permuted["low"] > 0).sum()), int((permuted["high"] < 0).sum()), len(permuted), True
-    counted = angles[angles["n_tokens"] > 0]
-    difference = (counted["mean_cosine"] - counted["null_cosine"]).to_numpy()
-    reach = _Z_95 * counted["se_cosine"].to_numpy()
-    return int((difference > reach).sum()), int((difference < -reach).sum()), len(counted), False
+        return int((permuted["joint_low"] > 0).sum()), int((permuted["joint_high"] < 0).sum()), len(permuted), True
+    above, below = closed_form_sides(angles)
+    return int(above.sum()), int(below.sum()), int((angles["n_tokens"] > 0).sum()), False
 
 
-def _reasons(known: Sequence[Mapping[str, Any]], standing: Standing, *, permuted: bool) -> list[str]:
+def _reasons(known: Sequence[Mapping[str, Any]], standing: Standing, *, permuted: bool, tested: bool) -> list[str]:
     means = sorted(row["mean_angle_degrees"] for row in known)
     obtuse = sum(row["obtuse_pairs"] for row in known)
     reasons = [
@@ -99,6 +100,12 @@ def _reasons(known: Sequence[Mapping[str, Any]], standing: Standing, *, permuted
             "With the student's state of another example the layers would lie "
             f"{_degrees(_weighted(shuffled, 'permuted_cosine')):.0f}° apart."
         )
+        reasons.append(
+            "A pair is sure by a permutation test of the largest difference among all students, layers and pairs."
+            if tested
+            else "A pair is sure by Bonferroni's correction for all students, layers and pairs, because this Geometry "
+            "is of a version without the permutation test; analyse again for that, which finds more."
+        )
         if standing == "wider":
             reasons.append(
                 "Wider than with another example's state means that the student stands close to the teacher's layers, "
@@ -106,8 +113,8 @@ def _reasons(known: Sequence[Mapping[str, Any]], standing: Standing, *, permuted
             )
     else:
         reasons.append(
-            "Pairs are judged by the 95% interval of their mean cosine against the closed form; analyse with --nulls "
-            "default for differences that are paired by example."
+            "Pairs are judged by the interval of their mean cosine against the closed form, with Bonferroni's "
+            "correction for all pairs; analyse with --nulls default for differences that are paired by example."
         )
     tangential = [row for row in known if np.isfinite(row["mean_tangential_cosine"])]
     if tangential:

@@ -31,7 +31,7 @@ COLUMNS: dict[str, Mapping[str, str]] = {
         *_PAIR,
         *("mean_cosine", "std_cosine", "mean_angle_degrees", "acute_fraction"),
         *("mean_tangential_cosine", "mean_tangential_angle_degrees"),
-        *("null_cosine", "se_cosine", "n_tokens", "n_examples"),
+        *("null_cosine", "se_cosine", "n_tokens", "n_examples", "n_clusters"),
     ),
     "histograms": _columns(*_PAIR, "bin", "count"),
     "layers": _columns(
@@ -40,15 +40,16 @@ COLUMNS: dict[str, Mapping[str, str]] = {
         *("cka", "cka_se", "cka_p", "cka_p_adjusted", "mean_norm"),
     ),
     "examples": _columns(
-        *("student", "stream", "vertex", "example"), *("mean_cosine", "mean_angle_degrees", "n_tokens")
+        *("student", "stream", "vertex", "example"), *("mean_cosine", "mean_angle_degrees", "n_tokens", "cluster")
     ),
 }
 
 #: Columns that Geometries of earlier versions lack; they are then read as NaN.
 ADDED_COLUMNS: dict[str, tuple[str, ...]] = {
-    "angles": ("mean_tangential_angle_degrees",),
-    "examples": ("mean_angle_degrees",),
+    "angles": ("mean_tangential_angle_degrees", "n_clusters"),
+    "examples": ("mean_angle_degrees", "cluster"),
     "layers": ("cka_se", "cka_p", "cka_p_adjusted"),
+    "nulls": ("p_adjusted", "joint_low", "joint_high"),
     "similarity": tuple(f"{name}{ending}" for name in SIMILARITIES for ending in SIMILARITY_ENDINGS[1:]),
 }
 
@@ -58,6 +59,7 @@ OPTIONAL_COLUMNS: dict[str, Mapping[str, str]] = {
         *_PAIR,
         *("null", "mean_cosine", "se", "n_tokens"),
         *("observed_cosine", "observed_minus_null", "low", "high", "mean_tangential_cosine"),
+        *("p_adjusted", "joint_low", "joint_high"),
     ),
     "vertex_sweep": _columns(
         *_PAIR,

@@ -122,9 +122,13 @@ class StreamCounts(Struct, frozen=True, kw_only=True):
 
 
 class Counts(Struct, frozen=True):
-    """Examples and tokens; what was truncated or left out; `by_student` is keyed by student and stream."""
+    """Examples and tokens; what was truncated or left out; `by_student` is keyed by student and stream.
+
+    `distinct_texts` is of the whole probe, also in a shard; examples of which a model reads the same are one.
+    """
 
     examples: Whole | None = None
+    distinct_texts: Whole | None = None
     examples_used_for_projection: Whole | None = None
     skipped_rows: Whole | None = None
     skipped_examples: Whole | None = None

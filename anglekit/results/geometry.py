@@ -42,7 +42,7 @@ class Geometry:
         angles: a row per student, stream, vertex and pair of teacher layers (i < k): the statistics of
             cos(T_i - S_j, T_k - S_j) over tokens, and of the tangential cosine, for which the student's own direction
             is removed from both teacher states. `null_cosine` is the closed-form chance level, `se_cosine` is
-            clustered by example.
+            clustered by example, `n_clusters` is how many examples count there: those that repeat a text are one.
         histograms: counts of that cosine in 1000 equal bins on [-1, 1]; empty bins are left out; `teacher_i` and
             `teacher_k` are -1 in the rows that pool a vertex's pairs.
         layers: cosines, distances and norms between any two layers of the teacher and the student, and `cka`, the
@@ -52,7 +52,8 @@ class Geometry:
             `cka_p_adjusted` the share that give as much between any two layers of the same two sides, which stays valid
             for the most similar layers; both are those of the sample.
         examples: for every vertex, each example's mean over its tokens and pairs. Weighted by `n_tokens`, the examples'
-            `mean_angle_degrees` average to the vertex's angle; it is NaN in Geometries of earlier versions.
+            `mean_angle_degrees` average to the vertex's angle; it is NaN in Geometries of earlier versions. `cluster` is
+            the first example that reads the same.
         settings: how the analysis was run.
         provenance: what the analysis was run on: checkpoints with content hashes, probe data, package versions.
         counts: examples, tokens, truncation, degenerate vectors by kind, non-finite states.
@@ -62,10 +63,12 @@ class Geometry:
             `points`, a list of [layer, x, y]: every teacher layer projected on the plane of T_i - S and T_k - S, with S
             at the origin and T_i on the positive x axis, in the states' own units.
 
-    These tables use a sample of the probe: one token from each of up to 256 examples, examples weighted equally. They
-    may be empty:
+    These tables use a sample of the probe: one token from each of up to 256 examples, examples weighted equally and
+    each text once. They may be empty:
         nulls: for every vertex, pair and null (`anglekit.vocabulary.NULLS`) the cosine that the null gives, the
             observed cosine of the same tokens, and observed minus null with its 95% interval, clustered by example.
+            `p_adjusted, joint_low, joint_high` hold for all students, vertices and pairs of a null together: by a
+            permutation test for the permuted student, by Bonferroni's correction for the others.
         vertex_sweep: the cosine with the vertex at C + t (S - C), where C is the mean of the token's teacher states:
             t = 0 is the teachers' centroid, t = 1 the student.
         anisotropy: for every layer, the cosine between tokens of different examples, by `view` of the states (raw,

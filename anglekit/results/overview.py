@@ -11,6 +11,7 @@ import pandas as pd
 
 from anglekit.display.tables import TextTable
 from anglekit.results.document import GeometryDocument
+from anglekit.results.joint_intervals import with_joint_intervals
 
 
 def pair_mean(rows: pd.DataFrame, column: str) -> float:
@@ -44,7 +45,7 @@ def layer_means(pairs: pd.DataFrame) -> dict[str, Any]:
 
 def summary_rows(angles: pd.DataFrame, nulls: pd.DataFrame) -> list[dict[str, Any]]:
     """Return `layer_means` for each student, stream and vertex, beside the means of the permuted student."""
-    rows = []
+    rows, nulls = [], with_joint_intervals(nulls[nulls["null"] == "permuted-student"])
     for (student, stream, vertex), group in angles.groupby(["student", "stream", "vertex"], sort=False):
         place = {"student": str(student), "stream": str(stream), "vertex": int(str(vertex))}
         rows.append({**place, **layer_means(group), **_against_permuted(nulls, place)})
@@ -52,19 +53,21 @@ def summary_rows(angles: pd.DataFrame, nulls: pd.DataFrame) -> list[dict[str, An
 
 
 def _against_permuted(nulls: pd.DataFrame, place: dict[str, Any]) -> dict[str, Any]:
-    """Return the mean cosine with the student's states of other examples, and the pairs surely above and below it."""
+    """Return the mean cosine with the student's states of other examples, and the pairs surely above and below it.
+
+    `nulls` are the rows of the permuted student, with joint intervals.
+    """
     mine = nulls[
         (nulls["student"] == place["student"])
         & (nulls["stream"] == place["stream"])
         & (nulls["vertex"] == place["vertex"])
-        & (nulls["null"] == "permuted-student")
         & (nulls["n_tokens"] > 0)
     ]
     known = len(mine) > 0
     return {
         "permuted_cosine": float(mine["mean_cosine"].mean()) if known else None,
-        "pairs_above_permuted": int((mine["low"] > 0).sum()) if known else None,
-        "pairs_below_permuted": int((mine["high"] < 0).sum()) if known else None,
+        "pairs_above_permuted": int((mine["joint_low"] > 0).sum()) if known else None,
+        "pairs_below_permuted": int((mine["joint_high"] < 0).sum()) if known else None,
     }
 
 
@@ -84,8 +87,8 @@ _COLUMNS: Final[tuple[tuple[str, str, str, Callable[[Any], str]], ...]] = (
 _NOTE: Final = (
     "Means over tokens and pairs of teacher layers. Chance: unrelated vectors of the same lengths. Tangential: the "
     "student's own direction taken out; 0 for unrelated vectors. Permuted: the student's state of another example; "
-    "above and below count pairs surely on either side of it (95% interval). Layer 0 is the embedding output, layer "
-    "b + 1 the output of block b."
+    "above and below count pairs surely on either side of it (95% for all pairs, layers and students together). "
+    "Layer 0 is the embedding output, layer b + 1 the output of block b."
 )
 
 
@@ -116,6 +119,12 @@ def analysis_notes(document: GeometryDocument) -> list[str]:
         )
         if number
     ]
+    repeats = (counts.examples or 0) - (counts.distinct_texts or counts.examples or 0)
+    if repeats > 0 and document.provenance.shard is None:
+        notes.append(
+            f"{repeats} of {counts.examples} examples repeat the text of another: standard errors count each text "
+            "once, and the samples hold it once"
+        )
     if counts.truncated_examples:
         notes.append(
             f"{counts.truncated_examples} examples were truncated to {counts.max_length} tokens; "

@@ -256,8 +256,8 @@ def _summary(geometry: Geometry) -> str:
     if any(row["permuted_cosine"] is not None for row in rows):
         lines += [
             "permuted: the cosine with the student's state taken from another example (a sample of the probe).",
-            "above, below: pairs of teacher layers whose cosine is surely above or below that (95% interval, by "
-            "example).",
+            "above, below: pairs of teacher layers whose cosine is surely above or below that: 95% for all pairs, "
+            "layers and students together (permutation test).",
             "  Below means wider angles than for another example's state: the student is close to the teacher's "
             "layers.",
         ]

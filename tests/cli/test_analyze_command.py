@@ -280,11 +280,11 @@ def test_pairs_surely_above_and_below_the_permuted_cosine_are_counted_apart(run)
     assert first.sum() == 6
     for row in json.loads(out)["rows"]:
         mine = geometry.nulls[permuted & (geometry.nulls["vertex"] == row["vertex"])]
-        assert row["pairs_above_permuted"] == (mine["low"] > 0).sum()
-        assert row["pairs_below_permuted"] == (mine["high"] < 0).sum()
+        assert row["pairs_above_permuted"] == ((mine["p_adjusted"] <= 0.05) & (mine["observed_minus_null"] > 0)).sum()
+        assert row["pairs_below_permuted"] == ((mine["p_adjusted"] <= 0.05) & (mine["observed_minus_null"] < 0)).sum()
         assert row["permuted_cosine"] == pytest.approx(mine["mean_cosine"].mean())
-    geometry.nulls.loc[first, "low"] = [0.1, 0.1, -0.3, -0.2, -0.2, -0.2]
-    geometry.nulls.loc[first, "high"] = [0.2, 0.2, -0.1, 0.2, 0.2, 0.2]
+    geometry.nulls.loc[first, "joint_low"] = [0.1, 0.1, -0.3, -0.2, -0.2, -0.2]
+    geometry.nulls.loc[first, "joint_high"] = [0.2, 0.2, -0.1, 0.2, 0.2, 0.2]
     row = next(row for row in geometry.summary_rows() if row["vertex"] == 0)
     assert (row["pairs_above_permuted"], row["pairs_below_permuted"]) == (2, 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,17 @@ def test_a_pair_of_layers_that_the_mean_hides_is_named() -> None:
     assert set(found["strategy"]) == {"reverse"}
     assert set(zip(found["teacher_i"], found["teacher_k"], strict=True)) == {(0, 3)}
     assert found["surely"].all()
+    # The error at which one of two pairs alone would be surely obtuse is not enough among all that were looked at.
+    few = {"n_clusters": 8.0, "se_cosine": 0.2 / 2.5}
+    wide = replace(geometry, angles=geometry.angles.assign(**few))
+    assert not obtuse_pairs([("g", wide)])["surely"].any()
+    alone = make_geometry({"reverse": 60.0}, obtuse=("reverse",), vertices=(1,))
+    rows = alone.angles[alone.angles["mean_cosine"] < 0].assign(**few)
+    single = obtuse_pairs([("g", replace(alone, angles=rows))])
+    assert single["surely"].tolist() == [True]
+    assert (single["high"] < 0).all()
+    rounding = replace(geometry, angles=geometry.angles.assign(mean_cosine=-1e-9, se_cosine=1e-12))
+    assert not obtuse_pairs([("g", rounding)])["surely"].any()
     view = averaging_views([("g", geometry)]).set_index(["strategy", "vertex"]).loc[("reverse", 1)]
     assert view["mean_angle_degrees"] < 65
     assert view["largest_angle_degrees"] == pytest.approx(np.degrees(np.arccos(-0.2)))

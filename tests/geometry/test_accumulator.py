@@ -221,3 +221,31 @@ def test_projections_equal_projecting_beforehand():
     before = summed(teacher, [s.double() @ m.T for s, m in zip(narrow, maps, strict=True)], example)
     torch.testing.assert_close(inside.angles.cosine, before.angles.cosine)
     assert inside.student.state.shape == (VERTICES, 3)
+
+
+@pytest.mark.parametrize("power", [100, -100])
+def test_lengths_of_1e30_and_1e_minus_30_change_no_angle(power):
+    """A power of two scales float32 states exactly; their squares would overflow float32, or vanish in it."""
+    teacher, student, example = states([3, 1, 5, 2])
+    student[1] = teacher[2].clone()  # no direction from vertex 1 to layer 2, whatever the scale
+    scale = 2.0**power
+    plain = summed(teacher, student, example)
+    scaled = summed([scale * state for state in teacher], [scale * state for state in student], example)
+    for name, tensor in plain.angles.tensors().items():
+        assert torch.equal(tensor, scaled.angles.tensors()[name]), name
+    assert int(plain.angles.zero_direction.sum()) == 11
+    assert scaled.teacher.n_zero.sum() == scaled.teacher.n_nonfinite.sum() == 0
+    assert float((scale * teacher[0]).square().sum()) in (0.0, float("inf"))
+
+
+def test_layers_that_are_constant_over_tokens_have_the_angle_of_their_one_state():
+    teacher, student, example = states([3, 2], layers=3)
+    teacher, student = ([side[:1].expand(5, -1).clone() for side in both] for both in (teacher, student))
+    sums = summed(teacher, student, example)
+    table = data_frame([angle_rows(sums, {"student": "s"}, [0, 1], [0, 1, 2])])
+    for _, row in table.iterrows():
+        t_i, t_k, s = teacher[row.teacher_i][0], teacher[row.teacher_k][0], student[row.vertex][0]
+        assert row.mean_cosine == pytest.approx(float(vertex_cosine(t_i, t_k, s)), abs=1e-12)
+        assert row.mean_angle_degrees == pytest.approx(float(angle_degrees(t_i - s, t_k - s)), abs=1e-5)
+    assert table["std_cosine"].max() < 1e-7
+    assert table["se_cosine"].max() < 1e-7

@@ -296,3 +296,22 @@ def test_no_rounding_leads_beyond_a_cosine_of_one():
         assert set(found.sign().unique().tolist()) == {-1.0, 1.0}
         dense = {"cosine": vertex_cosine, "tangential": tangential_cosine}[quantity]
         assert dense(states[0], states[1], student[0]).abs().max() == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_angle_is_taken_in_float64_whatever_comes_in(dtype):
+    """Nearly equal vectors, and lengths whose squares overflow or vanish in the narrow type."""
+    u, v = draw(4, 1, 1, width=64)
+    v = (u + 1e-2 * v).to(dtype)[0]
+    u = u.to(dtype)[0]
+    big, small = (2.0**12, 1.0) if dtype is torch.float16 else (2.0**100, 2.0**-100)
+    pairs = zip(u.double().numpy(), v.double().numpy(), strict=True)
+    expected = np.degrees(np.arccos([dense_cosine(a, b) for a, b in pairs]))
+    for scale in (big, 1.0, small):
+        found = angle_degrees(scale * u, v)
+        assert found.dtype == torch.float64
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+    # The negative control: in the narrow type itself the angle is lost.
+    lengths = [(big * u).norm(dim=-1, keepdim=True), v.norm(dim=-1, keepdim=True)]
+    narrow = torch.rad2deg(torch.acos((big * u / lengths[0] * (v / lengths[1])).sum(-1).clamp(-1, 1)))
+    assert not np.allclose(narrow.double().numpy(), expected, atol=1e-3)

@@ -19,11 +19,11 @@ from anglekit.geometry.nulls import (
     gaussian_products,
     mean_estimate,
     origin_products,
+    permuted_offsets,
     random_rotation,
     rescaled,
     sample_angles,
     sample_products,
-    shift_offsets,
     summarize,
     sweep_products,
 )
@@ -124,8 +124,8 @@ def test_permutations_take_away_what_they_say():
     teacher = shared + normal(3, 3000, WIDTH, seed=2)
     student = shared + normal(1, 3000, WIDTH, seed=3)
     mean = {None: sample_angles(sample_products(teacher, student)).cosine.mean().item()}
-    for name in ("permuted-student", "permuted-all"):
-        products = sample_products(teacher, student, shift_offsets(name, 3, 1))
+    for name, offsets in (("permuted-student", ([0] * 3, [1])), ("permuted-all", permuted_offsets(3, 1))):
+        products = sample_products(teacher, student, offsets)
         mean[name] = sample_angles(products).cosine.mean().item()
     # |T|^2 = |S|^2 = 2 w, <T_i, T_k> = <T, S> = w where paired: (w - w - w + 2 w) / 2 w, (w + 2 w) / 4 w, 2 w / 4 w.
     assert mean[None] == pytest.approx(1 / 2, abs=0.01)
@@ -177,10 +177,10 @@ def test_the_tangential_cosine_recovers_a_planted_correlation_where_the_raw_cosi
 
 
 def test_lags_are_the_distances_between_rows_that_share_an_example():
-    one = difference_lags(shift_offsets("permuted-student", 4, 2))
+    one = difference_lags(([0] * 4, [1] * 2))
     assert len(one) == 1
     assert one[0].all()
-    every = difference_lags(shift_offsets("permuted-all", 3, 1))
+    every = difference_lags(permuted_offsets(3, 1))
     pairs = [tuple(pair) for pair in zip(*(p.tolist() for p in layer_pairs(3)), strict=True)]
     for row, (i, k) in enumerate(pairs):
         expected = {i + 1, k + 1, k - i}
@@ -194,10 +194,9 @@ def interval(summary):
     return difference.mean - reach, difference.mean + reach
 
 
-def _repeated(name, repeats, n=150):
+def _repeated(offsets, repeats, n=150):
     """Return difference and interval of a null over many independent samples, examples differing in strength."""
     layers, differences, covered, naive = 3, [], 0, 0
-    offsets = shift_offsets(name, layers, 1)
     lags = difference_lags(offsets)
     rng = np.random.default_rng(11)
     truth = None
@@ -220,9 +219,9 @@ def _repeated(name, repeats, n=150):
     return torch.stack(differences), covered.double() / repeats, naive.double() / repeats
 
 
-@pytest.mark.parametrize("name", ["permuted-student", "permuted-all"])
-def test_intervals_of_a_difference_cover_as_often_as_they_say(name):
-    differences, covered, naive = _repeated(name, 600)
+@pytest.mark.parametrize("offsets", [([0] * 3, [1]), permuted_offsets(3, 1)])
+def test_intervals_of_a_difference_cover_as_often_as_they_say(offsets):
+    differences, covered, naive = _repeated(offsets, 600)
     assert covered.mean().item() == pytest.approx(0.95, abs=0.015)
     # Control: rows taken for independent, which they are not, give intervals of another width.
     assert (covered - naive).abs().max() > 0.004
@@ -250,7 +249,7 @@ def test_degenerate_tokens_count_nowhere():
 
 
 def test_a_sample_whose_rows_are_all_tied_has_no_interval():
-    lags = difference_lags(shift_offsets("permuted-all", 3, 1))
+    lags = difference_lags(permuted_offsets(3, 1))
     for n, known in ((4, False), (8, True)):
         values, valid = normal(1, 3, n, seed=1), torch.ones(1, 3, n, dtype=torch.bool)
         found = summarize(values, valid, torch.zeros_like(values), valid, lags)

@@ -1,5 +1,7 @@
 """The mergeable states: what they sum, how they merge, in which pieces and precisions they may be fed."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from anglekit.geometry import products
 from anglekit.geometry.accumulator import GeometryAccumulator, accumulate_batch
 from anglekit.geometry.angles import tangential_cosine, vertex_cosine
 from anglekit.geometry.similarity import centred_cosines
-from anglekit.geometry.sums import GeometrySums, cosine_bins
+from anglekit.geometry.sums import GeometrySums, cosine_bins, cosine_standard_error
 from anglekit.vocabulary import N_BINS
 
 LAYERS, VERTICES, WIDTH = 3, 2, 5
@@ -26,12 +28,14 @@ def draw(lengths, *, seed=0, width=WIDTH, student_width=None):
     return teacher, student, torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
 
 
-def feed(accumulator, teacher, student, example, rows):
+def feed(accumulator, teacher, student, example, rows, clusters=None):
     """Give whole examples, whose numbers in the probe are `rows`, as one batch."""
     keep = torch.isin(example, torch.tensor(rows, dtype=torch.int64))
     position = {row: place for place, row in enumerate(rows)}
     local = torch.tensor([position[int(e)] for e in example[keep]], dtype=torch.int64)
-    accumulator.update([t[keep] for t in teacher], [s[keep] for s in student], local, torch.tensor(rows))
+    given_clusters = None if clusters is None else torch.tensor(clusters)
+    states = [t[keep] for t in teacher], [s[keep] for s in student]
+    accumulator.update(*states, local, torch.tensor(rows), given_clusters)
 
 
 def sums_of(teacher, student, example, batches=None, **options):
@@ -338,3 +342,65 @@ def test_an_example_without_a_cosine_is_no_example_of_that_pair():
     assert angles.example_count[0].tolist() == [2 if 1 in pair else 3 for pair in PAIRS]
     assert angles.example_count[1].tolist() == [3] * len(PAIRS)
     assert angles.count[0].tolist() == [5 if 1 in pair else 9 for pair in PAIRS]
+
+
+def error_by_cluster(cosine, example, cluster):
+    """The clustered standard error of one row's cosines by plain loops, and how many clusters there are."""
+    known = np.isfinite(cosine)
+    held = np.array(cluster)[example.numpy()]
+    names = sorted(set(held[known].tolist()))
+    y = np.array([cosine[known & (held == name)].sum() for name in names])
+    n = np.array([(known & (held == name)).sum() for name in names])
+    residual = y - y.sum() / n.sum() * n
+    return np.sqrt(len(names) / (len(names) - 1) * (residual**2).sum()) / n.sum(), len(names)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cluster=st.lists(st.integers(0, 3), min_size=2, max_size=8),
+    batch=st.lists(st.integers(0, 2), min_size=8, max_size=8),
+    seed=st.integers(0, 10**6),
+)
+def test_examples_that_read_the_same_are_one_in_the_standard_error(cluster, batch, seed):
+    """Whatever batches they come in, and in whichever of two states that are added up."""
+    first = [cluster.index(each) for each in cluster]
+    lengths = [1 + each for each in first]
+    teacher, student, example = draw(lengths, seed=seed)
+    teacher[0][example == 0] = student[0][example == 0]  # an example that lacks an angle in some rows
+    rows = [[e for e in range(len(cluster)) if batch[e] == number] for number in range(3)]
+    split = sorted({f for f in first if len({batch[e] for e in range(len(first)) if first[e] == f}) > 1})
+    states = [
+        GeometryAccumulator(LAYERS, VERTICES, WIDTH, split_clusters=split if len(set(first)) < len(first) else None)
+        for _ in range(2)
+    ]
+    for number, examples in enumerate(rows):
+        if examples:
+            feed(states[number % 2], teacher, student, example, examples, [first[e] for e in examples])
+    sums = states[0].state() + states[1].state()
+    assert_same(sums.with_tensors(sums.tensors()), sums, exact=True)
+    error, clusters = cosine_standard_error(sums.angles), sums.angles.n_clusters()
+    for vertex, (pair, (i, k)) in itertools.product(range(VERTICES), enumerate(PAIRS)):
+        cosine = vertex_cosine(teacher[i], teacher[k], student[vertex]).numpy()
+        known = {first[e] for e in example[np.isfinite(cosine)].tolist()}
+        assert int(clusters[vertex, pair]) == len(known)
+        assert int(sums.angles.example_count[vertex, pair]) == len(set(example[np.isfinite(cosine)].tolist()))
+        if len(known) < 2:
+            assert np.isnan(error[vertex, pair])
+        else:
+            assert error[vertex, pair] == pytest.approx(error_by_cluster(cosine, example, first)[0], abs=1e-9)
+
+
+def test_repeats_counted_as_new_examples_would_make_the_error_too_small():
+    """Each of ten examples is there nine times: the error is that of the ten, not a third of it."""
+    teacher, student, example = draw([2] * 10)
+    copies = [torch.cat([side] * 9) for side in teacher], [torch.cat([side] * 9) for side in student]
+    together = torch.cat([example + 10 * copy for copy in range(9)])
+    once = GeometryAccumulator(LAYERS, VERTICES, WIDTH)
+    once.update(teacher, student, example, torch.arange(10))
+    found = {}
+    for split in (None, ()):
+        often = GeometryAccumulator(LAYERS, VERTICES, WIDTH, split_clusters=split)
+        often.update(*copies, together, torch.arange(90), torch.arange(90) % 10)
+        found[split] = cosine_standard_error(often.state().angles) / cosine_standard_error(once.state().angles)
+    np.testing.assert_allclose(found[()], 1.0, rtol=1e-9)
+    np.testing.assert_allclose(found[None], np.sqrt(90 / 89 / (10 / 9)) / 3, rtol=1e-9)

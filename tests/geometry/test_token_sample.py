@@ -75,6 +75,16 @@ def test_batches_and_their_order_do_not_matter(batches, shuffle, special):
     assert_same(sampled(examples, batches, order=order), sampled(examples))
 
 
+def test_examples_that_may_not_be_kept_pass_by():
+    """The sample is that of the others alone, whatever passes between them; without a list all may be kept."""
+    examples = probe()
+    wanted = np.arange(0, len(examples), 3)
+    alone = sampled([examples[row] for row in wanted], rows=wanted)
+    assert_same(sampled(examples, batches=4, rows=wanted), alone)
+    assert set(alone.example.tolist()) <= set(wanted.tolist())
+    assert not set(sampled(examples).example.tolist()) <= set(wanted.tolist())
+
+
 @given(cut=st.integers(0, 40), second=st.integers(0, 40))
 @settings(max_examples=20, deadline=None)
 def test_shards_merge_to_the_whole(cut, second):

@@ -48,7 +48,7 @@ def full_geometry(
                 {column: pd.Series(dtype="object" if kind == "str" else kind) for column, kind in columns.items()}
             )
         else:
-            frames[name] = pd.concat(tables[name], ignore_index=True)[list(columns)]
+            frames[name] = pd.concat(tables[name], ignore_index=True).reindex(columns=list(columns))
     entries = [
         {"name": name, "init": init, "strategy": strategy, "seed": 0}
         for name, (init, strategy) in zip(students, arms, strict=True)

@@ -18,6 +18,7 @@ from anglekit.plots.figures.layer_trajectories import fit_plane
 from anglekit.plots.figures.training_angles import training_step
 from anglekit.plots.registry import FIGURES, draw_figure, figure_data
 from anglekit.plots.style import LIGHT_THEME
+from anglekit.results.joint_intervals import with_joint_intervals
 from tests.plots.full_geometry import FIVE, full_geometry
 
 
@@ -57,8 +58,12 @@ def test_null_heatmap_is_observed_minus_null(geometry) -> None:
         assert drawn[row.teacher_i, row.teacher_k] == pytest.approx(expected)
         assert drawn[row.teacher_k, row.teacher_i] == pytest.approx(expected)
     assert "another example" in notes(figure)
-    above = int((table["low"] > 0).sum())
+    above = int((with_joint_intervals(geometry.nulls).loc[table.index, "joint_low"] > 0).sum())
     assert f"Of {len(table)} pairs {above} are above" in notes(figure)
+    assert "95% for all of them together" in notes(figure)
+    data = figure_data("null-heatmap", [geometry], students="forward-random-seed0", vertices=[1])
+    assert (data["joint_low"] < data["low"]).all()
+    assert (data["joint_high"] > data["high"]).all()
 
 
 def test_null_heatmap_falls_back_to_the_closed_form() -> None:
@@ -147,17 +152,17 @@ def test_acute_fractions_and_their_intervals(geometry) -> None:
 @given(st.floats(0, 1), st.floats(0.5, 1e6))
 @settings(max_examples=60, deadline=None)
 def test_wilson_interval_holds_its_share_and_narrows(share: float, n: float) -> None:
-    low, high = wilson_interval(share, n)
+    low, high = wilson_interval(share, n, 1.96)
     assert 0 <= low <= share <= high <= 1
-    wider = wilson_interval(share, n / 2)
+    wider = wilson_interval(share, n / 2, 1.96)
     assert high - low <= wider[1] - wider[0] + 1e-12
 
 
 def test_wilson_interval_by_hand() -> None:
-    low, high = wilson_interval(0.5, 100)
+    low, high = wilson_interval(0.5, 100, 1.959964)
     assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert wilson_interval(1.0, 10)[0] == pytest.approx(0.7225, abs=1e-4)
-    assert np.isnan(wilson_interval(0.5, 0)).all()
+    assert wilson_interval(1.0, 10, 1.959964)[0] == pytest.approx(0.7225, abs=1e-4)
+    assert np.isnan(wilson_interval(0.5, 0, 1.96)).all()
 
 
 def test_norms_of_teacher_and_students(geometry) -> None:

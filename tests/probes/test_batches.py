@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 
@@ -27,12 +28,16 @@ def runs(sequences, counted=None, type_ids=None) -> TokenRuns:
     )
 
 
-def probe(sequences, targets=None, *, counted=None, type_ids=None, rows=None, budget=64, pad_to=None) -> TokenizedProbe:
+def probe(
+    sequences, targets=None, *, counted=None, type_ids=None, rows=None, clusters=None, budget=64, pad_to=None
+) -> TokenizedProbe:
     n = len(sequences)
+    rows = list(range(n)) if rows is None else rows
     return TokenizedProbe(
         text=runs(sequences, counted, type_ids),
         target=None if targets is None else runs(targets),
-        rows=np.arange(n, dtype=np.int64) if rows is None else np.array(rows, dtype=np.int64),
+        rows=np.array(rows, dtype=np.int64),
+        clusters=np.array(rows if clusters is None else clusters, dtype=np.int64),
         lost_tokens=np.arange(n, dtype=np.int64) % 3,
         text_stream="encoder",
         token_budget=budget,
@@ -199,7 +204,7 @@ def test_a_batch_moves_with_all_its_tensors():
     moved = batch.to("meta")
     tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
     tensors += [tensor for value in vars(moved).values() if isinstance(value, dict) for tensor in value.values()]
-    assert len(tensors) == 10
+    assert len(tensors) == 11
     assert all(tensor.device.type == "meta" for tensor in tensors)
     assert batch.input_ids.device.type == "cpu"
 
@@ -287,3 +292,34 @@ def test_chosen_batches_are_those_of_the_whole():
     chosen = list(tokenized.batches(numbers=[3, 0]))
     assert [each.examples.tolist() for each in chosen] == [whole[n].examples.tolist() for n in (3, 0)]
     assert list(tokenized.batches(numbers=[])) == []
+
+
+@given(cluster=st.lists(st.integers(0, 6), min_size=1, max_size=40), budget=st.integers(4, 60))
+@settings(max_examples=60, deadline=None)
+def test_examples_that_read_the_same_follow_each_other(cluster, budget):
+    first = [cluster.index(each) for each in cluster]
+    data = probe(of_lengths([1 + each % 3 for each in cluster]), clusters=first, budget=budget)
+    order = [position for batch in data.plan for position in batch.tolist()]
+    assert sorted(order) == list(range(len(cluster)))
+    # All of one cluster, once it has begun: no other comes between.
+    for batch in data.plan:
+        seen = [first[position] for position in batch.tolist()]
+        assert [key for key, _ in itertools.groupby(seen)] == list(dict.fromkeys(seen))
+    held = [{first[position] for position in batch.tolist()} for batch in data.plan]
+    expected = [f for f in sorted(set(first)) if sum(f in batch for batch in held) > 1]
+    assert data.split_clusters.tolist() == expected
+    assert len(expected) < max(len(data.plan), 1)
+    assert data.repeats.tolist() == [position for position, f in enumerate(first) if f != position]
+    for batch, positions in zip(data.batches(), data.plan, strict=True):
+        assert batch.clusters.tolist() == [first[position] for position in positions]
+
+
+def test_distinct_examples_are_planned_as_ever():
+    lengths = np.random.default_rng(0).integers(1, 9, 50).tolist()
+    data = probe(of_lengths(lengths))
+    expected = plan_batches(np.array(lengths), None, 64)
+    assert all(np.array_equal(a, b) for a, b in zip(data.plan, expected, strict=True))
+    assert len(data.repeats) == len(data.split_clusters) == 0
+    # The negative control: two that read the same, far apart in the file, are moved together.
+    twice = probe(of_lengths([3] * 50), clusters=[*range(49), 0], budget=9)
+    assert any(batch.tolist()[:2] == [0, 49] for batch in twice.plan)

@@ -14,7 +14,7 @@ from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import load_checkpoint
 from anglekit.probes.data import ProbeData, read_probe
-from anglekit.probes.tokenize import tokenize_continued_probe
+from anglekit.probes.tokenize import tokenize_continued_probe, tokenize_probe
 from anglekit.states.recorder import LayerRecorder, token_states
 
 TEXTS = ("the film was", "we saw it and liked", "a cast")
@@ -127,3 +127,22 @@ def test_a_named_target_is_read_from_the_table(tmp_path):
     )
     read = read_probe(str(file), text="prompt", target="completion")
     assert (read.targets, read.target_column) == (TARGETS, "completion")
+
+
+def test_examples_of_which_the_models_read_the_same_are_one_cluster(tokenizer):
+    """Case, truncation and padding can make texts alike; another target, or another second text, tells them apart."""
+    texts = ("the film was good", "a cast", "the film was good", "the film was bright", "a  cast", "a cast")
+    targets = ("good", "we saw", "good", "good", "we saw", "it")
+
+    def clusters(**given):
+        rows, pairs = (3, 4, 5, 6, 7, 9), given.pop("pairs", None)
+        data = ProbeData("memory", "0" * 64, texts, pairs, targets, rows, 0, "text", None, "target")
+        options = {"needs_target": False, "max_length": None, **given}
+        return tokenize_probe(data, tokenizer, **options).clusters.tolist()
+
+    assert clusters() == [3, 4, 3, 6, 4, 4]
+    assert clusters(max_length=5) == [3, 4, 3, 3, 4, 4]  # both special tokens, and the first three words
+    assert clusters(needs_target=True, decoder_start_token_id=1) == [3, 4, 3, 6, 4, 9]
+    assert clusters(pairs=("a", "a", "it", "a", "a", "a")) == [3, 4, 5, 6, 4, 4]
+    continued = ProbeData("memory", "0" * 64, texts, None, targets, tuple(range(6)), 0, "text", None, "target")
+    assert tokenize_continued_probe(continued, tokenizer, prompts_count=True).clusters.tolist() == [0, 1, 0, 3, 1, 5]

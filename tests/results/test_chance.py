@@ -13,7 +13,7 @@ def with_nulls(low: float, high: float):
     pairs = geometry.angles[["student", "stream", "vertex", "teacher_i", "teacher_k", "n_tokens"]]
     nulls = pairs.assign(
         null="permuted-student", mean_cosine=0.5, se=0.01, observed_cosine=0.34, observed_minus_null=(low + high) / 2,
-        low=low, high=high, mean_tangential_cosine=0.0,
+        low=low, high=high, mean_tangential_cosine=0.0, p_adjusted=0.5, joint_low=low, joint_high=high,
     )  # fmt: skip
     object.__setattr__(geometry, "nulls", nulls)
     return geometry
@@ -31,7 +31,7 @@ def test_the_side_of_chance_is_that_of_nearly_all_pairs(low, high, standing):
 def test_pairs_on_both_sides_are_mixed_and_without_nulls_the_closed_form_is_chance():
     geometry = with_nulls(0.1, 0.2)
     half = len(geometry.nulls) // 2
-    geometry.nulls.loc[: half - 1, ["low", "high"]] = (-0.2, -0.1)
+    geometry.nulls.loc[: half - 1, ["joint_low", "joint_high"]] = (-0.2, -0.1)
     assert geometry.against_chance().standing == "mixed"
     bare = make_geometry({"forward": 70.0})
     verdict = bare.against_chance()
@@ -61,8 +61,33 @@ def test_a_geometry_without_an_angle_says_so():
 def test_nearly_all_is_nine_of_ten(surely, standing):
     """Of twelve pairs some are surely narrower than by chance, and the rest cannot be told from it."""
     geometry = with_nulls(-0.1, 0.1)
-    geometry.nulls.loc[: surely - 1, "low"] = 0.05
+    geometry.nulls.loc[: surely - 1, "joint_low"] = 0.05
     assert geometry.against_chance().standing == standing
     # Seen from the other side the same shares make the angles wider.
-    geometry.nulls[["low", "high"]] = -geometry.nulls[["high", "low"]]
+    geometry.nulls[["joint_low", "joint_high"]] = -geometry.nulls[["joint_high", "joint_low"]]
     assert geometry.against_chance().standing == standing.replace("narrower", "wider")
+
+
+def test_the_sentence_says_that_it_holds_for_all_pairs_and_the_reasons_how():
+    geometry = with_nulls(0.1, 0.2)
+    verdict = geometry.against_chance()
+    assert "12 are surely narrower than with the student's state of another example (95% for all of them" in (
+        verdict.sentence
+    )
+    assert any("permutation test" in reason for reason in verdict.reasons)
+    # A Geometry of an earlier version: the same rows, each with its own interval alone.
+    geometry.nulls[["p_adjusted", "joint_low", "joint_high"]] = np.nan
+    old = geometry.against_chance()
+    assert old.standing == "narrower"
+    assert any("Bonferroni" in reason for reason in old.reasons)
+    geometry.nulls["low"] = 0.01
+    geometry.nulls["high"] = 0.2
+    assert geometry.against_chance().standing == "unresolved"
+
+
+def test_pairs_are_counted_for_the_whole_table_and_shown_by_layer():
+    geometry = with_nulls(0.1, 0.2)
+    geometry.nulls.loc[0, ["joint_low", "joint_high"]] = (-0.2, -0.1)
+    rows = geometry.summary_rows()
+    assert [row["pairs_above_permuted"] for row in rows] == [5, 6]
+    assert [row["pairs_below_permuted"] for row in rows] == [1, 0]

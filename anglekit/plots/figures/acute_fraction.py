@@ -10,22 +10,29 @@ from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.arm_lines import draw_arm_lines
 from anglekit.plots.panels.chosen import choose
 from anglekit.plots.panels.sentences import LAYER_NOTE, range_words, students_words
-from anglekit.plots.panels.tables import Z_95, with_arms
+from anglekit.plots.panels.tables import with_arms
 from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, Theme
+from anglekit.results.joint_intervals import cluster_counts
 from anglekit.results.overview import pair_mean
+from anglekit.results.student_t import t_quantile
 
 
-def wilson_interval(share: float, n: float) -> tuple[float, float]:
-    """Return the 95% Wilson interval of a share of n independent draws; NaN without any.
+def wilson_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
+    """Return the Wilson interval of a share of n independent draws; NaN without any.
 
     Unlike the normal interval it stays inside [0, 1] and has a width at 0 and 1 (Wilson 1927).
+
+    Args:
+        share: from 0 to 1.
+        n: how many draws, whole or not.
+        quantile: standard errors on each side, 1.96 for 95% where n is known for certain.
     """
-    if not n > 0 or not np.isfinite(share):
+    if not n > 0 or not np.isfinite(share) or not np.isfinite(quantile):
         return float("nan"), float("nan")
-    square = Z_95**2 / n
+    square = quantile**2 / n
     centre = (share + square / 2) / (1 + square)
-    half = Z_95 / (1 + square) * np.sqrt(share * (1 - share) / n + square / (4 * n))
+    half = quantile / (1 + square) * np.sqrt(share * (1 - share) / n + square / (4 * n))
     # Rounding must not lift an end over the share, or out of [0, 1].
     return min(max(float(centre - half), 0.0), share), max(min(float(centre + half), 1.0), share)
 
@@ -37,8 +44,9 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     `low, high` (95%), `n_effective, n_tokens, n_pairs`.
 
     The interval is Wilson's. Its number of draws is how many independent tokens would give the cosine its standard
-    error, clustered by example: n = std^2 / se^2, mean over pairs. This assumes that the sign has the cosine's design
-    effect and that pairs are fully dependent, so the interval is rather too wide than too narrow.
+    error, clustered by example: n = std^2 / se^2, mean over pairs. That error is an estimate itself, so the interval
+    takes Student's quantile of its degrees of freedom, the examples less one. This assumes that the sign has the
+    cosine's design effect and that pairs are fully dependent, so the interval is rather too wide than too narrow.
     """
     table = choose(inputs.geometries, options).rows(inputs.geometry.angles)
     rows = []
@@ -46,7 +54,8 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
         share = pair_mean(pairs, "acute_fraction")
         n_tokens = int(pairs["n_tokens"].max())
         effective = _effective_tokens(pairs)
-        low, high = wilson_interval(share, effective)
+        quantile = float(t_quantile(0.975, cluster_counts(pairs).max() - 1))
+        low, high = wilson_interval(share, effective, quantile)
         n_pairs = int((pairs["n_tokens"] > 0).sum())
         rows.append((student, stream, vertex, share, low, high, effective, n_tokens, n_pairs))
     columns = ["student", "stream", "vertex", "acute_fraction", "low", "high", "n_effective", "n_tokens", "n_pairs"]

@@ -10,9 +10,10 @@ from anglekit.plots.panels.arm_lines import draw_arm_lines
 from anglekit.plots.panels.chosen import choose, choose_value, require, stream_order
 from anglekit.plots.panels.matrix_panels import MatrixBlock, MatrixPanel, ShownValue, draw_matrix_blocks
 from anglekit.plots.panels.sentences import LAYER_NOTE, teacher_and_students_facts
-from anglekit.plots.panels.tables import Z_95, teacher_once, with_arms
+from anglekit.plots.panels.tables import teacher_once, with_arms
 from anglekit.plots.spec import STUDENTS, FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, Theme
+from anglekit.results.student_t import t_quantile
 from anglekit.vocabulary import VIEWS
 
 _MOST_DIMENSIONS = 8
@@ -39,7 +40,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     chosen = choose(inputs.geometries, options)
     table = chosen.rows(inputs.geometry.anisotropy)
     table = table[(table["tokens"] == "all") & (table["view"] == view)]
-    half = Z_95 * table["se"]
+    half = t_quantile(0.975, table["n_tokens"] - 1) * table["se"]
     table = table.assign(low=table["mean_cosine"] - half, high=table["mean_cosine"] + half)
     columns = ["student", "stream", "side", "layer", "view", "mean_cosine", "low", "high"]
     table = table[[*columns, "top_dimension", "top_share", "n_tokens"]]

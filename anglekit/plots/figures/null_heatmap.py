@@ -15,6 +15,7 @@ from anglekit.plots.panels.sentences import range_words, students_words
 from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
 from anglekit.plots.style import Theme
 from anglekit.results.geometry import Geometry
+from anglekit.results.joint_intervals import with_joint_intervals
 from anglekit.vocabulary import NULLS
 
 #: The null that means "another example's student state": it keeps what any two layers have in common.
@@ -29,8 +30,8 @@ _SHOWN = ShownValue("observed minus null cosine (no unit)", centre=0.0)
 def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     """Return a row per student, stream, vertex and pair.
 
-    Columns beside the key: `null, observed_cosine, null_cosine, observed_minus_null, low, high, n_tokens`; the 95%
-    interval is NaN where only the closed form exists.
+    Columns beside the key: `null, observed_cosine, null_cosine, observed_minus_null, low, high, joint_low, joint_high,
+    n_tokens`; the 95% intervals, of the row and of all rows together, are NaN where only the closed form exists.
     """
     chosen = choose(inputs.geometries, options, few=True)
     table = _against(inputs.geometry, _choose_null(inputs.geometry, options.null))
@@ -53,7 +54,7 @@ def _choose_null(geometry: Geometry, null: str | None) -> str:
 
 def _against(geometry: Geometry, null: str) -> pd.DataFrame:
     if null in set(geometry.nulls["null"]):
-        rows = geometry.nulls[geometry.nulls["null"] == null]
+        rows = with_joint_intervals(geometry.nulls[geometry.nulls["null"] == null])
         rows = rows.rename(columns={"mean_cosine": "null_cosine"})
     else:
         rows = geometry.angles.assign(
@@ -62,8 +63,11 @@ def _against(geometry: Geometry, null: str) -> pd.DataFrame:
             observed_minus_null=geometry.angles["mean_cosine"] - geometry.angles["null_cosine"],
             low=np.nan,
             high=np.nan,
+            joint_low=np.nan,
+            joint_high=np.nan,
         )
-    return rows[[*PAIR_KEY, "null", "observed_cosine", "null_cosine", _VALUE, "low", "high", "n_tokens"]]
+    ends = ("low", "high", "joint_low", "joint_high")
+    return rows[[*PAIR_KEY, "null", "observed_cosine", "null_cosine", _VALUE, *ends, "n_tokens"]]
 
 
 def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
@@ -76,14 +80,14 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
 def _null_words(data: pd.DataFrame) -> str:
     null = str(data["null"].iloc[0])
     text = f"Null {null}: {NULLS[null]}."
-    low, high = data["low"].to_numpy(np.float64), data["high"].to_numpy(np.float64)
+    low, high = data["joint_low"].to_numpy(np.float64), data["joint_high"].to_numpy(np.float64)
     known = np.isfinite(low) & np.isfinite(high)
     if not known.any():
         return f"{text} Without intervals: this null is a mean over the whole probe."
     above, below = int((low > 0).sum()), int((high < 0).sum())
     return (
         f"{text} Of {int(known.sum())} pairs {above} are above it, {below} below, and "
-        f"{int(known.sum()) - above - below} not told from it (95% intervals, clustered by example)."
+        f"{int(known.sum()) - above - below} not told from it (95% for all of them together)."
     )
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from anglekit.comparison.cells import in_order
 from anglekit.comparison.compare import default_score_margin
@@ -29,6 +28,7 @@ from anglekit.plots.style import (
     init_words,
     strategy_styles,
 )
+from anglekit.results.student_t import t_quantile
 from anglekit.vocabulary import CONTROLS, NONE, matches_layers
 
 _EDGE = 0.02  # beyond the range of a share, so that points at its ends are drawn whole
@@ -68,10 +68,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
 def _panel_rows(panel: pd.DataFrame, margin: float | None) -> pd.DataFrame:
     rows = panel[["strategy", "seed", "value"]].astype({"value": "float64"})
     means = rows.groupby("strategy")["value"].agg(["mean", "std", "count"])
-    half = [
-        float(stats.t.ppf(0.975, count - 1) * std / np.sqrt(count)) if count > 1 else np.nan
-        for std, count in zip(means["std"], means["count"], strict=True)
-    ]
+    half = t_quantile(0.975, means["count"] - 1) * means["std"] / np.sqrt(means["count"])
     means = means.assign(low=means["mean"] - half, high=means["mean"] + half)[["mean", "low", "high"]]
     matching = means.loc[_matching(means), "mean"]
     width = default_score_margin([rows["value"].to_numpy()]) if margin is None else margin

@@ -9,9 +9,6 @@ import pandas as pd
 from anglekit.results.geometry import Geometry
 from anglekit.results.overview import pair_mean
 
-#: Standard errors on each side of a 95% interval.
-Z_95 = 1.959964
-
 
 def with_arms(table: pd.DataFrame, geometry: Geometry) -> pd.DataFrame:
     """Return a table with the columns `strategy`, `init` and `seed` after its student.

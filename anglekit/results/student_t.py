@@ -1,0 +1,48 @@
+"""Student's t, vectorised: the one place where quantiles and tails of intervals and tests come from."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
+
+
+def t_quantile(probability: ArrayLike, freedom: ArrayLike) -> NDArray[np.float64]:
+    """Return the quantiles of Student's t; arguments are broadcast against each other.
+
+    Args:
+        probability: of the lower tail, from 0 to 1.
+        freedom: degrees of freedom, whole or not; infinite ones give the normal distribution.
+
+    Returns:
+        The quantiles; NaN where the degrees of freedom are NaN or not positive.
+    """
+    wanted, degrees = np.broadcast_arrays(np.asarray(probability, np.float64), np.asarray(freedom, np.float64))
+    known = degrees > 0
+    finite = np.where(known & np.isfinite(degrees), degrees, 1.0)
+    found = np.where(np.isposinf(degrees), ndtri(wanted), stdtrit(finite, wanted))
+    return np.asarray(np.where(known, found, np.nan))
+
+
+def two_sided_p(statistic: ArrayLike, freedom: ArrayLike) -> NDArray[np.float64]:
+    """Return the probability that |t| is at least as large as observed; NaN where `t_quantile` is."""
+    size, degrees = np.broadcast_arrays(np.abs(np.asarray(statistic, np.float64)), np.asarray(freedom, np.float64))
+    known = degrees > 0
+    finite = np.where(known & np.isfinite(degrees), degrees, 1.0)
+    tail = np.where(np.isposinf(degrees), ndtr(-size), stdtr(finite, -size))
+    return np.asarray(np.where(known, 2 * tail, np.nan))
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return p-values adjusted for a family by Holm's step-down method (1979); NaN ones are no part of the family.
+
+    Args:
+        p_values: shape (tests,).
+    """
+    given = np.asarray(p_values, np.float64)
+    adjusted = np.full(given.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(given))
+    order = known[np.argsort(given[known], kind="stable")]
+    left = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(left * given[order]), 1.0)
+    return adjusted
