@@ -145,8 +145,8 @@ def teachers(monkeypatch):
     made = []
     init = SharedTeacher.__init__
 
-    def remember(self, *arguments):
-        init(self, *arguments)
+    def remember(self, *arguments, **options):
+        init(self, *arguments, **options)
         made.append(self)
 
     monkeypatch.setattr(SharedTeacher, "__init__", remember)
