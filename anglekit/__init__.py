@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from anglekit.distillation.losses.objective import DistillationObjective as DistillationObjective
     from anglekit.distillation.matching.strategies import LayerMatching as LayerMatching
     from anglekit.distillation.matching.strategies import layer_matching as layer_matching
+    from anglekit.distillation.runs.evaluate import Evaluation as Evaluation
+    from anglekit.distillation.runs.evaluate import evaluate as evaluate
     from anglekit.distillation.students.create import create_student as create_student
     from anglekit.distillation.sweep.sweep import SweepResult as SweepResult
     from anglekit.distillation.sweep.sweep import sweep as sweep
@@ -52,6 +54,7 @@ _HOMES = {
     "Comparison": "anglekit.comparison.result",
     "DistillationObjective": "anglekit.distillation.losses.objective",
     "DistillationTrainer": "anglekit.distillation.training.trainer",
+    "Evaluation": "anglekit.distillation.runs.evaluate",
     "Geometry": "anglekit.results.geometry",
     "GeometryAccumulator": "anglekit.geometry.accumulator",
     "InputError": "anglekit.errors",
@@ -67,6 +70,7 @@ _HOMES = {
     "angles_heatmap": "anglekit.plots.figures.angles_heatmap",
     "compare": "anglekit.comparison.compare",
     "create_student": "anglekit.distillation.students.create",
+    "evaluate": "anglekit.distillation.runs.evaluate",
     "figure1": "anglekit.plots.figure1.figure1",
     "layer_matching": "anglekit.distillation.matching.strategies",
     "load_checkpoint": "anglekit.models.checkpoints",

@@ -6,6 +6,7 @@ Values alone: torch and transformers are imported where a run asks for them.
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -272,6 +273,13 @@ class TrainSettings:
             epochs=epochs if self.epochs is None and self.max_steps is None else self.epochs,
             learning_rate=learning_rate if self.learning_rate is None else self.learning_rate,
         )
+
+    def steps(self, examples: int) -> int:
+        """Return the optimiser steps of one process over a table of that many examples, as `Trainer` counts them."""
+        if self.max_steps is not None:
+            return self.max_steps
+        batches = -(-examples // self.batch_size)
+        return math.ceil((self.epochs or 1.0) * max(1, -(-batches // self.accumulation)))
 
     def decisive(self) -> dict[str, str | int | float | bool | None]:
         """Return what changes the trained model, by which runs are compared: not the seed, which a plan records."""

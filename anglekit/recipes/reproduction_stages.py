@@ -220,7 +220,7 @@ def _teacher_scores(recipe: Recipe, teacher: str, device: str) -> pd.DataFrame:
             columns=recipe.data.columns,
             load=_load_options(recipe, device),
             scoring=scoring,
-        )
+        ).scores
     return frame.assign(model="teacher", layers=None, width=None, strategy="", init="", seed=None)
 
 

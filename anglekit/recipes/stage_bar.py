@@ -121,9 +121,12 @@ class StageBar:
         if self._followed is None:
             return []
         logs = [last_log(path) for path in self._followed.metrics]
+        ended = sum(log["step"] >= self._followed.steps for log in logs)
+        # A run that made its last step is scored.
+        scoring = ["scoring"] if ended == len(logs) else []
         if len(logs) > 1:
-            return [f"{sum(log['step'] >= self._followed.steps for log in logs)}/{len(logs)} students"]
-        return [f"loss {loss:.4g}"] if isinstance(loss := logs[0].get("loss"), float) else []
+            return [f"{ended}/{len(logs)} students", *scoring]
+        return scoring or ([f"loss {loss:.4g}"] if isinstance(loss := logs[0].get("loss"), float) else [])
 
     def _watch(self, ended: threading.Event) -> None:
         # In a log file every look is a line.

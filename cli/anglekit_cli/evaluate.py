@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anglekit.distillation.settings import ScoringSettings
 from anglekit.models.load_options import LoadOptions
 from anglekit_cli import options
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EPILOG = "Example: anglekit evaluate teacher runs/forward runs/reverse --task sst2 --data dev.tsv"
 
@@ -25,6 +30,10 @@ def evaluate(
     scoring: Annotated[ScoringSettings, options.Options()],
     batch_size: Annotated[int, typer.Option(help="Examples of a forward pass.")] = 64,
     load: Annotated[LoadOptions, options.Options()],
+    examples: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what each example adds to the scores: .parquet or .csv."),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Score trained models on one or more tables.
@@ -32,10 +41,17 @@ def evaluate(
     A run directory is scored as the run scored it: with its lengths and its generation, where no option says otherwise.
     """
     options.check_sources(checkpoints, (), data, columns=columns, task=task)
+    if examples is not None:
+        options.check_target(examples, "a file of examples", (".parquet", ".csv"), "--examples")
 
     from anglekit.distillation.runs.evaluate import evaluate as run
 
-    scores = run(checkpoints, task=task, data=data, columns=columns, scoring=scoring, batch_size=batch_size, load=load)
+    found = run(checkpoints, task=task, data=data, columns=columns, scoring=scoring, batch_size=batch_size, load=load)
+    if examples is not None:
+        from anglekit.runtime.files import write_whole
+
+        write_whole(examples, _content(found.examples, examples.suffix.lower()))
+    scores = found.scores
     if as_json:
         typer.echo(scores.to_json(orient="records"))
         return
@@ -44,13 +60,19 @@ def evaluate(
     typer.echo(aligned_text(frame_table(scores)))
     # sacreBLEU's signatures, each once: they say what the scores mean.
     signatures = dict.fromkeys(
-        f"{name}: {text}"
-        for notes in scores.attrs["scoring"].values()
-        for name, text in notes.get("signatures", {}).items()
+        f"{name}: {text}" for notes in found.scoring.values() for name, text in notes.get("signatures", {}).items()
     )
     for line in signatures:
         typer.echo(line)
-    for source, settings in scores.attrs["settings"].items():
+    for source, settings in found.settings.items():
         if settings:
             named = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())
             typer.echo(f"{source}: scored with its run's settings: {named}", err=True)
+
+
+def _content(examples: pd.DataFrame, suffix: str) -> str | bytes:
+    if suffix == ".csv":
+        return examples.to_csv(index=False)
+    buffer = io.BytesIO()
+    examples.to_parquet(buffer, index=False)
+    return buffer.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import pandas as pd
 import pytest
 import torch
 import typer
@@ -43,7 +44,7 @@ def distilled(world, out, *more):
     )
 
 
-def test_a_run_prints_one_bar_and_one_table(world, tmp_path):
+def test_a_run_prints_its_bars_and_one_table(world, tmp_path):
     result = distilled(world, tmp_path / "run", "--strategy", "forward", "--layers", 2, "--validation", world["dev"])
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["data", "examples", "accuracy", "macro_f1"]
@@ -51,7 +52,7 @@ def test_a_run_prints_one_bar_and_one_table(world, tmp_path):
     assert re.fullmatch(rf"4 steps in \d+ s: {re.escape(str(tmp_path / 'run' / 'checkpoint'))}", lines[2])
     assert len(lines) == 3
     bars = result.stderr.replace("\r", "\n").splitlines()
-    assert all("distill forward from random" in line for line in bars if line.strip())
+    assert all(line.startswith(("distill forward from random", "scoring ")) for line in bars if line.strip())
     assert "4/4" in result.stderr
 
 
@@ -95,6 +96,29 @@ def test_finetune_then_distil_then_evaluate(world, tmp_path):
         run("evaluate", tmp_path / "teacher", "--task", "classification", "--data", world["dev"], "--json").stdout
     )
     assert table[0]["accuracy"] == 1.0
+    for name, read in (("examples.parquet", pd.read_parquet), ("examples.csv", pd.read_csv)):
+        run(
+            *("evaluate", tmp_path / "teacher", tmp_path / "student", "--task", "classification"),
+            *("--data", world["dev"], "--examples", tmp_path / name),
+        )
+        examples = read(tmp_path / name)
+        assert list(examples) == ["checkpoint", "data", "example", "prediction", "target", "accuracy", "loss"]
+        assert examples["example"].tolist() == [*range(21), *range(21)]
+        first = examples[examples["checkpoint"] == str(tmp_path / "teacher")]
+        assert first["accuracy"].mean() == 1.0
+        assert (first["prediction"] == first["target"]).all()
+    with pytest.raises(InputError, match=r"a file of examples ends in \.parquet, \.csv; change --examples"):
+        run(
+            "evaluate",
+            tmp_path / "teacher",
+            "--task",
+            "classification",
+            "--data",
+            world["dev"],
+            "--examples",
+            tmp_path / "x.txt",
+        )
+    assert not (tmp_path / "x.txt").exists()
 
 
 ON_DISK = json.dumps({"bert.embeddings": "cpu", "bert.encoder": "disk", "bert.pooler": "cpu", "classifier": "cpu"})

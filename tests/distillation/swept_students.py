@@ -30,7 +30,7 @@ def assert_swept_as_alone(
     weights: Callable[[Any], dict[str, Tensor]] = saved_weights,
     **options: Any,
 ) -> None:
-    """Bit for bit, with the same scores; and the strategies' students differ from each other.
+    """Bit for bit, with the same scores and examples; and the strategies' students differ from each other.
 
     Args:
         world: the teacher and the tables.
@@ -64,4 +64,6 @@ def assert_swept_as_alone(
         found.append(weights(arm))
         assert all(torch.equal(value, found[-1][name]) for name, value in weights(alone).items())
         assert arm.scores.equals(alone.scores)
+        ours, theirs = (Path(one.directory) / "examples.parquet" for one in (arm, alone))
+        assert ours.read_bytes() == theirs.read_bytes()
     assert not all(torch.equal(value, found[1][name]) for name, value in found[0].items())

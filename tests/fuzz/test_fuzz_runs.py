@@ -19,6 +19,7 @@ from anglekit.results.scores import read_score_table
 from tests.comparison.compare_corpus import FIVE, score_rows, write_run, write_sweep
 from tests.fuzz.harness import Campaign, Case, cases, fresh
 from tests.fuzz.mutations import damaged_file, damaged_json_file
+from tests.results.example_corpus import keep_examples
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,7 @@ def original(tmp_path_factory) -> Path:
     write_sweep(root / "sweep", score_rows(accuracies, seeds=(0, 1)), student={"layers": 3}, begun="2024")
     for number, strategy in enumerate(("forward", "none")):
         run = write_run(root / strategy, strategy, 0.7 + number / 100)
+        keep_examples(run, {"student": 0.7, "untrained": 0.5, "teacher": 0.9}, number=20)
         content = json.loads((run / "scores.json").read_text())
         content |= {"steps": 10, "selected_step": 10, "train_seconds": 1.5}
         (run / "scores.json").write_text(json.dumps(content))
@@ -46,8 +48,10 @@ def original(tmp_path_factory) -> Path:
 
 def damage(case: Case, place: Path) -> None:
     for _ in range(case.rng.choice((1, 1, 2))):
-        file = case.rng.choice(sorted(each for each in place.rglob("*") if each.suffix in (".json", ".csv")))
-        if file.suffix == ".csv":
+        file = case.rng.choice(
+            sorted(each for each in place.rglob("*") if each.suffix in (".json", ".csv", ".parquet"))
+        )
+        if file.suffix in (".csv", ".parquet"):
             damaged_file(case, file)
         else:
             damaged_json_file(case, file, {"name": "../../x", "arms": [{}], "seed": 10**30, "scores": [{"a": [1]}]})

@@ -179,11 +179,14 @@ def test_the_bar_follows_the_runs_and_ends_full(tmp_path, capsys):
             two.write_text('{"step": 10}\n')
             bar.look()
             assert bar.share == pytest.approx(0.25 + 0.75 * 0.75)
+            one.write_text('{"step": 10}\n')
+            bar.look()
         assert bar.share == pytest.approx(1.0)
     shown = capsys.readouterr().err
     assert "[1/2] first" in shown
     assert "[2/2] second" in shown
     assert re.search(r"\d\d:\d\d left, 1/2 students", shown)
+    assert re.search(r"\d\d:\d\d left, 2/2 students, scoring", shown)
 
 
 def test_what_was_done_before_says_nothing_about_the_speed(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ plan.json         the plan of a distilled student
 metrics.jsonl     a line for every log and validation
 provenance.json   versions, data and teacher hashes
 checkpoint/       the student: an ordinary checkpoint, with its tokenizer and adapters
+examples.parquet  what each example adds to the scores of student, untrained student and teacher
 scores.json       written last: a run that has it is finished
 training/         what is needed to resume; gone when the run is finished
 """
@@ -16,6 +17,7 @@ import os
 import platform
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -28,6 +30,7 @@ from anglekit.distillation.tasks.models import ModelProvenance
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.errors import InputError, RunError, suggest
 from anglekit.models.checkpoint_files import check_whole, file_sizes
+from anglekit.results.example_scores import EXAMPLES_FILE, ExampleScores, read_example_scores, write_example_scores
 from anglekit.results.scores import RUN_CONFIG_FILE, RUN_SCORES_FILE, RunScores
 from anglekit.runtime.files import half_written, read_document, write_json
 from anglekit.runtime.locks import DirectoryLock
@@ -39,7 +42,7 @@ _PLAN, _PROVENANCE = "plan.json", "provenance.json"
 _LOCK = "run.lock"
 _BEGIN_AGAIN = "use --overwrite to start the run again"
 _METRICS = "metrics.jsonl"
-_FILES = (RUN_CONFIG_FILE, _PLAN, RUN_SCORES_FILE, _PROVENANCE, _METRICS)
+_FILES = (RUN_CONFIG_FILE, _PLAN, RUN_SCORES_FILE, EXAMPLES_FILE, _PROVENANCE, _METRICS)
 _OWN = {*_FILES, _LOCK, "checkpoint", "checkpoint.partial", "training"}
 _CONFIG_FORMAT = "anglekit-run-1"
 
@@ -312,7 +315,21 @@ class RunDirectory:
         for entry in own:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
 
-    def finish(self, scores: RunScores, provenance: RunProvenance) -> None:
+    def kept_examples(self) -> ExampleScores | None:
+        """Return the examples that an earlier session kept; None where there are none, or they cannot be read."""
+        file = self.path / EXAMPLES_FILE
+        if not file.exists():
+            return None
+        with suppress(InputError):
+            return read_example_scores(file, _BEGIN_AGAIN)
+        return None
+
+    def keep_examples(self, examples: ExampleScores) -> None:
+        """Write what each example adds to scores; nothing where nothing was scored."""
+        if self.writes and examples.tables:
+            write_example_scores(self.path / EXAMPLES_FILE, examples)
+
+    def finish(self, scores: RunScores, provenance: RunProvenance, examples: ExampleScores) -> None:
         """Put the complete checkpoint in its place, write the scores and remove what only resuming needs."""
         if not self.writes:
             return
@@ -321,6 +338,7 @@ class RunDirectory:
         self.partial_checkpoint.rename(self.checkpoint)
         provenance.checkpoint = file_sizes(self.checkpoint)
         write_json(self.path / _PROVENANCE, provenance)
+        self.keep_examples(examples)
         write_json(self.path / RUN_SCORES_FILE, scores)
         if self.training.exists():
             shutil.rmtree(self.training)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,25 @@ from anglekit.runtime.files import convert_document, read_document
 _PLAIN_PENALTY = 1.0
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The scores of trained models.
+
+    Attributes:
+        scores: a row for each checkpoint and table: `checkpoint`, `data`, `examples` and the task's scores.
+        examples: a row for each checkpoint, table and example: `checkpoint`, `data`, `example` (counted from 0) and
+            what the example adds to the scores, as a run's examples.parquet holds it
+            (`results.example_scores.ExampleScores`).
+        scoring: by table, how the scores were computed: sacreBLEU's signatures, beams.
+        settings: by checkpoint, what was taken from its run.
+    """
+
+    scores: pd.DataFrame
+    examples: pd.DataFrame
+    scoring: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Mapping[str, Any]]
+
+
 def evaluate(
     checkpoints: Sequence[str],
     *,
@@ -31,7 +50,7 @@ def evaluate(
     scoring: ScoringSettings | None = None,
     batch_size: int = 64,
     load: LoadOptions | None = None,
-) -> pd.DataFrame:
+) -> Evaluation:
     """Score trained models; a run directory of this task is scored as the run scored it, unless `scoring` differs.
 
     Args:
@@ -42,11 +61,6 @@ def evaluate(
         scoring: lengths and generation; the run, or else the task, gives what they leave open.
         batch_size: examples of one forward pass.
         load: device, precision and what is allowed in loading.
-
-    Returns:
-        A row for each checkpoint and table: `checkpoint`, `data`, `examples` and the task's scores. The frame's
-        `attrs["scoring"]` says, by table, how they were computed (sacreBLEU's signatures, beams); `attrs["settings"]`
-        says, by checkpoint, what was taken from its run.
 
     Raises:
         InputError: a checkpoint that cannot be loaded or has no head, or a label that it does not know.
@@ -60,6 +74,7 @@ def evaluate(
     taken = {source: run_scoring(source, chosen.name) for source in checkpoints}
     tables = [chosen.read(source, columns, name=name) for name, source in evaluation_sources(data).items()]
     rows: list[dict[str, Any]] = []
+    parts: list[pd.DataFrame] = []
     notes: dict[str, Any] = {}
     for source in checkpoints:
         settings = asked.or_else(taken[source])
@@ -74,15 +89,15 @@ def evaluate(
                     loaded.model, examples, tokenizer, batch_size=batch_size, generation=settings.generation
                 )
             rows.append({"checkpoint": source, "data": table.name, **report.scores})
+            keys = {"checkpoint": source, "data": table.name, "example": range(examples.n_rows)}
+            parts.append(pd.DataFrame({**keys, **report.examples}))
             notes[table.name] = dict(report.notes)
-    frame = pd.DataFrame(rows)
-    frame.attrs["scoring"] = notes
-    frame.attrs["settings"] = {
+    used = {
         source: {name: value for name, value in found.given().items() if getattr(asked, name) is None}
         for source, found in taken.items()
         if found.given()
     }
-    return frame
+    return Evaluation(pd.DataFrame(rows), pd.concat(parts, ignore_index=True), notes, used)
 
 
 def run_scoring(source: str, task: str) -> ScoringSettings:

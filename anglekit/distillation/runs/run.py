@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,21 +30,21 @@ from anglekit.distillation.runs.directory import (
     run_config,
     run_provenance,
 )
+from anglekit.distillation.runs.scoring import ReferenceScores, holds_examples, rows_of_examples, score_model
 from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.students.adapters import LayerAdapters, create_adapters
 from anglekit.distillation.students.create import create_student
 from anglekit.distillation.students.lora import add_lora, merged, save_beside_lora
-from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
-from anglekit.distillation.tasks.task import ScoreReport
-from anglekit.distillation.training.progress import MetricsFile, TrainingBar
+from anglekit.distillation.training.progress import FollowsScoring, MetricsFile, ScoringBars, TrainingBar
 from anglekit.distillation.training.teacher import TeacherProvider
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.distillation.training.trainer_checkpoints import resume_point
 from anglekit.distillation.training.untrained_teacher import HiddenOfAnother
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import StudentNote, quiet_transformers
+from anglekit.results.example_scores import STUDENT, TEACHER, UNTRAINED, ExampleColumns, ExampleScores, ScoredModel
 from anglekit.results.scores import RunScores
 from anglekit.runtime.files import write_json
 from anglekit.vocabulary import STUDENT_FILE
@@ -97,6 +97,10 @@ class Run:
         provenance: what the run records.
         resume_from: a checkpoint to go on from, or None.
         use_cache: the configuration's own, which `Trainer` switches off.
+        model: what is trained, without the wrapper that LoRA puts around it.
+        teacher: scored beside a student, or None.
+        follows: shows how far scoring is.
+        references: what teacher and untrained student answered to each example, once `score_references` was called.
         train_seconds: how long training took.
     """
 
@@ -108,6 +112,10 @@ class Run:
     provenance: RunProvenance
     resume_from: str | None
     use_cache: bool | None
+    model: PreTrainedModel
+    teacher: PreTrainedModel | None
+    follows: FollowsScoring
+    references: ExampleScores | None = None
     train_seconds: float = 0.0
 
     def complete(self) -> RunResult:
@@ -117,12 +125,45 @@ class Run:
         self.train()
         return self.finish()
 
+    def score_references(self, scores: ReferenceScores | None = None) -> None:
+        """Score the teacher and the student before its first step, unless that is done.
+
+        A resumed run keeps what it had. A student that will be spread over devices (FSDP, DeepSpeed) is not scored.
+        Without a plan or an evaluation table there is nothing to compare with.
+
+        Args:
+            scores: shared among runs; None scores for this run alone.
+        """
+        if self.references is not None:
+            return
+        scores = scores or ReferenceScores(self.data, self.settings, self.follows)
+        spread = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
+        compares = self.note is not None and bool(self.data.evaluations)
+        scored: dict[ScoredModel, Callable[[], Mapping[str, ExampleColumns]]] = {}
+        if compares and not spread:
+            scored[UNTRAINED] = partial(scores.untrained, self.model)
+        if compares and self.teacher is not None:
+            scored[TEACHER] = partial(scores.teacher, self.teacher)
+        kept = self.directory.kept_examples()
+        if kept is not None and holds_examples(kept, list(scored), self.data):
+            self.references = ExampleScores({place: own for place, own in kept.tables.items() if place[0] in scored})
+            for _ in scored:
+                scores.pass_over()
+            return
+        tables: dict[tuple[str, str], ExampleColumns] = {}
+        with quiet_transformers():
+            for model, score in scored.items():
+                tables |= {(model, data): columns for data, columns in score().items()}
+        self.references = ExampleScores(tables)
+        self.directory.keep_examples(self.references)
+
     def train(self) -> None:
         """Train from the start, or from the last checkpoint of a run that is resumed.
 
         Raises:
             RunError: a loss stopped being finite.
         """
+        self.score_references()
         start = time.perf_counter()
         try:
             with quiet_transformers():
@@ -137,17 +178,26 @@ class Run:
         """Save the trained model, score it on every evaluation table and close the directory."""
         trainer, directory = self.trainer, self.directory
         model = self._save()
-        reports = {name: _report(model, one, self.data, self.settings) for name, one in self.data.evaluations.items()}
+        task = self.data.task
+        reports = score_model(model, self.data, self.settings, self.follows, "trained models")
+        examples: dict[tuple[str, str], ExampleColumns] = {
+            (STUDENT, name): report.examples for name, report in reports.items()
+        }
+        references = self.references or ExampleScores({})
         best = self.settings.select == "best" and trainer.state.best_global_step
         scores = RunScores(
             scores=[{"data": name, **report.scores} for name, report in reports.items()],
             scoring={name: dict(report.notes) for name, report in reports.items()},
+            primary=task.selection_score,
+            teacher=rows_of_examples(references, TEACHER, task.scores),
+            untrained=rows_of_examples(references, UNTRAINED, task.scores),
+            chance={name: task.chance(one) for name, one in self.data.evaluations.items()},
             steps=trainer.state.global_step,
             selected_step=best or trainer.state.global_step,
             train_seconds=round(self.train_seconds, 3),
         )
         self.provenance.finished = now()
-        directory.finish(scores, self.provenance)
+        directory.finish(scores, self.provenance, ExampleScores({**examples, **references.tables}))
         trainer.accelerator.wait_for_everyone()
         directory.close()
         return RunResult.stored(directory, scores)
@@ -259,6 +309,7 @@ def begin_distillation(
         teacher_forward=teacher_forward,
         adapters=adapters,
         title=title,
+        compared_teacher=teacher.model,
     )
 
 
@@ -275,8 +326,11 @@ def begin_run(
     teacher_forward: TeacherProvider | None = None,
     adapters: LayerAdapters | None = None,
     title: str | None = None,
+    compared_teacher: PreTrainedModel | None = None,
 ) -> Run:
     """Begin or resume the run of a model under an objective; `begin_distillation` and fine-tuning end here.
+
+    `compared_teacher` is scored beside a student; without a plan nothing but the model itself is scored.
 
     Raises:
         InputError: the settings do not go with the data, or the directory holds another run.
@@ -286,7 +340,7 @@ def begin_run(
         data.task.generation(settings.generation, data.tokenizer, model.config)
     config = run_config(data, settings, plan, origin)
     provenance = run_provenance(data, settings, plan, origin)
-    use_cache = getattr(model.config, "use_cache", None)
+    use_cache, bare = getattr(model.config, "use_cache", None), model
     if settings.lora_rank is not None:
         model = add_lora(model, settings, config.seed)
     score = data.task.selection_score
@@ -323,8 +377,19 @@ def begin_run(
     else:
         # Only now, when nothing can be refused any more, is what is overwritten removed.
         directory.begin(config, plan, provenance)
-    note = None if plan is None else _student_note(plan)
-    return Run(trainer, directory, data, settings, note, provenance, resume_from, use_cache)
+    return Run(
+        trainer,
+        directory,
+        data,
+        settings,
+        None if plan is None else _student_note(plan),
+        provenance,
+        resume_from,
+        use_cache,
+        bare,
+        compared_teacher,
+        ScoringBars(shown=title is not None and trainer.is_world_process_zero()),
+    )
 
 
 def _student_note(plan: DistillationPlan) -> StudentNote:
@@ -348,17 +413,13 @@ def _check_settings(settings: TrainSettings, data: PreparedData) -> None:
         )
 
 
-def _report(
-    model: PreTrainedModel, examples: TokenizedExamples, data: PreparedData, settings: TrainSettings
-) -> ScoreReport:
-    return data.task.score(
-        model, examples, data.tokenizer, batch_size=settings.eval_batch_size, generation=settings.generation
-    )
-
-
 def _validation_scores(model: PreTrainedModel, *, data: PreparedData, settings: TrainSettings) -> Mapping[str, float]:
-    values = {} if data.validation is None else _report(model, data.validation, data, settings).scores
-    return {name: value for name, value in values.items() if name != "examples"}
+    if data.validation is None:
+        return {}
+    found = data.task.score(
+        model, data.validation, data.tokenizer, batch_size=settings.eval_batch_size, generation=settings.generation
+    )
+    return {name: value for name, value in found.scores.items() if name != "examples"}
 
 
 def _freeze_embeddings(student: PreTrainedModel) -> None:

@@ -17,6 +17,7 @@ from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.runs.run import Run, RunResult, begin_distillation, objective_of_plan
+from anglekit.distillation.runs.scoring import ReferenceScores
 from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.sweep.directory import Arm, SweepDirectory, score_rows
 from anglekit.distillation.sweep.lockstep import HandOver, Outcome, Turn, take_turns
@@ -103,6 +104,7 @@ class ArmsInTraining:
         self._elsewhere = dict(elsewhere or {})
         self._writes = writes
         self._session = _Session()
+        self._references: ReferenceScores | None = None
 
     def keep(self, arm: Arm, result: RunResult) -> None:
         """Take in a finished arm."""
@@ -138,19 +140,27 @@ class ArmsInTraining:
                 loaded, prepared, one.plan, one.directory, one.settings, teacher_forward=teaching, origin=origin
             )
             run.trainer.add_callback(bar)
+            run.follows = bar
             runs[run] = one.arm
+        if self._references is None:
+            self._references = ReferenceScores(prepared, wave[0].settings, bar, shared=True)
+        shared.to(next(iter(runs)).trainer.args.device)
+        for run in runs:
+            # Before the turns, whose time is the training alone.
+            run.score_references(self._references)
 
         def finish(run: Run) -> None:
             self.keep(runs[run], run.finish())
             bar.finished()
 
+        scored = sum(map(prepared.task.scoring_passes, prepared.evaluations.values()))
         outcomes = train_side_by_side(list(runs), (shared, *untrained.values()), finish)
         # The numbers only: an untrained teacher is not needed again.
         self._session.add(shared, untrained.values())
         for (run, arm), outcome in zip(runs.items(), outcomes, strict=True):
             if outcome.error is not None:
                 self.errors[arm] = outcome.error
-                bar.drop(run.trainer.state)
+                bar.drop(run.trainer.state, scored)
         runs.clear()
         # Trainers are full of reference cycles; the next arms need the memory now.
         gc.collect()

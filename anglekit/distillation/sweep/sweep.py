@@ -222,7 +222,15 @@ def sweep(
                     one.directory.close()
             pending = [one for one in entries if one.directory.writes and one.arm not in running.results]
             # Around all of them: each arm's own silence ends while others still train.
-            with SweepBar(len(pending), shown=progress and processes.first) as bar, quiet_transformers():
+            scored = sum(map(prepared.task.scoring_passes, prepared.evaluations.values()))
+            bar = SweepBar(
+                len(pending),
+                steps=settings.steps(len(prepared.train)),
+                scored=scored,
+                step_examples=settings.batch_size * settings.accumulation,
+                shown=progress and processes.first,
+            )
+            with bar, quiet_transformers():
                 for wave in waves(pending, side_by_side):
                     running.train(wave, loaded, prepared, origin, bar)
         failed = {name: reason for found in processes.gather(running.failures()) for name, reason in found.items()}

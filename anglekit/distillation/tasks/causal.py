@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from anglekit.distillation.tasks.task import BoundedTokenizer, Collator, ScoredM
 from anglekit.distillation.tasks.text_columns import find_text_column, texts_of
 from anglekit.errors import InputError
 from anglekit.probes.encode import beginning, encode_texts, ending
+from anglekit.runtime.placement import compute_device
 from anglekit.tables.read import Table
 
 
@@ -104,31 +105,37 @@ class LanguageModelTask(CausalTask):
         tokenizer, length = bounded.tokenizer, bounded.lengths.max_length or self.max_length
         front, behind = beginning(tokenizer), ending(tokenizer)
         windows: list[list[int]] = []
-        for ids in encode_texts(tokenizer, table.texts, special_tokens=False)["input_ids"]:
+        rows: list[int] = []
+        for row, ids in enumerate(encode_texts(tokenizer, table.texts, special_tokens=False)["input_ids"]):
             whole = [*front, *ids, *behind]
             starts = range(0, max(len(whole) - 1, 1), length - 1)
             windows += [whole[start : start + length] for start in starts]
+            rows += [row] * len(starts)
         if not any(len(window) > 1 for window in windows):
             raise InputError(f"{table.source} holds no text of two tokens", "a language model needs one to predict")
-        return TokenizedExamples({"input_ids": windows}, table=table)
+        return TokenizedExamples({"input_ids": windows}, table=table, rows=np.array(rows, dtype=np.int64))
 
     def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
-        """Return the perplexity of the texts' tokens."""
-        collate = self.collator(scored.tokenizer)
-        return ScoreReport({"perplexity": perplexity(scored.model, examples, collate, scored.batch_size)})
+        """Return the perplexity of the texts' tokens; an example is a text, not a window."""
+        return perplexity_report(examples, scored, self.collator(scored.tokenizer))
 
 
 # ---- scores ----
 
 
 def log_likelihoods(
-    model: PreTrainedModel, examples: TokenizedExamples, collate: Collator, batch_size: int
+    model: PreTrainedModel,
+    examples: TokenizedExamples,
+    collate: Collator,
+    batch_size: int,
+    advance: Callable[[int], None] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return each example's log-probability of its labelled tokens (nats) and how many there are, both (examples,)."""
     sums, counts = np.zeros(len(examples)), np.zeros(len(examples), dtype=np.int64)
+    device = compute_device(model)
     with scoring_mode(model):
         for batch in length_sorted_batches(examples, batch_size):
-            inputs = {key: value.to(model.device) for key, value in collate([examples[i] for i in batch]).items()}
+            inputs = {key: value.to(device) for key, value in collate([examples[i] for i in batch]).items()}
             labels = inputs.pop("labels")
             logits, targets = next_token_targets(model(**inputs, use_cache=False).logits, labels)
             row, place = (targets != IGNORE_INDEX).nonzero(as_tuple=True)
@@ -136,11 +143,21 @@ def log_likelihoods(
             total = torch.zeros(len(batch), dtype=torch.float64, device=losses.device).index_add_(0, row, losses)
             sums[batch] = -total.cpu().numpy()
             counts[batch] = torch.bincount(row, minlength=len(batch)).cpu().numpy()
+            if advance is not None:
+                advance(len(batch))
     return sums, counts
 
 
-def perplexity(model: PreTrainedModel, examples: TokenizedExamples, collate: Collator, batch_size: int) -> float:
-    """Return exp of the mean negative log-probability over all labelled tokens, each token counting the same."""
-    sums, counts = log_likelihoods(model, examples, collate, batch_size)
+def perplexity_report(examples: TokenizedExamples, scored: ScoredModel, collate: Collator) -> ScoreReport:
+    """Return exp of the mean negative log-probability over all labelled tokens, each token counting the same.
+
+    An example's parts are the loss of its own tokens, in nats, and their number.
+    """
+    sums, counts = log_likelihoods(scored.model, examples, collate, scored.batch_size, scored.advance)
     mean = -sums.sum() / max(int(counts.sum()), 1)
-    return math.exp(mean) if mean < 700.0 else math.inf
+    parts = {"loss": -sums, "tokens": counts}
+    if examples.rows is not None:
+        parts = {name: np.bincount(examples.rows, values, examples.n_rows) for name, values in parts.items()}
+    columns = {f"perplexity:{name}": values for name, values in parts.items()}
+    columns["perplexity:tokens"] = columns["perplexity:tokens"].astype(np.int64)
+    return ScoreReport({"perplexity": math.exp(mean) if mean < 700.0 else math.inf}, examples=columns)

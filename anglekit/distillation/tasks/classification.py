@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import (
     AutoModelForSequenceClassification,
@@ -20,11 +21,12 @@ from anglekit.distillation.settings import DataSettings
 from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, length_sorted_batches, origin
 from anglekit.distillation.tasks.generation import scoring_mode
 from anglekit.distillation.tasks.label_sets import LabelSet, label_text, labels_in_data, labels_of_config
-from anglekit.distillation.tasks.scores import SCORES, class_scores
+from anglekit.distillation.tasks.scores import SCORES, class_columns, class_scores
 from anglekit.distillation.tasks.task import BoundedTokenizer, Collator, ScoredModel, ScoreReport, Task
 from anglekit.distillation.tasks.text_columns import texts_of
 from anglekit.errors import InputError
 from anglekit.probes.encode import encode_texts
+from anglekit.runtime.placement import compute_device
 from anglekit.tables.read import Table, find_column, find_text_columns
 
 
@@ -196,17 +198,33 @@ class ClassificationTask(Task):
 
         return scored
 
+    def chance(self, examples: TokenizedExamples) -> dict[str, float]:
+        """Return the best that one and the same class for every example reaches, by score; see `Task.chance`."""
+        true = examples.numbers["labels"]
+        if not len(true):
+            return {}
+        # No other class does better: F1 grows with the number of its class, and F1 of one class needs that class.
+        usable = (int(np.bincount(true).argmax()), self.positive_class(self.settled))
+        constant = [self._scores(np.full(len(true), each), true) for each in usable]
+        return {name: max(found[name] for found in constant) for name in self.scores}
+
     def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
-        """Return the task's scores of the model's most probable classes."""
+        """Return the task's scores of the model's most probable classes; an example has its cross-entropy too."""
         model, collate = scored.model, self.collator(scored.tokenizer)
-        predicted = np.empty(len(examples), dtype=np.int64)
+        predicted, losses = np.empty(len(examples), dtype=np.int64), np.empty(len(examples))
+        device = compute_device(model)
         with scoring_mode(model):
             for batch in length_sorted_batches(examples, scored.batch_size):
-                inputs = dict(collate([examples[index] for index in batch]))
-                inputs.pop("labels")
-                logits = model(**{key: value.to(model.device) for key, value in inputs.items()}).logits
+                inputs = {key: value.to(device) for key, value in collate([examples[i] for i in batch]).items()}
+                labels = inputs.pop("labels")
+                logits = model(**inputs).logits
                 predicted[batch] = logits.argmax(-1).cpu().numpy()
-        return ScoreReport(self._scores(predicted, examples.numbers["labels"]))
+                labels = labels.to(logits.device)
+                losses[batch] = F.cross_entropy(logits.float(), labels, reduction="none").cpu().numpy()
+                scored.advance(len(batch))
+        true = examples.numbers["labels"]
+        columns = class_columns(self.scores, predicted, true, positive=self.positive_class(self.settled))
+        return ScoreReport(self._scores(predicted, true), examples={**columns, "loss": losses})
 
     def _scores(self, predicted: NDArray[np.int64], true: NDArray[np.int64]) -> dict[str, float]:
         return class_scores(self.scores, predicted, true, positive=self.positive_class(self.settled))

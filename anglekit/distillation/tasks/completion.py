@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.settings import DataSettings, GenerationSettings
-from anglekit.distillation.tasks.causal import CausalTask, perplexity
+from anglekit.distillation.tasks.causal import CausalTask, perplexity_report
 from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, origin
 from anglekit.distillation.tasks.generation import generate_texts
-from anglekit.distillation.tasks.scores import exact_match, normalized_exact_match
+from anglekit.distillation.tasks.scores import exact_matches, normalized_exact_matches
 from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
@@ -24,6 +25,8 @@ from anglekit.tables.read import Table
 
 _USUAL_PROMPTS = ("prompt", "question", "context", "instruction", "input", "text", "source")
 _USUAL_COMPLETIONS = ("completion", "answer", "response", "output", "target", "answers")
+# The scores of a generated text that is right or wrong.
+_MATCHES = {"exact_match": exact_matches, "normalized_exact_match": normalized_exact_matches}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -129,23 +132,34 @@ class CompletionTask(CausalTask):
 
     @property
     def _generates(self) -> bool:
-        return bool({"exact_match", "normalized_exact_match"} & set(self.scores))
+        return bool(_MATCHES.keys() & set(self.scores))
 
     def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
         """Return the exact match of generated texts and the perplexity of the completions."""
         model, tokenizer = scored.model, scored.tokenizer
         values: dict[str, float] = {}
         notes: dict[str, Any] = {}
+        columns: dict[str, NDArray[Any]] = {}
         if "perplexity" in self.scores:
-            values["perplexity"] = perplexity(model, examples, self.collator(tokenizer), scored.batch_size)
+            found = perplexity_report(examples, scored, self.collator(tokenizer))
+            values |= found.scores
+            columns |= found.examples
         if self._generates:
             chosen = self.generation(scored.generation, tokenizer, model.config)
-            texts = self.continuations(model, tokenizer, examples.scored or examples, scored.batch_size, chosen)
+            prompts = examples.scored or examples
+            texts = self.continuations(model, tokenizer, prompts, scored.batch_size, chosen, advance=scored.advance)
             references = cast("PromptsAndCompletions", examples.table).completions
-            values["exact_match"] = exact_match(texts, references)
-            values["normalized_exact_match"] = normalized_exact_match(texts, references)
+            for name, matches in _MATCHES.items():
+                if name in self.scores:
+                    columns[name] = matches(texts, references).astype(np.int64)
+                    values[name] = float(columns[name].mean())
             notes["generation"] = asdict(chosen)
-        return ScoreReport(values, notes)
+        return ScoreReport(values, notes, columns)
+
+    def scoring_passes(self, examples: TokenizedExamples) -> int:
+        """Return how many examples go through a model: once for the perplexity, once more to generate."""
+        generated = len(examples.scored or examples) if self._generates else 0
+        return generated + (len(examples) if "perplexity" in self.scores else 0)
 
     def continuations(
         self,
@@ -154,6 +168,8 @@ class CompletionTask(CausalTask):
         prompts: TokenizedExamples,
         batch_size: int,
         generation: GenerationSettings,
+        *,
+        advance: Callable[[int], None] | None = None,
     ) -> list[str]:
         """Return how a model continues each prompt; a prompt that leaves no room loses its beginning.
 
@@ -162,7 +178,7 @@ class CompletionTask(CausalTask):
         """
         room = _room_for_prompts(tokenizer, model.config, generation)
         pad_id = self.padding_id(tokenizer)
-        return generate_texts(model, tokenizer, prompts, batch_size, generation, pad_id, longest=room)
+        return generate_texts(model, tokenizer, prompts, batch_size, generation, pad_id, longest=room, advance=advance)
 
 
 def _room_for_prompts(tokenizer: Tokenizer, config: PretrainedConfig, generation: GenerationSettings) -> int:

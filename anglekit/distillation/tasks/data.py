@@ -55,6 +55,7 @@ class TokenizedExamples(Dataset[dict[str, Any]]):
         numbers: by name, one for each example, (examples,).
         table: where the examples came from, for scores that need more than tokens.
         scored: the same examples in the form that scores read, where losses read another.
+        rows: of each example the row of the table that it is a part of, (examples,); None: its own.
 
     Attributes:
         lengths: tokens of each example, both streams together.
@@ -67,10 +68,12 @@ class TokenizedExamples(Dataset[dict[str, Any]]):
         *,
         table: TextTable | None = None,
         scored: TokenizedExamples | None = None,
+        rows: NDArray[np.int64] | None = None,
     ) -> None:
         self.numbers = dict(numbers or {})
         self.table = table
         self.scored = scored
+        self.rows = rows
         self._ends: dict[str, NDArray[np.int64]] = {}
         self._flat: dict[str, NDArray[np.int32]] = {}
         for name, sequences in tokens.items():
@@ -91,6 +94,11 @@ class TokenizedExamples(Dataset[dict[str, Any]]):
             for name, flat in self._flat.items()
         }
         return example | {name: int(values[index]) for name, values in self.numbers.items()}
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows the table has; an example may be a part of one."""
+        return len(self) if self.table is None else len(self.table)
 
     def at_limit(self, limit: int) -> int:
         """Return how many inputs have the maximal length, and so were probably cut off."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from anglekit.distillation.settings import GenerationSettings
 from anglekit.distillation.tasks.data import PaddedBatches, TokenizedExamples, length_sorted_batches
 from anglekit.errors import InputError
+from anglekit.runtime.placement import compute_device
 
 # What a model needs to generate. Its other defaults (sampling, repetition, lengths) are left out, so that the settings
 # alone define a score.
@@ -68,11 +69,13 @@ def generate_texts(
     pad_id: int,
     *,
     longest: int | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> list[str]:
     """Return the text that a model generates for each example, in their order, special tokens left out.
 
     The model, an encoder-decoder or a causal one, is left as it was. It reads the examples' `input_ids`; inputs longer
-    than `longest` lose their beginning. Inputs and finished texts are padded with `pad_id`.
+    than `longest` lose their beginning. Inputs and finished texts are padded with `pad_id`. `advance` is called after
+    each batch with the number of its examples.
     """
     causal = not getattr(model.config, "is_encoder_decoder", False)
     collate = PaddedBatches(pad_id, left=causal)
@@ -81,15 +84,18 @@ def generate_texts(
     texts = np.empty(len(examples), dtype=object)
     # Given as an argument alone, transformers would fill its defaults from the model's own configuration.
     model.generation_config = config
+    device = compute_device(model)
     try:
         with scoring_mode(model):
             for batch in length_sorted_batches(examples, batch_size):
                 ids = [examples[index]["input_ids"] for index in batch]
                 inputs = collate([{"input_ids": one if longest is None else one[-longest:]} for one in ids])
-                found = generate(**{key: value.to(model.device) for key, value in inputs.items()})
+                found = generate(**{key: value.to(device) for key, value in inputs.items()})
                 written = found[:, inputs["input_ids"].shape[1] :] if causal else found
                 decoded = tokenizer.batch_decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
                 texts[batch] = [text.strip() for text in decoded]
+                if advance is not None:
+                    advance(len(batch))
     finally:
         model.generation_config = own
     return list(texts)

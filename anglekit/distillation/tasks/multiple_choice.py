@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
@@ -104,25 +105,36 @@ class MultipleChoiceTask(CausalTask):
 
     # ---- scores ----
 
+    def chance(self, examples: TokenizedExamples) -> dict[str, float]:
+        """Return the share of the place at which the right choice stands most often; see `Task.chance`."""
+        right = cast("PromptsAndChoices", examples.table).right
+        return dict.fromkeys(self.scores, max(Counter(right).values()) / len(right)) if right else {}
+
     def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
         """Return the accuracies."""
         table = cast("PromptsAndChoices", examples.table)
-        collate = self.collator(scored.tokenizer)
-        found, _ = log_likelihoods(scored.model, examples.scored or examples, collate, scored.batch_size)
-        return ScoreReport(choice_scores(found, table.choices, table.right))
+        collate, choices = self.collator(scored.tokenizer), examples.scored or examples
+        found, _ = log_likelihoods(scored.model, choices, collate, scored.batch_size, scored.advance)
+        right = right_choices(found, table.choices, table.right)
+        columns = {name: values.astype(np.int64) for name, values in right.items() if name in self.scores}
+        return ScoreReport({name: float(values.mean()) for name, values in right.items()}, examples=columns)
 
 
-def choice_scores(
+def right_choices(
     likelihoods: NDArray[np.float64], choices: Sequence[Sequence[str]], right: Sequence[int]
-) -> dict[str, float]:
-    """Return `accuracy` and `accuracy_normalized`, from the likelihoods of every choice, example after example."""
-    raw = normalized = start = 0
-    for own, gold in zip(choices, right, strict=True):
+) -> dict[str, NDArray[np.bool_]]:
+    """Return by score which examples are answered rightly, from the likelihoods of every choice, example after example.
+
+    Each is (examples,); their means are `accuracy` and `accuracy_normalized`.
+    """
+    raw, normalized = np.zeros(len(choices), dtype=np.bool_), np.zeros(len(choices), dtype=np.bool_)
+    start = 0
+    for row, (own, gold) in enumerate(zip(choices, right, strict=True)):
         scores = likelihoods[start : start + len(own)]
-        raw += int(np.argmax(scores) == gold)
-        normalized += int(np.argmax(scores / np.array([float(len(text)) for text in own])) == gold)
+        raw[row] = np.argmax(scores) == gold
+        normalized[row] = np.argmax(scores / np.array([float(len(text)) for text in own])) == gold
         start += len(own)
-    return {"accuracy": raw / len(choices), "accuracy_normalized": normalized / len(choices)}
+    return {"accuracy": raw, "accuracy_normalized": normalized}
 
 
 def _right(cell: object, choices: Sequence[str], where: str) -> int:

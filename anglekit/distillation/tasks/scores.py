@@ -5,21 +5,31 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anglekit.errors import InputError, suggest
+from anglekit.results.corpus_scores import CORPUS_SCORES
+from anglekit.results.example_scores import ExampleColumns
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
-def corpus_scores(
-    names: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]]
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Return BLEU and chrF of a corpus, from 0 to 100, and sacreBLEU's signatures, which define them.
+@dataclass(frozen=True)
+class CorpusReport:
+    """Corpus scores by name, sacreBLEU's signatures, which define them, and what each example adds to them."""
+
+    values: Mapping[str, float]
+    signatures: Mapping[str, str]
+    examples: ExampleColumns
+
+
+def corpus_scores(names: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]]) -> CorpusReport:
+    """Return BLEU and chrF of a corpus, from 0 to 100, with what each example adds to them.
 
     Post 2018, "A Call for Clarity in Reporting BLEU Scores"; Popović 2015, "chrF".
 
@@ -33,34 +43,41 @@ def corpus_scores(
     most = max(map(len, references))
     # Sacrebleu wants the same number of references for every example, and skips those that are None.
     streams: Any = [[one[place] if place < len(one) else None for one in references] for place in range(most)]
-    values, signatures = {}, {}
-    for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
+    values: dict[str, float] = {}
+    signatures: dict[str, str] = {}
+    columns: dict[str, NDArray[np.int64]] = {}
+    metrics: tuple[tuple[str, Any], ...] = (("bleu", BLEU()), ("chrf", CHRF()))
+    for name, metric in metrics:
         if name in names:
-            values[name] = float(metric.corpus_score(list(texts), streams).score)
+            # The two halves of its `corpus_score`, which forgets what each example added.
+            added = metric._extract_corpus_statistics(list(texts), streams)
+            values[name] = float(metric._aggregate_and_compute(added).score)
             signatures[name] = str(metric.get_signature().format())
-    return values, signatures
+            parts = np.array(added, dtype=np.int64)
+            columns |= dict(zip(CORPUS_SCORES[name].columns(name), parts.T, strict=True))
+    return CorpusReport(values, signatures, columns)
 
 
-def exact_match(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Return the fraction of texts that equal one of their references, ignoring blanks at the ends."""
-    return _fraction_equal(texts, references, str.strip)
+def exact_matches(texts: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
+    """Return whether each text equals one of its references, ignoring blanks at the ends, (examples,)."""
+    return _equal(texts, references, str.strip)
 
 
-def normalized_exact_match(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Return the fraction of texts that equal a reference, ignoring case, punctuation, articles and blanks.
+def normalized_exact_matches(texts: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
+    """Return whether each text equals a reference, ignoring case, punctuation, articles and blanks, (examples,).
 
     This is how SQuAD (Rajpurkar et al. 2016) and CoQA (Reddy et al. 2019) define it.
     """
-    return _fraction_equal(texts, references, _normalized)
+    return _equal(texts, references, _normalized)
 
 
 def _normalized(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
-def _fraction_equal(texts: Sequence[str], references: Sequence[Sequence[str]], form: Callable[[str], str]) -> float:
+def _equal(texts: Sequence[str], references: Sequence[Sequence[str]], form: Callable[[str], str]) -> NDArray[np.bool_]:
     _check_paired(texts, references)
-    return sum(form(text) in map(form, own) for text, own in zip(texts, references, strict=True)) / len(texts)
+    return np.array([form(text) in map(form, own) for text, own in zip(texts, references, strict=True)])
 
 
 def _check_paired(texts: Sequence[str], references: Sequence[Sequence[str]]) -> None:
@@ -131,6 +148,24 @@ def class_scores(
         name: f1(predictions, references, positive) if name == "f1" else SCORES[name](predictions, references)
         for name in names
     }
+
+
+def class_columns(
+    names: Sequence[str], predictions: Classes, references: Classes, *, positive: int = 1
+) -> dict[str, NDArray[np.int64]]:
+    """Return what each example adds to the scores of these names: columns of `results.example_scores`."""
+    columns = {
+        "prediction": predictions.astype(np.int64),
+        "target": references.astype(np.int64),
+        "accuracy": (predictions == references).astype(np.int64),
+    }
+    if "f1" in names:
+        predicted, true = predictions == positive, references == positive
+        parts = (predicted & true, predicted, true)
+        columns |= {
+            name: part.astype(np.int64) for name, part in zip(CORPUS_SCORES["f1"].columns("f1"), parts, strict=True)
+        }
+    return columns
 
 
 def _check(predictions: Classes, references: Classes) -> None:

@@ -143,6 +143,8 @@ class Seq2SeqTask(Task):
         """Return BLEU and chrF of what the model generates, with sacreBLEU's signatures."""
         model, tokenizer = scored.model, scored.tokenizer
         chosen = self.generation(scored.generation, tokenizer, model.config)
-        texts = generate_texts(model, tokenizer, examples, scored.batch_size, chosen, self.padding_id(tokenizer))
-        values, signatures = corpus_scores(self.scores, texts, cast("SourcesAndTargets", examples.table).targets)
-        return ScoreReport(values, {"signatures": signatures, "generation": asdict(chosen)})
+        pad_id = self.padding_id(tokenizer)
+        texts = generate_texts(model, tokenizer, examples, scored.batch_size, chosen, pad_id, advance=scored.advance)
+        found = corpus_scores(self.scores, texts, cast("SourcesAndTargets", examples.table).targets)
+        notes = {"signatures": dict(found.signatures), "generation": asdict(chosen)}
+        return ScoreReport(found.values, notes, found.examples)

@@ -15,10 +15,18 @@ from anglekit.distillation.tasks.data import PaddedBatches, TextTable, Tokenized
 from anglekit.errors import InputError, suggest
 from anglekit.models.architectures import model_streams
 from anglekit.models.lengths import length_limit
+from anglekit.results.example_scores import ExampleColumns
 from anglekit.tables.read import Table, read_table
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 """What makes a batch of tensors out of examples."""
+
+Advance = Callable[[int], None]
+"""Told how many more examples went through a model, to show it."""
+
+
+def _not_followed(_examples: int) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +36,12 @@ class ScoreReport:
     Attributes:
         scores: by name, including `examples` (their number).
         notes: how they were computed, so that it can be repeated: sacreBLEU's signatures, beams, ...
+        examples: what each example adds to the scores, by column, as `results.example_scores` describes them.
     """
 
     scores: Mapping[str, float]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    examples: ExampleColumns = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,12 +61,16 @@ class BoundedTokenizer:
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """A model that is scored, with its tokenizer, the size of its batches, and how it generates texts."""
+    """A model that is scored, with its tokenizer, the size of its batches, and how it generates texts.
+
+    `advance` is called after each batch with the number of its examples.
+    """
 
     model: PreTrainedModel
     tokenizer: Tokenizer
     batch_size: int
     generation: GenerationSettings
+    advance: Advance = _not_followed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,17 +283,29 @@ class Task(ABC):
         *,
         batch_size: int,
         generation: GenerationSettings | None = None,
+        advance: Advance = _not_followed,
     ) -> ScoreReport:
-        """Return `examples` (their number) and the task's scores of a model, whose mode stays unchanged.
+        """Return `examples` (their number) and the task's scores of a model, with what each example adds to them.
 
-        The examples must have been tokenised with `training=False`.
+        The model's mode and all random states stay unchanged. The examples must have been tokenised with
+        `training=False`. `advance` is called after each batch; its numbers add up to `scoring_passes`.
         """
-        found = self.score_values(
-            examples, ScoredModel(model, tokenizer, batch_size, generation or GenerationSettings())
-        )
-        number = len(examples) if examples.table is None else len(examples.table)
-        return ScoreReport({"examples": number, **{name: found.scores[name] for name in self.scores}}, found.notes)
+        scored = ScoredModel(model, tokenizer, batch_size, generation or GenerationSettings(), advance)
+        found = self.score_values(examples, scored)
+        scores = {"examples": examples.n_rows, **{name: found.scores[name] for name in self.scores}}
+        return ScoreReport(scores, found.notes, found.examples)
+
+    def scoring_passes(self, examples: TokenizedExamples) -> int:
+        """Return how many examples go through a model when these are scored."""
+        return len(examples.scored or examples)
+
+    def chance(self, examples: TokenizedExamples) -> dict[str, float]:
+        """Return what the best model that gives one and the same answer to every example reaches, by score.
+
+        Scores for which that is not known are left out.
+        """
+        return {}
 
     @abstractmethod
     def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
-        """Return at least the task's scores, and how they were computed."""
+        """Return at least the task's scores, what each example adds to them, and how they were computed."""

@@ -3,13 +3,50 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from anglekit.runtime.files import write_whole
+
+
+class FollowsScoring(Protocol):
+    """Shows how far the scoring of models is."""
+
+    def scoring(self, what: str, examples: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show the scoring of a model (`what`) during a block; what it yields is told how many examples are done."""
+
+    def without_scoring(self, examples: int) -> None:
+        """Leave out a model that need not be scored."""
+
+
+class ScoringBars:
+    """A bar of its own for each model that is scored.
+
+    Args:
+        shown: whether there is a bar at all.
+    """
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+
+    @contextmanager
+    def scoring(self, what: str, examples: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar over the examples; see `FollowsScoring`."""
+        shown = self._shown and examples > 0
+        with tqdm(total=examples, desc=f"scoring {what}", unit="example", dynamic_ncols=True, disable=not shown) as bar:
+
+            def advance(more: int) -> None:
+                bar.update(more)
+
+            yield advance
+
+    def without_scoring(self, examples: int) -> None:
+        """Show nothing."""
 
 
 class TrainingBar(TrainerCallback):
@@ -67,34 +104,83 @@ class TrainingBar(TrainerCallback):
 
 
 class SweepBar(TrainerCallback):
-    """One bar over the optimiser steps of all arms, with the time left.
+    """One bar over the work of all arms, with the time left: optimiser steps, and what is scored before and after.
+
+    The scoring of as many examples as a step reads counts as a step.
 
     Args:
         arms: that will train, all for the same number of steps.
+        steps: of each, as far as is known before training.
+        scored: examples that go through a model that is scored: each arm before and after training, and its teacher;
+            `without_scoring` takes away what was scored for an earlier arm.
+        step_examples: examples of an optimiser step.
         shown: whether there is a bar at all.
     """
 
-    def __init__(self, arms: int, *, shown: bool) -> None:
+    def __init__(self, arms: int, *, steps: int, scored: int, step_examples: int, shown: bool) -> None:
         self._arms = arms
-        self._shown = shown
+        self._steps = steps
+        self._step_examples = step_examples
+        self._total = arms * (steps + 3 * self._as_steps(scored))
+        self._shown = shown and arms > 0
         self._done = 0
+        self._doing = ""
         self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> SweepBar:
+        if self._shown:
+            self._bar = tqdm(total=self._total, desc="sweep", unit="step", dynamic_ncols=True, smoothing=0.05)
+            self._say()
         return self
 
     def __exit__(self, *_error: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
+    def _as_steps(self, examples: int) -> int:
+        return -(-examples // self._step_examples)
+
+    def _say(self) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._done}/{self._arms} students{self._doing}")
+
+    def _lengthen(self, steps: int) -> None:
+        if self._bar is not None and self._bar.total is not None:
+            self._bar.total += steps
+            self._bar.refresh()
+
+    @contextmanager
+    def scoring(self, what: str, examples: int) -> Iterator[Callable[[int], None]]:
+        """Count the scoring of a model as steps; see `FollowsScoring`."""
+        scored = counted = 0
+
+        def advance(more: int) -> None:
+            nonlocal scored, counted
+            scored += more
+            new = self._as_steps(scored) - counted
+            counted += new
+            if self._bar is not None and new:
+                self._bar.update(new)
+
+        self._doing = f", scoring {what}"
+        self._say()
+        try:
+            yield advance
+        finally:
+            self._doing = ""
+            self._say()
+
+    def without_scoring(self, examples: int) -> None:
+        """Take the scoring of a model from what is to be done."""
+        self._lengthen(-self._as_steps(examples))
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Open the bar with the first arm; earlier steps of a resumed arm do not count for the speed."""
-        if self._bar is None and self._shown:
-            total = self._arms * state.max_steps
-            self._bar = tqdm(total=total, desc="sweep", unit="step", dynamic_ncols=True, smoothing=0.05)
-            self._bar.set_postfix_str(f"0/{self._arms} students")
+        """Correct the number of steps; earlier steps of a resumed arm do not count for the speed."""
+        if state.max_steps != self._steps:
+            self._lengthen(self._arms * (state.max_steps - self._steps))
+            self._steps = state.max_steps
         if self._bar is not None:
             self._bar.initial += state.global_step
             self._bar.n += state.global_step
@@ -107,14 +193,11 @@ class SweepBar(TrainerCallback):
     def finished(self) -> None:
         """Count an arm that is finished."""
         self._done += 1
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"{self._done}/{self._arms} students")
+        self._say()
 
-    def drop(self, state: TrainerState) -> None:
-        """Remove the steps that a failed arm will not take."""
-        if self._bar is not None and self._bar.total is not None:
-            self._bar.total -= state.max_steps - state.global_step
-            self._bar.refresh()
+    def drop(self, state: TrainerState, examples: int) -> None:
+        """Remove the steps that a failed arm will not take, and its scoring."""
+        self._lengthen(state.global_step - state.max_steps - self._as_steps(examples))
 
 
 class MetricsFile(TrainerCallback):

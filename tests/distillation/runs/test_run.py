@@ -56,6 +56,7 @@ def test_a_run_directory_holds_all_that_belongs_to_it(world, tmp_path):
     root = tmp_path / "run"
     assert sorted(entry.name for entry in root.iterdir()) == [
         "checkpoint",
+        "examples.parquet",
         "metrics.jsonl",
         "plan.json",
         "provenance.json",
@@ -121,7 +122,7 @@ def test_fine_tuning_learns_and_evaluation_agrees(world, tmp_path):
     )
     assert result.scores["data"].tolist() == ["dev", "again"]
     assert result.scores["accuracy"].tolist() == [1.0, 1.0]
-    both = evaluate([result.directory, world["teacher"]], task="classification", data=[world["dev"]])
+    both = evaluate([result.directory, world["teacher"]], task="classification", data=[world["dev"]]).scores
     assert both["accuracy"][0] == 1.0
     assert both["accuracy"][1] < 1.0
     assert both["examples"].tolist() == [21, 21]

@@ -56,7 +56,7 @@ def test_merged_and_unmerged_students_are_one_model(world, tmp_path):
         scoring=ScoringSettings(max_new_tokens=3),
     )
     for name in ("exact_match", "perplexity"):
-        assert again[name].tolist() == [beside.scores[name][0]] * 2
+        assert again.scores[name].tolist() == [beside.scores[name][0]] * 2
 
 
 def test_analysis_and_transformers_see_the_corrections(world, tmp_path):

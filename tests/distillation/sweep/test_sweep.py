@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from anglekit.distillation.runs import run as run_module
+from anglekit.distillation.runs import scoring
 from anglekit.distillation.runs.evaluate import evaluate
 from anglekit.distillation.runs.run import Run
 from anglekit.distillation.sweep.shared_teacher import SharedTeacher
@@ -19,6 +22,7 @@ from anglekit.distillation.sweep.sweep import SweepError, sweep
 from anglekit.distillation.training.process_states import ProcessStates
 from anglekit.errors import InputError
 from anglekit.models.projections import ADAPTER_FILE
+from anglekit.results.scores import read_student_scores
 from tests.distillation.run_corpus import make_world, quick, student
 
 PAPER = ("none", "forward", "reverse", "all-to-one", "random")
@@ -92,11 +96,13 @@ def without_times(value):
 
 
 def records(directory):
-    """Return all that a run wrote in text, without times."""
+    """Return all that a run wrote beside the weights, without times."""
     files = {path.relative_to(directory).as_posix(): path for path in Path(directory).rglob("*.json")}
     found = {name: without_times(json.loads(path.read_text())) for name, path in files.items()}
     lines = (Path(directory) / "metrics.jsonl").read_text().splitlines()
-    return found | {"metrics": [without_times(json.loads(line)) for line in lines]}
+    examples = Path(directory) / "examples.parquet"
+    kept = {"examples.parquet": examples.read_bytes()} if examples.exists() else {}
+    return found | kept | {"metrics": [without_times(json.loads(line)) for line in lines]}
 
 
 @pytest.mark.parametrize(
@@ -214,11 +220,45 @@ def test_what_a_sweep_leaves_behind(world, tmp_path):
     # Two blocks have two orders, and both have a name.
     assert any("equals strategy" in warning for warning in told)
     assert tuple(told) == result.warnings == tuple(content["warnings"])
-    scores = evaluate([one.directory for one in result.arms.values()], task="classification", data=[world["dev"]])
+    scores = evaluate(
+        [one.directory for one in result.arms.values()], task="classification", data=[world["dev"]]
+    ).scores
     assert scores["accuracy"].tolist() == stored[stored["data"] == "dev"]["accuracy"].tolist()
     assert sorted(entry.name for entry in (tmp_path / "sweep").iterdir()) == sorted(
         [*result.arms, "scores.csv", "sweep.json"]
     )
+
+
+def test_every_model_is_scored_once_and_arms_share_what_they_are_compared_with(world, tmp_path, monkeypatch, capsys):
+    """The teacher once, students that begin with the same weights once, and every student at its end."""
+    asked = []
+    real = scoring.score_model
+
+    def counted(model, data, settings, follows, what):
+        asked.append(what)
+        return real(model, data, settings, follows, what)
+
+    monkeypatch.setattr(scoring, "score_model", counted)
+    monkeypatch.setattr(run_module, "score_model", counted)
+    result = swept(world, tmp_path / "sweep", strategies=("forward", "reverse", "none"), side_by_side=2, progress=True)
+    assert Counter(asked) == {"the teacher": 1, "untrained students": 2, "trained models": 6}
+    found = read_student_scores(tmp_path / "sweep")
+    arms = [(strategy, init, 3) for init in ("random", "teacher") for strategy in ("forward", "reverse", "none")]
+    assert found.untrained.keys() == {(*arm, "dev", score) for arm in arms for score in ("accuracy", "macro_f1")}
+    assert found.untrained.keys() == found.examples.keys()
+    assert (
+        found.untrained["forward", "random", 3, "dev", "accuracy"]
+        == found.untrained["none", "random", 3, "dev", "accuracy"]
+    )
+    own = evaluate([world["teacher"]], task="classification", data=[world["dev"]])
+    assert found.teacher["dev", "accuracy"] == own.scores["accuracy"][0]
+    shown = capsys.readouterr().err
+    assert all(f"scoring {what}" in shown for what in set(asked))
+    # Six arms of six steps; 21 examples are as much as three steps of eight.
+    done = 6 * (6 + 3) + 3 * (1 + 2)
+    assert f"{done}/{done}" in shown
+    assert "6/6 students" in shown
+    assert len(result.arms) == 6
 
 
 class Stop(TrainerCallback):
@@ -271,6 +311,9 @@ def test_a_killed_sweep_goes_on_to_the_same_students(world, tmp_path, monkeypatc
     assert result.teacher_answers == 2 * 8
     columns = [name for name in whole.scores if name != "seconds"]
     assert result.scores[columns].equals(whole.scores[columns])
+    for name in whole.arms:
+        ours, theirs = (Path(one.arms[name].directory) / "examples.parquet" for one in (result, whole))
+        assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_arms_resumed_at_different_steps_share_where_they_meet(world, tmp_path, monkeypatch, teachers):

@@ -19,7 +19,7 @@ from anglekit.distillation.settings import DataSettings, EncodingSettings, Gener
 from anglekit.distillation.tasks.causal import log_likelihoods
 from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.models import load_trained
-from anglekit.distillation.tasks.multiple_choice import choice_scores
+from anglekit.distillation.tasks.multiple_choice import right_choices
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.errors import InputError
 from anglekit.probes.encode import encode_completions
@@ -31,6 +31,7 @@ from tests.distillation.causal_corpus import (
     write_rows,
 )
 from tests.distillation.run_corpus import quick
+from tests.distillation.scored_examples import assert_examples_give_scores, scored_with_care
 from tests.distillation.swept_students import assert_swept_as_alone
 
 COMPLETION, CHOICE, TEXT = (task_by_name(name) for name in ("completion", "multiple-choice", "language-model"))
@@ -165,8 +166,9 @@ def test_choices_are_scored_as_the_harness_defines_it():
     likelihoods = np.array([-4.0, -6.0, -3.0, -1.0])
     choices = (("ab", "abcdef"), ("x", "y"))
     # Raw, the short one wins with -4; per character, the long one with -1 against -2.
-    assert choice_scores(likelihoods, choices, (0, 1)) == {"accuracy": 1.0, "accuracy_normalized": 0.5}
-    assert choice_scores(likelihoods, choices, (1, 1)) == {"accuracy": 0.5, "accuracy_normalized": 1.0}
+    for right, raw, normalized in (((0, 1), [True, True], [False, True]), ((1, 1), [False, True], [True, True])):
+        found = right_choices(likelihoods, choices, right)
+        assert (found["accuracy"].tolist(), found["accuracy_normalized"].tolist()) == (raw, normalized)
 
 
 def test_log_likelihoods_equal_a_sum_over_tokens_and_ignore_padding(world):
@@ -241,7 +243,7 @@ def test_fine_tuning_learns(world, tmp_path, task):
         [world["teacher"]], task=task, data=[f"own={world['train']}"], scoring=ScoringSettings(max_new_tokens=3)
     )
     name = task_by_name(task).selection_score
-    assert result.scores[name][0] > before[name][0] + 0.2
+    assert result.scores[name][0] > before.scores[name][0] + 0.2
 
 
 def test_the_best_perplexity_is_the_smallest(world, tmp_path):
@@ -264,7 +266,7 @@ def test_the_best_perplexity_is_the_smallest(world, tmp_path):
 def test_a_reloaded_student_scores_the_same(world, tmp_path, task):
     result = causal_student(world, tmp_path / "run", task=task, init="teacher")
     again = evaluate([result.directory], task=task, data=[world["dev"]], scoring=ScoringSettings(max_new_tokens=3))
-    assert again.drop(columns="checkpoint").to_dict("records") == result.scores.to_dict("records")
+    assert again.scores.drop(columns="checkpoint").to_dict("records") == result.scores.to_dict("records")
 
 
 @pytest.mark.parametrize(
@@ -276,3 +278,34 @@ def test_swept_students_equal_their_own_runs(world, tmp_path, task, reading, ini
     grid = {"task": task, "strategies": ("forward", "all-to-one"), "init": init}
     alone = partial(causal_student, task=task)
     assert_swept_as_alone(world, tmp_path, alone, settings=settings, reading=reading, **grid)
+
+
+@pytest.mark.parametrize("task", [COMPLETION, CHOICE, TEXT], ids=lambda task: task.name)
+def test_what_each_example_adds_gives_the_scores(world, task):
+    loaded = load_trained(world["teacher"], task)
+    report = scored_with_care(task, loaded, world["dev"], GenerationSettings(1, 3))
+    assert_examples_give_scores(report, task.scores)
+
+
+def test_an_example_of_plain_text_is_a_text_whatever_its_windows(world):
+    """The same text in one window and in several: its tokens are counted once, and so are the texts."""
+    loaded = load_trained(world["teacher"], TEXT)
+    table = TEXT.read(world["dev"])
+    counts = []
+    for length in (32, 4):
+        encoding = EncodingSettings(length)
+        examples = TEXT.tokenize(table, loaded.tokenizer, encoding, loaded.model.config, training=False)
+        report = TEXT.score(loaded.model, examples, loaded.tokenizer, batch_size=4)
+        assert_examples_give_scores(report, ("perplexity",))
+        counts.append(report.examples["perplexity:tokens"].tolist())
+    assert len(examples) > len(table)
+    assert counts[0] == counts[1]
+
+
+def test_chance_of_choices_is_the_commonest_place_of_the_right_one(world):
+    loaded = load_trained(world["teacher"], CHOICE)
+    table = CHOICE.read(world["dev"])
+    examples = CHOICE.tokenize(table, loaded.tokenizer, EncodingSettings(32), loaded.model.config, training=False)
+    share = max(table.right.count(place) for place in set(table.right)) / len(table)
+    assert CHOICE.chance(examples) == {"accuracy": share, "accuracy_normalized": share}
+    assert TEXT.chance(examples) == {}

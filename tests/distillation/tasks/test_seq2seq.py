@@ -18,11 +18,12 @@ from anglekit.distillation.settings import DataSettings, EncodingSettings, Gener
 from anglekit.distillation.tasks.generation import generate_texts
 from anglekit.distillation.tasks.models import load_trained
 from anglekit.distillation.tasks.registry import task_by_name
-from anglekit.distillation.tasks.scores import corpus_scores, exact_match, normalized_exact_match
+from anglekit.distillation.tasks.scores import corpus_scores, exact_matches, normalized_exact_matches
 from anglekit.distillation.training.teacher import TeacherForward
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import load_checkpoint
 from tests.distillation.run_corpus import quick
+from tests.distillation.scored_examples import assert_examples_give_scores, scored_with_care
 from tests.distillation.seq2seq_corpus import FAMILIES, make_seq2seq_world, seq2seq_student
 from tests.distillation.swept_students import assert_swept_as_alone
 
@@ -151,10 +152,10 @@ def test_a_stream_can_be_switched_off(world, tmp_path):
 
 def test_scores_are_sacrebleus_own_and_say_so():
     texts, references = ["the cat sat on the mat", "a dog"], [["the cat sat on the mat", "it sat"], ["a dog"]]
-    values, signatures = corpus_scores(("bleu", "chrf"), texts, references)
-    assert values == pytest.approx({"bleu": 100.0, "chrf": 100.0})
-    assert signatures["bleu"].startswith("nrefs:var|case:mixed|eff:no|tok:13a|smooth:exp|version:")
-    worse, _ = corpus_scores(("bleu",), ["the cat sat on a mat", "a dog"], references)
+    found = corpus_scores(("bleu", "chrf"), texts, references)
+    assert found.values == pytest.approx({"bleu": 100.0, "chrf": 100.0})
+    assert found.signatures["bleu"].startswith("nrefs:var|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    worse = corpus_scores(("bleu",), ["the cat sat on a mat", "a dog"], references).values
     # Precisions 7/8, 4/6, 2/4 and 1/3, no brevity penalty.
     assert worse["bleu"] == pytest.approx(100 * (7 / 8 * 4 / 6 * 2 / 4 * 1 / 3) ** 0.25)
     with pytest.raises(InputError, match="give one text for each"):
@@ -162,9 +163,9 @@ def test_scores_are_sacrebleus_own_and_say_so():
 
 
 def test_exact_match():
-    assert exact_match([" yes", "No"], [["yes"], ["no", "none"]]) == 0.5
-    assert normalized_exact_match([" yes", "The no!"], [["Yes."], ["none", "no"]]) == 1.0
-    assert normalized_exact_match(["yes no"], [["no yes"]]) == 0.0
+    assert exact_matches([" yes", "No"], [["yes"], ["no", "none"]]).tolist() == [True, False]
+    assert normalized_exact_matches([" yes", "The no!"], [["Yes."], ["none", "no"]]).tolist() == [True, True]
+    assert normalized_exact_matches(["yes no"], [["no yes"]]).tolist() == [False]
 
 
 def test_generation_is_the_models_own_and_no_habit_of_its_changes_it(world):
@@ -260,20 +261,18 @@ def test_a_reloaded_student_generates_the_same_and_its_ties_hold(world, tmp_path
     assert stored["scoring"]["dev"]["generation"] == {"beams": 2, "max_new_tokens": 8, "length_penalty": 1.0}
     assert stored["scoring"]["dev"]["signatures"]["bleu"].startswith("nrefs:1|case:mixed")
     again = evaluate([result.directory], task="seq2seq", data=[world["dev"]])
-    assert again[["bleu", "chrf"]].to_dict("records") == result.scores[["bleu", "chrf"]].to_dict("records")
-    assert again.attrs["scoring"] == stored["scoring"]
-    assert again.attrs["settings"] == {
-        str(result.directory): {"beams": 2, "max_new_tokens": 8, **lengths(tmp_path / "run")}
-    }
+    assert again.scores[["bleu", "chrf"]].to_dict("records") == result.scores[["bleu", "chrf"]].to_dict("records")
+    assert again.scoring == stored["scoring"]
+    assert again.settings == {str(result.directory): {"beams": 2, "max_new_tokens": 8, **lengths(tmp_path / "run")}}
     # What is asked for counts more than the run, and its checkpoint by itself is any checkpoint.
     other = evaluate(
         [result.directory], task="seq2seq", data=[world["dev"]], scoring=ScoringSettings(beams=1, max_new_tokens=3)
     )
-    assert other.attrs["scoring"]["dev"]["generation"] == {"beams": 1, "max_new_tokens": 3, "length_penalty": 1.0}
-    assert not {"beams", "max_new_tokens"} & set(other.attrs["settings"][str(result.directory)])
+    assert other.scoring["dev"]["generation"] == {"beams": 1, "max_new_tokens": 3, "length_penalty": 1.0}
+    assert not {"beams", "max_new_tokens"} & set(other.settings[str(result.directory)])
     bare = evaluate([result.checkpoint], task="seq2seq", data=[world["dev"]], scoring=ScoringSettings(max_new_tokens=8))
-    assert bare.attrs["scoring"]["dev"]["generation"]["beams"] != 2
-    assert bare.attrs["settings"] == {}
+    assert bare.scoring["dev"]["generation"]["beams"] != 2
+    assert bare.settings == {}
     model, report = AutoModelForSeq2SeqLM.from_pretrained(result.checkpoint, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     ties = {model.get_encoder().embed_tokens.weight.data_ptr(), model.get_decoder().embed_tokens.weight.data_ptr()}
@@ -298,3 +297,8 @@ def test_swept_students_equal_their_own_runs(world, tmp_path, reading, init):
     settings = quick(beams=1, max_new_tokens=6, accumulation=2, max_steps=3)
     grid = {"task": "seq2seq", "strategies": ("forward", "reverse"), "init": init}
     assert_swept_as_alone(world, tmp_path, seq2seq_student, settings=settings, reading=reading, **grid)
+
+
+def test_examples_of_generated_texts_give_the_scores(world):
+    report = scored_with_care(TASK, load_trained(world["teacher"], TASK), world["dev"], GenerationSettings(2, 6))
+    assert_examples_give_scores(report, ("bleu", "chrf"))
