@@ -57,7 +57,7 @@ from anglekit.vocabulary import COSINE_RESOLUTION, DEFAULT_NULLS, NULLS, VIEWS, 
 
 # Permutations behind the p-values of a similarity, by the setting `similarity`; a Procrustes distance costs a
 # decomposition for each, and has fewer.
-_PERMUTATIONS = {"default": 199, "all": 499}
+_PERMUTATIONS = {"default": 99, "all": 499}
 _PROCRUSTES_PERMUTATIONS = 39
 # Bytes of one value for every vertex, pair and token of the places of the vertex that are worked on at once.
 _GROUP_BYTES = 2 << 20

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anglekit.geometry.cka import LayerGrams
 from anglekit.geometry.permutation_tests import permutation_test, permuted_products, row_orders
 
 
@@ -73,3 +74,47 @@ def test_the_adjusted_level_holds_where_the_best_is_looked_for():
     assert adjusted > 0.05 - 4 * np.sqrt(0.05 * 0.95 / 1000)  # exact, not merely careful
     one = rejections(1, 1000)
     assert one[0] == one[1] == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 1000))
+
+
+#: What calibrated-similarity 0.1.1 (Groeger, Wen and Brbic 2026) gave on these layers with these permutations and its own
+#: example's linear CKA: for each pair of layers p and the threshold at 5%; then those of the largest of all pairs.
+THEIRS = {
+    (0, 0): (0.620, 0.2164694220),
+    (0, 1): (0.215, 0.2188962698),
+    (1, 0): (0.080, 0.2221650332),
+    (1, 1): (0.630, 0.2147647888),
+    (2, 0): (0.005, 0.1766964793),
+    (2, 1): (0.930, 0.1793351620),
+}
+THEIR_LARGEST = 0.005
+
+
+def test_p_values_and_thresholds_are_those_of_calibrated_similarity():
+    rng, n = np.random.default_rng(0), 80
+    shared = rng.standard_normal((n, 4))
+    layers = [
+        torch.from_numpy(shared @ rng.standard_normal((4, width)) * part + rng.standard_normal((n, width)))
+        for width, part in ((24, 0.0), (24, 0.15), (24, 0.4), (16, 0.15), (16, 0.0))
+    ]
+    orders = row_orders(n, 199, np.random.default_rng(1))
+    values = LayerGrams.of(layers).permuted(orders)[1][:, :3, 3:]
+    for (a, b), (p, threshold) in THEIRS.items():
+        assert permutation_test(values[:, a, b : b + 1]).p.item() == pytest.approx(p, abs=1e-12)
+        assert values[:, a, b].sort().values[189].item() == pytest.approx(threshold, abs=1e-7)  # theirs is float32
+    largest = values.flatten(1).amax(1)
+    assert (largest >= largest[0]).double().mean().item() == THEIR_LARGEST
+    assert permutation_test(values.flatten(1)).p_adjusted.min().item() == THEIR_LARGEST
+
+
+def test_the_search_finds_the_layer_that_a_plain_maximum_hides():
+    """Wide layers look more alike by chance: the largest CKA is theirs, and only in its own spread a narrow one shows."""
+    rng, n = np.random.default_rng(5), 60
+    shared = rng.standard_normal((n, 3))
+    narrow = [torch.from_numpy(shared + rng.standard_normal((n, 3))) for _ in range(2)]
+    wide = [torch.from_numpy(rng.standard_normal((n, 400))) for _ in range(2)]
+    values = LayerGrams.of([narrow[0], wide[0], narrow[1], wide[1]]).permuted(row_orders(n, 199, rng))[1][:, :2, 2:]
+    largest = values.flatten(1).amax(1)
+    assert (largest >= largest[0]).double().mean() > 0.2
+    found = permutation_test(values.flatten(1)).p_adjusted
+    assert found[0].item() == pytest.approx(1 / 200)
+    assert found[1:].min() > 0.2
