@@ -92,7 +92,9 @@ class RunningMeasurement:
             means = None
             if cross is not None:
                 means = [example_means(side, token_example, len(batch.examples)) for side in sides]
-                cross.update([layer for side in means for layer in side])
+                # Each text once, as in the sample: repeats would make any two layers look alike.
+                first = torch.nonzero(batch.clusters == batch.examples).flatten()
+                cross.update([layer[first.to(layer.device)] for side in means for layer in side])
             sampler.update(sides, token_example, batch.examples, _are_special(batch, stream, self._special_ids), means)
 
     def samples(self) -> dict[Stream, TokenSample]:

@@ -79,6 +79,13 @@ def test_it_is_recorded_and_said(distinct, once_geometry, twice_geometry, tmp_pa
     assert Geometry.load(twice_geometry.save(tmp_path / "g")).notes() == twice_geometry.notes()
 
 
+def test_the_cka_of_the_whole_probe_is_of_each_text_once(bert_pair, distinct, twice):
+    settings = replace(SETTINGS, nulls="none", similarity="all")
+    once, both = (analyze(bert_pair[0], bert_pair[1:], data, settings) for data in (distinct, twice))
+    assert once.counts["cka_examples"] == both.counts["cka_examples"] == {"encoder": len(distinct.texts)}
+    np.testing.assert_allclose(both.layers["cka"], once.layers["cka"], atol=1e-5)
+
+
 def test_parts_add_up_wherever_the_repeats_are(bert_pair, twice, twice_geometry):
     """A tiny budget cuts many a text from its repeat, and the two parts get one each."""
     settings = replace(SETTINGS, token_budget=8)
