@@ -27,6 +27,7 @@ STUDIES = {
     "scores": ("seeds", "examples", "strategies"),
     "angles": ("seeds", "examples"),
     "power": ("init", "seeds"),
+    "similarity": ("rows", "width", "model"),
 }
 RESULTS = HERE / "results.jsonl"
 
