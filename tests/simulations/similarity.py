@@ -1,10 +1,10 @@
 """Layers of two models that know nothing of each other, against the p-values of the table `similarity`.
 
 Teacher and student layers are Gaussian and independent of each other. `unrelated` layers of one model are independent
-too; in a `residual` model each layer adds a little to the one before, as in a transformer. The most similar of all pairs
-of a teacher and a student layer is looked for, and is called similar where its p-value is below 5%; with 99 permutations
-an exact test does so in 4% of the runs. With 1,024 rows only the Gram matrices are drawn (Bartlett 1933), and neighbours
-are those of the cosines without the clamp.
+too; in a `residual` model each layer adds a little to the one before, as in a transformer. The most similar of all
+pairs of a teacher and a student layer is looked for, and is called similar where its p-value is below 5%: with 99
+permutations an exact test does so in 4% of the runs. With 1,024 rows only the Gram matrices are drawn (Bartlett 1933),
+and neighbours are those of the cosines without the clamp.
 """
 
 from __future__ import annotations
