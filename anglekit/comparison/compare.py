@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from anglekit.comparison.bootstrap import IntervalMethod
-from anglekit.comparison.cells import NONE, Cell, angle_cells, in_order, score_cells
+from anglekit.comparison.cells import NONE, Cell, angle_cells, in_order, score_cells, score_unit
+from anglekit.comparison.crossed import LEAST_SEEDS
 from anglekit.comparison.equivalence import ALPHA, check_margin
 from anglekit.comparison.evidence import Evidence, read_evidence
+from anglekit.comparison.family import Family, Reference, overall_verdict
 from anglekit.comparison.pairs import averaging_views, largest_pair_differences, obtuse_pairs
 from anglekit.comparison.result import Comparison
-from anglekit.comparison.sentence import Family, overall_verdict, reasons, sentence
+from anglekit.comparison.sentence import reasons, sentence
 from anglekit.comparison.statistics import (
     BETWEEN,
     DIFFERENCE_COLUMNS,
@@ -23,24 +24,24 @@ from anglekit.comparison.statistics import (
     LEVEL_COLUMNS,
     SPREAD_COLUMNS,
     CellEstimates,
-    Resampling,
     difference_rows,
     estimate_cell,
     family_of,
-    inflation_of,
+    joint_of,
     level_rows,
     spread_row,
+    surely_above,
 )
-from anglekit.errors import InputError, suggest
+from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
 
 #: The cosine is the share of a pull that carries over to another layer; two degrees change it by at most 0.035.
 ANGLE_MARGIN = 2.0
 
 
-def default_score_margin(scores: Iterable[Any]) -> float:
+def default_score_margin(scores: Iterable[float]) -> float:
     """Return one point: 0.01 for scores between 0 and 1, 1 for scores that run to 100."""
-    return 0.01 if max((float(np.abs(one).max()) for one in scores), default=0.0) <= 1.0 else 1.0
+    return 0.01 * score_unit(scores)
 
 
 def compare(
@@ -48,42 +49,41 @@ def compare(
     *,
     margin: float = ANGLE_MARGIN,
     score_margin: float | None = None,
-    draws: int = 2000,
-    seed: int = 0,
-    interval: IntervalMethod = "percentile",
 ) -> Comparison:
     """Compare matching strategies: differences paired by seed and example, and whether they are within a margin.
+
+    Scores lead: the verdict is that on the task's own score, and on angles only where no scores came.
 
     Args:
         sources: Geometry, sweep and run directories in any mixture, or Geometries; or the Evidence read from them.
         margin: the largest difference between angles, in degrees, that does not matter.
         score_margin: the largest difference between scores that does not matter, in their unit; by default one point:
             0.01 for scores between 0 and 1, else 1.
-        draws: the number of bootstrap draws, 100 to 100,000.
-        seed: the same seed gives the same result.
-        interval: the method for angles of students with one seed, "percentile" or "bca".
 
     Raises:
-        InputError: a margin or number is out of range, or the sources do not fit together or hold only one strategy.
+        InputError: a margin is out of range, or the sources do not fit together or hold only one strategy.
     """
-    _check_options(margin, score_margin, draws, seed, interval)
+    check_margin(margin, "--margin")
+    if score_margin is not None:
+        check_margin(score_margin, "--score-margin")
     found = sources if isinstance(sources, Evidence) else read_evidence(sources)
     _check_strategies(found)
-    resampling = Resampling(draws, seed, interval)
     cells, cell_notes = angle_cells(found.geometries)
-    cells += score_cells(found.scores)
-    estimates = [estimate_cell(cell, _margin(cell, margin, score_margin), resampling) for cell in cells]
-    rows = _difference_rows(estimates, resampling)
-    families = tuple(_families(rows))
-    verdict = overall_verdict(families)
+    own_score_cells, score_notes = score_cells(found.scores, found.examples, found.n_examples)
+    cells += own_score_cells
+    estimates = [estimate_cell(cell, _margin(cell, margin, score_margin)) for cell in cells]
+    rows = _difference_rows(estimates, found)
+    families = _families(estimates, rows, found)
+    leading = [one for one in families if one.part == "score"] or families
+    verdict = overall_verdict(leading)
     differences = pd.DataFrame([row for own in rows for row in own], columns=list(DIFFERENCE_COLUMNS))
     pairs = largest_pair_differences(found.geometries)
     # The place columns mix texts, numbers and missing values, so they can only be matched as objects.
     on = dict.fromkeys(("init", "stream", "vertex", "strategy_a", "strategy_b"), "object")
     differences = differences.astype(on).merge(pairs.astype(on), on=list(on), how="left").infer_objects()
-    spreads = [spread_row(one, own, resampling) for one, own in zip(estimates, rows, strict=True)]
+    spreads = [spread_row(one, own) for one, own in zip(estimates, rows, strict=True)]
     spread_table = pd.DataFrame([row for row in spreads if row is not None], columns=list(SPREAD_COLUMNS))
-    notes = [*found.notes, *cell_notes, *_seed_notes(cells), *_missing_parts(found, cells)]
+    notes = [*found.notes, *cell_notes, *score_notes, *_seed_notes(cells), *_missing_parts(found, cells)]
     return Comparison(
         verdict=verdict,
         sentence=sentence(verdict, families),
@@ -101,23 +101,10 @@ def compare(
             "default_margins": {"angle": margin == ANGLE_MARGIN, "score": score_margin is None},
             "interval_level": LEVEL,
             "test_level": 1 - 2 * ALPHA,
-            "interval": interval,
-            "draws": draws,
-            "seed": seed,
         },
+        primary=found.primary,
+        teacher={f"{score}, {data}" if data else score: value for (data, score), value in found.teacher.items()},
     )
-
-
-def _check_options(margin: float, score_margin: float | None, draws: int, seed: int, interval: str) -> None:
-    check_margin(margin, "--margin")
-    if score_margin is not None:
-        check_margin(score_margin, "--score-margin")
-    if not 100 <= draws <= 100_000:
-        raise InputError(f"--draws is {draws}", allowed="allowed: 100 to 100000")
-    if seed < 0:
-        raise InputError(f"the seed {seed} is negative", "give 0 or more")
-    if interval not in get_args(IntervalMethod):
-        raise InputError(f"no interval {interval!r}", allowed=suggest(interval, get_args(IntervalMethod)))
 
 
 def _check_strategies(found: Evidence) -> None:
@@ -134,39 +121,99 @@ def _check_strategies(found: Evidence) -> None:
 def _margin(cell: Cell, margin: float, score_margin: float | None) -> float:
     if cell.part == "angle":
         return margin
-    return default_score_margin(cell.students.values()) if score_margin is None else score_margin
+    if score_margin is not None:
+        return score_margin
+    return default_score_margin(float(value.mean()) for value in cell.students.values())
 
 
-def _difference_rows(estimates: Sequence[CellEstimates], resampling: Resampling) -> list[list[dict[str, Any]]]:
-    """Return each cell's rows; pairs with the same kind of measure and initialisation are judged together."""
-    groups: dict[tuple[str, str], list[CellEstimates]] = {}
+def _leads(cell: Cell, found: Evidence) -> bool:
+    """Whether a cell is judged: of the angles, or of the task's own score."""
+    return cell.part == "angle" or found.primary in (None, cell.place["score"])
+
+
+def _difference_rows(estimates: Sequence[CellEstimates], found: Evidence) -> list[list[dict[str, Any]]]:
+    """Return each cell's rows; pairs with the same kind of measure and initialisation are judged together.
+
+    Scores and angles are two questions. Each has its own error rate, which its initialisations share: one of them that
+    is different is enough for the answer. A task's further scores are shown beside its own and decide nothing.
+    """
+    groups: dict[tuple[str, bool, str], list[CellEstimates]] = {}
     for one in estimates:
-        groups.setdefault((one.cell.part, one.cell.init), []).append(one)
-    answered = sum(any(one.between is not None for one in members) for members in groups.values())
-    # One different family is enough to say that selection matters, so the families share the error rate.
-    level = 1 - 2 * ALPHA / max(answered, 1)
-    inflation = {key: inflation_of(members, level, resampling.seed) for key, members in groups.items()}
-    return [difference_rows(one, resampling, level, inflation[one.cell.part, one.cell.init]) for one in estimates]
+        groups.setdefault((one.cell.part, _leads(one.cell, found), one.cell.init), []).append(one)
+    answered = {
+        key: sum(any(one.between for one in own) for other, own in groups.items() if other[:2] == key[:2])
+        for key in groups
+    }
+    joints = {key: joint_of(own, 1 - ALPHA / max(answered[key], 1)) for key, own in groups.items()}
+    return [difference_rows(one, joints[one.cell.part, _leads(one.cell, found), one.cell.init]) for one in estimates]
 
 
-def _families(rows: Sequence[Sequence[Mapping[str, Any]]]) -> Iterable[Family]:
-    between = [row for own in rows for row in own if row["kind"] == BETWEEN]
-    for part, init in dict.fromkeys((row["part"], row["init"]) for row in between):
-        members = [row for row in between if (row["part"], row["init"]) == (part, init)]
+def _families(
+    estimates: Sequence[CellEstimates], rows: Sequence[Sequence[Mapping[str, Any]]], found: Evidence
+) -> tuple[Family, ...]:
+    told = _told_apart([one.cell for one in estimates if one.cell.part == "score" and _leads(one.cell, found)], found)
+    judged: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for one, own in zip(estimates, rows, strict=True):
+        if _leads(one.cell, found):
+            pairs = [row for row in own if row["kind"] == BETWEEN]
+            judged.setdefault((one.cell.part, one.cell.init), []).extend(pairs)
+    families = []
+    for (part, init), members in judged.items():
+        if not members:
+            continue
         verdict, key = family_of(members)
-        yield Family(part, init, verdict, min(int(row["n_seeds"]) for row in members), key, tuple(members))
+        apart, reference = told.get(init, (None, None))
+        families.append(
+            Family(
+                part,
+                init,
+                "undecided" if apart is False else verdict,
+                min(int(row["n_seeds"]) for row in members),
+                key,
+                tuple(members),
+                about="these students" if any(row["about"] != "strategies" for row in members) else "strategies",
+                told=apart,
+                reference=reference,
+            )
+        )
+    # Scores lead.
+    return tuple(sorted(families, key=lambda family: family.part != "score"))
+
+
+def _told_apart(cells: Sequence[Cell], found: Evidence) -> dict[str, tuple[bool | None, Reference]]:
+    """Return by initialisation whether any student's score is surely above chance and above the untrained students'."""
+    by_init: dict[str, list[tuple[bool | None, Reference]]] = {}
+    for cell in cells:
+        data, score = str(cell.place["data"]), str(cell.place["score"])
+        own = [
+            value
+            for (_, init, _, table, name), value in found.untrained.items()
+            if (init, table, name) == (cell.init, data, score)
+        ]
+        chance, untrained = found.chance.get((data, score)), float(np.mean(own)) if own else None
+        known = [one for one in (chance, untrained) if one is not None]
+        if known:
+            reference = Reference(max(known), chance, untrained)
+            by_init.setdefault(cell.init, []).append((surely_above(cell, reference.value), reference))
+    # One table on which they are above it is enough.
+    ranked = {True: 0, None: 1, False: 2}
+    return {init: min(own, key=lambda one: ranked[one[0]]) for init, own in by_init.items()}
 
 
 def _seed_notes(cells: Sequence[Cell]) -> list[str]:
-    """Name the seeds that are left out because not every matching strategy has them."""
+    """Name the seeds that not every matching strategy has; two strategies are paired on the seeds that they share."""
     notes = []
     for cell in cells:
         shared = set(cell.seeds(cell.matching))
-        lost = sorted({str(seed) for strategy, seed in cell.students if strategy != NONE and seed not in shared})
+        lost = sorted(
+            {str(seed) for strategy, seed in cell.students if strategy in cell.matching and seed not in shared}
+        )
         if lost and len(cell.matching) > 1:
             kind = "angles" if cell.part == "angle" else "scores"
-            left = f"{len(shared)} are paired" if shared else "none is left to pair"
-            notes.append(f"{kind}, {cell.init}: not every matching strategy has seed {', '.join(lost)}; {left}")
+            notes.append(
+                f"{kind}, {cell.init}: not every matching strategy has seed {', '.join(lost)}; every two are paired on "
+                "the seeds that both have"
+            )
     return notes
 
 
@@ -182,12 +229,15 @@ def _missing_parts(found: Evidence, cells: Sequence[Cell]) -> list[str]:
             own = [cell for cell in cells if cell.part == part and cell.init == init]
             if not any(NONE in cell.strategies for cell in own):
                 notes.append(f"{name}, {init}: no student without matching (none), so no change over none is given")
-            elif not any(cell.seeds(cell.strategies) for cell in own):
+            elif not any(cell.seeds([NONE, strategy]) for cell in own for strategy in cell.matching):
                 notes.append(f"{name}, {init}: the student without matching shares no seed with the others")
             if not any(len(cell.matching) > 1 for cell in own):
                 notes.append(
                     f"{name}, {init}: fewer than two matching strategies, so none can be compared with another"
                 )
-            elif part == "score" and all(len(cell.seeds(cell.matching)) == 1 for cell in own):
-                notes.append(f"{name}, {init}: one seed, so how much they vary from seed to seed is unknown")
+            elif all(len(cell.seeds(cell.matching)) < LEAST_SEEDS for cell in own):
+                notes.append(
+                    f"{name}, {init}: fewer than {LEAST_SEEDS} seeds, so the answer is about these students; it takes "
+                    f"{LEAST_SEEDS} to speak of strategies"
+                )
     return notes

@@ -1,9 +1,10 @@
 """Is a difference smaller than a stated margin, larger, or not yet known? Pure functions on intervals.
 
 Two one-sided tests at level alpha call a difference equivalent to none when its two-sided interval at level 1 - 2 alpha
-lies inside (-margin, margin) (Schuirmann 1987). The difference is called different when that interval lies wholly
-beyond the margin. Anything else is undecided, even with a tiny p-value against 0: a difference can be sure and yet not
-matter.
+lies inside (-margin, margin) (Schuirmann 1987). It is called different when an interval lies wholly beyond the margin
+that holds at level 1 - alpha for both tails and for all differences that are judged together: one success among many is
+enough to say that something differs, so the many share the error rate. Anything else is undecided, even with a tiny
+p-value against 0: a difference can be sure and yet not matter.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from anglekit.comparison.bootstrap import t_quantile
+from anglekit.comparison.crossed import LEAST_SEEDS, Estimate, t_quantile
 from anglekit.errors import InputError
 
 Verdict = Literal["equivalent", "different", "undecided"]
 
-#: The error rate of each one-sided test; so the interval that decides is at level 1 - 2 ALPHA.
+#: The error rate of "equivalent" for each difference, and of "different" for all differences together.
 ALPHA = 0.05
 
 _MOST_SEEDS, _MOST_EXAMPLES = 10_000, 1_000_000_000
@@ -32,29 +33,58 @@ def check_margin(margin: float, name: str) -> None:
         )
 
 
-def equivalence_verdict(low: float, high: float, margin: float) -> Verdict:
-    """Return the verdict on one difference from its interval at level 1 - 2 ALPHA; unknown ends (NaN) are undecided."""
-    if -margin < low and high < margin:
-        return "equivalent"
-    if low > margin or high < -margin:
-        return "different"
-    return "undecided"
+def equivalence_verdict(interval: tuple[float, float], joint: tuple[float, float], margin: float) -> Verdict:
+    """Return the verdict on one difference of several; unknown ends (NaN) are undecided.
 
-
-def family_verdict(
-    intervals: Sequence[tuple[float, float]], simultaneous: Sequence[tuple[float, float]], margin: float
-) -> Verdict:
-    """Return the verdict on several differences together.
-
-    Equivalent when each of them is: all tests must succeed, so none needs a correction (intersection-union).
-    Different when one of them is, by intervals that hold for all at once: one success is enough, so all need the
-    correction. The `intervals` are at level 1 - 2 ALPHA each, the `simultaneous` ones together.
+    Args:
+        interval: the difference's own, at level 1 - 2 ALPHA.
+        joint: the one that holds for all differences at once, at level 1 - ALPHA.
+        margin: the largest difference that does not matter.
     """
-    if intervals and all(equivalence_verdict(low, high, margin) == "equivalent" for low, high in intervals):
+    if -margin < interval[0] and interval[1] < margin:
         return "equivalent"
-    if any(equivalence_verdict(low, high, margin) == "different" for low, high in simultaneous):
+    if joint[0] > margin or joint[1] < -margin:
         return "different"
     return "undecided"
+
+
+def family_verdict(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the verdict on several differences together, each judged by `equivalence_verdict`.
+
+    Equivalent when each of them is: all tests must succeed, so none needs a correction (intersection-union). Different
+    when one of them is: one success is enough, which is why it took the interval that holds for all at once.
+    """
+    if "different" in verdicts:
+        return "different"
+    return "equivalent" if set(verdicts) == {"equivalent"} else "undecided"
+
+
+@dataclass(frozen=True)
+class Joint:
+    """How intervals widen so that they hold for several differences at once.
+
+    Attributes:
+        level: two-sided, for all of them together.
+        differences: how many there are.
+        widening: by how much an interval at this level widens to hold for all, where the correlation of the examples
+            tells it; None where only Bonferroni's bound holds: over seeds each variance is estimated by itself, and
+            poorly, so that what the estimates share does not help.
+    """
+
+    level: float
+    differences: int
+    widening: float | None
+
+    def quantile(self, at: Callable[[float], float]) -> float:
+        """Return how many standard errors it takes, from what a single interval takes at a level."""
+        if self.widening is None:
+            return at(1 - (1 - self.level) / max(self.differences, 1))
+        return self.widening * at(self.level)
+
+    def interval(self, estimate: Estimate) -> tuple[float, float]:
+        """Return the ends of an estimate's interval; NaN where its variance is not known."""
+        half = self.quantile(estimate.quantile) * estimate.standard_error
+        return estimate.value - half, estimate.value + half
 
 
 @dataclass(frozen=True)
@@ -62,7 +92,7 @@ class Needed:
     """How much data would decide, more than there is now, if the difference stays as it is.
 
     Attributes:
-        seeds: how many seeds, with the same examples; None where no number of seeds is enough.
+        seeds: how many seeds, with the same examples; None where no number of seeds is enough or seeds are held.
         examples: how many examples, with the same seeds; None where no number of examples is enough.
         factor: how many times more of both, where neither alone is enough; None where one alone is enough, or where
             nothing is because the difference lies at the margin.
@@ -73,39 +103,39 @@ class Needed:
     factor: float | None = None
 
 
-def needed_counts(
-    estimate: float,
-    margin: float,
-    *,
-    seed_variance: float | None,
-    n_seeds: int,
-    example_variance: float | None,
-    n_examples: int,
-    inflation: float = 1.0,
-) -> Needed:
+def needed_counts(estimate: Estimate, margin: float, joint: Joint) -> Needed:
     """Return how much data would decide an undecided difference, by scaling its interval.
 
-    The part of the estimate's variance that comes from seeds falls as 1 / seeds, the other as 1 / examples. The
-    interval must then end before the margin, or begin beyond it. `seed_variance` is None where it is unknown (one seed)
-    and the statement is about these students only; `example_variance` is None where examples play no part. `inflation`
-    is the factor by which an interval that holds for several differences at once is wider.
+    The seeds' part of the variance falls as 1 / seeds and the examples' as 1 / examples; so do the degrees of freedom
+    grow with them. The interval must then end before the margin, or begin beyond it; in the second case it is the one
+    that holds for all differences at once.
     """
-    gap = abs(abs(estimate) - margin)
+    gap = abs(abs(estimate.value) - margin)
+    beyond = abs(estimate.value) > margin
+    by_examples = estimate.n_examples > 1
 
     def decided(seeds: float, examples: float) -> bool:
-        by_seed = (seed_variance or 0.0) * n_seeds / seeds
-        by_example = (example_variance or 0.0) * n_examples / examples
-        quantile = float(t_quantile(1 - 2 * ALPHA, by_seed, seeds, by_example, examples))
-        return inflation * quantile * math.sqrt(by_seed + by_example) < gap
+        by_seed = estimate.seed_variance * estimate.n_seeds / seeds
+        by_example = estimate.example_variance * estimate.n_examples / examples
+        freedom = estimate.example_freedom * examples / estimate.n_examples
+
+        def at(level: float) -> float:
+            return t_quantile(level, by_seed, seeds - 1, by_example, freedom)
+
+        quantile = joint.quantile(at) if beyond else at(1 - 2 * ALPHA)
+        return quantile * math.sqrt(by_seed + by_example) < gap
 
     seeds = examples = None
-    if seed_variance is not None:
-        seeds = _smallest(lambda count: decided(count, n_examples), n_seeds + 1, _MOST_SEEDS)
-    if example_variance is not None:
-        examples = _smallest(lambda count: decided(n_seeds, count), n_examples + 1, _MOST_EXAMPLES)
+    if estimate.over_seeds:
+        first = max(estimate.n_seeds + 1, LEAST_SEEDS)
+        seeds = _smallest(lambda count: decided(count, estimate.n_examples), first, _MOST_SEEDS)
+    if by_examples:
+        examples = _smallest(lambda count: decided(estimate.n_seeds, count), estimate.n_examples + 1, _MOST_EXAMPLES)
     factor = None
-    if seeds is None and examples is None and seed_variance is not None and example_variance is not None:
-        times = _smallest(lambda tenths: decided(n_seeds * tenths / 10, n_examples * tenths / 10), 10, 100_000)
+    if seeds is None and examples is None and estimate.over_seeds and by_examples:
+        times = _smallest(
+            lambda tenths: decided(estimate.n_seeds * tenths / 10, estimate.n_examples * tenths / 10), 11, 100_000
+        )
         factor = None if times is None else times / 10
     return Needed(seeds, examples, factor)
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from anglekit.comparison.cells import ScoreKey
 from anglekit.errors import InputError
 from anglekit.results.document import Arm
 from anglekit.results.files import holds_geometry
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import SCORE_COLUMNS, StudentScores, read_student_scores, scored_as
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 _WRITES: Final = "of `anglekit analyze`, `anglekit sweep` or `anglekit distill`"
 _SAME_SETTINGS: Final = (
@@ -36,12 +42,24 @@ class Evidence:
         scores: with the columns `SCORE_COLUMNS`; may be empty.
         notes: what a reader should know about them.
         unfinished: of each sweep that is not finished, how many arms are and how to go on.
+        examples: the examples' parts of each score, (examples,), whose mean is the score.
+        n_examples: by evaluation table.
+        primary: the task's own score; of old runs, the first that they name. None without scores.
+        teacher: the teacher's scores, by evaluation table and score.
+        untrained: the students' scores before their first step.
+        chance: what one answer to every example reaches, by evaluation table and score.
     """
 
     geometries: list[tuple[str, Geometry]]
     scores: pd.DataFrame
     notes: tuple[str, ...] = ()
     unfinished: tuple[str, ...] = ()
+    examples: Mapping[ScoreKey, NDArray[np.float64]] = field(default_factory=dict)
+    n_examples: Mapping[str, int] = field(default_factory=dict)
+    primary: str | None = None
+    teacher: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    untrained: Mapping[ScoreKey, float] = field(default_factory=dict)
+    chance: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     @property
     def strategies(self) -> list[str]:
@@ -87,7 +105,22 @@ def read_evidence(sources: Sequence[str | Path | Geometry]) -> Evidence:
     notes = [*(note for each in scores for note in each.notes), *_setting_notes(scores)]
     unfinished = tuple(each.unfinished for each in scores if each.unfinished is not None)
     table = _once(pd.concat(tables, ignore_index=True))
-    return Evidence(geometries, table, tuple(dict.fromkeys(notes)), unfinished)
+    return Evidence(
+        geometries,
+        table,
+        tuple(dict.fromkeys(notes)),
+        unfinished,
+        examples=_together(each.examples for each in scores),
+        n_examples=_together(each.n_examples for each in scores),
+        primary=next((each.primary for each in scores if each.primary), None) or next(iter(table["score"]), None),
+        teacher=_together(each.teacher for each in scores),
+        untrained=_together(each.untrained for each in scores),
+        chance=_together(each.chance for each in scores),
+    )
+
+
+def _together(parts: Iterable[Mapping[_K, _V]]) -> dict[_K, _V]:
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _below(directory: Path) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import pandas as pd
 
 from anglekit.comparison.cells import in_order
 from anglekit.comparison.equivalence import Verdict
-from anglekit.comparison.sentence import Family, amount, interval_words, needed_words
+from anglekit.comparison.family import Family
+from anglekit.comparison.sentence import amount, interval_words, needed_words
 from anglekit.comparison.statistics import BETWEEN
 from anglekit.display.html import element, joined, notebook_table
 from anglekit.display.tables import TextTable, aligned_text, latex_table, markdown_table, markdown_text, printable
@@ -19,7 +20,9 @@ from anglekit.errors import InputError, suggest
 from anglekit.results.document import UNRECORDED
 
 _MOST_OBTUSE_ROWS, _MOST_OBTUSE_PAIRS = 20, 6
-_ANGLE = "An example's angle is that of its mean cosine over tokens and pairs; examples count by their tokens."
+_ANGLE = (
+    "An example's angle is the mean over its tokens and the pairs of teacher layers; examples count by their tokens."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,24 +30,27 @@ class Comparison:
     """What a comparison found.
 
     Attributes:
-        verdict: "equivalent", "different" or "undecided", over all evidence.
+        verdict: "equivalent", "different" or "undecided": of the scores, or of the angles where no scores came.
         sentence: the answer in plain words.
         reasons: a sentence for each family; how far scores spread beside their change over none; for whom it holds.
         families: a verdict for each kind of measure and initialisation.
         differences: a row for each cell and paired difference: `part, measure, init, stream, vertex, data, score, kind`
-            ("between" matching strategies, or "over none"), `strategy_a, strategy_b, difference` (a - b, in degrees or
-            the score's own unit), its 95% interval `low, high`, the interval that decides `test_low, test_high`, the
-            one that holds for all pairs at once `joint_low, joint_high`, `standard_error, verdict, margin, n_seeds,
-            n_examples`, what would decide (`needed_seeds, needed_examples, needed_factor`); for angles also the
-            difference between cosines with its interval, the pair of teacher layers `pair_i, pair_k` whose angle
-            differs most (`pair_difference`), and how many pairs are acute under one only (`sides_differ`).
+            ("between" matching strategies, "over none" or "control"), `strategy_a, strategy_b, difference` (a - b, in
+            degrees or the score's own unit), its 95% interval `low, high`, the interval that decides "equivalent",
+            `test_low, test_high` (90%), and the one that decides "different" and holds for all pairs at once,
+            `joint_low, joint_high` (95%), `standard_error, verdict, margin, about` ("strategies" or "these students"),
+            `n_seeds, n_examples`, what would decide (`needed_seeds, needed_examples, needed_factor`); for angles also
+            the pair of teacher layers `pair_i, pair_k` whose angle differs most (`pair_difference`), and how many pairs
+            are acute under one only (`sides_differ`).
         spreads: a row for each cell: the spread between matching strategies (largest minus smallest, with an interval
             that holds for all pairs at once) against their change over none, and the verdict.
-        levels: the mean of each strategy in each cell.
+        levels: the mean of each strategy in each cell, with its 95% interval.
         obtuse: pairs of teacher layers whose mean cosine is below 0; a mean over pairs hides them.
         averaging: for each student and layer, the mean over tokens and pairs beside the range over pairs.
         notes: what a reader should know.
-        settings: margins, levels, draws and seed.
+        settings: margins and levels.
+        primary: the task's own score, which the verdict is about; None without scores.
+        teacher: the teacher's scores, by the words of the column `measure`.
     """
 
     verdict: Verdict
@@ -58,6 +64,8 @@ class Comparison:
     averaging: pd.DataFrame
     notes: tuple[str, ...]
     settings: Mapping[str, Any]
+    primary: str | None = None
+    teacher: Mapping[str, float] = field(default_factory=dict)
 
     def tables(self) -> list[TextTable]:
         """Return the tables for people: spread against change, means, pairs at their farthest layer, obtuse pairs."""
@@ -77,9 +85,9 @@ class Comparison:
         obtuse = len(self.averaging) and self.obtuse.empty
         return [
             f"Margins, the largest difference that does not matter: {'; '.join(margins)}.",
-            f"Verdicts take two one-sided tests at 5%: the {settings['test_level']:.0%} interval inside the margin, or "
-            "beyond it. Differences are paired by seed and example; examples are resampled whole, one draw for all "
-            f"students ({settings['draws']} draws, seed {settings['seed']}).",
+            f"Equivalent: the {settings['test_level']:.0%} interval of every pair lies inside the margin. Different: "
+            "the interval of a pair that holds for all pairs at once at 95% lies beyond it. Differences are paired by "
+            "seed and example, whose variances are taken together.",
             *([_ANGLE] if settings["margin_degrees"] is not None else []),
             *(["No pair of teacher layers is obtuse on average."] if obtuse else []),
         ]
@@ -91,11 +99,21 @@ class Comparison:
             for name in ("differences", "spreads", "levels", "obtuse", "averaging")
         }
         families = [
-            {"part": one.part, "init": one.init, "verdict": one.verdict, "n_seeds": one.n_seeds}
+            {
+                "part": one.part,
+                "init": one.init,
+                "verdict": one.verdict,
+                "about": one.about,
+                "n_seeds": one.n_seeds,
+                "told_from_chance": one.told,
+                "reference": None if one.reference is None else asdict(one.reference),
+            }
             for one in self.families
         ]
         return {
             "verdict": self.verdict,
+            "primary": self.primary,
+            "teacher": dict(self.teacher),
             "sentence": self.sentence,
             "reasons": list(self.reasons),
             "families": families,

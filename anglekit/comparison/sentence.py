@@ -3,69 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from anglekit.comparison.crossed import LEAST_SEEDS
 from anglekit.comparison.equivalence import Verdict
+from anglekit.comparison.family import Family, cost, overall_verdict
 from anglekit.results.document import UNRECORDED
-
-
-@dataclass(frozen=True)
-class Family:
-    """The verdict on one kind of measure under one initialisation, over all pairs of matching strategies.
-
-    Attributes:
-        part: "angle" or "score".
-        init: how the students were initialised.
-        verdict: over all pairs and cells.
-        n_seeds: the fewest seeds that were paired; with 1, angles speak only of these students.
-        key: the row of `Comparison.differences` that decides, or that prevents a decision.
-        rows: all rows of the family.
-    """
-
-    part: str
-    init: str
-    verdict: Verdict
-    n_seeds: int
-    key: Mapping[str, Any]
-    rows: tuple[Mapping[str, Any], ...]
-
-    @property
-    def needed(self) -> Mapping[str, Any] | None:
-        """The row that says how much data would decide; None where that is not known.
-
-        If pairs already differ by more than the margin, it is the one of them that is closest to being sure. Else it is
-        the pair that is farthest from being sure, as all must be.
-        """
-        beyond = [row for row in self.rows if abs(row["difference"]) > row["margin"]]
-        rows = [row for row in (beyond or self.rows) if _cost(row) > 0]
-        if not rows or any(np.isnan(row["test_low"]) for row in self.rows):
-            return None
-        return min(rows, key=_cost) if beyond else max(rows, key=_cost)
-
-
-def _cost(row: Mapping[str, Any]) -> float:
-    """Return how many times more data a row needs; infinite where no amount is enough, 0 where it is decided."""
-    if row["verdict"] != "undecided":
-        return 0.0
-    ratios = [
-        row[needed] / row[now]
-        for needed, now in (("needed_seeds", "n_seeds"), ("needed_examples", "n_examples"))
-        if row[needed] is not None and row[now]
-    ]
-    ratios += [] if row["needed_factor"] is None else [row["needed_factor"]]
-    return float(min(ratios, default=np.inf))
-
-
-def overall_verdict(families: Sequence[Family]) -> Verdict:
-    """Return the verdict over all families: different if one is, equivalent only if all are."""
-    verdicts = {family.verdict for family in families}
-    if "different" in verdicts:
-        return "different"
-    return "equivalent" if verdicts == {"equivalent"} else "undecided"
 
 
 def sentence(verdict: Verdict, families: Sequence[Family]) -> str:
@@ -75,14 +21,20 @@ def sentence(verdict: Verdict, families: Sequence[Family]) -> str:
             "Undecided whether layer selection matters here: under no initialisation did two matching strategies come "
             "that share a seed; add another strategy (anglekit sweep)."
         )
-    telling = [family for family in families if family.verdict == verdict]
-    where = _subject(telling)
+    leading = _of(families, "score") or list(families)
+    telling = [family for family in leading if family.verdict == verdict]
+    where = _subject(leading)
+    rest = "".join(
+        f"; for the {part}s it is {overall_verdict(own)}"
+        for part in _PARTS
+        if (own := _of(families, part)) and own[0] not in leading
+    )
     if verdict == "equivalent":
-        margins = " and ".join(_margins(families))
-        return f"Layer selection does not matter here{where}: any two matching strategies are equivalent, {margins}."
+        margins = " and ".join(_margins(leading))
+        return (
+            f"Layer selection does not matter here{where}: any two matching strategies are equivalent, {margins}{rest}."
+        )
     first = max(telling, key=_weight)
-    left = [part for part in _PARTS if _of(families, part) and not _of(telling, part)]
-    rest = "".join(f"; for the {part}s it is {overall_verdict(_of(families, part))}" for part in left)
     if verdict == "different":
         return f"Layer selection matters here{where}: {_different(first, init_words(first.init))}{rest}."
     return f"Undecided whether layer selection matters here{where}: {_undecided(first, init_words(first.init))}{rest}."
@@ -96,15 +48,12 @@ def _of(families: Sequence[Family], part: str) -> list[Family]:
 
 
 def _subject(families: Sequence[Family]) -> str:
-    """Return what verdicts are about: one kind of measure or both; strategies, or only students of one seed."""
-    parts = [part for part in _PARTS if _of(families, part)]
-    if len(parts) == len(_PARTS):
-        return " (angles: of these students, one seed each)" if _single(families) else ""
-    return f" for the {parts[0]}s" + (" of these students (one seed each)" if _single(families) else "")
+    """Return what a verdict is about: one kind of measure; strategies, or only these students."""
+    return f" for the {families[0].part}s" + (" of these students" if _single(families) else "")
 
 
 def _single(families: Sequence[Family]) -> bool:
-    return any(family.part == "angle" and family.n_seeds == 1 for family in families)
+    return any(family.about != "strategies" for family in families)
 
 
 def reasons(families: Sequence[Family], spreads: pd.DataFrame) -> tuple[str, ...]:
@@ -119,7 +68,7 @@ def reasons(families: Sequence[Family], spreads: pd.DataFrame) -> tuple[str, ...
         lines.append(f"{name}: {family.verdict}; {text}.")
     lines += _gains(spreads)
     if _single(families):
-        lines.append("The angles are of one seed each: they speak of these students, not of others trained alike.")
+        lines.append(f"With fewer than {LEAST_SEEDS} seeds this speaks of these students, not of others trained alike.")
     return tuple(lines)
 
 
@@ -128,7 +77,7 @@ def _weight(family: Family) -> float:
     row = family.key
     if family.verdict == "different":
         return float(max(row["joint_low"], -row["joint_high"]) / row["margin"])
-    return np.inf if family.needed is None else _cost(family.needed)
+    return np.inf if family.needed is None else cost(family.needed)
 
 
 def amount(value: float, part: str, margin: float, *, signed: bool = False) -> str:
@@ -188,11 +137,18 @@ def _different(family: Family, init: str) -> str:
 
 def _undecided(family: Family, init: str) -> str:
     row = family.key
+    if family.told is False and family.reference is not None:
+        return (
+            "the students cannot be told from chance or from the untrained model "
+            f"({amount(family.reference.value, family.part, row['margin'])}); train them longer"
+        )
     if np.isnan(row["test_low"]):
-        one, remedy = "example", "use more examples"
-        if family.part == "score":
-            one, remedy = "seed", "train at least 3 seeds (anglekit sweep --seeds 0-2)"
-        return f"{_pair(row, init)}, from one {one}, which tells nothing of its error; {remedy}"
+        remedy = (
+            "use more examples"
+            if family.part == "angle"
+            else (f"train at least {LEAST_SEEDS} seeds (anglekit sweep --seeds 0-2)")
+        )
+        return f"{_pair(row, init)}, and nothing tells its error; {remedy}"
     margin = amount(row["margin"], row["part"], row["margin"])
     words = "" if family.needed is None else needed_words(family.needed)
     takes = f"if differences stay, about {words} would decide" if words else "it is too near the margin to be decided"

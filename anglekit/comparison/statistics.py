@@ -3,72 +3,60 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
+from scipy import linalg, stats
 
-from anglekit.comparison.bootstrap import (
-    Estimates,
-    IntervalMethod,
-    estimate_contrasts,
-    simultaneous_factor,
-    weighted_means,
-)
 from anglekit.comparison.cells import NONE, Cell, Seed
-from anglekit.comparison.equivalence import ALPHA, Needed, Verdict, equivalence_verdict, family_verdict, needed_counts
+from anglekit.comparison.crossed import Estimate, correlation_of, estimate_contrast, simultaneous_quantile
+from anglekit.comparison.equivalence import (
+    ALPHA,
+    Joint,
+    Needed,
+    Verdict,
+    equivalence_verdict,
+    family_verdict,
+    needed_counts,
+)
 
-#: The level of the intervals that are shown; the deciding intervals are at level 1 - 2 ALPHA.
+#: The level of the intervals that are shown; "equivalent" takes level 1 - 2 ALPHA, "different" the joint one.
 LEVEL = 0.95
-#: Stands for the mean of all matching strategies in comparisons over `none`.
+#: Stands for the mean of all matching strategies in comparisons over `none` and over controls.
 MATCHING_MEAN = "matching (mean)"
-BETWEEN, OVER_NONE = "between", "over none"
+BETWEEN, OVER_NONE, CONTROL = "between", "over none", "control"
 
 _PLACE = ("stream", "vertex", "data", "score")
 CELL_COLUMNS = ("part", "measure", "init", *_PLACE)
 DIFFERENCE_COLUMNS = (
     *CELL_COLUMNS, "kind", "strategy_a", "strategy_b", "difference", "low", "high", "test_low", "test_high",
-    "joint_low", "joint_high", "standard_error", "verdict", "margin", "n_seeds", "n_examples",
-    "needed_seeds", "needed_examples", "needed_factor", "cosine_difference", "cosine_low", "cosine_high",
+    "joint_low", "joint_high", "standard_error", "verdict", "margin", "about", "n_seeds", "n_examples",
+    "needed_seeds", "needed_examples", "needed_factor",
 )  # fmt: skip
 SPREAD_COLUMNS = (
     *CELL_COLUMNS, "n_strategies", "n_seeds", "spread", "spread_low", "spread_high", "change_over_none", "change_low",
     "change_high", "spread_by_change", "spread_by_change_low", "spread_by_change_high", "verdict", "margin",
 )  # fmt: skip
-LEVEL_COLUMNS = (*CELL_COLUMNS, "strategy", "mean", "mean_cosine", "n_seeds", "n_examples")
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How intervals are made.
-
-    Attributes:
-        draws: the number of bootstrap draws.
-        seed: the same seed gives the same draws.
-        interval: the method for students with one seed.
-    """
-
-    draws: int
-    seed: int
-    interval: IntervalMethod
+LEVEL_COLUMNS = (*CELL_COLUMNS, "strategy", "mean", "low", "high", "about", "n_seeds", "n_examples")
 
 
 @dataclass(frozen=True, eq=False)
-class Contrasts:
-    """Differences of one kind in one cell.
+class Contrast:
+    """One difference in one cell, on the seeds that its strategies share.
 
     Attributes:
-        pairs: the two strategies of each difference, first minus second.
-        estimates: in the cell's own unit.
-        cosines: the same differences between cosines; None for scores.
+        kind: `BETWEEN` matching strategies, `OVER_NONE`, or against a `CONTROL`.
+        a: the first strategy, or `MATCHING_MEAN`.
+        b: the one that is taken away from it.
+        estimate: in the cell's unit.
     """
 
-    pairs: list[tuple[str, str]]
-    estimates: Estimates
-    cosines: Estimates | None
+    kind: str
+    a: str
+    b: str
+    estimate: Estimate
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,84 +66,71 @@ class CellEstimates:
     Attributes:
         cell: what was compared.
         margin: the largest difference that does not matter, in the cell's unit.
-        between: pairs of matching strategies; None without two that share a seed.
-        over_none: matching strategies over `none`; None without a shared seed.
+        contrasts: every pair of matching strategies, each over `none`, and those with controls.
     """
 
     cell: Cell
     margin: float
-    between: Contrasts | None
-    over_none: Contrasts | None
+    contrasts: tuple[Contrast, ...]
+
+    @property
+    def between(self) -> list[Estimate]:
+        """Of every two matching strategies that share a seed."""
+        return [one.estimate for one in self.contrasts if one.kind == BETWEEN]
 
 
-def estimate_cell(cell: Cell, margin: float, resampling: Resampling) -> CellEstimates:
-    """Estimate a cell's differences between matching strategies and over `none`."""
-    matching, everyone = cell.matching, cell.strategies
-    pairs = list(itertools.combinations(matching, 2))
-    seeds, all_seeds = cell.seeds(matching), cell.seeds(everyone)
-    between = over_none = None
-    if pairs and seeds:
-        between = _contrasts(cell, matching, seeds, pairs, resampling)
-    if NONE in everyone and matching and all_seeds:
-        over = [(name, NONE) for name in (*matching, *([MATCHING_MEAN] if len(matching) > 1 else []))]
-        over_none = _contrasts(cell, everyone, all_seeds, over, resampling)
-    return CellEstimates(cell, margin, between, over_none)
+def estimate_cell(cell: Cell, margin: float) -> CellEstimates:
+    """Estimate a cell's differences: between matching strategies, over `none`, and what the controls explain."""
+    matching, others = cell.matching, set(cell.strategies) - set(cell.matching)
+    wanted = [(BETWEEN, a, b) for a, b in itertools.combinations(matching, 2)]
+    mean = [MATCHING_MEAN] if len(matching) > 1 else list(matching)
+    if NONE in others and matching:
+        wanted += [(OVER_NONE, a, NONE) for a in dict.fromkeys([*matching, *mean])]
+    for control in [name for name in cell.strategies if name in others and name != NONE]:
+        wanted += [(CONTROL, control, NONE)] if NONE in others else []
+        wanted += [(CONTROL, a, control) for a in mean]
+    found = ((kind, a, b, _contrast(cell, a, b)) for kind, a, b in wanted)
+    return CellEstimates(cell, margin, tuple(Contrast(*one[:3], one[3]) for one in found if one[3] is not None))
 
 
-def _contrasts(
-    cell: Cell, strategies: Sequence[str], seeds: Sequence[Seed], pairs: list[tuple[str, str]], resampling: Resampling
-) -> Contrasts:
-    c = _matrix(strategies, pairs)
+def _contrast(cell: Cell, a: str, b: str) -> Estimate | None:
+    """Return the difference of two strategies on the seeds that both have; None where they share none."""
+    sides = [cell.matching if name == MATCHING_MEAN else [name] for name in (a, b)]
+    strategies = [*sides[0], *sides[1]]
+    seeds = cell.seeds(strategies)
+    if not seeds:
+        return None
+    c = [1 / len(sides[0])] * len(sides[0]) + [-1 / len(sides[1])] * len(sides[1])
+    return _estimate(cell, strategies, seeds, c)
+
+
+def _estimate(cell: Cell, strategies: Sequence[str], seeds: Sequence[Seed], c: Sequence[float]) -> Estimate:
     values, weights = cell.stack(strategies, seeds)
-    options = {"n_draws": resampling.draws, "seed": resampling.seed}
-    if cell.cosines is None:
-        return Contrasts(pairs, estimate_contrasts(values, weights, c, **options), None)
-    # Degrees and cosines are passed as students of one call, so that examples are drawn once.
-    cosines, _ = cell.stack(strategies, seeds, cosine=True)
-    nothing = np.zeros_like(c)
-    both = estimate_contrasts(
-        np.concatenate([values, cosines]),
-        np.concatenate([weights, weights]),
-        np.block([[c, nothing], [nothing, c]]),
-        **options,
-    )
-    return Contrasts(pairs, both.rows(slice(0, len(c))), both.rows(slice(len(c), None)))
+    return estimate_contrast(values, weights, c, resolution=cell.resolution, clusters=cell.clusters)
 
 
-def _matrix(strategies: Sequence[str], pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-    n_matching = sum(strategy != NONE for strategy in strategies)
+def joint_of(members: Iterable[CellEstimates], level: float) -> Joint:
+    """Return how intervals must widen to hold at a level for all pairs of matching strategies in these cells at once.
 
-    def side(name: str) -> NDArray[np.float64]:
-        if name == MATCHING_MEAN:
-            return np.array([(strategy != NONE) / n_matching for strategy in strategies])
-        return np.array([float(strategy == name) for strategy in strategies])
-
-    return np.array([side(a) - side(b) for a, b in pairs])
-
-
-def inflation_of(members: Sequence[CellEstimates], level: float, seed: int) -> float:
-    """Return the factor by which intervals between strategies must widen to hold for all pairs of these cells at once.
-
-    With one seed it comes from the correlations of the shared draws of examples. With several seeds, each pair's
-    variance is estimated separately and poorly, so only Bonferroni's bound holds. With three seeds, the shared draws
-    would call four strategies at the margin different twice as often as allowed.
+    Where only examples vary, it comes from the correlations of the estimates on the same examples; those on other
+    examples are taken as independent, which is never narrower than their truth (Sidak 1967).
     """
-    found = [one.between.estimates for one in members if one.between is not None]
-    if not found:
-        return 1.0
-    n_seeds = min(one.n_seeds for one in found)
-    if n_seeds > 1:
-        freedom, pairs = n_seeds - 1, sum(len(one.estimate) for one in found)
-        factor = float(stats.t.ppf(1 - (1 - level) / (2 * pairs), freedom))
-    else:
-        freedom = max(min(int(one.n_examples.min()) for one in found) - 1, 1)
-        factor = simultaneous_factor(np.concatenate([one.draws for one in found], axis=1), level, freedom, seed=seed)
-    return factor / float(stats.t.ppf((1 + level) / 2, freedom))
+    groups = [(one.cell.examples_of, one.between) for one in members if one.between]
+    found = [estimate for _, own in groups for estimate in own]
+    if not found or any(one.over_seeds or not one.known for one in found):
+        return Joint(level, len(found), None)
+    by_examples: dict[Any, list[Estimate]] = {}
+    for place, own in groups:
+        for estimate in own:
+            by_examples.setdefault((place, len(estimate.pull)), []).append(estimate)
+    freedom = min(one.example_freedom for one in found)
+    blocks = [correlation_of(own) for own in by_examples.values()]
+    quantile = simultaneous_quantile(linalg.block_diag(*blocks), level, freedom)
+    return Joint(level, len(found), quantile / float(stats.t.ppf((1 + level) / 2, freedom)))
 
 
-def _joint(estimates: Estimates, level: float, inflation: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    half = inflation * estimates.quantile(level) * estimates.standard_error
-    return estimates.estimate - half, estimates.estimate + half
+def _about(estimate: Estimate) -> str:
+    return "strategies" if estimate.over_seeds else "these students"
 
 
 def _cell_labels(cell: Cell) -> dict[str, Any]:
@@ -164,121 +139,96 @@ def _cell_labels(cell: Cell) -> dict[str, Any]:
     }
 
 
-def difference_rows(
-    estimates: CellEstimates, resampling: Resampling, joint_level: float, inflation: float
-) -> list[dict[str, Any]]:
-    """Return a row of `Comparison.differences` for each paired difference of a cell.
+def _counts(cell: Cell, estimate: Estimate) -> dict[str, Any]:
+    examples = estimate.n_examples if estimate.n_examples > 1 else cell.n_examples
+    return {"about": _about(estimate), "n_seeds": estimate.n_seeds, "n_examples": examples}
 
-    Intervals that hold for all of the family's pairs at once are at `joint_level` and wider by the factor `inflation`.
-    """
+
+def difference_rows(estimates: CellEstimates, joint: Joint) -> list[dict[str, Any]]:
+    """Return a row of `Comparison.differences` for each paired difference of a cell; `joint` is that of its family."""
     rows: list[dict[str, Any]] = []
-    for kind, contrasts in ((BETWEEN, estimates.between), (OVER_NONE, estimates.over_none)):
-        if contrasts is None:
-            continue
-        found = contrasts.estimates
-        numbers = {"difference": found.estimate, "standard_error": found.standard_error}
-        numbers["low"], numbers["high"] = found.interval(LEVEL, resampling.interval)
-        numbers["test_low"], numbers["test_high"] = found.interval(1 - 2 * ALPHA, resampling.interval)
-        if kind == BETWEEN:
-            numbers["joint_low"], numbers["joint_high"] = _joint(found, joint_level, inflation)
-        if contrasts.cosines is not None:
-            numbers["cosine_difference"] = contrasts.cosines.estimate
-            numbers["cosine_low"], numbers["cosine_high"] = contrasts.cosines.interval(LEVEL, resampling.interval)
-        for place, (a, b) in enumerate(contrasts.pairs):
-            row = {name: float(values[place]) for name, values in numbers.items()}
-            verdict = equivalence_verdict(row["test_low"], row["test_high"], estimates.margin)
-            needed = _needed(found, place, estimates.margin, inflation) if verdict == "undecided" else None
-            rows.append(
-                {
-                    **dict.fromkeys(DIFFERENCE_COLUMNS, np.nan),
-                    **_cell_labels(estimates.cell),
-                    **row,
-                    "kind": kind,
-                    "strategy_a": a,
-                    "strategy_b": b,
-                    "verdict": verdict,
-                    "margin": estimates.margin,
-                    "n_seeds": found.n_seeds,
-                    "n_examples": int(found.n_examples[place]) if estimates.cell.part == "angle" else None,
-                    "needed_seeds": needed and needed.seeds,
-                    "needed_examples": needed and needed.examples,
-                    "needed_factor": needed and needed.factor,
-                }
-            )
+    for one in estimates.contrasts:
+        found = one.estimate
+        test, together = found.interval(1 - 2 * ALPHA), joint.interval(found)
+        if one.kind != BETWEEN:
+            together = found.interval(LEVEL)
+        verdict = equivalence_verdict(test, together, estimates.margin)
+        needed = Needed(None, None)
+        if verdict == "undecided" and one.kind == BETWEEN and found.known:
+            needed = needed_counts(found, estimates.margin, joint)
+        low, high = found.interval(LEVEL)
+        rows.append(
+            {
+                **dict.fromkeys(DIFFERENCE_COLUMNS, np.nan),
+                **_cell_labels(estimates.cell),
+                **_counts(estimates.cell, found),
+                "kind": one.kind,
+                "strategy_a": one.a,
+                "strategy_b": one.b,
+                "difference": found.value,
+                "low": low,
+                "high": high,
+                "test_low": test[0],
+                "test_high": test[1],
+                "joint_low": together[0] if one.kind == BETWEEN else np.nan,
+                "joint_high": together[1] if one.kind == BETWEEN else np.nan,
+                "standard_error": found.standard_error,
+                "verdict": verdict,
+                "margin": estimates.margin,
+                "needed_seeds": needed.seeds,
+                "needed_examples": needed.examples,
+                "needed_factor": needed.factor,
+            }
+        )
     return rows
-
-
-def _needed(found: Estimates, row: int, margin: float, inflation: float) -> Needed | None:
-    if not found.known[row]:
-        return None
-    seeds, examples = float(found.seed_variance[row]), float(found.example_variance[row])
-    estimate = float(found.estimate[row])
-    return needed_counts(
-        estimate,
-        margin,
-        seed_variance=seeds if np.isfinite(seeds) else None,
-        n_seeds=found.n_seeds,
-        example_variance=examples if np.isfinite(examples) else None,
-        n_examples=int(found.n_examples[row]),
-        # "Different": one pair must stand out among all, by the wider interval. "Equivalent": every pair must be.
-        inflation=inflation if abs(estimate) > margin else 1.0,
-    )
 
 
 def family_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Verdict, Mapping[str, Any]]:
     """Return the verdict on the pairs in a family's rows `BETWEEN`, and the row that decides or prevents a decision."""
-    # Scores of one family may have different margins; in units of its margin, each can be compared.
-    scaled = [
-        {
-            key: float(row[key]) / float(row["margin"])
-            for key in ("difference", "test_low", "test_high", "joint_low", "joint_high")
-        }
-        for row in rows
-    ]
-    verdict = family_verdict(
-        [(one["test_low"], one["test_high"]) for one in scaled],
-        [(one["joint_low"], one["joint_high"]) for one in scaled],
-        1.0,
-    )
+    verdict = family_verdict([row["verdict"] for row in rows])
+
+    def scaled(row: Mapping[str, Any], key: str) -> float:
+        # Scores of one family may have different margins; in units of its margin, each can be compared.
+        return float(row[key]) / float(row["margin"])
+
     if verdict == "different":
         # How far the nearer end of the interval lies beyond the margin.
-        clear = [max(one["joint_low"], -one["joint_high"]) for one in scaled]
-    elif any(np.isnan(one["test_low"]) for one in scaled):
-        clear = [abs(one["difference"]) for one in scaled]
+        clear = [max(scaled(row, "joint_low"), -scaled(row, "joint_high")) for row in rows]
+    elif any(np.isnan(row["test_low"]) for row in rows):
+        clear = [abs(scaled(row, "difference")) for row in rows]
     else:
-        clear = [max(one["test_high"], -one["test_low"]) for one in scaled]
+        clear = [max(scaled(row, "test_high"), -scaled(row, "test_low")) for row in rows]
     return verdict, rows[int(np.nanargmax(clear))]
 
 
-def spread_row(
-    estimates: CellEstimates, rows: Sequence[Mapping[str, Any]], resampling: Resampling
-) -> dict[str, Any] | None:
+def spread_row(estimates: CellEstimates, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return a row of `Comparison.spreads`: the spread between matching strategies against the change over none.
 
     The spread's interval holds for all pairs at once: it ends at the most that the largest difference can be, and
     begins at the least that it must be. Its ratio to the change over none takes the unfavourable ends of both. `rows`
     are the cell's `difference_rows`.
     """
-    if estimates.between is None and estimates.over_none is None:
+    between = estimates.between
+    over = [one for one in rows if one["kind"] == OVER_NONE]
+    if not between and not over:
         return None
     row: dict[str, Any] = dict.fromkeys(SPREAD_COLUMNS, np.nan) | _cell_labels(estimates.cell)
     row |= {"n_strategies": len(estimates.cell.matching), "margin": estimates.margin, "verdict": None}
-    if estimates.between is not None:
-        found = estimates.between.estimates
-        low, high = _joint(found, LEVEL, inflation_of([estimates], LEVEL, resampling.seed))
+    if between:
+        joint = joint_of([estimates], LEVEL)
+        low, high = np.array([joint.interval(one) for one in between]).T
         row |= {
-            "n_seeds": found.n_seeds,
-            "spread": float(np.abs(found.estimate).max()),
+            "n_seeds": min(one.n_seeds for one in between),
+            "spread": float(np.abs([one.value for one in between]).max()),
             "spread_low": float(np.maximum(np.maximum(low, -high), 0.0).max()),
             "spread_high": float(np.maximum(np.abs(low), np.abs(high)).max()),
             "verdict": family_of([one for one in rows if one["kind"] == BETWEEN])[0],
         }
-    over = [one for one in rows if one["kind"] == OVER_NONE]
     if over:
         # The last row is the mean over matching strategies, or the only strategy.
         change, low_change, high_change = (float(over[-1][key]) for key in ("difference", "low", "high"))
         row |= {"change_over_none": change, "change_low": low_change, "change_high": high_change}
-        if estimates.between is None:
+        if not between:
             row["n_seeds"] = over[-1]["n_seeds"]
         elif abs(change) > 1e-9 * estimates.margin:  # anything smaller is rounding of equal means
             row["spread_by_change"] = row["spread"] / abs(change)
@@ -293,17 +243,23 @@ def level_rows(cell: Cell) -> list[dict[str, Any]]:
     """Return a row of `Comparison.levels` for each strategy of a cell: its mean over all seeds that it has."""
     rows = []
     for strategy in cell.strategies:
-        seeds = cell.seeds([strategy])
-        values, weights = cell.stack([strategy], seeds)
-        cosines = None if cell.cosines is None else cell.stack([strategy], seeds, cosine=True)[0]
+        found = _estimate(cell, [strategy], cell.seeds([strategy]), [1.0])
+        low, high = found.interval(LEVEL)
+        counts = _counts(cell, found)
         rows.append(
-            {
-                **_cell_labels(cell),
-                "strategy": strategy,
-                "mean": float(weighted_means(values, weights).mean()),
-                "mean_cosine": None if cosines is None else float(weighted_means(cosines, weights).mean()),
-                "n_seeds": len(seeds),
-                "n_examples": int((weights[0, 0] > 0).sum()) if cell.part == "angle" else None,
-            }
+            {**_cell_labels(cell), "strategy": strategy, "mean": found.value, "low": low, "high": high, **counts}
         )
     return rows
+
+
+def surely_above(cell: Cell, reference: float) -> bool | None:
+    """Whether any strategy's mean is above a reference at level 1 - ALPHA, looking at all strategies together.
+
+    None where nothing tells how far the means vary.
+    """
+    found = [_estimate(cell, [name], cell.seeds([name]), [1.0]) for name in cell.strategies]
+    known = [one for one in found if one.known]
+    if not known:
+        return None
+    level = 1 - 2 * ALPHA / len(known)  # one-sided, shared by the strategies
+    return any(one.interval(level)[0] > reference for one in known)

@@ -9,8 +9,8 @@ from importlib.resources import files
 from typing import Final
 
 import anglekit
+from anglekit.comparison.family import overall_verdict
 from anglekit.comparison.result import Comparison
-from anglekit.comparison.sentence import overall_verdict
 from anglekit.display.html import Markup, element, facts_table, joined, page_table
 from anglekit.report.figures import Drawing, ReportFigure
 from anglekit.report.gather import Findings, ReportedGeometry

@@ -52,8 +52,8 @@ class Geometry:
             `cka_p_adjusted` the share that give as much between any two layers of the same two sides, which stays valid
             for the most similar layers; both are those of the sample.
         examples: for every vertex, each example's mean over its tokens and pairs. Weighted by `n_tokens`, the examples'
-            `mean_angle_degrees` average to the vertex's angle; it is NaN in Geometries of earlier versions. `cluster` is
-            the first example that reads the same.
+            `mean_angle_degrees` average to the vertex's angle; it is NaN in Geometries of earlier versions. `cluster`
+            is the first example that reads the same.
         settings: how the analysis was run.
         provenance: what the analysis was run on: checkpoints with content hashes, probe data, package versions.
         counts: examples, tokens, truncation, degenerate vectors by kind, non-finite states.

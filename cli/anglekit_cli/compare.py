@@ -20,12 +20,6 @@ def compare(
     directories: options.Directories,
     margin: options.Margin = 2.0,
     score_margin: options.ScoreMargin = None,
-    interval: Annotated[
-        str,
-        typer.Option(help="Intervals of students with one seed: percentile or bca; over seeds they are Student's t."),
-    ] = "percentile",
-    draws: Annotated[int, typer.Option(help="Draws of the bootstrap.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of the draws; the same seed gives the same output.")] = 0,
     form: Annotated[
         str,
         typer.Option("--format", help="What to print: terminal, csv (every paired difference), markdown or latex."),
@@ -50,14 +44,7 @@ def compare(
     from anglekit.comparison.compare import compare as run
     from anglekit.runtime.files import write_whole
 
-    comparison = run(
-        directories,
-        margin=margin,
-        score_margin=score_margin,
-        draws=draws,
-        seed=seed,
-        interval=interval,  # type: ignore[arg-type]  # checked by the library
-    )
+    comparison = run(directories, margin=margin, score_margin=score_margin)
     if out is not None:
         write_whole(out, comparison.text(_SUFFIXES[out.suffix.lower()]))
     if as_json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from anglekit.comparison.cells import Cell, angle_cells, in_order, score_cells
 from anglekit.comparison.statistics import level_rows
 from anglekit.errors import InputError
+from anglekit.results.geometry import Geometry
 from tests.comparison.compare_corpus import make_geometry
 
 
@@ -63,10 +66,40 @@ def test_students_without_a_record_have_no_seed() -> None:
     assert set(cells[0].students) == {("mine", None), ("yours", None)}
 
 
-def test_angles_are_those_of_the_examples_mean_cosines() -> None:
-    geometry = make_geometry({"forward": 60.0, "reverse": 62.0}, examples=30, undefined=(3, 4))
+def older(geometry: Geometry) -> Geometry:
+    """Return a Geometry as written before examples had angles of their own."""
+    return dataclasses.replace(geometry, examples=geometry.examples.assign(mean_angle_degrees=np.nan))
+
+
+def test_angles_are_the_examples_own_where_all_hold_them() -> None:
+    geometry = make_geometry({"forward": 60.0, "reverse": 62.0}, examples=30)
+    angle = np.linspace(20.0, 80.0, len(geometry.examples))
+    with_angles = dataclasses.replace(geometry, examples=geometry.examples.assign(mean_angle_degrees=angle))
+    cells, notes = angle_cells([("g", with_angles)])
+    assert notes == []
+    own = with_angles.examples.query("student == 'reverse-random-0' and vertex == 2")
+    np.testing.assert_array_equal(cells[1].students["reverse", 0], own["mean_angle_degrees"])
+    # One that holds none takes the others' away: two kinds of angle are not compared with each other.
+    mixed, notes = angle_cells([("g", with_angles), ("h", older(make_geometry({"random": 61.0}, examples=30)))])
+    assert notes == ["encoder: these Geometries hold no mean angles by example; angles are those of mean cosines"]
+    np.testing.assert_allclose(np.cos(np.radians(mixed[1].students["reverse", 0])), own["mean_cosine"])
+
+
+def test_equal_texts_are_one_cluster() -> None:
+    geometry = make_geometry({"forward": 60.0, "reverse": 62.0}, examples=6)
+    cells, _ = angle_cells([("g", geometry)])
+    assert cells[0].clusters is None
+    clusters = geometry.examples["example"] // 2
+    twice = dataclasses.replace(geometry, examples=geometry.examples.assign(cluster=clusters))
+    cells, _ = angle_cells([("g", twice)])
+    assert cells[0].clusters.tolist() == [0, 0, 1, 1, 2, 2]
+    assert level_rows(cells[0])[0]["n_examples"] == 3
+
+
+def test_angles_of_older_geometries_are_those_of_the_examples_mean_cosines() -> None:
+    geometry = older(make_geometry({"forward": 60.0, "reverse": 62.0}, examples=30, undefined=(3, 4)))
     cells, notes = angle_cells([("g", geometry)])
-    assert notes == [
+    assert notes[1:] == [
         f"random, encoder layer {vertex}: 2 of 30 examples lack an angle and are left out" for vertex in (1, 2)
     ]
     for cell in cells:
@@ -83,8 +116,8 @@ def test_a_cosine_that_rounding_made_more_than_one_is_one() -> None:
     geometry = make_geometry({"forward": 60.0, "reverse": 62.0}, examples=4)
     for example, cosine in ((0, 1 + 1e-15), (1, -1 - 1e-15)):
         geometry.examples.loc[geometry.examples["example"] == example, "mean_cosine"] = cosine
-    cells, notes = angle_cells([("g", geometry)])
-    assert notes == []
+    cells, notes = angle_cells([("g", older(geometry))])
+    assert len(notes) == 1
     assert [degrees[:2].tolist() for degrees in cells[0].students.values()] == [[0.0, 180.0]] * 2
 
 
@@ -101,7 +134,7 @@ def test_an_example_of_one_token_counts_and_one_of_none_does_not() -> None:
 def test_only_common_examples_are_compared() -> None:
     parts = [("a", make_geometry({"forward": 60.0}, examples=30)), ("b", make_geometry({"reverse": 60.0}, examples=20))]
     cells, notes = angle_cells(parts)
-    assert notes == ["encoder: 20 examples are in all Geometries and are compared, of up to 30"]
+    assert notes[0] == "encoder: the Geometries hold 20 to 30 examples and share 20, which are compared"
     assert {len(values) for cell in cells for values in cell.students.values()} == {20}
     apart = [parts[0], ("c", make_geometry({"reverse": 60.0}, examples=5, first_example=50))]
     with pytest.raises(InputError, match="no example is in all Geometries"):
@@ -112,7 +145,7 @@ def test_only_common_examples_are_compared() -> None:
 def test_a_layer_without_an_angle_is_left_out_and_named() -> None:
     geometry = make_geometry({"forward": 60.0, "reverse": 60.0}, examples=4)
     second = (geometry.examples["vertex"] == 2) & (geometry.examples["student"] == "reverse-random-0")
-    geometry.examples.loc[second, "mean_cosine"] = np.nan
+    geometry.examples.loc[second, "mean_angle_degrees"] = np.nan
     cells, notes = angle_cells([("g", geometry)])
     assert [cell.place["vertex"] for cell in cells] == [1]
     assert notes == ["random, encoder layer 2: no example has an angle for every student; this layer is left out"]
@@ -128,7 +161,7 @@ def test_scores_make_a_cell_for_each_initialisation_table_and_score() -> None:
         for seed in (0, 1)
     ]
     table = pd.DataFrame(rows, columns=["strategy", "init", "seed", "data", "score", "value"])
-    cells = score_cells(table)
+    cells, notes = score_cells(table)
     assert [(cell.init, cell.place["data"], cell.place["score"]) for cell in cells] == [
         *(("random", "dev", "accuracy"), ("random", "dev", "f1")),
         *(("random", "test", "f1"), ("teacher", "dev", "f1")),
@@ -138,3 +171,33 @@ def test_scores_make_a_cell_for_each_initialisation_table_and_score() -> None:
         assert set(cell.students) == {(name, seed) for name in ("forward", "none") for seed in (0, 1)}
         assert {float(value[0]) for value in cell.students.values()} == {float(number)}
         assert {float(weight[0]) for weight in cell.weights.values()} == {1.0}
+        assert (cell.resolution, cell.n_examples) == (0.0, None)
+    assert notes[0].startswith("random, dev: 4 of 4 students came without predictions by example")
+    assert len(notes) == 3
+
+
+def test_scores_are_taken_by_example_where_every_student_has_them() -> None:
+    rows = [(name, "random", seed, "dev", "bleu", 50.0) for name in ("forward", "reverse") for seed in (0, 1)]
+    table = pd.DataFrame(rows, columns=["strategy", "init", "seed", "data", "score", "value"])
+    examples = {row[:5]: np.full(8, 50.0) + number for number, row in enumerate(rows)}
+    (cell,), notes = score_cells(table, examples, {"dev": 8})
+    assert notes == []
+    assert cell.students["reverse", 1].tolist() == [53.0] * 8
+    assert (cell.resolution, cell.n_examples) == (100 / 8, 8)
+    assert cell.examples_of == ("score", "dev")
+    del examples["reverse", "random", 1, "dev", "bleu"]
+    (cell,), notes = score_cells(table, examples, {"dev": 8})
+    assert cell.students["forward", 0].tolist() == [50.0]
+    assert (cell.resolution, cell.n_examples) == (100 / 8, 8)
+    assert notes[0].startswith("random, dev: 1 of 4 students came without predictions by example")
+
+
+def test_examples_that_two_geometries_of_one_student_share_are_compared() -> None:
+    """Forty examples in both of them together, thirty and twenty-one in each, eleven in both."""
+    parts = [
+        (str(start), make_geometry({"forward": 60.0, "reverse": 61.0}, examples=count, first_example=start))
+        for start, count in ((0, 30), (19, 21))
+    ]
+    cells, notes = angle_cells(parts)
+    assert notes[0] == "encoder: the Geometries hold 21 to 30 examples and share 11, which are compared"
+    assert {cell.n_examples for cell in cells} == {11}

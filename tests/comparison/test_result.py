@@ -34,22 +34,10 @@ def comparison(tmp_path_factory) -> Comparison:
 def test_the_defaults_are_those_of_the_command() -> None:
     given = {name: parameter.default for name, parameter in inspect.signature(compare_command).parameters.items()}
     settings = compare([make_geometry({"forward": 60.0, "reverse": 61.0}, examples=20)]).settings
-    assert {name: settings[name] for name in ("draws", "seed", "interval")} == {
-        name: given[name] for name in ("draws", "seed", "interval")
-    }
     assert settings["margin_degrees"] == given["margin"]
     assert settings["default_margins"] == {"angle": True, "score": True}
     assert (settings["interval_level"], settings["test_level"]) == (0.95, 0.9)
     assert settings["score_margins"] == {}
-
-
-def test_the_smallest_and_the_largest_number_of_draws_are_allowed() -> None:
-    for draws in (100, 100_000):
-        with pytest.raises(InputError, match="nothing came to compare"):
-            compare([], draws=draws)
-    for draws in (99, 100_001):
-        with pytest.raises(InputError, match="--draws is"):
-            compare([], draws=draws)
 
 
 def test_tables_that_nothing_fills_have_their_columns() -> None:
@@ -128,20 +116,20 @@ def test_the_tables_say_what_the_frames_hold(comparison) -> None:
 
 
 def test_nothing_is_noted_that_is_not_so(comparison) -> None:
-    """Angles and scores of three seeds, all strategies, none among them: the sweep's own warning is all there is."""
-    assert [note.partition(": ")[2] for note in comparison.notes] == ["random equals | forward"]
+    """All strategies, none among them: what the sweep warned of, and what old scores and one seed of angles lack."""
+    assert [note.partition(": ")[2][:24] for note in comparison.notes] == [
+        *("random equals | forward", "15 of 15 students came w", "fewer than 3 seeds, so t"),
+    ]
 
 
 def test_how_the_verdicts_were_reached_is_said(comparison) -> None:
     lines = comparison.method_lines()
     assert "2.0° between angles (the default); 0.010 between scores (the default)" in lines[0]
-    assert "two one-sided tests at 5%: the 90% interval" in lines[1]
-    assert "(2000 draws, seed 0)" in lines[1]
-    assert lines[2].startswith("An example's angle is that of its mean cosine")
+    assert "Equivalent: the 90% interval of every pair lies inside the margin" in lines[1]
+    assert lines[2].startswith("An example's angle is the mean over its tokens")
     assert len(lines) == 3  # some pairs are obtuse
-    own = compare([make_geometry(ANGLES)], margin=3.0, draws=200, seed=4).method_lines()
+    own = compare([make_geometry(ANGLES)], margin=3.0).method_lines()
     assert own[0] == "Margins, the largest difference that does not matter: 3.0° between angles."
-    assert "(200 draws, seed 4)" in own[1]
     assert own[-1] == "No pair of teacher layers is obtuse on average."
 
 
@@ -153,12 +141,15 @@ def test_the_json_is_the_whole_of_it(comparison) -> None:
     assert found == comparison.document()
     assert (found["verdict"], found["sentence"]) == (comparison.verdict, comparison.sentence)
     assert found["families"] == [
-        {"part": "angle", "init": "random", "verdict": comparison.families[0].verdict, "n_seeds": 1},
-        {"part": "score", "init": "random", "verdict": comparison.families[1].verdict, "n_seeds": 3},
+        {"part": part, "init": "random", "verdict": family.verdict, "about": about, "n_seeds": seeds}
+        | {"told_from_chance": None, "reference": None}
+        for part, family, about, seeds in zip(
+            ("score", "angle"), comparison.families, ("strategies", "these students"), (3, 1), strict=True
+        )
     ]
     assert found["settings"] == json.loads(json.dumps(dict(comparison.settings)))
     assert (found["reasons"], found["notes"]) == (list(comparison.reasons), list(comparison.notes))
-    assert len(found) == 5 + 6
+    assert len(found) == 5 + 8
     for name in ("differences", "spreads", "levels", "obtuse", "averaging"):
         assert len(found[name]) == len(getattr(comparison, name)) > 0
     assert "°" in replace(comparison, sentence="60°").text("json")
@@ -294,13 +285,9 @@ def test_spreads_and_levels_are_those_of_the_differences(comparison) -> None:
         for _, row in of_measure[of_measure["strategy_a"] != "matching (mean)"].iterrows():
             change = levels.loc[(measure, row["strategy_a"]), "mean"] - levels.loc[(measure, "none"), "mean"]
             assert row["difference"] == pytest.approx(change, abs=1e-9)
-            if row["part"] == "angle":
-                cosines = levels["mean_cosine"]
-                change = cosines[measure, row["strategy_a"]] - cosines[measure, "none"]
-                assert row["cosine_difference"] == pytest.approx(change, abs=1e-9)
     angles = comparison.levels["part"] == "angle"
     assert set(comparison.levels[angles]["n_examples"]) == {200}
-    assert comparison.levels[~angles][["n_examples", "mean_cosine"]].isna().all(axis=None)
+    assert set(comparison.levels[~angles]["n_examples"]) == {1000}
     assert set(comparison.levels[~angles]["n_seeds"]) == {3}
 
 

@@ -6,15 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anglekit.comparison.sentence import (
-    Family,
-    amount,
-    interval_words,
-    needed_words,
-    overall_verdict,
-    reasons,
-    sentence,
-)
+from anglekit.comparison.family import Family, Reference, overall_verdict
+from anglekit.comparison.sentence import amount, interval_words, needed_words, reasons, sentence
 
 NOTHING = pd.DataFrame(
     columns=["part", "measure", "init", "margin", "spread", "change_over_none", "change_low", "change_high"]
@@ -31,10 +24,11 @@ def row(**changed):
     } | changed  # fmt: skip
 
 
-def family(verdict, *rows, part="angle", init="random", n_seeds=3):
+def family(verdict, *rows, part="angle", init="random", n_seeds=3, **options):
     own = [{"verdict": verdict} | one for one in rows or ({},)]
     members = tuple(row(part=part, init=init, **one) for one in own)
-    return Family(part, init, verdict, n_seeds, members[0], members)
+    about = "strategies" if n_seeds >= 3 else "these students"
+    return Family(part, init, verdict, n_seeds, members[0], members, about=about, **options)
 
 
 SCORE = {"measure": "accuracy, dev", "score": "accuracy", "margin": 0.01, "difference": 0.02, "test_low": 0.005,
@@ -83,12 +77,12 @@ def test_one_different_family_is_enough_and_all_must_be_equivalent() -> None:
 def test_the_answer_names_what_decides() -> None:
     angles, scores = family("equivalent"), family("equivalent", SCORE, part="score")
     assert sentence("equivalent", [angles, scores]) == (
-        "Layer selection does not matter here: any two matching strategies are equivalent, within 2.0° in angle "
-        "(random initialisation) and within 0.010 in accuracy (random initialisation)."
+        "Layer selection does not matter here for the scores: any two matching strategies are equivalent, within 0.010 "
+        "in accuracy (random initialisation); for the angles it is equivalent."
     )
     assert sentence("equivalent", [family("equivalent", init="unrecorded", n_seeds=1)]) == (
-        "Layer selection does not matter here for the angles of these students (one seed each): any two matching "
-        "strategies are equivalent, within 2.0° in angle."
+        "Layer selection does not matter here for the angles of these students: any two matching strategies "
+        "are equivalent, within 2.0° in angle."
     )
     apart = family("different", SCORE, part="score")
     assert sentence("different", [angles, apart]) == (
@@ -139,9 +133,11 @@ def test_undecided_says_why() -> None:
     assert near.needed is None
     assert sentence("undecided", [near]).endswith("; it is too near the margin to be decided.")
     single = family("undecided", SCORE | {"test_low": np.nan}, part="score", n_seeds=1)
-    assert "from one seed, which tells nothing of its error; train at least 3 seeds" in sentence("undecided", [single])
+    assert "and nothing tells its error; train at least 3 seeds" in sentence("undecided", [single])
     example = family("undecided", {"test_low": np.nan}, n_seeds=1)
-    assert "from one example, which tells nothing of its error; use more examples" in sentence("undecided", [example])
+    assert "and nothing tells its error; use more examples" in sentence("undecided", [example])
+    untaught = family("undecided", SCORE, part="score", told=False, reference=Reference(0.345, 0.34, 0.345))
+    assert "cannot be told from chance or from the untrained model (0.345)" in sentence("undecided", [untaught])
     open_ = family("undecided", {"needed_examples": 120})
     assert sentence("undecided", [open_]) == (
         "Undecided whether layer selection matters here for the angles: forward minus reverse is 2.0° in angle, "
@@ -173,9 +169,9 @@ def test_the_reasons_are_a_sentence_for_each_family_and_for_how_far_scores_sprea
         "In accuracy, dev (warm initialisation) matching strategies spread over 0.004, and matching changes it by "
         "+0.050 (0.040 to 0.060) over none.",
         "In accuracy, dev matching strategies spread over 0.003, and matching changes it by -0.020 over none.",
-        "The angles are of one seed each: they speak of these students, not of others trained alike.",
+        "With fewer than 3 seeds this speaks of these students, not of others trained alike.",
     )
     undecided = reasons([family("undecided", {"needed_seeds": 5})], NOTHING)
     assert len(undecided) == 1
     assert undecided[0].endswith("about 5 seeds (now 3) would decide.")
-    assert len(reasons([family("equivalent", SCORE, part="score", n_seeds=1)], NOTHING)) == 1
+    assert len(reasons([family("equivalent", SCORE, part="score", n_seeds=1)], NOTHING)) == 2

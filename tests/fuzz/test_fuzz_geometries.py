@@ -72,7 +72,7 @@ def test_what_is_made_of_geometries(originals, tmp_path):
 
 
 def compared(directory: Path) -> None:
-    comparison = compare([directory], draws=50)
+    comparison = compare([directory])
     for form in ("terminal", "csv", "markdown", "latex", "json"):
         assert comparison.text(form)
 

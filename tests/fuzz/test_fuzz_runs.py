@@ -58,8 +58,8 @@ def damage(case: Case, place: Path) -> None:
 
 
 def compared(place: Path) -> None:
-    compare([place / "sweep"], draws=100)
-    compare([place / "forward", place / "none"], draws=100)
+    compare([place / "sweep"])
+    compare([place / "forward", place / "none"])
     read_score_table(place / "sweep" / "scores.csv", "")
 
 

@@ -33,7 +33,6 @@ MARGIN = 2.0
 BOUNDS = {
     "coverage": COVERAGE,
     "coverage over none": COVERAGE,
-    "coverage, cosines": COVERAGE,
     "all pairs at once": AT_LEAST_93,
     "spread covered": AT_LEAST_93,
     "false equivalent": AT_MOST_5,
@@ -67,8 +66,8 @@ class Population:
     noise_sd: float = 10.0
     about: str = "strategies"
 
-    def draw(self, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-        """Return the angles (strategies, seeds, examples), tokens (examples,) and these students' seed effects."""
+    def draw(self, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Return the angles (strategies, seeds, examples) and tokens (examples,)."""
         k, s, e = len(self.degrees), self.seeds, self.examples
         place = rng.choice(len(LENGTHS), size=e, p=SHARES)
         effects = self.seed_sd * rng.standard_normal((k, s)) + self.shared_sd * rng.standard_normal(s)
@@ -77,28 +76,13 @@ class Population:
         own = self.example_sd * rng.standard_normal(e) + self.interaction_sd * rng.standard_normal((k, e))
         noise = self.noise_sd * rng.standard_normal((k, s, e)) / np.sqrt(LENGTHS[place])
         centre = np.array(self.degrees)[:, None] + self.tilts()[:, place] + own
-        return centre[:, None, :] + effects[..., None] + noise, LENGTHS[place].astype(np.float64), effects
+        return centre[:, None, :] + effects[..., None] + noise, LENGTHS[place].astype(np.float64)
 
     def tilts(self) -> Array:
         """Return what each length adds to each strategy's angle, (strategies, lengths); its mean over tokens is 0."""
         weights = SHARES * LENGTHS / (SHARES @ LENGTHS)
         centred = X - weights @ X
         return np.outer(self.slope + np.array(self.slopes[: len(self.degrees)]), centred)
-
-    def cosines(self, effects: Array) -> Array:
-        """Return each strategy's mean cosine over the population's tokens, (strategies,).
-
-        A normal angle of mean m and variance v has the mean cosine cos(m) exp(-v / 2), in radians.
-        """
-        weights = SHARES * LENGTHS / (SHARES @ LENGTHS)
-        variance = self.example_sd**2 + self.interaction_sd**2 + self.noise_sd**2 / LENGTHS
-        means = (np.array(self.degrees)[:, None] + self.tilts())[:, None, :]
-        if self.about == "these students":
-            means = means + effects[..., None]
-        else:
-            variance = variance + self.seed_sd**2 + self.shared_sd**2
-        by_seed = (np.cos(np.radians(means)) * np.exp(-(np.radians(np.sqrt(variance)) ** 2) / 2)) @ weights
-        return by_seed.mean(1)
 
 
 def degrees(truth: str, strategies: int, margin: float) -> tuple[float, ...]:
@@ -113,14 +97,8 @@ def simulated(population: Population, margin: float, runs: int, rng: np.random.G
     truth = dict(zip(STRATEGIES, population.degrees, strict=False))
     found = []
     for _ in range(runs):
-        values, tokens, effects = population.draw(rng)
-        said = answer([angle_cell(values, tokens)], margin)
-        cosines = dict(zip(STRATEGIES, population.cosines(effects), strict=False))
-        inside = [
-            row["cosine_low"] <= cosines[row["strategy_a"]] - cosines[row["strategy_b"]] <= row["cosine_high"]
-            for row in said.between
-        ]
-        found.append({**outcomes(said, truth, margin), "coverage, cosines": float(np.mean(inside))})
+        values, tokens = population.draw(rng)
+        found.append(outcomes(answer([angle_cell(values, tokens)], margin), truth, margin))
     return {name: np.array([one[name] for one in found]) for name in found[0]}
 
 

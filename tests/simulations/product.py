@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from anglekit.comparison.cells import Cell
 from anglekit.comparison.compare import _difference_rows, _families
-from anglekit.comparison.sentence import Family
-from anglekit.comparison.statistics import BETWEEN, OVER_NONE, Resampling, estimate_cell, spread_row
+from anglekit.comparison.crossed import LEAST_SEEDS
+from anglekit.comparison.evidence import Evidence
+from anglekit.comparison.family import Family
+from anglekit.comparison.statistics import BETWEEN, OVER_NONE, estimate_cell, spread_row
+from anglekit.results.scores import SCORE_COLUMNS
 
 Array = NDArray[np.float64]
 STRATEGIES = ("none", "forward", "reverse", "all-to-one", "random")
-RESAMPLING = Resampling(draws=1000, seed=0, interval="percentile")
+EVIDENCE = Evidence([], pd.DataFrame(columns=list(SCORE_COLUMNS)), primary="accuracy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,8 @@ def score_cell(values: Array, *, per_example: bool) -> Cell:
     kept = values if per_example else values.mean(-1, keepdims=True)
     students = by_student(kept)
     weights = {key: np.ones_like(own) for key, own in students.items()}
-    return Cell("score", "random", {"data": "validation", "score": "accuracy"}, students, weights)
+    place, examples = {"data": "validation", "score": "accuracy"}, values.shape[-1]
+    return Cell("score", "random", place, students, weights, resolution=1 / examples, n_examples=examples)
 
 
 def angle_cell(degrees: Array, tokens: Array) -> Cell:
@@ -57,9 +62,8 @@ def angle_cell(degrees: Array, tokens: Array) -> Cell:
         tokens: (examples,).
     """
     students = by_student(degrees)
-    cosines = {key: np.cos(np.radians(own)) for key, own in students.items()}
     weights = dict.fromkeys(students, tokens)
-    return Cell("angle", "random", {"stream": "encoder", "vertex": 1}, students, weights, cosines)
+    return Cell("angle", "random", {"stream": "encoder", "vertex": 1}, students, weights)
 
 
 def by_student(values: Array) -> dict[tuple[str, int | None], Array]:
@@ -69,10 +73,10 @@ def by_student(values: Array) -> dict[tuple[str, int | None], Array]:
 
 def answer(cells: Sequence[Cell], margin: float) -> Answer:
     """Return what `compare` says of cells of one kind; rows and spread are of the first."""
-    estimates = [estimate_cell(cell, margin, RESAMPLING) for cell in cells]
-    rows = _difference_rows(estimates, RESAMPLING)
-    (family,) = _families(rows)
-    spread = spread_row(estimates[0], rows[0], RESAMPLING)
+    estimates = [estimate_cell(cell, margin) for cell in cells]
+    rows = _difference_rows(estimates, EVIDENCE)
+    (family,) = _families(estimates, rows, EVIDENCE)
+    spread = spread_row(estimates[0], rows[0])
     assert spread is not None
     between, over = ([row for row in rows[0] if row["kind"] == kind] for kind in (BETWEEN, OVER_NONE))
     return Answer(between, over, spread, family)
@@ -80,7 +84,7 @@ def answer(cells: Sequence[Cell], margin: float) -> Answer:
 
 def about(n_seeds: int) -> str:
     """Return what an answer from so many seeds is about: "strategies" or "these students"."""
-    return "strategies" if n_seeds > 1 else "these students"
+    return "strategies" if n_seeds >= LEAST_SEEDS else "these students"
 
 
 def outcomes(found: Answer, truth: Mapping[str, float], margin: float) -> dict[str, float]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anglekit.comparison.cells import score_cells
-from anglekit.comparison.statistics import Resampling, difference_rows, estimate_cell, spread_row
+from anglekit.comparison.statistics import LEVEL, difference_rows, estimate_cell, joint_of, spread_row
 from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.chosen import check_labels, choose_value
@@ -20,8 +20,6 @@ from anglekit.plots.style import GUIDE_DASHES, MARKERS, Theme, init_order, init_
 from anglekit.results.geometry import Geometry
 from anglekit.results.overview import pair_mean
 from anglekit.vocabulary import matches_layers
-
-_DRAWS, _LEVEL = 2000, 0.95
 
 
 def _check(inputs: FigureInputs) -> None:
@@ -46,19 +44,18 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     Columns: `task, data, score, init`; `mean_angle_degrees` over the matching students' layers, tokens and pairs, with
     the range over strategies `angle_low, angle_high`; `spread`, the largest minus the smallest mean of the matching
     strategies in points (hundredths of a score between 0 and 1); `spread_low, spread_high`, its interval over seeds,
-    which holds for all pairs at once (NaN with one seed); `n_strategies, n_seeds`.
+    which holds for all pairs at once (NaN with fewer than three); `n_strategies, n_seeds`.
     """
     names = check_labels(options.labels, len(inputs.geometries))
     names = names or [f"task {number + 1}" for number in range(len(inputs.geometries))]
-    resampling = Resampling(_DRAWS, 0, "percentile")
     rows = []
     for geometry, table, name in zip(inputs.geometries, inputs.scores, names, strict=True):
         angles = _angles(geometry)
         chosen = table[table["score"] == choose_value(options.value, table["score"], "score")]
-        for cell in score_cells(chosen):
+        for cell in score_cells(chosen)[0]:
             own = angles[(angles["init"] == cell.init) & angles["strategy"].isin(cell.matching)]
-            estimates = estimate_cell(cell, 1.0, resampling)
-            spread = spread_row(estimates, difference_rows(estimates, resampling, _LEVEL, 1.0), resampling)
+            estimates = estimate_cell(cell, 1.0)
+            spread = spread_row(estimates, difference_rows(estimates, joint_of([estimates], LEVEL)))
             if own.empty or spread is None or not np.isfinite(spread["spread"]):
                 continue
             factor = 100.0 if max(float(np.abs(one).max()) for one in cell.students.values()) <= 1 else 1.0

@@ -71,7 +71,7 @@ def _panel_rows(panel: pd.DataFrame, margin: float | None) -> pd.DataFrame:
     half = t_quantile(0.975, means["count"] - 1) * means["std"] / np.sqrt(means["count"])
     means = means.assign(low=means["mean"] - half, high=means["mean"] + half)[["mean", "low", "high"]]
     matching = means.loc[_matching(means), "mean"]
-    width = default_score_margin([rows["value"].to_numpy()]) if margin is None else margin
+    width = default_score_margin(rows["value"]) if margin is None else margin
     middle = (matching.max() + matching.min()) / 2 if len(matching) else np.nan
     order = {name: rank for rank, name in enumerate(in_order(rows["strategy"]))}
     rows = rows.merge(means, left_on="strategy", right_index=True)

@@ -1,0 +1,253 @@
+"""Means over seeds and examples, their contrasts, and how surely they are known: in closed form, pure numpy.
+
+Tokens of one example depend on each other, so the example is the unit. Every student reads every example: seeds and
+examples are crossed, not nested. A difference between two strategies, for one seed and one example, is then
+
+    truth + effect of the seed + effect of the example + their interaction,
+
+and its mean over S seeds and n examples has the variance s / S + e / n + i / (S n). Resampling seeds and examples
+together (Owen 2007, "The pigeonhole bootstrap") estimates it with noise and counts the interaction more than once. The
+three mean squares of a crossed analysis of variance give it exactly: seeds and examples each hold the interaction,
+which is taken off once.
+
+Intervals are Student's t. The seeds' part of the variance has S - 1 degrees of freedom, the examples' part n - 1 where
+examples weigh the same and fewer where long ones weigh more; residuals are corrected as by Bell and McCaffrey (2002,
+"Bias reduction in standard errors for linear regression with multi-stage samples"). The quantiles of the two parts are
+weighted by the parts (Cochran 1964, "Approximate significance levels of the Behrens-Fisher test"); Satterthwaite's
+degrees of freedom cover too little with few seeds.
+
+One or two seeds tell too little about seeds not seen. The estimate is then about these students: their seeds are held,
+and only examples vary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+
+#: The fewest seeds from which something is said about seeds that were not trained.
+LEAST_SEEDS: Final = 3
+
+
+def weighted_means(values: ArrayLike, weights: ArrayLike | None = None) -> Array:
+    """Return the weighted mean over the last axis: NaN where all weights are 0.
+
+    Args:
+        values: (..., examples); read only where the weight is not 0.
+        weights: of the same shape or broadcast to it, such as each example's number of tokens; equal by default.
+    """
+    products, w = _weighted(values, weights)
+    return _ratio(products.sum(-1), w.sum(-1))
+
+
+def influence(values: ArrayLike, weights: ArrayLike | None = None) -> Array:
+    """Return how far each example pulls the weighted mean: w_e (y_e - m) / sum w, in the shape of `values`.
+
+    They sum to 0; the variance of a ratio estimator is n / (n - 1) times the sum of their squares.
+    """
+    products, w = _weighted(values, weights)
+    total = w.sum(-1, keepdims=True)
+    mean = _ratio(products.sum(-1, keepdims=True), total)
+    return np.where(w > 0, _ratio(products - np.where(w > 0, w * mean, 0.0), total), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A contrast of strategies, with what its intervals need.
+
+    Attributes:
+        value: the mean over seeds of the contrast.
+        seed_variance: the part of its variance that more seeds reduce, the interaction included; 0 where the seeds are
+            held, NaN where nothing tells it.
+        example_variance: the part that only more examples reduce; NaN where nothing tells it.
+        n_seeds: the number of seeds.
+        n_examples: the number of examples, or of their clusters, of positive weight.
+        example_freedom: the degrees of freedom of the examples' part.
+        over_seeds: whether the estimate is about seeds that were not trained, not only about these students.
+        pull: of each example or cluster on the value, mean over seeds.
+    """
+
+    value: float
+    seed_variance: float
+    example_variance: float
+    n_seeds: int
+    n_examples: int
+    example_freedom: float
+    over_seeds: bool
+    pull: Array
+
+    @property
+    def known(self) -> bool:
+        """Whether the variance can be judged: it takes three seeds or two examples."""
+        return bool(np.isfinite([self.value, self.seed_variance + self.example_variance]).all())
+
+    @property
+    def standard_error(self) -> float:
+        """NaN where it is not `known`."""
+        return float(np.sqrt(self.seed_variance + self.example_variance)) if self.known else np.nan
+
+    def quantile(self, level: float) -> float:
+        """Return how many standard errors a two-sided interval at this level extends to each side."""
+        return t_quantile(level, self.seed_variance, self.n_seeds - 1, self.example_variance, self.example_freedom)
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Return the ends of the two-sided interval at a level such as 0.95; NaN where the variance is not `known`."""
+        half = self.quantile(level) * self.standard_error
+        return self.value - half, self.value + half
+
+
+def estimate_contrast(
+    values: ArrayLike,
+    weights: ArrayLike | None,
+    coefficients: ArrayLike,
+    *,
+    resolution: float = 0.0,
+    clusters: NDArray[np.int64] | None = None,
+) -> Estimate:
+    """Estimate a contrast between strategies, paired by seed and by example.
+
+    Args:
+        values: (strategies, seeds, examples); one example stands for a score that is known as a whole only.
+        weights: of the same shape, such as tokens; equal by default. Where a weight is 0 the value is not read.
+        coefficients: (strategies,), such as (1, -1) for a difference.
+        resolution: the smallest change that the values can show, such as one answer of n: the standard error is never
+            below it, so that students which happen to answer alike are not taken to be alike for sure.
+        clusters: (examples,), a number for each; examples of one cluster count as one, such as equal texts.
+    """
+    c = np.asarray(coefficients, dtype=np.float64)
+    used = c != 0
+    y = np.asarray(values, dtype=np.float64)[used]
+    w = None if weights is None else np.broadcast_to(np.asarray(weights, dtype=np.float64), np.shape(values))[used]
+    c = c[used]
+    n_seeds = y.shape[1]
+    by_seed = c @ weighted_means(y, w)
+    pulls = np.einsum("k,kse->se", c, influence(y, w))
+    share = np.ones(y.shape) if w is None else w
+    share = _ratio(share, share.sum(-1, keepdims=True)).mean((0, 1))
+    if clusters is not None:
+        pulls, share = _pooled(pulls, clusters), _pooled(share[None], clusters)[0]
+    n_examples = int((share > 0).sum())
+    over_seeds = n_seeds >= LEAST_SEEDS
+    seed_variance = float(by_seed.var(ddof=1) / n_seeds) if over_seeds else 0.0
+    pull = pulls.mean(0)
+    example_variance, freedom = 0.0, np.inf
+    if n_examples > 1:
+        correction, freedom = _few_examples(share)
+        example_variance = float(correction @ pull**2)
+        if over_seeds:
+            interaction = float((correction @ ((pulls - pull) ** 2).sum(0)) / (n_seeds * (n_seeds - 1)))
+            example_variance = max(example_variance - interaction, 0.0)
+    elif not over_seeds:
+        example_variance = np.nan
+    lacking = resolution**2 - seed_variance - example_variance
+    if lacking > 0:
+        example_variance += lacking
+    return Estimate(
+        float(by_seed.mean()), seed_variance, example_variance, n_seeds, n_examples, freedom, over_seeds, pull
+    )
+
+
+def _few_examples(share: Array) -> tuple[Array, float]:
+    """Return what makes squared pulls unbiased for examples that vary alike, and the sum's degrees of freedom.
+
+    With shares p of the weight and q = sum p^2, the residual of example e has 1 - 2 p_e + q of its variance. The
+    degrees of freedom are those of as many equal examples as weigh the same together, 1 / q (Kish 1965, "Survey
+    sampling"), less one. Those of the chi-square with the sum's own mean and variance (Bell and McCaffrey) cover 98%
+    instead of 95% with 10 examples whose lengths differ as sentences' do.
+
+    Args:
+        share: (examples,), of the weight; they sum to 1.
+
+    Returns:
+        correction (examples,), 0 where the share is 0, and the degrees of freedom, at least 1.
+    """
+    q = float(share @ share)
+    own = 1 - 2 * share + q
+    correction = np.divide(1.0, own, out=np.zeros_like(own), where=(share > 0) & (own > 1e-12))
+    return correction, max(1 / q - 1, 1.0)
+
+
+def _pooled(rows: Array, clusters: NDArray[np.int64]) -> Array:
+    """Return (rows, clusters): the sums over the examples of each cluster."""
+    _, which = np.unique(clusters, return_inverse=True)
+    return np.stack([np.bincount(which, row) for row in rows])
+
+
+def t_quantile(
+    level: float, seed_variance: float, seed_freedom: float, example_variance: float, example_freedom: float
+) -> float:
+    """Return the quantile of a mean whose variance has two parts: each part's Student's t, weighted by the parts.
+
+    Args:
+        level: two-sided, such as 0.95.
+        seed_variance: the part of the seeds.
+        seed_freedom: its degrees of freedom.
+        example_variance: the part of the examples.
+        example_freedom: its degrees of freedom.
+    """
+    parts = np.nan_to_num([seed_variance, example_variance])
+    if not parts.any():  # without any variance the quantile is not used
+        parts = np.array([0.0, 1.0])
+    quantiles = [
+        float(stats.t.ppf((1 + level) / 2, freedom)) if part else 0.0
+        for part, freedom in zip(parts, (max(seed_freedom, 1), max(example_freedom, 1)), strict=True)
+    ]
+    return float(parts @ quantiles / parts.sum())
+
+
+def simultaneous_quantile(
+    correlation: Array, level: float, freedom: float, *, n_samples: int = 20_000, seed: int = 0
+) -> float:
+    """Return c such that, at this level, all estimates lie within c standard errors of the truth at once.
+
+    The estimates are taken as jointly Student's t (Hothorn, Bretz and Westfall 2008). For correlated estimates this is
+    less than Bonferroni's bound. For one estimate it is the quantile of t.
+
+    Args:
+        correlation: (estimates, estimates).
+        level: two-sided, such as 0.95.
+        freedom: the standard errors' degrees of freedom.
+        n_samples: the number of samples of the joint distribution.
+        seed: of the samples; the same gives the same result.
+    """
+    single = float(stats.t.ppf((1 + level) / 2, freedom))
+    if len(correlation) < 2:
+        return single
+    rng = np.random.default_rng(seed)
+    # Differences of every two have some eigenvalues of 0, and a Cholesky factorisation would fail on them.
+    roots, vectors = np.linalg.eigh(correlation)
+    factor = vectors * np.sqrt(np.clip(roots, 0, None))
+    largest = np.abs(rng.standard_normal((n_samples, len(roots))) @ factor.T).max(1)
+    scale = np.sqrt(rng.chisquare(freedom, n_samples) / freedom) if np.isfinite(freedom) else 1.0
+    return max(single, float(np.quantile(largest / scale, level)))
+
+
+def correlation_of(estimates: Sequence[Estimate]) -> Array:
+    """Return the correlation of estimates on the same examples, without those that never vary: (kept, kept)."""
+    pulls = np.stack([one.pull for one in estimates])
+    pulls = pulls[(pulls != 0).any(1)]
+    lengths = np.sqrt((pulls**2).sum(1, keepdims=True))
+    return np.asarray((pulls / lengths) @ (pulls / lengths).T)
+
+
+def _weighted(values: ArrayLike, weights: ArrayLike | None) -> tuple[Array, Array]:
+    """Return weight times value (0 where the weight is 0) and the weights, both in the values' shape."""
+    y = np.asarray(values, dtype=np.float64)
+    w = np.ones(y.shape) if weights is None else np.broadcast_to(np.asarray(weights, dtype=np.float64), y.shape)
+    if y.ndim == 0 or y.shape[-1] == 0:
+        raise ValueError(f"values of shape {y.shape} hold no example; give at least one on the last axis")
+    if (w < 0).any():
+        raise ValueError("a weight is negative; weights count tokens")
+    return np.where(w > 0, y, 0.0) * w, w
+
+
+def _ratio(top: Any, bottom: Any) -> Array:  # noqa: ANN401 - arrays or numpy scalars
+    top, bottom = np.broadcast_arrays(np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64))
+    return np.asarray(np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0))
