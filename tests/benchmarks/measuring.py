@@ -66,7 +66,11 @@ def review_texts(limit: int | None = None) -> list[str]:
             return [row["sentence"] for row in csv.DictReader(file, delimiter="\t")][:limit]
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(5, 45, (1000,), generator=generator).tolist()[:limit]
-    return [" ".join(f"w{(position * 7 + length) % 500}" for position in range(length)) for length in lengths]
+    # No two alike: a text that repeats another is sampled once.
+    return [
+        " ".join(f"w{(position * (7 + number % 11) + number) % 500}" for position in range(length))
+        for number, length in enumerate(lengths)
+    ]
 
 
 def probe_of(texts: list[str]) -> ProbeData:

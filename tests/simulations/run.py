@@ -28,6 +28,7 @@ STUDIES = {
     "angles": ("seeds", "examples"),
     "power": ("init", "seeds"),
     "similarity": ("rows", "width", "model"),
+    "chance": ("kind", "tie", "examples"),
 }
 RESULTS = HERE / "results.jsonl"
 

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from anglekit.comparison.compare import compare
 from anglekit.comparison.evidence import Evidence
 from anglekit.results.scores import SCORE_COLUMNS
-from tests.simulations import angles, run, scores
+from tests.simulations import angles, chance, run, scores
 from tests.simulations.harness import AT_MOST_5, Case, failures, label, measured, read_lines, table
 from tests.simulations.product import STRATEGIES, angle_cell, answer, outcomes, score_cell
 
@@ -110,6 +110,15 @@ def test_angles_over_the_population_are_those_stated(about):
     # An error of 0.15 degrees from the examples, of 0.4 from 100 seeds.
     assert np.abs((values @ weights).mean(1) - population.degrees).max() < (0.5 if seeds == 3 else 1.4)
     assert np.abs(values.mean((1, 2)) - population.degrees).max() > 0.5  # the plain mean is another quantity
+
+
+def test_a_tie_is_found_and_its_absence_is_what_is_drawn_without_one():
+    rng = np.random.default_rng(6)
+    none = chance.simulated("gauss", 0.0, 10, 60, rng)
+    assert none["false_sure"].mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)
+    assert none["one_by_one"].mean() > 0.5
+    tied = chance.simulated("gauss", 3.0, 40, 5, rng)
+    assert tied["sure_pairs"].mean() > none["sure_pairs"].mean() + 0.1
 
 
 @pytest.mark.parametrize(("truth", "largest", "at"), [("equal", 0.0, 6), ("margin", 0.02, 1), ("groups", 0.02, 4)])
