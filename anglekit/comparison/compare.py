@@ -19,11 +19,13 @@ from anglekit.comparison.result import Comparison
 from anglekit.comparison.sentence import reasons, sentence
 from anglekit.comparison.statistics import (
     BETWEEN,
+    CONTROL_COLUMNS,
     DIFFERENCE_COLUMNS,
     LEVEL,
     LEVEL_COLUMNS,
     SPREAD_COLUMNS,
     CellEstimates,
+    control_rows,
     difference_rows,
     estimate_cell,
     family_of,
@@ -91,6 +93,10 @@ def compare(
         families=families,
         differences=differences,
         spreads=spread_table,
+        controls=pd.DataFrame(
+            [row for one, own in zip(estimates, rows, strict=True) for row in control_rows(one, own)],
+            columns=list(CONTROL_COLUMNS),
+        ),
         levels=pd.DataFrame([row for cell in cells for row in level_rows(cell)], columns=list(LEVEL_COLUMNS)),
         obtuse=obtuse_pairs(found.geometries),
         averaging=averaging_views(found.geometries),

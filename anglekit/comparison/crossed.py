@@ -28,7 +28,8 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+
+from anglekit.results.student_t import t_quantile
 
 Array = NDArray[np.float64]
 
@@ -95,7 +96,8 @@ class Estimate:
 
     def quantile(self, level: float) -> float:
         """Return how many standard errors a two-sided interval at this level extends to each side."""
-        return t_quantile(level, self.seed_variance, self.n_seeds - 1, self.example_variance, self.example_freedom)
+        parts = (self.seed_variance, self.n_seeds - 1), (self.example_variance, self.example_freedom)
+        return mixed_quantile(level, *parts)
 
     def interval(self, level: float) -> tuple[float, float]:
         """Return the ends of the two-sided interval at a level such as 0.95; NaN where the variance is not `known`."""
@@ -180,26 +182,19 @@ def _pooled(rows: Array, clusters: NDArray[np.int64]) -> Array:
     return np.stack([np.bincount(which, row) for row in rows])
 
 
-def t_quantile(
-    level: float, seed_variance: float, seed_freedom: float, example_variance: float, example_freedom: float
-) -> float:
+def mixed_quantile(level: float, seeds: tuple[float, float], examples: tuple[float, float]) -> float:
     """Return the quantile of a mean whose variance has two parts: each part's Student's t, weighted by the parts.
 
     Args:
         level: two-sided, such as 0.95.
-        seed_variance: the part of the seeds.
-        seed_freedom: its degrees of freedom.
-        example_variance: the part of the examples.
-        example_freedom: its degrees of freedom.
+        seeds: the variance that seeds add, and its degrees of freedom.
+        examples: those of the examples.
     """
-    parts = np.nan_to_num([seed_variance, example_variance])
-    if not parts.any():  # without any variance the quantile is not used
-        parts = np.array([0.0, 1.0])
-    quantiles = [
-        float(stats.t.ppf((1 + level) / 2, freedom)) if part else 0.0
-        for part, freedom in zip(parts, (max(seed_freedom, 1), max(example_freedom, 1)), strict=True)
-    ]
-    return float(parts @ quantiles / parts.sum())
+    variances = np.nan_to_num([seeds[0], examples[0]])
+    if not variances.any():  # without any variance the quantile is not used
+        variances = np.array([0.0, 1.0])
+    quantiles = t_quantile((1 + level) / 2, [max(seeds[1], 1), max(examples[1], 1)])
+    return float(variances @ quantiles / variances.sum())
 
 
 def simultaneous_quantile(
@@ -217,7 +212,7 @@ def simultaneous_quantile(
         n_samples: the number of samples of the joint distribution.
         seed: of the samples; the same gives the same result.
     """
-    single = float(stats.t.ppf((1 + level) / 2, freedom))
+    single = float(t_quantile((1 + level) / 2, freedom))
     if len(correlation) < 2:
         return single
     rng = np.random.default_rng(seed)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from anglekit.comparison.crossed import LEAST_SEEDS, Estimate, t_quantile
+from anglekit.comparison.crossed import LEAST_SEEDS, Estimate, mixed_quantile
 from anglekit.errors import InputError
 
 Verdict = Literal["equivalent", "different", "undecided"]
@@ -120,7 +120,7 @@ def needed_counts(estimate: Estimate, margin: float, joint: Joint) -> Needed:
         freedom = estimate.example_freedom * examples / estimate.n_examples
 
         def at(level: float) -> float:
-            return t_quantile(level, by_seed, seeds - 1, by_example, freedom)
+            return mixed_quantile(level, (by_seed, seeds - 1), (by_example, freedom))
 
         quantile = joint.quantile(at) if beyond else at(1 - 2 * ALPHA)
         return quantile * math.sqrt(by_seed + by_example) < gap

@@ -44,6 +44,8 @@ class Comparison:
             are acute under one only (`sides_differ`).
         spreads: a row for each cell: the spread between matching strategies (largest minus smallest, with an interval
             that holds for all pairs at once) against their change over none, and the verdict.
+        controls: a row for each cell and control arm: what matching gains over none, what the control gains over it,
+            what matching gains beyond the control, and the control's share of the gain.
         levels: the mean of each strategy in each cell, with its 95% interval.
         obtuse: pairs of teacher layers whose mean cosine is below 0; a mean over pairs hides them.
         averaging: for each student and layer, the mean over tokens and pairs beside the range over pairs.
@@ -59,6 +61,7 @@ class Comparison:
     families: tuple[Family, ...]
     differences: pd.DataFrame
     spreads: pd.DataFrame
+    controls: pd.DataFrame
     levels: pd.DataFrame
     obtuse: pd.DataFrame
     averaging: pd.DataFrame
@@ -96,7 +99,7 @@ class Comparison:
         """Return everything as plain json: tables as lists of records, unknown numbers as null."""
         frames = {
             name: json.loads(getattr(self, name).to_json(orient="records"))
-            for name in ("differences", "spreads", "levels", "obtuse", "averaging")
+            for name in ("differences", "spreads", "controls", "levels", "obtuse", "averaging")
         }
         families = [
             {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import linalg, stats
+from scipy import linalg
 
 from anglekit.comparison.cells import NONE, Cell, Seed
 from anglekit.comparison.crossed import Estimate, correlation_of, estimate_contrast, simultaneous_quantile
@@ -21,6 +21,7 @@ from anglekit.comparison.equivalence import (
     family_verdict,
     needed_counts,
 )
+from anglekit.results.student_t import t_quantile
 
 #: The level of the intervals that are shown; "equivalent" takes level 1 - 2 ALPHA, "different" the joint one.
 LEVEL = 0.95
@@ -38,6 +39,10 @@ DIFFERENCE_COLUMNS = (
 SPREAD_COLUMNS = (
     *CELL_COLUMNS, "n_strategies", "n_seeds", "spread", "spread_low", "spread_high", "change_over_none", "change_low",
     "change_high", "spread_by_change", "spread_by_change_low", "spread_by_change_high", "verdict", "margin",
+)  # fmt: skip
+CONTROL_COLUMNS = (
+    *CELL_COLUMNS, "control", "gain", "gain_low", "gain_high", "from_control", "from_control_low", "from_control_high",
+    "beyond_control", "beyond_control_low", "beyond_control_high", "share", "about", "n_seeds",
 )  # fmt: skip
 LEVEL_COLUMNS = (*CELL_COLUMNS, "strategy", "mean", "low", "high", "about", "n_seeds", "n_examples")
 
@@ -126,7 +131,7 @@ def joint_of(members: Iterable[CellEstimates], level: float) -> Joint:
     freedom = min(one.example_freedom for one in found)
     blocks = [correlation_of(own) for own in by_examples.values()]
     quantile = simultaneous_quantile(linalg.block_diag(*blocks), level, freedom)
-    return Joint(level, len(found), quantile / float(stats.t.ppf((1 + level) / 2, freedom)))
+    return Joint(level, len(found), quantile / float(t_quantile((1 + level) / 2, freedom)))
 
 
 def _about(estimate: Estimate) -> str:
@@ -237,6 +242,34 @@ def spread_row(estimates: CellEstimates, rows: Sequence[Mapping[str, Any]]) -> d
                 row["spread_by_change_low"] = row["spread_low"] / farthest
                 row["spread_by_change_high"] = row["spread_high"] / nearest
     return row
+
+
+def control_rows(estimates: CellEstimates, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row of `Comparison.controls` for each control of a cell.
+
+    What matching gains over `none`, what the control gains over it, and what matching gains beyond the control, each on
+    the seeds that its sides share, with its 95% interval; `share` is the control's part of the gain, where the gain is
+    surely not 0. Matching is the mean of the matching strategies. `rows` are the cell's `difference_rows`.
+    """
+    matching = estimates.cell.matching
+    mean = MATCHING_MEAN if len(matching) > 1 else next(iter(matching), None)
+    by_pair = {(row["strategy_a"], row["strategy_b"]): row for row in rows}
+    gain = by_pair.get((mean, NONE))
+    controls = [name for name in estimates.cell.strategies if name != NONE and name not in matching]
+    found: list[dict[str, Any]] = []
+    if gain is None:
+        return found
+    for control in controls:
+        row: dict[str, Any] = dict.fromkeys(CONTROL_COLUMNS, np.nan) | _cell_labels(estimates.cell)
+        row |= {"control": control, "about": gain["about"], "n_seeds": gain["n_seeds"]}
+        parts = (("gain", (mean, NONE)), ("from_control", (control, NONE)), ("beyond_control", (mean, control)))
+        for name, pair in parts:
+            if (part := by_pair.get(pair)) is not None:
+                row |= {name: part["difference"], f"{name}_low": part["low"], f"{name}_high": part["high"]}
+        if gain["low"] * gain["high"] > 0:
+            row["share"] = row["from_control"] / row["gain"]
+        found.append(row)
+    return found
 
 
 def level_rows(cell: Cell) -> list[dict[str, Any]]:

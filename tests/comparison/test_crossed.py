@@ -17,8 +17,8 @@ from anglekit.comparison.crossed import (
     correlation_of,
     estimate_contrast,
     influence,
+    mixed_quantile,
     simultaneous_quantile,
-    t_quantile,
     weighted_means,
 )
 
@@ -103,10 +103,10 @@ def test_few_examples_of_unequal_length_are_covered(examples: int) -> None:
 
 def test_the_quantile_lies_between_those_of_its_parts() -> None:
     both = stats.t.ppf(0.975, [2, 50])
-    assert t_quantile(0.95, 1.0, 2, 0.0, 50) == pytest.approx(both[0])
-    assert t_quantile(0.95, 0.0, 2, 1.0, 50) == pytest.approx(both[1])
-    assert t_quantile(0.95, 1.0, 2, 3.0, 50) == pytest.approx(0.25 * both[0] + 0.75 * both[1])
-    assert t_quantile(0.95, 0.0, 2, 0.0, 50) == pytest.approx(both[1])
+    assert mixed_quantile(0.95, (1.0, 2), (0.0, 50)) == pytest.approx(both[0])
+    assert mixed_quantile(0.95, (0.0, 2), (1.0, 50)) == pytest.approx(both[1])
+    assert mixed_quantile(0.95, (1.0, 2), (3.0, 50)) == pytest.approx(0.25 * both[0] + 0.75 * both[1])
+    assert mixed_quantile(0.95, (0.0, 2), (0.0, 50)) == pytest.approx(both[1])
 
 
 # ---- variances ----

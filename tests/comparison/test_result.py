@@ -149,7 +149,7 @@ def test_the_json_is_the_whole_of_it(comparison) -> None:
     ]
     assert found["settings"] == json.loads(json.dumps(dict(comparison.settings)))
     assert (found["reasons"], found["notes"]) == (list(comparison.reasons), list(comparison.notes))
-    assert len(found) == 5 + 8
+    assert len(found) == 6 + 8
     for name in ("differences", "spreads", "levels", "obtuse", "averaging"):
         assert len(found[name]) == len(getattr(comparison, name)) > 0
     assert "°" in replace(comparison, sentence="60°").text("json")
@@ -316,3 +316,23 @@ def test_initialisations_stand_in_the_order_in_which_they_came_and_unknown_ones_
         "Paired": {""},
         "Obtuse": {""},
     }
+
+
+def test_controls_say_how_much_of_the_gain_they_explain(tmp_path) -> None:
+    """Of five points that matching gains over none, hidden states of an untrained teacher give three."""
+    scores = {"alone": 0.70, "none": 0.80, "random-teacher": 0.83, "forward": 0.85, "reverse": 0.85}
+    found = compare([write_sweep(tmp_path / "sweep", score_rows(scores, noise=0.0001, seeds=range(5)))])
+    rows = found.controls.set_index("control")
+    assert list(rows.index) == ["alone", "random-teacher"]
+    assert rows["gain"].tolist() == pytest.approx([0.05, 0.05], abs=0.001)
+    for control, given, share in (("alone", -0.10, -2.0), ("random-teacher", 0.03, 0.6)):
+        row = rows.loc[control]
+        assert row["from_control"] == pytest.approx(given, abs=0.001)
+        assert row["beyond_control"] == pytest.approx(0.05 - given, abs=0.001)
+        assert row["share"] == pytest.approx(share, abs=0.03)
+        assert row["from_control_low"] < row["from_control"] < row["from_control_high"]
+    assert set(found.differences.loc[found.differences["kind"] == "between", "strategy_a"]) == {"forward"}
+    # Where the gain may be none, no share of it is given.
+    small = scores | {"forward": 0.8002, "reverse": 0.7999}
+    assert compare([write_sweep(tmp_path / "none", score_rows(small, seeds=range(5)))]).controls["share"].isna().all()
+    assert compare([make_geometry(ANGLES)]).controls.empty

@@ -76,8 +76,8 @@ def test_the_adjusted_level_holds_where_the_best_is_looked_for():
     assert one[0] == one[1] == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 1000))
 
 
-#: What calibrated-similarity 0.1.1 (Groeger, Wen and Brbic 2026) gave on these layers with these permutations and its own
-#: example's linear CKA: for each pair of layers p and the threshold at 5%; then those of the largest of all pairs.
+# : What calibrated-similarity 0.1.1 (Groeger, Wen and Brbic 2026) gave on these layers with these permutations and its
+# own : example's linear CKA: for each pair of layers p and the threshold at 5%; then those of the largest of all pairs.
 THEIRS = {
     (0, 0): (0.620, 0.2164694220),
     (0, 1): (0.215, 0.2188962698),
@@ -107,7 +107,7 @@ def test_p_values_and_thresholds_are_those_of_calibrated_similarity():
 
 
 def test_the_search_finds_the_layer_that_a_plain_maximum_hides():
-    """Wide layers look more alike by chance: the largest CKA is theirs, and only in its own spread a narrow one shows."""
+    """Wide layers look more alike by chance: the largest CKA is theirs; in its own spread a narrow one shows."""
     rng, n = np.random.default_rng(5), 60
     shared = rng.standard_normal((n, 3))
     narrow = [torch.from_numpy(shared + rng.standard_normal((n, 3))) for _ in range(2)]
