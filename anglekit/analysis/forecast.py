@@ -18,6 +18,7 @@ from transformers import AutoModel, PreTrainedModel
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.preparation import PreparedAnalysis, Shard, prepare
 from anglekit.analysis.settings import AnalysisSettings
+from anglekit.display.counts import counted
 from anglekit.errors import InputError
 from anglekit.models.architectures import blocks, depth, model_streams, stack, width
 from anglekit.models.checkpoint_files import stored_weights
@@ -139,9 +140,9 @@ def _parts(prepared: PreparedAnalysis, models: Sequence[ModelForecast], program:
     padded = max(int(np.sort(probe.padded_tokens)[-lanes:].sum()) for probe in probes)
     longest = max(int(batch.input_ids.shape[1]) for probe in probes for batch in _largest_batches(probe, 1))
     passes: dict[str, list[int]] = {}
-    for each, counted, states_width in zip(models, layers, widths, strict=True):
+    for each, n_layers, states_width in zip(models, layers, widths, strict=True):
         passes.setdefault(str(each.device), []).append(_pass_bytes(each, padded, longest))
-        states = sum(counted[stream] * tokens[stream] * states_width * each.itemsize for stream in spec.layers)
+        states = sum(n_layers[stream] * tokens[stream] * states_width * each.itemsize for stream in spec.layers)
         add(str(each.device), "states", states)
         if str(each.device) != sums_at:
             add(sums_at, "states", states)
@@ -294,7 +295,8 @@ class AnalysisForecast:
         ]
         lines += [
             "",
-            f"{self.examples:,} examples, {self.tokens:,} tokens in {self.batches:,} batches of at most "
+            f"{counted(self.examples, 'example')}, {counted(self.tokens, 'token')} in "
+            f"{counted(self.batches, 'batch', plural='batches')} of at most "
             f"{self.padded_tokens:,} padded tokens; {self.flops:.1e} FLOPs of forward passes",
             self.layers,
             "",

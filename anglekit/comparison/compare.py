@@ -14,9 +14,9 @@ from anglekit.comparison.crossed import LEAST_SEEDS
 from anglekit.comparison.equivalence import ALPHA, check_margin
 from anglekit.comparison.evidence import Evidence, read_evidence
 from anglekit.comparison.family import Family, Reference, overall_verdict
+from anglekit.comparison.pairable import check_pairable
 from anglekit.comparison.pairs import averaging_views, largest_pair_differences, obtuse_pairs
 from anglekit.comparison.result import Comparison
-from anglekit.comparison.sentence import reasons, sentence
 from anglekit.comparison.statistics import (
     BETWEEN,
     CONTROL_COLUMNS,
@@ -73,6 +73,7 @@ def compare(
     cells, cell_notes = angle_cells(found.geometries)
     own_score_cells, score_notes = score_cells(found.scores, found.examples, found.n_examples)
     cells += own_score_cells
+    check_pairable(cells)
     estimates = [estimate_cell(cell, _margin(cell, margin, score_margin)) for cell in cells]
     rows = _difference_rows(estimates, found)
     families = _families(estimates, rows, found)
@@ -88,8 +89,6 @@ def compare(
     notes = [*found.notes, *cell_notes, *score_notes, *_seed_notes(cells), *_missing_parts(found, cells)]
     return Comparison(
         verdict=verdict,
-        sentence=sentence(verdict, families),
-        reasons=reasons(families, spread_table),
         families=families,
         differences=differences,
         spreads=spread_table,
@@ -121,7 +120,11 @@ def _check_strategies(found: Evidence) -> None:
         arrived = f"all students are of one strategy, {strategies[0]}"
         if found.unfinished:
             raise InputError(f"{arrived}, and {found.unfinished[0]}")
-        raise InputError(arrived, "give students of at least two to compare")
+        raise InputError(
+            arrived,
+            f"train another beside it, as `anglekit sweep TEACHER --strategies none,{strategies[0]} --seeds 0-2` does; "
+            "`anglekit report` shows one by itself",
+        )
 
 
 def _margin(cell: Cell, margin: float, score_margin: float | None) -> float:

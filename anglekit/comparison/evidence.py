@@ -137,9 +137,14 @@ def _check_scores(scores: Sequence[StudentScores]) -> None:
     known: dict[str, tuple[str, str, str]] = {}
     for each in scores:
         training = each.training
-        facts = [("task", training.task, training.task), _hashed("teacher", training.origin_sha256)]
-        facts += [_hashed(f"table {name!r}", table.sha256) for name, table in training.tables.items()]
-        for name, value, shown in facts:
+        facts = [
+            ("task", training.task, training.task, "give runs of one task"),
+            (*_hashed("teacher", training.origin_sha256), "give students of one teacher"),
+        ]
+        for name, table in training.tables.items():
+            wanted = "train all on one table (--train)" if name == "train" else "score all on one table (--validation)"
+            facts.append((*_hashed(f"table {name!r}", table.sha256), wanted))
+        for name, value, shown, remedy in facts:
             if value is None or shown is None:
                 continue
             stored, seen, where = known.setdefault(name, (value, shown, each.source))
@@ -147,7 +152,7 @@ def _check_scores(scores: Sequence[StudentScores]) -> None:
                 raise InputError(
                     f"{each.source} and {where} differ in the {name} ({shown} and {seen}), so that their scores cannot "
                     "be paired",
-                    "compare runs of one teacher on one task with the same tables",
+                    f"{remedy}, or compare each by itself",
                 )
 
 

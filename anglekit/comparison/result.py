@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final
 
 import pandas as pd
@@ -12,8 +13,10 @@ import pandas as pd
 from anglekit.comparison.cells import in_order
 from anglekit.comparison.equivalence import Verdict
 from anglekit.comparison.family import Family
-from anglekit.comparison.sentence import amount, interval_words, needed_words
 from anglekit.comparison.statistics import BETWEEN
+from anglekit.comparison.verdict import Headline, headline
+from anglekit.comparison.wording import gap, interval_words, level, needed_words
+from anglekit.display.counts import counted
 from anglekit.display.html import element, joined, notebook_table
 from anglekit.display.tables import TextTable, aligned_text, latex_table, markdown_table, markdown_text, printable
 from anglekit.errors import InputError, suggest
@@ -21,8 +24,10 @@ from anglekit.results.document import UNRECORDED
 
 _MOST_OBTUSE_ROWS, _MOST_OBTUSE_PAIRS = 20, 6
 _ANGLE = (
-    "An example's angle is the mean over its tokens and the pairs of teacher layers; examples count by their tokens."
+    "An angle is the mean over tokens of the angle, each pair of teacher layers weighing the same; examples count by "
+    "their tokens."
 )
+_MOST_SHORT_LINES, _MOST_SHORT_NOTES, _MOST_SHORT_REASONS = 25, 3, 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +35,7 @@ class Comparison:
     """What a comparison found.
 
     Attributes:
-        verdict: "equivalent", "different" or "undecided": of the scores, or of the angles where no scores came.
-        sentence: the answer in plain words.
-        reasons: a sentence for each family; how far scores spread beside their change over none; for whom it holds.
+        verdict: "equivalent", "different" or "undecided", on the scores; on the angles where no score came.
         families: a verdict for each kind of measure and initialisation.
         differences: a row for each cell and paired difference: `part, measure, init, stream, vertex, data, score, kind`
             ("between" matching strategies, "over none" or "control"), `strategy_a, strategy_b, difference` (a - b, in
@@ -56,8 +59,6 @@ class Comparison:
     """
 
     verdict: Verdict
-    sentence: str
-    reasons: tuple[str, ...]
     families: tuple[Family, ...]
     differences: pd.DataFrame
     spreads: pd.DataFrame
@@ -70,26 +71,41 @@ class Comparison:
     primary: str | None = None
     teacher: Mapping[str, float] = field(default_factory=dict)
 
+    @cached_property
+    def headline(self) -> Headline:
+        """What comes first in every output: the task's own score with its verdict, then the angles."""
+        return headline(
+            *(self.families, self.levels, self.spreads, self.controls), primary=self.primary, teacher=self.teacher
+        )
+
+    @property
+    def sentence(self) -> str:
+        """The first line of the headline."""
+        return self.headline.line
+
     def tables(self) -> list[TextTable]:
-        """Return the tables for people: spread against change, means, pairs at their farthest layer, obtuse pairs."""
-        tables = [_spread_table(self), _level_table(self), _pair_table(self), _obtuse_table(self)]
+        """Return the tables for people: spreads, controls, means, pairs at their farthest layer, obtuse pairs."""
+        tables = [
+            *(_spread_table(self), _control_table(self), _level_table(self), _pair_table(self), _obtuse_table(self))
+        ]
         return [table for table in tables if table.rows]
 
     def method_lines(self) -> list[str]:
         """Return how the verdicts were reached, one or two sentences per line: margins, tests, what an angle is."""
         settings = self.settings
         default = settings["default_margins"]
-        found = [("angle", settings["margin_degrees"])] if settings["margin_degrees"] is not None else []
-        found += [("score", value) for value in dict.fromkeys(settings["score_margins"].values())]
-        margins = [
-            f"{amount(value, part, value)} between {part}s{' (the default)' if default[part] else ''}"
-            for part, value in found
-        ]
+        found = [("angle", "", settings["margin_degrees"])] if settings["margin_degrees"] is not None else []
+        found += [("score", measure.partition(", ")[0], value) for measure, value in settings["score_margins"].items()]
+        margins = dict.fromkeys(
+            f"{gap(value, {'part': part, 'score': score, 'margin': value})} between {part}s"
+            f"{' (the default)' if default[part] else ''}"
+            for part, score, value in found
+        )
         obtuse = len(self.averaging) and self.obtuse.empty
         return [
             f"Margins, the largest difference that does not matter: {'; '.join(margins)}.",
             f"Equivalent: the {settings['test_level']:.0%} interval of every pair lies inside the margin. Different: "
-            "the interval of a pair that holds for all pairs at once at 95% lies beyond it. Differences are paired by "
+            "a pair's interval lies beyond it, one that holds for all pairs at once at 95%. Differences are paired by "
             "seed and example, whose variances are taken together.",
             *([_ANGLE] if settings["margin_degrees"] is not None else []),
             *(["No pair of teacher layers is obtuse on average."] if obtuse else []),
@@ -117,8 +133,8 @@ class Comparison:
             "verdict": self.verdict,
             "primary": self.primary,
             "teacher": dict(self.teacher),
-            "sentence": self.sentence,
-            "reasons": list(self.reasons),
+            "headline": self.headline.line,
+            "beneath": list(self.headline.beneath),
             "families": families,
             **frames,
             "notes": list(self.notes),
@@ -129,7 +145,7 @@ class Comparison:
         """Return the comparison as text that ends in a line break.
 
         Args:
-            form: a name in `FORMATS`; "csv" holds only the paired differences.
+            form: a name in `FORMATS`; "terminal" has at most 25 lines, "csv" holds only the paired differences.
 
         Raises:
             InputError: there is no such form.
@@ -143,8 +159,8 @@ class Comparison:
         first, folded = self.tables()[:1], self.tables()[1:]
         return element(
             "div",
-            element("p", element("strong", self.sentence)),
-            element("ul", *(element("li", reason) for reason in self.reasons)),
+            element("p", element("strong", self.headline.line)),
+            element("ul", *(element("li", one) for one in self.headline.beneath)) if self.headline.beneath else None,
             *(joined(element("p", table.title), notebook_table(table)) for table in first),
             *(element("details", element("summary", table.title), notebook_table(table)) for table in folded),
             element("ul", *(element("li", f"note: {note}") for note in self.notes)) if self.notes else None,
@@ -154,7 +170,7 @@ class Comparison:
 
 def _size(row: Mapping[str, Any], key: str, *, signed: bool = False) -> str:
     value = row[key]
-    return "" if pd.isna(value) else amount(float(value), row["part"], row["margin"], signed=signed)
+    return "" if pd.isna(value) else gap(float(value), row, signed=signed)
 
 
 def _init(init: object) -> str:
@@ -188,6 +204,24 @@ def _spread_table(comparison: Comparison) -> TextTable:
     return TextTable(title, (*header, "spread / change", "verdict"), tuple(rows), frozenset({2, 3, 4, 5, 6, 7, 8}))
 
 
+def _control_table(comparison: Comparison) -> TextTable:
+    margins = {(row["measure"], row["init"]): row["margin"] for row in _records(comparison.spreads)}
+    rows = []
+    for found in _records(comparison.controls):
+        row = found | {"margin": margins[found["measure"], found["init"]]}
+        cells = []
+        for name in ("gain", "from_control", "beyond_control"):
+            cells += [_size(row, name, signed=True)]
+            cells += ["" if pd.isna(row[name]) else interval_words(row, f"{name}_low", f"{name}_high")]
+        share = "" if pd.isna(row["share"]) else f"{row['share']:.0%}"
+        rows.append((row["measure"], _init(row["init"]), row["control"], str(int(row["n_seeds"])), *cells, share))
+    interval = "95% interval"
+    header = ("measure", "init", "control", "seeds", "matching over none", interval, "control over none", interval)
+    title = "What the controls explain of the gain of matching (its mean over strategies) over none"
+    header += ("matching over control", interval, "share")
+    return TextTable(title, header, tuple(rows), frozenset(range(3, 11)))
+
+
 def _level_table(comparison: Comparison) -> TextTable:
     strategies = in_order(comparison.levels["strategy"])
     margins = {
@@ -196,9 +230,11 @@ def _level_table(comparison: Comparison) -> TextTable:
     }
     rows = []
     for (part, measure, init), group in comparison.levels.groupby(["part", "measure", "init"], sort=False):
+        score = group["score"].iloc[0]
         found = dict(zip(group["strategy"], group["mean"], strict=True))
         margin = margins.get((measure, init), 1.0 if part == "angle" else 0.01)
-        cells = [amount(float(found[name]), str(part), margin) if name in found else "" for name in strategies]
+        unit = {"part": part, "score": score, "margin": margin}
+        cells = [level(float(found[name]), unit) if name in found else "" for name in strategies]
         rows.append((str(measure), _init(init), *cells))
     return TextTable("Means", ("measure", "init", *strategies), tuple(rows), frozenset(range(2, 2 + len(strategies))))
 
@@ -262,16 +298,51 @@ def _closing(comparison: Comparison) -> list[str]:
     return [*comparison.method_lines(), *(f"note: {note}" for note in comparison.notes)]
 
 
-def _terminal(comparison: Comparison) -> str:
-    blocks = ["\n".join([comparison.sentence, *(f"  {reason}" for reason in comparison.reasons)])]
+def _opening(comparison: Comparison) -> list[str]:
+    return comparison.headline.text.splitlines()
+
+
+def _full(comparison: Comparison) -> str:
+    blocks = ["\n".join(_opening(comparison))]
     blocks += [f"{table.title}:\n{aligned_text(table)}" for table in comparison.tables()]
     blocks.append("\n".join(_closing(comparison)))
     return "\n\n".join(printable(block, keep="\n") for block in blocks) + "\n"
 
 
+def _short(comparison: Comparison) -> str:
+    """Return at most 25 lines: the headline, the spreads, the margins and the first notes."""
+    opening = _opening(comparison)
+    more = len(opening) - 1 - _MOST_SHORT_REASONS
+    if more > 0:
+        opening = [*opening[: 1 + _MOST_SHORT_REASONS], f"  (and {more} more)"]
+    notes = [f"note: {note}" for note in comparison.notes[:_MOST_SHORT_NOTES]]
+    unseen = len(comparison.notes) - len(notes)
+    closing = [comparison.method_lines()[0], *notes, *([f"(and {counted(unseen, 'more note')})"] if unseen > 0 else [])]
+    closing.append("Means, paired differences, obtuse pairs and how it was decided: --full.")
+    room = _MOST_SHORT_LINES - len(opening) - len(closing) - 4
+    table = _short_spreads(comparison, room)
+    blocks = [opening, *([[f"{table.title}:", *aligned_text(table).splitlines()]] if table.rows else []), closing]
+    return "\n\n".join(printable("\n".join(block), keep="\n") for block in blocks) + "\n"
+
+
+def _short_spreads(comparison: Comparison, most: int) -> TextTable:
+    """Return the table of spreads with the scores first, and without the columns that need a second look."""
+    ordered = comparison.spreads.sort_values("part", ascending=False, kind="stable")
+    whole = _spread_table(replace(comparison, spreads=ordered))
+    columns = [0, 1, 3, 4, 5, 6, 9]
+
+    def kept(row: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(row[column] for column in columns)
+
+    left = len(whole.rows) - most
+    rows = whole.rows if left <= 0 else whole.rows[:most]
+    title = whole.title + (f" (the first {len(rows)} of {len(whole.rows)})" if left > 0 else "")
+    return TextTable(title, kept(whole.columns), tuple(map(kept, rows)), frozenset({2, 3, 4, 5}))
+
+
 def _markdown(comparison: Comparison) -> str:
-    lines = [f"**{markdown_text(comparison.sentence)}**", ""]
-    lines += [f"- {markdown_text(reason)}" for reason in comparison.reasons]
+    lines = [f"**{markdown_text(comparison.headline.line)}**", ""]
+    lines += [f"- {markdown_text(one)}" for one in comparison.headline.beneath]
     for table in comparison.tables():
         lines += ["", f"### {markdown_text(table.title)}", "", markdown_table(table)]
     lines += ["", *(f"- {markdown_text(line)}" for line in _closing(comparison))]
@@ -280,13 +351,17 @@ def _markdown(comparison: Comparison) -> str:
 
 def _latex(comparison: Comparison) -> str:
     lines = ["% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}."]
-    lines += [f"% {printable(line)}" for line in (comparison.sentence, *comparison.reasons, *_closing(comparison))]
+    lines += [
+        f"% {printable(line)}"
+        for line in (comparison.headline.line, *comparison.headline.beneath, *_closing(comparison))
+    ]
     return "\n\n".join(["\n".join(lines), *map(latex_table, comparison.tables())]) + "\n"
 
 
 #: How a comparison is written, by name.
 FORMATS: Final[Mapping[str, Callable[[Comparison], str]]] = {
-    "terminal": _terminal,
+    "terminal": _short,
+    "full": _full,
     "csv": lambda comparison: str(comparison.differences.to_csv(index=False, lineterminator="\n")),
     "markdown": _markdown,
     "latex": _latex,

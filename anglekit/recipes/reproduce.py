@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PretrainedConfig
 
+    from anglekit.comparison.verdict import Headline
+
 DEMO_RECIPE: Final = "builtin-inference"
 # The expected time of a stage that costs almost no FLOPs, as a share of all others together.
 _SMALL_STAGE: Final = 0.02
@@ -43,7 +45,7 @@ class Reproduction:
         scale: the fraction of the steps that was trained.
         result: ours beside the paper's; see `published.result_frame`.
         text: the result for a terminal.
-        verdicts: by variant, whether layer selection matters, in a sentence.
+        verdicts: by variant, what `compare` says first.
         warnings: what spoils a comparison of the students.
         seconds: what each stage took, in its last session.
     """
@@ -53,7 +55,7 @@ class Reproduction:
     scale: float
     result: pd.DataFrame
     text: str
-    verdicts: Mapping[str, str]
+    verdicts: Mapping[str, Headline]
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
 
@@ -64,7 +66,10 @@ class Reproduction:
             "recipe": self.recipe.name,
             "scale": self.scale,
             "result": json.loads(self.result.to_json(orient="records")),
-            "verdicts": dict(self.verdicts),
+            "verdicts": {
+                variant: {"headline": said.line, "beneath": list(said.beneath)}
+                for variant, said in self.verdicts.items()
+            },
             "warnings": list(self.warnings),
             "seconds": dict(self.seconds),
         }
@@ -248,7 +253,7 @@ class _Run:
             teacher = self._teacher(recipe)
             sweeps = self._students(recipe, teacher)
             geometries = self._geometries(recipe, teacher, sweeps)
-        verdicts = {}
+        verdicts: dict[str, Headline] = {}
         warnings: list[str] = []
         for variant, swept in sweeps.items():
             places = [swept, *(self.path / name for name in geometries[variant])]
@@ -374,7 +379,7 @@ class _Run:
         with self.bar.aside():
             self._warn(warning)
 
-    def _result(self, verdicts: Mapping[str, str], warnings: tuple[str, ...]) -> Reproduction:
+    def _result(self, verdicts: Mapping[str, Headline], warnings: tuple[str, ...]) -> Reproduction:
         import pandas as pd
 
         from anglekit.recipes.published import result_frame, result_text

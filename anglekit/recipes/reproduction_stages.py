@@ -17,6 +17,7 @@ import anglekit_data
 from anglekit.analysis.job import save_analysis
 from anglekit.analysis.unfinished import unfinished_directory
 from anglekit.comparison.compare import compare
+from anglekit.comparison.verdict import Headline
 from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.runs.evaluate import evaluate
 from anglekit.distillation.runs.run import RunResult
@@ -318,12 +319,12 @@ def sweep_warnings(swept: Path) -> list[str]:
     return read_document(swept / SWEEP_FILE, SweepRecord, "remove it: its students are then trained again").warnings
 
 
-def compare_strategies(places: Sequence[Path]) -> str:
-    """Return in a sentence whether layer selection matters in one variant: in its sweep and Geometries.
+def compare_strategies(places: Sequence[Path]) -> Headline:
+    """Return what `compare` says first of one variant: of its sweep and its Geometries.
 
-    If they cannot be compared, nothing is raised: the sentence says why.
+    If they cannot be compared, nothing is raised: the line says why.
     """
     try:
-        return compare(places).sentence
+        return compare(places).headline
     except InputError as error:
-        return f"not compared: {error}"
+        return Headline(f"Not compared: {error}.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anglekit.comparison.compare import ANGLE_MARGIN
+from anglekit.comparison.verdict import Headline
 from anglekit.errors import InputError
 from anglekit.report.figures import MOST_STUDENTS, draw_all
 from anglekit.report.gather import Findings, gather
@@ -33,12 +34,9 @@ class Report:
     warnings: tuple[str, ...]
 
     @property
-    def sentence(self) -> str:
-        """The verdict that comes first on the page."""
-        found = self.findings
-        if found.comparison is not None and (found.scores or not found.geometries):
-            return found.comparison.sentence
-        return found.geometries[0].verdict.sentence if found.geometries else found.not_compared
+    def headline(self) -> Headline:
+        """What comes first on the page."""
+        return self.findings.headline
 
 
 def build_report(

@@ -81,7 +81,9 @@ def draw_all(
     """
     figures, refused = [], []
     inputs = FigureInputs([reported.geometry for reported in findings.geometries], findings.scores)
-    tasks = {name: _tasks(name, findings) for name in FIGURES}
+    # The scores are the answer, and the angles explain it.
+    names = sorted(FIGURES, key=lambda name: FIGURES[name].uses == "geometries")
+    tasks = {name: _tasks(name, findings) for name in names}
     reasons = {name: _why_not(own, inputs) for name, own in tasks.items()}
     able = {name: own for name, own in tasks.items() if reasons[name] is None}
     if workers is None:
@@ -94,7 +96,8 @@ def draw_all(
             ]
             for name, own in able.items()
         }
-        for name, figure in FIGURES.items():
+        for name in names:
+            figure = FIGURES[name]
             try:
                 if reasons[name] is not None:
                     raise InputError(str(reasons[name]))

@@ -9,8 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from anglekit.comparison.compare import ANGLE_MARGIN, compare
+from anglekit.comparison.equivalence import check_margin
 from anglekit.comparison.evidence import read_evidence
 from anglekit.comparison.result import Comparison
+from anglekit.comparison.verdict import Headline
+from anglekit.display.counts import counted
 from anglekit.errors import InputError
 from anglekit.results.chance import ChanceVerdict
 from anglekit.results.geometry import Geometry
@@ -57,6 +60,15 @@ class Findings:
     warnings: tuple[str, ...]
     score_margin: float | None = None
 
+    @property
+    def headline(self) -> Headline:
+        """What comes first: the comparison's, or what a Geometry says by itself, or why there is none."""
+        if self.comparison is not None:
+            return self.comparison.headline
+        if self.geometries:
+            return Headline(self.geometries[0].verdict.sentence, (self.not_compared,))
+        return Headline(self.not_compared)
+
 
 def gather(
     directories: Sequence[str | Path],
@@ -75,14 +87,20 @@ def gather(
     """
     if not directories:
         raise InputError("nothing came to report", "give directories of `anglekit analyze`, `sweep` or `distill`")
+    check_margin(margin, "--margin")
+    if score_margin is not None:
+        check_margin(score_margin, "--score-margin")
     try:
         found, apart = [read_evidence(directories)], ""
     except InputError as error:  # each directory by itself
         found = [read_evidence([directory]) for directory in dict.fromkeys(directories)]
-        apart = f"The strategies are not compared: {error}."
+        apart = _not_compared(error)
     named = [pair for evidence in found for pair in evidence.geometries]
     if labels is not None and len(labels) != len(named):
-        raise InputError(f"{len(labels)} task labels for {len(named)} Geometries", "give one each, in order (--task)")
+        raise InputError(
+            f"{counted(len(labels), 'task label')} for {counted(len(named), 'Geometry', plural='Geometries')}",
+            "give one each, in order (--task)",
+        )
     own = [Path(source).resolve().name for source, _ in named] if labels is None else list(labels)
     geometries = tuple(
         ReportedGeometry(label, source, geometry, geometry.against_chance())
@@ -92,7 +110,10 @@ def gather(
     if len({strategy for evidence in found for strategy in evidence.strategies}) < 2:
         not_compared = "All students are of one strategy: add another to compare (anglekit sweep)."
     elif not apart:
-        comparison = compare(found[0], margin=margin, score_margin=score_margin)
+        try:
+            comparison = compare(found[0], margin=margin, score_margin=score_margin)
+        except InputError as error:
+            not_compared = _not_compared(error)
     warnings = [
         *(f"{reported.label}: {_OFFICIAL}" for reported in geometries if reported.geometry.official),
         *(comparison.notes if comparison is not None else [note for evidence in found for note in evidence.notes]),
@@ -100,3 +121,7 @@ def gather(
     ]
     scores = tuple(evidence.scores for evidence in found if not evidence.scores.empty)
     return Findings(geometries, scores, comparison, not_compared, tuple(dict.fromkeys(warnings)), score_margin)
+
+
+def _not_compared(error: InputError) -> str:
+    return f"The strategies are not compared: {error}."

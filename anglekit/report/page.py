@@ -11,6 +11,7 @@ from typing import Final
 import anglekit
 from anglekit.comparison.family import overall_verdict
 from anglekit.comparison.result import Comparison
+from anglekit.display.counts import counted
 from anglekit.display.html import Markup, element, facts_table, joined, page_table
 from anglekit.report.figures import Drawing, ReportFigure
 from anglekit.report.gather import Findings, ReportedGeometry
@@ -76,7 +77,13 @@ def page(
     ]
     body = element(
         "body",
-        element("header", element("h1", title), element("p", _lede(findings), class_="lede"), class_="top"),
+        element(
+            "header",
+            element("h1", title),
+            element("p", findings.headline.line, class_="headline"),
+            element("p", _lede(findings), class_="lede"),
+            class_="top",
+        ),
         element("main", element("nav", element("ul", *links), aria_label="Contents"), *sections),
         element("footer", f"Made by anglekit {anglekit.__version__}.", class_="foot"),
         _inline("script", _resource("page.js")),
@@ -127,50 +134,51 @@ def _lede(findings: Findings) -> str:
     for reported in findings.geometries:
         document = reported.geometry.document
         teacher, students = document.provenance.teacher.name or "a teacher", len(document.provenance.students)
-        text = f"{teacher} seen from {students} student{'' if students == 1 else 's'}"
+        text = f"{teacher} seen from {counted(students, 'student')}"
         if document.counts.examples is not None:
-            text += f" on {document.counts.examples:,} examples"
+            text += f" on {counted(document.counts.examples, 'example')}"
         source = document.provenance.probe.source
         parts.append(text + (f" of {source}" if source else ""))
     if findings.scores:
         number = sum(len(table[["strategy", "init", "seed"]].drop_duplicates()) for table in findings.scores)
-        parts.append(f"scores of {number} students")
+        parts.append(f"scores of {counted(number, 'student')}")
     return "; ".join(parts) + "."
 
 
 def _verdicts(findings: Findings) -> Markup:
-    reason = findings.not_compared
-    alone = [_chance_box(reported, named=len(findings.geometries) > 1) for reported in findings.geometries]
+    # What stands above all is not repeated in its box.
+    reason = "" if findings.not_compared == findings.headline.line else findings.not_compared
+    named, first = len(findings.geometries) > 1, findings.headline.line
+    alone = [_chance_box(reported, first, named=named) for reported in findings.geometries]
     if findings.comparison is None:
         refused = _box("Does it matter which layer?", [("not compared", "undecided")], "undecided", reason, (), ())
         return joined(*alone, refused)
-    compared = _comparison_box(findings.comparison)
-    # Without scores the geometry is the finding, and what strategies do to it comes second.
-    return joined(compared, *alone) if findings.scores else joined(*alone, compared)
+    return joined(_comparison_box(findings.comparison), *alone)
 
 
 def _comparison_box(comparison: Comparison) -> Markup:
     parts = {family.part for family in comparison.families}
     answers = [
         (f"{part}s: {(own := overall_verdict([one for one in comparison.families if one.part == part]))}", own)
-        for part in ("angle", "score")
+        for part in ("score", "angle")
         if part in parts
     ]
     return _box(
         "Does it matter which layer?",
         answers or [(comparison.verdict, comparison.verdict)],
         comparison.verdict,
-        comparison.sentence,
-        comparison.reasons,
+        "",  # the line stands above all
+        comparison.headline.beneath,
         comparison.method_lines(),
     )
 
 
-def _chance_box(reported: ReportedGeometry, *, named: bool) -> Markup:
+def _chance_box(reported: ReportedGeometry, first: str, *, named: bool) -> Markup:
     verdict = reported.verdict
     question = "How do the angles compare with chance?" + (f" {reported.label}" if named else "")
     answers = [(_STANDINGS[verdict.standing], "plain")]
-    return _box(question, answers, "plain", verdict.sentence, verdict.reasons, ())
+    sentence = "" if verdict.sentence == first else verdict.sentence
+    return _box(question, answers, "plain", sentence, verdict.reasons, ())
 
 
 def _box(
@@ -185,7 +193,7 @@ def _box(
         "div",
         element("h3", question, class_="question"),
         element("p", *(element("span", answer, class_=f"answer {own}") for answer, own in answers), class_="answers"),
-        element("p", sentence, class_="sentence"),
+        element("p", sentence, class_="sentence") if sentence else None,
         element("ul", *(element("li", _capital(one)) for one in reasons)) if reasons else None,
         element("details", element("summary", "How this was decided"), *(element("p", line) for line in method))
         if method

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from anglekit.display.counts import counted
 from anglekit.display.tables import TextTable
 from anglekit.results.document import GeometryDocument
 from anglekit.results.joint_intervals import with_joint_intervals
@@ -111,11 +112,11 @@ def analysis_notes(document: GeometryDocument) -> list[str]:
     """Return in sentences what was left out, truncated or projected."""
     counts = document.counts
     notes = [
-        f"{number} {sentence}"
-        for number, sentence in (
-            (counts.skipped_rows, "rows were left out because a text is missing"),
-            (counts.skipped_examples, "examples were left out because no token of theirs counts"),
-            (counts.examples_used_for_projection, "other examples were used to fit the projection"),
+        f"{counted(number, thing)} {'was' if number == 1 else 'were'} {sentence}"
+        for number, thing, sentence in (
+            (counts.skipped_rows, "row", "left out because a text is missing"),
+            (counts.skipped_examples, "example", "left out because no token of theirs counts"),
+            (counts.examples_used_for_projection, "other example", "used to fit the projection"),
         )
         if number
     ]
@@ -127,8 +128,8 @@ def analysis_notes(document: GeometryDocument) -> list[str]:
         )
     if counts.truncated_examples:
         notes.append(
-            f"{counts.truncated_examples} examples were truncated to {counts.max_length} tokens; "
-            f"{counts.truncated_tokens} tokens were lost"
+            f"{counted(counts.truncated_examples, 'example')} truncated to {counted(counts.max_length or 0, 'token')}; "
+            f"{counted(counts.truncated_tokens or 0, 'token')} lost"
         )
     for student, streams in counts.by_student.items():
         for stream, found in streams.items():

@@ -232,6 +232,7 @@ def print_result(geometry: Geometry, written: Path, *, quiet: bool, as_json: boo
 
 
 def _summary(geometry: Geometry) -> str:
+    from anglekit.display.counts import counted
     from anglekit.display.tables import aligned_text
     from anglekit.results.overview import layer_table
 
@@ -241,7 +242,8 @@ def _summary(geometry: Geometry) -> str:
     lines = [
         "",
         f"{document.provenance.teacher.name} seen from {', '.join(geometry.students)}: "
-        f"{document.counts.examples} examples, {tokens} tokens" + (", official reading" if geometry.official else ""),
+        f"{counted(document.counts.examples or 0, 'example')}, {counted(tokens, 'token')}"
+        + (", official reading" if geometry.official else ""),
         "",
         aligned_text(layer_table(rows, short=True)),
         "",

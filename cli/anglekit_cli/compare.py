@@ -12,7 +12,7 @@ from anglekit_cli import options
 
 EPILOG = "Example: anglekit compare runs/sweep geometry --score-margin 0.005 --out comparison.md"
 
-_SUFFIXES = {".txt": "terminal", ".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json"}
+_SUFFIXES = {".txt": "full", ".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json"}
 _PRINTED = ("terminal", "csv", "markdown", "latex")
 
 
@@ -28,13 +28,17 @@ def compare(
         Path | None,
         typer.Option(metavar="FILE", help="Write it to a file too: .txt, .csv, .md, .tex or .json by its suffix."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer's one sentence only.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print every table and note; without it, at most 25 lines.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the first line only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as json.")] = False,
 ) -> None:
     """Answer whether layer selection matters here.
 
-    The verdict is equivalent, different or undecided, and then says what would decide it. Strategies are compared
-    under the same initialisation, paired by seed and, for angles, by probe example.
+    The first line says the task's own score of the teacher and every strategy, and the verdict: equivalent, different,
+    or undecided and then what would decide it. The angles stand beneath. Strategies are compared under the same
+    initialisation, paired by seed and example.
     """
     if form not in _PRINTED:
         raise InputError(f"no format {form!r}", allowed=suggest(form, _PRINTED))
@@ -50,6 +54,6 @@ def compare(
     if as_json:
         typer.echo(comparison.text("json"), nl=False)
     elif quiet:
-        typer.echo(comparison.sentence)
+        typer.echo(comparison.headline.line)
     else:
-        typer.echo(comparison.text(form), nl=False)
+        typer.echo(comparison.text("full" if full and form == "terminal" else form), nl=False)

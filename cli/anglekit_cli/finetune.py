@@ -60,9 +60,10 @@ def print_result(result: RunResult, *, quiet: bool, as_json: bool) -> None:
         rows = result.scores.to_dict(orient="records")
         typer.echo(json.dumps({"checkpoint": result.checkpoint, "steps": result.steps, "scores": rows}))
     elif not quiet:
+        from anglekit.display.counts import counted
         from anglekit.display.tables import aligned_text, frame_table
 
         if len(result.scores):
             typer.echo(aligned_text(frame_table(result.scores)))
         kept = "" if result.selected_step == result.steps else f", the best at step {result.selected_step}"
-        typer.echo(f"{result.steps} steps in {result.train_seconds:.0f} s{kept}: {result.checkpoint}")
+        typer.echo(f"{counted(result.steps, 'step')} in {result.train_seconds:.0f} s{kept}: {result.checkpoint}")

@@ -40,6 +40,7 @@ def report(
 
     from tqdm import tqdm
 
+    from anglekit.display.counts import counted
     from anglekit.report.build import build_report
     from anglekit.runtime.files import write_whole
 
@@ -65,12 +66,14 @@ def report(
             "out": str(out),
             "bytes": len(built.html.encode()),
             "verdict": None if comparison is None else comparison.verdict,
-            "sentence": built.sentence,
+            "headline": built.headline.line,
+            "beneath": list(built.headline.beneath),
             "figures": list(built.figures),
             "not_drawn": list(built.not_drawn),
             "warnings": list(built.warnings),
         }
         typer.echo(json.dumps(document, ensure_ascii=False))
     elif not quiet:
-        typer.echo(built.sentence)
-        typer.echo(f"Written to {out}. Figures: {len(built.figures)}, warnings: {len(built.warnings)}.")
+        typer.echo(built.headline.text)
+        counts = f"{counted(len(built.figures), 'figure')}, {counted(len(built.warnings), 'warning')}"
+        typer.echo(f"Written to {out}: {counts}.")

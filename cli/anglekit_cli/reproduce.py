@@ -144,10 +144,9 @@ def run_and_print(run: Callable[..., Reproduction], *, quiet: bool, as_json: boo
     elif not quiet:
         several = len(result.verdicts) > 1
         lines = [
+            *(f"{variant}: {said.text}" if several else said.text for variant, said in result.verdicts.items()),
             result.text,
             *(f"warning: {warning}" for warning in result.warnings),
-            "",
-            *(f"{variant}: {verdict}" if several else verdict for variant, verdict in result.verdicts.items()),
             "",
             f"Figure: {Path(result.directory) / 'figure.png'}",
             f"{sum(result.seconds.values()) / 60:.1f} minutes: {result.directory}",

@@ -211,6 +211,7 @@ def _print_result(result: SweepResult, *, quiet: bool, as_json: bool) -> None:
         }
         typer.echo(json.dumps(content))
     elif not quiet:
+        from anglekit.display.counts import counted
         from anglekit.display.tables import aligned_text, frame_table
 
         if len(result.scores):
@@ -227,4 +228,4 @@ def _print_result(result: SweepResult, *, quiet: bool, as_json: bool) -> None:
             )
             if passes
         )
-        typer.echo(f"{len(result.arms)} students in {result.seconds:.0f} s{shared}: {result.directory}")
+        typer.echo(f"{counted(len(result.arms), 'student')} in {result.seconds:.0f} s{shared}: {result.directory}")

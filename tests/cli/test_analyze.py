@@ -204,11 +204,11 @@ def test_what_was_left_out_is_noted(run, tmp_path):
         "analyze", "teacher", "student", "--probe", "holes.jsonl", "--max-length", "8", "--out", tmp_path / "out"
     )
     assert code == 0
-    assert "1 rows were left out because a text is missing" in out
+    assert "1 row was left out because a text is missing" in out
     counts = Geometry.load(tmp_path / "out").counts
     # Texts of 4 to 14 words (the row of 3 is blank) with 6 places beside [CLS] and [SEP].
     assert (counts["truncated_examples"], counts["truncated_tokens"]) == (8, sum(range(1, 9)))
-    assert "8 examples were truncated to 8 tokens; 36 tokens were lost" in out
+    assert "8 examples truncated to 8 tokens; 36 tokens lost" in out
 
 
 def test_a_student_beside_itself_is_noted_as_coinciding(run, tmp_path):

@@ -41,12 +41,12 @@ def run(*arguments: object):
     return CliRunner().invoke(app, ["compare", *map(str, arguments)])
 
 
-def test_the_terminal_shows_the_answer_and_its_tables(world) -> None:
-    result = run(*world)
+def test_the_whole_has_the_answer_and_its_tables(world) -> None:
+    result = run(*world, "--full")
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
-    assert lines[0].startswith("Layer selection matters here for the scores: ")
-    assert "random" in lines[0]
+    assert lines[0] == run_compare(world).headline.line
+    assert lines[0].startswith("On accuracy (1,000 validation examples, 3 seeds): ")
     for line in (
         "Spread between matching strategies, and the mean change of matching over none:",
         "Means:",
@@ -55,21 +55,30 @@ def test_the_terminal_shows_the_answer_and_its_tables(world) -> None:
     ):
         assert line in lines
     assert "(0, 3) 101.5°" in result.output
-    assert "2.0° between angles (the default); 0.010 between scores (the default)" in result.output
+    assert "2.0° between angles (the default); 1.0 points between scores (the default)" in result.output
     assert re.search(
-        r"accuracy, validation +random +forward - random +\+0\.030 +0\.0\d\d to 0\.0\d\d +different", result.output
+        r"accuracy, validation +random +forward - random +\+3\.0 points +\d\.\d to \d\.\d points +different",
+        result.output,
     )
 
 
 def test_margins_are_stated_as_given(world) -> None:
     result = run(*world, "--margin", 9, "--score-margin", 0.05)
-    assert result.output.startswith("Layer selection does not matter here for the scores: ")
-    assert "9.0° between angles; 0.050 between scores." in result.output
+    assert "equivalent within 5.0 points" in result.output.splitlines()[0]
+    assert "9.0° between angles; 5.0 points between scores." in result.output
 
 
-def test_quiet_prints_the_sentence_alone(world) -> None:
+def test_at_most_25_lines_are_printed_and_they_begin_alike(world) -> None:
+    short, whole = (run(*world, *more).output.splitlines() for more in ((), ("--full",)))
+    assert len(short) <= 25 < len(whole)
+    said = run_compare(world).headline.text.splitlines()
+    assert short[: len(said)] == whole[: len(said)] == said
+    assert short[-1].endswith(": --full.")
+
+
+def test_quiet_prints_the_first_line_alone(world) -> None:
     result = run(*world, "--quiet")
-    assert result.output == f"{run_compare(world).sentence}\n"
+    assert result.output == f"{run_compare(world).headline.line}\n"
 
 
 def test_json_holds_everything_and_no_nan(world) -> None:
@@ -84,6 +93,8 @@ def test_json_holds_everything_and_no_nan(world) -> None:
     assert {row["strategy"] for row in document["obtuse"]} == {"reverse"}
     assert len(document["averaging"]) == 10
     assert document["settings"]["margin_degrees"] == 2.0
+    said = run_compare(world).headline
+    assert (document["headline"], document["beneath"]) == (said.line, list(said.beneath))
 
 
 def test_csv_holds_every_paired_difference(world) -> None:
@@ -205,7 +216,7 @@ def test_exit_codes_of_the_command_itself(world, tmp_path: Path) -> None:
 
     done = call(*world, "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Layer selection matters here for the scores: ")
+    assert done.stdout == f"{run_compare(world).headline.line}\n"
     refused = call(tmp_path / "nowhere")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.count("\n") == 1

@@ -105,7 +105,7 @@ def test_files_are_reproducible(saved: Path, tmp_path: Path) -> None:
         (("--figure", "figure1", "--out", "f.jpg"), "cannot write 'f.jpg': a figure's file ends in .png, .pdf, .svg"),
         (("--figure", "figure1", "--out", "f"), "cannot write 'f': a figure's file ends in"),
         (("--figure", "figure1", "--out", "f.png", "--student", "copid"), "did you mean 'copied'?"),
-        (("--figure", "figure1", "--out", "f.png", "--task", "a", "--task", "b"), "2 task labels for 1 geometries"),
+        (("--figure", "figure1", "--out", "f.png", "--task", "a", "--task", "b"), "2 task labels for 1 Geometry"),
         (("--figure", "figure1", "--out", "f.png", "--value", "mean_cosine"), "figure1 takes no value (--value)"),
         (("--figure", "angles-heatmap", "--out", "f.png", "--task", "a"), "angles-heatmap takes no task labels"),
         (("--figure", "angles-heatmap", "--out", "f.png", "--value", "cosine"), "no value 'cosine'"),

@@ -60,36 +60,18 @@ def test_pairing_cancels_what_examples_have_in_common() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reverse", "noise", "verdict", "says"),
-    [
-        (
-            60.0,
-            1.0,
-            "equivalent",
-            "Layer selection does not matter here",
-        ),
-        (
-            75.0,
-            1.0,
-            "different",
-            "Layer selection matters here",
-        ),
-        (
-            60.0,
-            40.0,
-            "undecided",
-            "Undecided whether layer selection matters here",
-        ),
-    ],
+    ("reverse", "noise", "verdict"), [(60.0, 1.0, "equivalent"), (75.0, 1.0, "different"), (60.0, 40.0, "undecided")]
 )
-def test_three_geometries_reach_the_three_verdicts(reverse: float, noise: float, verdict: str, says: str) -> None:
+def test_three_geometries_reach_the_three_verdicts(reverse: float, noise: float, verdict: str) -> None:
     comparison = compare([make_geometry({"none": 70.0, "forward": 60.0, "reverse": reverse}, noise=noise)])
     assert comparison.verdict == verdict
-    assert comparison.sentence.startswith(f"{says} for the angles of these students: ")
+    line = comparison.headline.line
+    assert line.startswith(f"On the angles alone, as no score came (200 examples, 1 seed): random weights: {verdict} ")
     if verdict == "undecided":
-        assert "if differences stay, about" in comparison.sentence
-        assert "examples (now 200) would decide" in comparison.sentence
-    assert comparison.reasons[-1].startswith("With fewer than 3 seeds this speaks of these students")
+        assert "examples (now 200) would decide" in line
+    assert comparison.headline.beneath == (
+        "With fewer than 3 seeds the angles tell about these students, not about others trained alike.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,9 +81,10 @@ def test_three_sweeps_reach_the_three_verdicts(tmp_path: Path, random: float, no
     rows = score_rows(SCORES | {"random": random}, seeds=range(5), noise=noise)
     comparison = compare([write_sweep(tmp_path / "sweep", rows)])
     assert comparison.verdict == verdict
-    assert f"scores (random initialisation): {verdict}" in comparison.reasons[0]
+    assert f"random {'80' if random == 0.8 else '85'}." in comparison.headline.line
+    assert f"%: {verdict} " in comparison.headline.line
     if verdict == "undecided":
-        assert "seeds (now 5) would decide" in comparison.sentence
+        assert "seeds (now 5) would decide" in comparison.headline.line
     assert comparison.notes == (
         "random, validation: 25 of 25 students came without predictions by example, so intervals are over seeds alone "
         "and hold on this validation table (train or evaluate them again)",
@@ -131,10 +114,10 @@ def test_scores_are_paired_by_seed(tmp_path: Path) -> None:
 def test_one_seed_of_scores_pretends_nothing(tmp_path: Path) -> None:
     comparison = compare([write_sweep(tmp_path / "sweep", score_rows(SCORES, seeds=[4]))])
     assert comparison.verdict == "undecided"
-    assert "nothing tells its error; train at least 3 seeds" in comparison.sentence
+    assert "nothing tells its error; train at least 3 seeds" in comparison.headline.line
     assert comparison.differences[["low", "high", "test_low", "standard_error"]].isna().all(axis=None)
     assert any("fewer than 3 seeds, so the answer is about these students" in note for note in comparison.notes)
-    assert "unknown" in comparison.text("terminal")
+    assert "unknown" in comparison.text("full")
 
 
 def test_seeds_of_geometries_are_taken_into_account() -> None:
@@ -143,8 +126,11 @@ def test_seeds_of_geometries_are_taken_into_account() -> None:
     assert set(three.differences["n_seeds"]) == {3}
     assert between(three)["standard_error"].mean() > 2 * between(one)["standard_error"].mean()
     assert three.verdict == "undecided"
-    assert three.sentence.startswith("Undecided whether layer selection matters here for the angles: ")
-    assert not any("these students" in reason for reason in three.reasons)
+    assert three.headline.line.startswith(
+        "On the angles alone, as no score came (200 examples, 3 seeds): random weights: "
+    )
+    assert "undecided" in three.headline.line
+    assert three.headline.beneath == ()
     assert [family.about for family in (*one.families, *three.families)] == ["these students", "strategies"]
 
 
@@ -154,25 +140,24 @@ def test_geometries_and_scores_are_answered_together(tmp_path: Path) -> None:
     saved = make_geometry(ALIKE, inits=inits, noise=1.0).save(tmp_path / "geometry")
     comparison = compare([saved, sweep])
     assert comparison.verdict == "equivalent"
-    assert comparison.sentence == (
-        "Layer selection does not matter here for the scores: any two matching strategies are equivalent, within 0.010 "
-        "in accuracy (random and teacher initialisation); for the angles it is equivalent."
+    assert comparison.headline.line.startswith(
+        "On accuracy (1,000 validation examples, 4 seeds): random weights: none 80."
     )
+    assert comparison.headline.line.count("equivalent within 1.0 points") == 2
     assert [(family.part, family.init) for family in comparison.families] == [
         ("score", "random"), ("score", "teacher"), ("angle", "random"), ("angle", "teacher"),
     ]  # fmt: skip
-    assert "over none" in comparison.reasons[4]
+    assert comparison.headline.beneath[0].startswith("The angles, which may explain it (200 examples, 1 seed): ")
+    assert ["over none" in line for line in comparison.headline.beneath] == [False, True, True, False]
     one_seed = write_sweep(tmp_path / "one", score_rows(SCORES, inits=inits, seeds=[0]))
     split = compare([saved, one_seed])
     assert split.verdict == "undecided"
-    assert split.sentence.startswith(
-        "Undecided whether layer selection matters here for the scores of these students: "
-    )
-    assert split.sentence.endswith("; for the angles it is equivalent.")
+    assert split.headline.line.count("undecided") == 2
+    assert split.headline.beneath[0].count("equivalent within 2.0°") == 2
     # Scores lead: what the angles say changes their own verdict alone.
     stricter = compare([saved, sweep], margin=0.05)
     assert stricter.verdict == "equivalent"
-    assert not stricter.sentence.endswith("; for the angles it is equivalent.")
+    assert "equivalent" not in stricter.headline.beneath[0]
 
 
 def test_an_arm_of_a_sweep_that_comes_again_as_a_run_counts_once(tmp_path: Path) -> None:
@@ -195,7 +180,7 @@ def test_students_without_a_record_are_compared_by_name() -> None:
     comparison = compare([make_geometry({"a": 60.0, "b": 60.0}, inits=(None,), seeds=(None,), noise=1.0)])
     assert list(comparison.differences[["strategy_a", "strategy_b"]].iloc[0]) == ["a", "b"]
     assert comparison.verdict == "equivalent"
-    assert "initialisation" not in comparison.sentence
+    assert "weights" not in comparison.headline.line
     assert any("no student without matching (none)" in note for note in comparison.notes)
 
 
@@ -207,7 +192,7 @@ def test_without_none_or_a_second_matching_strategy_the_part_that_is_missing_is_
     alone = compare([make_geometry({"none": 70.0, "forward": 60.0})])
     assert alone.verdict == "undecided"
     assert alone.families == ()
-    assert "under no initialisation did two matching strategies come" in alone.sentence
+    assert alone.headline.line.endswith("only forward matches layers, so nothing is compared.")
     assert alone.spreads.iloc[0]["change_over_none"] == pytest.approx(-10, abs=2)
     assert any("fewer than two matching strategies" in note for note in alone.notes)
 
@@ -270,7 +255,7 @@ def test_a_pair_of_layers_that_the_mean_hides_is_named() -> None:
     assert (chosen["pair_i"], chosen["pair_k"], chosen["sides_differ"]) == (0, 3, 1)
     comparison = compare([geometry])
     assert comparison.verdict == "equivalent"  # by the mean over pairs, which is why the pair is named
-    assert "(0, 3) 101.5°" in comparison.text("terminal")
+    assert "(0, 3) 101.5°" in comparison.text("full")
 
 
 def test_the_pair_that_differs_most_is_found_over_the_seeds_that_both_have() -> None:
@@ -498,15 +483,22 @@ def test_sources_without_anything_to_compare_are_refused(tmp_path: Path) -> None
     refused("holds no Geometry and no scores; give a directory of .*distill`$", tmp_path / "demo")
     sweep = write_sweep(tmp_path / "demo" / "sweep", score_rows(SCORES))
     refused("; below it: sweep", tmp_path / "demo")
-    refused("all students are of one strategy, forward", write_run(tmp_path / "run", "forward", 0.8))
+    refused(
+        "all students are of one strategy, forward; train another beside it, as `anglekit sweep TEACHER",
+        write_run(tmp_path / "run", "forward", 0.8),
+    )
     other = write_sweep(
         tmp_path / "other", score_rows({"forward": 0.8}, inits=["teacher"]), tables={"validation": "9" * 64}
     )
-    refused("differ in the table 'validation'", sweep, other)
+    refused("differ in the table 'validation' .*; score all on one table .--validation., or compare each", sweep, other)
+    trained = write_run(tmp_path / "trained", "forward", 0.8, tables={"train": {"sha256": "9" * 64}})
+    refused(
+        "differ in the table 'train' .*; train all on one table .--train., or compare each by itself", sweep, trained
+    )
     taught = write_run(tmp_path / "taught", "forward", 0.8, seed=8, origin_sha256="d" * 64)
-    refused("differ in the teacher .sha256 dddddddddddd and sha256 cccccccccccc.", sweep, taught)
+    refused("differ in the teacher .sha256 d{12} and sha256 c{12}.*; give students of one teacher", sweep, taught)
     elsewhere = write_run(tmp_path / "task", "forward", 0.8, seed=7, task="mnli")
-    refused("differ in the task .mnli and sst2.", sweep, elsewhere)
+    refused("differ in the task .mnli and sst2.*; give runs of one task, or compare each by itself", sweep, elsewhere)
     (sweep / "scores.csv").write_text("strategy,init\nnone,random\n")
     refused("lacks the column 'seed'", sweep)
     (sweep / "scores.csv").unlink()

@@ -15,7 +15,7 @@ import pytest
 
 from anglekit.comparison.compare import Comparison, compare
 from anglekit.comparison.result import FORMATS
-from anglekit.comparison.statistics import DIFFERENCE_COLUMNS, SPREAD_COLUMNS
+from anglekit.comparison.statistics import DIFFERENCE_COLUMNS
 from anglekit.errors import InputError
 from anglekit_cli.compare import compare as compare_command
 from tests.comparison.compare_corpus import FIVE, make_geometry, score_rows, write_sweep
@@ -47,11 +47,8 @@ def test_tables_that_nothing_fills_have_their_columns() -> None:
     assert [row[-2:] for row in found.tables()[0].rows] == [("", "")] * 2  # no share and no verdict without a pair
     assert list(found.differences)[: len(DIFFERENCE_COLUMNS)] == list(DIFFERENCE_COLUMNS)
     apart = make_geometry({"forward": 60.0}, seeds=(1,), examples=20), make_geometry({"reverse": 60.0}, examples=20)
-    empty = compare(apart)
-    assert len(empty.spreads) == len(empty.differences) == 0
-    assert list(empty.spreads) == list(SPREAD_COLUMNS)
-    assert set(DIFFERENCE_COLUMNS) <= set(empty.differences)
-    assert [table.title for table in empty.tables()] == ["Means"]
+    with pytest.raises(InputError, match=r"no two strategies share a seed \(forward: 1; reverse: 0\); train them on"):
+        compare(apart)
 
 
 def test_every_table_has_its_title_and_its_numbers_stand_flush_right(comparison) -> None:
@@ -86,22 +83,28 @@ def test_every_table_has_its_title_and_its_numbers_stand_flush_right(comparison)
                 assert (column in table.numeric) == numbers, (table.title, name)
 
 
+def number(cell: str) -> float:
+    return float(re.match(r"[-+]?[\d.]+", cell).group())
+
+
+def scale(cell: str) -> float:
+    """Shares are written in percent and points."""
+    return 100.0 if cell.endswith(("%", " points")) else 1.0
+
+
 def test_the_tables_say_what_the_frames_hold(comparison) -> None:
     spread, means, pairs, obtuse = comparison.tables()
     for table, frame in ((spread, comparison.spreads), (means, comparison.levels.drop_duplicates("measure"))):
         assert [row[0] for row in table.rows] == list(frame["measure"])
     for row, (_, found) in zip(spread.rows, comparison.spreads.iterrows(), strict=True):
-        close = 0.051 if found["part"] == "angle" else 0.00051
-        assert float(row[4].rstrip("°")) == pytest.approx(found["spread"], abs=close)
-        assert float(row[6].rstrip("°")) == pytest.approx(found["change_over_none"], abs=close)
+        assert number(row[4]) == pytest.approx(scale(row[4]) * found["spread"], abs=0.051)
+        assert number(row[6]) == pytest.approx(scale(row[6]) * found["change_over_none"], abs=0.051)
         assert row[9] == found["verdict"]
         assert row[8] == f"{found['spread_by_change']:.0%}"
     levels = comparison.levels.set_index(["measure", "strategy"])["mean"]
     for row in means.rows:
         for strategy, cell in zip(means.columns[2:], row[2:], strict=True):
-            assert float(cell.rstrip("°")) == pytest.approx(
-                levels[row[0], strategy], abs=0.051 if "°" in cell else 0.00051
-            )
+            assert number(cell) == pytest.approx(scale(cell) * levels[row[0], strategy], abs=0.051)
     between = comparison.differences[comparison.differences["kind"] == "between"]
     assert len(pairs.rows) == 2 * 6  # four strategies: six pairs of angles, of which one layer each, and six of scores
     for row in pairs.rows:
@@ -110,7 +113,7 @@ def test_the_tables_say_what_the_frames_hold(comparison) -> None:
         own = own[own["part"] == ("angle" if row[0].startswith("angle") else "score")]
         farthest = own.loc[own["difference"].abs().idxmax()]
         assert (row[0], row[5]) == (farthest["measure"], farthest["verdict"])
-        assert float(row[3].rstrip("°")) == pytest.approx(farthest["difference"], abs=0.051)
+        assert number(row[3]) == pytest.approx(scale(row[3]) * farthest["difference"], abs=0.051)
     assert [row[:2] for row in obtuse.rows] == [("reverse", "random")] * 2
     assert all(row[5] == "1 of 6" and row[6] == "(0, 3) 101.5°" for row in obtuse.rows)
 
@@ -124,9 +127,9 @@ def test_nothing_is_noted_that_is_not_so(comparison) -> None:
 
 def test_how_the_verdicts_were_reached_is_said(comparison) -> None:
     lines = comparison.method_lines()
-    assert "2.0° between angles (the default); 0.010 between scores (the default)" in lines[0]
+    assert "2.0° between angles (the default); 1.0 points between scores (the default)" in lines[0]
     assert "Equivalent: the 90% interval of every pair lies inside the margin" in lines[1]
-    assert lines[2].startswith("An example's angle is the mean over its tokens")
+    assert lines[2].startswith("An angle is the mean over tokens of the angle, each pair of teacher layers weighing")
     assert len(lines) == 3  # some pairs are obtuse
     own = compare([make_geometry(ANGLES)], margin=3.0).method_lines()
     assert own[0] == "Margins, the largest difference that does not matter: 3.0° between angles."
@@ -139,20 +142,23 @@ def test_the_json_is_the_whole_of_it(comparison) -> None:
     assert text.startswith("{\n  ")
     found = json.loads(text, parse_constant=pytest.fail)
     assert found == comparison.document()
-    assert (found["verdict"], found["sentence"]) == (comparison.verdict, comparison.sentence)
-    assert found["families"] == [
-        {"part": part, "init": "random", "verdict": family.verdict, "about": about, "n_seeds": seeds}
-        | {"told_from_chance": None, "reference": None}
-        for part, family, about, seeds in zip(
-            ("score", "angle"), comparison.families, ("strategies", "these students"), (3, 1), strict=True
-        )
-    ]
+    said = comparison.headline
+    assert (found["verdict"], found["headline"], found["beneath"]) == (
+        comparison.verdict,
+        said.line,
+        list(said.beneath),
+    )
+    facts = ("part", "init", "verdict", "about", "n_seeds", "told_from_chance", "reference")
+    first, second = ([one[name] for name in facts] for one in found["families"])
+    assert first == ["score", "random", comparison.families[0].verdict, "strategies", 3, None, None]
+    assert second == ["angle", "random", comparison.families[1].verdict, "these students", 1, None, None]
     assert found["settings"] == json.loads(json.dumps(dict(comparison.settings)))
-    assert (found["reasons"], found["notes"]) == (list(comparison.reasons), list(comparison.notes))
+    assert (found["primary"], found["teacher"]) == ("accuracy", {})
+    assert found["notes"] == list(comparison.notes)
     assert len(found) == 6 + 8
     for name in ("differences", "spreads", "levels", "obtuse", "averaging"):
         assert len(found[name]) == len(getattr(comparison, name)) > 0
-    assert "°" in replace(comparison, sentence="60°").text("json")
+    assert "°" in text
 
 
 def test_the_csv_is_the_paired_differences(comparison) -> None:
@@ -166,17 +172,19 @@ def test_the_csv_is_the_paired_differences(comparison) -> None:
 
 
 def test_markdown_and_latex_and_the_terminal_hold_the_answer_and_every_table(comparison) -> None:
-    written = {form: comparison.text(form) for form in ("terminal", "markdown", "latex")}
+    written = {form: comparison.text(form) for form in ("terminal", "full", "markdown", "latex")}
     assert set(written) | {"csv", "json"} == set(FORMATS)
     for form, text in written.items():
         assert text.endswith("\n")
         assert not text.endswith("\n\n")
         plain = text.replace("\\", "")
-        assert comparison.sentence.split(":")[0].replace("°", "") in plain.replace("°", "").replace("^circ", ""), form
+        assert comparison.headline.line.split(":")[0].replace("°", "") in plain.replace("°", "").replace("^circ", ""), (
+            form
+        )
         assert "None" not in text, form
         assert "nan" not in text, form
-    blocks = written["terminal"].split("\n\n")
-    assert blocks[0].splitlines() == [comparison.sentence, *(f"  {reason}" for reason in comparison.reasons)]
+    blocks = written["full"].split("\n\n")
+    assert blocks[0] == comparison.headline.text
     tables = comparison.tables()
     assert len(blocks) == 2 + len(tables)
     assert [block.splitlines()[0] for block in blocks[1:-1]] == [f"{table.title}:" for table in tables]
@@ -186,7 +194,7 @@ def test_markdown_and_latex_and_the_terminal_hold_the_answer_and_every_table(com
     assert lines[0].endswith("**")
     assert [line for line in lines if line.startswith("### ")] == [f"### {table.title}" for table in tables]
     assert sum(line.startswith("- ") for line in lines) == len(
-        (*comparison.reasons, *comparison.method_lines(), *comparison.notes)
+        (*comparison.headline.beneath, *comparison.method_lines(), *comparison.notes)
     )
     # A heading and a table stand apart; the bar of a note would split a cell and is escaped.
     assert all(lines[n - 1] == lines[n + 1] == "" for n, line in enumerate(lines) if line.startswith("### "))
@@ -194,6 +202,32 @@ def test_markdown_and_latex_and_the_terminal_hold_the_answer_and_every_table(com
     latex = written["latex"]
     assert latex.startswith("% Needs \\usepackage{booktabs}")
     assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == len(tables)
+
+
+def test_the_terminal_shows_at_most_25_lines_and_names_what_it_leaves_out(comparison) -> None:
+    lines = comparison.text("terminal").splitlines()
+    assert "\n".join(lines).startswith(comparison.headline.text)
+    assert len(lines) <= 25
+    table = lines.index("Spread between matching strategies, and the mean change of matching over none:")
+    assert lines[table + 1].split()[:2] == ["measure", "init"]
+    assert lines[table + 2].split()[:3] == ["accuracy,", "validation", "random"]
+    assert lines[-1] == "Means, paired differences, obtuse pairs and how it was decided: --full."
+    # More layers, initialisations and notes than there is room for.
+    spreads = pd.concat([comparison.spreads.assign(init=init) for init in ("a", "b", "c", "d", "e", "f", "g")] * 2)
+    many = replace(comparison, spreads=spreads, notes=tuple(f"number {one}" for one in range(9)))
+    lines = many.text("terminal").splitlines()
+    assert len(lines) == 25
+    shown = sum(line.startswith("accuracy, validation") for line in lines)
+    assert 0 < shown < 14
+    assert any(line.endswith(f"over none (the first {shown} of {len(spreads)}):") for line in lines)
+    assert [line for line in lines if line.startswith("note: ")] == [f"note: number {one}" for one in range(3)]
+    assert "(and 6 more notes)" in lines
+    assert sum(line.startswith("  ") for line in lines) == 7
+    one = replace(comparison, notes=tuple(f"number {one}" for one in range(4))).text("terminal")
+    assert "(and 1 more note)" in one
+    full = many.text("full").splitlines()
+    assert sum(line.startswith("note: ") for line in full) == 9
+    assert sum(line.startswith("accuracy, validation") for line in full) > 14
 
 
 def test_a_notebook_shows_the_answer_and_folds_all_tables_but_the_first(comparison) -> None:
@@ -218,8 +252,8 @@ def test_a_notebook_shows_the_answer_and_folds_all_tables_but_the_first(comparis
     reader.feed(comparison._repr_html_())
     assert reader.open == []
     tables = comparison.tables()
-    assert reader.texts["strong"] == [comparison.sentence]
-    assert reader.texts["li"] == [*comparison.reasons, *(f"note: {note}" for note in comparison.notes)]
+    assert reader.texts["strong"] == [comparison.headline.line]
+    assert reader.texts["li"] == [*comparison.headline.beneath, *(f"note: {note}" for note in comparison.notes)]
     assert tables[0].title in reader.texts["p"]
     assert reader.texts["summary"] == [table.title for table in tables[1:]]
     assert (reader.counts["details"], reader.counts["table"]) == (len(tables) - 1, len(tables))
@@ -289,6 +323,7 @@ def test_spreads_and_levels_are_those_of_the_differences(comparison) -> None:
     assert set(comparison.levels[angles]["n_examples"]) == {200}
     assert set(comparison.levels[~angles]["n_examples"]) == {1000}
     assert set(comparison.levels[~angles]["n_seeds"]) == {3}
+    assert (comparison.levels["low"] < comparison.levels["mean"]).all()
 
 
 def test_where_matching_changes_nothing_the_spread_has_no_share_of_it(tmp_path) -> None:
@@ -332,6 +367,13 @@ def test_controls_say_how_much_of_the_gain_they_explain(tmp_path) -> None:
         assert row["share"] == pytest.approx(share, abs=0.03)
         assert row["from_control_low"] < row["from_control"] < row["from_control_high"]
     assert set(found.differences.loc[found.differences["kind"] == "between", "strategy_a"]) == {"forward"}
+    table = found.tables()[1]
+    assert table.title.startswith("What the controls explain")
+    assert [row[2:5:2] for row in table.rows] == [("alone", "+5.0 points"), ("random-teacher", "+5.0 points")]
+    assert [row[-1] for row in table.rows] == [f"{share:.0%}" for share in found.controls["share"]]
+    assert "matching an untrained teacher: +" in found.headline.beneath[0]
+    assert "the labels alone: -" in found.headline.beneath[0]
+    assert ", 0% of that" in found.headline.beneath[0]
     # Where the gain may be none, no share of it is given.
     small = scores | {"forward": 0.8002, "reverse": 0.7999}
     assert compare([write_sweep(tmp_path / "none", score_rows(small, seeds=range(5)))]).controls["share"].isna().all()

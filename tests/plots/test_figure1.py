@@ -262,7 +262,7 @@ def test_choices(make_geometry) -> None:
         ({"students": ["random-forwards"]}, "no student 'random-forwards'; did you mean 'random-forward'?"),
         ({"stream": "decoder"}, "no stream 'decoder'"),
         ({"vertices": [9]}, "no vertex 9; the student layers analysed are 0, 1, 2, 3"),
-        ({"labels": ["a", "b"]}, "2 task labels for 1 geometries"),
+        ({"labels": ["a", "b"]}, "2 task labels for 1 Geometry"),
         ({"width": "poster"}, "no figure width 'poster'"),
         ({"bins": 7}, "7 bins do not divide"),
         ({"bins": 0}, "0 bins do not divide"),

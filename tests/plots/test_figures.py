@@ -152,8 +152,8 @@ def test_drawable_by_inputs(ten) -> None:
         ("layer-trajectories", {"width": "wide"}, "no figure width 'wide'"),
         ("scores-by-strategy", {"margin": -1.0}, "--margin is -1; give a number above 0"),
         ("scores-by-strategy", {"value": "bleu"}, "no score 'bleu'; allowed: accuracy"),
-        ("scores-by-strategy", {"labels": ["a", "b"]}, "2 task labels for 1 tables"),
-        ("angle-spread", {"labels": ["a", "b"]}, "2 task labels for 1 geometries"),
+        ("scores-by-strategy", {"labels": ["a", "b"]}, "2 task labels for 1 table of scores"),
+        ("angle-spread", {"labels": ["a", "b"]}, "2 task labels for 1 Geometry"),
     ],
 )
 def test_wrong_options(name: str, options: dict, message: str, ten) -> None:
@@ -170,7 +170,7 @@ def test_wrong_options(name: str, options: dict, message: str, ten) -> None:
         ("scores-by-strategy", 0, [score_table(("forward",))], "all scores are of one strategy"),
         ("scores-by-strategy", 0, [score_table().iloc[:0]], "holds no score"),
         ("angle-spread", 1, [], "drawn from scores"),
-        ("angle-spread", 2, [score_table()], "2 Geometries and 1 tables of scores"),
+        ("angle-spread", 2, [score_table()], "2 Geometries and 1 table of scores"),
         ("angle-spread", 1, [score_table(("none", "forward"))], "share no two matching strategies"),
         ("training-angles", 1, [], "at least two steps"),
         ("vertex-sweep", 2, [], "draws one directory, 2 were given"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import sys
@@ -146,7 +147,12 @@ def test_the_verdict_comes_before_the_figures(written):
     text = target.read_text(encoding="utf-8")
     assert printed["verdict"] == "different"
     assert printed["bytes"] == target.stat().st_size < 4_000_000
-    assert 0 < text.index("Layer selection matters here") < text.index("<svg")
+    line = printed["headline"]
+    assert line.startswith("On accuracy (")
+    assert "different" in line
+    assert 0 < text.index("<h1") < text.index(html.escape(line)) < text.index("<svg")
+    assert text.count(html.escape(line)) == 1
+    assert text.index('id="figure-scores-by-strategy"') < text.index('id="figure-figure1"')
 
 
 @pytest.mark.parametrize(
@@ -154,7 +160,7 @@ def test_the_verdict_comes_before_the_figures(written):
     [
         (["--out", "page.txt"], "a report's file ends in .html"),
         (["--out", "."], "change --out"),
-        (["--out", "page.html", "--task", "a", "--task", "b"], "2 task labels for 1 Geometries"),
+        (["--out", "page.html", "--task", "a", "--task", "b"], "2 task labels for 1 Geometry"),
         (["--out", "page.html", "--margin", "0"], "--margin is 0"),
     ],
 )
@@ -182,7 +188,7 @@ def test_a_notebook_shows_text_as_text(places):
     assert "°" in shown
     comparison = compare([places[1]])
     shown = comparison._repr_html_()
-    assert "Layer selection matters here" in shown
+    assert html.escape(comparison.headline.line) in shown
     assert shown.count("<table") == shown.count("</table>") > 1
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from anglekit.comparison.cells import score_cells
 from anglekit.comparison.statistics import LEVEL, difference_rows, estimate_cell, joint_of, spread_row
+from anglekit.display.counts import counted
 from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.chosen import check_labels, choose_value
@@ -25,7 +26,8 @@ from anglekit.vocabulary import matches_layers
 def _check(inputs: FigureInputs) -> None:
     if len(inputs.geometries) != len(inputs.scores):
         raise InputError(
-            f"{len(inputs.geometries)} Geometries and {len(inputs.scores)} tables of scores",
+            f"{counted(len(inputs.geometries), 'Geometry', plural='Geometries')} and "
+            f"{counted(len(inputs.scores), 'table')} of scores",
             "give a Geometry and a sweep for each task, in one order",
         )
     for number, (geometry, table) in enumerate(zip(inputs.geometries, inputs.scores, strict=True), start=1):

@@ -53,7 +53,9 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     margin = options.margin
     if margin is not None and not (np.isfinite(margin) and margin > 0):
         raise InputError(f"--margin is {margin:g}", "give a number above 0, in the score's unit")
-    labels = check_labels(options.labels, len(inputs.scores), "tables of scores") or [""] * len(inputs.scores)
+    labels = check_labels(options.labels, len(inputs.scores), "table of scores", "tables of scores") or [""] * len(
+        inputs.scores
+    )
     frames = []
     for table, label in zip(inputs.scores, labels, strict=True):
         rows = table[table["score"] == choose_value(options.value, table["score"], "score")]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from anglekit.display.counts import counted
 from anglekit.errors import InputError, suggest
 from anglekit.plots.panels.layout import nothing_to_draw
 from anglekit.plots.spec import FigureOptions
@@ -78,10 +79,13 @@ def choose_value(value: str | None, known: Iterable[str], what: str = "value") -
     return value
 
 
-def check_labels(labels: Sequence[str] | None, count: int, what: str = "geometries") -> Sequence[str] | None:
+def check_labels(
+    labels: Sequence[str] | None, count: int, what: str = "Geometry", plural: str = "Geometries"
+) -> Sequence[str] | None:
     """Return the labels; raise InputError unless there is one per Geometry or table (`count`). None stays None."""
     if labels is not None and len(labels) != count:
-        raise InputError(f"{len(labels)} task labels for {count} {what}", "give one each, in order")
+        arrived = f"{counted(len(labels), 'task label')} for {counted(count, what, plural=plural)}"
+        raise InputError(arrived, "give one each, in order")
     return labels
 
 
