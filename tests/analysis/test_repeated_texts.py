@@ -99,3 +99,23 @@ def test_parts_add_up_wherever_the_repeats_are(bert_pair, twice, twice_geometry)
     assert_same(replace(merged, provenance=whole.provenance), whole)
     np.testing.assert_allclose(merged.angles["se_cosine"], twice_geometry.angles["se_cosine"], atol=1e-6)
     assert set(merged.angles["n_clusters"]) == set(twice_geometry.angles["n_clusters"])
+
+
+@pytest.mark.parametrize("n_distinct", [1, 2])
+def test_a_probe_of_one_or_two_texts_has_angles_and_claims_nothing(bert_pair, distinct, n_distinct):
+    """Twenty examples, and only as many independent ones as there are texts: no error, or a wide one, and no number
+    that is neither right nor NaN."""
+    texts = distinct.texts[:n_distinct] * (20 // n_distinct)
+    probe = replace(distinct, texts=texts, rows=tuple(range(len(texts))))
+    found = analyze(bert_pair[0], bert_pair[1:], probe, SETTINGS)
+    alone = replace(distinct, texts=distinct.texts[:n_distinct], rows=tuple(range(n_distinct)))
+    once = analyze(bert_pair[0], bert_pair[1:], alone, SETTINGS)
+    np.testing.assert_allclose(found.angles["mean_cosine"], once.angles["mean_cosine"], atol=1e-5)
+    np.testing.assert_allclose(found.angles["se_cosine"], once.angles["se_cosine"], atol=1e-5)
+    assert found.angles["se_cosine"].isna().all() == (n_distinct == 1)
+    assert len(found.nulls) == 0 or (found.nulls["n_tokens"] <= n_distinct).all()
+    assert (
+        sum((row["pairs_above_permuted"] or 0) + (row["pairs_below_permuted"] or 0) for row in found.summary_rows())
+        == 0
+    )
+    assert found.against_chance().standing == "unresolved"
