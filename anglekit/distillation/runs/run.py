@@ -47,6 +47,7 @@ from anglekit.models.checkpoints import StudentNote, quiet_transformers
 from anglekit.results.example_scores import STUDENT, TEACHER, UNTRAINED, ExampleColumns, ExampleScores, ScoredModel
 from anglekit.results.scores import RunScores
 from anglekit.runtime.files import write_json
+from anglekit.runtime.placement import is_placed
 from anglekit.vocabulary import STUDENT_FILE
 
 
@@ -143,6 +144,9 @@ class Run:
         if compares and not spread:
             scored[UNTRAINED] = partial(scores.untrained, self.model)
         if compares and self.teacher is not None:
+            if self.settings.teacher_device is None and not is_placed(self.teacher):
+                # A teacher that no loss reads is still where it was loaded.
+                nn.Module.to(self.teacher, self.trainer.args.device)
             scored[TEACHER] = partial(scores.teacher, self.teacher)
         kept = self.directory.kept_examples()
         if kept is not None and holds_examples(kept, list(scored), self.data):
