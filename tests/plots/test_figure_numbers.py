@@ -108,6 +108,8 @@ def test_what_is_not_told_from_chance_is_faint(geometry) -> None:
     # Layers more than two apart: three pairs of the teacher, on both sides of its diagonal, and three across.
     assert [[len(one.get_paths()) for one in cover] for cover in covers] == [[6], [3]]
     assert "Faint: not told from chance" in notes(figure)
+    readable = {text.get_text(): text.get_color() for text in figure.axes[1].texts}
+    assert readable[".20"] == readable[".25"] == LIGHT_THEME.ink != readable[".33"]
     data = figure_data("layer-cka", [geometry], students="reverse-teacher-seed0")
     assert list(data.columns[-2:]) == ["cka", "cka_p_adjusted"]
     assert "(3 of 15 not told from chance)" in FIGURES["layer-cka"].facts(data)

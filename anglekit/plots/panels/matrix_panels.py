@@ -261,6 +261,10 @@ def _draw_matrix(
         _cover(ax, panel.missing, "missing", facecolor=look.blank, edgecolor=look.faint, linewidth=0, hatch=hatch)
     if panel.untold is not None and (untold := panel.untold.to_numpy(bool) & ~panel.missing).any():
         _cover(ax, untold, "untold", facecolor=look.blank, linewidth=0, alpha=_FAINT)
+        for text in ax.texts:
+            column, row = text.get_position()
+            if untold[int(row), int(column)]:
+                text.set_color(look.ink)
     if panel.open_diagonal:  # a blank cell looks like the middle of a diverging scale
         count = len(panel.matrix)
         ax.plot([0, count], [0, count], color=look.faint, linewidth=0.6, scalex=False, scaley=False, gid="diagonal")
