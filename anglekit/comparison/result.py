@@ -215,10 +215,9 @@ def _control_table(comparison: Comparison) -> TextTable:
             cells += ["" if pd.isna(row[name]) else interval_words(row, f"{name}_low", f"{name}_high")]
         share = "" if pd.isna(row["share"]) else f"{row['share']:.0%}"
         rows.append((row["measure"], _init(row["init"]), row["control"], str(int(row["n_seeds"])), *cells, share))
-    interval = "95% interval"
-    header = ("measure", "init", "control", "seeds", "matching over none", interval, "control over none", interval)
+    gains = [(name, "95% interval") for name in ("matching over none", "control over none", "matching over control")]
+    header = ("measure", "init", "control", "seeds", *(name for pair in gains for name in pair), "share")
     title = "What the controls explain of the gain of matching (its mean over strategies) over none"
-    header += ("matching over control", interval, "share")
     return TextTable(title, header, tuple(rows), frozenset(range(3, 11)))
 
 

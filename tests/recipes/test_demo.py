@@ -23,6 +23,8 @@ from anglekit.recipes.recipe_files import load_recipe
 from anglekit.recipes.reproduce import run_demo
 from anglekit.recipes.stage_bar import Followed, StageBar, last_log
 from anglekit.results.geometry import Geometry
+from anglekit.results.scores import read_student_scores
+from anglekit.vocabulary import INITS
 from anglekit_cli.main import app
 from tests.recipes.small_recipes import write_small_demo
 
@@ -66,6 +68,21 @@ def test_a_demo_has_a_teacher_and_five_strategies_from_two_starts(demo):
     }
     assert set(students["steps"].astype(float)) == {5}
     assert set(students["seed"].astype(float)) == {3}
+
+
+def test_its_students_know_what_to_be_compared_with(demo):
+    """The sweep's teacher is scored as its own run was; students that begin alike have the same untrained scores."""
+    found = read_student_scores(Path(demo.directory) / "sweep-3-layers")
+    stored = pd.read_csv(Path(demo.directory) / "scores.csv", keep_default_na=False).iloc[0]
+    assert found.primary == "accuracy"
+    assert found.teacher["validation", "accuracy"] == pytest.approx(float(stored["accuracy"]), abs=1e-12)
+    assert found.n_examples == {"validation": int(stored["examples"])}
+    assert len(found.untrained) == len(found.examples) == 2 * 10
+    untrained = {
+        init: {found.untrained[one, init, 3, "validation", "accuracy"] for one in STRATEGIES} for init in INITS
+    }
+    assert [len(values) for values in untrained.values()] == [1, 1]
+    assert 1 / 3 <= found.chance["validation", "accuracy"] < 0.6
 
 
 def test_its_answer_is_that_of_compare(demo):
