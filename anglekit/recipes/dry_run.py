@@ -300,6 +300,8 @@ def _maps(recipe: Recipe, plans: dict[str, DistillationPlan]) -> tuple[str, ...]
         variant, strategy, init = name.split(" ")
         if init == first:
             who = strategy if plan.control is None else f"{strategy} (control of {plan.matched_as})"
+            if plan.reads_untrained_teacher:
+                who = f"{strategy} (control of {plan.matched_as}, by an untrained teacher)"
             lines += [f"{variant}, {who}: {matching.in_words()}" for matching in plan.matchings]
         if init == "teacher" and strategy == recipe.students.strategies[0]:
             lines += [

@@ -161,7 +161,7 @@ def test_a_plan_counts_the_arms_and_the_passes_of_controls():
 def test_a_plan_says_what_controls_are_controls_of():
     maps = dry_run(with_controls(load_recipe("mnli"), "alone", "random-teacher")).maps
     assert any(line.startswith("3-layers, alone (control of none): encoder: no hidden layer") for line in maps)
-    start = "3-layers, random-teacher (control of forward): encoder, forward: student"
+    start = "3-layers, random-teacher (control of forward, by an untrained teacher): encoder, forward"
     assert any(line.startswith(start) for line in maps)
 
 

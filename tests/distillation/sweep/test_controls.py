@@ -98,6 +98,14 @@ def test_every_control_is_the_one_of_its_own_run(world, tmp_path, settings, opti
     assert all(not torch.equal(a[body], b[body]) for a, b in zip(ends, [*ends[1:], ends[0]], strict=True))
 
 
+def test_alone_is_what_earlier_recipes_trained_under_that_name(world, tmp_path):
+    """They ran `none` from random weights with the weights (1, 0, 0)."""
+    settings = quick(seed=3, max_steps=3)
+    earlier = student(world, tmp_path / "a", strategy="none", weights=LossWeights(1.0, 0.0, 0.0), settings=settings)
+    assert same(earlier, by_itself(world, tmp_path / "b", "alone-random-seed3", settings=settings))
+    assert not same(earlier, student(world, tmp_path / "c", strategy="none", settings=settings))
+
+
 def test_what_a_control_is_stands_in_every_record(world, tmp_path):
     result = swept(world, tmp_path / "sweep", strategies=("forward", "none"), settings=quick(max_steps=1))
     content = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
