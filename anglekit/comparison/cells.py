@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
-from anglekit.vocabulary import RANDOM_TEACHER, STRATEGIES, WITHOUT_TEACHER, matches_layers
+from anglekit.vocabulary import NONE, RANDOM_TEACHER, STRATEGIES, WITHOUT_TEACHER, matches_layers
 
 Part = Literal["angle", "score"]
 Seed = int | None
@@ -27,9 +27,6 @@ _ANGLE_RESOLUTION = 1e-6
 
 #: What a value is of: strategy, initialisation, seed, evaluation table and score.
 ScoreKey = tuple[str, str, int, str, str]
-
-#: The strategy without matching.
-NONE = "none"
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from anglekit.comparison.cells import NONE, Cell, angle_cells, in_order, score_cells, score_unit
+from anglekit.comparison.cells import Cell, angle_cells, in_order, score_cells, score_unit
 from anglekit.comparison.crossed import LEAST_SEEDS
 from anglekit.comparison.equivalence import ALPHA, check_margin
 from anglekit.comparison.evidence import Evidence, read_evidence
@@ -36,6 +36,7 @@ from anglekit.comparison.statistics import (
 )
 from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
+from anglekit.vocabulary import NONE
 
 #: The cosine is the share of a pull that carries over to another layer; two degrees change it by at most 0.035.
 ANGLE_MARGIN = 2.0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import linalg
 
-from anglekit.comparison.cells import NONE, Cell, Seed
+from anglekit.comparison.cells import Cell, Seed
 from anglekit.comparison.crossed import Estimate, correlation_of, estimate_contrast, simultaneous_quantile
 from anglekit.comparison.equivalence import (
     ALPHA,
@@ -22,6 +22,7 @@ from anglekit.comparison.equivalence import (
     needed_counts,
 )
 from anglekit.results.student_t import t_quantile
+from anglekit.vocabulary import NONE
 
 #: The level of the intervals that are shown; "equivalent" takes level 1 - 2 ALPHA, "different" the joint one.
 LEVEL = 0.95
