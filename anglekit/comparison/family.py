@@ -38,7 +38,7 @@ class Family:
         about: "strategies", or "these students" where there are too few seeds to speak of others.
         key: the row of `Comparison.differences` that decides, or that prevents a decision.
         rows: all rows of the family.
-        told: whether any student's score is surely above `reference`; None where that is not known.
+        told: whether the score of any matching strategy is surely above `reference`; None where that is not known.
         reference: chance and the untrained students; None where neither is known.
     """
 

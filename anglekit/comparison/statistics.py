@@ -287,11 +287,12 @@ def level_rows(cell: Cell) -> list[dict[str, Any]]:
 
 
 def surely_above(cell: Cell, reference: float) -> bool | None:
-    """Whether any strategy's mean is above a reference at level 1 - ALPHA, looking at all strategies together.
+    """Whether any matching strategy's mean is above a reference at level 1 - ALPHA, looking at all of them together.
 
-    None where nothing tells how far the means vary.
+    None where nothing tells how far the means vary. `none` and controls do not count: if they alone have learned
+    something, that strategies are alike says nothing.
     """
-    found = [_estimate(cell, [name], cell.seeds([name]), [1.0]) for name in cell.strategies]
+    found = [_estimate(cell, [name], cell.seeds([name]), [1.0]) for name in cell.matching]
     known = [one for one in found if one.known]
     if not known:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +16,13 @@ from scipy import stats
 from anglekit.comparison.cells import Cell, angle_cells
 from anglekit.comparison.compare import compare, default_score_margin
 from anglekit.comparison.equivalence import ALPHA, Joint, equivalence_verdict
+from anglekit.comparison.evidence import Evidence
+from anglekit.comparison.family import Reference
 from anglekit.comparison.pairs import averaging_views, largest_pair_differences, obtuse_pairs
 from anglekit.comparison.result import Comparison
 from anglekit.comparison.statistics import difference_rows, estimate_cell, family_of, joint_of
 from anglekit.errors import InputError
+from anglekit.results.scores import SCORE_COLUMNS
 from tests.comparison.compare_corpus import FIVE, make_geometry, score_rows, write_run, write_sweep
 
 ALIKE = dict.fromkeys(FIVE, 60.0) | {"none": 70.0}
@@ -535,3 +540,38 @@ def test_what_spoils_a_comparison_is_said(tmp_path: Path) -> None:
     assert [note for note in notes if "trained" in note] == [
         f"{runs[1]} and {runs[0]} were trained with different learning_rate: 2e-05 and 1e-05"
     ]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "told"),
+    [
+        ({"none": 0.7, "forward": 0.5, "reverse": 0.5}, False),  # that none has learned says nothing of the strategies
+        ({"none": 0.5, "forward": 0.7, "reverse": 0.5}, True),
+        ({"alone": 0.7, "forward": 0.5, "reverse": 0.45}, False),
+    ],
+)
+def test_students_that_have_learned_nothing_get_no_verdict(accuracies: dict[str, float], told: bool) -> None:
+    """Beside chance and the untrained students, of which the higher counts."""
+    examples, rows = {}, []
+    for (name, accuracy), seed in itertools.product(accuracies.items(), range(3)):
+        right = (np.arange(1000) < 1000 * accuracy).astype(float)
+        examples[name, "random", seed, "dev", "accuracy"] = np.random.default_rng(seed).permutation(right)
+        rows.append((name, "random", seed, "dev", "accuracy", accuracy, "sweep"))
+    evidence = Evidence(
+        [],
+        pd.DataFrame(rows, columns=list(SCORE_COLUMNS)),
+        examples=examples,
+        n_examples={"dev": 1000},
+        primary="accuracy",
+        untrained={("forward", "random", seed, "dev", "accuracy"): 0.3 for seed in range(3)},
+        chance={("dev", "accuracy"): 0.5},
+    )
+    comparison = compare(evidence, score_margin=0.2)
+    (family,) = comparison.families
+    assert family.told is told
+    assert family.reference == Reference(0.5, 0.5, pytest.approx(0.3))
+    if not told:
+        # By the numbers alone the strategies are equivalent.
+        assert family.verdict == comparison.verdict == "undecided"
+        assert set(between(comparison)["verdict"]) == {"equivalent"}
+    assert compare(dataclasses.replace(evidence, chance={}, untrained={})).families[0].told is None
