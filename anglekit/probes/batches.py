@@ -250,22 +250,33 @@ class TokenizedProbe:
         )
 
     def halves(self, seed: int) -> tuple[TokenizedProbe, TokenizedProbe]:
-        """Split the examples at random into two disjoint halves, each in file order; the first is never the larger.
+        """Split the examples at random into two disjoint halves, each in file order.
+
+        Examples that read the same stay together. Of distinct ones the first half never has more.
 
         Raises:
-            InputError: there are fewer than two examples.
+            InputError: there are fewer than two examples, or all read the same.
         """
-        if self.n_examples < 2:
-            raise InputError(f"a probe of {self.n_examples} example cannot be split in halves", "give 2 or more")
-        order = np.random.default_rng(seed).permutation(self.n_examples)
-        middle = self.n_examples // 2
-        return self.subset(np.sort(order[:middle])), self.subset(np.sort(order[middle:]))
+        first, cluster = self._by_cluster
+        if len(first) < 2:
+            alike = " of one text" if self.n_examples > 1 else ""
+            number = f"{self.n_examples} example{'' if self.n_examples == 1 else 's'}{alike}"
+            raise InputError(f"a probe of {number} cannot be split in halves", "give 2 texts or more")
+        # Clusters in the order of their first examples: those are the examples themselves where all are distinct.
+        order = np.argsort(first)[np.random.default_rng(seed).permutation(len(first))]
+        in_first = np.isin(cluster, order[: len(order) // 2])
+        return self.subset(np.flatnonzero(in_first)), self.subset(np.flatnonzero(~in_first))
+
+    @cached_property
+    def _by_cluster(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The position of each cluster's first example here, and which cluster each example is of."""
+        _, first, cluster = np.unique(self.clusters, return_index=True, return_inverse=True)
+        return first, cluster
 
     @cached_property
     def repeats(self) -> NDArray[np.int64]:
         """The positions of the examples of which an earlier one here reads the same, int64 ascending."""
-        _, first = np.unique(self.clusters, return_index=True)
-        return np.setdiff1d(np.arange(self.n_examples), first)
+        return np.setdiff1d(np.arange(self.n_examples), self._by_cluster[0])
 
     @cached_property
     def split_clusters(self) -> NDArray[np.int64]:
@@ -284,7 +295,7 @@ class TokenizedProbe:
         Without `pad_to` examples of one cluster follow each other, so that few clusters are in two batches.
         """
         if self.pad_to is None:
-            _, first, cluster = np.unique(self.clusters, return_index=True, return_inverse=True)
+            first, cluster = self._by_cluster
             order = np.argsort(first[cluster], kind="stable")
             lengths = self.text.lengths[order]
             target_lengths = None if self.target is None else self.target.lengths[order]

@@ -323,3 +323,23 @@ def test_distinct_examples_are_planned_as_ever():
     # The negative control: two that read the same, far apart in the file, are moved together.
     twice = probe(of_lengths([3] * 50), clusters=[*range(49), 0], budget=9)
     assert any(batch.tolist()[:2] == [0, 49] for batch in twice.plan)
+
+
+@given(cluster=st.lists(st.integers(0, 6), min_size=2, max_size=30), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_halves_share_no_text(cluster, seed):
+    """Else a projection that is fitted on one half would have seen what the other measures."""
+    first = [cluster.index(each) for each in cluster]
+    data = probe(of_lengths([1] * len(cluster)), clusters=first)
+    if len(set(first)) < 2:
+        with pytest.raises(InputError, match=f"{len(cluster)} examples of one text cannot be split"):
+            data.halves(seed)
+        return
+    one, other = data.halves(seed)
+    assert not set(one.clusters.tolist()) & set(other.clusters.tolist())
+    assert sorted([*one.rows.tolist(), *other.rows.tolist()]) == list(range(len(cluster)))
+    assert len(set(one.clusters.tolist())) == len(set(first)) // 2
+    # Distinct examples are split as ever: by a permutation of themselves.
+    alone = probe(of_lengths([1] * len(cluster))).halves(seed)[0]
+    expected = np.random.default_rng(seed).permutation(len(cluster))[: len(cluster) // 2]
+    assert alone.rows.tolist() == sorted(expected.tolist())
