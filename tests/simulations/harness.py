@@ -104,15 +104,20 @@ def _parameters(line: Mapping[str, Any]) -> list[str]:
 def table(lines: Sequence[Mapping[str, Any]], by: Sequence[str]) -> str:
     """Return a study's lines as a markdown table: a row for each value of `by`, in each column the range of the rates.
 
-    A rate outside its bounds is bold, with its place in the JSON lines to find it by.
+    "runs" is the fewest of a cell. A range is bold if a rate of it is outside its bounds.
     """
     names = list(dict.fromkeys(name for line in lines for name in line["rates"]))
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for line in lines:
         groups.setdefault(tuple(line[key] for key in by), []).append(line)
-    rows = [[*by, "cells", *names], ["---"] * (len(by) + 1 + len(names))]
+    rows = [[*by, "cells", "runs", *names], ["---"] * (len(by) + 2 + len(names))]
     rows += [
-        [*map(str, key), str(len(own)), *(_range([line["rates"].get(name) for line in own]) for name in names)]
+        [
+            *map(str, key),
+            str(len(own)),
+            f"{min(line['runs'] for line in own):,}",
+            *(_range([line["rates"].get(name) for line in own]) for name in names),
+        ]
         for key, own in groups.items()
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -122,8 +127,8 @@ def _range(rates: Sequence[Mapping[str, Any] | None]) -> str:
     known = [rate for rate in rates if rate is not None and rate["rate"] is not None]
     if not known:
         return ""
-    low, high = (min, max)
-    ends = [low(rate["rate"] for rate in known), high(rate["rate"] for rate in known)]
+    rates_known = [rate["rate"] for rate in known]
+    ends = [min(rates_known), max(rates_known)]
     text = " to ".join(dict.fromkeys(f"{100 * end:.1f}" for end in ends))
     return text if all(rate.get("holds", True) for rate in known) else f"**{text}**"
 

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from anglekit.comparison import statistics
 from anglekit.comparison.cells import Cell
 from anglekit.comparison.compare import _difference_rows, _families
 from anglekit.comparison.crossed import LEAST_SEEDS
+from anglekit.comparison.equivalence import Needed
 from anglekit.comparison.evidence import Evidence
 from anglekit.comparison.family import Family
-from anglekit.comparison.statistics import BETWEEN, OVER_NONE, estimate_cell, spread_row
+from anglekit.comparison.statistics import BETWEEN, OVER_NONE, estimate_cell, level_rows, spread_row
 from anglekit.results.scores import SCORE_COLUMNS
 
 Array = NDArray[np.float64]
-STRATEGIES = ("none", "forward", "reverse", "all-to-one", "random")
-EVIDENCE = Evidence([], pd.DataFrame(columns=list(SCORE_COLUMNS)), primary="accuracy")
+#: None, two matching strategies; or four of them alone, whose answers take half of the time without none.
+STRATEGIES = {3: ("none", "forward", "reverse"), 4: ("forward", "reverse", "all-to-one", "random")}
+#: Neither teacher nor chance: whether students can be told from chance is another question.
+NOTHING = Evidence([], pd.DataFrame(columns=list(SCORE_COLUMNS)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,55 +37,60 @@ class Answer:
         between: its rows of differences between matching strategies.
         over_none: its rows of differences over none.
         spread: its row of spreads.
+        means: its rows of means, a strategy each; only where none is among them.
         family: the verdict over all pairs.
     """
 
     between: list[Mapping[str, Any]]
     over_none: list[Mapping[str, Any]]
     spread: Mapping[str, Any]
+    means: list[dict[str, Any]]
     family: Family
 
 
-def score_cell(values: Array, *, per_example: bool) -> Cell:
-    """Return a cell of accuracies.
+def score_cell(values: Array, *, per_example: bool = True, unit: float = 1.0) -> Cell:
+    """Return a cell of scores.
 
     Args:
-        values: (strategies, seeds, examples), 0 or 1; the first strategy is none.
+        values: (strategies, seeds, examples), whose mean over examples is the score; strategies as in `STRATEGIES`.
         per_example: whether the run kept the scores of examples.
+        unit: the largest score, 1 or 100.
     """
     kept = values if per_example else values.mean(-1, keepdims=True)
-    students = by_student(kept)
+    students, n = by_student(kept), values.shape[-1]
     weights = {key: np.ones_like(own) for key, own in students.items()}
-    place, examples = {"data": "validation", "score": "accuracy"}, values.shape[-1]
-    return Cell("score", "random", place, students, weights, resolution=1 / examples, n_examples=examples)
+    place = {"data": "validation", "score": "accuracy"}
+    return Cell("score", "random", place, students, weights, resolution=unit / n, n_examples=n)
 
 
 def angle_cell(degrees: Array, tokens: Array) -> Cell:
     """Return a cell of angles.
 
     Args:
-        degrees: (strategies, seeds, examples).
+        degrees: (strategies, seeds, examples); strategies as in `STRATEGIES`.
         tokens: (examples,).
     """
     students = by_student(degrees)
-    weights = dict.fromkeys(students, tokens)
-    return Cell("angle", "random", {"stream": "encoder", "vertex": 1}, students, weights)
+    weights, place = dict.fromkeys(students, tokens), {"stream": "encoder", "vertex": 1}
+    return Cell("angle", "random", place, students, weights, resolution=1e-6, n_examples=len(tokens))
 
 
 def by_student(values: Array) -> dict[tuple[str, int | None], Array]:
     """Return the examples' values by strategy and seed."""
-    return {(STRATEGIES[k], s): values[k, s] for k in range(values.shape[0]) for s in range(values.shape[1])}
+    names = STRATEGIES[len(values)]
+    return {(name, s): values[k, s] for k, name in enumerate(names) for s in range(values.shape[1])}
 
 
-def answer(cells: Sequence[Cell], margin: float) -> Answer:
-    """Return what `compare` says of cells of one kind; rows and spread are of the first."""
-    estimates = [estimate_cell(cell, margin) for cell in cells]
-    rows = _difference_rows(estimates, EVIDENCE)
-    (family,) = _families(estimates, rows, EVIDENCE)
+def answer(cell: Cell, margin: float, *, needed: bool = False) -> Answer:
+    """Return what `compare` says of a cell; `needed`: also how much data would decide, which takes half of the time."""
+    with nullcontext() if needed else mock.patch.object(statistics, "needed_counts", return_value=Needed(None, None)):
+        estimates = [estimate_cell(cell, margin)]
+        rows = _difference_rows(estimates, NOTHING)
+    (family,) = _families(estimates, rows, NOTHING)
     spread = spread_row(estimates[0], rows[0])
     assert spread is not None
     between, over = ([row for row in rows[0] if row["kind"] == kind] for kind in (BETWEEN, OVER_NONE))
-    return Answer(between, over, spread, family)
+    return Answer(between, over, spread, level_rows(cell) if over else [], family)
 
 
 def about(n_seeds: int) -> str:
@@ -104,6 +115,7 @@ def outcomes(found: Answer, truth: Mapping[str, float], margin: float) -> dict[s
     return {
         "coverage": _covered(found.between, known, "low", "high"),
         "coverage over none": _covered(found.over_none, known, "low", "high"),
+        "coverage, means": _share([_inside(truth[row["strategy"]], row["low"], row["high"]) for row in found.means]),
         "all pairs at once": _all_covered(found.between, known, "joint_low", "joint_high"),
         "spread covered": _inside(largest, spread["spread_low"], spread["spread_high"]),
         "false equivalent": float(verdict == "equivalent") if at_least else np.nan,
@@ -119,10 +131,13 @@ def _inside(value: float, low: float, high: float) -> float:
 
 
 def _covered(rows: Sequence[Mapping[str, Any]], truth: Mapping[str, float], low: str, high: str) -> float:
-    inside = [_inside(truth[row["strategy_a"]] - truth[row["strategy_b"]], row[low], row[high]) for row in rows]
-    return float(np.mean(inside)) if inside else np.nan
+    return _share([_inside(truth[row["strategy_a"]] - truth[row["strategy_b"]], row[low], row[high]) for row in rows])
 
 
 def _all_covered(rows: Sequence[Mapping[str, Any]], truth: Mapping[str, float], low: str, high: str) -> float:
     share = _covered(rows, truth, low, high)
     return np.nan if np.isnan(share) else float(share == 1.0)
+
+
+def _share(inside: Sequence[float]) -> float:
+    return float(np.mean(inside)) if inside else np.nan
