@@ -1,0 +1,105 @@
+"""The results in the README are those of the files in data/, and no other number stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from anglekit.comparison.compare import compare
+from anglekit.comparison.evidence import Evidence
+from anglekit.results.geometry import Geometry
+from anglekit.results.scores import read_score_table
+from tests.simulations.run import RESULTS, known_lines
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SECTION = re.search(r"^## Results, and their limits\n(.+?)^## ", README, flags=re.MULTILINE | re.DOTALL)
+assert SECTION is not None
+TEXT = SECTION.group(1)
+PROSE = " ".join(re.sub(r"^\|.*$", "", TEXT, flags=re.MULTILINE).split())
+#: What was run, which no file of results holds: layers, steps, examples, seeds and the level of intervals.
+RUN = {"6-layer", "3-layer", "600 steps", "1,500 validation examples", "95% interval", "seed 2", "seed 0"}
+
+
+@pytest.fixture(scope="module")
+def scores():
+    table, notes = read_score_table(ROOT / "data" / "gallery" / "inference-scores.csv", "")
+    assert not notes
+    return table[table["score"] == "accuracy"]
+
+
+@pytest.fixture(scope="module")
+def comparison(scores):
+    return compare(Evidence([], scores, n_examples={"validation": 1500}, primary="accuracy"), score_margin=0.01)
+
+
+def family(comparison, init):
+    return next(one for one in comparison.families if one.init == init)
+
+
+def sentences(comparison):
+    """Return the README's sentences about numbers, from the data."""
+    random, teacher = family(comparison, "random"), family(comparison, "teacher")
+    assert (random.verdict, teacher.verdict) == ("different", "undecided")
+    row, spread = random.key, comparison.spreads[comparison.spreads["init"] == "teacher"].iloc[0]
+    power = {
+        (line["init"], line["seeds"]): f"{100 * line['rates']['decided']['rate']:.0f}%"
+        for line in known_lines(RESULTS)
+        if line["study"] == "power"
+    }
+    return [
+        f"{row['strategy_a']} is {100 * row['difference']:.1f} points above {row['strategy_b']}, "
+        f"surely {100 * row['joint_low']:.1f} or more",
+        "three seeds leave it undecided within a margin of 1 point: strategies spread over "
+        f"{100 * spread['spread']:.1f} points, {100 * spread['spread'] / spread['change_over_none']:.0f}% of the "
+        f"{100 * spread['change_over_none']:.1f} that matching gains over none",
+        f"{teacher.needed['needed_seeds']:.0f} seeds would decide",
+        f"three seeds decide in {power['random', 3]} of the cases from random weights and in "
+        f"{power['teacher', 3]} from the teacher's, four in {power['random', 4]} and {power['teacher', 4]}",
+    ]
+
+
+def test_the_table_is_that_of_the_scores(comparison):
+    levels = comparison.levels.set_index(["init", "strategy"])["mean"]
+    over = comparison.differences[comparison.differences["kind"] == "over none"].set_index(["init", "strategy_a"])
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*$", TEXT, re.MULTILINE)]
+    assert [row[0] for row in rows[2:]] == ["none", "forward", "reverse", "all-to-one", "random"]
+    for strategy, *cells in rows[2:]:
+        expected = []
+        for init in ("random", "teacher"):
+            expected.append(f"{100 * levels[init, strategy]:.1f}%")
+            if strategy == "none":
+                expected.append("")
+            else:
+                found = 100 * over.loc[(init, strategy), ["difference", "low", "high"]].astype(float)
+                expected.append(f"{found.iloc[0]:+.1f} ({found.iloc[1]:+.1f} to {found.iloc[2]:+.1f})")
+        assert cells == expected
+
+
+def test_the_sentences_are_those_of_the_results_and_hold_all_numbers(comparison):
+    left = PROSE
+    for known in [*sentences(comparison), *sorted(RUN)]:
+        assert known in PROSE
+        left = left.replace(known, "")
+    assert re.findall(r"\d[\d.,]*%?", re.sub(r"\]\([^)]*\)", "", left)) == []
+
+
+def test_the_random_map_of_seed_2_is_the_reverse_one(scores):
+    by_arm = scores.set_index(["init", "strategy", "seed"])["value"]
+    same = {
+        seed: all(by_arm[init, "random", seed] == by_arm[init, "reverse", seed] for init in ("random", "teacher"))
+        for seed in range(3)
+    }
+    assert same[2]
+    assert not same[0]
+
+
+def test_the_student_without_matching_sees_the_sharpest_angles():
+    geometry = Geometry.load(ROOT / "data" / "gallery" / "inference")
+    angles = geometry.angles.groupby("student")["mean_angle_degrees"].mean()
+    for init in ("random", "teacher"):
+        own = angles[[name for name in angles.index if name.endswith(f"{init}-seed0")]]
+        assert len(own) == 5
+        assert own.idxmin() == f"none-{init}-seed0"
