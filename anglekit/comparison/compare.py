@@ -76,8 +76,9 @@ def compare(
     cells += own_score_cells
     check_pairable(cells)
     estimates = [estimate_cell(cell, _margin(cell, margin, score_margin)) for cell in cells]
-    rows = _difference_rows(estimates, found)
-    families = _families(estimates, rows, found)
+    told = _told_apart([cell for cell in cells if cell.part == "score" and _leads(cell, found)], found)
+    rows = _difference_rows(estimates, found, told)
+    families = _families(estimates, rows, found, told)
     leading = [one for one in families if one.part == "score"] or families
     verdict = overall_verdict(leading)
     differences = pd.DataFrame([row for own in rows for row in own], columns=list(DIFFERENCE_COLUMNS))
@@ -141,11 +142,16 @@ def _leads(cell: Cell, found: Evidence) -> bool:
     return cell.part == "angle" or found.primary in (None, cell.place["score"])
 
 
-def _difference_rows(estimates: Sequence[CellEstimates], found: Evidence) -> list[list[dict[str, Any]]]:
+#: By initialisation, whether any matching student's score is surely above what a `Reference` says, and that.
+_Told = Mapping[str, tuple[bool | None, Reference]]
+
+
+def _difference_rows(estimates: Sequence[CellEstimates], found: Evidence, told: _Told) -> list[list[dict[str, Any]]]:
     """Return each cell's rows; pairs with the same kind of measure and initialisation are judged together.
 
     Scores and angles are two questions. Each has its own error rate, which its initialisations share: one of them that
-    is different is enough for the answer. A task's further scores are shown beside its own and decide nothing.
+    is different is enough for the answer. A task's further scores are shown beside its own and decide nothing. Pairs of
+    students that have learned nothing stay undecided.
     """
     groups: dict[tuple[str, bool, str], list[CellEstimates]] = {}
     for one in estimates:
@@ -155,13 +161,16 @@ def _difference_rows(estimates: Sequence[CellEstimates], found: Evidence) -> lis
         for key in groups
     }
     joints = {key: joint_of(own, 1 - ALPHA / max(answered[key], 1)) for key, own in groups.items()}
-    return [difference_rows(one, joints[one.cell.part, _leads(one.cell, found), one.cell.init]) for one in estimates]
+    rows = [difference_rows(one, joints[one.cell.part, _leads(one.cell, found), one.cell.init]) for one in estimates]
+    for row in (row for own in rows for row in own if row["kind"] == BETWEEN):
+        if told.get(row["init"], (None, None))[0] is False:
+            row |= {"verdict": "undecided", "needed_seeds": None, "needed_examples": None, "needed_factor": None}
+    return rows
 
 
 def _families(
-    estimates: Sequence[CellEstimates], rows: Sequence[Sequence[Mapping[str, Any]]], found: Evidence
+    estimates: Sequence[CellEstimates], rows: Sequence[Sequence[Mapping[str, Any]]], found: Evidence, told: _Told
 ) -> tuple[Family, ...]:
-    told = _told_apart([one.cell for one in estimates if one.cell.part == "score" and _leads(one.cell, found)], found)
     judged: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for one, own in zip(estimates, rows, strict=True):
         if _leads(one.cell, found):
@@ -177,7 +186,7 @@ def _families(
             Family(
                 part,
                 init,
-                "undecided" if apart is False else verdict,
+                verdict,
                 min(int(row["n_seeds"]) for row in members),
                 key,
                 tuple(members),
@@ -191,7 +200,7 @@ def _families(
 
 
 def _told_apart(cells: Sequence[Cell], found: Evidence) -> dict[str, tuple[bool | None, Reference]]:
-    """Return by initialisation whether any student's score is surely above chance and above the untrained students'."""
+    """Return by initialisation whether a matching student's score is surely above chance and the untrained ones'."""
     by_init: dict[str, list[tuple[bool | None, Reference]]] = {}
     for cell in cells:
         data, score = str(cell.place["data"]), str(cell.place["score"])

@@ -159,10 +159,10 @@ def estimate_contrast(
 def _few_examples(share: Array) -> tuple[Array, float]:
     """Return what makes squared pulls unbiased for examples that vary alike, and the sum's degrees of freedom.
 
-    With shares p of the weight and q = sum p^2, the residual of example e has 1 - 2 p_e + q of its variance. The
-    degrees of freedom are those of as many equal examples as weigh the same together, 1 / q (Kish 1965, "Survey
-    sampling"), less one. Those of the chi-square with the sum's own mean and variance (Bell and McCaffrey) cover 98%
-    instead of 95% with 10 examples whose lengths differ as sentences' do.
+    With shares p of the weight and q = sum p^2, the residual of example e has 1 - 2 p_e + q of its variance, and residuals
+    of two examples have the covariance q - p_e - p_f. The degrees of freedom are those of the chi-square with the mean and
+    variance of the corrected sum (Bell and McCaffrey). One less than Kish's effective number of examples, 1 / q - 1, covers
+    92% instead of 95% with 10 sentences, and 89% for six pairs at once (tests/simulations).
 
     Args:
         share: (examples,), of the weight; they sum to 1.
@@ -173,7 +173,10 @@ def _few_examples(share: Array) -> tuple[Array, float]:
     q = float(share @ share)
     own = 1 - 2 * share + q
     correction = np.divide(1.0, own, out=np.zeros_like(own), where=(share > 0) & (own > 1e-12))
-    return correction, max(1 / q - 1, 1.0)
+    d, u = share**2 * correction, q / 2 - share
+    everything = 2 * (d @ u**2) * d.sum() + 2 * (d @ u) ** 2
+    spread = float(everything + d**2 @ (own**2 - (q - 2 * share) ** 2))
+    return correction, max(float(d @ own) ** 2 / spread, 1.0) if spread > 0 else 1.0
 
 
 def _pooled(rows: Array, clusters: NDArray[np.int64]) -> Array:

@@ -237,9 +237,10 @@ def spread_row(estimates: CellEstimates, rows: Sequence[Mapping[str, Any]]) -> d
         if not between:
             row["n_seeds"] = over[-1]["n_seeds"]
         elif abs(change) > 1e-9 * estimates.margin:  # anything smaller is rounding of equal means
-            row["spread_by_change"] = row["spread"] / abs(change)
             nearest, farthest = sorted((abs(low_change), abs(high_change)))
             if low_change * high_change > 0:
+                # A share of a change that may be none would be any number.
+                row["spread_by_change"] = row["spread"] / abs(change)
                 row["spread_by_change_low"] = row["spread_low"] / farthest
                 row["spread_by_change_high"] = row["spread_high"] / nearest
     return row

@@ -117,9 +117,10 @@ def _uncompared(strategies: Sequence[str]) -> str:
 
 
 def _basis(rows: pd.DataFrame, table: str) -> str:
-    """Return in words on what a score rests: `2,000 validation examples, 3 seeds`."""
+    """Return in words on what a score rests: `validation: 2,000 examples, 3 seeds`."""
     counts = {int(one) for one in rows["n_examples"].dropna()}
-    examples = counted(min(counts), "example", table) if counts else table
+    named = f"{table}: " if table else ""
+    examples = f"{named}{counted(min(counts), 'example')}" if counts else table
     seeds = sorted({int(one) for one in rows["n_seeds"]})
     few = f"{seeds[0]} to " if len(seeds) > 1 else ""
     return ", ".join(part for part in (examples, f"{few}{counted(seeds[-1], 'seed')}") if part)
@@ -142,7 +143,8 @@ def _verdict_words(family: Family, *, score: str | None = None, table: str | Non
     """Return a family's verdict in words; what its deciding row is about is named where it is not score and table."""
     row = family.key
     if family.told is False and family.reference is not None:
-        return f"no verdict, as no student is surely above {_reference_words(family.reference, row)}; train them longer"
+        known = _reference_words(family.reference, row)
+        return f"no verdict, as no matched student is surely above {known}; train them longer"
     if family.verdict == "equivalent":
         within = dict.fromkeys(gap(float(one["margin"]), one) for one in family.rows)
         return f"equivalent within {' and '.join(within)}"
@@ -189,7 +191,7 @@ def _gain(row: Mapping[str, Any], controls: pd.DataFrame) -> list[str]:
     parts = []
     for name, change, share in zip(own["control"], own["from_control"], own["share"], strict=True):
         if not np.isnan(change):
-            of_that = "" if np.isnan(share) else f", {max(float(share), 0.0):.0%} of that"
+            of_that = f", {float(share):.0%} of that" if share > 0 else ""
             parts.append(f"; {_CONTROL_WORDS.get(name, name)}: {gap(float(change), row, signed=True)}{of_that}")
     return [gain_sentence(row) + "".join(parts) + "."]
 

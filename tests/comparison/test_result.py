@@ -373,7 +373,7 @@ def test_controls_say_how_much_of_the_gain_they_explain(tmp_path) -> None:
     assert [row[-1] for row in table.rows] == [f"{share:.0%}" for share in found.controls["share"]]
     assert "matching an untrained teacher: +" in found.headline.beneath[0]
     assert "the labels alone: -" in found.headline.beneath[0]
-    assert ", 0% of that" in found.headline.beneath[0]
+    assert "the labels alone: -10.0 points; matching" in found.headline.beneath[0]
     # Where the gain may be none, no share of it is given.
     small = scores | {"forward": 0.8002, "reverse": 0.7999}
     assert compare([write_sweep(tmp_path / "none", score_rows(small, seeds=range(5)))]).controls["share"].isna().all()

@@ -61,7 +61,7 @@ def test_the_score_comes_first_with_teacher_and_every_strategy_and_the_angles_be
         teacher={"accuracy, validation": 0.929},
     )
     assert found.line == (
-        "On accuracy (2,000 validation examples, 3 seeds): teacher 92.9%; random weights: none 38.7%, forward 64.9%, "
+        "On accuracy (validation: 2,000 examples, 3 seeds): teacher 92.9%; random weights: none 38.7%, forward 64.9%, "
         "reverse 34.1%: different (forward is 30.0 points above reverse, surely 27.0 points or more); the teacher's "
         "weights: none 38.7%, forward 64.9%, reverse 34.1%: equivalent within 1.0 points."
     )
@@ -118,7 +118,7 @@ def test_what_cannot_be_compared_is_said_with_its_scores() -> None:
     assert said([], unnamed).line.startswith("On accuracy (3 seeds): mine 50.0%, yours 60.0%: ")
     uneven = levels()
     uneven.loc[0, "n_seeds"] = 1
-    assert "2,000 validation examples, 1 to 3 seeds" in said([], uneven).line
+    assert "validation: 2,000 examples, 1 to 3 seeds" in said([], uneven).line
     angles = levels(none=60.0, forward=61.0).assign(part="angle")
     nothing = said([], angles)
     assert nothing.line == "On the angles alone, as no score came: only forward matches layers, so nothing is compared."
@@ -134,8 +134,8 @@ def test_students_at_chance_get_no_verdict_but_the_numbers() -> None:
         lost = family("undecided", told=False, reference=reference)
         line = said([lost, family("equivalent", init="teacher")], levels(inits=("random", "teacher"))).line
         assert (
-            f"reverse 34.1%: no verdict, as no student is surely above {words}; train them longer; the teacher's"
-            in line
+            f"reverse 34.1%: no verdict, as no matched student is surely above {words}; train them longer; "
+            "the teacher's" in line
         )
         assert "different" not in line
         assert "above reverse" in said([family("different", told=True, reference=reference)], levels()).line
@@ -145,7 +145,7 @@ def test_what_matching_gains_and_the_controls_explain_stands_beneath() -> None:
     found = said([family("different")], levels(), spreads=[GAIN], controls=CONTROLS)
     assert found.beneath == (
         "In accuracy, validation, from random weights, matching gains +11.0 points over none (9.0 to 13.0 points), and "
-        "strategies spread over 30.8 points; the labels alone: -3.7 points, 0% of that; matching an untrained teacher: "
+        "strategies spread over 30.8 points; the labels alone: -3.7 points; matching an untrained teacher: "
         "+1.3 points, 12% of that.",
     )
     unsure = said(

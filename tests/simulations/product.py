@@ -85,8 +85,8 @@ def answer(cell: Cell, margin: float, *, needed: bool = False) -> Answer:
     """Return what `compare` says of a cell; `needed`: also how much data would decide, which takes half of the time."""
     with nullcontext() if needed else mock.patch.object(statistics, "needed_counts", return_value=Needed(None, None)):
         estimates = [estimate_cell(cell, margin)]
-        rows = _difference_rows(estimates, NOTHING)
-    (family,) = _families(estimates, rows, NOTHING)
+        rows = _difference_rows(estimates, NOTHING, {})
+    (family,) = _families(estimates, rows, NOTHING, {})
     spread = spread_row(estimates[0], rows[0])
     assert spread is not None
     between, over = ([row for row in rows[0] if row["kind"] == kind] for kind in (BETWEEN, OVER_NONE))
