@@ -159,10 +159,10 @@ def estimate_contrast(
 def _few_examples(share: Array) -> tuple[Array, float]:
     """Return what makes squared pulls unbiased for examples that vary alike, and the sum's degrees of freedom.
 
-    With shares p of the weight and q = sum p^2, the residual of example e has 1 - 2 p_e + q of its variance, and residuals
-    of two examples have the covariance q - p_e - p_f. The degrees of freedom are those of the chi-square with the mean and
-    variance of the corrected sum (Bell and McCaffrey). One less than Kish's effective number of examples, 1 / q - 1, covers
-    92% instead of 95% with 10 sentences, and 89% for six pairs at once (tests/simulations).
+    With shares p of the weight and q = sum p^2, the residual of example e has 1 - 2 p_e + q of its variance, and
+    residuals of two examples have the covariance q - p_e - p_f. The degrees of freedom are those of the chi-square with
+    the mean and variance of the corrected sum (Bell and McCaffrey). One less than Kish's effective number of examples,
+    1 / q - 1, covers 92% instead of 95% with 10 sentences, and 89% for six pairs at once (tests/simulations).
 
     Args:
         share: (examples,), of the weight; they sum to 1.
