@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from anglekit.comparison.compare import compare
 from anglekit.comparison.evidence import Evidence
 from anglekit.results.geometry import Geometry
-from anglekit.results.scores import read_score_table
+from anglekit.results.scores import SCORE_COLUMNS, read_score_table
 from tests.simulations.run import RESULTS, known_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = re.search(r"^## Results, and their limits\n(.+?)^## ", README, flags=re.MULTILINE | re.DOTALL)
+SECTION = re.search(r"^## Results, and their limits\n(.+?)^##+ ", README, flags=re.MULTILINE | re.DOTALL)
 assert SECTION is not None
 TEXT = SECTION.group(1)
 PROSE = " ".join(re.sub(r"^\|.*$", "", TEXT, flags=re.MULTILINE).split())
@@ -103,3 +105,86 @@ def test_the_student_without_matching_sees_the_sharpest_angles():
         own = angles[[name for name in angles.index if name.endswith(f"{init}-seed0")]]
         assert len(own) == 5
         assert own.idxmin() == f"none-{init}-seed0"
+
+
+# ---- a real teacher ----
+
+REVIEWS = ROOT / "data" / "reviews"
+REAL_SECTION = re.search(r"^### A real teacher: movie reviews\n(.+?)^## ", README, flags=re.MULTILINE | re.DOTALL)
+assert REAL_SECTION is not None
+REAL = REAL_SECTION.group(1)
+REAL_PROSE = " ".join(re.sub(r"^\|.*$", "", REAL, flags=re.MULTILINE).split())
+REAL_RUN = {"of 6 layers", "1,000 validation reviews", "2-layer students", "2,000 sentences", "layer 2"}
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    students = pd.read_csv(REVIEWS / "students.csv", keep_default_na=False)
+    reference = json.loads((REVIEWS / "reference.json").read_text(encoding="utf-8"))
+    correct = pd.read_parquet(REVIEWS / "correct.parquet")
+    place = ("reviews", "accuracy")
+    scores = students.assign(data="reviews", score="accuracy", value=students["accuracy"], source="sweep")
+    keys = list(students[["strategy", "init", "seed"]].itertuples(index=False, name=None))
+    return compare(
+        Evidence(
+            [],
+            scores[list(SCORE_COLUMNS)],
+            examples={
+                (*key, *place): own["correct"].to_numpy(float)
+                for key, own in correct.groupby(["strategy", "init", "seed"], observed=True)
+            },
+            n_examples={"reviews": 1000},
+            primary="accuracy",
+            teacher={place: reference["teacher"]},
+            untrained={(*key, *place): one for key, one in zip(keys, students["untrained_accuracy"], strict=True)},
+            chance={place: reference["chance"]},
+        )
+    )
+
+
+def points(row, name="difference", low="low", high="high"):
+    return f"{100 * row[name] + 0.0:+.1f} ({100 * row[low]:+.1f} to {100 * row[high]:+.1f})".replace("-0.0 (", "+0.0 (")
+
+
+def test_the_table_of_reviews_is_that_of_the_data(reviews):
+    levels = reviews.levels.set_index(["init", "strategy"])["mean"]
+    over = reviews.differences[reviews.differences["strategy_b"] == "none"].set_index(["init", "strategy_a"])
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*$", REAL, re.MULTILINE)]
+    names = [row[0].partition(" (")[0] for row in rows[2:]]
+    assert names == ["alone", "none", "random-teacher", "forward", "reverse", "all-to-one", "random"]
+    for name, (_, *cells) in zip(names, rows[2:], strict=True):
+        expected = []
+        for init in ("random", "teacher"):
+            expected += [f"{100 * levels[init, name]:.1f}%", "" if name == "none" else points(over.loc[(init, name)])]
+        assert cells == expected
+
+
+def test_the_sentences_about_reviews_are_those_of_the_data(reviews):
+    random, teacher = family(reviews, "random"), family(reviews, "teacher")
+    assert (random.told, teacher.told, teacher.verdict) == (False, True, "undecided")
+    correct = pd.read_parquet(REVIEWS / "correct.parquet")
+    matched = correct[(correct["init"] == "random") & correct["strategy"].isin(["forward", "reverse", "all-to-one"])]
+    assert matched.groupby("example")["correct"].nunique().max() == 1  # one answer, whoever gives it
+    spread = reviews.spreads[reviews.spreads["init"] == "teacher"].iloc[0]
+    control = reviews.controls.set_index(["init", "control"]).loc[("teacher", "random-teacher")]
+    angles = pd.read_csv(REVIEWS / "angle-differences.csv").set_index(["init", "vertex", "strategy_a", "strategy_b"])
+    wider = angles.loc[("teacher", 2, "forward", "all-to-one")]
+    pairs = reviews.differences.set_index(["init", "strategy_a", "strategy_b"])
+    assert (wider["verdict"], pairs.loc[("teacher", "forward", "all-to-one"), "verdict"]) == ("different", "equivalent")
+    change = f"{100 * spread['change_over_none']:.1f} points ({100 * spread['change_low']:+.1f} to "
+    beyond = f"{100 * control['beyond_control']:.1f} points ({100 * control['beyond_control_low']:+.1f} to "
+    known = [
+        f"{100 * reviews.teacher['accuracy, reviews']:.1f}% of 1,000 validation reviews",
+        f"above chance, {100 * random.reference.value:.1f}%",
+        f"within a margin of 1 point: the strategies spread over {100 * spread['spread']:.1f} points and surely over "
+        f"no more than {100 * spread['spread_high']:.1f}",
+        f"changes accuracy by {change}{100 * spread['change_high']:+.1f}) over none",
+        f"worth {beyond}{100 * control['beyond_control_high']:+.1f}) more",
+        f"all-to-one is {-wider['difference']:.1f} degrees wider than forward "
+        f"({-wider['high']:.1f} to {-wider['low']:.1f})",
+    ]
+    left = REAL_PROSE
+    for one in [*known, *sorted(REAL_RUN)]:
+        assert one in REAL_PROSE
+        left = left.replace(one, "")
+    assert re.findall(r"\d[\d.,]*%?", re.sub(r"\]\([^)]*\)", "", left)) == []

@@ -236,13 +236,12 @@ def spread_row(estimates: CellEstimates, rows: Sequence[Mapping[str, Any]]) -> d
         row |= {"change_over_none": change, "change_low": low_change, "change_high": high_change}
         if not between:
             row["n_seeds"] = over[-1]["n_seeds"]
-        elif abs(change) > 1e-9 * estimates.margin:  # anything smaller is rounding of equal means
+        elif low_change * high_change > 0 and abs(change) > 1e-9 * estimates.margin:
+            # A share of a change that may be none, or is the rounding of equal means, would be any number.
             nearest, farthest = sorted((abs(low_change), abs(high_change)))
-            if low_change * high_change > 0:
-                # A share of a change that may be none would be any number.
-                row["spread_by_change"] = row["spread"] / abs(change)
-                row["spread_by_change_low"] = row["spread_low"] / farthest
-                row["spread_by_change_high"] = row["spread_high"] / nearest
+            row["spread_by_change"] = row["spread"] / abs(change)
+            row["spread_by_change_low"] = row["spread_low"] / farthest
+            row["spread_by_change_high"] = row["spread_high"] / nearest
     return row
 
 
@@ -250,8 +249,9 @@ def control_rows(estimates: CellEstimates, rows: Sequence[Mapping[str, Any]]) ->
     """Return a row of `Comparison.controls` for each control of a cell.
 
     What matching gains over `none`, what the control gains over it, and what matching gains beyond the control, each on
-    the seeds that its sides share, with its 95% interval; `share` is the control's part of the gain, where the gain is
-    surely not 0. Matching is the mean of the matching strategies. `rows` are the cell's `difference_rows`.
+    the seeds that its sides share, with its 95% interval. `share` is the control's part of the gain, where the gain is
+    surely not 0 and both go the same way. Matching is the mean of the matching strategies. `rows` are the cell's
+    `difference_rows`.
     """
     matching = estimates.cell.matching
     mean = MATCHING_MEAN if len(matching) > 1 else next(iter(matching), None)
@@ -268,7 +268,7 @@ def control_rows(estimates: CellEstimates, rows: Sequence[Mapping[str, Any]]) ->
         for name, pair in parts:
             if (part := by_pair.get(pair)) is not None:
                 row |= {name: part["difference"], f"{name}_low": part["low"], f"{name}_high": part["high"]}
-        if gain["low"] * gain["high"] > 0:
+        if gain["low"] * gain["high"] > 0 and row["from_control"] * row["gain"] > 0:
             row["share"] = row["from_control"] / row["gain"]
         found.append(row)
     return found

@@ -142,6 +142,8 @@ def _angle_line(families: Sequence[Family], subject: str, strategies: Sequence[s
 def _verdict_words(family: Family, *, score: str | None = None, table: str | None = None) -> str:
     """Return a family's verdict in words; what its deciding row is about is named where it is not score and table."""
     row = family.key
+    if family.told is False and family.part == "angle":
+        return "no verdict, as these students have learned nothing"
     if family.told is False and family.reference is not None:
         known = _reference_words(family.reference, row)
         return f"no verdict, as no matched student is surely above {known}; train them longer"
@@ -191,7 +193,7 @@ def _gain(row: Mapping[str, Any], controls: pd.DataFrame) -> list[str]:
     parts = []
     for name, change, share in zip(own["control"], own["from_control"], own["share"], strict=True):
         if not np.isnan(change):
-            of_that = f", {float(share):.0%} of that" if share > 0 else ""
+            of_that = "" if np.isnan(share) else f", {float(share):.0%} of that"
             parts.append(f"; {_CONTROL_WORDS.get(name, name)}: {gap(float(change), row, signed=True)}{of_that}")
     return [gain_sentence(row) + "".join(parts) + "."]
 

@@ -15,7 +15,7 @@ GAIN = {"part": "score", "measure": "accuracy, validation", "init": "random", "s
         "spread": 0.308, "change_over_none": 0.11, "change_low": 0.09, "change_high": 0.13}  # fmt: skip
 CONTROLS = [
     {"measure": "accuracy, validation", "init": "random", "control": control, "from_control": change, "share": share}
-    for control, change, share in (("alone", -0.037, -0.336), ("random-teacher", 0.0132, 0.12))
+    for control, change, share in (("alone", -0.037, np.nan), ("random-teacher", 0.0132, 0.12))
 ]
 
 
@@ -175,3 +175,11 @@ def test_scores_decide_whatever_the_angles_say(tmp_path, scores, verdict) -> Non
 
 def test_a_headline_is_equal_to_itself_said_again() -> None:
     assert Headline("a", ("b",)) == Headline("a", ("b",))
+
+
+def test_angles_of_students_that_have_learned_nothing_get_no_verdict() -> None:
+    """And no score is written in degrees."""
+    lost = {"told": False, "reference": Reference(0.524, 0.524, 0.505)}
+    found = said([family("undecided", **lost), family("undecided", ANGLE, **lost)], levels())
+    assert "above chance (52.4%) and the untrained students (50.5%)" in found.line
+    assert found.beneath[0].endswith(": no verdict, as these students have learned nothing.")
