@@ -127,10 +127,11 @@ def score_cells(
         if len(by_example) == len(arms) and len(lengths) == 1:
             students = {arm: by_example[arm] for arm, _ in arms}
         else:
-            without = len(arms) - len(by_example)
+            lacking = [arm for arm, _ in arms if arm not in by_example]
+            named = f", the first of them {lacking[0][0]}, seed {lacking[0][1]}" if 0 < len(lacking) < len(arms) else ""
             notes.append(
-                f"{init}, {data}: {without or 'some'} of {len(arms)} students came without predictions by example, so "
-                "intervals are over seeds alone and hold on this validation table (train or evaluate them again)"
+                f"{init}, {data}: {len(lacking) or 'some'} of {len(arms)} students came without predictions by example"
+                f"{named}, so intervals are over seeds alone and hold on this validation table (train them again)"
             )
         count = n_examples.get(str(data), *lengths) if len(lengths) == 1 else n_examples.get(str(data))
         unit = score_unit(value for _, value in arms)

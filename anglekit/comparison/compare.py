@@ -88,7 +88,7 @@ def compare(
     differences = differences.astype(on).merge(pairs.astype(on), on=list(on), how="left").infer_objects()
     spreads = [spread_row(one, own) for one, own in zip(estimates, rows, strict=True)]
     spread_table = pd.DataFrame([row for row in spreads if row is not None], columns=list(SPREAD_COLUMNS))
-    notes = [*found.notes, *cell_notes, *score_notes, *_seed_notes(cells), *_missing_parts(found, cells)]
+    notes = [*score_notes, *cell_notes, *_seed_notes(cells), *_missing_parts(found, cells), *found.notes]
     return Comparison(
         verdict=verdict,
         families=families,
@@ -132,7 +132,13 @@ def _check_strategies(found: Evidence) -> None:
 def _margin(cell: Cell, margin: float, score_margin: float | None) -> float:
     if cell.part == "angle":
         return margin
+    unit = score_unit(float(value.mean()) for value in cell.students.values())
     if score_margin is not None:
+        if score_margin >= unit:
+            raise InputError(
+                f"--score-margin is {score_margin:g} and the score {cell.place['score']} is at most {unit:g}",
+                allowed=f"one point is {0.01 * unit:g}",
+            )
         return score_margin
     return default_score_margin(float(value.mean()) for value in cell.students.values())
 
@@ -248,7 +254,9 @@ def _missing_parts(found: Evidence, cells: Sequence[Cell]) -> list[str]:
             own = [cell for cell in cells if cell.part == part and cell.init == init]
             if not any(NONE in cell.strategies for cell in own):
                 notes.append(f"{name}, {init}: no student without matching (none), so no change over none is given")
-            elif not any(cell.seeds([NONE, strategy]) for cell in own for strategy in cell.matching):
+            elif any(cell.matching for cell in own) and not any(
+                cell.seeds([NONE, strategy]) for cell in own for strategy in cell.matching
+            ):
                 notes.append(f"{name}, {init}: the student without matching shares no seed with the others")
             if not any(len(cell.matching) > 1 for cell in own):
                 notes.append(

@@ -112,7 +112,8 @@ def read_evidence(sources: Sequence[str | Path | Geometry]) -> Evidence:
         unfinished,
         examples=_together(each.examples for each in scores),
         n_examples=_together(each.n_examples for each in scores),
-        primary=next((each.primary for each in scores if each.primary), None) or next(iter(table["score"]), None),
+        primary=next((each.primary for each in scores if each.primary in set(table["score"])), None)
+        or next(iter(table["score"]), None),
         teacher=_together(each.teacher for each in scores),
         untrained=_together(each.untrained for each in scores),
         chance=_together(each.chance for each in scores),

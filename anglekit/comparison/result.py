@@ -49,7 +49,8 @@ class Comparison:
             that holds for all pairs at once) against their change over none, and the verdict.
         controls: a row for each cell and control arm: what matching gains over none, what the control gains over it,
             what matching gains beyond the control, and the control's share of the gain.
-        levels: the mean of each strategy in each cell, with its 95% interval.
+        levels: the mean of each strategy in each cell, with its 95% interval; `by_example`: whether examples count as
+            chance in it, or only seeds.
         obtuse: pairs of teacher layers whose mean cosine is below 0; a mean over pairs hides them.
         averaging: for each student and layer, the mean over tokens and pairs beside the range over pairs.
         notes: what a reader should know.
@@ -256,11 +257,13 @@ def _pair_table(comparison: Comparison) -> TextTable:
                 row["verdict"],
                 needed_words(row),
                 pair and f"{pair} ({int(row['pair_i'])}, {int(row['pair_k'])})",
+                interval_words(row, "joint_low", "joint_high"),
             )
         )
     header = ("measure", "init", "strategies", "difference", "95% interval", "verdict", "would decide")
     title = "Paired differences between matching strategies; angles at the layer where they are farthest apart"
-    return TextTable(title, (*header, "farthest teacher pair"), tuple(rows), frozenset({3, 4, 7}))
+    columns = (*header, "farthest teacher pair", "all pairs at once")
+    return TextTable(title, columns, tuple(rows), frozenset({3, 4, 7, 8}))
 
 
 def _obtuse_table(comparison: Comparison) -> TextTable:

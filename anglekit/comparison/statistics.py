@@ -45,7 +45,7 @@ CONTROL_COLUMNS = (
     *CELL_COLUMNS, "control", "gain", "gain_low", "gain_high", "from_control", "from_control_low", "from_control_high",
     "beyond_control", "beyond_control_low", "beyond_control_high", "share", "about", "n_seeds",
 )  # fmt: skip
-LEVEL_COLUMNS = (*CELL_COLUMNS, "strategy", "mean", "low", "high", "about", "n_seeds", "n_examples")
+LEVEL_COLUMNS = (*CELL_COLUMNS, "strategy", "mean", "low", "high", "about", "n_seeds", "n_examples", "by_example")
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,6 +283,7 @@ def level_rows(cell: Cell) -> list[dict[str, Any]]:
         counts = _counts(cell, found)
         rows.append(
             {**_cell_labels(cell), "strategy": strategy, "mean": found.value, "low": low, "high": high, **counts}
+            | {"by_example": found.n_examples > 1}
         )
     return rows
 

@@ -85,6 +85,9 @@ def headline(
     beneath = [_angle_line(of_angles, "The angles, which may explain it")] if of_angles else []
     for _, rows in spreads[spreads["measure"] == measure].iterrows():
         beneath += _gain({str(key): value for key, value in rows.to_dict().items()}, controls)
+    if "by_example" in shown and not shown["by_example"].all():
+        why = "Without predictions by example"
+        beneath.append(f"{why}, intervals are over seeds alone and hold on this validation table.")
     return Headline(printable(line), tuple(map(printable, [*beneath, *_for_whom(families)])))
 
 
@@ -123,7 +126,8 @@ def _basis(rows: pd.DataFrame, table: str) -> str:
     examples = f"{named}{counted(min(counts), 'example')}" if counts else table
     seeds = sorted({int(one) for one in rows["n_seeds"]})
     few = f"{seeds[0]} to " if len(seeds) > 1 else ""
-    return ", ".join(part for part in (examples, f"{few}{counted(seeds[-1], 'seed')}") if part)
+    whom = f", about these students, as it takes {LEAST_SEEDS} for others" if seeds[-1] < LEAST_SEEDS else ""
+    return ", ".join(part for part in (examples, f"{few}{counted(seeds[-1], 'seed')}") if part) + whom
 
 
 def _before(init: str) -> str:
@@ -143,7 +147,7 @@ def _verdict_words(family: Family, *, score: str | None = None, table: str | Non
     """Return a family's verdict in words; what its deciding row is about is named where it is not score and table."""
     row = family.key
     if family.told is False and family.part == "angle":
-        return "no verdict, as these students have learned nothing"
+        return "no verdict, as the matched students have learned nothing"
     if family.told is False and family.reference is not None:
         known = _reference_words(family.reference, row)
         return f"no verdict, as no matched student is surely above {known}; train them longer"
@@ -178,11 +182,14 @@ def _open(family: Family) -> str:
     ends = {"low": row["test_low"], "high": row["test_high"]}
     if row["difference"] < 0:  # said of the higher minus the lower
         ends = {"low": -row["test_high"], "high": -row["test_low"]}
-    words = "" if family.needed is None else needed_words(family.needed)
-    takes = f"about {words} would decide" if words else "too near the margin to be decided"
-    return (
-        f"its interval {interval_words({**row, **ends}, 'low', 'high')}, the margin {gap(row['margin'], row)}; {takes}"
-    )
+    needed = family.needed
+    words = "" if needed is None else needed_words(needed)
+    about = "" if words.startswith("more") else "about "
+    takes = f"{about}{words} would decide" if words else "too near the margin to be decided"
+    if needed is not None and words and needed is not row:
+        takes += f" {needed['strategy_a']} against {needed['strategy_b']}"
+    interval = interval_words({**row, **ends}, "low", "high")
+    return f"its 90% interval {interval}, the margin {gap(row['margin'], row)}; {takes}"
 
 
 def _gain(row: Mapping[str, Any], controls: pd.DataFrame) -> list[str]:

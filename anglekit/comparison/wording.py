@@ -49,6 +49,10 @@ def weights_words(init: str) -> str:
     return known.get(init, f"{init} weights")
 
 
+#: So many times the data that nobody will have it.
+_MANY = 100
+
+
 def needed_words(row: Mapping[str, Any]) -> str:
     """Return in words how much data would decide a row, if its difference stays as it is."""
     options = [
@@ -57,7 +61,8 @@ def needed_words(row: Mapping[str, Any]) -> str:
         if not pd.isna(row[f"needed_{unit}"])
     ]
     if not pd.isna(row["needed_factor"]):
-        options.append(f"{row['needed_factor']:.1f} times the seeds and examples")
+        times = f"{row['needed_factor']:.1f}" if row["needed_factor"] < _MANY else f"more than {_MANY}"
+        options.append(f"{times} times the seeds and examples")
     return " or ".join(options)
 
 

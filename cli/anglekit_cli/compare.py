@@ -31,6 +31,7 @@ def compare(
     full: Annotated[
         bool, typer.Option("--full", help="Print every table and note; without it, at most 25 lines.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it is there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the first line only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as json.")] = False,
 ) -> None:
@@ -44,6 +45,7 @@ def compare(
         raise InputError(f"no format {form!r}", allowed=suggest(form, _PRINTED))
     if out is not None:
         options.check_target(out, "a comparison's file", tuple(_SUFFIXES))
+        options.check_new(out, overwrite=overwrite)
 
     from anglekit.comparison.compare import compare as run
     from anglekit.runtime.files import write_whole

@@ -361,3 +361,9 @@ def check_target(out: Path, what: str, suffixes: Sequence[str], option: str = "-
         raise InputError(f"{out} is a directory", f"give a file with {option}")
     if any(parent.exists() and not parent.is_dir() for parent in out.parents):
         raise InputError(f"{out} cannot be made: a part of its path is a file", f"choose another {option}")
+
+
+def check_new(out: Path, *, overwrite: bool) -> None:
+    """Refuse a file that is there, unless it may be replaced: it may be a run's own record."""
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists", "choose another file or allow overwriting (--overwrite)")

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from anglekit.errors import InputError
 from anglekit_cli import options
 
 EPILOG = "Example: anglekit report geometry runs/sweep --out report.html"
@@ -35,8 +34,7 @@ def report(
     be read without script, in light and dark, on a telephone and on paper.
     """
     options.check_target(out, "a report's file", (".html", ".htm"))
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists", "choose another file or allow overwriting (--overwrite)")
+    options.check_new(out, overwrite=overwrite)
 
     from tqdm import tqdm
 

@@ -169,6 +169,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
             "cannot write 'answer.doc': a comparison's file ends in .txt, .csv, .md, .tex, .json",
         ),
         (("--out", "file/answer.md"), "cannot be made: a part of its path is a file"),
+        (("nowhere", "--score-margin", "0"), "--score-margin is 0; allowed: a number above 0"),
         (("nowhere", "--out", "answer.md"), "nowhere does not exist; give a directory of `anglekit analyze`"),
         ((".", "--out", "answer.md"), ". holds no Geometry and no scores"),
     ],
@@ -202,7 +203,9 @@ def test_a_file_that_cannot_be_written_is_left_as_it_was(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", fail)
-    result = run(*world, "--out", out)
+    refused = run(*world, "--out", out)
+    assert "answer.md exists; choose another file or allow overwriting (--overwrite)" in str(refused.exception)
+    result = run(*world, "--out", out, "--overwrite")
     assert isinstance(result.exception, RunError)
     assert "No space left on device" in str(result.exception)
     assert out.read_text() == "before"

@@ -92,10 +92,11 @@ def test_three_sweeps_reach_the_three_verdicts(tmp_path: Path, random: float, no
         assert "seeds (now 5) would decide" in comparison.headline.line
     assert comparison.notes == (
         "random, validation: 25 of 25 students came without predictions by example, so intervals are over seeds alone "
-        "and hold on this validation table (train or evaluate them again)",
+        "and hold on this validation table (train them again)",
         "no Geometry came: whether the angles agree is not answered (anglekit analyze)",
     )
     assert comparison.settings["margin_degrees"] is None
+    assert comparison.headline.beneath[-1].endswith("intervals are over seeds alone and hold on this validation table.")
     assert len(comparison.method_lines()) == 2
 
 
@@ -153,7 +154,7 @@ def test_geometries_and_scores_are_answered_together(tmp_path: Path) -> None:
         ("score", "random"), ("score", "teacher"), ("angle", "random"), ("angle", "teacher"),
     ]  # fmt: skip
     assert comparison.headline.beneath[0].startswith("The angles, which may explain it (200 examples, 1 seed): ")
-    assert ["over none" in line for line in comparison.headline.beneath] == [False, True, True, False]
+    assert ["over none" in line for line in comparison.headline.beneath] == [False, True, True, False, False]
     one_seed = write_sweep(tmp_path / "one", score_rows(SCORES, inits=inits, seeds=[0]))
     split = compare([saved, one_seed])
     assert split.verdict == "undecided"
@@ -576,3 +577,17 @@ def test_students_that_have_learned_nothing_get_no_verdict(accuracies: dict[str,
         assert {family.verdict, comparison.verdict, *between(comparison)["verdict"]} == {"undecided"}
         assert set(comparison.spreads["verdict"]) == {"undecided"}
     assert compare(dataclasses.replace(evidence, chance={}, untrained={})).families[0].told is None
+
+
+def test_a_margin_of_the_whole_scale_is_refused(tmp_path: Path) -> None:
+    """One point of a score between 0 and 1 is 0.01."""
+    sweep = write_sweep(tmp_path / "sweep", score_rows(SCORES))
+    with pytest.raises(InputError, match=r"--score-margin is 1 and the score accuracy is at most 1; one point is 0.01"):
+        compare([sweep], score_margin=1.0)
+    assert compare([sweep], score_margin=0.5).verdict == "equivalent"
+
+
+def test_controls_alone_claim_nothing_about_seeds(tmp_path: Path) -> None:
+    rows = score_rows({"alone": 0.7, "none": 0.8, "random-teacher": 0.75})
+    notes = compare([write_sweep(tmp_path / "sweep", rows)]).notes
+    assert not any("shares no seed" in note for note in notes)

@@ -52,6 +52,7 @@ def test_tables_that_nothing_fills_have_their_columns() -> None:
 
 
 def test_every_table_has_its_title_and_its_numbers_stand_flush_right(comparison) -> None:
+    farthest = ("farthest teacher pair", "all pairs at once")
     tables = comparison.tables()
     begins = ("Spread between matching", "Means", "Paired differences between", "Obtuse pairs of teacher layers")
     assert [table.title.startswith(begin) for table, begin in zip(tables, begins, strict=True)] == [True] * 4
@@ -70,7 +71,7 @@ def test_every_table_has_its_title_and_its_numbers_stand_flush_right(comparison)
             "verdict",
         ),
         ("measure", "init", *FIVE),
-        ("measure", "init", "strategies", "difference", interval, "verdict", "would decide", "farthest teacher pair"),
+        ("measure", "init", "strategies", "difference", interval, "verdict", "would decide", *farthest),
         ("strategy", "init", "seed", "layer", "mean over pairs", "obtuse", "pairs"),
     ]
     for table in tables:
@@ -121,7 +122,7 @@ def test_the_tables_say_what_the_frames_hold(comparison) -> None:
 def test_nothing_is_noted_that_is_not_so(comparison) -> None:
     """All strategies, none among them: what the sweep warned of, and what old scores and one seed of angles lack."""
     assert [note.partition(": ")[2][:24] for note in comparison.notes] == [
-        *("random equals | forward", "15 of 15 students came w", "fewer than 3 seeds, so t"),
+        *("15 of 15 students came w", "fewer than 3 seeds, so t", "random equals | forward"),
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,9 +78,15 @@ def test_undecided_says_what_it_would_take() -> None:
     near = {"difference": -0.012, "test_low": -0.028, "test_high": 0.004, "needed_seeds": 6}
     line = said([family("undecided", near)], levels()).line
     assert (
-        "undecided (reverse is 1.2 points above forward, its interval -0.4 to 2.8 points, the margin 1.0 points; about "
-        "6 seeds (now 3) would decide)" in line
+        "undecided (reverse is 1.2 points above forward, its 90% interval -0.4 to 2.8 points, the margin 1.0 points; "
+        "about 6 seeds (now 3) would decide)" in line
     )
+    both = family("undecided", {**near, "needed_seeds": 6}, {**near, "strategy_b": "random", "needed_seeds": 9})
+    assert "about 6 seeds (now 3) would decide)" in said([both], levels()).line
+    first = replace(both, key=both.rows[1])
+    assert "about 6 seeds (now 3) would decide forward against reverse)" in said([first], levels()).line
+    far = said([family("undecided", {**near, "needed_seeds": None, "needed_factor": 1702.5})], levels()).line
+    assert "; more than 100 times the seeds and examples would decide" in far
     never = said([family("undecided", {"difference": 0.01})], levels()).line
     assert "too near the margin to be decided" in never
     one = said([family("undecided", {"test_low": np.nan}, n_seeds=1, about="these students")], levels())
@@ -118,7 +126,9 @@ def test_what_cannot_be_compared_is_said_with_its_scores() -> None:
     assert said([], unnamed).line.startswith("On accuracy (3 seeds): mine 50.0%, yours 60.0%: ")
     uneven = levels()
     uneven.loc[0, "n_seeds"] = 1
-    assert "validation: 2,000 examples, 1 to 3 seeds" in said([], uneven).line
+    assert "validation: 2,000 examples, 1 to 3 seeds)" in said([], uneven).line
+    few = said([], levels().assign(n_seeds=2)).line
+    assert "(validation: 2,000 examples, 2 seeds, about these students, as it takes 3 for others)" in few
     angles = levels(none=60.0, forward=61.0).assign(part="angle")
     nothing = said([], angles)
     assert nothing.line == "On the angles alone, as no score came: only forward matches layers, so nothing is compared."
@@ -182,4 +192,4 @@ def test_angles_of_students_that_have_learned_nothing_get_no_verdict() -> None:
     lost = {"told": False, "reference": Reference(0.524, 0.524, 0.505)}
     found = said([family("undecided", **lost), family("undecided", ANGLE, **lost)], levels())
     assert "above chance (52.4%) and the untrained students (50.5%)" in found.line
-    assert found.beneath[0].endswith(": no verdict, as these students have learned nothing.")
+    assert found.beneath[0].endswith(": no verdict, as the matched students have learned nothing.")

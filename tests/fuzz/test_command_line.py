@@ -55,7 +55,7 @@ def command(case: Case, world: Path) -> list[str]:
         return rng.choice(
             (
                 ["plot", geometry, "--figure", "acute-fraction", "--out", f"{out}.svg"],
-                ["compare", geometry, "--draws", "100", "--out", f"{out}.md"],
+                ["compare", geometry, "--out", f"{out}.md"],
                 ["merge", geometry, geometry, "--out", out],
             )
         )
