@@ -115,3 +115,6 @@ KL_DIRECTIONS = ("forward", "reverse")
 
 #: How a student of another width is brought to its teacher's.
 ProjectionKind = Literal["adapter", "least-squares", "procrustes"]
+
+#: Scores that fall as a model learns; they have no upper end.
+LOWER_IS_BETTER = frozenset({"perplexity"})

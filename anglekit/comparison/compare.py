@@ -32,11 +32,11 @@ from anglekit.comparison.statistics import (
     joint_of,
     level_rows,
     spread_row,
-    surely_above,
+    surely_better,
 )
 from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
-from anglekit.vocabulary import NONE
+from anglekit.vocabulary import LOWER_IS_BETTER, NONE
 
 #: The cosine is the share of a pull that carries over to another layer; two degrees change it by at most 0.035.
 ANGLE_MARGIN = 2.0
@@ -134,7 +134,7 @@ def _margin(cell: Cell, margin: float, score_margin: float | None) -> float:
         return margin
     unit = score_unit(float(value.mean()) for value in cell.students.values())
     if score_margin is not None:
-        if score_margin >= unit:
+        if score_margin >= unit and cell.place["score"] not in LOWER_IS_BETTER:
             raise InputError(
                 f"--score-margin is {score_margin:g} and the score {cell.place['score']} is at most {unit:g}",
                 allowed=f"one point is {0.01 * unit:g}",
@@ -148,7 +148,7 @@ def _leads(cell: Cell, found: Evidence) -> bool:
     return cell.part == "angle" or found.primary in (None, cell.place["score"])
 
 
-#: By initialisation, whether any matching student's score is surely above what a `Reference` says, and that.
+#: By initialisation, whether any matching student's score is surely better than a `Reference`, and that.
 _Told = Mapping[str, tuple[bool | None, Reference]]
 
 
@@ -206,7 +206,7 @@ def _families(
 
 
 def _told_apart(cells: Sequence[Cell], found: Evidence) -> dict[str, tuple[bool | None, Reference]]:
-    """Return by initialisation whether a matching student's score is surely above chance and the untrained ones'."""
+    """Return by initialisation whether any matching student is surely better than chance and the untrained ones."""
     by_init: dict[str, list[tuple[bool | None, Reference]]] = {}
     for cell in cells:
         data, score = str(cell.place["data"]), str(cell.place["score"])
@@ -218,8 +218,8 @@ def _told_apart(cells: Sequence[Cell], found: Evidence) -> dict[str, tuple[bool 
         chance, untrained = found.chance.get((data, score)), float(np.mean(own)) if own else None
         known = [one for one in (chance, untrained) if one is not None]
         if known:
-            reference = Reference(max(known), chance, untrained)
-            by_init.setdefault(cell.init, []).append((surely_above(cell, reference.value), reference))
+            reference = Reference((min if score in LOWER_IS_BETTER else max)(known), chance, untrained)
+            by_init.setdefault(cell.init, []).append((surely_better(cell, reference.value), reference))
     # One table on which they are above it is enough.
     ranked = {True: 0, None: 1, False: 2}
     return {init: min(own, key=lambda one: ranked[one[0]]) for init, own in by_init.items()}

@@ -13,10 +13,10 @@ from anglekit.comparison.equivalence import Verdict
 
 @dataclass(frozen=True)
 class Reference:
-    """What a student's score must be above for its training to have taught it anything.
+    """What a student's score must be better than for its training to have taught it anything.
 
     Attributes:
-        value: the larger of the two below.
+        value: the better of the two below.
         chance: the score of always giving the commonest answer; None where nobody knows.
         untrained: the mean score of the students before their first step; None where it was not recorded.
     """
@@ -38,7 +38,7 @@ class Family:
         about: "strategies", or "these students" where there are too few seeds to speak of others.
         key: the row of `Comparison.differences` that decides, or that prevents a decision.
         rows: all rows of the family.
-        told: whether the score of any matching strategy is surely above `reference`; None where that is not known.
+        told: whether the score of any matching strategy is surely better than `reference`; None: unknown.
         reference: chance and the untrained students; None where neither is known.
     """
 

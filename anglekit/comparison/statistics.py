@@ -22,7 +22,7 @@ from anglekit.comparison.equivalence import (
     needed_counts,
 )
 from anglekit.results.student_t import t_quantile
-from anglekit.vocabulary import NONE
+from anglekit.vocabulary import LOWER_IS_BETTER, NONE
 
 #: The level of the intervals that are shown; "equivalent" takes level 1 - 2 ALPHA, "different" the joint one.
 LEVEL = 0.95
@@ -288,15 +288,17 @@ def level_rows(cell: Cell) -> list[dict[str, Any]]:
     return rows
 
 
-def surely_above(cell: Cell, reference: float) -> bool | None:
-    """Whether any matching strategy's mean is above a reference at level 1 - ALPHA, looking at all of them together.
+def surely_better(cell: Cell, reference: float) -> bool | None:
+    """Whether any matching strategy's mean is better than a reference at level 1 - ALPHA, looking at all of them.
 
-    None where nothing tells how far the means vary. `none` and controls do not count: if they alone have learned
-    something, that strategies are alike says nothing.
+    Better is higher, but for scores in `LOWER_IS_BETTER`. None where nothing tells how far the means vary. `none` and
+    controls do not count: if they alone have learned something, that strategies are alike says nothing.
     """
     found = [_estimate(cell, [name], cell.seeds([name]), [1.0]) for name in cell.matching]
     known = [one for one in found if one.known]
     if not known:
         return None
     level = 1 - 2 * ALPHA / len(known)  # one-sided, shared by the strategies
+    if cell.place["score"] in LOWER_IS_BETTER:
+        return any(one.interval(level)[1] < reference for one in known)
     return any(one.interval(level)[0] > reference for one in known)

@@ -150,7 +150,7 @@ def _verdict_words(family: Family, *, score: str | None = None, table: str | Non
         return "no verdict, as the matched students have learned nothing"
     if family.told is False and family.reference is not None:
         known = _reference_words(family.reference, row)
-        return f"no verdict, as no matched student is surely above {known}; train them longer"
+        return f"no verdict, as no matched student is surely better than {known}; train them longer"
     if family.verdict == "equivalent":
         within = dict.fromkeys(gap(float(one["margin"]), one) for one in family.rows)
         return f"equivalent within {' and '.join(within)}"

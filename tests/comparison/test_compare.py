@@ -591,3 +591,19 @@ def test_controls_alone_claim_nothing_about_seeds(tmp_path: Path) -> None:
     rows = score_rows({"alone": 0.7, "none": 0.8, "random-teacher": 0.75})
     notes = compare([write_sweep(tmp_path / "sweep", rows)]).notes
     assert not any("shares no seed" in note for note in notes)
+
+
+@pytest.mark.parametrize(("trained", "told"), [(20.0, True), (400.0, False)])
+def test_perplexity_falls_as_a_student_learns(trained: float, told: bool) -> None:
+    rng, keys = np.random.default_rng(0), [(name, seed) for name in ("forward", "reverse") for seed in range(3)]
+    examples = {(name, "random", seed, "dev", "perplexity"): trained + rng.normal(size=500) for name, seed in keys}
+    rows = [(*key, float(one.mean()), "run") for key, one in examples.items()]
+    evidence = Evidence(
+        [],
+        pd.DataFrame(rows, columns=list(SCORE_COLUMNS)),
+        examples=examples,
+        n_examples={"dev": 500},
+        primary="perplexity",
+        untrained=dict.fromkeys(examples, 300.0),
+    )
+    assert compare(evidence, score_margin=150.0).families[0].told is told

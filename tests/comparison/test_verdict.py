@@ -144,7 +144,7 @@ def test_students_at_chance_get_no_verdict_but_the_numbers() -> None:
         lost = family("undecided", told=False, reference=reference)
         line = said([lost, family("equivalent", init="teacher")], levels(inits=("random", "teacher"))).line
         assert (
-            f"reverse 34.1%: no verdict, as no matched student is surely above {words}; train them longer; "
+            f"reverse 34.1%: no verdict, as no matched student is surely better than {words}; train them longer; "
             "the teacher's" in line
         )
         assert "different" not in line
@@ -191,5 +191,5 @@ def test_angles_of_students_that_have_learned_nothing_get_no_verdict() -> None:
     """And no score is written in degrees."""
     lost = {"told": False, "reference": Reference(0.524, 0.524, 0.505)}
     found = said([family("undecided", **lost), family("undecided", ANGLE, **lost)], levels())
-    assert "above chance (52.4%) and the untrained students (50.5%)" in found.line
+    assert "better than chance (52.4%) and the untrained students (50.5%)" in found.line
     assert found.beneath[0].endswith(": no verdict, as the matched students have learned nothing.")

@@ -17,6 +17,7 @@ from anglekit.models.architectures import model_streams
 from anglekit.models.lengths import length_limit
 from anglekit.results.example_scores import ExampleColumns
 from anglekit.tables.read import Table, read_table
+from anglekit.vocabulary import LOWER_IS_BETTER
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 """What makes a batch of tensors out of examples."""
@@ -134,7 +135,7 @@ class Task(ABC):
     @property
     def larger_is_better(self) -> bool:
         """Whether a larger selection score is a better one."""
-        return self.selection_score != "perplexity"
+        return self.selection_score not in LOWER_IS_BETTER
 
     def check_config(self, config: PretrainedConfig, source: str) -> None:
         """Check that a model of this configuration can do the task.
