@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from anglekit.distillation.matching.strategies import check_copied_blocks, check_depths, copy_map, family_of
+from anglekit.distillation.students.check import can_run, check_student
 from anglekit.errors import InputError, suggest
 from anglekit.models import architectures
 from anglekit.runtime.placement import whole_state
@@ -59,7 +60,8 @@ def create_student(
 
     Raises:
         InputError: neither depth nor width is given, the student is deeper or wider than its teacher, a width or a
-            copy map that does not go with the initialisation, or a copy map that does not fit.
+            copy map that does not go with the initialisation, a copy map that does not fit, or a copied block that
+            computes something else in its new place (`check.check_student`).
     """
     blocks, config = student_shape(
         teacher.config,
@@ -80,6 +82,8 @@ def create_student(
         student.generation_config = copy.deepcopy(teacher.generation_config)
     if init == "teacher":
         _copy_weights(teacher, student, blocks)
+        if can_run(teacher):
+            check_student(teacher, student, blocks)
     student.train()
     return student
 
