@@ -6,8 +6,7 @@ output of block `b`. A model has one stream, `encoder` or `decoder`, or both.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, cast
 
 from torch import nn
@@ -21,11 +20,11 @@ from anglekit.errors import InputError
 from anglekit.vocabulary import Stream
 
 # Names under which a configuration may state the depth of one stream, and those for whichever stream it has.
-_OWN_DEPTH_KEYS: Final[Mapping[Stream, tuple[str, ...]]] = {
+OWN_DEPTH_KEYS: Final[Mapping[Stream, tuple[str, ...]]] = {
     "encoder": ("encoder_layers", "num_encoder_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers"),
 }
-_SHARED_DEPTH_KEYS: Final = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+SHARED_DEPTH_KEYS: Final = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 WIDTH_NAMES: Final = ("hidden_size", "d_model", "n_embd", "dim")
 
 # A norm that closes a stack is a direct child of it under one of these names.
@@ -51,7 +50,7 @@ def depth(config: PretrainedConfig, stream: Stream) -> int:
     Raises:
         InputError: the configuration states no depth under a known name.
     """
-    keys = (*_OWN_DEPTH_KEYS[stream], *_SHARED_DEPTH_KEYS)
+    keys = (*OWN_DEPTH_KEYS[stream], *SHARED_DEPTH_KEYS)
     for key in keys:
         value = getattr(config, key, None)
         if isinstance(value, int):
@@ -73,31 +72,6 @@ def width(config: PretrainedConfig) -> int:
         if isinstance(value, int):
             return value
     raise InputError(f"the configuration of model type {config.model_type!r} states no hidden size")
-
-
-def with_blocks(config: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]) -> PretrainedConfig:
-    """Return the configuration of a model that has only some of this one's blocks.
-
-    Settings that are listed layer by layer (`layer_types` of Qwen3 or ModernBERT) keep the entries of these blocks.
-
-    Args:
-        config: left as it is.
-        blocks: for each stream the blocks, in the order of the new model.
-    """
-    fewer = copy.deepcopy(config)
-    streams = model_streams(config)
-    for stream, chosen in blocks.items():
-        own = _OWN_DEPTH_KEYS[stream if len(streams) == 2 else "decoder"]
-        # With two streams, the shared names are the encoder's.
-        shared = () if len(streams) == 2 and stream == "decoder" else _SHARED_DEPTH_KEYS
-        for name in (*own, *shared):
-            if isinstance(getattr(fewer, name, None), int):
-                setattr(fewer, name, len(chosen))
-    if len(streams) == 1:
-        for name, value in vars(config).items():
-            if "layer" in name and isinstance(value, list) and len(value) == depth(config, streams[0]):
-                setattr(fewer, name, [value[block] for block in blocks[streams[0]]])
-    return fewer
 
 
 def stack(model: PreTrainedModel, stream: Stream) -> nn.Module:

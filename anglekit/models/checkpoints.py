@@ -20,13 +20,14 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig,
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.errors import InputError, foreign_failures
-from anglekit.models.architectures import depth, model_streams, width, with_blocks
+from anglekit.models.architectures import depth, model_streams, width
 from anglekit.models.checkpoint_files import (
     bounded_construction,
     check_directory,
     check_tokenizer_files,
     stored_weights,
 )
+from anglekit.models.chosen_blocks import with_blocks
 from anglekit.models.load_options import LoadOptions, looks_like_path
 from anglekit.models.lora_weights import has_lora, merge_lora
 from anglekit.models.projections import load_adapters

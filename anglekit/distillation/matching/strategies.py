@@ -330,7 +330,7 @@ def check_copied_blocks(
     if _family(family).needs_first_block and copied[0] != 0:
         raise InputError(
             f"the {stream} copy map begins with block {copied[0]}",
-            f"a {family} student needs block 0 first, for no other block fits its place",
+            "a student of this type needs block 0 first, for no other block fits its place",
         )
     return copied
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import takewhile
 from typing import Any, Final, cast
 
 import torch
@@ -131,13 +132,25 @@ def _hand_on(module: nn.Module) -> tuple[torch.utils.hooks.RemovableHandle, torc
     given: list[Tensor] = []
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # A copy, for a block may work in place.
-        given[:] = [(args[0] if args else kwargs["hidden_states"]).clone()]
+        # LiLT's blocks hand on a second state. Copies, for a block may work in place.
+        states = args if args else (kwargs["hidden_states"],)
+        given[:] = [state.clone() for state in takewhile(_is_state, states)]
 
     def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401 - as blocks return
-        return given[0] if isinstance(output, Tensor) else (given[0], *tuple(output)[1:])
+        if isinstance(output, Tensor):
+            return given[0]
+        parts = list(output)
+        for place, (state, part) in enumerate(zip(given, parts, strict=False)):
+            if place and not (_is_state(part) and part.shape == state.shape):
+                break
+            parts[place] = state
+        return tuple(parts)
 
     return module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)
+
+
+def _is_state(value: Any) -> bool:  # noqa: ANN401 - an argument of any kind
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 3
 
 
 def _give(module: nn.Module, state: Tensor) -> torch.utils.hooks.RemovableHandle:

@@ -17,8 +17,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from anglekit.distillation.matching.strategies import check_copied_blocks, check_depths, copy_map, family_of
 from anglekit.distillation.students.check import can_run, check_student
-from anglekit.errors import InputError, suggest
+from anglekit.errors import InputError, foreign_failures, suggest
 from anglekit.models import architectures
+from anglekit.models.chosen_blocks import fitting_blocks, with_blocks
 from anglekit.runtime.placement import whole_state
 from anglekit.vocabulary import INITS, Init, Stream
 
@@ -171,7 +172,11 @@ def student_shape(
     blocks: dict[Stream, tuple[int, ...]] = {}
     for stream, student_blocks in depths.items():
         teacher_blocks = architectures.depth(config, stream)
-        wanted = given.get(stream) or copy_map(teacher_blocks, student_blocks, family)
+        wanted = given.get(stream)
+        if wanted is None:
+            usual = copy_map(teacher_blocks, student_blocks, family)
+            # Where a rule places the kinds of blocks, the usual ones may not fit behind each other.
+            wanted = fitting_blocks(config, stream, usual) or usual
         blocks[stream] = check_copied_blocks(
             wanted, teacher_blocks=teacher_blocks, student_blocks=student_blocks, family=family, stream=stream
         )
@@ -180,6 +185,9 @@ def student_shape(
 
 def model_family(config: PretrainedConfig) -> str:
     """Return the name of the model's family in `strategies.MODEL_FAMILIES`."""
+    if config.model_type == "deberta-v2" and getattr(config, "conv_kernel_size", None):
+        # Its convolution follows the first block alone.
+        return "modernbert"
     return family_of(str(config.model_type), architectures.model_streams(config))
 
 
@@ -226,14 +234,14 @@ def student_config(
     Raises:
         InputError: the width is not possible for this model type.
     """
-    student = architectures.with_blocks(config, blocks)
+    student = with_blocks(config, blocks)
     student.name_or_path = ""
     if new_width is not None and new_width != architectures.width(config):
         _set_width(student, architectures.width(config), new_width)
-    try:
+    with foreign_failures(
+        lambda reason: InputError(f"no {config.model_type} student of this shape exists: {reason}", "choose another")
+    ):
         student.validate()  # type: ignore[attr-defined, unused-ignore]  # added by huggingface_hub's `strict`
-    except (ValueError, TypeError) as error:
-        raise InputError(f"no {config.model_type} student of this shape exists: {error}") from error
     return student
 
 

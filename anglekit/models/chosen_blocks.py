@@ -1,0 +1,294 @@
+"""From a model's configuration to that of a model with only some of its blocks: lists and rules are renumbered.
+
+Which kind of block stands where is written in three ways: a list with an entry for each block (`layer_types`), a list
+of the blocks of one kind (`mlp_only_layers`), and a rule over their numbers (`first_k_dense_replace`). All three follow
+the chosen blocks, or the choice is refused; a constant that falls with the depth is written so that it stays.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import Any, Final
+
+from transformers import PretrainedConfig
+
+from anglekit.errors import InputError
+from anglekit.models.architectures import OWN_DEPTH_KEYS, SHARED_DEPTH_KEYS, depth, model_streams
+from anglekit.vocabulary import Stream
+
+# What the name of a setting says when a list of it has an entry for each block.
+_BY_BLOCK: Final = ("layer", "block", "window", "pattern", "indexer", "limits")
+_BY_BLOCK_IN_FULL: Final = ("intermediate_size", "hidden_act")
+# The same, where the list names blocks.
+_NUMBERS_OF_BLOCKS: Final = ("layers", "indices", "idxs", "layer_ids")
+# Each entry names the block whose keys and values this one reads.
+_SOURCES: Final = "kv_source_layers"
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Settings that decide by a block's number what kind it is.
+
+    Attributes:
+        names: of the settings, all of them whole numbers.
+        holds: from their values, a block's number and the depth, whether the block is of the kind.
+        values: from a depth, all values of the settings that are worth trying.
+        types: the model types that it speaks of; empty for every type that has the settings.
+        stream: the stream that it speaks of; None for that of a model with one.
+    """
+
+    names: tuple[str, ...]
+    holds: Callable[[Sequence[int], int, int], bool]
+    values: Callable[[int], Iterable[tuple[int, ...]]]
+    types: frozenset[str] = frozenset()
+    stream: Stream | None = None
+
+
+def _numbers(depth: int) -> Iterator[tuple[int, ...]]:
+    return product(range(depth + 1))
+
+
+def _periods(depth: int) -> Iterator[tuple[int, ...]]:
+    """Periods and offsets; a period above the depth with the last offset holds for none."""
+    return ((period, offset) for period in range(1, depth + 2) for offset in range(period))
+
+
+def _spans(depth: int) -> Iterator[tuple[int, ...]]:
+    return ((start, end, every) for every, start, end in product(range(1, depth + 2), range(depth), range(depth)))
+
+
+def _every(values: Sequence[int], block: int, _depth: int) -> bool:
+    return values[0] > 0 and (block + 1) % values[0] == 0
+
+
+def _spread(values: Sequence[int], block: int, depth: int) -> bool:
+    """So many sparse blocks as Switch Transformers spreads them; none are a step as long as the stack."""
+    step = depth // values[0] if values[0] > 0 else depth
+    return step == 1 or (step > 0 and block % step == 1)
+
+
+_NLLB: Final = frozenset(("nllb-moe",))
+_RULES: Final = (
+    _Rule(("first_k_dense_replace",), lambda values, block, _: block < values[0], _numbers),
+    _Rule(("num_dense_layers",), lambda values, block, _: block < values[0], _numbers),
+    _Rule(("num_kv_shared_layers",), lambda values, block, depth: block >= depth - values[0], _numbers),
+    _Rule(("attn_layer_period", "attn_layer_offset"), lambda v, block, _: block % v[0] == v[1], _periods),
+    _Rule(("expert_layer_period", "expert_layer_offset"), lambda v, block, _: block % v[0] == v[1], _periods),
+    _Rule(
+        ("moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval"),
+        lambda v, block, depth: v[0] <= block <= (v[1] if v[1] >= 0 else depth - 1) and (block + 1) % v[2] == 0,
+        _spans,
+    ),
+    _Rule(("encoder_sparse_step",), _every, _numbers, _NLLB, "encoder"),
+    _Rule(("decoder_sparse_step",), _every, _numbers, _NLLB, "decoder"),
+    _Rule(("num_sparse_encoder_layers",), _spread, _numbers, stream="encoder"),
+    _Rule(("num_sparse_decoder_layers",), _spread, _numbers, stream="decoder"),
+)
+
+
+def with_blocks(config: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]) -> PretrainedConfig:
+    """Return the configuration of a model that has only some of this one's blocks.
+
+    Args:
+        config: left as it is.
+        blocks: for each stream the blocks, in the order of the new model.
+
+    Raises:
+        InputError: the depth cannot be set, or no rule of this type gives the chosen blocks their kinds.
+    """
+    fewer = copy.deepcopy(config)
+    whole = {stream: depth(config, stream) for stream in model_streams(config)}
+    _renumber_lists(config, fewer, blocks, whole)
+    _renumber_rules(config, fewer, blocks, whole)
+    by_block = config.to_dict().get("per_layer_config")
+    _set_depths(fewer, blocks)
+    if by_block:
+        (chosen,) = blocks.values()
+        old = {int(block): settings for block, settings in by_block.items()}
+        fewer.per_layer_config = {new: old[block] for new, block in enumerate(chosen) if block in old}
+    return fewer
+
+
+def _set_depths(fewer: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]) -> None:
+    streams = model_streams(fewer)
+    for stream, chosen in blocks.items():
+        own = OWN_DEPTH_KEYS[stream if len(streams) == 2 else "decoder"]
+        # With two streams, the shared names are the encoder's.
+        shared = () if len(streams) == 2 and stream == "decoder" else SHARED_DEPTH_KEYS
+        for name in (*own, *shared):
+            if isinstance(getattr(fewer, name, None), int):
+                try:
+                    setattr(fewer, name, len(chosen))
+                except NotImplementedError:
+                    # ProphetNet's is the sum of the other two.
+                    continue
+        if depth(fewer, stream) != len(chosen):
+            raise InputError(
+                f"the number of blocks of a {fewer.model_type} cannot be set: it follows from other settings",
+                "choose a teacher of another type",
+            )
+
+
+# ---- lists ----
+
+
+def _renumber_lists(
+    config: PretrainedConfig,
+    fewer: PretrainedConfig,
+    blocks: Mapping[Stream, Sequence[int]],
+    whole: Mapping[Stream, int],
+) -> None:
+    for name, value in vars(config).items():
+        if name.startswith("_") or not isinstance(value, list | tuple) or not value:
+            continue
+        stream = _stream_of(name, whole)
+        chosen, number = list(blocks[stream]), whole[stream]
+        if name == _SOURCES:
+            setattr(fewer, name, _sources(config, value, chosen))
+        elif _names_blocks(name, value, number):
+            setattr(fewer, name, [new for new, block in enumerate(chosen) if block in value])
+        elif len(value) == number and (name in _BY_BLOCK_IN_FULL or any(part in name for part in _BY_BLOCK)):
+            setattr(fewer, name, [value[block] for block in chosen])
+    kinds = getattr(fewer, "attention_layers", None)
+    if hasattr(fewer, "attention_types") and isinstance(kinds, list):
+        # GPT-Neo reads its list from a short form of it.
+        fewer.attention_types = [[[kind], 1] for kind in kinds]
+
+
+def _stream_of(name: str, whole: Mapping[Stream, int]) -> Stream:
+    """Return the stream that a setting speaks of; names that say nothing are the encoder's."""
+    return next((stream for stream in whole if stream in name), next(iter(whole)))
+
+
+def _names_blocks(name: str, value: Sequence[Any], number: int) -> bool:
+    """Whether a list names blocks: whole numbers in ascending order, and not merely as many as there are blocks."""
+    if not name.endswith(_NUMBERS_OF_BLOCKS) or not all(type(each) is int and 0 <= each < number for each in value):
+        return False
+    ascending = all(before < after for before, after in pairwise(value))
+    return ascending and (len(value) < number or list(value) == list(range(number)))
+
+
+def _sources(config: PretrainedConfig, value: Sequence[int], chosen: Sequence[int]) -> list[int]:
+    for block in chosen:
+        if value[block] not in chosen:
+            raise InputError(
+                f"block {block} of a {config.model_type} reads the keys of block {value[block]}, which is not chosen",
+                f"choose block {value[block]} too",
+            )
+    return [chosen.index(value[block]) for block in chosen]
+
+
+# ---- rules ----
+
+
+def _rules_of(config: PretrainedConfig, stream: Stream) -> list[tuple[_Rule, tuple[int, ...]]]:
+    """Return the rules of a stream with their values."""
+    streams = model_streams(config)
+    found = []
+    for rule in _RULES:
+        values = [value for name in rule.names if type(value := getattr(config, name, None)) is int]
+        if rule.types and config.model_type not in rule.types:
+            continue
+        if (rule.stream or streams[0]) == stream and len(values) == len(rule.names):
+            found.append((rule, tuple(values)))
+    return found
+
+
+def _renumber_rules(
+    config: PretrainedConfig,
+    fewer: PretrainedConfig,
+    blocks: Mapping[Stream, Sequence[int]],
+    whole: Mapping[Stream, int],
+) -> None:
+    for stream, chosen in blocks.items():
+        for rule, old in _rules_of(config, stream):
+            wanted = [rule.holds(old, block, whole[stream]) for block in chosen]
+            # What was there comes first, so that a rule that still fits stays.
+            for values in (old, *rule.values(len(chosen))):
+                if _kinds(rule, values, len(chosen)) == wanted:
+                    break
+            else:
+                names, numbers = " and ".join(rule.names), ",".join(map(str, chosen))
+                near = fitting_blocks(config, stream, chosen)
+                raise InputError(
+                    f"no {names} gives blocks {numbers} of a {config.model_type} teacher their kinds in a model of "
+                    f"{len(chosen)}",
+                    f"copy blocks {','.join(map(str, near))}" if near else "choose other blocks",
+                )
+            for name, number in zip(rule.names, values, strict=True):
+                setattr(fewer, name, number)
+        if isinstance(sparse := getattr(fewer, f"num_sparse_{stream}_layers", None), int):
+            setattr(fewer, f"{stream}_sparse_step", len(chosen) // sparse if sparse > 0 else len(chosen))
+    _renumber_sparse_steps(config, fewer, blocks, whole)
+    _keep_scales(config, fewer, blocks, whole)
+
+
+def _kinds(rule: _Rule, values: Sequence[int], number: int) -> list[bool]:
+    return [rule.holds(values, block, number) for block in range(number)]
+
+
+def fitting_blocks(config: PretrainedConfig, stream: Stream, chosen: Sequence[int]) -> tuple[int, ...]:
+    """Return the blocks nearest to the chosen ones, in ascending order, whose kinds some rules of the type allow.
+
+    They are the chosen ones where those fit, and none where none fit.
+    """
+    rules, number = _rules_of(config, stream), depth(config, stream)
+    mine = list(zip(*(_kinds(rule, old, number) for rule, old in rules), strict=True)) or [()] * number
+    possible = (
+        {tuple(_kinds(rule, values, len(chosen))) for values in (old, *rule.values(len(chosen)))} for rule, old in rules
+    )
+    best: tuple[int, ...] = ()
+    for kinds in product(*possible):
+        wanted = list(zip(*kinds, strict=True)) or [()] * len(chosen)
+        if [mine[block] for block in chosen] == wanted:
+            return tuple(chosen)
+        found: list[int] = []
+        for new, block in enumerate(chosen):
+            # As many blocks stay as those that follow need.
+            free = range(found[-1] + 1 if found else 0, number - len(chosen) + new + 1)
+            alike = [each for each in free if mine[each] == wanted[new]]
+            if not alike:
+                break
+            _, nearest = min((abs(each - block), each) for each in alike)
+            found.append(nearest)
+        else:
+            if not best or _apart(found, chosen) < _apart(best, chosen):
+                best = tuple(found)
+    return best
+
+
+def _apart(left: Sequence[int], right: Sequence[int]) -> int:
+    return sum(abs(one - other) for one, other in zip(left, right, strict=True))
+
+
+def _renumber_sparse_steps(
+    config: PretrainedConfig,
+    fewer: PretrainedConfig,
+    blocks: Mapping[Stream, Sequence[int]],
+    whole: Mapping[Stream, int],
+) -> None:
+    """Write the sparse blocks of Qwen's mixtures of experts as a list, which can say what their step cannot."""
+    step = getattr(config, "decoder_sparse_step", None)
+    dense = getattr(config, "mlp_only_layers", None)
+    if len(whole) != 1 or not isinstance(step, int) or not hasattr(config, "mlp_only_layers"):
+        return
+    (chosen,) = blocks.values()
+    sparse = [block not in (dense or ()) and (block + 1) % max(step, 1) == 0 for block in chosen]
+    fewer.mlp_only_layers = [new for new, one in enumerate(sparse) if not one]
+    fewer.decoder_sparse_step = 1
+
+
+def _keep_scales(
+    config: PretrainedConfig,
+    fewer: PretrainedConfig,
+    blocks: Mapping[Stream, Sequence[int]],
+    whole: Mapping[Stream, int],
+) -> None:
+    """Keep what a model divides by its depth as it was."""
+    if config.model_type in ("minicpm", "minicpm3") and isinstance(getattr(config, "scale_depth", None), int | float):
+        ((stream, chosen),) = blocks.items()
+        fewer.scale_depth = config.scale_depth * math.sqrt(len(chosen) / whole[stream])
