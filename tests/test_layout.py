@@ -173,7 +173,7 @@ def full_folders(paths: list[Path]) -> list[str]:
 
 def unmirrored_tests(root: Path) -> list[str]:
     """Return the folders of tests that have no folder of code: tests/a/b tests anglekit/a/b."""
-    elsewhere = {"benchmarks", "cli", "data", "fuzz", "simulations"}
+    elsewhere = {"benchmarks", "census", "cli", "data", "fuzz", "simulations"}
     folders = {path.parent.relative_to(root / "tests") for path in (root / "tests").rglob("test_*.py")}
     return sorted(
         folder.as_posix()

@@ -17,6 +17,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from anglekit.errors import InputError
+from anglekit.models.supported import supported_types
 from anglekit.vocabulary import Stream
 
 # Names under which a configuration may state the depth of one stream, and those for whichever stream it has.
@@ -34,14 +35,22 @@ _FINAL_NORM_NAMES = ("norm", "final_norm", "ln_f", "final_layer_norm", "final_la
 def model_streams(config: PretrainedConfig) -> tuple[Stream, ...]:
     """Return the streams that a model of this configuration has.
 
-    An encoder-decoder has both. A type that transformers knows as a causal but not as a masked language model (GPT-2,
-    Llama, Qwen3), or a configuration with `is_decoder`, has a decoder only; every other type an encoder only.
+    An encoder-decoder has both. A decoder is what no later token can change: a configuration may say so (`is_decoder`),
+    or the contrary (`use_bidirectional_attention`); otherwise the census of types knows (`supported.csv`). A type that
+    it does not know is a decoder if transformers has a causal but no masked language model of it, as for GPT-2.
     """
     if getattr(config, "is_encoder_decoder", False):
         return ("encoder", "decoder")
+    if getattr(config, "is_decoder", False):
+        return ("decoder",)
+    if getattr(config, "use_bidirectional_attention", None) in (True, "all"):
+        return ("encoder",)
     kind = str(config.model_type)
+    found = supported_types().get(kind)
+    if found is not None and len(found.streams) == 1:
+        return found.streams
     causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return ("decoder",) if causal or getattr(config, "is_decoder", False) else ("encoder",)
+    return ("decoder",) if causal else ("encoder",)
 
 
 def depth(config: PretrainedConfig, stream: Stream) -> int:
