@@ -22,6 +22,7 @@ from anglekit.analysis.settings import AnalysisSettings
 from anglekit.analysis.spec import AnalysisSpec, Key
 from anglekit.analysis.tables import tabulate
 from anglekit.analysis.unfinished import UnfinishedAnalysis
+from anglekit.models.check import evaluation_mode
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.batch_plan import share_batches
 from anglekit.probes.batches import ProbeBatch
@@ -29,7 +30,6 @@ from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.lanes import run_in_lanes
 from anglekit.runtime.processes import ALONE, Processes
-from anglekit.states.recorder import evaluation_mode
 
 
 def analyze(

@@ -25,7 +25,8 @@ from anglekit.analysis.spec import (
 )
 from anglekit.errors import InputError
 from anglekit.geometry.token_sample import sample_capacity
-from anglekit.models.architectures import depth, final_norm_module, model_streams
+from anglekit.models.architectures import depth, model_streams
+from anglekit.models.check import facts_of
 from anglekit.models.checkpoints import Checkpoint, unique_names
 from anglekit.models.lengths import position_limit
 from anglekit.models.projections import relative_depth_layer
@@ -135,7 +136,7 @@ def prepare(
         for chosen in layers.values()
     )
     names = tuple(unique_names([student.name for student in students]))
-    final_norms = {stream: final_norm_module(teacher.model, stream) is not None for stream in layers}
+    norms = {stream: bool(facts_of(teacher.model).streams[stream].final_norm) for stream in layers}
     spec = AnalysisSpec(
         names=names,
         layers=layers,
@@ -158,7 +159,7 @@ def prepare(
         ),
         split_clusters=tuple(measured.split_clusters.tolist()),
         record=AnalysisRecord(
-            {**settings_record(settings, names, layers), "models_have_final_norm": final_norms},
+            {**settings_record(settings, names, layers), "models_have_final_norm": norms},
             _provenance(teacher, dict(zip(names, students, strict=True)), probe, shard),
             ProbeCounts(
                 examples_used_for_projection=tokens.n_examples - measured.n_examples,

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from anglekit.analysis.spec import StreamLayers
+from anglekit.models.check import facts_of
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.batches import ProbeBatch, TokenizedProbe
 from anglekit.runtime.lanes import lane_count, slot_count
@@ -54,8 +55,9 @@ class Recorders:
             for position, student in enumerate(students)
         ]
         models = [checkpoint.model for checkpoint in (teacher, *students)]
+        restless = any(facts_of(model).restless for model in models)
         #: How many batches may be on their way at once.
-        self.lanes = lane_count(models, [compute_device(model) for model in models])
+        self.lanes = 1 if restless else lane_count(models, [compute_device(model) for model in models])
         self._workspaces = [[Workspace() for _ in models] for _ in range(slot_count(self.lanes))]
 
     def states(self, device: torch.device, batch: ProbeBatch, slot: int = 0) -> BatchStates:

@@ -31,16 +31,22 @@ WIDTH_NAMES: Final = ("hidden_size", "d_model", "n_embd", "dim")
 # A norm that closes a stack is a direct child of it under one of these names.
 _FINAL_NORM_NAMES = ("norm", "final_norm", "ln_f", "final_layer_norm", "final_layernorm", "layer_norm", "norm_f")
 
+# By kind, the streams of models that were seen to have others than their configurations tell.
+_SETTLED: dict[tuple[str, ...], tuple[Stream, ...]] = {}
+
 
 def model_streams(config: PretrainedConfig) -> tuple[Stream, ...]:
     """Return the streams that a model of this configuration has.
 
     An encoder-decoder has both. A decoder is what no later token can change: a configuration may say so (`is_decoder`),
     or the contrary (`use_bidirectional_attention`); otherwise the census of types knows (`supported.csv`). A type that
-    it does not know is a decoder if transformers has a causal but no masked language model of it, as for GPT-2.
+    it does not know is a decoder if transformers has a causal but no masked language model of it, as for GPT-2. What a
+    model of the kind was seen to do comes before all this (`settle_streams`).
     """
     if getattr(config, "is_encoder_decoder", False):
         return ("encoder", "decoder")
+    if _kind(config) in _SETTLED:
+        return _SETTLED[_kind(config)]
     if getattr(config, "is_decoder", False):
         return ("decoder",)
     if getattr(config, "use_bidirectional_attention", None) in (True, "all"):
@@ -51,6 +57,17 @@ def model_streams(config: PretrainedConfig) -> tuple[Stream, ...]:
         return found.streams
     causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return ("decoder",) if causal else ("encoder",)
+
+
+def settle_streams(config: PretrainedConfig, streams: tuple[Stream, ...]) -> None:
+    """Let `model_streams` answer so for configurations of this kind from now on: a model of it was seen running."""
+    _SETTLED[_kind(config)] = streams
+
+
+def _kind(config: PretrainedConfig) -> tuple[str, ...]:
+    """Return the type of a configuration with what it says itself on the direction of attention."""
+    said = (getattr(config, "is_decoder", None), getattr(config, "use_bidirectional_attention", None))
+    return (str(config.model_type), *map(str, said))
 
 
 def depth(config: PretrainedConfig, stream: Stream) -> int:
@@ -117,13 +134,13 @@ def blocks(model: PreTrainedModel, stream: Stream) -> nn.ModuleList:
     return min(candidates, key=lambda candidate: candidate[0])[1]
 
 
-def final_norm_module(model: PreTrainedModel, stream: Stream) -> nn.Module | None:
-    """Return the norm that a stack applies after its last block, or None (BERT, BART have none)."""
+def named_final_norm(model: PreTrainedModel, stream: Stream) -> str | None:
+    """Return the name in a stack of the norm that by its name closes it, or None: a guess, where nothing can be run."""
     home = stack(model, stream)
     inner = getattr(home, "encoder", None) if stream == "encoder" else getattr(home, "decoder", None)
-    for owner in (home, inner):
+    for owner, prefix in ((home, ""), (inner, f"{stream}.")):
         if isinstance(owner, nn.Module):
             for name, child in owner.named_children():
                 if name in _FINAL_NORM_NAMES and "norm" in type(child).__name__.lower():
-                    return child
+                    return prefix + name
     return None

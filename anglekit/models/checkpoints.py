@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.errors import InputError, foreign_failures
 from anglekit.models.architectures import depth, model_streams, width
+from anglekit.models.check import facts_of
 from anglekit.models.checkpoint_files import (
     bounded_construction,
     check_directory,
@@ -162,7 +163,8 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
 
     Raises:
         InputError: there is no model there, it needs pickle or remote code without permission, its weights are damaged
-            or incomplete (missing weights would silently be random), or its tokenizer cannot be read.
+            or incomplete (missing weights would silently be random), its tokenizer cannot be read, or it cannot be read
+            layer by layer (`check_model`).
     """
     options = options or LoadOptions()
     source = checkpoint_of(source)
@@ -170,6 +172,8 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
     config, whole_depth = held_config(source, config, options.blocks)
     model, report = load_weights(AutoModel, source, config, options)
     _check_complete(source, report)
+    sha256 = weights_hash(model, without=report["missing_keys"])
+    facts = facts_of(model)
     directory = Path(source)
     note = directory / STUDENT_FILE
     remedy = "remove it or save the student again"
@@ -178,10 +182,10 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
         name=checkpoint_name(source),
         model=model,
         tokenizer=load_tokenizer(source, options),
-        streams=model_streams(config),
+        streams=tuple(facts.streams),
         adapters=load_adapters(directory) if directory.is_dir() else None,
         training=read_document(note, StudentNote, remedy) if note.is_file() else StudentNote(),
-        sha256=weights_hash(model, without=report["missing_keys"]),
+        sha256=sha256,
         whole_depth=whole_depth,
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -13,16 +13,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from anglekit.errors import InputError
-from anglekit.models.architectures import blocks, depth, model_streams, stack
+from anglekit.models.architectures import blocks, depth, model_streams, stack, width
+from anglekit.models.check import ModelFacts, ModuleModes, StreamFacts, entered, facts_of, handed_over, laid_out
 from anglekit.probes.batches import ProbeBatch
 from anglekit.runtime.placement import compute_device
 from anglekit.runtime.workspace import Workspace
 from anglekit.vocabulary import FinalNorm, Stream
-
-
-def _first_tensor(value: Any) -> Tensor:  # noqa: ANN401 - blocks return tensors, tuples or model outputs
-    """Return the hidden state in what a block or a stack returned."""
-    return value if isinstance(value, Tensor) else value[0]
 
 
 class LayerRecorder:
@@ -31,6 +27,9 @@ class LayerRecorder:
     Layer 0 is what enters block 0, layer `b + 1` what leaves block `b`; with `final_norm="included"` the last layer is
     the stack's own output (Hugging Face's last hidden state), with `"excluded"` the residual stream before the norm.
     Gradients flow through what is recorded. The hooks are removed on leaving, whatever happened inside.
+
+    Every state is (batch, length, width), one for each token of the pass: what the blocks hand over in another form is
+    turned or cut, as `check_model` found when the model was first seen.
 
     Args:
         model: a transformers model, with or without a head.
@@ -43,7 +42,9 @@ class LayerRecorder:
             replacement applies only to passes in the thread that set it.
 
     Raises:
-        InputError: a stream that the model does not have, or a layer out of range.
+        InputError: a stream that the model does not have, a layer out of range, a model that cannot be read layer by
+            layer (`check_model`), or with `final_norm="included"` one whose own output has another width. From a pass:
+            a layer did not come exactly once, or not with one state for each token.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class LayerRecorder:
             raise InputError(
                 f"final norm {final_norm!r} is not known", allowed=f"allowed: {', '.join(get_args(FinalNorm))}"
             )
-        available = model_streams(model.config)
+        # Where no state is kept, nothing needs to be known: a model without layers to read can still give logits.
+        facts = facts_of(model) if any(len(wanted) for wanted in layers.values()) else ModelFacts({})
+        available = tuple(facts.streams) or model_streams(model.config)
         for stream, wanted in layers.items():
             if stream not in available:
                 raise InputError(f"{type(model).__name__} has no {stream} stream", f"it has: {', '.join(available)}")
@@ -67,24 +70,36 @@ class LayerRecorder:
                     f"layer {wrong[0]} does not exist in the {stream} of {type(model).__name__}",
                     f"layers run from 0 (embedding) to {last}",
                 )
-        self.model = model
+            found = facts.streams.get(stream, StreamFacts())
+            if final_norm == "included" and last in wanted and found.last_width not in (0, width(model.config)):
+                raise InputError(
+                    f"the {stream} of {type(model).__name__} ends in states {found.last_width} wide and its layers are "
+                    f"{width(model.config)} wide",
+                    "leave the final norm out: --final-norm excluded",
+                )
+        self.model, self.facts = model, facts
         self.layers = {stream: tuple(sorted(set(wanted))) for stream, wanted in layers.items()}
         self.final_norm: FinalNorm = final_norm
         self.states: dict[Stream, dict[int, Tensor]] = {stream: {} for stream in layers}
         self._of_thread = threading.local()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._modes: dict[Stream, ModuleModes] = {}
 
     def __enter__(self) -> LayerRecorder:
         """Install the hooks."""
         for stream, wanted in self.layers.items():
-            modules = blocks(self.model, stream)
+            modules, home = blocks(self.model, stream), stack(self.model, stream)
+            if self.facts.restless == "modes":
+                self._modes[stream] = ModuleModes(home)
+            self._handles.append(home.register_forward_pre_hook(partial(self._begin, stream), with_kwargs=True))
             for layer in wanted:
-                if layer == 0:
-                    self._watch_input(modules[0], stream)
-                elif layer == len(modules) and self.final_norm == "included":
-                    self._watch_output(stack(self.model, stream), stream, layer)
+                if layer == len(modules) and self.final_norm == "included":
+                    self._watch_output(home, stream, layer)
+                elif layer == 0 or layer in self.facts.streams[stream].entering:
+                    self._watch_input(modules[layer], stream, layer)
                 else:
                     self._watch_output(modules[layer - 1], stream, layer)
+            self._handles.append(home.register_forward_hook(partial(self._finish, stream)))
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -108,29 +123,77 @@ class LayerRecorder:
     def _keep_whole(self, stream: Stream, layer: int, state: Tensor) -> None:
         self.states[stream][layer] = state
 
-    def _watch_input(self, module: nn.Module, stream: Stream) -> None:
+    def _begin(self, stream: Stream, _stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note how many texts of how many tokens come, and that no layer has."""
+        given = (kwargs.get("input_ids"), kwargs.get("inputs_embeds"), *args)
+        text = next((value for value in given if isinstance(value, Tensor) and value.ndim >= 2), None)
+        self._passes[stream] = _StreamPass(None if text is None else (text.shape[0], text.shape[1]))
+
+    def _finish(self, stream: Stream, _stack: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:  # noqa: ANN401
+        """Check that all layers came, and have the next pass find the modes that this one found."""
+        if stream in self._modes and not torch.is_grad_enabled():  # a backward pass may need what this pass ran
+            self._modes[stream].set_back()
+        if (ended := self._passes.pop(stream, None)) is not None:
+            _check_came(self.model, stream, self.layers[stream], ended.came)
+
+    @property
+    def _passes(self) -> dict[Stream, _StreamPass]:
+        """The streams' passes that run now, in this thread."""
+        running: dict[Stream, _StreamPass] = vars(self._of_thread).setdefault("passes", {})
+        return running
+
+    def _take(self, stream: Stream, layer: int, state: Tensor, *, own_end: bool = False) -> None:
+        """Bring a state into its form and keep it; here alone states become (batch, length, width)."""
+        facts, running = self.facts.streams[stream], self._passes.get(stream)
+        if running is not None:
+            running.came.append(layer)
+        if running is not None and running.size is not None:
+            state = laid_out(
+                state, StreamFacts() if own_end else facts, *running.size, cut=self.facts.restless == "modes"
+            )
+        elif facts.turned or facts.padded:
+            raise InputError(
+                f"the {stream} of {type(self.model).__name__} ran without input_ids, and its states need their length",
+                "give it input_ids",
+            )
+        self.keep(stream, layer, state.clone() if facts.overwritten else state)
+
+    def _watch_input(self, module: nn.Module, stream: Stream, layer: int) -> None:
         def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.keep(stream, 0, args[0] if args else kwargs["hidden_states"])
+            self._take(stream, layer, entered(args, kwargs))
 
         self._handles.append(module.register_forward_pre_hook(keep, with_kwargs=True))
 
     def _watch_output(self, module: nn.Module, stream: Stream, layer: int) -> None:
+        own_end = module is stack(self.model, stream)
+
         def keep(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-            self.keep(stream, layer, _first_tensor(output))
+            self._take(stream, layer, handed_over(output), own_end=own_end)
 
         self._handles.append(module.register_forward_hook(keep))
 
 
-@contextmanager
-def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Switch dropout off inside the block and give every module its own mode back afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+@dataclass(frozen=True)
+class _StreamPass:
+    """A pass of one stream that runs now: its texts and their tokens, None where unknown, and the layers so far."""
+
+    size: tuple[int, int] | None
+    came: list[int] = field(default_factory=list)
+
+
+def _check_came(model: PreTrainedModel, stream: Stream, layers: Sequence[int], came: Sequence[int]) -> None:
+    """Check that every layer came exactly once in a pass.
+
+    Raises:
+        InputError: one did not; it is named.
+    """
+    for layer in layers:
+        if (times := list(came).count(layer)) != 1:
+            raise InputError(
+                f"layer {layer} of the {stream} of {type(model).__name__} (type {model.config.model_type}) came "
+                f"{times} times in a pass",
+                "its blocks are bypassed or shared: choose a model with one module per layer",
+            )
 
 
 def forward_inputs(model: PreTrainedModel, batch: ProbeBatch) -> dict[str, Any]:
@@ -175,9 +238,11 @@ class _TokenCollector:
         self.rows = {stream: {layer: row for row, layer in enumerate(kept)} for stream, kept in layers.items()}
         self.index = {stream: batch.token_index(stream) for stream in layers}
         self.states: dict[Stream, Tensor] = {}
+        self.came: dict[Stream, list[int]] = {stream: [] for stream in layers}
 
     def keep(self, stream: Stream, layer: int, state: Tensor) -> None:
         """Copy one layer's tokens to its row."""
+        self.came[stream].append(layer)
         flat = state.flatten(0, 1)
         index = self.index[stream] = self.index[stream].to(flat.device)
         rows = self.states.get(stream)
@@ -216,4 +281,7 @@ def token_states(
             recorder.model.base_model(**forward_inputs(recorder.model, batch))
     finally:
         recorder.keep = keep
+    for stream, layers in recorder.layers.items():
+        # Where a stack is bypassed, no hook of it tells; a row that nothing was written to must not be read.
+        _check_came(recorder.model, stream, layers, collector.came[stream])
     return {stream: TokenStates(recorder.layers[stream], states) for stream, states in collector.states.items()}

@@ -6,7 +6,8 @@ import transformers
 from torch import nn
 
 from anglekit.errors import InputError
-from anglekit.models.architectures import blocks, depth, final_norm_module, model_streams, stack, width
+from anglekit.models.architectures import blocks, depth, model_streams, stack, width
+from anglekit.models.check import final_norm_module
 
 SMALL = {"vocab_size": 24, "pad_token_id": 0}
 BERT = {

@@ -9,10 +9,11 @@ import torch
 import transformers
 
 from anglekit.errors import InputError
-from anglekit.models.architectures import final_norm_module, model_streams
+from anglekit.models.architectures import model_streams
+from anglekit.models.check import evaluation_mode, final_norm_module
 from anglekit.probes.data import ProbeData
 from anglekit.probes.tokenize import tokenize_probe
-from anglekit.states.recorder import LayerRecorder, evaluation_mode, forward_inputs, token_states
+from anglekit.states.recorder import LayerRecorder, forward_inputs, token_states
 
 DEPTH, WIDTH = 3, 16
 FINAL_NORM = {"modernbert", "t5", "gpt2", "llama", "qwen3"}

@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 
 from anglekit.errors import InputError, foreign_failures
 from anglekit.models import architectures
+from anglekit.models.check import evaluation_mode, facts_of
 from anglekit.runtime.placement import compute_device
-from anglekit.states.recorder import LayerRecorder, evaluation_mode
+from anglekit.states.recorder import LayerRecorder
 from anglekit.vocabulary import Stream
 
 #: Texts and tokens of the check.
@@ -82,6 +83,7 @@ def states_in_sequence(
     Returns:
         By stream the embedding output, the output of each chosen block, and what leaves the stack behind them.
     """
+    facts_of(teacher)  # while its blocks are its own
     runs = {stream: _ascending_runs(chosen) for stream, chosen in blocks.items()}
     entered: dict[Stream, Tensor] = {}
     kept: dict[Stream, list[Tensor]] = {}

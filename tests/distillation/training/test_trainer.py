@@ -18,6 +18,7 @@ from anglekit.distillation.students.adapters import create_adapters
 from anglekit.distillation.training.teacher import TeacherForward
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.errors import InputError, RunError
+from anglekit.models.check import facts_of
 from anglekit.models.projections import ADAPTER_FILE, load_adapters
 from tests.distillation.tiny_trainers import (
     arguments,
@@ -149,6 +150,7 @@ def test_terms_of_weight_zero_are_neither_computed_nor_logged(tmp_path):
 def test_teacher_runs_only_as_far_as_the_losses_read(tmp_path):
     calls = {"whole": 0, "body": 0}
     teacher = make_teacher()
+    facts_of(teacher)
     teacher.register_forward_hook(lambda *_: calls.__setitem__("whole", calls["whole"] + 1))
     teacher.base_model.register_forward_hook(lambda *_: calls.__setitem__("body", calls["body"] + 1))
     for weights, whole, body in (
