@@ -406,12 +406,35 @@ def _is_other(one: Any, other: Any) -> bool:  # noqa: ANN401 - attributes of any
     return one is not other and (isinstance(one, Tensor) or isinstance(other, Tensor) or one != other)
 
 
+def _is_hooks(name: str, value: Any) -> bool:  # noqa: ANN401 - attributes of any module
+    return "_hooks" in name and isinstance(value, dict)
+
+
 class _Watch:
     """What a model was before it ran."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.modes = ModuleModes(model)
+        # transformers hooks a model for good when it is first asked for its hidden states, and marks it so.
+        self._hooks = [
+            (
+                module,
+                set(vars(module)),
+                {name: dict(held) for name, held in vars(module).items() if _is_hooks(name, held)},
+            )
+            for module in model.modules()
+        ]
         self._versions = [(weight, weight._version) for weight in model.parameters()]
+
+    def unhook(self) -> None:
+        """Take away the hooks and attributes that came since."""
+        for module, names, hooks in self._hooks:
+            for name in set(vars(module)) - names:
+                del vars(module)[name]
+            for name, held in hooks.items():
+                now = vars(module)[name]
+                for number in set(now) - set(held):
+                    del now[number]
 
     def changed(self) -> Literal["", "modes", "weights"]:
         """Return what the passes since have changed."""
@@ -433,6 +456,7 @@ def _as_found(model: PreTrainedModel) -> Iterator[_Watch]:
             np.random.set_state(numpy_state)  # noqa: NPY002
             if watch.changed() == "modes":
                 watch.modes.set_back()
+            watch.unhook()
 
 
 # ---- texts ----
