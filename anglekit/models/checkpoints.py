@@ -28,7 +28,8 @@ from anglekit.models.checkpoint_files import (
     check_tokenizer_files,
     stored_weights,
 )
-from anglekit.models.chosen_blocks import with_blocks
+from anglekit.models.chosen_blocks import check_shape, with_blocks
+from anglekit.models.held_blocks import of_the_whole, same_first_blocks
 from anglekit.models.load_options import LoadOptions, looks_like_path
 from anglekit.models.lora_weights import has_lora, merge_lora
 from anglekit.models.projections import load_adapters
@@ -168,11 +169,17 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
     """
     options = options or LoadOptions()
     source = checkpoint_of(source)
-    config = load_config(source, options)
-    config, whole_depth = held_config(source, config, options.blocks)
+    whole = load_config(source, options)
+    config, whole_depth = held_config(source, whole, options.blocks)
     model, report = load_weights(AutoModel, source, config, options)
-    _check_complete(source, report)
-    sha256 = weights_hash(model, without=report["missing_keys"])
+    if whole_depth and not same_first_blocks(model, whole):
+        # Something in the blocks that are held depends on how many there are.
+        config, whole_depth = whole, {}
+        model, report = load_weights(AutoModel, source, config, options)
+    # ESM-2's head for contacts has a part for each block; no state depends on it.
+    unused = of_the_whole(model, whole, report) if whole_depth else set()
+    _check_complete(source, report, unused)
+    sha256 = weights_hash(model, without={*report["missing_keys"], *unused})
     facts = facts_of(model)
     directory = Path(source)
     note = directory / STUDENT_FILE
@@ -195,14 +202,20 @@ def held_config(
 ) -> tuple[PretrainedConfig, dict[Stream, int]]:
     """Return the configuration of the blocks that are held, and the whole depth of each stream that is cut short.
 
-    LoRA's corrections are named after the whole model, so a checkpoint that has them is held whole.
+    LoRA's corrections are named after the whole model, so a checkpoint that has them is held whole; so is a model of
+    a type that has no shorter one of these blocks.
     """
     whole = {stream: depth(config, stream) for stream in model_streams(config)}
     cut = {stream: number for stream, number in (blocks or {}).items() if 0 < number < whole[stream]}
     if not cut or has_lora(source):
         return config, {}
     kept = {stream: range(cut.get(stream, number)) for stream, number in whole.items()}
-    return with_blocks(config, kept), {stream: whole[stream] for stream in cut}
+    try:
+        fewer = with_blocks(config, kept)
+        check_shape(fewer)
+    except InputError:
+        return config, {}
+    return fewer, {stream: whole[stream] for stream in cut}
 
 
 def load_weights(
@@ -225,6 +238,9 @@ def load_weights(
     if headless:  # corrections are named after the model with its head
         auto_class = _with_its_head(config) or auto_class
     stored = stored_weights(Path(source)) if Path(source).is_dir() else None
+    if getattr(config, "rescale_every", 0):
+        # RWKV's, which changes weights and states when it evaluates, and not when it trains.
+        config.rescale_every = 0
     # A configuration decides what is built, so a damaged one can make any model class fail in any way.
     with (
         quiet_transformers(),
@@ -292,9 +308,9 @@ def _cannot_load(source: str, reason: str) -> InputError:
     )
 
 
-def _check_complete(source: str, report: Mapping[str, Any]) -> None:
+def _check_complete(source: str, report: Mapping[str, Any], unused: Collection[str] = ()) -> None:
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(_UNUSED_PREFIXES))
-    mismatched = sorted(str(entry[0]) for entry in report.get("mismatched_keys", ()))
+    mismatched = sorted({str(entry[0]) for entry in report.get("mismatched_keys", ())} - set(unused))
     if missing or mismatched:
         kind, names = ("lacks", missing) if missing else ("has the wrong shape for", mismatched)
         raise InputError(

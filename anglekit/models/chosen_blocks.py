@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from transformers import PretrainedConfig
 
-from anglekit.errors import InputError
+from anglekit.errors import InputError, foreign_failures
 from anglekit.models.architectures import OWN_DEPTH_KEYS, SHARED_DEPTH_KEYS, depth, model_streams
 from anglekit.vocabulary import Stream
 
@@ -113,6 +113,18 @@ def with_blocks(config: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]
     return fewer
 
 
+def check_shape(config: PretrainedConfig) -> None:
+    """Check a configuration by what its type demands of one.
+
+    Raises:
+        InputError: it would make no model.
+    """
+    with foreign_failures(
+        lambda reason: InputError(f"no {config.model_type} of this shape exists: {reason}", "choose another")
+    ):
+        config.validate()  # type: ignore[attr-defined, unused-ignore]  # added by huggingface_hub's `strict`
+
+
 def _set_depths(fewer: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]) -> None:
     streams = model_streams(fewer)
     for stream, chosen in blocks.items():
@@ -147,7 +159,10 @@ def _renumber_lists(
             continue
         stream = _stream_of(name, whole)
         chosen, number = list(blocks[stream]), whole[stream]
-        if name == _SOURCES:
+        if name == "block_types":
+            # RecurrentGemma repeats its kinds of blocks to the end.
+            setattr(fewer, name, [value[block % len(value)] for block in chosen])
+        elif name == _SOURCES:
             setattr(fewer, name, _sources(config, value, chosen))
         elif _names_blocks(name, value, number):
             setattr(fewer, name, [new for new, block in enumerate(chosen) if block in value])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from anglekit.distillation.matching.strategies import check_copied_blocks, check_depths, copy_map, family_of
-from anglekit.distillation.students.check import can_run, check_student
-from anglekit.errors import InputError, foreign_failures, suggest
+from anglekit.distillation.students.check import check_kinds, check_saved, check_student
+from anglekit.errors import InputError, suggest
 from anglekit.models import architectures
-from anglekit.models.chosen_blocks import fitting_blocks, with_blocks
+from anglekit.models.block_sequence import can_run, without_rescaling
+from anglekit.models.check import facts_of
+from anglekit.models.chosen_blocks import check_shape, fitting_blocks, with_blocks
 from anglekit.runtime.placement import whole_state
 from anglekit.vocabulary import INITS, Init, Stream
 
@@ -64,6 +66,7 @@ def create_student(
             copy map that does not go with the initialisation, a copy map that does not fit, or a copied block that
             computes something else in its new place (`check.check_student`).
     """
+    facts_of(teacher)  # which refuses a model that cannot be cut, and knows its streams
     blocks, config = student_shape(
         teacher.config,
         layers=layers,
@@ -77,16 +80,33 @@ def create_student(
         # Not `torch.manual_seed`, which would reseed every accelerator as well.
         torch.default_generator.manual_seed(seed)
         student = type(teacher)(config)
-    # `Module.to` by its own name, for mypy reads the decorated method of `PreTrainedModel` as unbound.
-    nn.Module.to(student, dtype=teacher.dtype)
+    _set_precision(student, teacher.dtype)
     if teacher.can_generate():
         student.generation_config = copy.deepcopy(teacher.generation_config)
     if init == "teacher":
-        _copy_weights(teacher, student, blocks)
+        with without_rescaling(teacher):
+            _copy_weights(teacher, student, blocks)
         if can_run(teacher):
             check_student(teacher, student, blocks)
+    else:
+        check_kinds(teacher, student, blocks)
+    check_saved(student)
     student.train()
     return student
+
+
+def _set_precision(student: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Give a model's weights a precision, in place; what it computes itself (rotary frequencies) keeps its own."""
+    computed = [
+        (module, name, buffer)
+        for module in student.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name in module._non_persistent_buffers_set
+    ]
+    # `Module.to` by its own name, for mypy reads the decorated method of `PreTrainedModel` as unbound.
+    nn.Module.to(student, dtype=dtype)
+    for module, name, buffer in computed:
+        setattr(module, name, buffer)
 
 
 def _copy_weights(teacher: PreTrainedModel, student: PreTrainedModel, chosen: Mapping[Stream, Sequence[int]]) -> None:
@@ -96,22 +116,24 @@ def _copy_weights(teacher: PreTrainedModel, student: PreTrainedModel, chosen: Ma
     whole = student.get_output_embeddings() is not None  # type: ignore[no-untyped-call]
     homes = {stream: _path_of(student, architectures.blocks(student, stream)) for stream in chosen}
     source = teacher.state_dict()
-    copies = defaultdict[str, list[Tensor]](list)
+    depths = {stream: architectures.depth(teacher.config, stream) for stream in chosen}
+    copies = defaultdict[str, list[tuple[Tensor, Callable[[Tensor], Tensor]]]](list)
     with torch.no_grad():
         for name, target in student.state_dict().items():
             if not (whole or name.startswith(base)):
                 continue
             origin = _origin(name, homes, chosen)
-            if origin not in source or source[origin].shape != target.shape:
+            part = _part_for(source[origin], target.shape, depths, chosen) if origin in source else None
+            if part is None:
                 raise InputError(
                     f"the student's {name} has no counterpart of its shape in the teacher ({origin})",
                     "choose other blocks to copy, or --init random",
                 )
-            copies[origin].append(target)
+            copies[origin].append((target, part))
         # Once each, for those that lie on the disk.
         for origin, tensor in whole_state(teacher):
-            for target in copies.get(origin, ()):
-                target.copy_(tensor)
+            for target, part in copies.get(origin, ()):
+                target.copy_(part(tensor))
 
 
 def _origin(name: str, homes: Mapping[Stream, str], chosen: Mapping[Stream, Sequence[int]]) -> str:
@@ -121,6 +143,28 @@ def _origin(name: str, homes: Mapping[Stream, str], chosen: Mapping[Stream, Sequ
             number, _, rest = name.removeprefix(home).partition(".")
             return f"{home}{chosen[stream][int(number)]}.{rest}"
     return name
+
+
+def _part_for(
+    source: Tensor, shape: torch.Size, depths: Mapping[Stream, int], chosen: Mapping[Stream, Sequence[int]]
+) -> Callable[[Tensor], Tensor] | None:
+    """Return what takes from a teacher's weight the part that a student's has; None where the shapes have no reason.
+
+    A weight outside the blocks may have a part for each of them, one behind the other along one axis: Gemma 3n's
+    embeddings by layer, ESM-2's regression of contacts on the attention of all layers.
+    """
+    if source.shape == shape:
+        return lambda tensor: tensor
+    differing = [axis for axis, (old, new) in enumerate(zip(source.shape, shape, strict=False)) if old != new]
+    if source.ndim != len(shape) or len(differing) != 1:
+        return None
+    (axis,) = differing
+    for stream, blocks in chosen.items():
+        size, rest = divmod(source.shape[axis], depths[stream])
+        if rest == 0 and shape[axis] == size * len(blocks):
+            rows = torch.tensor([block * size + row for block in blocks for row in range(size)])
+            return lambda tensor, rows=rows: tensor.index_select(axis, rows.to(tensor.device))  # type: ignore[misc]
+    return None
 
 
 def _path_of(model: nn.Module, wanted: nn.Module) -> str:
@@ -236,12 +280,12 @@ def student_config(
     """
     student = with_blocks(config, blocks)
     student.name_or_path = ""
+    if hasattr(student, "rescale_every"):
+        # RWKV's, which changes the weights when it evaluates: what is saved then would be another model.
+        student.rescale_every = 0
     if new_width is not None and new_width != architectures.width(config):
         _set_width(student, architectures.width(config), new_width)
-    with foreign_failures(
-        lambda reason: InputError(f"no {config.model_type} student of this shape exists: {reason}", "choose another")
-    ):
-        student.validate()  # type: ignore[attr-defined, unused-ignore]  # added by huggingface_hub's `strict`
+    check_shape(student)
     return student
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 import transformers as hf
 
-from anglekit.distillation.students.check import block_differences, check_student, states_in_sequence
+from anglekit.distillation.students.check import check_kinds, check_saved, check_student
 from anglekit.distillation.students.create import create_student
 from anglekit.errors import InputError
-from anglekit.models.architectures import blocks, model_streams
+from anglekit.models.architectures import model_streams
 
 SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 24}
 BERT = hf.BertConfig(**SIZES)
@@ -25,37 +25,6 @@ def teacher_of(config, auto=hf.AutoModel):
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return model
-
-
-def inputs(model):
-    ids = torch.arange(3, 15).reshape(2, 6)
-    names = ["input_ids", "decoder_input_ids"] if len(model_streams(model.config)) == 2 else ["input_ids"]
-    return {name: ids + at for at, name in enumerate(names)}
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 3), (3, 1), (2, 3, 0, 1)])
-def test_the_sequence_is_that_of_the_blocks_called_by_hand(order):
-    teacher = teacher_of(BERT)
-    states = states_in_sequence(teacher, {"encoder": order}, inputs(teacher))["encoder"]
-    with torch.no_grad():
-        expected = [teacher.embeddings(inputs(teacher)["input_ids"])]
-        for number in order:
-            expected.append(teacher.encoder.layer[number](expected[-1]))
-    assert all(torch.allclose(ours, theirs, atol=1e-6) for ours, theirs in zip(states[:-1], expected, strict=True))
-    assert torch.equal(states[-1], states[-2]), "BERT has nothing behind its last block"
-    assert not teacher.encoder.layer[0]._forward_hooks
-
-
-def test_all_blocks_of_both_streams_are_the_models_own_states():
-    teacher = teacher_of(T5)
-    everything = {"encoder": range(4), "decoder": range(4)}
-    states = states_in_sequence(teacher, everything, inputs(teacher))
-    with torch.no_grad():
-        own = teacher(**inputs(teacher), output_hidden_states=True, use_cache=False)
-    for stream in everything:
-        theirs = own[f"{stream}_hidden_states"]
-        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(states[stream][:4], theirs[:4], strict=True))
-    assert torch.allclose(states["decoder"][-1], own.last_hidden_state, atol=1e-6)
 
 
 def test_a_right_student_passes_and_a_changed_one_is_named():
@@ -96,13 +65,62 @@ def test_nothing_of_either_model_is_changed():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in student.modules())
 
 
-def test_differences_of_blocks_are_said_in_words():
-    teacher = teacher_of(BERT)
-    first, second = blocks(teacher, "encoder")[:2]
-    assert block_differences(first, second) == []
-    changed = copy.deepcopy(second)
-    changed.attention.self.scaling = 0.25
-    changed.output.LayerNorm = torch.nn.Identity()
-    found = block_differences(first, changed)
-    assert "attention.self.scaling is 0.5 in the teacher, 0.25 here" in found
-    assert "output.LayerNorm is LayerNorm in the teacher, Identity here" in found
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        (hf.EsmConfig(**SIZES, pad_token_id=0, position_embedding_type="rotary", mask_token_id=4), (0, 3)),
+        (hf.RwkvConfig(vocab_size=40, hidden_size=16, num_hidden_layers=4, attention_hidden_size=16, rescale_every=2),
+         (0, 3)),
+        (hf.MiniCPM3Config(**SIZES, **MINICPM, num_key_value_heads=4), (1, 2)),
+        (hf.LongformerConfig(**SIZES, attention_window=[4, 8, 8, 4]), (0, 3)),
+        (hf.LongformerConfig(**SIZES, attention_window=4), (1, 3)),
+    ],
+)  # fmt: skip
+def test_what_was_refused_or_wrong_without_need_is_right(config, kept, tmp_path):
+    teacher = teacher_of(config)
+    with torch.no_grad():
+        teacher(torch.arange(5, 13)[None])
+    student = create_student(teacher, layers=2, init="teacher", copy_blocks=list(kept)).eval()
+    stream = model_streams(config)[0]
+    check_student(teacher, student, {stream: kept})
+    with torch.no_grad():
+        student(torch.arange(5, 13)[None])
+    student.save_pretrained(tmp_path)
+    check_student(teacher, hf.AutoModel.from_pretrained(tmp_path), {stream: kept})
+
+
+def test_a_part_for_each_block_follows_the_blocks():
+    teacher = teacher_of(hf.EsmConfig(**SIZES, pad_token_id=0, position_embedding_type="rotary", mask_token_id=4))
+    student = create_student(teacher, layers=2, init="teacher", copy_blocks=[3, 1])
+    heads = teacher.contact_head.regression.weight.reshape(4, 4)
+    assert torch.equal(student.contact_head.regression.weight.reshape(2, 4), heads[[3, 1]])
+
+
+def test_a_random_student_of_another_kind_is_refused():
+    sizes = {**SIZES, "num_key_value_heads": 4, "head_dim": 4, "num_experts": 2, "num_experts_per_tok": 1}
+    config = hf.Qwen3MoeConfig(**sizes, moe_intermediate_size=8, mlp_only_layers=[0, 1])
+    teacher = teacher_of(config)
+    student = create_student(teacher, layers=2)
+    check_kinds(teacher, student, {"decoder": (0, 3)})
+    check_kinds(teacher, create_student(teacher, layers=2, width=8), {"decoder": (0, 3)})
+    with pytest.raises(InputError, match="block 1 of the qwen3_moe student is of another kind than block 1"):
+        check_kinds(teacher, student, {"decoder": (0, 1)})
+
+
+def test_a_student_that_does_not_come_back_is_refused():
+    student = create_student(teacher_of(BERT), layers=2, init="teacher")
+    check_saved(student)
+    student.config.num_hidden_layers = 3
+    with pytest.raises(InputError, match=r"does not come back .* encoder\.layer\.2"):
+        check_saved(student)
+    student.config.num_hidden_layers = 2
+    student.encoder.layer[1].attention.self.scaling = 3.0
+    with pytest.raises(InputError, match=r"does not come back .* encoder's states differ"):
+        check_saved(student)
+
+
+def test_what_a_model_computes_itself_keeps_its_precision():
+    teacher = teacher_of(hf.LlamaConfig(**SIZES)).to(torch.bfloat16)
+    student = create_student(teacher, layers=2, init="teacher")
+    assert student.dtype == torch.bfloat16
+    assert student.rotary_emb.inv_freq.dtype == torch.float32, "as from_pretrained leaves it"
