@@ -36,8 +36,10 @@ _LONGEST_VALUE: Final = 40
 
 
 def can_run(model: PreTrainedModel) -> bool:
-    """Return whether all of a model's weights are in memory, so that its blocks can be run."""
-    return not any(parameter.is_meta or hasattr(parameter, "ds_id") for parameter in model.parameters())
+    """Return whether a model's weights are in memory or brought there block by block, so that it can be run here."""
+    weights = list(model.parameters())
+    here = hasattr(model, "_hf_hook") or not any(weight.is_meta for weight in weights)
+    return here and not any(hasattr(weight, "ds_id") for weight in weights)
 
 
 def random_inputs(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -124,3 +124,18 @@ def test_what_a_model_computes_itself_keeps_its_precision():
     student = create_student(teacher, layers=2, init="teacher")
     assert student.dtype == torch.bfloat16
     assert student.rotary_emb.inv_freq.dtype == torch.float32, "as from_pretrained leaves it"
+
+
+@pytest.mark.parametrize("copied", [(0, 1), (0, 2)])
+def test_a_teacher_on_the_disk_is_run_as_well(copied, tmp_path):
+    config = hf.GPT2Config(vocab_size=40, n_embd=16, n_layer=4, n_head=4, scale_attn_by_inverse_layer_idx=True)
+    teacher_of(config).save_pretrained(tmp_path)
+    parts = {"wte": "cpu", "wpe": "cpu", "drop": "cpu", "ln_f": "cpu", "h.0": "cpu"}
+    spread = hf.AutoModel.from_pretrained(tmp_path, device_map=parts | dict.fromkeys(("h.1", "h.2", "h.3"), "disk"))
+    assert spread.h[2].attn.c_attn.weight.is_meta
+    if copied == (0, 1):
+        student = create_student(spread, layers=2, init="teacher", copy_blocks=copied)
+        assert torch.equal(student.h[1].attn.c_attn.weight, teacher_of(config).h[1].attn.c_attn.weight)
+    else:
+        with pytest.raises(InputError, match=r"block 2 of a gpt2 .* copy the first blocks, which keep their places$"):
+            create_student(spread, layers=2, init="teacher", copy_blocks=copied)
