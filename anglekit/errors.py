@@ -52,6 +52,10 @@ class RunError(AnglekitError):
     exit_code = 1
 
 
+class ReaderWarning(UserWarning):
+    """What a person should know of a result that is made all the same; the command line prints it as one line."""
+
+
 def _one_line(message: str) -> str:
     if len(message) > _LONGEST:
         half = _LONGEST // 2

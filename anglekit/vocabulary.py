@@ -17,6 +17,12 @@ Reading = Literal["corrected", "official"]
 READINGS: tuple[Reading, ...] = get_args(Reading)
 
 
+#: Which texts may share a batch so that each has the states that it has alone: texts of any length, padded; only texts
+#: of one length; or none. The later ones ask for more.
+Batching = Literal["padded", "equal lengths", "alone"]
+BATCHINGS: tuple[Batching, ...] = get_args(Batching)
+
+
 @dataclass(frozen=True)
 class Strategy:
     """A way to choose the teacher layer of each student layer: what it does, and where it comes from."""

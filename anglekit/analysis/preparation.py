@@ -35,7 +35,7 @@ from anglekit.probes.data import ProbeData
 from anglekit.probes.tokenize import same_tokenization, tokenize_continued_probe, tokenize_probe
 from anglekit.results.document import ModelRecord, ProbeRecord, Provenance
 from anglekit.runtime.placement import device_names
-from anglekit.vocabulary import ProjectionKind, Stream
+from anglekit.vocabulary import BATCHINGS, ProjectionKind, Stream
 
 # Texts on which the tokenizers of teacher and student must agree, beyond equal vocabularies.
 _SAMPLE_TEXTS = 64
@@ -113,7 +113,10 @@ def prepare(
     if settings.reading == "official":
         settings = replace(settings, final_norm="included")
     _check_models(teacher, students, probe)
-    tokens = tokenized_probe(teacher, students, probe, settings)
+    tokens = replace(
+        tokenized_probe(teacher, students, probe, settings),
+        batching=max((facts_of(each.model).batching for each in (teacher, *students)), key=BATCHINGS.index),
+    )
     layers = {stream: _chosen_layers(stream, teacher, students, settings) for stream in teacher.streams}
     kinds = tuple(_projection_kind(teacher, student, settings) for student in students)
     adapters = [

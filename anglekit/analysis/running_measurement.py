@@ -19,6 +19,7 @@ from anglekit.analysis.sketch_token import sketch_token
 from anglekit.analysis.spec import Key
 from anglekit.geometry.accumulator import GeometryAccumulator, accumulate_batch
 from anglekit.geometry.token_sample import TokenSample, TokenSampler, example_means
+from anglekit.models.check import adopt_facts
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.batches import ProbeBatch
 from anglekit.probes.tokenize import special_token_ids
@@ -169,7 +170,9 @@ def _untrained(student: Checkpoint, seed: int) -> Any:  # noqa: ANN401 - of the 
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         model: Any = type(real)(copy.deepcopy(real.config))
-    return model.eval().to(device=device, dtype=real.dtype)
+    model = model.eval().to(device=device, dtype=real.dtype)
+    adopt_facts(model, real)
+    return model
 
 
 def _special_ids(teacher: Checkpoint) -> NDArray[np.int32]:

@@ -21,13 +21,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from anglekit.errors import InputError, foreign_failures
 from anglekit.models.architectures import blocks, model_streams, named_final_norm, settle_streams, stack, width
 from anglekit.models.lengths import position_limit
+from anglekit.models.library_messages import quiet_transformers
 from anglekit.runtime.placement import compute_device
-from anglekit.vocabulary import Stream
-
-#: Which texts may share a batch so that each has the states that it has alone: texts of any length, padded; only texts
-#: of one length; or none.
-Batching = Literal["padded", "equal lengths", "alone"]
-BATCHINGS: Final[tuple[Batching, ...]] = ("padded", "equal lengths", "alone")
+from anglekit.vocabulary import Batching, Stream
 
 # Tokens of the texts that are run. None equals the number of texts in a batch, so that the axes can be told apart, and
 # primes are padded by every model that works on windows.
@@ -146,7 +142,7 @@ def check_model(model: PreTrainedModel) -> ModelFacts:
     if reason:
         usual = {stream: StreamFacts(final_norm=named_final_norm(model, stream) or "") for stream in streams}
         return ModelFacts(usual, unchecked=reason, n_blocks=n_blocks)
-    with _as_found(model) as watch, torch.no_grad():
+    with quiet_transformers(), _as_found(model) as watch, torch.no_grad():
         texts = _texts(model, streams)
         mixed = _Pass(model, {stream: list(each) for stream, each in texts.items()}, own=True)
         found = {stream: _stream_facts(model, stream, mixed) for stream in streams}
@@ -563,7 +559,9 @@ def _own_states(
     layers = seen.layers(stream, facts)
     last = len(layers) - 1
     inputs = [laid_out(seen.enters[stream][number], facts, *seen.size(stream)) for number in range(last)]
-    own = [_shaped(state, layers[0]) for state in seen.own[stream]]
+    # Where states are overwritten, so are the model's own.
+    told = () if facts.overwritten else seen.own[stream]
+    own = [_shaped(state, layers[0]) for state in told]
     real = _real(seen, stream)
 
     def same(one: Tensor | None, other: Tensor) -> bool:

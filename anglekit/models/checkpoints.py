@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +28,7 @@ from anglekit.models.checkpoint_files import (
 )
 from anglekit.models.chosen_blocks import check_shape, with_blocks
 from anglekit.models.held_blocks import of_the_whole, same_first_blocks
+from anglekit.models.library_messages import quiet_transformers as quiet_transformers
 from anglekit.models.load_options import LoadOptions, looks_like_path
 from anglekit.models.lora_weights import has_lora, merge_lora
 from anglekit.models.projections import load_adapters
@@ -113,6 +112,7 @@ class Checkpoint:
     def provenance(self) -> dict[str, Any]:
         """Return what a result records about the checkpoint."""
         trained = [(name, getattr(self.training, name)) for name in ("init", "strategy", "seed")]
+        facts = facts_of(self.model)
         return {
             "source": self.source,
             "model_type": str(self.model.config.model_type),
@@ -123,6 +123,8 @@ class Checkpoint:
             # The hash then covers these blocks and the weights outside all blocks.
             **({"blocks_held": {s: depth(self.model.config, s) for s in self.whole_depth}} if self.whole_depth else {}),
             **({"quantization": self.quantization} if self.quantization else {}),
+            **({"batching": facts.batching} if not facts.batchable else {}),
+            **({"unchecked": facts.unchecked} if facts.unchecked else {}),
             **{name: told for name, told in trained if told is not None},
         }
 
@@ -352,20 +354,3 @@ def unique_names(names: Sequence[str]) -> list[str]:
         taken.add(candidate)
         result.append(candidate)
     return result
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep load reports off the terminal: missing weights are an error here, and an unused head is normal."""
-    from transformers.utils import logging as transformers_logging
-
-    level = transformers_logging.get_verbosity()
-    bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bar:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

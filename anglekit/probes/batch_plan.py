@@ -48,6 +48,33 @@ def plan_batches(
     return tuple(best)
 
 
+def equal_length_batches(
+    lengths: NDArray[np.int64], second_lengths: NDArray[np.int64] | None, token_budget: int, most: int | None = None
+) -> tuple[NDArray[np.int64], ...]:
+    """Group examples of exactly the same length into batches, so that nothing is padded.
+
+    Args:
+        lengths: tokens of each example, positive, int64 (examples,).
+        second_lengths: tokens of each example in the second stream, or None if there is one stream; they are equal too.
+        token_budget: the most tokens of a batch; a longer example makes a batch of its own.
+        most: the most examples of a batch; None: as many as the budget allows.
+
+    Returns:
+        As `plan_batches`.
+    """
+    kinds = lengths[:, None] if second_lengths is None else np.stack([lengths, second_lengths], axis=1)
+    _, kind = np.unique(kinds, axis=0, return_inverse=True)
+    order = np.argsort(kind.reshape(-1), kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(kind.reshape(-1)[order])) + 1) if len(lengths) else []
+    found: list[NDArray[np.int64]] = []
+    for group in groups:
+        size = max(1, token_budget // int(kinds[group[0]].sum()))
+        size = size if most is None else min(size, most)
+        found += [group[start : start + size] for start in range(0, len(group), size)]
+    found.sort(key=lambda batch: -_padded_tokens(batch, lengths, second_lengths))
+    return tuple(found)
+
+
 def share_batches(costs: NDArray[np.int64], parts: int) -> tuple[NDArray[np.int64], ...]:
     """Share batches among parts of nearly equal cost: each in turn goes to the part with the least so far.
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anglekit.errors import InputError
-from anglekit.probes.batch_plan import plan_batches
-from anglekit.vocabulary import Stream
+from anglekit.probes.batch_plan import equal_length_batches, plan_batches
+from anglekit.vocabulary import Batching, Stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +136,7 @@ class TokenizedProbe:
         max_length: the length to which text was truncated, or None.
         target_max_length: the same for targets.
         skipped_examples: how many examples were left out because no token of theirs counts or they have no target.
+        batching: which examples may share a batch; not read with `pad_to`.
     """
 
     text: TokenRuns
@@ -151,6 +152,7 @@ class TokenizedProbe:
     max_length: int | None
     target_max_length: int | None
     skipped_examples: int
+    batching: Batching = "padded"
 
     @property
     def n_examples(self) -> int:
@@ -203,8 +205,8 @@ class TokenizedProbe:
     def batches(self, always_mask: bool = False, numbers: Sequence[int] | None = None) -> Iterator[ProbeBatch]:
         """Yield the batches, the same at every call.
 
-        Without `pad_to` examples of like length share a batch, and the batch with the most padded tokens comes first,
-        so that memory peaks at once.
+        Without `pad_to` examples of like length share a batch (or of one length, or none: `batching`), and the batch
+        with the most padded tokens comes first, so that memory peaks at once.
 
         Args:
             always_mask: give an attention mask even where nothing is padded.
@@ -299,7 +301,12 @@ class TokenizedProbe:
             order = np.argsort(first[cluster], kind="stable")
             lengths = self.text.lengths[order]
             target_lengths = None if self.target is None else self.target.lengths[order]
-            return tuple(order[batch] for batch in plan_batches(lengths, target_lengths, self.token_budget))
+            if self.batching == "padded":
+                plan = plan_batches(lengths, target_lengths, self.token_budget)
+            else:
+                most = 1 if self.batching == "alone" else None
+                plan = equal_length_batches(lengths, target_lengths, self.token_budget, most)
+            return tuple(order[batch] for batch in plan)
         size = max(1, self.token_budget // (self.pad_to * len(self.streams)))
         positions = np.arange(self.n_examples)
         return tuple(positions[start : start + size] for start in range(0, self.n_examples, size))

@@ -33,7 +33,11 @@ class Arm(NamedTuple):
 
 
 class ModelRecord(Struct, frozen=True, omit_defaults=True):
-    """A teacher or a student: its checkpoint, its shape, and its training where that was recorded."""
+    """A teacher or a student: its checkpoint, its shape, and its training where that was recorded.
+
+    `batching` is given where texts of unequal length may not share a batch (`vocabulary.Batching`), `unchecked` (a
+    reason in words) where the model could not be run beforehand to see what its blocks hand over.
+    """
 
     name: str = ""
     source: str | None = None
@@ -44,6 +48,8 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     sha256: str | None = None
     blocks_held: dict[str, Whole] | None = None
     quantization: str | None = None
+    batching: str | None = None
+    unchecked: str | None = None
     init: str | None = None
     strategy: str | None = None
     seed: Whole | None = None

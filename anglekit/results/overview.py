@@ -131,6 +131,16 @@ def analysis_notes(document: GeometryDocument) -> list[str]:
             f"{counted(counts.truncated_examples, 'example')} truncated to {counted(counts.max_length or 0, 'token')}; "
             f"{counted(counts.truncated_tokens or 0, 'token')} lost"
         )
+    models = (document.provenance.teacher, *document.provenance.students)
+    padding = [model.name for model in models if model.batching == "equal lengths"]
+    if padding:
+        notes.append(f"the states of {', '.join(padding)} depend on padding: batches were of texts of one length")
+    company = [model.name for model in models if model.batching == "alone"]
+    if company:
+        notes.append(f"the states of {', '.join(company)} depend on the batch's other texts: each text was read alone")
+    for reason in sorted({model.unchecked for model in models if model.unchecked}):
+        names = ", ".join(model.name for model in models if model.unchecked == reason)
+        notes.append(f"what the blocks of {names} hand over was not checked: {reason}")
     for student, streams in counts.by_student.items():
         for stream, found in streams.items():
             same = [f"{one.vertex}={one.teacher_layer}" for one in found.zero_direction]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, get_args
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 from anglekit.errors import InputError
 from anglekit.models.architectures import blocks, depth, model_streams, stack, width
 from anglekit.models.check import ModelFacts, ModuleModes, StreamFacts, entered, facts_of, handed_over, laid_out
+from anglekit.models.library_messages import quiet_transformers
 from anglekit.probes.batches import ProbeBatch
 from anglekit.runtime.placement import compute_device
 from anglekit.runtime.workspace import Workspace
@@ -277,7 +279,9 @@ def token_states(
     collector = _TokenCollector(recorder.layers, batch, workspace or Workspace())
     keep, recorder.keep = recorder.keep, collector.keep
     try:
-        with torch.inference_mode():
+        # A model whose modes are set back tells of each change.
+        quiet = quiet_transformers() if recorder.facts.restless == "modes" else nullcontext()
+        with quiet, torch.inference_mode():
             recorder.model.base_model(**forward_inputs(recorder.model, batch))
     finally:
         recorder.keep = keep

@@ -14,7 +14,7 @@ import typer
 from anglekit.errors import AnglekitError
 from anglekit.settings_fields import SettingError
 from anglekit_cli import analyze, compare, demo, distill, evaluate, finetune, plan, plot, report, reproduce, sweep
-from anglekit_cli.process import keep_freed_memory
+from anglekit_cli.process import keep_freed_memory, print_warnings_plainly
 
 app = typer.Typer(
     name="anglekit",
@@ -89,6 +89,7 @@ app.command(epilog=reproduce.EPILOG)(reproduce.reproduce)
 def main() -> None:
     """Run the command line; exit 0 done, 1 the run failed, 2 the input is wrong."""
     keep_freed_memory()
+    print_warnings_plainly()
     try:
         result = app(standalone_mode=False, prog_name="anglekit")
     except SettingError as error:  # the library uses a setting's Python name

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from anglekit.errors import ReaderWarning
 
 # glibc's malloc.h: the size from which a block is mapped on its own, and the free end of the heap that is given back.
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
@@ -28,6 +31,20 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = library.mallopt
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT_BLOCK)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+def print_warnings_plainly() -> None:
+    """Print our own warnings as one line, without the place in the code that they come from."""
+    usual = warnings.formatwarning
+
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if issubclass(category, ReaderWarning):
+            return f"warning: {' '.join(str(message).split())}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = plain
 
 
 @contextmanager

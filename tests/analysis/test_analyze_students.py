@@ -13,6 +13,7 @@ from pandas.testing import assert_frame_equal
 from anglekit.analysis.analyze import analyze, measure
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError, RunError
+from anglekit.models.check import facts_of
 from anglekit.models.checkpoints import Checkpoint, StudentNote, weights_hash
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.processes import Processes
@@ -248,6 +249,8 @@ def test_what_does_not_fit_is_refused_before_a_batch_runs(bert_pair, checkpoint,
         (teacher, [student], {"teacher_layers": (1, 4)}, r"layer 4 does not exist.*0 \(embedding\) to 3"),
         (teacher, [student], {"vertices": (3,)}, "layer 3 does not exist"),
     ]
+    for checked in (t5, *(each for first, students, *_ in cases for each in (first, *students))):
+        facts_of(checked.model)  # which `load_checkpoint` asks for
     passes = []
     handle = torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: passes.append(1))
     try:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anglekit.errors import InputError
-from anglekit.probes.batch_plan import plan_batches, share_batches
+from anglekit.probes.batch_plan import equal_length_batches, plan_batches, share_batches
 from anglekit.probes.batches import TokenizedProbe, TokenRuns
 
 PAD = 999
@@ -256,8 +257,44 @@ def test_the_plan_is_a_partition(lengths, budget):
     assert sorted(np.concatenate(plan).tolist()) == list(range(len(lengths)))
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(1, 3)), min_size=1, max_size=30),
+    st.booleans(),
+    st.integers(1, 40),
+    st.sampled_from([None, 1, 2]),
+)
+def test_batches_of_one_length_are_a_partition_without_padding(pairs, two_streams, budget, most):
+    lengths, second = (np.array(each) for each in zip(*pairs, strict=True))
+    other = second if two_streams else None
+    plan = equal_length_batches(lengths, other, budget, most)
+    assert sorted(np.concatenate(plan).tolist()) == list(range(len(lengths)))
+    sizes = [int((lengths + (second if two_streams else 0))[batch].sum()) for batch in plan]
+    assert sizes == sorted(sizes, reverse=True), "memory peaks at once"
+    for batch, size in zip(plan, sizes, strict=True):
+        assert len(set(lengths[batch])) == 1
+        assert not two_streams or len(set(second[batch])) == 1
+        assert len(batch) == 1 or size <= budget
+        assert most is None or len(batch) <= most
+        assert batch.tolist() == sorted(batch.tolist())
+
+
+def test_a_probe_reads_texts_of_one_length_together_or_each_alone():
+    lengths = [3, 5, 3, 4, 5, 3]
+    padded = probe(of_lengths(lengths))
+    assert any(batch.attention_mask is not None for batch in padded.batches())
+    equal = replace(padded, batching="equal lengths")
+    assert sorted(batch.input_ids.shape for batch in equal.batches()) == [(1, 4), (2, 5), (3, 3)]
+    alone = replace(padded, batching="alone")
+    assert sorted(batch.input_ids.shape[0] for batch in alone.batches()) == [1] * 6
+    for each in (equal, alone, equal.subset([0, 2, 3])):
+        assert all(batch.attention_mask is None for batch in each.batches())
+    assert read_back(equal.batches()) == read_back(alone.batches()) == read_back(padded.batches())
+
+
 def test_no_examples_make_no_batches():
     assert plan_batches(np.array([], dtype=np.int64), None, 10) == ()
+    assert equal_length_batches(np.array([], dtype=np.int64), None, 10) == ()
 
 
 def test_building_batches_costs_little():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +23,9 @@ from anglekit.distillation.training.teacher import TeacherForward, TeacherProvid
 from anglekit.distillation.training.term_meter import TermMeter
 from anglekit.distillation.training.trainer_checkpoints import reading_checkpoint
 from anglekit.distillation.training.untrained_teacher import HiddenOfAnother
-from anglekit.errors import InputError, RunError
+from anglekit.errors import InputError, ReaderWarning, RunError
 from anglekit.models.architectures import width
+from anglekit.models.check import facts_of
 from anglekit.models.projections import ADAPTER_FILE, load_adapters, save_adapters
 from anglekit.states.recorder import LayerRecorder
 from anglekit.vocabulary import Stream
@@ -109,6 +111,7 @@ class DistillationTrainer(Trainer):
                 device=teacher_device,
             )
         self.teacher_forward = teacher_forward
+        _warn_of_padding(objective, model, teacher)
         self._score_model = score_model
         super().__init__(model=model, args=args, **trainer_options)
         self.model_accepts_loss_kwargs = True
@@ -376,6 +379,24 @@ def _check_widths(
         if weight.shape[1] != narrow or wide not in (None, weight.shape[0]):
             raise InputError(
                 f"the adapter of {place[0]} layer {place[1]} is {tuple(weight.shape)}", f"need ({wide}, {narrow})"
+            )
+
+
+def _warn_of_padding(
+    objective: DistillationObjective, student: PreTrainedModel, teacher: PreTrainedModel | None
+) -> None:
+    """Warn where a hidden loss reads states that depend on the batch: training pads texts of unequal length."""
+    read = (
+        ("student", _network(student), objective.student_layers),
+        ("teacher", teacher, objective.teacher_layers),
+    )
+    for role, model, layers in read:
+        if model is not None and any(layers.values()) and not facts_of(model).batchable:
+            warnings.warn(
+                f"the states of the {role} {type(model).__name__} depend on padding, and training pads its batches: "
+                "the hidden loss reads other states than those of each text alone",
+                ReaderWarning,
+                stacklevel=3,
             )
 
 
