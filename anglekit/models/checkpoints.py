@@ -32,6 +32,7 @@ from anglekit.models.library_messages import quiet_transformers as quiet_transfo
 from anglekit.models.load_options import LoadOptions, looks_like_path
 from anglekit.models.lora_weights import has_lora, merge_lora
 from anglekit.models.projections import load_adapters
+from anglekit.models.text_stack import check_head, is_composite, load_text_model, model_class, text_config
 from anglekit.runtime.files import read_document
 from anglekit.runtime.placement import is_placed, whole_state
 from anglekit.vocabulary import PRECISIONS, STUDENT_FILE, Stream
@@ -77,6 +78,7 @@ class Checkpoint:
         training: what the trainer wrote about the student.
         sha256: the hash of the weights' content (`weights_hash`).
         whole_depth: for each stream that is cut short, the number of all its blocks; empty where all are held.
+        composite: the type of the model that this one is the text model of (gemma3), or "".
     """
 
     source: str
@@ -88,6 +90,7 @@ class Checkpoint:
     training: StudentNote = field(default_factory=StudentNote)
     sha256: str = ""
     whole_depth: Mapping[Stream, int] = field(default_factory=dict)
+    composite: str = ""
 
     def matched_layer(self, stream: Stream, layer: int) -> int | None:
         """Return the teacher layer that taught a student layer, or None if there was none or the trainer noted none."""
@@ -116,6 +119,7 @@ class Checkpoint:
         return {
             "source": self.source,
             "model_type": str(self.model.config.model_type),
+            **({"composite": self.composite} if self.composite else {}),
             "architecture": type(self.model).__name__,
             "width": self.width,
             "depth": {stream: self.depth(stream) for stream in self.streams},
@@ -136,10 +140,30 @@ def checkpoint_of(source: str) -> str:
 
 
 def load_config(source: str, options: LoadOptions | None = None) -> PretrainedConfig:
-    """Read a checkpoint's configuration without its weights.
+    """Read a checkpoint's configuration without its weights; of a composite model (Gemma 3) that of the text inside.
 
     Raises:
-        InputError: no such directory or id, no readable configuration, or remote code without permission.
+        InputError: no such directory or id, no readable configuration, no text model, or remote code without
+            permission.
+    """
+    return text_of(source, whole_config(source, options))
+
+
+def text_of(source: str, whole: PretrainedConfig) -> PretrainedConfig:
+    """Return the part of a checkpoint's whole configuration that is about text, which may be all of it.
+
+    Raises:
+        InputError: there is no text model, or the configuration is damaged.
+    """
+    with quiet_transformers(), foreign_failures(partial(_cannot_load, source)):
+        return text_config(whole)
+
+
+def whole_config(source: str, options: LoadOptions | None = None) -> PretrainedConfig:
+    """Read a checkpoint's configuration with all its parts, whatever they read.
+
+    Raises:
+        InputError: as `load_config`, but for the text model.
     """
     options = options or LoadOptions()
     directory = Path(source)
@@ -157,6 +181,16 @@ def load_config(source: str, options: LoadOptions | None = None) -> PretrainedCo
     return config
 
 
+def composite_type(source: str, options: LoadOptions | None = None) -> str:
+    """Return the type of the composite model that a checkpoint holds the text model of; "" for any other checkpoint.
+
+    Raises:
+        InputError: as `whole_config`.
+    """
+    whole = whole_config(source, options)
+    return str(whole.model_type) if is_composite(whole) else ""
+
+
 def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoint:
     """Load a model for analysis: no head, evaluation mode, every weight from the checkpoint.
 
@@ -171,7 +205,8 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
     """
     options = options or LoadOptions()
     source = checkpoint_of(source)
-    whole = load_config(source, options)
+    described = whole_config(source, options)
+    whole = text_of(source, described)
     config, whole_depth = held_config(source, whole, options.blocks)
     model, report = load_weights(AutoModel, source, config, options)
     if whole_depth and not same_first_blocks(model, whole):
@@ -196,6 +231,7 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
         training=read_document(note, StudentNote, remedy) if note.is_file() else StudentNote(),
         sha256=sha256,
         whole_depth=whole_depth,
+        composite=str(described.model_type) if is_composite(described) else "",
     )
 
 
@@ -236,31 +272,38 @@ def load_weights(
         InputError: the weights cannot be read or need pickle without permission.
     """
     corrected = has_lora(source)
-    headless = corrected and auto_class is AutoModel
+    whole = whole_config(source, options)
+    composite = is_composite(whole)
+    if not options.trust_remote_code:
+        check_head(auto_class, config)
+    headless = corrected and auto_class is AutoModel and not composite
+    loaded_by = model_class(auto_class, config) or auto_class
     if headless:  # corrections are named after the model with its head
-        auto_class = _with_its_head(config) or auto_class
+        loaded_by = _with_its_head(config) or loaded_by
     stored = stored_weights(Path(source)) if Path(source).is_dir() else None
     if getattr(config, "rescale_every", 0):
         # RWKV's, which changes weights and states when it evaluates, and not when it trains.
         config.rescale_every = 0
+    arguments = {
+        "revision": options.revision,
+        "dtype": DTYPES[options.dtype],
+        "use_safetensors": None if options.allow_pickle else True,
+        "trust_remote_code": options.trust_remote_code,
+        **options.placement.loading(DTYPES[options.dtype]),
+        "output_loading_info": True,
+        # The caller reports it in one line; transformers' own error would point to a table.
+        "ignore_mismatched_sizes": True,
+    }
     # A configuration decides what is built, so a damaged one can make any model class fail in any way.
     with (
         quiet_transformers(),
         foreign_failures(partial(_cannot_load, source)),
         bounded_construction(source, stored),
     ):
-        model, report = auto_class.from_pretrained(
-            source,
-            config=config,
-            revision=options.revision,
-            dtype=DTYPES[options.dtype],
-            use_safetensors=None if options.allow_pickle else True,
-            trust_remote_code=options.trust_remote_code,
-            **options.placement.loading(DTYPES[options.dtype]),
-            output_loading_info=True,
-            # The caller reports it in one line; transformers' own error would point to a table.
-            ignore_mismatched_sizes=True,
-        )
+        if composite:
+            model, report = load_text_model(auto_class, source, whole, config, arguments)
+        else:
+            model, report = loaded_by.from_pretrained(source, config=config, **arguments)
     # Positions that are computed (Marian's sines) are in no file, and transformers has just filled them in.
     report["missing_keys"] = set(report["missing_keys"]) - {
         f"{name}.weight" for name, module in model.named_modules() if "Sinusoidal" in type(module).__name__

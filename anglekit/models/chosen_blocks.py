@@ -17,7 +17,7 @@ from typing import Any, Final
 from transformers import PretrainedConfig
 
 from anglekit.errors import InputError, foreign_failures
-from anglekit.models.architectures import OWN_DEPTH_KEYS, SHARED_DEPTH_KEYS, depth, model_streams
+from anglekit.models.architectures import OWN_DEPTH_KEYS, SHARED_DEPTH_KEYS, depth, model_streams, stream_config
 from anglekit.vocabulary import Stream
 
 # What the name of a setting says when a list of it has an entry for each block.
@@ -101,6 +101,11 @@ def with_blocks(config: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]
         InputError: the depth cannot be set, or no rule of this type gives the chosen blocks their kinds.
     """
     fewer = copy.deepcopy(config)
+    if any(stream_config(config, stream) is not config for stream in blocks):
+        for stream, chosen in blocks.items():
+            part = stream_config(config, stream)
+            setattr(fewer, stream, with_blocks(part, {model_streams(part)[0]: chosen}))
+        return fewer
     whole = {stream: depth(config, stream) for stream in model_streams(config)}
     _renumber_lists(config, fewer, blocks, whole)
     _renumber_rules(config, fewer, blocks, whole)

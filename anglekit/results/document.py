@@ -42,6 +42,7 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     name: str = ""
     source: str | None = None
     model_type: str | None = None
+    composite: str | None = None
     architecture: str | None = None
     width: Whole | None = None
     depth: dict[str, Whole] = {}

@@ -47,9 +47,10 @@ def plan(
     from anglekit.distillation.matching.plan_text import plan_text
     from anglekit.distillation.matching.plan_warnings import plan_warnings
     from anglekit.models.architectures import model_streams
-    from anglekit.models.checkpoints import checkpoint_of, load_config
+    from anglekit.models.checkpoints import checkpoint_of, composite_type, load_config
 
     config = load_config(checkpoint_of(teacher), load)
+    whole = composite_type(checkpoint_of(teacher), load)
     streams = model_streams(config)
     made = plan_distillation(
         config,
@@ -67,8 +68,11 @@ def plan(
     )
     warnings = plan_warnings(made)
     if as_json:
-        typer.echo(json.dumps({"plan": made.to_json(), "warnings": list(warnings)}, indent=2))
+        composite = {"composite": whole} if whole else {}
+        typer.echo(json.dumps({"plan": made.to_json(), "warnings": list(warnings), **composite}, indent=2))
         return
+    if whole:
+        typer.echo(f"The teacher is the text model inside a {whole} model, which reads text alone.\n")
     typer.echo(plan_text(made))
     for warning in warnings:
         typer.echo(f"\nwarning: {warning}")

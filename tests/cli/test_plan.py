@@ -40,6 +40,24 @@ def test_it_prints_who_teaches_whom(teachers):
     assert "warning" not in result.output
 
 
+def test_a_composite_teacher_is_planned_as_the_text_model_inside(tmp_path):
+    hf.Gemma3Config(text_config={"num_hidden_layers": 12, "hidden_size": 64}).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_text("not weights")
+    result = run(tmp_path, "--strategy", "forward", "--layers", 3)
+    assert result.output.startswith("The teacher is the text model inside a gemma3 model, which reads text alone.\n")
+    assert "(gemma3_text): 12 decoder blocks, width 64" in result.output
+    told = json.loads(run(tmp_path, "--strategy", "forward", "--layers", 3, "--json").output)
+    assert (told["composite"], told["plan"]["model_type"]) == ("gemma3", "gemma3_text")
+
+
+def test_a_teacher_that_reads_no_text_is_refused(tmp_path):
+    hf.ViTConfig().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_text("not weights")
+    refused = run(tmp_path, "--strategy", "forward", "--layers", 3)
+    assert isinstance(refused.exception, InputError)
+    assert str(refused.exception) == "model type 'vit' reads images, not text; choose a model that reads text"
+
+
 def test_it_warns(teachers):
     result = run(teachers / "bert", "--strategy", "none", "--layers", 3, "--width", 384)
     assert "warning: the widths differ (384 and 768) and no hidden loss trains an adapter" in result.output

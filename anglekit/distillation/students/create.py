@@ -17,7 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from anglekit.distillation.matching.strategies import check_copied_blocks, check_depths, copy_map, family_of
 from anglekit.distillation.students.check import check_kinds, check_saved, check_student
-from anglekit.errors import InputError, suggest
+from anglekit.errors import InputError, foreign_failures, suggest
 from anglekit.models import architectures
 from anglekit.models.block_sequence import can_run, without_rescaling
 from anglekit.models.check import facts_of
@@ -284,13 +284,25 @@ def student_config(
         # RWKV's, which changes the weights when it evaluates: what is saved then would be another model.
         student.rescale_every = 0
     if new_width is not None and new_width != architectures.width(config):
-        _set_width(student, architectures.width(config), new_width)
+        with foreign_failures(
+            lambda reason: InputError(
+                f"no {config.model_type} student of this width exists: {reason}", "choose another"
+            )
+        ):
+            _set_width(student, architectures.width(config), new_width)
     check_shape(student)
     return student
 
 
 def _set_width(student: PretrainedConfig, old: int, new: int) -> None:
     """Change the width and all that depends on it, in place."""
+    if any(
+        architectures.stream_config(student, stream) is not student for stream in architectures.model_streams(student)
+    ):
+        raise InputError(
+            f"a {student.model_type} has a configuration for each stream, and no narrower student of it is made",
+            "leave --width out",
+        )
     if not 1 <= new < old:
         raise InputError(f"the student's width is {new} and the teacher's {old}", allowed=f"allowed: 1 to {old}")
     heads = {name: getattr(student, name) for name in _HEAD_NAMES if isinstance(getattr(student, name, None), int)}

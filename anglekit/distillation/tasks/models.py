@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import msgspec
 from transformers import PreTrainedModel
@@ -11,11 +10,19 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.tasks.task import Task
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import checkpoint_of, load_config, load_tokenizer, load_weights, weights_hash
+from anglekit.models.checkpoints import (
+    checkpoint_of,
+    composite_type,
+    load_config,
+    load_tokenizer,
+    load_weights,
+    weights_hash,
+)
 from anglekit.models.load_options import LoadOptions
+from anglekit.models.text_stack import headless
 
 
-class ModelProvenance(msgspec.Struct, frozen=True):
+class ModelProvenance(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a run records of a model.
 
     Attributes:
@@ -23,12 +30,14 @@ class ModelProvenance(msgspec.Struct, frozen=True):
         architecture: the name of its class.
         sha256: hash of the body, as `analyze` computes it.
         sha256_with_head: hash of the whole model.
+        composite: the type of the model that this one is the text model of (gemma3), or "".
     """
 
     source: str
     architecture: str
     sha256: str
     sha256_with_head: str
+    composite: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,19 +48,22 @@ class TaskModel:
         source: the directory or hub id, as given.
         model: in evaluation mode, on the device that was asked for.
         tokenizer: its own.
+        composite: the type of the model that this one is the text model of (gemma3), or "".
     """
 
     source: str
     model: PreTrainedModel
     tokenizer: Tokenizer
+    composite: str = ""
 
     def provenance(self) -> ModelProvenance:
         """Return what a run records; hashing takes a moment."""
         return ModelProvenance(
             self.source,
             type(self.model).__name__,
-            weights_hash(cast("PreTrainedModel", self.model.base_model)),
+            weights_hash(headless(self.model)),
             weights_hash(self.model),
+            self.composite,
         )
 
 
@@ -107,4 +119,4 @@ def _with_tokenizer(source: str, model: PreTrainedModel, options: LoadOptions) -
             f"the tokenizer of {source} has {len(tokenizer)} tokens and its model {model.config.vocab_size}",
             "save the tokenizer that belongs to the model",
         )
-    return TaskModel(source, model, tokenizer)
+    return TaskModel(source, model, tokenizer, composite_type(source, options))

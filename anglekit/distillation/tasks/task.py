@@ -15,6 +15,7 @@ from anglekit.distillation.tasks.data import PaddedBatches, TextTable, Tokenized
 from anglekit.errors import InputError, suggest
 from anglekit.models.architectures import model_streams
 from anglekit.models.lengths import length_limit
+from anglekit.models.text_stack import check_head
 from anglekit.results.example_scores import ExampleColumns
 from anglekit.tables.read import Table, read_table
 from anglekit.vocabulary import LOWER_IS_BETTER
@@ -150,6 +151,7 @@ class Task(ABC):
                 f"{' and '.join(found)}",
                 "choose another task or model",
             )
+        check_head(self.model_class, config)
 
     # ---- columns ----
 
