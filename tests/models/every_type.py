@@ -2,8 +2,8 @@
 
     python tests/models/every_type.py [TYPE...]
 
-Prints a line for each type: what `anglekit plan` would see, or why it refuses. It fails if a type ends in anything else,
-or takes more than three seconds.
+Prints a line for each type: what `anglekit plan` would see, or why it refuses. It fails if a type ends in anything
+else, or takes more than three seconds.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def test_a_causal_student_is_a_text_model_that_any_tool_loads(kind, student_clas
     model = transformers.AutoModelForCausalLM.from_pretrained(run.checkpoint)
     assert type(model).__name__ == student_class
     assert len(model.model.layers) == 2
-    told = json.loads((tmp_path / "run" / "run_config.json").read_text())
+    told = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert told["origin"]["composite"] == kind
     assert told["origin"]["sha256"] == load_checkpoint(teacher).sha256
     assert evaluate([teacher], task="language-model", data=train).scores
