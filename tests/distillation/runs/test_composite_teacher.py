@@ -50,7 +50,7 @@ def test_a_causal_student_is_a_text_model_that_any_tool_loads(kind, student_clas
     told = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert told["origin"]["composite"] == kind
     assert told["origin"]["sha256"] == load_checkpoint(teacher).sha256
-    assert evaluate([teacher], task="language-model", data=train).scores
+    assert evaluate([teacher], task="language-model", data=[f"dev={train}"])
 
 
 def test_a_classifier_is_made_from_the_text_model_and_distilled(tiny_tokenizer, words, tmp_path):
