@@ -13,7 +13,7 @@ import msgspec
 import torch
 import transformers
 from huggingface_hub.errors import HFValidationError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -303,7 +303,7 @@ def load_weights(
         if composite:
             model, report = load_text_model(auto_class, source, whole, config, arguments)
         else:
-            model, report = loaded_by.from_pretrained(source, config=config, **arguments)
+            model, report = cast("Any", loaded_by).from_pretrained(source, config=config, **arguments)
     # Positions that are computed (Marian's sines) are in no file, and transformers has just filled them in.
     report["missing_keys"] = set(report["missing_keys"]) - {
         f"{name}.weight" for name, module in model.named_modules() if "Sinusoidal" in type(module).__name__
@@ -312,7 +312,8 @@ def load_weights(
         model = merge_lora(model)
         model = cast("PreTrainedModel", model.base_model) if headless else model
     placed = options.placement.spread or is_placed(model)
-    return model.eval() if placed else model.eval().to(options.device), report
+    nn.Module.eval(model)
+    return model if placed else nn.Module.to(model, options.device), report
 
 
 def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:

@@ -277,12 +277,13 @@ def load_text_model(
     _replace_part(whole, inner, fitted)
     holder_class, whole = _whole_class(whole, fitted, headed=auto_class is not AutoModel)
     tied = bool(getattr(whole, "tie_word_embeddings", False) or getattr(fitted, "tie_word_embeddings", False))
-    stripped = _stripped(holder_class, kind, heads=tied or auto_class is not AutoModel)
+    stripped: Any = _stripped(holder_class, kind, heads=tied or auto_class is not AutoModel)
     holder, report = stripped.from_pretrained(source, config=whole, **arguments)
     root = _text_part(holder, kind)
     model = _under_its_head(holder, root, wanted, None if same_type else copy.deepcopy(config))
     _check_same(holder, root, model)
-    return model.eval(), _renamed(report, holder, model)
+    nn.Module.eval(model)
+    return model, _renamed(report, holder, model)
 
 
 def _whole_class(
@@ -336,7 +337,7 @@ def _stripped(whole: type[PreTrainedModel], kind: str, *, heads: bool) -> type[P
 
 def _strip(model: nn.Module, place: nn.Module, root: nn.Module, *, heads: bool) -> None:
     # What lies on the way to the text model would initialise weights of the parts that are gone.
-    place._is_hf_initialized = True  # type: ignore[assignment]
+    setattr(place, "_is_hf_initialized", True)  # noqa: B010 - no attribute of a module
     for name, child in list(place.named_children()):
         is_head = place is model and (isinstance(child, nn.Linear) or name in _HEADS)
         if child is root or (heads and is_head):
@@ -409,7 +410,7 @@ def _under_its_head(
         for part in child.modules():
             model._init_weights(part)  # type: ignore[no-untyped-call]
     if getattr(model.config, "tie_word_embeddings", False):
-        model.tie_weights()  # type: ignore[no-untyped-call]
+        model.tie_weights()
     generation = getattr(holder, "generation_config", None)
     if model.can_generate() and generation is not None:
         model.generation_config = copy.deepcopy(generation)
@@ -455,10 +456,10 @@ def _stay_placed(holder: PreTrainedModel, root: PreTrainedModel, model: PreTrain
             setattr(model, name, getattr(holder, name))
     if (told := getattr(holder.config, "quantization_config", None)) is not None:
         model.config.quantization_config = told
-    if hasattr(holder, "hf_device_map"):
+    if isinstance(mapped := getattr(holder, "hf_device_map", None), dict):
         inside = next(name for name, module in holder.named_modules() if module is headless(root))
-        places = {name.removeprefix(f"{inside}."): place for name, place in holder.hf_device_map.items()}
-        model.hf_device_map = places
+        places = {name.removeprefix(f"{inside}."): place for name, place in mapped.items()}
+        setattr(model, "hf_device_map", places)  # noqa: B010 - no attribute of a module
     if hasattr(holder, "_hf_hook") and not hasattr(model, "_hf_hook"):
         from accelerate.hooks import add_hook_to_module
 
@@ -539,7 +540,7 @@ def _plain_tokens(whole: PretrainedConfig, model: PreTrainedModel) -> dict[str, 
         for name, value in config.to_dict().items()
         if isinstance(value, int) and name.endswith(("_token_id", "_token_index"))
     }
-    size = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator, union-attr]
+    size = int(cast("Tensor", model.get_input_embeddings().weight).shape[0])
     plain = [token for token in range(size) if token not in special][: 4 * _CHECKED_TOKENS : 4]
     ids = torch.tensor([plain], device=model.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -549,7 +550,8 @@ def _plain_tokens(whole: PretrainedConfig, model: PreTrainedModel) -> dict[str, 
 def _last(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor | None:
     """Return a model's logits of a language model's head, or its last states."""
     with torch.no_grad():
-        output = model.eval()(**inputs)
+        nn.Module.eval(model)
+        output = model(**inputs)
     found = getattr(output, "logits", None)
     if found is None:
         found = getattr(output, "last_hidden_state", None)
