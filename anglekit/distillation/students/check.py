@@ -89,7 +89,7 @@ def check_saved(student: PreTrainedModel) -> None:
     def refusal(reason: str) -> InputError:
         return InputError(
             f"a {kind} student like this does not come back when it is saved and read again: {reason}",
-            "choose another number of layers, or other blocks",
+            "choose another depth or width, or other blocks",
         )
 
     with foreign_failures(refusal), TemporaryDirectory() as directory:
@@ -101,7 +101,10 @@ def check_saved(student: PreTrainedModel) -> None:
         names = sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name))
         raise refusal(f"{names[0]} is {mine.get(names[0], 'absent')}, then {other.get(names[0], 'absent')}")
     inputs, everything = random_inputs(student), _all_blocks(student)
-    before = states_in_sequence(student, everything, inputs)
+    with foreign_failures(
+        lambda reason: InputError(f"no {kind} student of this shape can run: {reason}", "choose another depth or width")
+    ):
+        before = states_in_sequence(student, everything, inputs)
     with foreign_failures(refusal):
         after = states_in_sequence(again, everything, inputs)
     for stream in everything:

@@ -76,7 +76,15 @@ def create_student(
         init=init,
         copy_blocks=copy_blocks,
     )
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.device("cpu"),
+        foreign_failures(
+            lambda reason: InputError(
+                f"no {config.model_type} student of this shape exists: {reason}", "choose another depth or width"
+            )
+        ),
+    ):
         # Not `torch.manual_seed`, which would reseed every accelerator as well.
         torch.default_generator.manual_seed(seed)
         student = type(teacher)(config)

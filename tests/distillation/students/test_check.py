@@ -139,3 +139,11 @@ def test_a_teacher_on_the_disk_is_run_as_well(copied, tmp_path):
     else:
         with pytest.raises(InputError, match=r"block 2 of a gpt2 .* copy the first blocks, which keep their places$"):
             create_student(spread, layers=2, init="teacher", copy_blocks=copied)
+
+
+def test_a_width_that_a_type_cannot_have_is_said():
+    """CodeGen splits its heads over four cores: three heads cannot run."""
+    teacher = teacher_of(hf.CodeGenConfig(vocab_size=40, n_embd=32, n_layer=2, n_head=4, rotary_dim=4))
+    assert create_student(teacher, layers=1, init="teacher")
+    with pytest.raises(InputError, match="no codegen student of this shape can run"):
+        create_student(teacher, layers=1, width=24)
