@@ -28,7 +28,7 @@ from anglekit.geometry.token_sample import sample_capacity
 from anglekit.models.architectures import depth, model_streams
 from anglekit.models.check import facts_of
 from anglekit.models.checkpoints import Checkpoint, unique_names
-from anglekit.models.lengths import position_limit
+from anglekit.models.lengths import shared_limits
 from anglekit.models.projections import relative_depth_layer
 from anglekit.probes.batches import TokenizedProbe
 from anglekit.probes.data import ProbeData
@@ -278,8 +278,8 @@ def tokenized_probe(
         InputError: the teacher lacks a tokenizer or its decoder a start token, or the settings do not suit its kind.
     """
     tokenizer = _tokenizer(teacher)
-    limits = [position_limit(each.model.config) for each in (teacher, *students)]
-    most = min((limit for limit in limits if limit is not None), default=None)
+    limits = shared_limits(each.model for each in (teacher, *students))
+    most = limits[teacher.streams[0]]
     official = settings.reading == "official"
     if settings.prompts != "alone" and teacher.streams == ("decoder",):
         if official:
@@ -315,6 +315,7 @@ def tokenized_probe(
         pad_to=settings.pad_to if official else None,
         decoder_start_token_id=start,
         model_max_length=most,
+        model_max_target_length=limits[teacher.streams[-1]],
         text_stream="encoder" if "encoder" in teacher.streams else "decoder",
     )
 

@@ -99,6 +99,7 @@ def tokenize_probe(
     pad_to: int | None = None,
     decoder_start_token_id: int | None = None,
     model_max_length: int | None = None,
+    model_max_target_length: int | None = None,
     text_stream: Stream = "encoder",
 ) -> TokenizedProbe:
     """Tokenise probe data, truncate where needed and count the tokens that are cut off.
@@ -117,6 +118,7 @@ def tokenize_probe(
             included (the reading of the paper's code).
         decoder_start_token_id: the model's, needed with `needs_target`; it counts as a special token.
         model_max_length: the most tokens that the models can take, or None if their positions have no limit.
+        model_max_target_length: the same for targets.
         text_stream: `encoder`, or `decoder` for decoder-only models.
 
     Raises:
@@ -126,8 +128,9 @@ def tokenize_probe(
         raise InputError(f"a budget of {token_budget} tokens a batch is too small", "give 1 or more")
     if pad_to is not None and pad_to < 1:
         raise InputError(f"--pad-to {pad_to} is too small", "give 1 or more")
-    if pad_to is not None and model_max_length is not None and pad_to > model_max_length:
-        raise InputError(f"--pad-to {pad_to} is more than the {model_max_length} tokens that the model takes")
+    for most in (model_max_length, model_max_target_length if needs_target else None):
+        if pad_to is not None and most is not None and pad_to > most:
+            raise InputError(f"--pad-to {pad_to} is more than the {most} tokens that the model takes")
     if pad_to is not None and not keep_special_tokens:
         raise InputError("--pad-to counts every position, so special tokens cannot be dropped", "give one of the two")
     if needs_target and decoder_start_token_id is None:
@@ -140,7 +143,7 @@ def tokenize_probe(
     if needs_target and text_stream != "encoder":
         raise InputError("an encoder-decoder reads the text in its encoder", "text_stream must be 'encoder'")
     text_limit = _length_limit("--max-length", max_length, tokenizer, model_max_length, pad_to)
-    target_limit = _length_limit("--target-max-length", target_max_length, tokenizer, model_max_length, pad_to)
+    target_limit = _length_limit("--target-max-length", target_max_length, tokenizer, model_max_target_length, pad_to)
     special = None if keep_special_tokens else special_token_ids(tokenizer)
 
     text, lost = _tokenize(tokenizer, data.texts, data.text_pairs, text_limit, special)

@@ -95,7 +95,7 @@ class Seq2SeqTask(Task):
 
     def encoding(self, wanted: EncodingSettings, tokenizer: Tokenizer, config: PretrainedConfig) -> EncodingSettings:
         """Return the lengths that sources and targets may have; see `Task.encoding`."""
-        limit, length = length_limit(tokenizer, config), wanted.target_max_length
+        limit, length = length_limit(tokenizer, config, "decoder"), wanted.target_max_length
         if length is not None and length > limit:
             raise InputError(f"--target-max-length is {length}", allowed=f"allowed for this model: 2 to {limit}")
         if length is None and self.target_max_length is not None:
@@ -113,11 +113,11 @@ class Seq2SeqTask(Task):
             tokenizer, [text for _, text in places], max_length=lengths.target_max_length, as_target=True
         )["input_ids"]
         for (row, _), label in zip(places, labels, strict=True):
-            if len(label) > bounded.limit:
+            if len(label) > bounded.target_limit:
                 raise InputError(
                     f"{table.source} has a target of {len(label)} tokens in row {row} (counted from 0), column "
                     f"{table.columns[1]!r}",
-                    f"the model allows {bounded.limit}: shorten it, or cut targets by --target-max-length",
+                    f"the model allows {bounded.target_limit}: shorten it, or cut targets by --target-max-length",
                 )
         sources = encode_texts(tokenizer, table.sources, max_length=lengths.max_length)["input_ids"]
         return TokenizedExamples({"input_ids": [sources[row] for row, _ in places], "labels": labels}, table=table)
@@ -132,7 +132,7 @@ class Seq2SeqTask(Task):
         self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig
     ) -> GenerationSettings:
         """Return complete settings; by default a text may fill the decoder's positions. See `Task.generation`."""
-        positions = position_limit(config)
+        positions = position_limit(config, "decoder")
         usual = self.target_max_length or _NEW_TOKENS
         chosen = wanted.completed(self.beams, min(usual, positions or usual))
         if positions and (chosen.max_new_tokens or 0) > positions:

@@ -54,11 +54,13 @@ class BoundedTokenizer:
         tokenizer: the model's tokenizer.
         lengths: what `Task.encoding` returned.
         limit: the most tokens that tokenizer and model allow.
+        target_limit: the same of the decoder of an encoder-decoder.
     """
 
     tokenizer: Tokenizer
     lengths: EncodingSettings
     limit: int
+    target_limit: int
 
 
 @dataclass(frozen=True)
@@ -246,9 +248,8 @@ class Task(ABC):
             InputError: something does not fit, or the tokenizer cannot pad.
         """
         self.padding_id(tokenizer)
-        return self.examples(
-            table, BoundedTokenizer(tokenizer, encoding, length_limit(tokenizer, config)), training=training
-        )
+        limits = [length_limit(tokenizer, config, stream) for stream in model_streams(config)]
+        return self.examples(table, BoundedTokenizer(tokenizer, encoding, limits[0], limits[-1]), training=training)
 
     @abstractmethod
     def examples(self, table: Any, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:  # noqa: ANN401

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import BertConfig
+from transformers import BertConfig, RobertaConfig
 
 from anglekit.distillation.settings import DataSettings, EncodingSettings, evaluation_sources
 from anglekit.distillation.tasks.classification import ClassificationTask, LabelledTexts
@@ -331,9 +331,7 @@ def test_lengths_stay_within_what_the_model_reads(tiny_tokenizer):
     assert length(None, BertConfig(max_position_embeddings=512)) == 64
     assert length(None, BertConfig(max_position_embeddings=40)) == 40
     assert length(30, BertConfig(max_position_embeddings=40)) == 30
-    roberta = BertConfig(max_position_embeddings=40, pad_token_id=1)
-    roberta.model_type = "roberta"
-    assert length(None, roberta) == 38
+    assert length(None, RobertaConfig(max_position_embeddings=40, pad_token_id=1)) == 38
     for wanted in (41, 3):
         with pytest.raises(InputError, match=f"--max-length is {wanted}; allowed for this model: 4 to 40"):
             length(wanted, BertConfig(max_position_embeddings=40))
