@@ -38,6 +38,7 @@ class _Rule:
         holds: from their values, a block's number and the depth, whether the block is of the kind.
         values: from a depth, all values of the settings that are worth trying.
         types: the model types that it speaks of; empty for every type that has the settings.
+        switch: a setting without which it does not hold; "" for none.
         stream: the stream that it speaks of; None for that of a model with one.
     """
 
@@ -45,6 +46,7 @@ class _Rule:
     holds: Callable[[Sequence[int], int, int], bool]
     values: Callable[[int], Iterable[tuple[int, ...]]]
     types: frozenset[str] = frozenset()
+    switch: str = ""
     stream: Stream | None = None
 
 
@@ -83,8 +85,10 @@ _RULES: Final = (
         lambda v, block, depth: v[0] <= block <= (v[1] if v[1] >= 0 else depth - 1) and (block + 1) % v[2] == 0,
         _spans,
     ),
-    _Rule(("encoder_sparse_step",), _every, _numbers, _NLLB, "encoder"),
-    _Rule(("decoder_sparse_step",), _every, _numbers, _NLLB, "decoder"),
+    _Rule(("encoder_sparse_step",), _every, _numbers, _NLLB, stream="encoder"),
+    _Rule(("decoder_sparse_step",), _every, _numbers, _NLLB, stream="decoder"),
+    # PEGASUS-X shifts the window of every second block, and no setting says of which.
+    _Rule((), lambda _values, block, _: block % 2 == 1, lambda _: (), switch="stagger_local_blocks", stream="encoder"),
     _Rule(("num_sparse_encoder_layers",), _spread, _numbers, stream="encoder"),
     _Rule(("num_sparse_decoder_layers",), _spread, _numbers, stream="decoder"),
 )
@@ -213,6 +217,8 @@ def _rules_of(config: PretrainedConfig, stream: Stream) -> list[tuple[_Rule, tup
         values = [value for name in rule.names if type(value := getattr(config, name, None)) is int]
         if rule.types and config.model_type not in rule.types:
             continue
+        if rule.switch and not getattr(config, rule.switch, False):
+            continue
         if (rule.stream or streams[0]) == stream and len(values) == len(rule.names):
             found.append((rule, tuple(values)))
     return found
@@ -232,7 +238,7 @@ def _renumber_rules(
                 if _kinds(rule, values, len(chosen)) == wanted:
                     break
             else:
-                names, numbers = " and ".join(rule.names), ",".join(map(str, chosen))
+                names, numbers = " and ".join(rule.names) or rule.switch, ",".join(map(str, chosen))
                 near = fitting_blocks(config, stream, chosen)
                 raise InputError(
                     f"no {names} gives blocks {numbers} of a {config.model_type} teacher their kinds in a model of "

@@ -145,3 +145,14 @@ def test_a_depth_that_cannot_be_set_is_said():
     prophet = hf.ProphetNetConfig(num_encoder_layers=3, num_decoder_layers=4)
     fewer = with_blocks(prophet, {"encoder": (0, 1), "decoder": (3,)})
     assert (fewer.num_encoder_layers, fewer.num_decoder_layers) == (2, 1)
+
+
+def test_blocks_that_alternate_without_a_setting_are_chosen_so():
+    """PEGASUS-X shifts the windows of odd blocks: an even block cannot take an odd place."""
+    config = hf.PegasusXConfig(encoder_layers=6, decoder_layers=6)
+    assert fitting_blocks(config, "encoder", (1, 3)) == (0, 3)
+    assert fitting_blocks(config, "decoder", (1, 3)) == (1, 3)
+    with pytest.raises(InputError, match=r"no stagger_local_blocks gives blocks 1,3 .*copy blocks 0,3$"):
+        with_blocks(config, {"encoder": (1, 3), "decoder": (1, 3)})
+    config.stagger_local_blocks = False
+    assert fitting_blocks(config, "encoder", (1, 3)) == (1, 3)

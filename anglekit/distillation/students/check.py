@@ -57,8 +57,8 @@ def check_student(teacher: PreTrainedModel, student: PreTrainedModel, blocks: Ma
 def check_kinds(teacher: PreTrainedModel, student: PreTrainedModel, blocks: Mapping[Stream, Sequence[int]]) -> None:
     """Check that each block of a student is of the kind of the teacher's block that it stands for.
 
-    A kind is the names of the weights and, where both models are as wide, their shapes; and what the block calls its
-    own kind (`attention_type`). Constants that a type sets by a block's number are the student's own.
+    A kind is the names of the weights and, where both models are as wide, their shapes; and the block's own words and
+    marks (`attention_type`, `is_sparse`). Numbers that a type sets by a block's place are the student's own.
 
     Raises:
         InputError: a block is of another kind; it names the first.
@@ -120,7 +120,7 @@ def _all_blocks(model: PreTrainedModel) -> dict[Stream, range]:
 
 
 def _kind(block: nn.Module, *, shapes: bool) -> set[tuple[str, object]]:
-    """Return the names of a block's weights, numbers left out, with their shapes; and what it calls its own kind."""
+    """Return the names of a block's weights, numbers left out, with their shapes; and its own words and marks."""
     weights = {
         (re.sub(r"\d+", "#", name), tuple(weight.shape) if shapes else ())
         for name, weight in block.state_dict().items()
@@ -129,7 +129,7 @@ def _kind(block: nn.Module, *, shapes: bool) -> set[tuple[str, object]]:
         (f"{name}.{key}", value)
         for name, module in block.named_modules()
         for key, value in vars(module).items()
-        if key.endswith("_type") and isinstance(value, str)
+        if not key.startswith("_") and key != "training" and isinstance(value, str | bool)
     }
     return weights | told
 
