@@ -28,9 +28,13 @@ _MOST_IDS: Final = 1000
 # Largest difference of a state, in units of its root mean square, that rounding explains.
 _ROUNDING: Final = {torch.float32: 1e-3, torch.float64: 1e-6}
 _ROUNDING_OF_16_BITS: Final = 3e-2
-# Attributes in which a block knows its number; a difference in them alone says nothing.
+# Attributes in which a block knows its number; a difference in them alone says nothing. BigBird's seed of random
+# attention is one, and is read in training only.
 _NUMBERS: Final = frozenset(
-    ("layer_idx", "layer_id", "layer_index", "layer_number", "idx", "block_idx", "block_id", "num_hidden_layers")
+    (
+        *("layer_idx", "layer_id", "layer_index", "layer_number", "idx", "block_idx", "block_id"),
+        *("num_hidden_layers", "seed"),
+    )
 )
 _LONGEST_VALUE: Final = 40
 

@@ -36,7 +36,8 @@ def plan(
 ) -> None:
     """Show which teacher layer would teach which student layer.
 
-    Warns of what is worth it. Reads the teacher's configuration only: no weights, no computation.
+    Warns of what is worth it, such as copied blocks that depend on their place. Reads the teacher's configuration only:
+    no weights, no computation.
     """
     options.check_matching(strategy, layer_map, control)
     options.check_names("--init", [init], INITS)
@@ -46,6 +47,8 @@ def plan(
     from anglekit.distillation.matching.plan import plan_distillation
     from anglekit.distillation.matching.plan_text import plan_text
     from anglekit.distillation.matching.plan_warnings import plan_warnings
+    from anglekit.distillation.students.check import moved_differently
+    from anglekit.distillation.students.create import student_config
     from anglekit.models.architectures import model_streams
     from anglekit.models.checkpoints import checkpoint_of, composite_type, load_config
 
@@ -67,6 +70,9 @@ def plan(
         control=control,
     )
     warnings = plan_warnings(made)
+    if init == "teacher":
+        blocks = {part.stream: part.blocks for part in made.streams}
+        warnings += moved_differently(config, student_config(config, blocks=blocks), blocks, teacher)
     if as_json:
         composite = {"composite": whole} if whole else {}
         typer.echo(json.dumps({"plan": made.to_json(), "warnings": list(warnings), **composite}, indent=2))

@@ -63,6 +63,17 @@ def test_it_warns(teachers):
     assert "warning: the widths differ (384 and 768) and no hidden loss trains an adapter" in result.output
 
 
+def test_it_says_which_copied_block_would_be_made_otherwise(tmp_path):
+    hf.DiffLlamaConfig(num_hidden_layers=8, vocab_size=100).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_text("not weights")
+    options = (tmp_path, "--strategy", "forward", "--layers", 2)
+    result = run(*options, "--init", "teacher")
+    assert "warning: the decoder's block 7 would be made otherwise as block 1 of the student" in result.output
+    assert "self_attn.lambda_init is 0.7265 in the teacher, 0.3555 here" in result.output
+    assert "otherwise" not in run(*options, "--init", "teacher", "--copy", "0,1").output
+    assert "otherwise" not in run(*options).output
+
+
 def test_a_control_is_planned_with_what_it_is_a_control_of(teachers):
     alone = run(teachers / "bert", "--control", "alone", "--layers", 3).output.splitlines()
     assert alone[2].startswith("control   alone, of the strategy below without its KL")

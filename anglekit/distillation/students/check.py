@@ -5,13 +5,14 @@ The teacher and the student run a few random tokens, which takes some millisecon
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from anglekit.errors import InputError, foreign_failures
 from anglekit.models import architectures
@@ -23,6 +24,8 @@ from anglekit.models.block_sequence import (
     states_in_sequence,
     with_weights_of,
 )
+from anglekit.models.cost import without_memory
+from anglekit.models.text_stack import model_class
 from anglekit.vocabulary import Stream
 
 _AT_RANDOM: Final = "take --init random"
@@ -111,6 +114,44 @@ def check_saved(student: PreTrainedModel) -> None:
         apart = max(map(difference, after[stream], before[stream]))
         if apart > rounding(student):
             raise refusal(f"its {stream}'s states differ by {apart:.2g} of their size")
+
+
+def moved_differently(
+    teacher: PretrainedConfig, student: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]], source: str
+) -> tuple[str, ...]:
+    """Return, a sentence each, which blocks would be made otherwise in the student, known before weights are read.
+
+    Both models are built without memory, and the parts and constants of their blocks are compared. What shows only when
+    they run (a convolution behind the first block) is not seen.
+
+    Args:
+        teacher: its configuration.
+        student: that of `create.student_config`.
+        blocks: by stream, the teacher block that each student block would be copied from.
+        source: the teacher's directory or hub id, for messages.
+
+    Raises:
+        InputError: the configuration describes no model that can be built.
+    """
+
+    def refusal(reason: str) -> InputError:
+        return InputError(f"{source} describes no model that can be built: {reason}", "correct config.json")
+
+    kind = model_class(AutoModel, teacher)
+    build = getattr(kind, "from_config", kind)
+    with without_memory(source, None, refusal):
+        # A configuration may be completed by the model that is built of it.
+        whole, fewer = (build(copy.deepcopy(each)) for each in (teacher, student))
+    found = []
+    for stream, chosen in blocks.items():
+        theirs, ours = architectures.blocks(whole, stream), architectures.blocks(fewer, stream)
+        for new, old in enumerate(chosen):
+            if reasons := block_differences(theirs[old], ours[new]):
+                found.append(
+                    f"the {stream}'s block {old} would be made otherwise as block {new} of the student, and its copy "
+                    f"may be refused: {'; '.join(reasons[:3])}"
+                )
+    return tuple(found)
 
 
 def _all_blocks(model: PreTrainedModel) -> dict[Stream, range]:
