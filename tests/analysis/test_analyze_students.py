@@ -35,6 +35,7 @@ def test_students_share_a_pass_and_keep_to_themselves(bert_pair, checkpoint, pro
     teacher, student = bert_pair
     other = checkpoint("bert", "student", seed=4, depth=3)
     calls = []
+    facts_of(teacher.model)
     handle = teacher.model.register_forward_pre_hook(lambda *_: calls.append(1))
     together = analyze(teacher, [student, other], probe, AnalysisSettings(token_budget=100))
     shared = len(calls)
