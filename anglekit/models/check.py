@@ -22,18 +22,25 @@ from anglekit.errors import InputError, foreign_failures
 from anglekit.models.architectures import blocks, model_streams, named_final_norm, settle_streams, stack, width
 from anglekit.models.lengths import position_limit
 from anglekit.models.library_messages import quiet_transformers
+from anglekit.models.supported import supported_types
 from anglekit.runtime.placement import compute_device
 from anglekit.vocabulary import Batching, Stream
 
 # Tokens of the texts that are run. None equals the number of texts in a batch, so that the axes can be told apart, and
 # primes are padded by every model that works on windows.
-_LENGTHS: Final[Mapping[Stream, tuple[int, ...]]] = {"encoder": (5, 7, 11), "decoder": (5, 7, 13)}
+_LENGTHS: Final[Mapping[Stream, tuple[int, ...]]] = {"encoder": (5, 11), "decoder": (5, 13)}
+# More positions than the texts and their offset need.
+_FEW_POSITIONS = 32
 # So many tokens of a vocabulary are enough to choose from.
 _MOST_IDS = 4096
+# Copies of a text that overflow an expert whose capacity is no plain number.
+_MANY = 64
 # Half precision, where a rounding is as large as what a far token changes.
 _COARSE = 1e-4
 # How much more than one rounding two computations of one state may be apart after all blocks.
 _ROUNDING = 1024
+# Where the texts of `_variants` stand; of a second stream the last two are two rows on.
+_SHORT, _LONG, _AGAIN, _LAST_CHANGED, _FIRST_CHANGED = range(5)
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,8 @@ def check_model(model: PreTrainedModel) -> ModelFacts:
     in one token with each other. Where the configuration told another stream than the passes show, the passes win, for
     all models of that type from then on (`settle_streams`).
 
-    Weights that are elsewhere (on the disk, or sharded) are not run: see `ModelFacts.unchecked`.
+    Weights that are elsewhere (on the disk, or sharded) are not run: see `ModelFacts.unchecked`. The usual facts then
+    stand there, and of padding what the census of types knows.
 
     Args:
         model: a transformers model, with or without a head, on its device.
@@ -141,14 +149,15 @@ def check_model(model: PreTrainedModel) -> ModelFacts:
     reason = _not_here(model)
     if reason:
         usual = {stream: StreamFacts(final_norm=named_final_norm(model, stream) or "") for stream in streams}
-        return ModelFacts(usual, unchecked=reason, n_blocks=n_blocks)
+        known = supported_types().get(str(model.config.model_type))
+        batching: Batching = "equal lengths" if known is not None and known.padding == "dependent" else "padded"
+        return ModelFacts(usual, batching, unchecked=reason, n_blocks=n_blocks)
     with quiet_transformers(), _as_found(model) as watch, torch.no_grad():
         texts = _texts(model, streams)
-        mixed = _Pass(model, {stream: list(each) for stream, each in texts.items()}, own=True)
-        found = {stream: _stream_facts(model, stream, mixed) for stream in streams}
-        variants = _Pass(model, _variants(texts))
-        found = {stream: replace(each, causal=_is_causal(variants, stream, each)) for stream, each in found.items()}
-        batching = _batching(model, texts, found, mixed, variants)
+        whole = _Pass(model, _variants(texts), own=True)
+        found = {stream: _stream_facts(model, stream, whole) for stream in streams}
+        found = {stream: replace(each, causal=_is_causal(whole, stream, each)) for stream, each in found.items()}
+        batching = _batching(model, texts, found, whole)
         restless = watch.changed()
         if batching == "padded" and watch.modes.parts_changed():
             # Short texts had it take another way of attention: how a text is read depends on the batch's length.
@@ -466,7 +475,10 @@ def _padding_id(config: PretrainedConfig) -> int:
 def _texts(model: PreTrainedModel, streams: Sequence[Stream]) -> dict[Stream, tuple[Tensor, ...]]:
     """Return by stream short texts of unequal length, of tokens that are no special ones, the same at every call."""
     special = _special_ids(model.config)
-    most = position_limit(model.config) or max(map(max, _LENGTHS.values()))
+    stated = getattr(model.config, "max_position_embeddings", None)
+    # Only a model of very few positions is worth the search for its limit.
+    short = isinstance(stated, int) and 0 < stated < _FEW_POSITIONS
+    most = (position_limit(model) if short else None) or _FEW_POSITIONS
     random = np.random.default_rng(0)
     found: dict[Stream, tuple[Tensor, ...]] = {}
     for stream in streams:
@@ -507,12 +519,12 @@ def _vocabulary(model: PreTrainedModel, stream: Stream) -> int:
 
 
 def _variants(texts: Mapping[Stream, Sequence[Tensor]]) -> dict[Stream, list[Tensor]]:
-    """Return the longest text twice, and for each stream with another last and another first token."""
-    rows: dict[Stream, list[Tensor]] = {stream: [each[-1]] * (2 + 2 * len(texts)) for stream, each in texts.items()}
-    for number, (stream, each) in enumerate(texts.items()):
-        for place, row in ((-1, 2 + 2 * number), (0, 3 + 2 * number)):
-            rows[stream][row] = each[-1].clone()
-            rows[stream][row][place] = next(token for token in each[0] if token != each[-1][place])
+    """Return the short text, the long one twice, and for each stream the long one with another last and first token."""
+    rows = {stream: [short, *[long] * (2 + 2 * len(texts))] for stream, (short, long) in texts.items()}
+    for number, (stream, (short, long)) in enumerate(texts.items()):
+        for place, row in ((-1, _LAST_CHANGED), (0, _FIRST_CHANGED)):
+            changed = rows[stream][row + 2 * number] = long.clone()
+            changed[place] = next(token for token in short if token != long[place])
     return rows
 
 
@@ -644,7 +656,8 @@ def _is_causal(seen: _Pass, stream: Stream, facts: StreamFacts) -> bool | None:
         InputError: a token does not change the states of its own position.
     """
     number = list(seen.texts).index(stream)
-    plain, again, last, first = (seen.of_text(stream, facts, row) for row in (0, 1, 2 + 2 * number, 3 + 2 * number))
+    rows = (_LONG, _AGAIN, _LAST_CHANGED + 2 * number, _FIRST_CHANGED + 2 * number)
+    plain, again, last, first = (seen.of_text(stream, facts, row) for row in rows)
     rounding = max(8 * float(_apart(plain, again).max()), _exact(plain))
     if plain.shape[1] < 2:
         return None
@@ -659,8 +672,7 @@ def _batching(
     model: PreTrainedModel,
     texts: Mapping[Stream, Sequence[Tensor]],
     found: Mapping[Stream, StreamFacts],
-    mixed: _Pass,
-    variants: _Pass,
+    whole: _Pass,
 ) -> Batching:
     """Return which texts may share a batch."""
 
@@ -670,22 +682,22 @@ def _batching(
             for stream, facts in found.items()
         )
 
-    def alone(number: int) -> _Pass:
-        return _Pass(model, {stream: [each[number]] for stream, each in texts.items()})
+    def read(*rows: int) -> _Pass:
+        return _Pass(model, {stream: [texts[stream][row] for row in rows] for stream in texts})
 
-    if differ(mixed, 2, variants, 0) and differ(alone(2), 0, variants, 0):
-        return "alone"
-    if any("capacity" in name and value for name, value in vars(model.config).items()):
+    if differ(read(0), 0, whole, _SHORT):
+        # Of padding or of the other texts: what no padding changes, a batch of one length may.
+        pair = _Pass(model, {stream: [each[1], each[1].flip(0)] for stream, each in texts.items()})
+        return "alone" if differ(read(1), 0, pair, 0) else "equal lengths"
+    capacities = [value for name, value in vars(model.config).items() if "capacity" in name and value]
+    if capacities:
         # Experts that take so many tokens of a batch and no more: copies of one text all come to the same ones.
-        copies = 1 + max(
-            (value for name, value in vars(model.config).items() if "capacity" in name and isinstance(value, int)),
-            default=64,
-        )
+        copies = 1 + max((value for value in capacities if isinstance(value, int)), default=_MANY)
         short = {stream: [each[0][:2]] for stream, each in texts.items()}
         crowd = _Pass(model, {stream: each * copies for stream, each in short.items()})
         if differ(_Pass(model, short), 0, crowd, copies - 1):
             return "alone"
-    return "equal lengths" if differ(alone(0), 0, mixed, 0) else "padded"
+    return "padded"
 
 
 def _apart(one: Tensor, other: Tensor) -> Tensor:
