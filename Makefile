@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE ?= 1
 export MPLBACKEND ?= Agg
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: test test-oldest lint bench mutants simulations types demo figures clean
+.PHONY: test test-oldest lint bench mutants simulations types census demo figures clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
 $(STAMP): pyproject.toml constraints.txt
@@ -51,6 +51,11 @@ simulations: $(STAMP)
 types: $(STAMP)
 	$(BIN)/python tests/models/every_type.py $(TYPES)
 
+# What every text type of transformers does and what anglekit makes of it: about 15 minutes; one that was interrupted goes
+# on. Writes the table that `anglekit models` prints and MODELS.md. TYPES=bert,gpt2: these alone.
+census: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.census.run $(TYPES) --workers $(WORKERS)
+
 # Teacher, students, geometry and figure on built-in data: about three and a half minutes after the installation.
 demo: $(STAMP)
 	$(BIN)/anglekit demo --out $(DEMO) --overwrite
@@ -60,4 +65,4 @@ figures: $(STAMP)
 	$(BIN)/python figures/draw.py
 
 clean:
-	rm -rf $(VENV) .venv-oldest build dist mutants
+	rm -rf $(VENV) .venv-oldest build census dist mutants

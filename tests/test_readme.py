@@ -21,6 +21,7 @@ PROGRAMS = re.findall(r"^```python\n(.+?)^```$", README, flags=re.MULTILINE | re
 # The README tells its story from the end; what makes a directory runs before what reads it.
 ORDER = (
     "finetune", "plan", "distill", "evaluate", "analyze", "plot", "sweep", "compare", "report", "reproduce", "demo",
+    "models",
 )  # fmt: skip
 # What makes the commands end soon.
 SHORTER = {

@@ -157,6 +157,16 @@ def check_tokenizer_files(directory: Path, *, trust_remote_code: bool) -> bool:
     return any((directory / name).is_file() for name in (*_TOKENIZER_FILES[:2], *_MORE_VOCABULARIES))
 
 
+def saved_tokenizer_kind(directory: Path) -> str | None:
+    """Return the kind of the tokenizer that was saved (BPE, WordLevel, ...), or None where no file says it."""
+    file = directory / "tokenizer.json"
+    if not file.is_file():
+        return None
+    model = read_json_object(file, _SAVE_AGAIN, most_bytes=_MOST_TOKENIZER_BYTES).get("model")
+    kind = model.get("type") if isinstance(model, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
 def stored_weights(directory: Path) -> StoredWeights:
     """Count from the headers what a checkpoint's weights hold; for pickled weights, the most that they can hold.
 

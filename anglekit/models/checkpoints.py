@@ -14,7 +14,14 @@ import torch
 import transformers
 from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.errors import InputError, foreign_failures
@@ -24,6 +31,7 @@ from anglekit.models.checkpoint_files import (
     bounded_construction,
     check_directory,
     check_tokenizer_files,
+    saved_tokenizer_kind,
     stored_weights,
 )
 from anglekit.models.chosen_blocks import check_shape, with_blocks
@@ -382,9 +390,23 @@ def load_tokenizer(source: str, options: LoadOptions) -> Tokenizer | None:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=options.revision, trust_remote_code=options.trust_remote_code
         )
+        if _is_another_kind(tokenizer, directory):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
     if not isinstance(tokenizer, Tokenizer):
         raise InputError(f"{source} does not hold a tokenizer that transformers can read")
     return tokenizer
+
+
+def _is_another_kind(tokenizer: Any, directory: Path) -> bool:  # noqa: ANN401 - whatever AutoTokenizer returns
+    """Whether the tokenizer that was read is of another kind (BPE, words, ...) than the one that was saved.
+
+    For some model types (qwen2, qwen3_5) AutoTokenizer takes the type's own class whatever the directory holds, and a
+    tokenizer of words then loses every word.
+    """
+    if type(tokenizer) is PreTrainedTokenizerFast or not hasattr(tokenizer, "backend_tokenizer"):
+        return False
+    kind = saved_tokenizer_kind(directory)
+    return kind is not None and kind != type(tokenizer.backend_tokenizer.model).__name__
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -13,7 +13,19 @@ import typer
 
 from anglekit.errors import AnglekitError
 from anglekit.settings_fields import SettingError
-from anglekit_cli import analyze, compare, demo, distill, evaluate, finetune, plan, plot, report, reproduce, sweep
+from anglekit_cli import (
+    analyze,
+    compare,
+    distill,
+    evaluate,
+    finetune,
+    models,
+    plan,
+    plot,
+    report,
+    reproduce,
+    sweep,
+)
 from anglekit_cli.process import keep_freed_memory, print_warnings_plainly
 
 app = typer.Typer(
@@ -72,7 +84,7 @@ def root(
         context.with_resource(_talkative_libraries())
 
 
-app.command(epilog=demo.EPILOG)(demo.demo)
+app.command(epilog=reproduce.DEMO_EPILOG)(reproduce.demo)
 app.command(epilog=analyze.EPILOG)(analyze.analyze)
 app.command(epilog=analyze.MERGE_EPILOG)(analyze.merge)
 app.command(epilog=finetune.EPILOG)(finetune.finetune)
@@ -84,6 +96,7 @@ app.command(epilog=plot.EPILOG)(plot.plot)
 app.command(epilog=compare.EPILOG)(compare.compare)
 app.command(epilog=report.EPILOG)(report.report)
 app.command(epilog=reproduce.EPILOG)(reproduce.reproduce)
+app.command(epilog=models.EPILOG)(models.models)
 
 
 def main() -> None:

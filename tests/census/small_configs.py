@@ -128,16 +128,26 @@ _MROPE_HALF: Final = {"rope_parameters": {**_ROPE, "mrope_section": [1, 1, 0], "
 # What a type needs beside its sizes, for settings that must fit each other.
 _NEEDS: Final[Mapping[str, Mapping[str, Any]]] = {
     **dict.fromkeys(
-        ("cosmos3_edge_text", "glm4v_text", "glm_ocr_text", "glm_image_text", "qwen2_5_vl_text", "qwen2_vl_text"),
+        (
+            "cosmos3_edge_text",
+            "paddleocr_vl_text",
+            "glm4v_text",
+            "glm_ocr_text",
+            "glm_image_text",
+            "qwen2_5_vl_text",
+            "qwen2_vl_text",
+        ),
         _MROPE,
     ),
     "glm4v_moe_text": _MROPE_HALF,
     "qwen2_5_vl": {"text_config": _MROPE},
     "qwen2_vl": {"text_config": _MROPE},
-    **{kind: {"head_dim": 8} for kind in ("hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan_vl_text", "ministral")},
+    **{kind: {"head_dim": 8} for kind in ("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral")},
     "bamba": {"attn_layer_indices": [0, 3]},
     "big_bird": {"attention_type": "original_full", "block_size": 4},
     "bigbird_pegasus": {"attention_type": "original_full", "block_size": 4},
+    "chameleon": {"vocabulary_map": {"<image>": VOCABULARY - 9}},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": {**_ROPE, "mrope_section": [1, 1, 2]}}},
     "canine": {"num_hash_buckets": 64, "local_transformer_stride": 4},
     "convbert": {"conv_kernel_size": 3, "head_ratio": 2, "embedding_size": WIDTH},
     "dbrx": {
@@ -147,7 +157,9 @@ _NEEDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "deberta": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": 16},
     "deberta-v2": {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]},
     "deepseek_v2": {"topk_method": "greedy", "topk_group": None, "n_group": None, "num_experts_per_tok": 2},
-    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
+    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    "diffusion_gemma_text": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32},
+    "emu3": {"vocabulary_map": {"<image>": VOCABULARY - 9}},
     "esm": {"position_embedding_type": "rotary", "vocab_size": VOCABULARY, "mask_token_id": 4, "pad_token_id": _PAD},
     "funnel": {"block_sizes": [2, 2], "block_repeats": [1, 1], "num_decoder_layers": 1},
     "gemma3n_text": {
@@ -157,6 +169,7 @@ _NEEDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "intermediate_size": 64,
     },
     "gpt_neo": {"attention_types": [[["global"], 1], [["local"], 2], [["global"], 1]], "window_size": 4},
+    "hunyuan_vl_text": {"head_dim": 8, "rope_parameters": {**_ROPE, "mrope_section": [1, 1, 1, 1]}},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
     "layoutlmv3": {
         "coordinate_size": 5,
@@ -168,6 +181,7 @@ _NEEDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "led": {"attention_window": [4, 8, 8, 4]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "full_attention", "conv"], "num_dense_layers": 1},
     "lilt": {"hidden_size": 48},
+    "longcat_flash": {"head_dim": 4},
     "longformer": {"attention_window": [4, 8, 8, 4]},
     "mamba2": {"num_heads": 8, "head_dim": 8},
     "mobilebert": {"true_hidden_size": WIDTH, "intra_bottleneck_size": WIDTH, "embedding_size": WIDTH},
@@ -180,7 +194,7 @@ _NEEDS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "qwen4_exp_text": {
         "indexer_n_heads": 4,
-        "indexer_kv_heads": 2,
+        "indexer_kv_heads": 1,
         "indexer_head_dim": 8,
         "indexer_budget": 8,
         "indexer_compress_ratio": 2,
@@ -194,6 +208,8 @@ _NEEDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "num_hashes": 1,
     },
     "rwkv": {"attention_hidden_size": WIDTH, "rescale_every": 2},
+    "step3p5": {"sliding_window": 4},
+    "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
     "zamba": {"layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"]},
     "zamba2": {
         "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
@@ -208,10 +224,11 @@ _NEEDS_INSIDE: Final[Mapping[str, Mapping[str, Any]]] = {"gemma3n": {"text_confi
 
 def text_types() -> list[str]:
     """Return the types of the installed transformers whose `AutoModel` takes `input_ids`, in alphabetical order."""
-    return [name for name in sorted(CONFIG_MAPPING_NAMES) if name in MODEL_MAPPING_NAMES and _takes_text(name)]
+    return [name for name in sorted(CONFIG_MAPPING_NAMES) if name in MODEL_MAPPING_NAMES and takes_text(name)]
 
 
-def _takes_text(name: str) -> bool:
+def takes_text(name: str) -> bool:
+    """Whether the model that `AutoModel` makes of a type takes `input_ids`."""
     try:
         model_class = AutoModel._model_mapping[CONFIG_MAPPING[name]]
         classes = model_class if isinstance(model_class, tuple) else (model_class,)
@@ -234,6 +251,9 @@ def small_config(name: str) -> PretrainedConfig:
     config = config_class(**values)
     if getattr(config, "is_encoder_decoder", False) and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = _BEGIN
+    classes = AutoModel._model_mapping[config_class]
+    if isinstance(classes, tuple):  # AutoModel chooses by a name that is written in real configurations
+        config.architectures = [classes[0].__name__]
     return config
 
 

@@ -44,11 +44,12 @@ class StackTruth:
         blocks: the path of the list of blocks in the headless model.
         depth: how many of them ran.
         causal: no state depends on a later token.
-        layout: "batch first", "length first", "length last", "padded behind" or "other shape".
+        layout: "batch first", "length first", "length last", "padded behind", "padded before" or "other shape".
         final_norm: the path of the norm that makes the last hidden state of the last block's output; "" where none.
         last_is_block: the last hidden state is the last block's output.
         entries: the number of `hidden_states`; 0 where the model gives none.
         hidden_states: in words, what they are.
+        between: something outside the blocks works on the states between them, and `hidden_states` stand behind it.
         padding_error: how far states in a padded batch are from those of one text alone.
     """
 
@@ -61,6 +62,7 @@ class StackTruth:
     last_is_block: bool = False
     entries: int = 0
     hidden_states: list[str] = field(default_factory=list)
+    between: bool = False
     padding_error: float = 0.0
 
 
@@ -147,15 +149,20 @@ def same(one: Tensor, other: Tensor, tolerance: float = _SAME) -> bool:
 
 
 def distance(one: Tensor, other: Tensor) -> float:
-    """Return the largest difference, in units of the states' root mean square; infinite where one is not finite."""
+    """Return the largest difference, in units of the states' root mean square; infinite where there is none to tell."""
+    if one.shape != other.shape:
+        return float("inf")
     gap = (one.double() - other.double()).abs()
     scale = float(one.double().square().mean().sqrt()) or 1.0
     found = float(gap.max()) / scale if gap.numel() else 0.0
     return found if found == found else float("inf")
 
 
-def aligned(state: Tensor, rows: int, length: int) -> tuple[Tensor | None, str]:
-    """Return states as (rows, length, width) with a word on how they came; None where no reading is sure."""
+def aligned(state: Tensor, rows: int, length: int, *, before: bool = False) -> tuple[Tensor | None, str]:
+    """Return states as (rows, length, width) with a word on how they came; None where no reading is sure.
+
+    Of more positions than the text has the first are taken, or the last if what is added stands `before` the text.
+    """
     if state.ndim == 3 and state.shape[:2] == (rows, length):
         return state, "batch first"
     if state.ndim == 3 and state.shape[:2] == (length, rows):
@@ -163,7 +170,7 @@ def aligned(state: Tensor, rows: int, length: int) -> tuple[Tensor | None, str]:
     if state.ndim == 3 and state.shape[0] == rows and state.shape[2] == length:
         return state.transpose(1, 2), "length last"
     if state.ndim == 3 and state.shape[0] == rows and state.shape[1] > length:
-        return state[:, :length], "padded behind"
+        return (state[:, -length:], "padded before") if before else (state[:, :length], "padded behind")
     return None, "other shape"
 
 
@@ -181,23 +188,31 @@ def run(model: PreTrainedModel, inputs: Mapping[str, Any], **more: Any) -> tuple
     return output, steps
 
 
-def layers_of(steps: Sequence[Step], blocks: str, rows: int, length: int) -> list[Tensor] | None:
-    """Return the states of one list's blocks: its first input, then each output, as (rows, length, width)."""
-    runs = [step for step in steps if step.list_path == blocks]
-    found = [aligned(state, rows, length)[0] for state in (runs[0].before, *(step.after for step in runs))]
+def layers_of(steps: Sequence[Step], truth: StackTruth, rows: int, length: int) -> list[Tensor] | None:
+    """Return the states of one list's blocks: its first input, then each output, as (rows, length, width).
+
+    Where something outside the blocks works on the states in between, and the model's own hidden states are those
+    behind it, a layer is what enters the next block.
+    """
+    runs = [step for step in steps if step.list_path == truth.blocks]
+    states = [runs[0].before, *(step.after for step in runs)]
+    if truth.between:
+        states[1:-1] = [step.before for step in runs[1:]]
+    found = [aligned(state, rows, length, before=truth.layout == "padded before")[0] for state in states]
     return None if any(state is None for state in found) else found
 
 
-def measure(model: PreTrainedModel) -> dict[str, StackTruth]:
-    """Return what is true of each stream of a model.
-
-    Raises:
-        Exception: whatever the model raises on texts alone.
-    """
-    ids = some_ids(ROWS, LENGTH)
+def texts(model: PreTrainedModel) -> dict[str, Any]:
+    """Return the inputs of a pass over some texts, of equal lengths and without padding."""
     two = bool(getattr(model.config, "is_encoder_decoder", False))
     decoder_ids = some_ids(ROWS, DECODER_LENGTH, seed=2) if two else None
-    inputs = inputs_for(model, ids, decoder_ids=decoder_ids)
+    return inputs_for(model, some_ids(ROWS, LENGTH), decoder_ids=decoder_ids)
+
+
+def measure(model: PreTrainedModel) -> dict[str, StackTruth]:
+    """Return what is true of each stream of a model that runs on texts; nothing where no blocks run in a row."""
+    two = bool(getattr(model.config, "is_encoder_decoder", False))
+    inputs = texts(model)
     output, steps = run(model, inputs)
     found: dict[str, StackTruth] = {}
     for path, runs in _main_lists(block_lists(steps), two=two):
@@ -207,10 +222,11 @@ def measure(model: PreTrainedModel) -> dict[str, StackTruth]:
         if two and _reads(model, inputs, path, "decoder_input_ids"):
             stream = "decoder"
         length = DECODER_LENGTH if stream == "decoder" and two else LENGTH
+        ids_name = "decoder_input_ids" if stream == "decoder" else "input_ids"
         truth.layout = aligned(runs[-1].after, ROWS, length)[1]
-        truth.causal = _is_causal(
-            model, inputs, path, length, "decoder_input_ids" if stream == "decoder" else "input_ids"
-        )
+        if truth.layout == "padded behind" and _stands_behind(model, inputs, runs[0].before, path, ids_name):
+            truth.layout = "padded before"
+        truth.causal = _is_causal(model, inputs, truth, length, ids_name)
         if not two and truth.causal:
             stream = "decoder"
         _last_state(truth, output, steps, runs, stream, two=two)
@@ -241,18 +257,25 @@ def _reads(model: PreTrainedModel, inputs: Mapping[str, Any], blocks: str, name:
     return any(not same(one, other, _CHANGED) for one, other in zip(before, after, strict=True))
 
 
-def _is_causal(model: PreTrainedModel, inputs: Mapping[str, Any], blocks: str, length: int, name: str) -> bool:
-    before, after = (_outputs(model, each, blocks) for each in (inputs, _changed_last(inputs, name)))
+def _stands_behind(model: PreTrainedModel, inputs: Mapping[str, Any], entering: Tensor, blocks: str, name: str) -> bool:
+    """Whether the last of the positions that enter block 0 is the last token's."""
+    changed = next(step.before for step in run(model, _changed_last(inputs, name))[1] if step.list_path == blocks)
+    return not same(entering[:, -1], changed[:, -1], _CHANGED) and same(entering[:, 0], changed[:, 0])
+
+
+def _is_causal(model: PreTrainedModel, inputs: Mapping[str, Any], truth: StackTruth, length: int, name: str) -> bool:
+    before, after = (_outputs(model, each, truth.blocks) for each in (inputs, _changed_last(inputs, name)))
+    behind = truth.layout == "padded before"
     for one, other in zip(before, after, strict=True):
-        earlier = [_without_last(each, length) for each in (one, other)]
+        earlier = [_without_last(each, length, before=behind) for each in (one, other)]
         if not same(*earlier, _CHANGED):
             return False
     return True
 
 
-def _without_last(state: Tensor, length: int) -> Tensor:
+def _without_last(state: Tensor, length: int, *, before: bool) -> Tensor:
     """Return the states of all tokens but the last, in any number of dimensions; all where none is as long."""
-    plain, _ = aligned(state, ROWS, length)
+    plain, _ = aligned(state, ROWS, length, before=before)
     if plain is not None:
         return plain[:, :-1]
     among = [dimension for dimension in range(1, state.ndim - 1) if state.shape[dimension] == length]
@@ -266,7 +289,7 @@ def _last_state(
     last = getattr(output, name, None)
     if not isinstance(last, Tensor):
         return
-    closing = aligned(runs[-1].after, last.shape[0], last.shape[1])[0]
+    closing = aligned(runs[-1].after, last.shape[0], last.shape[1], before=truth.layout == "padded before")[0]
     truth.last_is_block = closing is not None and same(closing, last)
     if truth.last_is_block:
         return
@@ -292,13 +315,29 @@ def _read_hidden_states(
         name = "encoder_last_hidden_state" if two and stream == "encoder" else "last_hidden_state"
         truth.entries = len(given)
         runs = [step for step in steps if step.list_path == truth.blocks]
-        truth.hidden_states = list(_in_words(given, runs, getattr(output, name, None)))
+        before = truth.layout == "padded before"
+        truth.between = _works_between(given, runs)
+        truth.hidden_states = list(_in_words(given, runs, getattr(output, name, None), before=before))
 
 
-def _in_words(given: Sequence[Tensor], runs: Sequence[Step], last: Any) -> Iterator[str]:
+def _works_between(given: Sequence[Tensor], runs: Sequence[Step]) -> bool:
+    """Whether `hidden_states` are what enters blocks and not what left the blocks before."""
+    entering = [step.before for step in runs[1:]]
+    leaving = [step.after for step in runs[:-1]]
+    if len(given) <= len(entering) or all(map(same, entering, leaving)):
+        return False
+    return any(all(map(same, given[shift : shift + len(entering)], entering)) for shift in (0, 1))
+
+
+def _in_words(given: Sequence[Tensor], runs: Sequence[Step], last: Any, *, before: bool) -> Iterator[str]:
     """Yield how `hidden_states` differ from the input of block 0 and every block's output."""
     rows, length = given[-1].shape[:2] if given[-1].ndim >= 2 else (0, 0)
-    layers = [aligned(state, rows, length)[0] for state in (runs[0].before, *(step.after for step in runs))]
+    states = (runs[0].before, *(step.after for step in runs))
+    layers = [aligned(state, rows, length, before=before)[0] for state in states]
+    if _works_between(given, runs):
+        yield "something outside the blocks works on what they hand over, and entries stand behind it"
+        states = (runs[0].before, *(step.before for step in runs[1:]), runs[-1].after)
+        layers = [aligned(state, rows, length, before=before)[0] for state in states]
     if any(each is None for each in layers):
         yield f"entries of shape {tuple(given[-1].shape)}, blocks give {tuple(runs[-1].after.shape)}"
         return
@@ -315,8 +354,9 @@ def _in_words(given: Sequence[Tensor], runs: Sequence[Step], last: Any) -> Itera
         yield f"entries {', '.join(map(str, between))} are not the outputs of the blocks before"
     closing = layers[-1]
     if closing is not None and not same(given[-1], closing):
-        ends = isinstance(last, Tensor) and same(given[-1], last)
-        if not ends:
+        if not isinstance(last, Tensor):
+            yield "the last entry is not the last block's output; there is no last_hidden_state"
+        elif not same(given[-1], last):
             yield "the last entry is neither the last block's output nor the last hidden state"
     elif isinstance(last, Tensor) and not same(given[-1], last):
         yield "the last entry is the last block's output, before what makes the last hidden state of it"
@@ -325,7 +365,7 @@ def _in_words(given: Sequence[Tensor], runs: Sequence[Step], last: Any) -> Itera
 def _padding(model: PreTrainedModel, found: Mapping[str, StackTruth], *, two: bool) -> None:
     """Note how far one text's states in a padded batch are from those of the text alone."""
     ids = some_ids(ROWS, LENGTH)
-    pad = getattr(model.config, "pad_token_id", None) or 0
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None) or 0
     mask = torch.zeros_like(ids)
     for row, length in enumerate(_PADDED_LENGTHS):
         mask[row, :length] = 1
@@ -337,8 +377,9 @@ def _padding(model: PreTrainedModel, found: Mapping[str, StackTruth], *, two: bo
         alone = run(model, inputs_for(model, ids[row : row + 1, :length], None, own))[1]
         for stream, truth in found.items():
             decoding = two and stream == "decoder"
-            ours = layers_of(together, truth.blocks, ROWS, DECODER_LENGTH if decoding else LENGTH)
-            theirs = layers_of(alone, truth.blocks, 1, DECODER_LENGTH if decoding else length)
+            lengths = (DECODER_LENGTH, DECODER_LENGTH) if decoding else (LENGTH, length)
+            ours = layers_of(together, truth, ROWS, lengths[0])
+            theirs = layers_of(alone, truth, 1, lengths[1])
             if ours is None or theirs is None or len(ours) != len(theirs):
                 truth.padding_error = float("inf")
                 continue

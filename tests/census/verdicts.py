@@ -6,6 +6,7 @@ Each verdict is "right", "refused: " and the line that a person reads, "WRONG: "
 
 from __future__ import annotations
 
+import inspect
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import torch
+import transformers
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import models, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from anglekit.analysis.analyze import analyze
 from anglekit.analysis.settings import AnalysisSettings
@@ -38,13 +40,14 @@ from tests.census.truth import (
     LENGTH,
     ROWS,
     StackTruth,
+    Step,
     block_path,
     distance,
-    first_states,
     layers_of,
     measure,
     run,
     states_among,
+    texts,
 )
 
 #: What is asked of every type, in this order.
@@ -88,14 +91,38 @@ def judge(name: str, folder: Path) -> dict[str, Any]:
             row["problem"] = f"not built: {_line(error)}"
             return row
         row["model"] = type(model).__name__
+        reads, row["problem"] = _what_reads(model)
         found: dict[str, StackTruth] = {}
-        try:
-            found = measure(model)
-        except Exception as error:  # likewise
-            row["problem"] = f"does not run on text alone: {_line(error)}"
+        if reads is not None:
+            try:
+                found = measure(reads)
+            except Exception as error:  # a fault of the census, which must not end it
+                row["problem"] = f"TRACEBACK: of the census itself: {_line(error)}"
         row["truth"] = {stream: asdict(truth) for stream, truth in found.items()}
-        row["verdicts"] = _Verdicts(model, unused, found, folder).given()
+        row["verdicts"] = _Verdicts(reads or model, unused, found, folder).given()
     return row
+
+
+def _what_reads(model: PreTrainedModel) -> tuple[PreTrainedModel | None, str]:
+    """Return what reads texts alone, the model or else a text model inside it, and what keeps the model from it."""
+    problem = ""
+    for each in (model, *_text_models(model)):
+        try:
+            run(each, texts(each))
+        except Exception as error:  # nobody documents what a model's classes raise
+            problem = problem or f"does not run on text alone: {_line(error)}"
+        else:
+            return each, f"{problem}, but its {type(each).__name__} does" if problem else ""
+    return None, problem
+
+
+def _text_models(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """Yield the modules that are whole models of the text configuration inside a model's own."""
+    inner = model.config.get_text_config()
+    for module in model.modules():
+        own = module is not model and isinstance(module, PreTrainedModel) and type(module.config) is type(inner)
+        if own and inner is not model.config and "input_ids" in inspect.signature(module.forward).parameters:
+            yield module
 
 
 class _Verdicts:
@@ -162,7 +189,7 @@ class _Verdicts:
         _, steps = run(self.model, self._inputs(self.model))
         recorded = self._recorded(checkpoint)
         for stream, truth in self.found.items():
-            own = layers_of(steps, truth.blocks, ROWS, self._length(stream))
+            own = self._layers(steps, truth.blocks, stream)
             if own is None:
                 raise WrongError(f"accepted, though the blocks of the {stream} hand over another shape")
             _compare(f"{stream} states", [recorded[stream][layer] for layer in sorted(recorded[stream])], own)
@@ -193,7 +220,7 @@ class _Verdicts:
         with torch.no_grad(), LayerRecorder(checkpoint.model, layers) as recorder:
             checkpoint.model(**self._inputs(checkpoint.model))
         for stream, truth in self.found.items():
-            own = layers_of(steps, truth.blocks, ROWS, self._length(stream))
+            own = self._layers(steps, truth.blocks, stream)
             # The encoder of a shortened encoder-decoder feeds its decoder otherwise.
             if own is not None and not (self.two and stream == "decoder"):
                 ours = recorder.states[cast("Stream", stream)]
@@ -211,14 +238,14 @@ class _Verdicts:
         with _others_bypassed(self.model, self.found, kept):
             expected, teacher_steps = run(self.model, self._inputs(self.model))
         for stream, truth in self.found.items():
-            ours = layers_of(steps, own[stream], ROWS, self._length(stream))
-            theirs = layers_of(teacher_steps, truth.blocks, ROWS, self._length(stream))
+            ours = self._layers(steps, own[stream], stream)
+            theirs = self._layers(teacher_steps, truth.blocks, stream)
             if ours is None or theirs is None:
                 raise WrongError(f"made, though the blocks of the {stream} hand over another shape")
             _compare(
                 f"{stream} states of blocks {kept[stream]}", ours[1:], [theirs[block + 1] for block in kept[stream]]
             )
-        _compare("last hidden state", [output.last_hidden_state], [expected.last_hidden_state])
+        _compare("last hidden state", _last_of(output), _last_of(expected))
         return student
 
     def _random(self, teacher: Checkpoint) -> PreTrainedModel:
@@ -239,10 +266,10 @@ class _Verdicts:
         _tokenizer().save_pretrained(directory)
         checkpoint = load_checkpoint(str(directory))
         after, _ = run(checkpoint.model, self._inputs(checkpoint.model))
-        _compare("last hidden state as saved", [after.last_hidden_state], [before.last_hidden_state])
-        plain = AutoModel.from_pretrained(directory).eval()
+        _compare("last hidden state as saved", _last_of(after), _last_of(before))
+        plain = _by_transformers(directory)
         alone, _ = run(plain, self._inputs(plain))
-        _compare("last hidden state without anglekit", [alone.last_hidden_state], [before.last_hidden_state])
+        _compare("last hidden state without anglekit", _last_of(alone), _last_of(before))
         return checkpoint
 
     # ---- analysis ----
@@ -266,7 +293,7 @@ class _Verdicts:
             own = torch.tensor([[start, *tokenizer(target)["input_ids"][:-1]]]) if self.two else None
             length = ids.shape[1] if own is None or stream == "encoder" else own.shape[1]
             _, steps = run(model, inputs_for(model, ids, decoder_ids=own))
-            layers = layers_of(steps, path, 1, length)
+            layers = self._layers(steps, path, stream, 1, length)
             if layers is None:
                 raise WrongError(f"analysed, though the blocks of the {stream} hand over another shape")
             found.append([layer[0] for layer in layers])
@@ -283,11 +310,28 @@ class _Verdicts:
 
     # ---- inputs ----
 
-    def _length(self, stream: str) -> int:
-        return DECODER_LENGTH if self.two and stream == "decoder" else LENGTH
+    def _layers(
+        self, steps: Sequence[Step], path: str, stream: str, rows: int = ROWS, length: int | None = None
+    ) -> list[Tensor] | None:
+        own = DECODER_LENGTH if self.two and stream == "decoder" else LENGTH
+        return layers_of(steps, replace(self.found[stream], blocks=path), rows, length or own)
 
     def _inputs(self, model: PreTrainedModel) -> dict[str, Any]:
         return inputs_for(model, self.ids, decoder_ids=self.decoder_ids)
+
+
+def _by_transformers(directory: Path) -> PreTrainedModel:
+    """Load a checkpoint as people do without anglekit: by AutoModel, or by the class that its configuration names."""
+    config = AutoConfig.from_pretrained(directory)
+    known = type(config) in AutoModel._model_mapping
+    loader: Any = AutoModel if known else getattr(transformers, cast("list[str]", config.architectures)[0])
+    return cast("PreTrainedModel", loader.from_pretrained(directory).eval())
+
+
+def _last_of(output: Any) -> list[Tensor]:
+    """Return the last hidden state of an output that has one, in a list."""
+    last = getattr(output, "last_hidden_state", None)
+    return [last] if isinstance(last, Tensor) else []
 
 
 def _lists_of(model: PreTrainedModel, streams: Any) -> dict[str, str]:
@@ -361,14 +405,24 @@ def _handing_on(original: Callable[..., Any]) -> Callable[..., Any]:
     def forward(*args: Any, **kwargs: Any) -> Any:
         before = states_among(args, kwargs)
         given = None if before is None else before.clone()
+        # LiLT's blocks hand on states of the layout beside those of the text.
+        beside = {place: value.clone() for place, value in enumerate(args) if _is_state(value) and place > 0}
         output = original(*args, **kwargs)
         if isinstance(output, Tensor):
             return given
-        if isinstance(output, tuple) and output and first_states(output[0]) is output[0]:
-            return (given, *output[1:])
+        if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
+            rest = [
+                beside[place] if place in beside and _is_state(value) and beside[place].shape == value.shape else value
+                for place, value in enumerate(output[1:], 1)
+            ]
+            return (given, *rest)
         raise NotImplementedError("a block returns neither a tensor nor a tuple that begins with one")
 
     return forward
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim == 3
 
 
 def _tokenizer(limit: int = 64) -> PreTrainedTokenizerFast:

@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, Qwen2Config, Qwen2Tokenizer
 
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import StudentNote, load_checkpoint, load_config, unique_names, weights_hash
+from anglekit.models.checkpoints import (
+    StudentNote,
+    load_checkpoint,
+    load_config,
+    load_tokenizer,
+    unique_names,
+    weights_hash,
+)
 from anglekit.models.load_options import LoadOptions
 from anglekit.models.projections import save_adapters
 from anglekit.vocabulary import STUDENT_FILE
@@ -146,6 +154,32 @@ def test_untrained_adapters_are_refused(bert):
 def test_a_checkpoint_without_tokenizer_has_none(tiny_model, tmp_path):
     tiny_model("bert").save_pretrained(tmp_path / "bare")
     assert load_checkpoint(str(tmp_path / "bare")).tokenizer is None
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "bert"])
+def test_the_tokenizer_that_was_saved_is_read_whatever_the_models_type(tmp_path, tiny_tokenizer, kind):
+    # AutoTokenizer takes Qwen2's own class, which loses every word of a tokenizer of words.
+    sizes = {
+        "vocab_size": 24,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    AutoModel.from_config(AutoConfig.for_model(kind, **sizes, intermediate_size=32)).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    tokenizer = load_checkpoint(str(tmp_path)).tokenizer
+    assert tokenizer("the good film").input_ids == tiny_tokenizer()("the good film").input_ids
+
+
+def test_a_tokenizer_of_its_types_own_class_stays_of_that_class(tmp_path):
+    words = {token: number for number, token in enumerate(("<|endoftext|>", "g", "o", "d", "go"))}
+    own = Qwen2Tokenizer(vocab=words, merges=[("g", "o")])
+    own.save_pretrained(tmp_path)
+    Qwen2Config().save_pretrained(tmp_path)
+    read = load_tokenizer(str(tmp_path), LoadOptions())
+    assert type(read) is Qwen2Tokenizer
+    assert read("good").input_ids == own("good").input_ids == [4, 2, 3]
 
 
 def test_a_damaged_tokenizer_is_refused(bert):
