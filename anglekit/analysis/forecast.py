@@ -30,6 +30,7 @@ from anglekit.models.checkpoints import (
     held_config,
     load_config,
     load_tokenizer,
+    weights_source,
 )
 from anglekit.models.cost import attention_heads, model_cost, without_memory
 from anglekit.models.load_options import LoadOptions
@@ -354,7 +355,7 @@ def _unloaded(source: str, options: LoadOptions) -> ModelForecast:
     """Return a checkpoint as it would be loaded, its model without memory."""
     source = checkpoint_of(source)
     config, whole_depth = held_config(source, load_config(source, options), options.blocks)
-    directory, dtype = Path(source), DTYPES[options.dtype]
+    directory, dtype = Path(weights_source(source)), DTYPES[options.dtype]
 
     def refusal(reason: str) -> InputError:
         return InputError(f"{source} describes no model that can be built: {reason}", "correct config.json")
@@ -367,7 +368,7 @@ def _unloaded(source: str, options: LoadOptions) -> ModelForecast:
         model=model.eval(),
         tokenizer=load_tokenizer(source, options),
         streams=model_streams(model.config),
-        adapters=load_adapters(directory) if directory.is_dir() else None,
+        adapters=load_adapters(Path(source)) if Path(source).is_dir() else None,
         whole_depth=whole_depth,
     )
     stored, same = _stored(source, model, dtype)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,8 @@ from anglekit.runtime.files import read_json_object
 SAFE_WEIGHTS: Final = "model.safetensors"
 SAFE_INDEX: Final = "model.safetensors.index.json"
 _PICKLED_WEIGHTS: Final = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_LORA_CONFIG, _LORA_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+#: What peft writes: beside a checkpoint's weights, or alone.
+CORRECTIONS_CONFIG, CORRECTIONS_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SAVE_AGAIN: Final = "save the checkpoint again"
 
 # Some tokenizers take 35 MB.
@@ -83,7 +84,7 @@ def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: b
             "rename the file and remove the key transformers_weights",
             allowed=f"only {SAFE_WEIGHTS} and {SAFE_INDEX} are read",
         )
-    if any((directory / name).is_file() for name in (SAFE_WEIGHTS, SAFE_INDEX)):
+    if any((directory / name).is_file() for name in (SAFE_WEIGHTS, SAFE_INDEX)) or _corrections_alone(directory):
         return
     pickled = any((directory / name).is_file() for name in _PICKLED_WEIGHTS)
     if pickled and not allow_pickle:
@@ -93,6 +94,21 @@ def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: b
         )
     if not pickled:
         raise InputError(f"{directory} holds no weights", allowed=f"expected one of {SAFE_WEIGHTS}, {SAFE_INDEX}")
+
+
+def holds_weights(directory: Path) -> bool:
+    """Return whether a directory holds a model's own weights, of whatever kind."""
+    return any((directory / name).is_file() for name in (SAFE_WEIGHTS, SAFE_INDEX, *_PICKLED_WEIGHTS))
+
+
+def _corrections_alone(directory: Path) -> bool:
+    return (directory / CORRECTIONS_CONFIG).is_file() and not holds_weights(directory)
+
+
+def check_corrections(directory: Path) -> None:
+    """Refuse, before anything is loaded, corrections whose files are damaged or claim more than they hold."""
+    stored = _counted([directory / CORRECTIONS_WEIGHTS])
+    _check_lora(directory / CORRECTIONS_CONFIG, stored[1])
 
 
 def _check_no_code(file: Path, config: Mapping[str, Any]) -> None:
@@ -177,9 +193,17 @@ def stored_weights(directory: Path) -> StoredWeights:
     if not files:
         size = sum(file.stat().st_size for file in directory.glob("*.bin"))
         return StoredWeights(size // 100, size)
-    lora = directory / _LORA_WEIGHTS
-    if (directory / _LORA_CONFIG).is_file() and lora.is_file():
+    lora = directory / CORRECTIONS_WEIGHTS
+    if (directory / CORRECTIONS_CONFIG).is_file() and lora.is_file():
         files.append(lora)
+    stored_here, longest = _counted(files)
+    if (directory / CORRECTIONS_CONFIG).is_file():
+        _check_lora(directory / CORRECTIONS_CONFIG, longest)
+    return stored_here
+
+
+def _counted(files: Sequence[Path]) -> tuple[StoredWeights, int]:
+    """Return what safetensors files hold by their headers, and the longest side of any tensor."""
     tensors = elements = longest = 0
     for file in files:
         try:
@@ -192,9 +216,7 @@ def stored_weights(directory: Path) -> StoredWeights:
         tensors += len(shapes)
         elements += sum(math.prod(shape) for shape in shapes)
         longest = max([longest, *(side for shape in shapes for side in shape)])
-    if (directory / _LORA_CONFIG).is_file():
-        _check_lora(directory / _LORA_CONFIG, longest)
-    return StoredWeights(tensors, elements)
+    return StoredWeights(tensors, elements), longest
 
 
 def file_sizes(directory: Path) -> dict[str, int]:

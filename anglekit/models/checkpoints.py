@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -35,10 +35,16 @@ from anglekit.models.checkpoint_files import (
     stored_weights,
 )
 from anglekit.models.chosen_blocks import check_shape, with_blocks
+from anglekit.models.corrections import (
+    Corrections,
+    add_corrections,
+    corrections_of,
+    labels_of,
+    merge_corrections,
+)
 from anglekit.models.held_blocks import of_the_whole, same_first_blocks
 from anglekit.models.library_messages import quiet_transformers as quiet_transformers
 from anglekit.models.load_options import LoadOptions, looks_like_path
-from anglekit.models.lora_weights import has_lora, merge_lora
 from anglekit.models.projections import load_adapters
 from anglekit.models.text_stack import check_head, is_composite, load_text_model, model_class, text_config
 from anglekit.runtime.files import read_document
@@ -87,6 +93,7 @@ class Checkpoint:
         sha256: the hash of the weights' content (`weights_hash`).
         whole_depth: for each stream that is cut short, the number of all its blocks; empty where all are held.
         composite: the type of the model that this one is the text model of (gemma3), or "".
+        adapter: what corrected the weights, and whose they were: `lora on org/base`; or "".
     """
 
     source: str
@@ -99,6 +106,7 @@ class Checkpoint:
     sha256: str = ""
     whole_depth: Mapping[Stream, int] = field(default_factory=dict)
     composite: str = ""
+    adapter: str = ""
 
     def matched_layer(self, stream: Stream, layer: int) -> int | None:
         """Return the teacher layer that taught a student layer, or None if there was none or the trainer noted none."""
@@ -134,6 +142,7 @@ class Checkpoint:
             "sha256": self.sha256,
             # The hash then covers these blocks and the weights outside all blocks.
             **({"blocks_held": {s: depth(self.model.config, s) for s in self.whole_depth}} if self.whole_depth else {}),
+            **({"adapter": self.adapter} if self.adapter else {}),
             **({"quantization": self.quantization} if self.quantization else {}),
             **({"batching": facts.batching} if not facts.batchable else {}),
             **({"unchecked": facts.unchecked} if facts.unchecked else {}),
@@ -175,6 +184,12 @@ def whole_config(source: str, options: LoadOptions | None = None) -> PretrainedC
     """
     options = options or LoadOptions()
     directory = Path(source)
+    corrections = corrections_of(source)
+    if corrections is not None and corrections.alone and not (directory / "config.json").is_file():
+        config = whole_config(corrections.base, _of_the_base(corrections, options))
+        if (labels := labels_of(corrections)) is not None and labels != config.num_labels:
+            config.num_labels = labels
+        return config
     if directory.exists() or looks_like_path(source):
         check_directory(directory, allow_pickle=options.allow_pickle, trust_remote_code=options.trust_remote_code)
     with quiet_transformers(), foreign_failures(partial(_cannot_load, source)):
@@ -240,6 +255,7 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
         sha256=sha256,
         whole_depth=whole_depth,
         composite=str(described.model_type) if is_composite(described) else "",
+        adapter=adapter_of(source),
     )
 
 
@@ -253,7 +269,7 @@ def held_config(
     """
     whole = {stream: depth(config, stream) for stream in model_streams(config)}
     cut = {stream: number for stream, number in (blocks or {}).items() if 0 < number < whole[stream]}
-    if not cut or has_lora(source):
+    if not cut or corrections_of(source) is not None:
         return config, {}
     kept = {stream: range(cut.get(stream, number)) for stream, number in whole.items()}
     try:
@@ -279,7 +295,14 @@ def load_weights(
     Raises:
         InputError: the weights cannot be read or need pickle without permission.
     """
-    corrected = has_lora(source)
+    corrections = corrections_of(source)
+    if corrections is not None and corrections.alone:
+        model, report = load_weights(auto_class, corrections.base, config, _of_the_base(corrections, options))
+        replaced = add_corrections(model, corrections)
+        report["missing_keys"] = set(report["missing_keys"]) - replaced
+        report["mismatched_keys"] = [each for each in report["mismatched_keys"] if str(each[0]) not in replaced]
+        return model, report
+    corrected = corrections is not None
     whole = whole_config(source, options)
     composite = is_composite(whole)
     if not options.trust_remote_code:
@@ -317,11 +340,27 @@ def load_weights(
         f"{name}.weight" for name, module in model.named_modules() if "Sinusoidal" in type(module).__name__
     }
     if corrected:
-        model = merge_lora(model)
+        model = merge_corrections(model)
         model = cast("PreTrainedModel", model.base_model) if headless else model
     placed = options.placement.spread or is_placed(model)
     nn.Module.eval(model)
     return model if placed else nn.Module.to(model, options.device), report
+
+
+def _of_the_base(corrections: Corrections, options: LoadOptions) -> LoadOptions:
+    """Return the options for the base of corrections: the revision is the one that they name."""
+    return replace(options, revision=corrections.revision)
+
+
+def adapter_of(source: str) -> str:
+    """Return what a result records of the corrections in a checkpoint; "" where there are none."""
+    return str(corrections_of(source) or "")
+
+
+def weights_source(source: str) -> str:
+    """Return the checkpoint whose files hold a checkpoint's weights: that of an adapter alone is its base."""
+    corrections = corrections_of(source)
+    return corrections.base if corrections is not None and corrections.alone else source
 
 
 def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
@@ -380,6 +419,9 @@ def load_tokenizer(source: str, options: LoadOptions) -> Tokenizer | None:
     """
     directory = Path(source)
     if directory.is_dir() and not check_tokenizer_files(directory, trust_remote_code=options.trust_remote_code):
+        corrections = corrections_of(source)
+        if corrections is not None and corrections.alone:
+            return load_tokenizer(corrections.base, _of_the_base(corrections, options))
         return None
     with (
         quiet_transformers(),

@@ -36,7 +36,8 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     """A teacher or a student: its checkpoint, its shape, and its training where that was recorded.
 
     `batching` is given where texts of unequal length may not share a batch (`vocabulary.Batching`), `unchecked` (a
-    reason in words) where the model could not be run beforehand to see what its blocks hand over.
+    reason in words) where the model could not be run beforehand to see what its blocks hand over. `adapter` says what
+    corrected its weights before they were read, and whose they were.
     """
 
     name: str = ""
@@ -48,6 +49,7 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     depth: dict[str, Whole] = {}
     sha256: str | None = None
     blocks_held: dict[str, Whole] | None = None
+    adapter: str | None = None
     quantization: str | None = None
     batching: str | None = None
     unchecked: str | None = None

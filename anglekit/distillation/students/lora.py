@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from anglekit.distillation.settings import ALL_LINEAR, TrainSettings
 from anglekit.errors import InputError
-from anglekit.models.lora_weights import merge_lora
+from anglekit.models.corrections import merge_corrections
 
 
 def add_lora(model: PreTrainedModel, settings: TrainSettings, seed: int) -> PreTrainedModel:
@@ -68,4 +68,4 @@ def save_beside_lora(wrapped: Any, directory: Path) -> None:  # noqa: ANN401 - p
 
 def merged(wrapped: Any) -> PreTrainedModel:  # noqa: ANN401 - peft is optional
     """Return the model with its corrections added to its weights, an ordinary one from then on."""
-    return merge_lora(cast("PreTrainedModel", wrapped.get_base_model()))
+    return merge_corrections(cast("PreTrainedModel", wrapped.get_base_model()))

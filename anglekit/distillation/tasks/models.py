@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from anglekit.distillation.tasks.task import Task
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import (
+    adapter_of,
     checkpoint_of,
     composite_type,
     load_config,
@@ -31,6 +32,7 @@ class ModelProvenance(msgspec.Struct, frozen=True, omit_defaults=True):
         sha256: hash of the body, as `analyze` computes it.
         sha256_with_head: hash of the whole model.
         composite: the type of the model that this one is the text model of (gemma3), or "".
+        adapter: what corrected the weights, and whose they were: `lora on org/base`; or "".
     """
 
     source: str
@@ -38,6 +40,7 @@ class ModelProvenance(msgspec.Struct, frozen=True, omit_defaults=True):
     sha256: str
     sha256_with_head: str
     composite: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +52,14 @@ class TaskModel:
         model: in evaluation mode, on the device that was asked for.
         tokenizer: its own.
         composite: the type of the model that this one is the text model of (gemma3), or "".
+        adapter: what corrected the weights, and whose they were: `lora on org/base`; or "".
     """
 
     source: str
     model: PreTrainedModel
     tokenizer: Tokenizer
     composite: str = ""
+    adapter: str = ""
 
     def provenance(self) -> ModelProvenance:
         """Return what a run records; hashing takes a moment."""
@@ -64,6 +69,7 @@ class TaskModel:
             weights_hash(headless(self.model)),
             weights_hash(self.model),
             self.composite,
+            self.adapter,
         )
 
 
@@ -119,4 +125,4 @@ def _with_tokenizer(source: str, model: PreTrainedModel, options: LoadOptions) -
             f"the tokenizer of {source} has {len(tokenizer)} tokens and its model {model.config.vocab_size}",
             "save the tokenizer that belongs to the model",
         )
-    return TaskModel(source, model, tokenizer, composite_type(source, options))
+    return TaskModel(source, model, tokenizer, composite_type(source, options), adapter_of(source))
