@@ -4,11 +4,13 @@ import gc
 import platform
 import subprocess
 import sys
+import warnings
 import weakref
 
 import pytest
 
-from anglekit_cli.process import only_new_garbage
+from anglekit.errors import ReaderWarning
+from anglekit_cli.process import only_new_garbage, print_warnings_plainly
 
 # A few rounds go by until the heap holds a block with room for the alignment.
 FAULTS = """
@@ -33,6 +35,15 @@ def test_a_freed_block_of_an_embeddings_size_is_not_fetched_again():
         return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
 
     assert faults(True) < faults(False) / 4
+
+
+def test_a_warning_of_ours_is_one_line_and_others_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    usual = warnings.formatwarning("another's", UserWarning, "file.py", 3)
+    print_warnings_plainly()
+    ours = warnings.formatwarning(ReaderWarning("the states depend\non padding"), ReaderWarning, "file.py", 3)
+    assert ours == "warning: the states depend on padding\n"
+    assert warnings.formatwarning("another's", UserWarning, "file.py", 3) == usual
 
 
 class _Loop:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from anglekit.distillation.matching.strategies import layer_matching
 from anglekit.distillation.students.adapters import create_adapters
 from anglekit.distillation.training.teacher import TeacherForward
 from anglekit.distillation.training.trainer import DistillationTrainer
-from anglekit.errors import InputError, RunError
+from anglekit.errors import InputError, ReaderWarning, RunError
 from anglekit.models.check import facts_of
 from anglekit.models.projections import ADAPTER_FILE, load_adapters
 from tests.distillation.tiny_trainers import (
@@ -98,6 +100,17 @@ def test_padding_does_not_change_the_gradient(tmp_path):
     far, far_loss = gradients(trainer, [padded(batch, 9)])
     assert near_loss == pytest.approx(far_loss, rel=1e-5)
     assert (near - far).abs().max() < 1e-5 * near.abs().max()
+
+
+def test_training_on_padded_batches_warns_where_padding_changes_the_states(tmp_path, monkeypatch):
+    told = "anglekit.distillation.training.trainer.facts_of"
+    monkeypatch.setattr(told, lambda model: replace(facts_of(model), batching="equal lengths"))
+    with pytest.warns(ReaderWarning, match="depend on padding, and training pads its batches") as warned:
+        make_trainer(tmp_path)
+    assert [str(each.message).split()[4] for each in warned] == ["student", "teacher"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_trainer(tmp_path, weights=LossWeights(1.0, 1.0, 0.0))
 
 
 def test_official_reading_does_depend_on_how_the_batch_is_cut(tmp_path):
