@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -449,6 +450,30 @@ def _is_another_kind(tokenizer: Any, directory: Path) -> bool:  # noqa: ANN401 -
         return False
     kind = saved_tokenizer_kind(directory)
     return kind is not None and kind != type(tokenizer.backend_tokenizer.model).__name__
+
+
+def check_kept_tokenizer(tokenizer: Tokenizer, config: PretrainedConfig, source: str) -> None:
+    """Refuse a tokenizer that reads texts otherwise once it is saved beside a model of another type.
+
+    transformers takes the tokenizer of some types by the model's type, whatever the tokenizer's own file says: that of
+    Qwen2.5-VL stays what it is, and beside a `qwen2` it becomes Qwen2's. A student is saved beside its own type.
+
+    Raises:
+        InputError: saved and read again it has other tokens, or splits a text into others.
+    """
+    with tempfile.TemporaryDirectory() as scratch, quiet_transformers():
+        tokenizer.save_pretrained(scratch)
+        config.save_pretrained(scratch)
+        again = AutoTokenizer.from_pretrained(scratch)
+    ids = [number for number in range(min(len(tokenizer), 400)) if number not in tokenizer.all_special_ids]
+    text = str(tokenizer.decode(ids))
+    same = again.get_vocab() == tokenizer.get_vocab() and again(text)["input_ids"] == tokenizer(text)["input_ids"]
+    if not same:
+        raise InputError(
+            f"the tokenizer of {source} ({type(tokenizer).__name__}) is read as {type(again).__name__} beside the text "
+            f"model, of type {config.model_type}, and splits texts otherwise",
+            f"save it as a {type(again).__name__}, if it is one, or choose another model",
+        )
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -34,6 +34,11 @@ _SAME_ON_TEXT: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     # The router of this one normalises without being told to.
     "qwen3_vl_moe_text": ("qwen3_moe", {"norm_topk_prob": True}),
     "qwen3_omni_moe_text": ("qwen3_moe", {}),
+    "glm4v_text": ("glm4", {}),
+    "glm4v_moe_text": ("glm4_moe", {}),
+    "paddleocr_vl_text": ("llama", {}),
+    "granite4_vision_text": ("granite", {}),
+    "granite_docling_text": ("granite", {}),
 }
 # Settings of a text model that the composite around it does not read.
 _UNREAD_BY_THE_WHOLE: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -230,8 +235,12 @@ def _with_a_head(inner: PretrainedConfig, settings: Mapping[str, Any]) -> Pretra
             setattr(fitted, name, value)
         return fitted
     told = {name: value for name, value in inner.to_dict().items() if name not in _NOT_SHARED}
+    if same == "glm4" and not told.get("head_dim"):
+        told["head_dim"] = inner.hidden_size // inner.num_attention_heads  # which GLM 4 takes for 128
     if isinstance(rope := told.get("rope_parameters"), dict):
-        told["rope_parameters"] = {name: value for name, value in rope.items() if name not in _NOT_SHARED_ROPE}
+        shared = {name: value for name, value in rope.items() if name not in _NOT_SHARED_ROPE}
+        # GLM 4.5V turns all of a head where nothing is said, GLM 4 the half.
+        told["rope_parameters"] = {"partial_rotary_factor": 1.0, **shared} if same.startswith("glm4") else shared
     return AutoConfig.for_model(same, **{**told, **more, **settings})
 
 
@@ -497,12 +506,15 @@ def _check_same(holder: PreTrainedModel, root: PreTrainedModel, model: PreTraine
     if placed or any(weight.is_meta for weight in model.parameters()):
         return
     inputs = _plain_tokens(holder.config, model)
-    for own in (model, headless(model)):
-        states = _last(own, inputs)
+    base = headless(model)
+    for own in dict.fromkeys((model, base)):
+        # Without its head, the whole hands on states in the place of logits, scaled or capped.
+        what = "last_hidden_state" if own is base else "logits"
+        states = _output(own, inputs, what)
         for other in _around(holder, root):
             if other is own:
                 return
-            theirs = _states_if_it_runs(other, inputs)
+            theirs = _output_if_it_runs(other, inputs, what)
             if theirs is None or states is None or theirs.shape != states.shape:
                 continue
             limit = _TOLERANCE if states.dtype in (torch.float32, torch.float64) else _HALF_TOLERANCE
@@ -516,9 +528,9 @@ def _check_same(holder: PreTrainedModel, root: PreTrainedModel, model: PreTraine
             )
 
 
-def _states_if_it_runs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor | None:
+def _output_if_it_runs(model: PreTrainedModel, inputs: Mapping[str, Tensor], what: str) -> Tensor | None:
     try:
-        return _last(model, inputs)
+        return _output(model, inputs, what)
     except Exception:  # whatever a forward pass says about an image that is not there
         return None
 
@@ -540,19 +552,16 @@ def _plain_tokens(whole: PretrainedConfig, model: PreTrainedModel) -> dict[str, 
         for name, value in config.to_dict().items()
         if isinstance(value, int) and name.endswith(("_token_id", "_token_index"))
     }
-    size = int(cast("Tensor", model.get_input_embeddings().weight).shape[0])
+    size = int(model.config.vocab_size)
     plain = [token for token in range(size) if token not in special][: 4 * _CHECKED_TOKENS : 4]
     ids = torch.tensor([plain], device=model.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     return {**inputs, "decoder_input_ids": ids} if model.config.is_encoder_decoder else inputs
 
 
-def _last(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor | None:
-    """Return a model's logits of a language model's head, or its last states."""
+def _output(model: PreTrainedModel, inputs: Mapping[str, Tensor], what: str) -> Tensor | None:
+    """Return one of a model's outputs, or None where it has no such output."""
+    nn.Module.eval(model)
     with torch.no_grad():
-        nn.Module.eval(model)
-        output = model(**inputs)
-    found = getattr(output, "logits", None)
-    if found is None:
-        found = getattr(output, "last_hidden_state", None)
+        found = getattr(model(**inputs), what, None)
     return found if isinstance(found, Tensor) else None

@@ -12,6 +12,7 @@ from anglekit.distillation.tasks.task import Task
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import (
     adapter_of,
+    check_kept_tokenizer,
     checkpoint_of,
     composite_type,
     load_config,
@@ -125,4 +126,7 @@ def _with_tokenizer(source: str, model: PreTrainedModel, options: LoadOptions) -
             f"the tokenizer of {source} has {len(tokenizer)} tokens and its model {model.config.vocab_size}",
             "save the tokenizer that belongs to the model",
         )
-    return TaskModel(source, model, tokenizer, composite_type(source, options), adapter_of(source))
+    composite = composite_type(source, options)
+    if composite:
+        check_kept_tokenizer(tokenizer, model.config, source)
+    return TaskModel(source, model, tokenizer, composite, adapter_of(source))
