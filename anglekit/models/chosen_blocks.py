@@ -114,7 +114,7 @@ def with_blocks(config: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]
     _renumber_lists(config, fewer, blocks, whole)
     _renumber_rules(config, fewer, blocks, whole)
     by_block = config.to_dict().get("per_layer_config")
-    _set_depths(fewer, blocks)
+    _set_depths(fewer, blocks, whole)
     if by_block:
         (chosen,) = blocks.values()
         old = {int(block): settings for block, settings in by_block.items()}
@@ -134,13 +134,15 @@ def check_shape(config: PretrainedConfig) -> None:
         config.validate()  # type: ignore[attr-defined, unused-ignore]  # added by huggingface_hub's `strict`
 
 
-def _set_depths(fewer: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]) -> None:
+def _set_depths(fewer: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]], whole: Mapping[Stream, int]) -> None:
     streams = model_streams(fewer)
     for stream, chosen in blocks.items():
         own = OWN_DEPTH_KEYS[stream if len(streams) == 2 else "decoder"]
         # With two streams, the shared names are the encoder's.
         shared = () if len(streams) == 2 and stream == "decoder" else SHARED_DEPTH_KEYS
-        for name in (*own, *shared):
+        # xLSTM states its depth twice, and builds its blocks by the second.
+        twice = ("num_blocks",) if getattr(fewer, "num_blocks", None) == whole[stream] else ()
+        for name in (*own, *shared, *twice):
             if isinstance(getattr(fewer, name, None), int):
                 try:
                     setattr(fewer, name, len(chosen))

@@ -142,6 +142,8 @@ def test_a_scale_by_depth_stays():
 def test_a_depth_that_cannot_be_set_is_said():
     with pytest.raises(InputError, match="blocks of a funnel cannot be set"):
         with_blocks(hf.FunnelConfig(block_sizes=[2, 2]), {"encoder": (0, 1)})
+    xlstm = with_blocks(hf.xLSTMConfig(num_hidden_layers=4), {"decoder": (0, 1)})
+    assert (xlstm.num_hidden_layers, xlstm.num_blocks) == (2, 2)
     prophet = hf.ProphetNetConfig(num_encoder_layers=3, num_decoder_layers=4)
     fewer = with_blocks(prophet, {"encoder": (0, 1), "decoder": (3,)})
     assert (fewer.num_encoder_layers, fewer.num_decoder_layers) == (2, 1)
