@@ -289,10 +289,13 @@ def load_text_model(
     stripped: Any = _stripped(holder_class, kind, heads=tied or auto_class is not AutoModel)
     holder, report = stripped.from_pretrained(source, config=whole, **arguments)
     root = _text_part(holder, kind)
+    loaded = {id(tensor): name for name, tensor in _tensors(holder)}
     model = _under_its_head(holder, root, wanted, None if same_type else copy.deepcopy(config))
+    if auto_class is AutoModel and model.base_model is not model:
+        raise _refusal(whole, f"holds a {kind} that changes its states behind the last block")
     _check_same(holder, root, model)
     nn.Module.eval(model)
-    return model, _renamed(report, holder, model)
+    return model, _renamed(report, loaded, model)
 
 
 def _whole_class(
@@ -334,10 +337,15 @@ def _stripped(whole: type[PreTrainedModel], kind: str, *, heads: bool) -> type[P
 
     def build(self: PreTrainedModel, config: PretrainedConfig) -> None:
         whole.__init__(self, config)
-        _strip(self, self, _text_part(self, kind), heads=heads)
+        text = _text_part(self, kind)
+        _strip(self, self, text, heads=heads)
         held = {name for name, _ in (*self.named_parameters(remove_duplicate=False), *self.named_buffers())}
         tied = getattr(self, "all_tied_weights_keys", None)
+        root = next(name for name, module in self.named_modules() if module is text)
         if isinstance(tied, dict):
+            for name, other in tied.items():
+                if name in held and name.startswith(f"{root}.") and other not in held:
+                    raise _refusal(config, f"shares weights of its text model ({name}) with another part")
             self.all_tied_weights_keys = {name: other for name, other in tied.items() if {name, other} <= held}
 
     names = {"__module__": whole.__module__, "__qualname__": whole.__qualname__}
@@ -393,11 +401,16 @@ def _under_its_head(
         config: of the new model, if it is of another type than the text model.
     """
     base = headless(root)
-    if config is None and type(base) is wanted:
-        return base
     with torch.device("meta"):
         model = wanted(config or base.config)
     nn.Module.to(model, dtype=holder.dtype)
+    if config is None and type(base) is wanted:
+        for name, child in model.named_children():
+            if getattr(base, name, None) is None:  # a pooler that the composite makes without
+                with torch.random.fork_rng(devices=[]):
+                    _make_anew(base, child)
+                setattr(base, name, child)
+        return base
     place = next((name for name, module in model.named_modules() if name and type(module) is type(base)), None)
     if place is None:
         _take_over(headless(model), base)
@@ -415,9 +428,7 @@ def _under_its_head(
         if isinstance(old, nn.Module) and _sizes(old) == _sizes(child):
             setattr(model, name, old)
             continue
-        child.to_empty(device=base.device)
-        for part in child.modules():
-            model._init_weights(part)  # type: ignore[no-untyped-call]
+        _make_anew(base, child)
     if getattr(model.config, "tie_word_embeddings", False):
         model.tie_weights()
     generation = getattr(holder, "generation_config", None)
@@ -425,6 +436,13 @@ def _under_its_head(
         model.generation_config = copy.deepcopy(generation)
     _stay_placed(holder, root, model)
     return model
+
+
+def _make_anew(base: PreTrainedModel, part: nn.Module) -> None:
+    """Give a part without memory the weights with which its type begins, from the global random state."""
+    part.to_empty(device=base.device)
+    for module in part.modules():
+        base._init_weights(module)  # type: ignore[no-untyped-call]
 
 
 def headless(model: PreTrainedModel) -> PreTrainedModel:
@@ -475,9 +493,11 @@ def _stay_placed(holder: PreTrainedModel, root: PreTrainedModel, model: PreTrain
         add_hook_to_module(model, holder._hf_hook)
 
 
-def _renamed(report: Mapping[str, Any], holder: PreTrainedModel, model: PreTrainedModel) -> dict[str, Any]:
-    """Return what `from_pretrained` reported about the weights that are left, by their names in the text model."""
-    before = {id(tensor): name for name, tensor in _tensors(holder)}
+def _renamed(report: Mapping[str, Any], before: Mapping[int, str], model: PreTrainedModel) -> dict[str, Any]:
+    """Return what `from_pretrained` reported about the weights that are left, by their names in the text model.
+
+    `before` has the names in the composite, by the identity of the weight.
+    """
     names: dict[str, str] = {}
     missing: set[str] = set()
     for name, tensor in _tensors(model):

@@ -22,7 +22,7 @@ TEXT: Final[dict[str, Any]] = {
     "max_position_embeddings": 64,
     **_SPECIAL,
 }
-_CLIP = {
+CLIP_TOWER: Final[dict[str, Any]] = {
     "model_type": "clip_vision_model",
     "hidden_size": 16,
     "intermediate_size": 16,
@@ -32,8 +32,8 @@ _CLIP = {
     "patch_size": 8,
     "projection_dim": 16,
 }
-_SIGLIP = {**_CLIP, "model_type": "siglip_vision_model"}
-_PIXTRAL = {**_CLIP, "model_type": "pixtral", "head_dim": 8}
+_SIGLIP = {**CLIP_TOWER, "model_type": "siglip_vision_model"}
+_PIXTRAL = {**CLIP_TOWER, "model_type": "pixtral", "head_dim": 8}
 _QWEN_VISION = {
     "depth": 2,
     "hidden_size": 16,
@@ -111,7 +111,7 @@ COMPOSITES: Final[dict[str, dict[str, Any]]] = {
             "attention_chunk_size": 8,
         },
         "vision_config": {
-            **_CLIP,
+            **CLIP_TOWER,
             "model_type": "llama4_vision_model",
             "vision_output_dim": 16,
             "projector_input_dim": 16,
@@ -128,7 +128,7 @@ COMPOSITES: Final[dict[str, dict[str, Any]]] = {
     },
     "llava": {
         "text_config": {**TEXT, "model_type": "llama"},
-        "vision_config": _CLIP,
+        "vision_config": CLIP_TOWER,
         "image_token_index": 60,
     },
     "aya_vision": {
@@ -138,7 +138,7 @@ COMPOSITES: Final[dict[str, dict[str, Any]]] = {
     },
     "clip": {
         "text_config": {**TEXT, "projection_dim": 16},
-        "vision_config": _CLIP,
+        "vision_config": CLIP_TOWER,
         "projection_dim": 16,
     },
 }

@@ -16,7 +16,7 @@ from anglekit.models.architectures import blocks, depth, model_streams, width
 from anglekit.models.checkpoints import load_checkpoint, load_config, load_weights, weights_hash
 from anglekit.models.load_options import LoadOptions
 from anglekit.models.text_stack import text_config
-from tests.models.small_composites import COMPOSITE_CLASSES, COMPOSITES, T5GEMMA, VOCABULARY
+from tests.models.small_composites import CLIP_TOWER, COMPOSITE_CLASSES, COMPOSITES, T5GEMMA, TEXT, VOCABULARY
 
 # Each type, the type of the text model that comes out, and the classes without and with a head.
 TEXT_MODELS = {
@@ -176,6 +176,22 @@ def test_a_text_tower_that_no_auto_class_lists_loads(tiny_tokenizer, tmp_path):
     ids = tokens()["input_ids"]
     with torch.no_grad():
         torch.testing.assert_close(checkpoint.model(ids).last_hidden_state, whole.text_model(ids).last_hidden_state)
+
+
+def test_a_pooler_that_the_composite_makes_without_is_there_and_in_no_hash(tiny_tokenizer, tmp_path):
+    """ChineseCLIP's text tower has none inside the composite, and one where it is made by itself."""
+    tower = {name: value for name, value in TEXT.items() if name not in ("head_dim", "num_key_value_heads")}
+    config = transformers.ChineseCLIPConfig(text_config=tower, vision_config=CLIP_TOWER, projection_dim=16)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        whole = transformers.ChineseCLIPModel(config)
+    directory = str(saved(whole, tmp_path, tiny_tokenizer()))
+    before = torch.get_rng_state()
+    first, second = load_checkpoint(directory), load_checkpoint(directory)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not any(weight.is_meta for weight in first.model.parameters())
+    assert "pooler.dense.weight" in first.model.state_dict()
+    assert first.sha256 == second.sha256
 
 
 def test_each_stream_of_t5gemma_has_its_own_configuration(tiny_tokenizer, tmp_path):
