@@ -219,6 +219,15 @@ def _counted(files: Sequence[Path]) -> tuple[StoredWeights, int]:
     return StoredWeights(tensors, elements), longest
 
 
+def stored_names(directory: Path) -> list[str]:
+    """Return the names of all weights in a checkpoint's safetensors files; none where they are pickled."""
+    names: list[str] = []
+    for file in _weight_files(directory):
+        with safe_open(file, framework="pt") as weights:
+            names += weights.keys()
+    return names
+
+
 def file_sizes(directory: Path) -> dict[str, int]:
     """Return the bytes of each file of a checkpoint directory, by name."""
     return {file.name: file.stat().st_size for file in sorted(directory.iterdir()) if file.is_file()}

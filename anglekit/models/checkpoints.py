@@ -33,20 +33,29 @@ from anglekit.models.checkpoint_files import (
     check_directory,
     check_tokenizer_files,
     saved_tokenizer_kind,
+    stored_names,
     stored_weights,
 )
 from anglekit.models.chosen_blocks import check_shape, with_blocks
-from anglekit.models.corrections import (
+from anglekit.models.held_blocks import of_the_whole, same_first_blocks
+from anglekit.models.library_messages import quiet_transformers as quiet_transformers
+from anglekit.models.load_options import LoadOptions, looks_like_path
+from anglekit.models.projections import load_adapters
+from anglekit.models.stored.corrections import (
     Corrections,
     add_corrections,
     corrections_of,
     labels_of,
     merge_corrections,
 )
-from anglekit.models.held_blocks import of_the_whole, same_first_blocks
-from anglekit.models.library_messages import quiet_transformers as quiet_transformers
-from anglekit.models.load_options import LoadOptions, looks_like_path
-from anglekit.models.projections import load_adapters
+from anglekit.models.stored.quantized import (
+    ask_for_plain_weights,
+    cannot_load_quantized,
+    check_scales,
+    left_out,
+    stored_method,
+    turned_plain,
+)
 from anglekit.models.text_stack import check_head, is_composite, load_text_model, model_class, text_config
 from anglekit.runtime.files import read_document
 from anglekit.runtime.placement import is_placed, whole_state
@@ -94,6 +103,8 @@ class Checkpoint:
         sha256: the hash of the weights' content (`weights_hash`).
         whole_depth: for each stream that is cut short, the number of all its blocks; empty where all are held.
         composite: the type of the model that this one is the text model of (gemma3), or "".
+        quantized: how the weights were stored quantised, and what they were turned into; "" for plain ones.
+        left_out: stored weights that are no part of the model, in words.
         adapter: what corrected the weights, and whose they were: `lora on org/base`; or "".
     """
 
@@ -108,6 +119,8 @@ class Checkpoint:
     whole_depth: Mapping[Stream, int] = field(default_factory=dict)
     composite: str = ""
     adapter: str = ""
+    quantized: str = ""
+    left_out: str = ""
 
     def matched_layer(self, stream: Stream, layer: int) -> int | None:
         """Return the teacher layer that taught a student layer, or None if there was none or the trainer noted none."""
@@ -124,7 +137,9 @@ class Checkpoint:
 
     @property
     def quantization(self) -> str | None:
-        """How the weights were quantised while they were loaded, or None."""
+        """How the weights were stored quantised, or were quantised while they were loaded, or None."""
+        if self.quantized:
+            return self.quantized
         told = getattr(getattr(self.model, "config", None), "quantization_config", None)
         method = getattr(told, "quant_method", None)
         return None if method is None else f"{getattr(method, 'value', method)}, {self.model.dtype}"
@@ -145,6 +160,7 @@ class Checkpoint:
             **({"blocks_held": {s: depth(self.model.config, s) for s in self.whole_depth}} if self.whole_depth else {}),
             **({"adapter": self.adapter} if self.adapter else {}),
             **({"quantization": self.quantization} if self.quantization else {}),
+            **({"left_out": self.left_out} if self.left_out else {}),
             **({"batching": facts.batching} if not facts.batchable else {}),
             **({"unchecked": facts.unchecked} if facts.unchecked else {}),
             **{name: told for name, told in trained if told is not None},
@@ -257,6 +273,8 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
         whole_depth=whole_depth,
         composite=str(described.model_type) if is_composite(described) else "",
         adapter=adapter_of(source),
+        quantized=quantized_of(described, model),
+        left_out=_left_out(source, described),
     )
 
 
@@ -306,6 +324,9 @@ def load_weights(
     corrected = corrections is not None
     whole = whole_config(source, options)
     composite = is_composite(whole)
+    method = stored_method(whole)
+    for each in (whole, config):
+        ask_for_plain_weights(each)
     if not options.trust_remote_code:
         check_head(auto_class, config)
     headless = corrected and auto_class is AutoModel and not composite
@@ -329,13 +350,16 @@ def load_weights(
     # A configuration decides what is built, so a damaged one can make any model class fail in any way.
     with (
         quiet_transformers(),
-        foreign_failures(partial(_cannot_load, source)),
+        foreign_failures(cannot_load_quantized(source, method) if method else partial(_cannot_load, source)),
         bounded_construction(source, stored),
     ):
         if composite:
             model, report = load_text_model(auto_class, source, whole, config, arguments)
         else:
             model, report = cast("Any", loaded_by).from_pretrained(source, config=config, **arguments)
+    check_scales(source, model, report["unexpected_keys"])
+    if method:
+        model = turned_plain(model, source, method, DTYPES[options.dtype])
     # Positions that are computed (Marian's sines) are in no file, and transformers has just filled them in.
     report["missing_keys"] = set(report["missing_keys"]) - {
         f"{name}.weight" for name, module in model.named_modules() if "Sinusoidal" in type(module).__name__
@@ -351,6 +375,20 @@ def load_weights(
 def _of_the_base(corrections: Corrections, options: LoadOptions) -> LoadOptions:
     """Return the options for the base of corrections: the revision is the one that they name."""
     return replace(options, revision=corrections.revision)
+
+
+def quantized_of(config: PretrainedConfig, model: PreTrainedModel) -> str:
+    """Return what a result records of weights that were stored quantised; "" where they were plain."""
+    method = stored_method(config)
+    return f"{method}, dequantised to {str(model.dtype).removeprefix('torch.')}" if method else ""
+
+
+def _left_out(source: str, config: PretrainedConfig) -> str:
+    """Return in words which weights of a directory are no part of the model."""
+    directory = Path(weights_source(source))
+    if not directory.is_dir() or is_composite(config):
+        return ""
+    return left_out(stored_names(directory), max(depth(config, stream) for stream in model_streams(config)))
 
 
 def adapter_of(source: str) -> str:

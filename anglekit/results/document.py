@@ -37,7 +37,8 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
 
     `batching` is given where texts of unequal length may not share a batch (`vocabulary.Batching`), `unchecked` (a
     reason in words) where the model could not be run beforehand to see what its blocks hand over. `adapter` says what
-    corrected its weights before they were read, and whose they were.
+    corrected its weights before they were read, and whose they were, `quantization` how they were stored or read, and
+    `left_out` which stored weights are no part of the model.
     """
 
     name: str = ""
@@ -51,6 +52,7 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     blocks_held: dict[str, Whole] | None = None
     adapter: str | None = None
     quantization: str | None = None
+    left_out: str | None = None
     batching: str | None = None
     unchecked: str | None = None
     init: str | None = None

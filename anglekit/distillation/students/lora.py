@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from anglekit.distillation.settings import ALL_LINEAR, TrainSettings
 from anglekit.errors import InputError
-from anglekit.models.corrections import merge_corrections
+from anglekit.models.stored.corrections import merge_corrections
 
 
 def add_lora(model: PreTrainedModel, settings: TrainSettings, seed: int) -> PreTrainedModel:

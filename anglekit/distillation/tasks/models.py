@@ -18,7 +18,9 @@ from anglekit.models.checkpoints import (
     load_config,
     load_tokenizer,
     load_weights,
+    quantized_of,
     weights_hash,
+    whole_config,
 )
 from anglekit.models.load_options import LoadOptions
 from anglekit.models.text_stack import headless
@@ -34,6 +36,7 @@ class ModelProvenance(msgspec.Struct, frozen=True, omit_defaults=True):
         sha256_with_head: hash of the whole model.
         composite: the type of the model that this one is the text model of (gemma3), or "".
         adapter: what corrected the weights, and whose they were: `lora on org/base`; or "".
+        quantization: how the weights were stored quantised, and what they were turned into; "" for plain ones.
     """
 
     source: str
@@ -42,6 +45,7 @@ class ModelProvenance(msgspec.Struct, frozen=True, omit_defaults=True):
     sha256_with_head: str
     composite: str = ""
     adapter: str = ""
+    quantization: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,7 @@ class TaskModel:
         tokenizer: its own.
         composite: the type of the model that this one is the text model of (gemma3), or "".
         adapter: what corrected the weights, and whose they were: `lora on org/base`; or "".
+        quantization: how the weights were stored quantised, and what they were turned into; "" for plain ones.
     """
 
     source: str
@@ -61,6 +66,7 @@ class TaskModel:
     tokenizer: Tokenizer
     composite: str = ""
     adapter: str = ""
+    quantization: str = ""
 
     def provenance(self) -> ModelProvenance:
         """Return what a run records; hashing takes a moment."""
@@ -71,6 +77,7 @@ class TaskModel:
             weights_hash(self.model),
             self.composite,
             self.adapter,
+            self.quantization,
         )
 
 
@@ -129,4 +136,5 @@ def _with_tokenizer(source: str, model: PreTrainedModel, options: LoadOptions) -
     composite = composite_type(source, options)
     if composite:
         check_kept_tokenizer(tokenizer, model.config, source)
-    return TaskModel(source, model, tokenizer, composite, adapter_of(source))
+    quantization = quantized_of(whole_config(source, options), model)
+    return TaskModel(source, model, tokenizer, composite, adapter_of(source), quantization)

@@ -1,0 +1,1 @@
+"""What a checkpoint's files hold besides plain weights: corrections of other weights, quantised ones, scales."""
