@@ -133,10 +133,7 @@ def _copy_weights(teacher: PreTrainedModel, student: PreTrainedModel, chosen: Ma
             origin = _origin(name, homes, chosen)
             part = _part_for(source[origin], target.shape, depths, chosen) if origin in source else None
             if part is None:
-                raise InputError(
-                    f"the student's {name} has no counterpart of its shape in the teacher ({origin})",
-                    "choose other blocks to copy, or --init random",
-                )
+                raise _no_counterpart(name, origin, homes, chosen)
             copies[origin].append((target, part))
         # Once each, for those that lie on the disk.
         for origin, tensor in whole_state(teacher):
@@ -151,6 +148,22 @@ def _origin(name: str, homes: Mapping[Stream, str], chosen: Mapping[Stream, Sequ
             number, _, rest = name.removeprefix(home).partition(".")
             return f"{home}{chosen[stream][int(number)]}.{rest}"
     return name
+
+
+def _no_counterpart(
+    name: str, origin: str, homes: Mapping[Stream, str], chosen: Mapping[Stream, Sequence[int]]
+) -> InputError:
+    for stream, home in homes.items():
+        if name.startswith(home):
+            number, _, rest = name.removeprefix(home).partition(".")
+            return InputError(
+                f"block {chosen[stream][int(number)]} of the teacher's {stream} has no {rest} of the shape that block "
+                f"{number} of this student needs",
+                "choose other blocks to copy, or --init random",
+            )
+    return InputError(
+        f"the student's {name} has no counterpart of its shape in the teacher ({origin})", "take --init random"
+    )
 
 
 def _part_for(

@@ -147,3 +147,9 @@ def test_a_width_that_a_type_cannot_have_is_said():
     assert create_student(teacher, layers=1, init="teacher")
     with pytest.raises(InputError, match="no codegen student of this shape can run"):
         create_student(teacher, layers=1, width=24)
+
+
+def test_a_weight_that_only_the_first_block_has_is_named():
+    teacher = teacher_of(hf.RwkvConfig(vocab_size=40, hidden_size=16, num_hidden_layers=4, attention_hidden_size=16))
+    with pytest.raises(InputError, match=r"block 1 of the teacher's decoder has no pre_ln\.weight .* block 0 of this"):
+        create_student(teacher, layers=2, init="teacher", copy_blocks=[1, 2])
