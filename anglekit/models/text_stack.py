@@ -11,6 +11,7 @@ import copy
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import torch
@@ -22,6 +23,7 @@ from transformers.models.auto import modeling_auto
 from anglekit.errors import InputError
 from anglekit.models.architectures import depth, model_streams
 from anglekit.models.chosen_blocks import with_blocks
+from anglekit.models.corrections import merge_corrections
 
 # Text models for which transformers has no class with a head, and the types that compute the same on plain text (rotary
 # angles of three equal positions are those of one) with their settings. `load_text_model` runs both on a text before it
@@ -288,6 +290,9 @@ def load_text_model(
     tied = bool(getattr(whole, "tie_word_embeddings", False) or getattr(fitted, "tie_word_embeddings", False))
     stripped: Any = _stripped(holder_class, kind, heads=tied or auto_class is not AutoModel)
     holder, report = stripped.from_pretrained(source, config=whole, **arguments)
+    if getattr(holder, "_hf_peft_config_loaded", False):
+        # Before weights are taken over by their names, which corrections change.
+        merge_corrections(holder)
     root = _text_part(holder, kind)
     loaded = {id(tensor): name for name, tensor in _tensors(holder)}
     model = _under_its_head(holder, root, wanted, None if same_type else copy.deepcopy(config))
@@ -582,6 +587,20 @@ def _plain_tokens(whole: PretrainedConfig, model: PreTrainedModel) -> dict[str, 
 def _output(model: PreTrainedModel, inputs: Mapping[str, Tensor], what: str) -> Tensor | None:
     """Return one of a model's outputs, or None where it has no such output."""
     nn.Module.eval(model)
-    with torch.no_grad():
+    with torch.no_grad(), _without_cache(model):
         found = getattr(model(**inputs), what, None)
     return found if isinstance(found, Tensor) else None
+
+
+@contextmanager
+def _without_cache(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model keep no keys and values: a cache cannot be made for linear attention alone."""
+    parts = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
+    caching = [config for config in parts.values() if getattr(config, "use_cache", None)]
+    for config in caching:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for config in caching:
+            config.use_cache = True

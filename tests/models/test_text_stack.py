@@ -169,6 +169,24 @@ def test_a_composite_that_computes_something_else_is_refused(tiny_tokenizer, tmp
         load_weights(transformers.AutoModelForCausalLM, str(directory), load_config(str(directory)), LoadOptions())
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it
+@pytest.mark.parametrize("kind", ["gemma3", "qwen3_vl"])
+def test_corrections_beside_a_composite_are_added_to_its_text_model(kind, tiny_tokenizer, tmp_path):
+    peft = pytest.importorskip("peft")
+    whole = whole_model(kind)
+    directory = str(saved(whole, tmp_path, tiny_tokenizer()))
+    plain = load_checkpoint(directory)
+    settings = peft.LoraConfig(r=2, target_modules=r".*language_model.*q_proj", init_lora_weights=False)
+    corrected = peft.get_peft_model(whole, settings).eval()
+    corrected.save_pretrained(tmp_path)
+    with torch.no_grad():
+        theirs = corrected(**tokens()).logits
+    model, _ = load_weights(transformers.AutoModelForCausalLM, directory, load_config(directory), LoadOptions())
+    kept = tokens()["attention_mask"].bool()
+    torch.testing.assert_close(model(**tokens()).logits[kept], theirs[kept], atol=1e-4, rtol=1e-4)
+    assert load_checkpoint(directory).sha256 != plain.sha256
+
+
 def test_a_text_tower_that_no_auto_class_lists_loads(tiny_tokenizer, tmp_path):
     whole = whole_model("clip")
     checkpoint = load_checkpoint(str(saved(whole, tmp_path, tiny_tokenizer())))
