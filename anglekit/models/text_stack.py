@@ -23,7 +23,7 @@ from transformers.models.auto import modeling_auto
 from anglekit.errors import InputError
 from anglekit.models.architectures import depth, model_streams
 from anglekit.models.chosen_blocks import with_blocks
-from anglekit.models.corrections import merge_corrections
+from anglekit.models.stored.corrections import merge_corrections
 
 # Text models for which transformers has no class with a head, and the types that compute the same on plain text (rotary
 # angles of three equal positions are those of one) with their settings. `load_text_model` runs both on a text before it
@@ -415,6 +415,7 @@ def _under_its_head(
                 with torch.random.fork_rng(devices=[]):
                     _make_anew(base, child)
                 setattr(base, name, child)
+        _stay_placed(holder, root, base)
         return base
     place = next((name for name, module in model.named_modules() if name and type(module) is type(base)), None)
     if place is None:
@@ -479,6 +480,12 @@ def _take_over(new: PreTrainedModel, old: PreTrainedModel) -> None:
         owner, _, leaf = name.rpartition(".")
         place = new.get_submodule(owner)
         (place._parameters if leaf in place._parameters else place._buffers)[leaf] = cast("Any", tensors[name])
+    hooked = [(name, module._hf_hook) for name, module in old.named_modules() if hasattr(module, "_hf_hook")]
+    if hooked:  # of a model that is spread over devices
+        from accelerate.hooks import add_hook_to_module
+
+        for name, hook in hooked:
+            add_hook_to_module(new.get_submodule(name), cast("Any", hook))
 
 
 def _stay_placed(holder: PreTrainedModel, root: PreTrainedModel, model: PreTrainedModel) -> None:

@@ -16,6 +16,7 @@ from anglekit.models.architectures import blocks, depth, model_streams, width
 from anglekit.models.checkpoints import load_checkpoint, load_config, load_weights, weights_hash
 from anglekit.models.load_options import LoadOptions
 from anglekit.models.text_stack import text_config
+from anglekit.runtime.placement import Placement, device_names
 from tests.models.small_composites import CLIP_TOWER, COMPOSITE_CLASSES, COMPOSITES, T5GEMMA, TEXT, VOCABULARY
 
 # Each type, the type of the text model that comes out, and the classes without and with a head.
@@ -194,6 +195,22 @@ def test_a_text_tower_that_no_auto_class_lists_loads(tiny_tokenizer, tmp_path):
     ids = tokens()["input_ids"]
     with torch.no_grad():
         torch.testing.assert_close(checkpoint.model(ids).last_hidden_state, whole.text_model(ids).last_hidden_state)
+
+
+@pytest.mark.filterwarnings("ignore")  # accelerate's, of weights on the disk
+@pytest.mark.parametrize("kind", ["gemma3", "qwen3_vl"])
+def test_a_text_model_stays_spread_over_devices(kind, tiny_tokenizer, tmp_path):
+    directory = str(saved(whole_model(kind), tmp_path / "model", tiny_tokenizer()))
+    inside = "model.language_model"
+    places = {f"{inside}.{part}": "cpu" for part in ("embed_tokens", "layers.1", "layers.3", "norm", "rotary_emb")}
+    places |= {f"{inside}.layers.0": "disk", f"{inside}.layers.2": "disk", "lm_head": "cpu"}
+    placement = Placement(device_map=json.dumps(places), offload_folder=str(tmp_path / "disk"))
+    spread, held = load_checkpoint(directory, LoadOptions(placement=placement)), load_checkpoint(directory)
+    assert device_names(spread.model) == "cpu, disk"
+    assert spread.sha256 == held.sha256
+    with torch.no_grad():
+        states = [each.model(**tokens()).last_hidden_state for each in (spread, held)]
+    assert torch.equal(*states)
 
 
 def test_a_pooler_that_the_composite_makes_without_is_there_and_in_no_hash(tiny_tokenizer, tmp_path):
