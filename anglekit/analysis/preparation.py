@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -24,6 +26,7 @@ from anglekit.analysis.spec import (
     settings_record,
 )
 from anglekit.errors import InputError
+from anglekit.geometry.angles import cosine_resolution, state_rounding
 from anglekit.geometry.token_sample import sample_capacity
 from anglekit.models.architectures import depth, model_streams
 from anglekit.models.check import facts_of
@@ -212,8 +215,20 @@ def _provenance(
         device=device_names(teacher.model),
         dtype=str(teacher.model.dtype).removeprefix("torch."),
         precision="inner products and sums in float64",
+        **_resolution(teacher),
         shard=None if shard is None else str(shard),
     )
+
+
+def _resolution(teacher: Checkpoint) -> dict[str, Any]:
+    """Return how finely half-precision states tell layers and cosines apart; float32 states do for all purposes."""
+    dtype = teacher.model.dtype
+    if dtype.itemsize >= torch.float32.itemsize:
+        return {}
+    return {
+        "state_rounding": state_rounding(dtype),
+        "cosine_resolution": cosine_resolution(dtype, teacher.width),
+    }
 
 
 def blocks_to_hold(config: PretrainedConfig, settings: AnalysisSettings, *, teacher: bool) -> dict[Stream, int] | None:

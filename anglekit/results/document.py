@@ -77,7 +77,11 @@ class ProbeRecord(Struct, frozen=True):
 
 
 class Provenance(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was analysed, on what, and with which versions; `shard` names a part of the probe, such as "2/3"."""
+    """What was analysed, on what, and with which versions; `shard` names a part of the probe, such as "2/3".
+
+    Where states have half precision, `state_rounding` is how far rounding moves one, as a share of its length, and
+    `cosine_resolution` how far it moves the cosine of two.
+    """
 
     teacher: ModelRecord = field(default_factory=ModelRecord)
     students: list[ModelRecord]
@@ -87,6 +91,8 @@ class Provenance(Struct, frozen=True, kw_only=True, omit_defaults=True):
     device: str | None = None
     dtype: str | None = None
     precision: str | None = None
+    state_rounding: float | None = None
+    cosine_resolution: float | None = None
     shard: str | None = None
     training_step: Whole | None = None
 

@@ -16,7 +16,7 @@ from anglekit.results.chance import ChanceVerdict, against_chance
 from anglekit.results.columns import COLUMNS, OPTIONAL_COLUMNS
 from anglekit.results.document import Arm, GeometryDocument
 from anglekit.results.files import SCHEMA_VERSION, read_geometry_json, read_tables
-from anglekit.results.overview import analysis_notes, layer_table, summary_rows
+from anglekit.results.overview import analysis_notes, layer_table, resolution_notes, summary_rows
 from anglekit.runtime.files import convert_document, whole_directory, write_json
 from anglekit.vocabulary import GEOMETRY_FILE, N_BINS
 
@@ -125,8 +125,9 @@ class Geometry:
         return against_chance(self.angles, self.nulls)
 
     def notes(self) -> list[str]:
-        """Return in sentences what was left out, truncated or projected."""
-        return analysis_notes(self.document)
+        """Return in sentences what was left out, truncated or projected, and what half precision cannot tell apart."""
+        document = self.document
+        return [*analysis_notes(document), *resolution_notes(document, self.layers)]
 
     @property
     def document(self) -> GeometryDocument:

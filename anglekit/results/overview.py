@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -138,6 +139,11 @@ def analysis_notes(document: GeometryDocument) -> list[str]:
     company = [model.name for model in models if model.batching == "alone"]
     if company:
         notes.append(f"the states of {', '.join(company)} depend on the batch's other texts: each text was read alone")
+    notes += [f"{model.name} was read as {model.adapter}" for model in models if model.adapter]
+    notes += [
+        f"the weights of {model.name} were quantised: {model.quantization}" for model in models if model.quantization
+    ]
+    notes += [f"{model.name} stores more than its model: {model.left_out}" for model in models if model.left_out]
     for reason in sorted({model.unchecked for model in models if model.unchecked}):
         names = ", ".join(model.name for model in models if model.unchecked == reason)
         notes.append(f"what the blocks of {names} hand over was not checked: {reason}")
@@ -159,4 +165,42 @@ def analysis_notes(document: GeometryDocument) -> list[str]:
         f"(R² {one.r_squared:.3f} on teacher layer {one.teacher_layer})"
         for one in document.projections
     ]
+    return notes
+
+
+# Of the squared distance of two layers, the share that rounding makes up before they are called as near as rounding.
+_ROUNDED_SHARE: Final = 0.25
+
+
+def resolution_notes(document: GeometryDocument, layers: pd.DataFrame) -> list[str]:
+    """Return in sentences how finely states of half precision are known, and which layers are too near for that.
+
+    Args:
+        document: of the Geometry.
+        layers: its table of that name.
+    """
+    told = document.provenance
+    if told.state_rounding is None or told.cosine_resolution is None:
+        return []
+    notes = [
+        f"states were computed in {told.dtype}: rounding alone moves the cosine of two states by "
+        f"{told.cosine_resolution:.1g}, and that of directions as much more as they are shorter than the states"
+    ]
+    teacher = layers[(layers["side_a"] == "teacher") & (layers["side_b"] == "teacher")]
+    for stream, rows in teacher.drop_duplicates(["stream", "layer_a", "layer_b"]).groupby("stream", sort=False):
+        same = rows["layer_a"] == rows["layer_b"]
+        norms = rows[same].set_index("layer_a")["mean_norm"]
+        distances = rows[~same].set_index(["layer_a", "layer_b"])["mean_distance"]
+        near = [
+            f"{below} and {above}"
+            for below, above in pairwise(sorted(norms.index))
+            if (below, above) in distances.index
+            and _ROUNDED_SHARE * distances[below, above] ** 2
+            < told.state_rounding**2 * (norms[below] ** 2 + norms[above] ** 2)
+        ]
+        if near:
+            notes.append(
+                f"{stream}: the teacher's layers {', '.join(near)} are as near to each other as {told.dtype} rounds "
+                "their states: read them in float32"
+            )
     return notes
