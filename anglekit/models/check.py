@@ -83,6 +83,7 @@ class ModelFacts:
         restless: what a pass changes in the model: `modes` (its way of attention, a capacity), which are set back
             behind each pass, `weights`, or "" for nothing. Passes of such a model must not run at once.
         unchecked: why nothing was run, in words; "" where the model was run. All facts are then the usual ones.
+        n_blocks: the number of blocks of each stream when it was run.
     """
 
     streams: Mapping[Stream, StreamFacts]
@@ -289,8 +290,10 @@ class _Pass:
         for stream in texts if own else ():
             name = f"{stream}_hidden_states" if len(texts) == 2 else "hidden_states"
             told = getattr(output, name, None) or ()
-            self.own[stream] = tuple(each.detach().clone() for each in told if isinstance(each, Tensor))
-        self.overwritten: set[Stream] = {stream for stream, given, copy in self._given if not torch.equal(given, copy)}
+            self.own[stream] = tuple(_copied(each) for each in told if isinstance(each, Tensor))
+        self.overwritten: set[Stream] = {
+            stream for stream, given, copy in self._given if not torch.equal(given.cpu(), copy)
+        }
 
     def size(self, stream: Stream) -> tuple[int, int]:
         """Return the number of texts and the tokens of the longest."""
@@ -355,7 +358,7 @@ class _Pass:
         self.doubled[stream] |= any(isinstance(each, Tensor) and each.shape == state.shape for each in others)
 
     def _copy(self, stream: Stream, state: Tensor) -> Tensor:
-        copy = state.detach().clone()
+        copy = _copied(state)
         self._given.append((stream, state.detach(), copy))
         return copy
 
@@ -371,10 +374,15 @@ class _Pass:
     ) -> None:
         given = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), None)
         if len(self.leaves[stream]) == n_blocks and given is not None and isinstance(output, Tensor):
-            self.after[stream].append((name, given.detach().clone(), output.detach().clone()))
+            self.after[stream].append((name, _copied(given), _copied(output)))
 
     def _end(self, stream: Stream, _stack: nn.Module, _args: Any, output: Any) -> None:  # noqa: ANN401
-        self.ends[stream] = handed_over(output).detach().clone()
+        self.ends[stream] = _copied(handed_over(output))
+
+
+def _copied(state: Tensor) -> Tensor:
+    """Return a copy in main memory: blocks may lie on several devices, and not every device has float64."""
+    return state.detach().cpu().clone()
 
 
 class ModuleModes:
@@ -643,10 +651,9 @@ def _shaped(state: Tensor, like: Tensor) -> Tensor | None:
 
 
 def _real(seen: _Pass, stream: Stream) -> Tensor:
-    """Return which positions hold a token, bool (batch, length), on the states' device."""
+    """Return which positions hold a token, bool (batch, length)."""
     lengths = torch.tensor([len(text) for text in seen.texts[stream]])
-    real = torch.arange(int(lengths.max())) < lengths[:, None]
-    return real.to(seen.enters[stream][0].device)
+    return torch.arange(int(lengths.max())) < lengths[:, None]
 
 
 def _is_causal(seen: _Pass, stream: Stream, facts: StreamFacts) -> bool | None:
