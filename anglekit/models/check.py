@@ -159,6 +159,8 @@ def check_model(model: PreTrainedModel) -> ModelFacts:
         found = {stream: _stream_facts(model, stream, whole) for stream in streams}
         found = {stream: replace(each, causal=_is_causal(whole, stream, each)) for stream, each in found.items()}
         batching = _batching(model, texts, found, whole)
+        if batching == "equal lengths":
+            _check_one_direction(model, texts, found)
         restless = watch.changed()
         if batching == "padded" and watch.modes.parts_changed():
             # Short texts had it take another way of attention: how a text is read depends on the batch's length.
@@ -673,6 +675,25 @@ def _is_causal(seen: _Pass, stream: Stream, facts: StreamFacts) -> bool | None:
     if (earlier or later) and not own[:, -1].max() > rounding:
         raise _not_by_layer(seen.model, stream, "a token does not change the state of its own position")
     return False if earlier else True if later else None
+
+
+def _check_one_direction(
+    model: PreTrainedModel, texts: Mapping[Stream, Sequence[Tensor]], found: Mapping[Stream, StreamFacts]
+) -> None:
+    """Refuse a model that attends otherwise without padding, as Gemma does that is to attend both ways (PaliGemma's).
+
+    Args:
+        model: one whose states depend on padding.
+        texts: a short and a long one for each stream.
+        found: what padded texts have shown.
+    """
+    plain = _Pass(model, {stream: [rows[_LONG], *rows[_LONG:]] for stream, rows in _variants(texts).items()})
+    for stream, facts in found.items():
+        if None not in (facts.causal, causal := _is_causal(plain, stream, facts)) and causal != facts.causal:
+            forwards = "beside padding" if facts.causal else "without padding"
+            raise _not_by_layer(
+                model, stream, f"a token attends only to those before it {forwards}, and to all otherwise"
+            )
 
 
 def _batching(

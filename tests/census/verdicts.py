@@ -245,7 +245,8 @@ class _Verdicts:
             _compare(
                 f"{stream} states of blocks {kept[stream]}", ours[1:], [theirs[block + 1] for block in kept[stream]]
             )
-        _compare("last hidden state", _last_of(output), _last_of(expected))
+        if last := _last_of(expected):  # which a composite that always has its head (Llama 4) does not give
+            _compare("last hidden state", _last_of(output), last)
         return student
 
     def _random(self, teacher: Checkpoint) -> PreTrainedModel:
