@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import chain, islice, pairwise, product
 from typing import Any, Final
 
 from transformers import PretrainedConfig
@@ -25,6 +25,9 @@ _BY_BLOCK: Final = ("layer", "block", "window", "pattern", "indexer", "limits")
 _BY_BLOCK_IN_FULL: Final = ("intermediate_size", "hidden_act")
 # The same, where the list names blocks.
 _NUMBERS_OF_BLOCKS: Final = ("layers", "indices", "idxs", "layer_ids")
+# A rule is fitted to no more blocks, and with no more values of its settings; no student is as deep.
+_MOST_BLOCKS: Final = 256
+_MOST_TRIED: Final = 50_000
 # Each entry names the block whose keys and values this one reads.
 _SOURCES: Final = "kv_source_layers"
 
@@ -78,11 +81,15 @@ _RULES: Final = (
     _Rule(("first_k_dense_replace",), lambda values, block, _: block < values[0], _numbers),
     _Rule(("num_dense_layers",), lambda values, block, _: block < values[0], _numbers),
     _Rule(("num_kv_shared_layers",), lambda values, block, depth: block >= depth - values[0], _numbers),
-    _Rule(("attn_layer_period", "attn_layer_offset"), lambda v, block, _: block % v[0] == v[1], _periods),
-    _Rule(("expert_layer_period", "expert_layer_offset"), lambda v, block, _: block % v[0] == v[1], _periods),
+    _Rule(("attn_layer_period", "attn_layer_offset"), lambda v, block, _: v[0] > 0 and block % v[0] == v[1], _periods),
+    _Rule(
+        ("expert_layer_period", "expert_layer_offset"), lambda v, block, _: v[0] > 0 and block % v[0] == v[1], _periods
+    ),
     _Rule(
         ("moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval"),
-        lambda v, block, depth: v[0] <= block <= (v[1] if v[1] >= 0 else depth - 1) and (block + 1) % v[2] == 0,
+        lambda v, block, depth: (
+            v[0] <= block <= (v[1] if v[1] >= 0 else depth - 1) and v[2] > 0 and (block + 1) % v[2] == 0
+        ),
         _spans,
     ),
     _Rule(("encoder_sparse_step",), _every, _numbers, _NLLB, stream="encoder"),
@@ -173,7 +180,7 @@ def _renumber_lists(
         if name == "block_types":
             # RecurrentGemma repeats its kinds of blocks to the end.
             setattr(fewer, name, [value[block % len(value)] for block in chosen])
-        elif name == _SOURCES:
+        elif name == _SOURCES and len(value) == number and all(type(each) is int for each in value):
             setattr(fewer, name, _sources(config, value, chosen))
         elif _names_blocks(name, value, number):
             setattr(fewer, name, [new for new, block in enumerate(chosen) if block in value])
@@ -235,11 +242,8 @@ def _renumber_rules(
     for stream, chosen in blocks.items():
         for rule, old in _rules_of(config, stream):
             wanted = [rule.holds(old, block, whole[stream]) for block in chosen]
-            # What was there comes first, so that a rule that still fits stays.
-            for values in (old, *rule.values(len(chosen))):
-                if _kinds(rule, values, len(chosen)) == wanted:
-                    break
-            else:
+            values = _values_for(rule, old, wanted)
+            if values is None:
                 names, numbers = " and ".join(rule.names) or rule.switch, ",".join(map(str, chosen))
                 near = fitting_blocks(config, stream, chosen)
                 raise InputError(
@@ -259,21 +263,35 @@ def _kinds(rule: _Rule, values: Sequence[int], number: int) -> list[bool]:
     return [rule.holds(values, block, number) for block in range(number)]
 
 
+def _tried(rule: _Rule, old: tuple[int, ...], number: int) -> Iterator[tuple[int, ...]]:
+    """Yield the values of a rule that are tried: what was there comes first, so that a rule that still fits stays."""
+    return chain((old,), islice(rule.values(number), _MOST_TRIED))
+
+
+def _values_for(rule: _Rule, old: tuple[int, ...], wanted: Sequence[bool]) -> tuple[int, ...] | None:
+    tried = _tried(rule, old, len(wanted)) if len(wanted) <= _MOST_BLOCKS else iter((old,))
+    return next((values for values in tried if _kinds(rule, values, len(wanted)) == list(wanted)), None)
+
+
 def fitting_blocks(config: PretrainedConfig, stream: Stream, chosen: Sequence[int]) -> tuple[int, ...]:
     """Return the blocks nearest to the chosen ones, in ascending order, whose kinds some rules of the type allow.
 
     They are the chosen ones where those fit, and none where none fit.
     """
     rules, number = _rules_of(config, stream), depth(config, stream)
-    mine = list(zip(*(_kinds(rule, old, number) for rule, old in rules), strict=True)) or [()] * number
+    kinds_of = [(rule, old, _kinds(rule, old, number)) for rule, old in rules]
+    if all(_values_for(rule, old, [kinds[block] for block in chosen]) is not None for rule, old, kinds in kinds_of):
+        return tuple(chosen)
+    if len(chosen) > _MOST_BLOCKS:
+        return ()
+    mine = list(zip(*(kinds for _, _, kinds in kinds_of), strict=True))
     possible = (
-        {tuple(_kinds(rule, values, len(chosen))) for values in (old, *rule.values(len(chosen)))} for rule, old in rules
+        dict.fromkeys(tuple(_kinds(rule, values, len(chosen))) for values in _tried(rule, old, len(chosen)))
+        for rule, old, _ in kinds_of
     )
     best: tuple[int, ...] = ()
-    for kinds in product(*possible):
-        wanted = list(zip(*kinds, strict=True)) or [()] * len(chosen)
-        if [mine[block] for block in chosen] == wanted:
-            return tuple(chosen)
+    for kinds in islice(product(*possible), _MOST_TRIED):
+        wanted = list(zip(*kinds, strict=True))
         found: list[int] = []
         for new, block in enumerate(chosen):
             # As many blocks stay as those that follow need.
@@ -302,7 +320,9 @@ def _renumber_sparse_steps(
     """Write the sparse blocks of Qwen's mixtures of experts as a list, which can say what their step cannot."""
     step = getattr(config, "decoder_sparse_step", None)
     dense = getattr(config, "mlp_only_layers", None)
-    if len(whole) != 1 or not isinstance(step, int) or not hasattr(config, "mlp_only_layers"):
+    if len(whole) != 1 or not isinstance(step, int) or not isinstance(dense, list | tuple | type(None)):
+        return
+    if not hasattr(config, "mlp_only_layers"):
         return
     (chosen,) = blocks.values()
     sparse = [block not in (dense or ()) and (block + 1) % max(step, 1) == 0 for block in chosen]

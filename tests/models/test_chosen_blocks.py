@@ -158,3 +158,12 @@ def test_blocks_that_alternate_without_a_setting_are_chosen_so():
         with_blocks(config, {"encoder": (1, 3), "decoder": (1, 3)})
     config.stagger_local_blocks = False
     assert fitting_blocks(config, "encoder", (1, 3)) == (1, 3)
+
+
+def test_a_depth_that_no_model_has_is_answered_at_once():
+    config = hf.JambaConfig(**_JAMBA, num_hidden_layers=4, attn_layer_period=3, attn_layer_offset=1)
+    config.num_hidden_layers, config.attn_layer_period = 90_000, 0
+    everything = range(0, 90_000, 2)
+    assert fitting_blocks(config, "decoder", everything) == ()
+    with pytest.raises(InputError, match=r"choose other blocks$"):
+        with_blocks(config, {"decoder": everything})
