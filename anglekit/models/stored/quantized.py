@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import inspect
+import math
 import re
 from collections.abc import Callable, Collection, Iterable
 from itertools import dropwhile
 from typing import Any, Final, cast
 
 import torch
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
@@ -77,7 +81,10 @@ def turned_plain(model: PreTrainedModel, source: str, method: str, dtype: torch.
     if getattr(model, "is_quantized", False):
         with quiet_transformers(), foreign_failures(cannot_load_quantized(source, method)):
             try:
+                exact = _misread_four_bits(model)
                 model = cast("Any", model).dequantize(dtype=dtype)
+                for name, weight in exact.items():
+                    model.get_parameter(name).data = weight.to(dtype)
             except NotImplementedError as error:
                 raise InputError(
                     f"{source} holds weights quantised by {method}, which transformers does not turn into plain ones",
@@ -95,6 +102,27 @@ def turned_plain(model: PreTrainedModel, source: str, method: str, dtype: torch.
         if weight.dtype != dtype and not any(part in name for part in kept):
             weight.data = weight.data.to(dtype)
     return model
+
+
+def _misread_four_bits(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return by name the weights of bitsandbytes' four bits that it reads wrongly, as they are meant.
+
+    On the CPU, its version 0.50.2 takes scales of other blocks where the rows are 16, 32 or 48 values longer than
+    blocks; of the same weight as one row it takes the right ones.
+    """
+    meant = {}
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        state = getattr(weight, "quant_state", None)
+        if weight is None or state is None or weight.device.type != "cpu":
+            continue
+        dequantize_4bit = importlib.import_module("bitsandbytes.functional").dequantize_4bit
+        one_row = copy.copy(state)
+        one_row.shape = torch.Size([math.prod(state.shape)])
+        exact = dequantize_4bit(weight.data, one_row).reshape(state.shape)
+        if not torch.equal(exact, dequantize_4bit(weight.data, state)):
+            meant[f"{name}.weight"] = exact
+    return meant
 
 
 def check_scales(source: str, model: PreTrainedModel, unread: Iterable[str]) -> None:
