@@ -38,14 +38,15 @@ def permuted_products(matrices: Tensor, orders: Tensor) -> Tensor:
         float64 (orders, layers, layers).
     """
     layers, n, _ = matrices.shape
-    i, j = torch.triu_indices(n, n, 1, device=matrices.device)
+    # Few bytes are moved: one permutation at a time into the same memory, and indices of four bytes.
+    i, j = torch.triu_indices(n, n, 1, dtype=torch.int32, device=matrices.device)
     values = matrices.flatten(1).T.float().contiguous()
-    fixed = values.index_select(0, i * n + j).T
+    fixed = values.index_select(0, i * n + j).T.contiguous()
     products = torch.empty(len(orders), layers, layers, dtype=torch.float64, device=matrices.device)
-    step = orders_at_once(len(i) * layers)
-    for product, some in zip(torch.split(products, step), torch.split(orders.to(matrices.device), step), strict=True):
-        place = some[:, i] * n + some[:, j]
-        product.copy_(fixed @ values.index_select(0, place.flatten()).view(len(some), len(i), layers))
+    permuted = torch.empty(len(i), layers, device=matrices.device)
+    for product, order in zip(products, orders.to(matrices.device, torch.int32), strict=True):
+        place = (order * n).index_select(0, i).add_(order.index_select(0, j))
+        product.copy_(fixed @ torch.index_select(values, 0, place, out=permuted))
     return 2 * products
 
 

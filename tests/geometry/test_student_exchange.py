@@ -36,9 +36,8 @@ def outcome(teacher, student, exchanges):
 def every_way(n):
     """All n! ways of one block of n, the observed one first."""
     whole = draw_exchanges(n, np.random.default_rng(0), 1)
-    ways = torch.zeros(len(list(itertools.permutations(range(n)))), n * n, dtype=torch.float64)
-    for row, order in enumerate(itertools.permutations(range(n))):
-        ways[row, [e * n + other for e, other in enumerate(order)]] = 1.0
+    orders = itertools.permutations(range(n))
+    ways = torch.tensor([[e * n + other for e, other in enumerate(order)] for order in orders])
     return Exchanges(whole.sizes, whole.teacher, whole.student, ways)
 
 
@@ -72,7 +71,8 @@ def test_every_way_of_a_small_sample_equals_plain_loops(copied):
     np.testing.assert_allclose(difference.mean, expected[0, 0], atol=1e-9)
     np.testing.assert_allclose(difference.se, expected[0, 1], atol=1e-9)
     np.testing.assert_allclose(found.statistic, expected[0, 2], rtol=1e-6)
-    np.testing.assert_allclose(found.largest, expected[1:, 2].max((1, 2)), rtol=1e-6)
+    # Sums of float32: a large |t| has a small variance, the difference of two sums.
+    np.testing.assert_allclose(found.largest, expected[1:, 2].max((1, 2)), rtol=1e-4)
     assert (difference.n_tokens == 4).all()
     pairs = list(itertools.combinations(teacher, 2))
     own = np.stack([[vertex_cosine(a, b, state).mean() for a, b in pairs] for state in student])
@@ -86,7 +86,7 @@ def test_whose_state_is_whose_does_not_change_the_set_of_statistics():
     both = [student, student[:, [2, 0, 3, 1]]]
     found = [outcome(teacher, states, exchanges) for states in both]
     sets = [torch.cat([each.statistic.max()[None], each.largest]).sort().values for each in found]
-    torch.testing.assert_close(*sets)
+    torch.testing.assert_close(*sets, rtol=1e-5, atol=1e-6)  # sums are float32
     assert abs(float(found[0].statistic.max() - found[1].statistic.max())) > 0.01
 
 
@@ -97,7 +97,7 @@ def test_states_change_places_within_blocks_of_about_sixteen(n):
     assert sum(sizes) == exchanges.n_examples == n
     assert sizes == [n] if n <= 32 else all(14 <= size <= 18 for size in sizes)
     for row, way in enumerate(exchanges.ways):
-        teacher, student = exchanges.teacher[way > 0], exchanges.student[way > 0]
+        teacher, student = exchanges.teacher[way], exchanges.student[way]
         assert teacher.tolist() == list(range(n))
         assert sorted(student.tolist()) == list(range(n))
         assert (student.tolist() == list(range(n))) or row > 0
@@ -212,10 +212,10 @@ def test_nothing_below_the_states_precision_is_sure():
 def test_a_p_value_counts_the_ways_and_agrees_with_the_quantile(largest, statistic, level):
     drawn = torch.tensor(largest, dtype=torch.float64)
     p = float(adjusted_p(torch.tensor(statistic, dtype=torch.float64), drawn))
-    at_least = sum(each >= statistic * (1 - 1e-9) for each in largest)
+    at_least = sum(each >= statistic * (1 - 1e-5) for each in largest)
     assert p == pytest.approx((1 + at_least) / (1 + len(largest)))
     quantile = joint_quantile(drawn, level)
-    if abs(statistic - quantile) > 1e-6:
+    if abs(statistic - quantile) > 1e-4:
         assert (p <= level + 1e-12) == (statistic > quantile)
 
 
