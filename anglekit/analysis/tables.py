@@ -143,6 +143,7 @@ def _layer_rows(
     values = {
         "cka": unknown if cka is None else _array(cka.cka),
         "cka_se": unknown if cka is None else _array(cka.se),
+        "cka_null": unknown if cka is None else _array(cka.null),
         "cka_p": unknown if cka is None else _array(cka.p),
         "cka_p_adjusted": unknown if cka is None else _array(cka.p_adjusted),
     }

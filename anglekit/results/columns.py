@@ -37,7 +37,7 @@ COLUMNS: dict[str, Mapping[str, str]] = {
     "layers": _columns(
         *_TWO_LAYERS,
         *("mean_cosine", "centred_cosine", "mean_distance"),
-        *("cka", "cka_se", "cka_p", "cka_p_adjusted", "mean_norm"),
+        *("cka", "cka_se", "cka_null", "cka_p", "cka_p_adjusted", "mean_norm"),
     ),
     "examples": _columns(
         *("student", "stream", "vertex", "example"), *("mean_cosine", "mean_angle_degrees", "n_tokens", "cluster")
@@ -48,7 +48,7 @@ COLUMNS: dict[str, Mapping[str, str]] = {
 ADDED_COLUMNS: dict[str, tuple[str, ...]] = {
     "angles": ("mean_tangential_angle_degrees", "n_clusters"),
     "examples": ("mean_angle_degrees", "cluster"),
-    "layers": ("cka_se", "cka_p", "cka_p_adjusted"),
+    "layers": ("cka_se", "cka_null", "cka_p", "cka_p_adjusted"),
     "nulls": ("p_adjusted", "joint_low", "joint_high"),
     "similarity": tuple(f"{name}{ending}" for name in SIMILARITIES for ending in SIMILARITY_ENDINGS[1:]),
 }

@@ -47,10 +47,10 @@ class Geometry:
             `teacher_k` are -1 in the rows that pool a vertex's pairs.
         layers: cosines, distances and norms between any two layers of the teacher and the student, and `cka`, the
             debiased CKA of example means (over the whole probe where `similarity` is "all", else over the sample:
-            `counts["cka_examples"]`): two layers have no other. `cka_se` is its standard error over examples, `cka_p`
-            the share of permutations of one side's examples that give as much (they give 0 on average), and
-            `cka_p_adjusted` the share that give as much between any two layers of the same two sides, which stays valid
-            for the most similar layers; both are those of the sample.
+            `counts["cka_examples"]`): two layers have no other. `cka_se` is its standard error over examples,
+            `cka_null` its mean over permutations of one side's examples, `cka_p` the share of them that give as much,
+            and `cka_p_adjusted` the share that give as much between any two layers of the same two sides, which stays
+            valid for the most similar layers; these three are those of the sample.
         examples: for every vertex, each example's mean over its tokens and pairs. Weighted by `n_tokens`, the examples'
             `mean_angle_degrees` average to the vertex's angle; it is NaN in Geometries of earlier versions. `cluster`
             is the first example that reads the same.

@@ -185,7 +185,7 @@ def test_cka_is_that_of_the_example_means(bert_geometry, everything, bert_pair, 
 def test_two_layers_have_one_debiased_cka_with_its_error_and_chance(everything, bert_geometry):
     means = everything.similarity.query("states == 'example-mean'").merge(everything.layers, on=LAYER_KEYS)
     assert len(means) == len(everything.layers)
-    for ending in ("", "_se", "_p", "_p_adjusted"):
+    for ending in ("", "_se", "_null", "_p", "_p_adjusted"):
         np.testing.assert_array_equal(means[f"debiased_cka{ending}"], means[f"cka{ending}"])
     # As many examples in the sample as in the probe: summed or from Gram matrices, it is one number.
     np.testing.assert_allclose(everything.layers["cka"], bert_geometry.layers["cka"], atol=1e-6)

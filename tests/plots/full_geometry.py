@@ -154,6 +154,7 @@ def _layer_tables(teacher: np.ndarray, own: np.ndarray) -> dict[str, pd.DataFram
                     "mean_distance": np.sqrt(((x - y) ** 2).sum(1).mean()),
                     "cka": 1.0 if a == b and m == n else 1 / (1 + abs(m - n)),
                     "cka_se": 0.02,
+                    "cka_null": np.nan if a == b and m == n else 0.0,
                     "cka_p": np.nan if a == b and m == n else 0.005,
                     "cka_p_adjusted": np.nan if a == b and m == n else 0.3 if abs(m - n) > 2 else 0.005,
                     "mean_norm": lengths[0].mean() if a == b and m == n else np.nan,

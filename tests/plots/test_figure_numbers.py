@@ -111,9 +111,9 @@ def test_what_is_not_told_from_chance_is_faint(geometry) -> None:
     readable = {text.get_text(): text.get_color() for text in figure.axes[1].texts}
     assert readable[".20"] == readable[".25"] == LIGHT_THEME.ink != readable[".33"]
     data = figure_data("layer-cka", [geometry], students="reverse-teacher-seed0")
-    assert list(data.columns[-2:]) == ["cka", "cka_p_adjusted"]
+    assert list(data.columns[-3:]) == ["cka", "cka_null", "cka_p_adjusted"]
     assert "(3 of 15 not told from chance)" in FIGURES["layer-cka"].facts(data)
-    before = dataclasses.replace(geometry, layers=geometry.layers.assign(cka_p_adjusted=np.nan))
+    before = dataclasses.replace(geometry, layers=geometry.layers.assign(cka_null=np.nan, cka_p_adjusted=np.nan))
     old = draw_figure("layer-cka", [before], students="reverse-teacher-seed0")
     assert "Faint" not in notes(old)
     assert figure_data("layer-cka", [before]).columns[-1] == "cka"
