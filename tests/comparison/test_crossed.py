@@ -105,7 +105,11 @@ def test_the_quantile_lies_between_those_of_its_parts() -> None:
     both = stats.t.ppf(0.975, [2, 50])
     assert mixed_quantile(0.95, (1.0, 2), (0.0, 50)) == pytest.approx(both[0])
     assert mixed_quantile(0.95, (0.0, 2), (1.0, 50)) == pytest.approx(both[1])
-    assert mixed_quantile(0.95, (1.0, 2), (3.0, 50)) == pytest.approx(0.25 * both[0] + 0.75 * both[1])
+    cochran, satterthwaite = 0.25 * both[0] + 0.75 * both[1], stats.t.ppf(0.975, 4**2 / (1 / 2 + 9 / 50))
+    assert mixed_quantile(0.95, (1.0, 2), (3.0, 50)) == pytest.approx((cochran + satterthwaite) / 2)
+    far = stats.t.ppf(0.995, [2, 50])
+    assert mixed_quantile(0.99, (1.0, 2), (3.0, 50)) == pytest.approx(0.25 * far[0] + 0.75 * far[1])
+    assert mixed_quantile(0.95, (1.0, np.inf), (3.0, np.inf)) == pytest.approx(stats.norm.ppf(0.975))
     assert mixed_quantile(0.95, (0.0, 2), (0.0, 50)) == pytest.approx(both[1])
 
 
@@ -139,13 +143,14 @@ def test_the_parts_are_those_of_the_analysis_of_variance(seeds: int, examples: i
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=2, max_size=12).filter(lambda own: sum(one > 0 for one in own) > 1))
 def test_corrections_and_degrees_of_freedom_agree_with_dense_matrices(tokens: list[int]) -> None:
-    """Of the residuals of a weighted mean under equal variances: unbiased, and Satterthwaite's moments."""
+    """Half of a usual example's variance is its tokens': residuals are unbiased, with Satterthwaite's moments."""
     share = np.array(tokens) / sum(tokens)
     correction, freedom = _few_examples(share)
-    n = len(share)
-    residual = np.eye(n) - np.outer(np.ones(n), share)
+    n, usual = len(share), np.median(share[share > 0])
+    sd = np.array([np.sqrt((1 + usual / one) / 2) if one else 1.0 for one in share])
+    residual = (np.eye(n) - np.outer(np.ones(n), share)) * sd
     form = residual.T @ np.diag(share**2 * correction) @ residual
-    assert np.trace(form) == pytest.approx(share @ share, rel=1e-9)
+    assert np.trace(form) == pytest.approx(share**2 @ sd**2, rel=1e-9)
     assert freedom == pytest.approx(max(np.trace(form) ** 2 / np.trace(form @ form), 1.0), rel=1e-6)
     assert 1.0 <= freedom <= np.count_nonzero(share) - 1 + 1e-9
 

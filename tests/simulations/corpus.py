@@ -133,7 +133,7 @@ class ClassStudents:
 
     def draw(self, rng: np.random.Generator) -> Array:
         """Return each example's part of macro F1, (strategies, seeds, examples)."""
-        right, _ = self.accuracies.draw(rng)
+        right, *_ = self.accuracies.draw(rng)
         target = rng.choice(len(CLASSES), size=right.shape[-1], p=CLASSES)
         other = (target + rng.integers(1, len(CLASSES), right.shape)) % len(CLASSES)
         predicted = np.where(right == 1, target, other)

@@ -31,11 +31,17 @@ STUDIES: dict[str, tuple[tuple[str, ...], str]] = {
         ("seeds", "examples", "strategies"),
         "Accuracies near 0.85: seeds and examples are crossed, some examples are easy for all students and some for "
         "one strategy. The seeds' noise is near 0 (0.0005), like the margin (0.01), or far above it (0.05). The truth "
-        "is equal, with a margin of 0.01, or exactly at the margin, 0.05. With two seeds it is about these students.",
+        "is equal, with a margin of 0.01, or exactly at the margin, 0.05. With two seeds it is about these students. "
+        "Two strategies stand beside none, four are alone, and five are none and four.",
     ),
     "tables": (
         ("seeds", "strategies"),
         "The same of runs that kept no scores of examples: intervals are over seeds and speak of their table alone.",
+    ),
+    "unequal": (
+        ("seeds", "truth"),
+        "Strategies with unlike numbers of seeds, none first where there are three: each pair is compared on the seeds "
+        "that it shares. A pair that shares fewer than three is about these students, and so is its truth.",
     ),
     "corpus": (
         ("score", "seeds", "examples"),

@@ -64,10 +64,11 @@ class Population:
     interaction_sd: float = 0.5
     about: str = "strategies"
 
-    def draw(self, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Return which examples are answered rightly, 0 or 1, and the accuracies on these examples over all seeds.
+    def draw(self, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+        """Return which examples are answered rightly, 0 or 1, and true accuracies.
 
-        The first is (strategies, seeds, examples), the second (strategies,).
+        The first is (strategies, seeds, examples); then the accuracies on these examples over all seeds,
+        (strategies,), and those of these students over all examples, (strategies, seeds).
         """
         k, s, e = len(self.accuracies), self.seeds, self.examples
         own, shared = self.latent_seed_sds()
@@ -76,7 +77,8 @@ class Population:
         example = self.example_sd * rng.standard_normal(e) + self.interaction_sd * rng.standard_normal((k, e))
         noise = rng.standard_normal((k, s, e), dtype=np.float32)
         right = ((centres + effects)[..., None] + example[:, None, :] + noise > 0).astype(np.float64)
-        return right, special.ndtr((centres + example) / np.sqrt(1 + own**2 + shared**2)).mean(1)
+        on_table = special.ndtr((centres + example) / np.sqrt(1 + own**2 + shared**2)).mean(1)
+        return right, on_table, special.ndtr((centres + effects) / np.sqrt(self.examples_variance()))
 
     def examples_variance(self) -> float:
         return 1 + self.example_sd**2 + self.interaction_sd**2
@@ -106,16 +108,17 @@ class Population:
 
 
 def accuracies(truth: str, strategies: int, margin: float) -> tuple[float, ...]:
-    """Return accuracies: all equal, or the largest difference exactly at the margin; before two of them that of none.
+    """Return accuracies: all equal, or the largest difference exactly at the margin; first that of none, but for four.
 
     "margin": one pair is at the margin, what stands between is in the middle. "groups": half are at one end.
     """
+    matching = min(strategies, 4)
     places = {
-        "equal": np.zeros(strategies),
-        "margin": np.concatenate([[-0.5], np.zeros(strategies - 2), [0.5]]),
-        "groups": np.repeat([-0.5, 0.5], strategies // 2),
+        "equal": np.zeros(matching),
+        "margin": np.concatenate([[-0.5], np.zeros(matching - 2), [0.5]]),
+        "groups": np.repeat([-0.5, 0.5], matching // 2),
     }[truth]
-    return (*([ACCURACY - GAIN] if strategies == 2 else []), *(ACCURACY + margin * places))
+    return (*([] if strategies == 4 else [ACCURACY - GAIN]), *(ACCURACY + margin * places))
 
 
 def simulated(
@@ -128,7 +131,7 @@ def simulated(
     """
     found = []
     for _ in range(runs):
-        right, on_table = population.draw(rng)
+        right, on_table, _ = population.draw(rng)
         true = population.accuracies if per_example else on_table
         truth = dict(zip(STRATEGIES[len(true)], true, strict=True))
         found.append(outcomes(answer(score_cell(right, per_example=per_example), margin), truth, margin))
@@ -136,17 +139,33 @@ def simulated(
     return {name: np.array([one[name] for one in found]) for name in names}
 
 
+def simulated_unequal(
+    population: Population, trained: tuple[int, ...], margin: float, runs: int, rng: np.random.Generator
+) -> Outcomes:
+    """Return what `compare` gets right and wrong where strategies have unlike numbers of seeds."""
+    names = STRATEGIES[len(trained)]
+    truth = dict(zip(names, population.accuracies, strict=True))
+    found = []
+    for _ in range(runs):
+        right, _, of_students = population.draw(rng)
+        students = {name: own[:n] for name, own, n in zip(names, of_students, trained, strict=True)}
+        found.append(outcomes(answer(score_cell(right, trained=trained), margin), truth, margin, students))
+    return {name: np.array([one[name] for one in found]) for name in found[0]}
+
+
 def cases() -> Iterator[Case]:
     """Yield the cells: seeds' noise near 0 with the truth at the margin, far above the margin with equal strategies.
 
     With 872 examples also noise like the margin, and two groups at the margin. "tables" are scores of runs that did
-    not keep their examples.
+    not keep their examples, "unequal" strategies with unlike numbers of seeds.
     """
     everywhere = [(0.0005, "margin"), (0.05, "equal")]
     more = [(0.01, "equal"), (0.01, "margin"), (0.0005, "groups")]
     for seeds, examples, strategies in product((2, 3, 5, 10), (100, 872, 2000), (2, 4)):
         for seed_sd, truth in [*everywhere, *(more[: strategies // 2 + 1] if examples == 872 else [])]:
             yield _case(seeds, examples, strategies, seed_sd, truth)
+    for seeds, (seed_sd, truth) in product((2, 3, 5), everywhere):
+        yield _case(seeds, 872, 5, seed_sd, truth)
     for seeds, seed_sd in product((3, 5, 10), (0.0005, 0.05)):
         population = Population(accuracies=accuracies("equal", 2, 0.01), seeds=seeds, examples=872, seed_sd=seed_sd)
         yield Case(
@@ -154,6 +173,20 @@ def cases() -> Iterator[Case]:
             parameters={"seeds": seeds, "examples": 872, "strategies": 2, "seed_sd": seed_sd, "margin": 0.01},
             outcomes=lambda runs, rng, own=population: simulated(own, 0.01, runs, rng, per_example=False),
             bounds={name: bound for name, bound in BOUNDS.items() if name != "false equivalent"},
+        )
+    for trained, (seed_sd, truth) in product(((5, 5, 1), (5, 5, 3), (10, 3, 3), (5, 5, 5, 2)), everywhere):
+        margin = 0.01 if truth == "equal" else 0.05
+        count = len(trained) if len(trained) > 3 else 2
+        population = Population(
+            accuracies=accuracies(truth, count, margin), seeds=max(trained), examples=872, seed_sd=seed_sd
+        )
+        yield Case(
+            study="unequal",
+            parameters={"seeds": "+".join(map(str, trained)), "examples": 872, "seed_sd": seed_sd, "truth": truth},
+            outcomes=lambda runs, rng, own=population, each=trained, at=margin: simulated_unequal(
+                own, each, at, runs, rng
+            ),
+            bounds=BOUNDS,
         )
 
 

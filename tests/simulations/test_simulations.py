@@ -85,7 +85,7 @@ def test_of_a_case_measured_twice_the_later_line_counts():
 @pytest.mark.parametrize("seed_sd", [0.0005, 0.05])
 def test_accuracies_over_the_population_are_those_asked_for(seed_sd):
     population = scores.Population(accuracies=(0.8, 0.85, 0.9), seeds=2000, examples=400, seed_sd=seed_sd)
-    right, on_table = population.draw(np.random.default_rng(0))
+    right, on_table, _ = population.draw(np.random.default_rng(0))
     means = right.mean((1, 2))
     # On the same examples only the 2,000 seeds err, by 0.0011 at most, and answers by 0.0006.
     assert np.abs(means - on_table).max() < 0.006
@@ -152,7 +152,7 @@ def test_the_largest_difference_is_where_the_case_says(truth, largest, at):
 @pytest.mark.parametrize("per_example", [True, False])
 def test_the_answer_is_the_one_that_compare_gives(per_example):
     drawn_students = scores.Population(accuracies=(0.8, 0.85, 0.9), seeds=3, examples=50, seed_sd=0.02)
-    values, _ = drawn_students.draw(np.random.default_rng(4))
+    values, *_ = drawn_students.draw(np.random.default_rng(4))
     found = answer(score_cell(values, per_example=per_example), 0.01, needed=True)
     keys = {
         (k, s): (STRATEGIES[3][k], "random", s, "validation", "accuracy")
