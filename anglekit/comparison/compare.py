@@ -11,7 +11,7 @@ import pandas as pd
 
 from anglekit.comparison.cells import Cell, angle_cells, in_order, score_cells, score_unit
 from anglekit.comparison.crossed import LEAST_SEEDS
-from anglekit.comparison.equivalence import ALPHA, check_margin
+from anglekit.comparison.equivalence import ALPHA, NO_VERDICT, check_margin
 from anglekit.comparison.evidence import Evidence, read_evidence
 from anglekit.comparison.family import Family, Reference, overall_verdict
 from anglekit.comparison.pairable import check_pairable
@@ -157,7 +157,7 @@ def _difference_rows(estimates: Sequence[CellEstimates], found: Evidence, told: 
 
     Scores and angles are two questions. Each has its own error rate, which its initialisations share: one of them that
     is different is enough for the answer. A task's further scores are shown beside its own and decide nothing. Pairs of
-    students that have learned nothing stay undecided.
+    students that have learned nothing get no verdict.
     """
     groups: dict[tuple[str, bool, str], list[CellEstimates]] = {}
     for one in estimates:
@@ -170,7 +170,7 @@ def _difference_rows(estimates: Sequence[CellEstimates], found: Evidence, told: 
     rows = [difference_rows(one, joints[one.cell.part, _leads(one.cell, found), one.cell.init]) for one in estimates]
     for row in (row for own in rows for row in own if row["kind"] == BETWEEN):
         if told.get(row["init"], (None, None))[0] is False:
-            row |= {"verdict": "undecided", "needed_seeds": None, "needed_examples": None, "needed_factor": None}
+            row |= {"verdict": NO_VERDICT, "needed_seeds": None, "needed_examples": None, "needed_factor": None}
     return rows
 
 

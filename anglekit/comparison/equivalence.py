@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from anglekit.comparison.crossed import LEAST_SEEDS, Estimate, mixed_quantile
 from anglekit.errors import InputError
 
-Verdict = Literal["equivalent", "different", "undecided"]
+#: "no verdict" is on students that have learned nothing, which can only be alike.
+Verdict = Literal["equivalent", "different", "undecided", "no verdict"]
+NO_VERDICT: Final = "no verdict"
 
 #: The error rate of "equivalent" for each difference, and of "different" for all differences together.
 ALPHA = 0.05
@@ -52,11 +54,13 @@ def family_verdict(verdicts: Sequence[Verdict]) -> Verdict:
     """Return the verdict on several differences together, each judged by `equivalence_verdict`.
 
     Equivalent when each of them is: all tests must succeed, so none needs a correction (intersection-union). Different
-    when one of them is: one success is enough, which is why it took the interval that holds for all at once.
+    when one of them is: one success is enough, which is why it took the interval that holds for all at once. No verdict
+    where there is none on any of them.
     """
-    if "different" in verdicts:
+    found = set(verdicts)
+    if "different" in found:
         return "different"
-    return "equivalent" if set(verdicts) == {"equivalent"} else "undecided"
+    return verdicts[0] if len(found) == 1 else "undecided"
 
 
 @dataclass(frozen=True)

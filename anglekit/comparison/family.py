@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from anglekit.comparison.equivalence import Verdict
+from anglekit.comparison.equivalence import Verdict, family_verdict
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Family:
     Attributes:
         part: "angle" or "score"; scores are the task's own score on every evaluation table.
         init: how the students were initialised.
-        verdict: over all pairs and cells; "undecided" where `told` is False.
+        verdict: over all pairs and cells; "no verdict" where `told` is False.
         n_seeds: the fewest seeds that two strategies share.
         about: "strategies", or "these students" where there are too few seeds to speak of others.
         key: the row of `Comparison.differences` that decides, or that prevents a decision.
@@ -81,7 +81,4 @@ def cost(row: Mapping[str, Any]) -> float:
 
 def overall_verdict(families: Sequence[Family]) -> Verdict:
     """Return the verdict over families: different if one is, equivalent only if all are."""
-    verdicts = {family.verdict for family in families}
-    if "different" in verdicts:
-        return "different"
-    return "equivalent" if verdicts == {"equivalent"} else "undecided"
+    return family_verdict([family.verdict for family in families])

@@ -35,7 +35,7 @@ class Comparison:
     """What a comparison found.
 
     Attributes:
-        verdict: "equivalent", "different" or "undecided", on the scores; on the angles where no score came.
+        verdict: "equivalent", "different", "undecided" or "no verdict", on the scores; without scores on the angles.
         families: a verdict for each kind of measure and initialisation.
         differences: a row for each cell and paired difference: `part, measure, init, stream, vertex, data, score, kind`
             ("between" matching strategies, "over none" or "control"), `strategy_a, strategy_b, difference` (a - b, in

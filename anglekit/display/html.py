@@ -87,8 +87,8 @@ def _page_cell(text: str, table: TextTable, column: int) -> Markup:
     if column in table.numeric:
         number = _leading_number(text)
         return element("td", _typeset(text), class_="number", data_value=None if number is None else f"{number:.12g}")
-    if text in ("equivalent", "different", "undecided"):
-        return element("td", element("span", text, class_=f"mark {text}"))
+    if text in ("equivalent", "different", "undecided", "no verdict"):
+        return element("td", element("span", text, class_=f"mark {text.replace(' ', '-')}"))
     return element("td", text, class_="long" if len(text) > _LONG else None)
 
 

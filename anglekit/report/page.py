@@ -192,14 +192,19 @@ def _box(
     return element(
         "div",
         element("h3", question, class_="question"),
-        element("p", *(element("span", answer, class_=f"answer {own}") for answer, own in answers), class_="answers"),
+        element("p", *(element("span", one, class_=f"answer {_tone(own)}") for one, own in answers), class_="answers"),
         element("p", sentence, class_="sentence") if sentence else None,
         element("ul", *(element("li", _capital(one)) for one in reasons)) if reasons else None,
         element("details", element("summary", "How this was decided"), *(element("p", line) for line in method))
         if method
         else None,
-        class_=f"verdict {tone}",
+        class_=f"verdict {_tone(tone)}",
     )
+
+
+def _tone(verdict: str) -> str:
+    """Return the class of a verdict in the page's style."""
+    return verdict.replace(" ", "-")
 
 
 def _capital(sentence: str) -> str:

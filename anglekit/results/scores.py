@@ -342,6 +342,12 @@ def _read_sweep(directory: Path) -> StudentScores:
         )
         notes.append(unfinished)
     notes += [f"{directory}: {warning}" for warning in sweep.warnings]
+    known = {(arm.strategy, arm.init, arm.seed) for arm in sweep.arms if arm.strategy}
+    for strategy, init, seed in zip(frame["strategy"], frame["init"], frame["seed"], strict=True):
+        if known and (str(strategy), str(init), int(seed)) not in known:
+            raise InputError(
+                f"{file} has a row of {strategy}, {init}, seed {seed}, which is no arm of {SWEEP_FILE}", _RESUME
+            )
     kept = _Kept()
     for arm in sweep.arms:
         run = directory / arm.name
@@ -371,10 +377,11 @@ def _rows_of(table: pd.DataFrame, arm: _ScoredArm) -> dict[tuple[str, str], floa
 def _check_same_scores(table: Mapping[tuple[str, str], float], scores: RunScores, file: Path, run: Path) -> None:
     """Check that the sweep's table says of an arm what its run says."""
     for data, name, value in _values(scores.scores):
-        if (found := table.get((data, name))) is not None and found != value:
+        found = table.get((data, name))
+        if found != value and np.isfinite(value):
+            said = f"no {name}" if found is None else f"{name} {found:.6g}"
             raise InputError(
-                f"{file} has {name} {found:.6g} for {run.name} on {data!r}, and {run / RUN_SCORES_FILE} {value:.6g}",
-                _RESUME,
+                f"{file} has {said} for {run.name} on {data!r}, and {run / RUN_SCORES_FILE} {value:.6g}", _RESUME
             )
 
 

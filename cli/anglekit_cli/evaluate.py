@@ -34,6 +34,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Write what each example adds to the scores: .parquet or .csv."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file of --examples if it is there.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Score trained models on one or more tables.
@@ -43,6 +46,7 @@ def evaluate(
     options.check_sources(checkpoints, (), data, columns=columns, task=task)
     if examples is not None:
         options.check_target(examples, "a file of examples", (".parquet", ".csv"), "--examples")
+        options.check_new(examples, overwrite=overwrite)
 
     from anglekit.distillation.runs.evaluate import evaluate as run
 

@@ -574,8 +574,8 @@ def test_students_that_have_learned_nothing_get_no_verdict(accuracies: dict[str,
     if not told:
         # By the numbers alone the strategies would be equivalent.
         assert between(comparison)["test_high"].abs().max() < 0.2
-        assert {family.verdict, comparison.verdict, *between(comparison)["verdict"]} == {"undecided"}
-        assert set(comparison.spreads["verdict"]) == {"undecided"}
+        assert {family.verdict, comparison.verdict, *between(comparison)["verdict"]} == {"no verdict"}
+        assert set(comparison.spreads["verdict"]) == {"no verdict"}
     assert compare(dataclasses.replace(evidence, chance={}, untrained={})).families[0].told is None
 
 

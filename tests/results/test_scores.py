@@ -163,6 +163,23 @@ def test_a_sweep_whose_table_and_runs_differ_is_refused(tmp_path: Path) -> None:
         read_student_scores(sweep)
 
 
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("accuracy", "", r"has no accuracy for none-random-seed0 on 'validation', and .*scores.json 0"),
+        ("accuracy", "1e999", r"has no accuracy for none-random-seed0 on"),
+        ("strategy", "sideways", r"has a row of sideways, random, seed 0, which is no arm of sweep.json"),
+    ],
+)
+def test_a_sweep_table_that_lacks_an_arm_or_has_another_is_refused(tmp_path: Path, column, cell, message) -> None:
+    sweep = swept_with_examples(tmp_path / "sweep")
+    table = pd.read_csv(sweep / "scores.csv", keep_default_na=False, dtype=object)
+    table.loc[0, column] = cell
+    table.to_csv(sweep / "scores.csv", index=False)
+    with pytest.raises(InputError, match=f"scores.csv {message}.*; resume the sweep to write it again$"):
+        read_student_scores(sweep)
+
+
 @pytest.mark.parametrize("cell", ["0.8x", "oops", "0,8"])
 def test_a_score_that_is_no_number_is_refused_by_row_and_column(tmp_path: Path, cell: str) -> None:
     sweep = write_sweep(tmp_path / "sweep", score_rows({"none": 0.5, "forward": 0.75}, seeds=(0, 1)))
