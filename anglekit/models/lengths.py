@@ -13,6 +13,7 @@ import copy
 import inspect
 import logging
 import warnings
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -197,16 +198,23 @@ def _limit(model: PreTrainedModel, stream: Stream, streams: Sequence[Stream]) ->
     candidates = sorted(_candidates(short.looked_up, longer.looked_up), key=lambda each: each.limit)
     whole = short.ended and longer.ended
 
-    def is_limit(candidate: _Candidate) -> bool:
-        if not whole and not candidate.ahead:  # the model can be asked nothing more
-            return candidate.moving and candidate.operation != "slice"
-        ends = [
-            _read(model, stream, streams, length, only_ahead=candidate.ahead).ended
-            for length in (candidate.limit, candidate.limit + 1)
-        ]
-        return ends == [True, False]
+    if not whole:  # behind the first block the model can be asked nothing more
+        told = [each.limit for each in candidates if not each.ahead and each.moving and each.operation != "slice"]
+        candidates = [each for each in candidates if each.ahead]
+    else:
+        told = []
+    for ahead in (True, False):
+        limits = sorted({each.limit for each in candidates if each.ahead is ahead})
 
-    return next((candidate.limit for candidate in candidates if is_limit(candidate)), None)
+        def ends(length: int, *, ahead: bool = ahead) -> bool:
+            return _read(model, stream, streams, length, only_ahead=ahead).ended
+
+        # What is too long for one table is too long with more tokens too. A loop over chunks (Kimi's linear attention)
+        # makes hundreds of look-ups that limit nothing, so that not each of them can be tried.
+        at = bisect_left(limits, True, key=lambda limit: not ends(limit + 1))
+        if at < len(limits) and ends(limits[at]):
+            told.append(limits[at])
+    return min(told, default=None)
 
 
 def _candidates(short: Sequence[_LookUp], longer: Sequence[_LookUp]) -> set[_Candidate]:

@@ -131,6 +131,7 @@ _NEEDS: Final[Mapping[str, Mapping[str, Any]]] = {
         (
             "cosmos3_edge_text",
             "paddleocr_vl_text",
+            "qwen2_5_omni_text",
             "glm4v_text",
             "glm_ocr_text",
             "glm_image_text",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -78,7 +79,7 @@ def _last(truth: Mapping[str, Any]) -> str:
 
 
 def _padding(truths: list[Mapping[str, Any]]) -> str:
-    if not truths:
+    if not truths or any(truth["layout"] == "other shape" for truth in truths):
         return ""
     return "independent" if max(truth["padding_error"] for truth in truths) <= _INDEPENDENT else "dependent"
 
@@ -99,8 +100,11 @@ def _notes(row: Mapping[str, Any], truths: Mapping[str, Any], said: Mapping[str,
                 break
         elif kind in ("WRONG", "TRACEBACK"):
             yield f"{question} wrong: {_short(reason)}"
-    if row["problem"]:
-        yield _short(row["problem"])
+    whole, _, inner = row["problem"].partition(", but its ")
+    if inner:
+        yield f"only its {inner.removesuffix(' does')} reads text alone"
+    elif whole:
+        yield _short(whole)
     for stream, truth in truths.items():
         of = f"{stream}: " if len(truths) > 1 else ""
         if truth["repeated"]:
@@ -112,6 +116,7 @@ def _notes(row: Mapping[str, Any], truths: Mapping[str, Any], said: Mapping[str,
 
 
 def _short(reason: str) -> str:
-    """Return a reason without the paths of this run, which say nothing of the type."""
-    plain = re.sub(r"\S*/tmp\S*/(teacher|student-\d+)'?", "the checkpoint", " ".join(reason.split()))
-    return plain.replace("; ", ", ")[:200]
+    """Return what was found, without the remedy, and without the paths of this run, which say nothing of the type."""
+    found = " ".join(reason.split()).partition("; ")[0]
+    plain = re.sub(r"\S*/tmp\S*/(teacher|student-\d+)'?", "the checkpoint", found)
+    return textwrap.shorten(plain, 200, placeholder=" ...")

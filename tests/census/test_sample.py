@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -121,6 +122,12 @@ def test_a_change_of_the_table_is_told_cell_by_cell():
 def test_the_page_of_types_shows_the_shipped_table():
     shown = (run.ROOT / "MODELS.md").read_text(encoding="utf-8")
     assert shown == page(census_versions(), supported_types())
+    number = Counter(found.states for found in supported_types().values())
+    told = " ".join((run.ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert (
+        f"Of {len(supported_types())} types in {census_versions().partition(',')[0]}, {number['right']} are right, "
+        f"{number['refused']} refused and {number['not built']} could not be built small." in told
+    )
 
 
 def test_totals_count_the_verdicts_of_each_question():

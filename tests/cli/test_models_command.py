@@ -67,7 +67,7 @@ def test_one_type_is_told_in_words():
     assert "decoder: blocks in `h`, behind the last block the norm `ln_f`" in words
     assert "Students: copied from the teacher's blocks, or at random." in words
     assert json.loads(run("gpt2", "--json").output)["final_norm"] == "ln_f"
-    assert "blocks are shared or nested" in run("albert").output
+    assert "has no list of 4 blocks in its encoder" in run("albert").output
 
 
 def test_every_type_can_be_told_in_words():

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel, BartConfig, BertConfig, BertModel, LEDConfig, RobertaConfig, T5Config
 
+from anglekit.models import lengths
 from anglekit.models.architectures import model_streams
 from anglekit.models.lengths import position_tables
+from tests.census.small_configs import small_config
 
 _COMMON = {"vocab_size": 24, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 _ENCODER = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
@@ -111,3 +113,19 @@ def test_full_size_models_are_asked_without_their_memory():
     assert position_tables(BartConfig()) == {"encoder": 1024, "decoder": 1024}
     # Relative positions are entries of a table too, but the last one stands for all that are further away.
     assert position_tables(T5Config()) == {"encoder": None, "decoder": None}
+
+
+def test_look_ups_of_a_loop_over_chunks_are_not_tried_one_by_one(monkeypatch):
+    """Kimi's linear attention looks hundreds of times into what is no table; each trial is a long pass."""
+    pytest.importorskip("transformers.models.kimi_linear")
+    tried = []
+    read = lengths._read
+
+    def counted(*given, **options):
+        tried.append(given[3])
+        return read(*given, **options)
+
+    monkeypatch.setattr(lengths, "_read", counted)
+    monkeypatch.setattr(lengths, "_KNOWN", {})
+    assert lengths.position_tables(small_config("kimi_linear")) == {"decoder": None}
+    assert 2 < len(tried) < 20
