@@ -220,16 +220,17 @@ def _limit(model: PreTrainedModel, stream: Stream, streams: Sequence[Stream]) ->
 def _candidates(short: Sequence[_LookUp], longer: Sequence[_LookUp]) -> set[_Candidate]:
     """Return what may be limits: look-ups of tables of one size that move on with the length.
 
-    Each of the one text is held against each of the other, since a text that is padded makes look-ups of its own.
+    Each of the one text is held against each of the other, since a text that is padded makes look-ups of its own;
+    slices, of which loops over chunks of tokens make hundreds, only against that at the same place.
     """
-    grouped: dict[tuple[str, int], tuple[set[_LookUp], set[_LookUp]]] = defaultdict(lambda: (set(), set()))
+    grouped: dict[tuple[str, int], tuple[list[_LookUp], list[_LookUp]]] = defaultdict(lambda: ([], []))
     for which, looked_up in enumerate((short, longer)):
         for each in looked_up:
-            grouped[each.operation, each.size][which].add(each)
+            grouped[each.operation, each.size][which].append(each)
     more = _LONGER - _SHORT
     found = set()
     for (operation, size), pair in grouped.items():
-        for one, other in product(*pair):
+        for one, other in zip(*pair, strict=False) if operation == "slice" else product(*map(set, pair)):
             if other.last - one.last == more and one.last >= _SHORT - 1:
                 limit, moving = size - (one.last - (_SHORT - 1)), True
             elif one.first - other.first == more and one.last == other.last:  # read from its end
