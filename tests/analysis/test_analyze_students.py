@@ -250,10 +250,13 @@ def test_what_does_not_fit_is_refused_before_a_batch_runs(bert_pair, checkpoint,
         (teacher, [student], {"teacher_layers": (1, 4)}, r"layer 4 does not exist.*0 \(embedding\) to 3"),
         (teacher, [student], {"vertices": (3,)}, "layer 3 does not exist"),
     ]
-    for checked in (t5, *(each for first, students, *_ in cases for each in (first, *students))):
-        facts_of(checked.model)  # which `load_checkpoint` asks for
-    passes = []
-    handle = torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: passes.append(1))
+    given = [t5.model, *(each.model for first, students, *_ in cases for each in (first, *students))]
+    for model in given:
+        facts_of(model)  # which `load_checkpoint` asks for
+    passes = []  # of these models; their limits of length are found with others
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, _: passes.append(module) if any(module is model for model in given) else None
+    )
     try:
         for first, students, options, expected in cases:
             with pytest.raises(InputError, match=expected):

@@ -119,7 +119,7 @@ def test_finetune_then_distil_then_evaluate(world, tmp_path):
             tmp_path / "x.txt",
         )
     assert not (tmp_path / "x.txt").exists()
-    again = ("evaluate", tmp_path / "nothing", "--task", "classification", "--data", world["dev"])
+    again = ("evaluate", tmp_path / "teacher", "--task", "classification", "--data", world["dev"])
     with pytest.raises(InputError, match=r"examples.csv exists; choose another file or allow overwriting"):
         run(*again, "--examples", tmp_path / "examples.csv")
 
