@@ -82,7 +82,6 @@ page.
 
 Tables give percent, the lowest to the highest over the cells of a row. With 1,000 runs, a rate of 95 or 5 has an error
 of 0.7. Bold: a cell is outside its bounds by more than two of its errors.
-[similarity.md](similarity.md) has the rates of similarity.
 """
 
 
