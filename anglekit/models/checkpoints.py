@@ -40,6 +40,8 @@ from anglekit.models.chosen_blocks import check_shape, with_blocks
 from anglekit.models.held_blocks import of_the_whole, same_first_blocks
 from anglekit.models.library_messages import quiet_transformers as quiet_transformers
 from anglekit.models.load_options import LoadOptions, looks_like_path
+from anglekit.models.load_options import checkpoint_name as checkpoint_name
+from anglekit.models.load_options import checkpoint_of as checkpoint_of
 from anglekit.models.projections import load_adapters
 from anglekit.models.stored.corrections import (
     Corrections,
@@ -165,12 +167,6 @@ class Checkpoint:
             **({"unchecked": facts.unchecked} if facts.unchecked else {}),
             **{name: told for name, told in trained if told is not None},
         }
-
-
-def checkpoint_of(source: str) -> str:
-    """Return the checkpoint inside a run directory, or the source itself."""
-    inner = Path(source) / "checkpoint"
-    return str(inner) if not (Path(source) / "config.json").exists() and (inner / "config.json").is_file() else source
 
 
 def load_config(source: str, options: LoadOptions | None = None) -> PretrainedConfig:
@@ -415,16 +411,6 @@ def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def checkpoint_name(source: str) -> str:
-    """Return the last part of a path or hub id, or for a run's checkpoint the run's name, which tells runs apart."""
-    directory = Path(source)
-    if not directory.is_dir():
-        return source.rstrip("/").split("/")[-1]
-    place = directory.resolve()
-    in_a_run = place.name == "checkpoint" and (place.parent / "run_config.json").is_file()
-    return place.parent.name if in_a_run else place.name
 
 
 def _with_its_head(config: PretrainedConfig) -> type[PreTrainedModel] | None:

@@ -1,4 +1,4 @@
-"""How a checkpoint is loaded: where to, how precisely, and what is allowed."""
+"""Which checkpoint is meant and in which role; how it is loaded: where to, how precisely, and what is allowed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from anglekit.errors import InputError
+from anglekit.runtime.files import read_document
 from anglekit.runtime.placement import Placement, check_device
 from anglekit.settings_fields import check_settings, documented, setting
-from anglekit.vocabulary import PRECISIONS, Stream
+from anglekit.vocabulary import PRECISIONS, STUDENT_FILE, Stream
 
 
 @documented
@@ -50,3 +53,59 @@ def check_source(source: str) -> None:
     """
     if looks_like_path(source) and not Path(source).exists():
         raise InputError(f"no such directory: {source}", "give a checkpoint directory or a hub id such as org/name")
+
+
+def checkpoint_of(source: str) -> str:
+    """Return the checkpoint inside a run directory, or the source itself."""
+    inner = Path(source) / "checkpoint"
+    return str(inner) if not (Path(source) / "config.json").exists() and (inner / "config.json").is_file() else source
+
+
+def checkpoint_name(source: str) -> str:
+    """Return the last part of a path or hub id, or for a run's checkpoint the run's name, which tells runs apart."""
+    directory = Path(source)
+    if not directory.is_dir():
+        return source.rstrip("/").split("/")[-1]
+    place = directory.resolve()
+    in_a_run = place.name == "checkpoint" and (place.parent / "run_config.json").is_file()
+    return place.parent.name if in_a_run else place.name
+
+
+class _TaughtBy(msgspec.Struct, frozen=True):
+    """The part of a student's record (`STUDENT_FILE`) that says whose student it is."""
+
+    teacher: str | None = None
+
+
+def recorded_teacher(source: str) -> str | None:
+    """Return the teacher of a checkpoint as its run named it; None where it has no record.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    note = Path(checkpoint_of(source)) / STUDENT_FILE
+    return read_document(note, _TaughtBy, "remove it or save the student again").teacher if note.is_file() else None
+
+
+def same_checkpoint(one: str, other: str) -> bool:
+    """Return whether two sources are one directory or one hub id; a run directory is its checkpoint."""
+    first, second = checkpoint_of(one), checkpoint_of(other)
+    if Path(first).is_dir() and Path(second).is_dir():
+        return Path(first).resolve() == Path(second).resolve()
+    return first == second
+
+
+def check_roles(teacher: str, student: str) -> None:
+    """Refuse what cannot be a teacher and its student, as far as their names and a run's record tell; reads no model.
+
+    Raises:
+        InputError: both are one checkpoint, or the teacher was taught by the student.
+    """
+    if same_checkpoint(teacher, student):
+        raise InputError(f"teacher and student are one checkpoint, {student}", "give two different ones")
+    taught_by = recorded_teacher(teacher)
+    if taught_by is not None and same_checkpoint(taught_by, student):
+        raise InputError(
+            f"{teacher} came as the teacher and {student} as its student, and {teacher} was taught by {student}",
+            f"give them the other way round: {student} is the teacher",
+        )

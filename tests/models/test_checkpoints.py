@@ -20,7 +20,7 @@ from anglekit.models.checkpoints import (
     unique_names,
     weights_hash,
 )
-from anglekit.models.load_options import LoadOptions
+from anglekit.models.load_options import LoadOptions, check_roles
 from anglekit.models.projections import save_adapters
 from anglekit.vocabulary import STUDENT_FILE
 
@@ -298,3 +298,18 @@ def test_a_run_directory_is_its_checkpoint_and_gives_its_name(bert, tmp_path):
     assert (plain.name, Path(plain.source).name) == ("checkpoint", "checkpoint")
     (run / "run_config.json").write_text("{}")
     assert load_checkpoint(str(run)).name == load_checkpoint(str(run / "checkpoint")).name == "forward-random"
+
+
+def test_a_teacher_and_its_student_are_told_apart_by_the_run_record(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("teacher", "run/checkpoint", "other"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "run" / "checkpoint" / STUDENT_FILE).write_text('{"teacher": "./teacher", "seed": 0}')
+    check_roles("teacher", "run")
+    check_roles("run", "other")  # a student may teach another one
+    with pytest.raises(InputError, match=r"run came as the teacher and \S+teacher as its student.*other way round"):
+        check_roles("run", str(tmp_path / "teacher"))
+    for one, other in (("run", "run/checkpoint"), ("org/name", "org/name")):
+        with pytest.raises(InputError, match="are one checkpoint"):
+            check_roles(one, other)
