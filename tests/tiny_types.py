@@ -40,6 +40,10 @@ KINDS = {
         {**PLAIN, "attention_type": "block_sparse", "block_size": 2, "num_random_blocks": 1, "pad_token_id": 0},
     ),
     "longformer": ("longformer", {**PLAIN, "attention_window": [4, 4, 4], "max_position_embeddings": 70}),
+    "longformer, whole windows": (
+        "longformer",
+        {**PLAIN, "num_hidden_layers": 4, "attention_window": [128] * 4, "max_position_embeddings": 70},
+    ),
     "fnet": ("fnet", {**PLAIN, "use_tpu_fourier_optimizations": False}),
     "convbert": ("convbert", {**PLAIN, "embedding_size": 32, "head_ratio": 2, "conv_kernel_size": 3}),
     "squeezebert": ("squeezebert", {**PLAIN, "embedding_size": 32}),
@@ -89,6 +93,7 @@ KINDS = {
     ),
     "bart": ("bart", BART),
     "led": ("led", {**BART, "attention_window": [4, 4, 4], "max_encoder_position_embeddings": 64}),
+    "led, whole windows": ("led", {**BART, "attention_window": [128] * 3, "max_encoder_position_embeddings": 200}),
     "fsmt": (
         "fsmt",
         {**BART, "src_vocab_size": 40, "tgt_vocab_size": 44, "langs": ["en", "de"], "tie_word_embeddings": False},

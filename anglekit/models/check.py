@@ -5,6 +5,7 @@ Nothing here goes by the name of a type. What cannot be read layer by layer is r
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ _MOST_IDS = 4096
 _MANY = 64
 # Half precision, where a rounding is as large as what a far token changes.
 _COARSE = 1e-4
+# Positions that a block works on for each short text where it fills whole windows (Longformer, LED, Pegasus-X: 512).
+_WINDOW = 128
 # How much more than one rounding two computations of one state may be apart after all blocks.
 _ROUNDING = 1024
 # Where the texts of `_variants` stand; of a second stream the last two are two rows on.
@@ -261,6 +264,10 @@ def _not_here(model: PreTrainedModel) -> str:
 class _Pass:
     """One forward pass over texts, and what came in it.
 
+    Where short texts fill whole windows, only the first block of a stream computes, if all are of one class: the later
+    ones hand on what they are given, in the form in which the first returned it. All 12 blocks of Longformer, with
+    windows of 512, would take seconds.
+
     Attributes:
         texts: by stream the tokens of each text.
         enters: by stream, for each block what entered it.
@@ -283,12 +290,17 @@ class _Pass:
         self.own: dict[Stream, tuple[Tensor, ...]] = dict.fromkeys(texts, ())
         self.doubled: dict[Stream, bool] = dict.fromkeys(texts, False)
         self._given: list[tuple[Stream, Tensor, Tensor]] = []
+        self._passed_over: list[tuple[nn.Module, Any]] = []
         handles = [handle for stream in texts for handle in self._hooks(stream)]
         try:
             output = self._run(own)
         finally:
             for handle in handles:
                 handle.remove()
+            for block, forward in self._passed_over:
+                del block.forward
+                if forward is not None:
+                    block.forward = forward
         for stream in texts if own else ():
             name = f"{stream}_hidden_states" if len(texts) == 2 else "hidden_states"
             told = getattr(output, name, None) or ()
@@ -358,6 +370,21 @@ class _Pass:
             output[1:] if isinstance(output, tuple) else tuple(output.values())[1:] if isinstance(output, dict) else ()
         )
         self.doubled[stream] |= any(isinstance(each, Tensor) and each.shape == state.shape for each in others)
+        if number == 0 and state.numel() >= _WINDOW * len(self.texts[stream]) * state.shape[-1]:
+            self._pass_over_later_blocks(stream, output)
+
+    def _pass_over_later_blocks(self, stream: Stream, output: Any) -> None:  # noqa: ANN401 - a block's
+        every = blocks(self.model, stream)
+        if len({type(block) for block in every}) > 1:
+            return
+
+        def hand_on(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - a block's
+            return _with_state(output, entered(args, kwargs))
+
+        for block in every[1:]:
+            # What accelerate put there, or nothing.
+            self._passed_over.append((block, vars(block).get("forward")))
+            block.forward = hand_on
 
     def _copy(self, stream: Stream, state: Tensor) -> Tensor:
         copy = _copied(state)
@@ -380,6 +407,18 @@ class _Pass:
 
     def _end(self, stream: Stream, _stack: nn.Module, _args: Any, output: Any) -> None:  # noqa: ANN401
         self.ends[stream] = _copied(handed_over(output))
+
+
+def _with_state(output: Any, state: Tensor) -> Any:  # noqa: ANN401 - what a block returns
+    """Return what a block returned with another state in place of the one that `handed_over` takes of it."""
+    if isinstance(output, Tensor):
+        return state
+    if isinstance(output, dict):
+        first = next(iter(output))
+        made = copy.copy(output)
+        made[first] = _with_state(output[first], state)
+        return made
+    return type(output)((_with_state(output[0], state), *output[1:]))
 
 
 def _copied(state: Tensor) -> Tensor:

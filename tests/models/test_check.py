@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from anglekit.errors import InputError
-from anglekit.models.architectures import model_streams, settle_streams
+from anglekit.models.architectures import blocks, model_streams, settle_streams
 from anglekit.models.check import (
     StreamFacts,
     adopt_facts,
@@ -65,6 +66,8 @@ RIGHT = {
     "deberta with a convolution": {"encoder": StreamFacts(entering=frozenset({1}))},
     "gpt2": {"decoder": StreamFacts()},
     "led": {"encoder": StreamFacts(padded=True), "decoder": StreamFacts()},
+    "longformer, whole windows": {"encoder": StreamFacts(padded=True)},
+    "led, whole windows": {"encoder": StreamFacts(padded=True), "decoder": StreamFacts()},
     "fsmt": {"encoder": StreamFacts(turned=True), "decoder": StreamFacts(turned=True)},
     "prophetnet": {"encoder": StreamFacts(), "decoder": StreamFacts(padded=True)},
 }
@@ -87,6 +90,36 @@ def test_states_are_the_models_own_whatever_its_blocks_hand_over(kind):
             torch.testing.assert_close(states[stream][layer], own[layer][:, :7], rtol=1e-5, atol=1e-6)
         below, above = states[stream][0], states[stream][1]
         assert (below - above).abs().max() > 1e-2, "equality with another layer would be seen"
+
+
+@pytest.mark.parametrize("kind", ["longformer", "led"])
+def test_where_short_texts_fill_whole_windows_one_block_tells_what_all_would(kind):
+    narrow, wide = build(kind), build(f"{kind}, whole windows")
+    seen, passes = [], []
+    for number, block in enumerate(blocks(wide, "encoder")):
+        block.register_forward_hook(lambda _block, _args, _output, number=number: seen.append(number))
+        computing = block.self_attn if kind == "led" else block.attention
+        computing.register_forward_hook(lambda _module, _args, _output, number=number: passes.append(number))
+    facts, usual = check_model(wide), check_model(narrow)
+    assert facts.batching == usual.batching == "padded"
+    for stream, found in facts.streams.items():
+        assert replace(found, own_states="") == replace(usual.streams[stream], own_states="")
+        assert found.own_states == f"{facts.n_blocks[stream] + 1} entries, entry k is layer k"
+    last = facts.n_blocks["encoder"] - 1
+    assert seen.count(0) == seen.count(last) == passes.count(0) == 2
+    assert passes.count(last) == 0
+    passes.clear()
+    with torch.no_grad():
+        run(wide, text_inputs(wide))
+    assert passes.count(last) == 1, "every block is as it was"
+
+
+def test_whole_windows_of_texts_that_change_each_other_are_noticed():
+    wide = build("longformer, whole windows")
+    wide.encoder.layer[0].register_forward_hook(
+        lambda _module, _args, output: (output[0] - output[0].mean(0, keepdim=True), *output[1:])
+    )
+    assert check_model(wide).batching == "alone"
 
 
 @pytest.mark.parametrize("kind", ["bert", "longformer", "xlnet", "fsmt", "prophetnet"])
