@@ -10,6 +10,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig
@@ -35,13 +36,12 @@ from anglekit.models.lengths import shared_limits
 from anglekit.models.projections import relative_depth_layer
 from anglekit.probes.batches import TokenizedProbe
 from anglekit.probes.data import ProbeData
-from anglekit.probes.tokenize import same_tokenization, tokenize_continued_probe, tokenize_probe
+from anglekit.probes.shared_vocabulary import shared_vocabulary, vocabulary_entries
+from anglekit.probes.tokenize import read_alike, tokenize_continued_probe, tokenize_probe, unlike_words
 from anglekit.results.document import ModelRecord, ProbeRecord, Provenance
 from anglekit.runtime.placement import device_names
 from anglekit.vocabulary import BATCHINGS, ProjectionKind, Stream
 
-# Texts on which the tokenizers of teacher and student must agree, beyond equal vocabularies.
-_SAMPLE_TEXTS = 64
 # Tokens that the default anisotropy looks at, the first of the sample, whose order is random: an eighth of the examples
 # within these bounds, so that it costs a small probe little.
 _FEWEST_VIEWED, _MOST_VIEWED, _VIEWED_SHARE = 64, 256, 8
@@ -115,7 +115,9 @@ def prepare(
     """
     if settings.reading == "official":
         settings = replace(settings, final_norm="included")
-    _check_models(teacher, students, probe)
+    _check_models(teacher, students)
+    given = len(probe.texts)
+    probe = texts_read_alike(teacher, students, probe, settings)
     tokens = replace(
         tokenized_probe(teacher, students, probe, settings),
         batching=max((facts_of(each.model).batching for each in (teacher, *students)), key=BATCHINGS.index),
@@ -176,6 +178,7 @@ def prepare(
                 max_length=tokens.max_length,
                 padding_share=tokens.padding_share,
                 distinct_texts=measured.n_examples - len(measured.repeats),
+                unlike_examples=given - len(probe.texts),
             ),
         ),
     )
@@ -248,8 +251,8 @@ def blocks_to_hold(config: PretrainedConfig, settings: AnalysisSettings, *, teac
     return {stream: last} if max(chosen) <= depth(config, stream) and last < depth(config, stream) else None
 
 
-def _check_models(teacher: Checkpoint, students: Sequence[Checkpoint], probe: ProbeData) -> None:
-    """Check that all models are of one kind and read the same tokens."""
+def _check_models(teacher: Checkpoint, students: Sequence[Checkpoint]) -> None:
+    """Check that all models are of one kind and that there are angles to see."""
     if not students:
         raise InputError("there is no student", "give one or more after the teacher")
     for student in students:
@@ -258,17 +261,6 @@ def _check_models(teacher: Checkpoint, students: Sequence[Checkpoint], probe: Pr
                 f"{student.source} has the streams {' and '.join(student.streams)}, the teacher {teacher.source} "
                 f"{' and '.join(teacher.streams)}",
                 "give models of one kind",
-            )
-        difference = None
-        if student.tokenizer is not None:
-            difference = same_tokenization(_tokenizer(teacher), student.tokenizer, probe.texts[:_SAMPLE_TEXTS])
-        elif student.model.config.vocab_size != teacher.model.config.vocab_size:
-            sizes = (teacher.model.config.vocab_size, student.model.config.vocab_size)
-            difference = f"their vocabularies have {sizes[0]} and {sizes[1]} tokens"
-        if difference is not None:
-            raise InputError(
-                f"teacher {teacher.source} and student {student.source} do not read the same tokens: {difference}",
-                "angles need models with one tokenizer",
             )
     for stream in teacher.streams:
         if teacher.depth(stream) < 2:
@@ -282,6 +274,55 @@ def _tokenizer(teacher: Checkpoint) -> Tokenizer:
     if teacher.tokenizer is None:
         raise InputError(f"{teacher.source} has no tokenizer", "save the teacher's tokenizer beside its weights")
     return teacher.tokenizer
+
+
+def texts_read_alike(
+    teacher: Checkpoint, students: Sequence[Checkpoint], probe: ProbeData, settings: AnalysisSettings
+) -> ProbeData:
+    """Return the examples of which teacher and students read the same tokens: all, if they share a tokenizer.
+
+    Every example is compared, with its pair and target.
+
+    Raises:
+        InputError: a model's vocabulary is another one, or no example is read alike; with what differs.
+    """
+    tokenizer = _tokenizer(teacher)
+    rows = vocabulary_entries(teacher.model)
+    alike = np.ones(len(probe.texts), dtype=np.bool_)
+    for student in students:
+
+        def unlike(difference: str, student: Checkpoint = student) -> InputError:
+            return InputError(
+                f"teacher {teacher.source} and student {student.source} do not read the same tokens: {difference}",
+                "angles need models with one tokenizer",
+            )
+
+        if student.tokenizer is None:
+            if vocabulary_entries(student.model) != rows:
+                raise unlike(
+                    f"the student has no tokenizer and {vocabulary_entries(student.model)} vocabulary entries, the "
+                    f"teacher {rows}"
+                )
+            continue
+        shared = shared_vocabulary(tokenizer, student.tokenizer, teacher.model, student.model)
+        if shared.relation == "different":
+            raise unlike(shared.difference)
+        if shared.one_way and shared.relation != "appended":
+            continue
+        same = read_alike(
+            probe,
+            tokenizer,
+            student.tokenizer,
+            entries=shared.entries,
+            reads_targets=len(teacher.streams) == 2,
+            continued=settings.prompts != "alone" and teacher.streams == ("decoder",),
+        )
+        if not same.any():
+            raise unlike(f"no text is read alike; {unlike_words(probe.texts[0], tokenizer, student.tokenizer)}")
+        alike &= same
+    if not alike.any():
+        raise InputError(f"no text of {probe.source} is read alike by all {len(students)} students and the teacher")
+    return probe if alike.all() else probe.select(np.flatnonzero(alike).tolist())
 
 
 def tokenized_probe(

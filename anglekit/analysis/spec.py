@@ -55,6 +55,7 @@ class ProbeCounts(Struct, frozen=True):
     max_length: Count | None
     padding_share: float
     distinct_texts: Count | None = None
+    unlike_examples: Count = 0
 
 
 class AnalysisRecord(Struct, frozen=True):

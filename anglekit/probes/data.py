@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +46,20 @@ class ProbeData:
     text_column: str
     text_pair_column: str | None
     target_column: str | None
+
+    def select(self, kept: Sequence[int]) -> ProbeData:
+        """Return the examples at these positions, as a probe of the same source."""
+
+        def chosen(texts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+            return None if texts is None else tuple(texts[position] for position in kept)
+
+        return replace(
+            self,
+            texts=tuple(self.texts[position] for position in kept),
+            text_pairs=chosen(self.text_pairs),
+            targets=chosen(self.targets),
+            rows=tuple(self.rows[position] for position in kept),
+        )
 
 
 def read_probe(

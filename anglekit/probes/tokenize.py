@@ -324,32 +324,57 @@ def _shifted_right(labels: TokenRuns, start_id: int) -> TokenRuns:
     return TokenRuns(ids, labels.starts, labels.lengths, counted, None)
 
 
-def same_tokenization(
-    tokenizer_a: PreTrainedTokenizerBase, tokenizer_b: PreTrainedTokenizerBase, sample_texts: Sequence[str]
-) -> str | None:
-    """Say how two tokenizers differ, in words, or return None if they turn texts into the same ids.
+def read_alike(
+    data: ProbeData,
+    tokenizer_a: PreTrainedTokenizerBase,
+    tokenizer_b: PreTrainedTokenizerBase,
+    *,
+    entries: int,
+    reads_targets: bool = False,
+    continued: bool = False,
+) -> NDArray[np.bool_]:
+    """Return which examples two tokenizers turn into the same token ids, all of them below `entries`; (examples,).
 
-    They must also agree on `sample_texts`, which show what equal vocabularies do not (casing, special tokens).
+    Examples are compared whole, with their pairs and, where they are read, their targets.
+
+    Args:
+        data: the probe.
+        tokenizer_a: one tokenizer.
+        tokenizer_b: the other.
+        entries: how many token ids both models have (`shared_vocabulary`).
+        reads_targets: whether a decoder reads the targets.
+        continued: whether the targets follow their texts, as in `tokenize_continued_probe`.
     """
-    if tokenizer_a is tokenizer_b:
-        return None
-    both_fast = type(tokenizer_a) is type(tokenizer_b) and tokenizer_a.is_fast and tokenizer_b.is_fast
-    # Compares everything from normaliser to post-processor; five times as fast as two vocabularies in Python.
-    if both_fast and tokenizer_a.backend_tokenizer.to_str() == tokenizer_b.backend_tokenizer.to_str():
-        return None
-    vocabulary_a, vocabulary_b = tokenizer_a.get_vocab(), tokenizer_b.get_vocab()
-    if vocabulary_a != vocabulary_b:
-        if len(vocabulary_a) != len(vocabulary_b):
-            return f"their vocabularies have {len(vocabulary_a)} and {len(vocabulary_b)} tokens"
-        token = min(token for token, number in vocabulary_a.items() if vocabulary_b.get(token) != number)
-        other = vocabulary_b.get(token)
-        return (
-            f"token {token!r} is number {vocabulary_a[token]} in the one vocabulary and "
-            f"{'absent from' if other is None else f'number {other} in'} the other"
-        )
-    for text in sample_texts:
-        ids_a, ids_b = (encode_texts(each, [text])["input_ids"][0] for each in (tokenizer_a, tokenizer_b))
-        if ids_a != ids_b:
-            shown = text if len(text) <= 40 else f"{text[:37]}..."
-            return f"they split {shown!r} differently, into {len(ids_a)} and {len(ids_b)} tokens"
-    return None
+    continues = continued and data.targets is not None
+    alike = np.ones(len(data.texts), dtype=np.bool_)
+    for chunk in chunks(data.texts, data.targets if continues else data.text_pairs):
+        part = data.select(range(chunk.start, chunk.stop))
+        both = [_ids_read(part, each, reads_targets, continues) for each in (tokenizer_a, tokenizer_b)]
+        for place, (one, other) in enumerate(zip(*both, strict=True), chunk.start):
+            alike[place] = one == other and all(max(ids, default=0) < entries for ids in one)
+    return alike
+
+
+def _ids_read(
+    data: ProbeData, tokenizer: PreTrainedTokenizerBase, reads_targets: bool, continued: bool
+) -> list[tuple[list[int], ...]]:
+    """Return all that a model reads of each example: the ids of its text, which of them are of what, its target's."""
+    if continued and data.targets is not None:
+        follows = [joined(text, target) for text, target in zip(data.texts, data.targets, strict=True)]
+        rows, prompts = encode_completions(tokenizer, data.texts, follows, ends=False)
+        return [(row, [0] * prompt) for row, prompt in zip(rows, prompts, strict=True)]
+    encoded = encode_texts(tokenizer, data.texts, data.text_pairs)
+    read = [encoded["input_ids"], *([encoded["token_type_ids"]] if "token_type_ids" in encoded else [])]
+    if reads_targets and data.targets is not None:
+        read.append(encode_texts(tokenizer, data.targets, as_target=True)["input_ids"])
+    return list(zip(*read, strict=True))
+
+
+def unlike_words(text: str, tokenizer_a: PreTrainedTokenizerBase, tokenizer_b: PreTrainedTokenizerBase) -> str:
+    """Say in words how two tokenizers read a text differently."""
+    shown = text if len(text) <= 40 else f"{text[:37]}..."
+    one, other = (encode_texts(each, [text])["input_ids"][0] for each in (tokenizer_a, tokenizer_b))
+    if len(one) != len(other):
+        return f"they split {shown!r} differently, into {len(one)} and {len(other)} tokens"
+    place = next((place for place, ids in enumerate(zip(one, other, strict=True)) if ids[0] != ids[1]), 0)
+    return f"token {place + 1} of {shown!r} is number {one[place]} and {other[place]}"

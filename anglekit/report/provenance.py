@@ -46,6 +46,7 @@ def analysis_facts(reported: ReportedGeometry) -> list[tuple[str, str]]:
             ("examples", document.counts.examples),
             ("rows left out", document.counts.skipped_rows),
             ("examples left out", document.counts.skipped_examples),
+            ("examples not read alike", document.counts.unlike_examples or None),
             ("examples truncated", document.counts.truncated_examples),
             ("longest text, tokens", document.counts.max_length),
         )

@@ -142,10 +142,12 @@ class Counts(Struct, frozen=True):
     """Examples and tokens; what was truncated or left out; `by_student` is keyed by student and stream.
 
     `distinct_texts` is of the whole probe, also in a shard; examples of which a model reads the same are one.
+    `unlike_examples` were left out because a student's tokenizer reads other tokens than the teacher's.
     """
 
     examples: Whole | None = None
     distinct_texts: Whole | None = None
+    unlike_examples: Whole | None = None
     examples_used_for_projection: Whole | None = None
     skipped_rows: Whole | None = None
     skipped_examples: Whole | None = None

@@ -116,6 +116,7 @@ def analysis_notes(document: GeometryDocument) -> list[str]:
         f"{counted(number, thing)} {'was' if number == 1 else 'were'} {sentence}"
         for number, thing, sentence in (
             (counts.skipped_rows, "row", "left out because a text is missing"),
+            (counts.unlike_examples, "example", "left out because teacher and students read other tokens there"),
             (counts.skipped_examples, "example", "left out because no token of theirs counts"),
             (counts.examples_used_for_projection, "other example", "used to fit the projection"),
         )

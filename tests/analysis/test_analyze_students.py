@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
+from tokenizers.normalizers import Prepend
 
 from anglekit.analysis.analyze import analyze, measure
 from anglekit.analysis.settings import AnalysisSettings
@@ -47,6 +48,26 @@ def test_students_share_a_pass_and_keep_to_themselves(bert_pair, checkpoint, pro
         for table in TABLES:
             mine = getattr(together, table).query("student == @name").reset_index(drop=True)
             assert_frame_equal(mine, getattr(alone, table).assign(student=name), rtol=1e-9)
+
+
+def test_texts_that_a_student_reads_otherwise_are_left_out_and_counted(bert_pair, tiny_tokenizer, probe, words):
+    teacher, student = bert_pair
+    more = tiny_tokenizer()
+    more.add_tokens([f"{words[0]}{words[1]}", "other"])
+    padded = copy.deepcopy(student.model)
+    padded.resize_token_embeddings(len(more) + 6, mean_resizing=False)
+    other = replace(student, model=padded, tokenizer=more)
+    unlike = [3, len(probe.texts) - 1]
+    texts = [f"{text} {words[0]}{words[1]}" if place in unlike else text for place, text in enumerate(probe.texts)]
+    whole = analyze(teacher, [other, student], replace(probe, texts=tuple(texts)))
+    kept = [place for place in range(len(texts)) if place not in unlike]
+    apart = analyze(teacher, [student, student], probe.select(kept))
+    for table in TABLES:
+        assert_frame_equal(getattr(whole, table), getattr(apart, table), rtol=1e-9)
+    assert whole.counts["unlike_examples"] == 2
+    assert "2 examples were left out because teacher and students read other tokens there" in whole.notes()
+    # Rows alone leave nothing out.
+    assert analyze(teacher, [replace(other, tokenizer=tiny_tokenizer())], probe).counts["unlike_examples"] == 0
 
 
 def test_models_are_left_as_found(bert_pair, probe):
@@ -236,14 +257,22 @@ def test_what_does_not_fit_is_refused_before_a_batch_runs(bert_pair, checkpoint,
     teacher, student = bert_pair
     narrow = checkpoint("bert", "narrow", width=8)
     t5 = checkpoint("t5", "t5")
+    prefixed = tiny_tokenizer()
+    prefixed.backend_tokenizer.normalizer = Prepend("x")
     cases = [
         (teacher, [], {}, "no student"),
         (teacher, [narrow], {}, "adapter .*least-squares or procrustes"),
         (teacher, [narrow], {"projection": "adapter"}, "no trained adapters"),
         (teacher, [replace(narrow, adapters={("encoder", 1): torch.ones(9, 8)})], {}, "belongs to another teacher"),
         (teacher, [checkpoint("gpt2", "gpt2")], {}, "one kind"),
-        (teacher, [replace(student, tokenizer=tiny_tokenizer(words[:-1]))], {}, "do not read the same tokens"),
+        (
+            teacher,
+            [replace(student, tokenizer=tiny_tokenizer(words[1:]))],
+            {},
+            "token 'a' is number 5 in",
+        ),
         (teacher, [replace(student, tokenizer=tiny_tokenizer(words[::-1]))], {}, "do not read the same tokens"),
+        (teacher, [replace(student, tokenizer=prefixed)], {}, "no text is read alike; token 2 of '"),
         (replace(teacher, tokenizer=None), [student], {}, "no tokenizer"),
         (checkpoint("bert", "flat", depth=1), [student], {}, "2 or more"),
         (teacher, [student], {"teacher_layers": (1,)}, "2 or more"),
