@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
 from anglekit.errors import InputError
+from anglekit.models.sources import no_directory, no_model
 from anglekit.runtime.files import read_json_object
 
 SAFE_WEIGHTS: Final = "model.safetensors"
@@ -65,14 +66,12 @@ def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: b
         InputError: it does not exist, lacks config.json or weights, or brings code or pickled weights unasked.
     """
     if not directory.exists():
-        raise InputError(f"no such directory: {directory}", "give a checkpoint directory or a hub id such as org/name")
+        raise no_directory(directory)
     if not directory.is_dir():
         raise InputError(f"{directory} is a file", "give the directory that holds config.json and the weights")
     config_file = directory / "config.json"
     if not config_file.is_file():
-        raise InputError(
-            f"{directory} holds no model: config.json is missing", "give a Hugging Face checkpoint directory"
-        )
+        raise no_model(directory)
     config = read_json_object(config_file, _SAVE_AGAIN)
     if not trust_remote_code:
         _check_no_code(config_file, config)

@@ -39,10 +39,11 @@ from anglekit.models.checkpoint_files import (
 from anglekit.models.chosen_blocks import check_shape, with_blocks
 from anglekit.models.held_blocks import of_the_whole, same_first_blocks
 from anglekit.models.library_messages import quiet_transformers as quiet_transformers
-from anglekit.models.load_options import LoadOptions, looks_like_path
+from anglekit.models.load_options import LoadOptions
 from anglekit.models.load_options import checkpoint_name as checkpoint_name
 from anglekit.models.load_options import checkpoint_of as checkpoint_of
 from anglekit.models.projections import load_adapters
+from anglekit.models.sources import check_local
 from anglekit.models.stored.corrections import (
     Corrections,
     add_corrections,
@@ -203,7 +204,8 @@ def whole_config(source: str, options: LoadOptions | None = None) -> PretrainedC
         if (labels := labels_of(corrections)) is not None and labels != config.num_labels:
             config.num_labels = labels
         return config
-    if directory.exists() or looks_like_path(source):
+    check_local(source)
+    if directory.exists():
         check_directory(directory, allow_pickle=options.allow_pickle, trust_remote_code=options.trust_remote_code)
     with quiet_transformers(), foreign_failures(partial(_cannot_load, source)):
         try:

@@ -40,21 +40,6 @@ class LoadOptions:
         check_device(self.device, "device")
 
 
-def looks_like_path(source: str) -> bool:
-    """Return whether a checkpoint's source cannot be a hub id, so that it must be a directory."""
-    return source.startswith(("/", "./", "../", "~")) or source.count("/") > 1 or source in ("", ".", "..")
-
-
-def check_source(source: str) -> None:
-    """Refuse a directory that is not there, before anything is loaded to read it.
-
-    Raises:
-        InputError: there is no such directory.
-    """
-    if looks_like_path(source) and not Path(source).exists():
-        raise InputError(f"no such directory: {source}", "give a checkpoint directory or a hub id such as org/name")
-
-
 def checkpoint_of(source: str) -> str:
     """Return the checkpoint inside a run directory, or the source itself."""
     inner = Path(source) / "checkpoint"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -54,6 +55,19 @@ def read_json_object(file: Path, remedy: str, *, most_bytes: int = MOST_JSON_BYT
     if not isinstance(found, dict):
         raise InputError(f"{file} is not a json object", remedy)
     return found
+
+
+def near_path(path: Path) -> str:
+    """Return in words, for a message, what lies nearest to a path that is not there; "" where nothing is near."""
+    missing = path
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    try:
+        names = [entry.name for entry in missing.parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(missing.name, names, n=1)
+    return f" (did you mean {str(missing.with_name(near[0]))!r}?)" if near else ""
 
 
 def read_document(file: Path, kind: type[Document], remedy: str, *, most_bytes: int = MOST_JSON_BYTES) -> Document:

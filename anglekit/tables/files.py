@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anglekit.errors import InputError, suggest
+from anglekit.runtime.files import near_path
 from anglekit.tables.arrow import check_count, check_names, read_parquet_columns
 
 if TYPE_CHECKING:
@@ -64,18 +64,12 @@ def table_file(source: str) -> tuple[Path, Callable[[Path, str, int | None], pd.
             f"{source} is not a kind of table that can be read", allowed=f"{near}, hub:NAME:SPLIT, builtin:NAME"
         )
     if not path.exists():
-        raise InputError(f"{source} does not exist{_near_file(path)}", f"give the path of a {path.suffix} file")
+        nor = "" if path.parent.is_dir() else f" (nor does the directory {path.parent})"
+        raise InputError(f"{source} does not exist{near_path(path) or nor}", f"give the path of a {path.suffix} file")
     if not path.is_file():
         what = "a directory" if path.is_dir() else "not a regular file"
         raise InputError(f"{source} is {what}", f"give the path of one {', '.join(SUFFIXES)} file")
     return path, reader
-
-
-def _near_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" (nor does the directory {path.parent})"
-    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _checked_text(path: Path, source: str) -> str:

@@ -121,7 +121,7 @@ def analyze(
     part = _shard(shard)
     read = prompts or ("alone" if columns.target in (None, "-") else "included")
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
-    options.check_sources([teacher, *students], [probe], columns=columns)
+    options.check_sources([teacher, *students], [probe], columns=columns, revision=load.revision)
     for name, place in (("device", device), ("teacher_device", teacher_device), ("student_device", student_device)):
         if alone and place is not None:
             check_device(place, name)

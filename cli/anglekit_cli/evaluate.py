@@ -43,7 +43,7 @@ def evaluate(
 
     A run directory is scored as the run scored it: with its lengths and its generation, where no option says otherwise.
     """
-    options.check_sources(checkpoints, (), data, columns=columns, task=task)
+    options.check_sources(checkpoints, (), data, columns=columns, task=task, revision=load.revision)
     if examples is not None:
         options.check_target(examples, "a file of examples", (".parquet", ".csv"), "--examples")
         options.check_new(examples, overwrite=overwrite)

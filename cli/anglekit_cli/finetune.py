@@ -35,7 +35,7 @@ def finetune(
 ) -> None:
     """Train a model on a task and score it."""
     mode = options.if_exists(resume, overwrite)
-    options.check_sources([model], [train], validation, columns=columns, task=task)
+    options.check_sources([model], [train], validation, columns=columns, task=task, revision=load.revision)
 
     from anglekit.distillation.runs.train import finetune as run
 

@@ -17,7 +17,8 @@ import typer
 
 from anglekit.distillation.settings import DataSettings, TrainSettings, split_name
 from anglekit.errors import InputError, suggest
-from anglekit.models.load_options import LoadOptions, check_source
+from anglekit.models.load_options import LoadOptions
+from anglekit.models.sources import check_source
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import Placement, check_device
 from anglekit.settings_fields import Declaration, SettingError, declarations
@@ -335,8 +336,11 @@ def check_sources(
     *,
     columns: DataSettings | None = None,
     task: str | None = None,
+    revision: str | None = None,
 ) -> None:
     """Refuse models and tables that do not exist, columns that the tables lack, and an unknown task.
+
+    A model that the hub is asked for by a plain name is said to be one.
 
     Processes that were launched together are not ended here: the library lets all of them end with one line.
     """
@@ -345,12 +349,13 @@ def check_sources(
     check_names("--task", [task] if task is not None else (), TASK_NAMES)
     if launched_together():
         return
-    for model in models:
-        check_source(model)
     named = {} if columns is None else vars(columns)
     roles = ("text", "text_pair", "label", "source", "target", "prompt", "completion")
     for source in (*tables, *(split_name(entry)[1] for entry in named_tables or ())):
         check_columns(source, {role: named[role] for role in roles if named.get(role) is not None})
+    for model in dict.fromkeys(models):
+        if note := check_source(model, revision=revision):
+            typer.echo(f"note: {note}", err=True)
 
 
 def check_target(out: Path, what: str, suffixes: Sequence[str], option: str = "--out") -> None:

@@ -41,7 +41,7 @@ def plan(
     """
     options.check_matching(strategy, layer_map, control)
     options.check_names("--init", [init], INITS)
-    options.check_sources([teacher])
+    options.check_sources([teacher], revision=load.revision)
 
     from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map
     from anglekit.distillation.matching.plan import plan_distillation

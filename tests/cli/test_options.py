@@ -130,6 +130,9 @@ MISTAKES = [
     "analyze t t --probe train.tsv --text sentense --out o",
     "analyze t t --probe train.tsv --prompts alon --out o",
     "analyze ./nowhere t --probe train.tsv --out o",
+    "analyze tt t --probe train.tsv --out o",
+    "analyze c t --probe train.tsv --out o",
+    "analyze org/name t --probe train.tsv --out o",
     "plan t --strategy foward",
     "plan ./nowhere --strategy forward",
     "plot t --figure figur --out x.png",
@@ -144,6 +147,9 @@ def answers(tmp_path_factory):
     """Return by mistake its exit code, its line and whether torch was loaded, from one fresh interpreter."""
     place = tmp_path_factory.mktemp("place")
     (place / "t").mkdir()
+    (place / "t" / "config.json").write_text('{"model_type": "bert"}')
+    (place / "c").mkdir()
+    (place / "c" / "config.json").write_text('{"model_type": "cpmant"}')
     (place / "train.tsv").write_text("sentence\tlabel\na good film\t1\nbad plot\t0\n")
     program = f"""
 import contextlib, io, json, sys
@@ -162,7 +168,7 @@ print(json.dumps(answers))
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120, cwd=place
     )
-    assert sorted(path.name for path in place.iterdir()) == ["t", "train.tsv"]
+    assert sorted(path.name for path in place.iterdir()) == ["c", "t", "train.tsv"]
     return json.loads(done.stdout)
 
 

@@ -190,7 +190,7 @@ def test_malformed_files_are_refused_in_one_line(tmp_path, name, content, says):
 def test_paths_that_hold_no_file_are_refused(tmp_path):
     (tmp_path / "probe.jsonl").write_text('{"text": "a"}\n')
     (tmp_path / "folder.csv").mkdir()
-    assert "did you mean 'probe.jsonl'?" in refusal(tmp_path / "prob.jsonl")
+    assert f"did you mean '{tmp_path / 'probe.jsonl'}'?" in refusal(tmp_path / "prob.jsonl")
     assert "nor does the directory" in refusal(tmp_path / "absent" / "probe.jsonl")
     assert "is a directory" in refusal(tmp_path / "folder.csv")
 

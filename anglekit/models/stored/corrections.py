@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from anglekit.errors import InputError, foreign_failures
 from anglekit.models.checkpoint_files import CORRECTIONS_CONFIG, CORRECTIONS_WEIGHTS, check_corrections, holds_weights
 from anglekit.models.library_messages import quiet_transformers
-from anglekit.models.load_options import looks_like_path
+from anglekit.models.sources import looks_like_path
 from anglekit.runtime.files import read_json_object
 from anglekit.runtime.placement import is_placed
 

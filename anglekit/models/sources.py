@@ -1,0 +1,170 @@
+"""What the name of a checkpoint means: a directory that is there, or a model of the hub. Free of torch.
+
+A name is looked for as a directory first. Only what can be a hub's id is asked for there.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from anglekit.errors import InputError
+from anglekit.models.supported import census_versions, supported_types
+from anglekit.runtime.files import near_path, read_json_object
+
+_GIVE: Final = "give a checkpoint directory or a hub id such as org/name"
+# What the census found that no setting of a type changes, and what to do, both in the words of `check_model`.
+_NO_TEXT: Final = "choose a model that reads texts"
+_NO_LAYERS: Final = "choose a model each of whose blocks hands on one state for each token"
+_NEVER: Final[Mapping[str, str]] = {
+    "cannot run on texts alone": _NO_TEXT,
+    "reads codes of sound, not text": _NO_TEXT,
+    "what its blocks hand over are not its own hidden states": _NO_LAYERS,
+    "its blocks hand on two streams of states": _NO_LAYERS,
+    "have 4 dimensions": _NO_LAYERS,
+    "have another length than the text": _NO_LAYERS,
+}
+_MOST_NAMED: Final = 3
+
+
+def looks_like_path(source: str) -> bool:
+    """Return whether a checkpoint's source cannot be a hub id, so that it must be a directory."""
+    return source.startswith(("/", "./", "../", "~")) or source.count("/") > 1 or source in ("", ".", "..")
+
+
+def check_local(source: str) -> None:
+    """Refuse what can only be a directory, and is none.
+
+    A name below a directory that is there (`runs/techer`) is a mistake in a path, unless the hub's model of that name
+    is at hand.
+
+    Raises:
+        InputError: there is no such directory; the nearest names are in the line.
+    """
+    directory = Path(source)
+    if directory.exists():
+        return
+    if looks_like_path(source):
+        raise no_directory(source)
+    if "/" in source and directory.parent.is_dir() and not _at_hand(source):
+        raise InputError(
+            f"no such directory: {source}{near_path(directory)}",
+            f"{_GIVE} (the hub is not asked: a directory {str(directory.parent)!r} is here)",
+        )
+
+
+def no_directory(source: str | Path) -> InputError:
+    """Return the error of a checkpoint's directory that is not there."""
+    return InputError(f"no such directory: {source}{near_path(Path(source))}", _GIVE)
+
+
+def no_model(directory: Path) -> InputError:
+    """Return the error of a directory without config.json; models further down are named."""
+    inside = sorted(
+        {file.parent.parent if file.parent.name == "checkpoint" else file.parent for file in _configs(directory)}
+    )
+    named = ", ".join(str(each) for each in inside[:_MOST_NAMED]) + (", ..." if len(inside) > _MOST_NAMED else "")
+    remedy = f"give one of those in it: {named}" if inside else "give a Hugging Face checkpoint directory"
+    return InputError(f"{directory} holds no model: config.json is missing", remedy)
+
+
+def check_source(source: str, *, revision: str | None = None) -> str:
+    """Refuse what is surely no checkpoint that can be read, before anything is loaded to read it.
+
+    The hub is asked for the small `config.json` of a model that is neither a directory nor at hand.
+
+    Args:
+        source: a directory, a run directory or a hub id.
+        revision: the hub's branch, tag or commit.
+
+    Returns:
+        A note for the person, that a plain name is asked for at the hub; or "".
+
+    Raises:
+        InputError: there is no such directory, it holds no model, the hub has no such model or cannot be asked, or the
+            model is of a type that cannot be read.
+    """
+    check_local(source)
+    directory = Path(source)
+    if directory.is_dir():
+        inner = directory / "checkpoint"
+        place = directory if (directory / "config.json").exists() else inner
+        if (place / "config.json").is_file():
+            _check_type(source, place / "config.json")
+        elif not list(directory.glob("adapter_config.json")) + list(directory.glob("*/adapter_config.json")):
+            raise no_model(directory)
+        return ""
+    if directory.exists():
+        raise InputError(f"{source} is a file", "give the directory that holds config.json and the weights")
+    if not _at_hand(source):
+        _ask_hub(source, revision)
+    return f"no directory {source!r} is here: the Hugging Face hub's model is taken" if "/" not in source else ""
+
+
+def _configs(directory: Path) -> list[Path]:
+    patterns = ("*/config.json", "*/checkpoint/config.json", "*/*/checkpoint/config.json")
+    return [file for pattern in patterns for file in directory.glob(pattern)]
+
+
+def _check_type(source: str, config_file: Path) -> None:
+    """Refuse a type that the census of this version of transformers found unreadable, whatever its settings."""
+    kind = read_json_object(config_file, "save the checkpoint again").get("model_type")
+    found = supported_types().get(str(kind))
+    if found is None or found.states != "refused":
+        return
+    reason = found.notes.partition(";")[0].removeprefix("states refused: ")
+    known = re.search(r"transformers (\S+?),", census_versions())
+    if known is None or known[1] != importlib.metadata.version("transformers"):
+        return
+    for phrase, remedy in _NEVER.items():
+        if phrase in reason:
+            # The sizes are those of the census's small model.
+            raise InputError(re.sub(r", [(][0-9, ]+[)]", "", reason), remedy)
+
+
+def _at_hand(source: str) -> bool:
+    """Return whether the cache of the hub holds a model, whichever of its revisions."""
+    from huggingface_hub import constants
+
+    return (Path(constants.HF_HUB_CACHE) / f"models--{source.replace('/', '--')}").is_dir()
+
+
+def _ask_hub(source: str, revision: str | None) -> None:
+    """Refuse what the hub says it does not have, and any model while the hub may not be asked."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    near = near_path(Path(source))
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(
+            f"no directory {source!r} is here{near}, and the hub may not be asked (HF_HUB_OFFLINE is set)", _GIVE
+        )
+    try:
+        hf_hub_download(source, "config.json", revision=revision)
+    except HFValidationError as error:
+        raise InputError(f"{source!r} is neither a directory{near} nor a valid hub id", _GIVE) from error
+    except GatedRepoError as error:
+        raise InputError(
+            f"the hub's model {source!r} is gated", "ask for access on its page, then log in: hf auth login"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise InputError(f"the hub's model {source!r} has no revision {revision!r}", "see its page") from error
+    except RepositoryNotFoundError as error:
+        raise InputError(
+            f"no directory {source!r} is here{near}, and the hub has no such model, or not for you",
+            "give a checkpoint directory or a hub id such as org/name; for a private one log in: hf auth login",
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise InputError(f"no directory {source!r} is here{near}, and the hub cannot be reached", _GIVE) from error
+    except EntryNotFoundError:
+        return  # an adapter alone has no config.json
