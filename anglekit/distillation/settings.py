@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from anglekit.errors import InputError
+from anglekit.errors import InputError, suggest
 from anglekit.runtime.placement import check_device
 from anglekit.settings_fields import SettingError, check_settings, documented, like, setting
 from anglekit.vocabulary import KL_DIRECTIONS, PRECISIONS
@@ -29,6 +29,17 @@ SCHEDULES: Final = (
     *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
     *("reduce_lr_on_plateau", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "greedy"),
 )
+#: The trackers of transformers that take a run's name and hold one run after another: what is imported, and installed.
+TRACKERS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "tensorboard": (("tensorboard", "tensorboardX"), "tensorboard"),
+    "wandb": (("wandb",), "wandb"),
+    "mlflow": (("mlflow",), "mlflow"),
+    "trackio": (("trackio",), "trackio"),
+    "comet_ml": (("comet_ml",), "comet-ml"),
+    "swanlab": (("swanlab",), "swanlab"),
+}
+NO_TRACKER: Final = "none"
+_USUAL_LOG_EVERY: Final = 50
 ALL_LINEAR: Final = "all-linear"
 _LARGEST_SEED: Final = 2**32 - 1
 _USUAL_NAMES: Final = "by its usual names"
@@ -206,7 +217,9 @@ class TrainSettings:
     )
     data_seed: int = setting(0, "Of the order of the data.", at_least=0, at_most=_LARGEST_SEED)
     evaluate_every: int | None = setting(None, "Steps between validations.", at_least=1, shown="one epoch")
-    log_every: int = setting(50, "Steps between entries of metrics.jsonl.", at_least=1)
+    log_every: int | None = setting(
+        None, "Steps between entries of metrics.jsonl.", at_least=1, shown="50, or a tenth of a shorter run"
+    )
     select: str = setting(
         "last", "Keep the weights of the best validation (best) or of the end (last).", names=SELECTIONS
     )
@@ -215,7 +228,9 @@ class TrainSettings:
     device: str = setting("auto", "auto takes an accelerator if there is one; cpu takes none.", names=DEVICES)
     teacher_device: str | None = setting(None, "The teacher's own: cpu, cuda:1.", shown="that of the student")
     workers: int = setting(0, "Processes that prepare batches; 0: none but this one.", at_least=0)
-    tensorboard: bool = setting(False, "Write event files into the run directory.")
+    report_to: str = setting(
+        NO_TRACKER, f"Where metrics go beside metrics.jsonl, with commas: {', '.join(TRACKERS)}.", metavar="NAMES"
+    )
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.max_steps is not None:
@@ -229,6 +244,21 @@ class TrainSettings:
                 f"is {self.lora_targets!r}",
                 allowed=f"allowed: {ALL_LINEAR}, or names with commas between",
             )
+        for name in self.report_to.split(","):
+            if name.strip() not in TRACKERS and self.report_to != NO_TRACKER:
+                raise SettingError(
+                    "report_to", f"is {self.report_to!r}", allowed=suggest(name.strip(), (*TRACKERS, NO_TRACKER))
+                )
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The trackers of `report_to`, each once."""
+        names = () if self.report_to == NO_TRACKER else self.report_to.split(",")
+        return tuple(dict.fromkeys(name.strip() for name in names))
+
+    def log_steps(self, steps: int) -> int:
+        """Return the steps between entries of the log of a run of that many steps."""
+        return self.log_every or min(_USUAL_LOG_EVERY, max(1, steps // 10))
 
     @property
     def encoding(self) -> EncodingSettings:
@@ -240,12 +270,28 @@ class TrainSettings:
         """How texts are generated that are scored."""
         return GenerationSettings(self.beams, self.max_new_tokens, self.length_penalty)
 
+    def check_packages(self) -> None:
+        """Refuse what needs a package that is not installed; imports none of them, so that it takes no time.
+
+        Raises:
+            SettingError: LoRA or a tracker that cannot be had here.
+        """
+        if self.lora_rank is not None and importlib.util.find_spec("peft") is None:
+            raise SettingError("lora_rank", "needs the `peft` package", "install it: pip install 'anglekit[lora]'")
+        for name in self.trackers:
+            modules, package = TRACKERS[name]
+            if all(importlib.util.find_spec(module) is None for module in modules):
+                raise SettingError(
+                    "report_to", f"names {name}, which is not installed", f"install it: pip install {package}"
+                )
+
     def check_here(self) -> None:
         """Refuse what this machine or its packages do not allow, before a run begins.
 
         Raises:
-            SettingError: a precision, a device, a schedule or LoRA that cannot be had here.
+            SettingError: a precision, a device, a schedule, LoRA or a tracker that cannot be had here.
         """
+        self.check_packages()
         import torch
         from transformers.trainer_utils import SchedulerType
 
@@ -253,8 +299,6 @@ class TrainSettings:
             raise SettingError("precision", "is float16, which needs a GPU, and none is used", "choose bfloat16")
         if self.teacher_device is not None:
             check_device(self.teacher_device, "teacher_device")
-        if self.lora_rank is not None and importlib.util.find_spec("peft") is None:
-            raise SettingError("lora_rank", "needs the `peft` package", "install it: pip install 'anglekit[lora]'")
         installed = [str(kind.value) for kind in SchedulerType]
         if self.schedule not in installed:
             raise SettingError(
@@ -283,14 +327,25 @@ class TrainSettings:
 
     def decisive(self) -> dict[str, str | int | float | bool | None]:
         """Return what changes the trained model, by which runs are compared: not the seed, which a plan records."""
-        incidental = {"log_every", "eval_batch_size", "workers", "tensorboard", "resumable", "seed"}
+        incidental = {"log_every", "eval_batch_size", "workers", "report_to", "resumable", "seed"}
         incidental |= {"device", "teacher_device"}
         return {name: value for name, value in asdict(self).items() if name not in incidental}
 
     def arguments(
-        self, output: Path, *, seed: int, validates: bool, score: str, larger_is_better: bool = True
+        self,
+        output: Path,
+        *,
+        seed: int,
+        validates: bool,
+        score: str,
+        larger_is_better: bool = True,
+        run_name: str | None = None,
+        group: str | None = None,
     ) -> TrainingArguments:
-        """Return what `Trainer` is told, which selects by `score` (reported as "eval_" and this name)."""
+        """Return what `Trainer` is told, which selects by `score` (reported as "eval_" and this name).
+
+        `run_name` and `group` are for trackers: of the run, and of the sweep that it belongs to.
+        """
         import torch
         from transformers import TrainingArguments
 
@@ -324,10 +379,14 @@ class TrainSettings:
             load_best_model_at_end=best,
             metric_for_best_model=score if best else None,
             greater_is_better=larger_is_better if best else None,
-            logging_steps=self.log_every,
+            # Where the user leaves it open, `MetricsFile` knows it when the number of steps is known.
+            logging_steps=self.log_every or _USUAL_LOG_EVERY,
             # Off: it would wait for the device at every step, and hide what `DistillationTrainer` stops for.
             logging_nan_inf_filter=False,
-            report_to=["tensorboard"] if self.tensorboard else [],
+            # `training.trackers` tells them.
+            report_to=[],
+            run_name=run_name,
+            project=group or "huggingface",  # transformers' own default
             disable_tqdm=True,
             dataloader_num_workers=self.workers,
             dataloader_pin_memory=torch.cuda.is_available() and self.device != "cpu",

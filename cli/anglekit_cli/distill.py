@@ -53,6 +53,7 @@ def distill(
     mode = options.if_exists(resume, overwrite)
     streams_matched = options.names_of("--match-streams", match_streams)
     options.check_sources([teacher], [train], validation, columns=columns, task=task, revision=load.revision)
+    settings.check_packages()
     load = options.teacher_loading(load, settings, placement)
 
     from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map

@@ -36,6 +36,7 @@ def finetune(
     """Train a model on a task and score it."""
     mode = options.if_exists(resume, overwrite)
     options.check_sources([model], [train], validation, columns=columns, task=task, revision=load.revision)
+    settings.check_packages()
 
     from anglekit.distillation.runs.train import finetune as run
 

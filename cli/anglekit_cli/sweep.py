@@ -112,6 +112,7 @@ def sweep(
     chosen_seeds = parse_seeds(seeds)
     streams_matched = options.names_of("--match-streams", match_streams)
     options.check_sources([teacher], [train], validation, columns=columns, task=task, revision=load.revision)
+    settings.check_packages()
 
     from anglekit.distillation.matching.map_text import parse_copy_map
     from anglekit.distillation.sweep.sweep import SweepError

@@ -8,6 +8,7 @@ checkpoint/       the student: an ordinary checkpoint, with its tokenizer and ad
 examples.parquet  what each example adds to the scores of student, untrained student and teacher
 scores.json       written last: a run that has it is finished
 training/         what is needed to resume; gone when the run is finished
+tensorboard/      TensorBoard's files, where they were asked for
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _LOCK = "run.lock"
 _BEGIN_AGAIN = "use --overwrite to start the run again"
 _METRICS = "metrics.jsonl"
 _FILES = (RUN_CONFIG_FILE, _PLAN, RUN_SCORES_FILE, EXAMPLES_FILE, _PROVENANCE, _METRICS)
-_OWN = {*_FILES, _LOCK, "checkpoint", "checkpoint.partial", "training"}
+_OWN = {*_FILES, _LOCK, "checkpoint", "checkpoint.partial", "training", "tensorboard"}
 _CONFIG_FORMAT = "anglekit-run-1"
 
 _Document = TypeVar("_Document")
@@ -193,6 +194,7 @@ class RunDirectory:
         partial_checkpoint: where it is written before it is complete.
         training: where `Trainer` keeps what it needs to resume.
         metrics: the file of logs and validations.
+        tensorboard: where TensorBoard's files go.
 
     Raises:
         InputError: another process holds it, it holds a run and `if_exists` is "refuse", it holds something else, or a
@@ -207,6 +209,7 @@ class RunDirectory:
         self.partial_checkpoint = self.path / "checkpoint.partial"
         self.training = self.path / "training"
         self.metrics = self.path / _METRICS
+        self.tensorboard = self.path / "tensorboard"
         self.resumes = if_exists == "resume"
         self.writes = os.environ.get("RANK", "0") == "0" if writes is None else writes
         self._lock: DirectoryLock | None = None

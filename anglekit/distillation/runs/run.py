@@ -39,6 +39,7 @@ from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.training.progress import FollowsScoring, MetricsFile, ScoringBars, TrainingBar
 from anglekit.distillation.training.teacher import TeacherProvider
+from anglekit.distillation.training.trackers import TrackedRun, Trackers
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.distillation.training.trainer_checkpoints import resume_point
 from anglekit.distillation.training.untrained_teacher import HiddenOfAnother
@@ -101,6 +102,7 @@ class Run:
         model: what is trained, without the wrapper that LoRA puts around it.
         teacher: scored beside a student, or None.
         follows: shows how far scoring is.
+        trackers: told what the run logs.
         references: what teacher and untrained student answered to each example, once `score_references` was called.
         train_seconds: how long training took.
     """
@@ -116,6 +118,7 @@ class Run:
     model: PreTrainedModel
     teacher: PreTrainedModel | None
     follows: FollowsScoring
+    trackers: Trackers
     references: ExampleScores | None = None
     train_seconds: float = 0.0
 
@@ -165,13 +168,19 @@ class Run:
         """Train from the start, or from the last checkpoint of a run that is resumed.
 
         Raises:
-            RunError: a loss stopped being finite.
+            RunError: a loss stopped being finite, or a tracker failed.
         """
-        self.score_references()
         start = time.perf_counter()
         try:
+            # Before anything is computed: a tracker may have no account.
+            self.trackers.begin(self.trainer)
+            self.score_references()
+            start = time.perf_counter()
             with quiet_transformers():
                 self.trainer.train(resume_from_checkpoint=self.resume_from)
+        except BaseException as error:
+            self.trackers.end(self.trainer, interrupted=not isinstance(error, Exception))
+            raise
         finally:
             for callback in self.trainer.callback_handler.callbacks:
                 if isinstance(callback, TrainingBar):
@@ -202,6 +211,7 @@ class Run:
         )
         self.provenance.finished = now()
         directory.finish(scores, self.provenance, ExampleScores({**examples, **references.tables}))
+        self.trackers.end(trainer, _final_numbers(scores))
         trainer.accelerator.wait_for_everyone()
         directory.close()
         return RunResult.stored(directory, scores)
@@ -280,11 +290,13 @@ def begin_distillation(
     teacher_forward: TeacherProvider | None = None,
     origin: ModelProvenance | None = None,
     title: str | None = None,
+    group: str | None = None,
 ) -> Run:
     """Make a student and its trainer, and begin the run's directory, which this process holds.
 
     The settings are completed (`TrainSettings.completed`). A `teacher_forward` answers for the teacher and is shared
     among runs. `origin` is the teacher's provenance where it was computed before. Without a title there is no bar.
+    `group` is what trackers call the sweep that the run belongs to.
 
     Raises:
         InputError: the directory holds a run of another plan, or the plan does not fit the teacher.
@@ -313,6 +325,7 @@ def begin_distillation(
         teacher_forward=teacher_forward,
         adapters=adapters,
         title=title,
+        group=group,
         compared_teacher=teacher.model,
     )
 
@@ -330,6 +343,7 @@ def begin_run(
     teacher_forward: TeacherProvider | None = None,
     adapters: LayerAdapters | None = None,
     title: str | None = None,
+    group: str | None = None,
     compared_teacher: PreTrainedModel | None = None,
 ) -> Run:
     """Begin or resume the run of a model under an objective; `begin_distillation` and fine-tuning end here.
@@ -349,6 +363,10 @@ def begin_run(
         model = add_lora(model, settings, config.seed)
     score = data.task.selection_score
     metrics = data.task.compute_metrics()
+    name = directory.path.resolve().name
+    trackers = Trackers(
+        settings.trackers if directory.writes else (), TrackedRun(name, directory.tensorboard, group=group)
+    )
     trainer = DistillationTrainer(
         model,
         settings.arguments(
@@ -357,6 +375,8 @@ def begin_run(
             validates=data.validation is not None,
             score=score,
             larger_is_better=data.task.larger_is_better,
+            run_name=name,
+            group=group,
         ),
         objective=objective,
         teacher=teacher,
@@ -369,7 +389,11 @@ def begin_run(
         processing_class=data.tokenizer,
         compute_metrics=metrics,
         score_model=None if metrics is not None else partial(_validation_scores, data=data, settings=settings),
-        callbacks=[MetricsFile(directory.metrics), *([] if title is None else [TrainingBar(title, score)])],
+        callbacks=[
+            MetricsFile(directory.metrics, settings.log_steps),
+            trackers,
+            *([] if title is None else [TrainingBar(title, score)]),
+        ],
     )
     # They print every log.
     trainer.remove_callback(PrinterCallback)
@@ -393,7 +417,20 @@ def begin_run(
         bare,
         compared_teacher,
         ScoringBars(shown=title is not None and trainer.is_world_process_zero()),
+        trackers,
     )
+
+
+def _final_numbers(scores: RunScores) -> dict[str, float]:
+    """Return the scores of a finished run, its teacher and untrained student as a log, for trackers."""
+    models = {"final": scores.scores, "teacher": scores.teacher, "untrained": scores.untrained}
+    return {
+        f"eval_{model}_{row['data']}_{name}": value
+        for model, rows in models.items()
+        for row in rows
+        for name, value in row.items()
+        if isinstance(value, float)
+    }
 
 
 def _student_note(plan: DistillationPlan) -> StudentNote:

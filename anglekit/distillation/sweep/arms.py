@@ -137,7 +137,14 @@ class ArmsInTraining:
                 logits = shared if objective.reads_teacher_logits else None
                 teaching = HiddenOfAnother(logits, untrained[one.plan.seed])
             run = begin_distillation(
-                loaded, prepared, one.plan, one.directory, one.settings, teacher_forward=teaching, origin=origin
+                loaded,
+                prepared,
+                one.plan,
+                one.directory,
+                one.settings,
+                teacher_forward=teaching,
+                origin=origin,
+                group=self._root.path.resolve().name,
             )
             run.trainer.add_callback(bar)
             run.follows = bar

@@ -13,9 +13,11 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerContr
 from anglekit.analysis.analyze import analyze
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.distillation.training.process_states import ProcessStates
+from anglekit.distillation.training.trackers import log_figure, takes_figures
 from anglekit.errors import InputError
 from anglekit.models.architectures import model_streams
 from anglekit.models.checkpoints import Checkpoint
+from anglekit.plots.figures.angles_heatmap import angles_heatmap
 from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
 from anglekit.results.overview import pair_mean
@@ -81,9 +83,10 @@ class AngleCallback(TrainerCallback):
         self._trainer: Trainer | None = None
 
     def attach(self, trainer: Trainer) -> AngleCallback:
-        """Add the callback to a trainer, so that its log and reports (TensorBoard, ...) get the numbers; return it.
+        """Add the callback to a trainer, so that its log and trackers (TensorBoard, ...) get the numbers; return it.
 
-        If it is added by `trainer.add_callback` alone, the numbers are only in `history` and in the trainer's state.
+        TensorBoard, W&B and MLflow also get a heat map of the cosines after the last step. If the callback is added by
+        `trainer.add_callback` alone, the numbers are only in `history` and in the trainer's state.
 
         Raises:
             InputError: the trainer shards its model, so that no process holds whole layers.
@@ -108,8 +111,8 @@ class AngleCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: object
     ) -> None:
-        """Measure after every so many steps."""
-        if state.global_step % self.every == 0:
+        """Measure after every so many steps, and after the last one: behind it, trackers end their runs."""
+        if state.global_step % self.every == 0 or control.should_training_stop:
             self._measure(args, state, control, given["model"])
 
     def _measure(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: object) -> None:
@@ -136,6 +139,8 @@ class AngleCallback(TrainerCallback):
             wanted = control.should_log
             self._trainer.log(logs)
             control.should_log = wanted
+            if control.should_training_stop and takes_figures(self._trainer):
+                log_figure(self._trainer, f"angles of {self.name}", angles_heatmap(geometry))
 
     def _checkpoint(self, model: Any) -> Checkpoint:  # noqa: ANN401 - the trainer's model may be wrapped
         network = extract_model_from_parallel(model)

@@ -203,23 +203,34 @@ class SweepBar(TrainerCallback):
 class MetricsFile(TrainerCallback):
     """Appends every log as a line of json; a resumed run first drops the lines of steps that it repeats.
 
+    The last step is logged too, whatever the steps between logs.
+
     Args:
         path: the file.
+        log_steps: from the number of steps of a run to those between its logs; None leaves them as they are.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, log_steps: Callable[[int], int] | None = None) -> None:
         self.path = path
+        self._log_steps = log_steps
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Keep the lines up to the step at which training begins."""
+        if self._log_steps is not None:
+            state.logging_steps = self._log_steps(state.max_steps)
         if state.is_world_process_zero and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             # A killed process may have left half a line, or the last line of its session, which will be written again.
             logs = ((line, _log_of(line)) for line in lines if line.endswith("\n"))
             kept = [line for line, log in logs if log is not None and log["step"] <= state.global_step]
             write_whole(self.path, "".join(kept))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Ask for a log of the last step."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
     def on_log(
         self,

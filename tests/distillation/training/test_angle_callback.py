@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
@@ -72,10 +73,16 @@ def test_a_callback_that_draws_moves_the_training(tmp_path, teacher, probe, monk
     assert losses(alone) != losses(watched)
 
 
-def test_what_is_logged_and_saved_is_the_analysis_of_the_student_at_that_step(tmp_path, teacher, probe):
-    trainer = make_trainer(tmp_path / "run", args=arguments(tmp_path / "run", max_steps=5))
+def test_what_is_logged_and_saved_is_the_analysis_of_the_student_at_that_step(tmp_path, teacher, probe, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+    trainer = make_trainer(tmp_path / "run", args=arguments(tmp_path / "run", max_steps=5, report_to=["tensorboard"]))
     callback = AngleCallback(teacher, probe, every=2, out=tmp_path / "angles").attach(trainer)
     trainer.train()
+    # One file: the last measurement comes before the tracker's run ends.
+    assert len(list((tmp_path / "events").iterdir())) == 1
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    assert [one.step for one in events.Scalars("train/encoder_angle_degrees")] == [0, 2, 4, 5]
+    assert [one.step for one in events.Images("angles of student")] == [5]
     assert [row["step"] for row in callback.history] == [0, 2, 4, 5]
     student = Checkpoint("student", "student", trainer.model.bert, None, ("encoder",), None)
     expected = analyze(teacher, [student], probe, STREAMED).angles
