@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from anglekit.display.counts import counted
 from anglekit.errors import InputError, foreign_failures
 from anglekit.models.architectures import depth, model_streams, width
 from anglekit.models.check import facts_of
@@ -61,7 +62,7 @@ from anglekit.models.stored.quantized import (
 )
 from anglekit.models.text_stack import check_head, is_composite, load_text_model, model_class, text_config
 from anglekit.runtime.files import read_document
-from anglekit.runtime.placement import is_placed, whole_state
+from anglekit.runtime.placement import device_names, is_placed, whole_state
 from anglekit.vocabulary import PRECISIONS, STUDENT_FILE, Stream
 
 
@@ -124,6 +125,16 @@ class Checkpoint:
     adapter: str = ""
     quantized: str = ""
     left_out: str = ""
+
+    def __repr__(self) -> str:
+        """Return in a line which model it is, how large, and where it lies."""
+        blocks = ", ".join(f"{counted(self.depth(stream), 'block')} of {stream}" for stream in self.streams)
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        read = "" if self.tokenizer is not None else ", no tokenizer"
+        return (
+            f"<Checkpoint {self.name}: {type(self.model).__name__}, {blocks}, {self.width} wide, {dtype} on "
+            f"{device_names(self.model)}{read}>"
+        )
 
     def matched_layer(self, stream: Stream, layer: int) -> int | None:
         """Return the teacher layer that taught a student layer, or None if there was none or the trainer noted none."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from anglekit.display.counts import counted
 from anglekit.errors import InputError
 from anglekit.tables.read import (
     NO_COLUMN,
@@ -60,6 +61,12 @@ class ProbeData:
             targets=chosen(self.targets),
             rows=tuple(self.rows[position] for position in kept),
         )
+
+    def __repr__(self) -> str:
+        """Return in a line how many texts there are, and where they came from."""
+        columns = (self.text_column, self.text_pair_column, self.target_column)
+        named = ", ".join(column for column in columns if column is not None)
+        return f"<ProbeData of {self.source}: {counted(len(self.texts), 'example')}, columns {named}>"
 
 
 def read_probe(

@@ -79,3 +79,17 @@ OPTIONAL_COLUMNS: dict[str, Mapping[str, str]] = {
         "n",
     ),
 }
+
+#: What names a row of each table, in order: the dimensions of its labelled arrays. The other columns are measured.
+KEYS: dict[str, tuple[str, ...]] = {
+    "angles": _PAIR,
+    "histograms": (*_PAIR, "bin"),
+    "layers": _TWO_LAYERS,
+    "examples": ("student", "stream", "vertex", "example"),
+    "nulls": (*_PAIR, "null"),
+    "vertex_sweep": (*_PAIR, "t"),
+    "anisotropy": ("student", "stream", "side", "layer", "tokens", "view"),
+    "dimensions": ("student", "stream", "side", "layer", "dimension"),
+    "angle_views": (*_PAIR, "tokens", "view"),
+    "similarity": (*_TWO_LAYERS, "states"),
+}

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from anglekit.display.counts import counted
 from anglekit.display.html import element, notebook_table
 from anglekit.errors import InputError, suggest
 from anglekit.results.chance import ChanceVerdict, against_chance
-from anglekit.results.columns import COLUMNS, OPTIONAL_COLUMNS
+from anglekit.results.columns import COLUMNS, KEYS, OPTIONAL_COLUMNS
 from anglekit.results.document import Arm, GeometryDocument
 from anglekit.results.files import SCHEMA_VERSION, read_geometry_json, read_tables
 from anglekit.results.overview import analysis_notes, layer_table, resolution_notes, summary_rows
 from anglekit.runtime.files import convert_document, whole_directory, write_json
 from anglekit.vocabulary import GEOMETRY_FILE, N_BINS
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # The parts of geometry.json.
 _PARTS = ("settings", "provenance", "counts", "projections", "sketch_tokens")
@@ -104,6 +108,17 @@ class Geometry:
                     f"the table {table!r} lacks the column {missing[0]!r}", allowed=f"expected: {', '.join(columns)}"
                 )
 
+    def __repr__(self) -> str:
+        """Return in a line whose geometry it is, and its tables with their rows."""
+        teacher = dict(self.provenance).get("teacher")
+        name = dict(teacher).get("name") if isinstance(teacher, Mapping) else None
+        students = [str(each) for each in self.angles["student"].unique()]
+        named = ", ".join(students) if len(students) <= 3 else f"{len(students)} students"
+        sizes = {table: len(getattr(self, table)) for table in (*COLUMNS, *OPTIONAL_COLUMNS)}
+        tables = ", ".join(f"{table} {rows:,}" for table, rows in sizes.items() if rows)
+        examples = counted(self.examples["example"].nunique(), "example")
+        return f"<Geometry of {name or 'a teacher'} seen from {named or 'no student'}, {examples}; rows: {tables}>"
+
     def _repr_html_(self) -> str:
         """Show the verdict against chance and a row for each student layer in a notebook."""
         verdict = self.against_chance()
@@ -119,6 +134,32 @@ class Geometry:
     def summary_rows(self) -> list[dict[str, Any]]:
         """Return one row for each student, stream and vertex; the means of its pairs, each weighing the same."""
         return summary_rows(self.angles, self.nulls)
+
+    def to_xarray(self, table: str = "angles") -> xr.Dataset:
+        """Return a table as labelled arrays, `g.to_xarray()["mean_cosine"].sel(student="forward", vertex=1)`.
+
+        Its dimensions are what names a row (`student, stream, vertex, teacher_i, teacher_k` of the angles), its
+        variables are the measured columns. Where there is no row, as for `teacher_i >= teacher_k`, values are NaN.
+
+        Args:
+            table: the name of a table.
+
+        Raises:
+            InputError: there is no such table, xarray is not installed, or the table does not name its rows uniquely.
+        """
+        if table not in KEYS:
+            raise InputError(f"no table {table!r}", allowed=suggest(table, KEYS))
+        try:
+            import xarray as xr
+        except ImportError as error:
+            raise InputError(
+                "labelled arrays need the `xarray` package", "install it: pip install 'anglekit[xarray]'"
+            ) from error
+        frame = getattr(self, table)
+        indexed = frame.set_index(list(KEYS[table]))
+        if not indexed.index.is_unique:
+            raise InputError(f"the table {table!r} has two rows of one name", "analyse again")
+        return xr.Dataset.from_dataframe(indexed)
 
     def against_chance(self) -> ChanceVerdict:
         """Return whether the angles are acute, and more acute than by chance."""

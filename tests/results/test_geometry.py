@@ -2,13 +2,14 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from anglekit.errors import InputError, RunError
-from anglekit.results.columns import ADDED_COLUMNS, COLUMNS
+from anglekit.results.columns import ADDED_COLUMNS, COLUMNS, KEYS, OPTIONAL_COLUMNS
 from anglekit.results.document import UNRECORDED
 from anglekit.results.files import SCHEMA_VERSION
 from anglekit.results.geometry import Geometry, official_histogram_name
@@ -258,3 +259,29 @@ def test_a_part_that_is_missing_or_of_another_kind_is_named(saved, key, value):
 def test_students_without_names_are_refused(saved, students):
     edit(saved, lambda document: document["provenance"].update(students=students))
     refused(saved, r"damaged \(provenance(.students(\[0\])?)?: |the students lack proper names")
+
+
+def test_a_geometry_is_shown_in_a_line():
+    assert str(build()) == (
+        "<Geometry of a teacher seen from s, étudiant, 1 example; rows: angles 2, histograms 12, layers 2, examples 2>"
+    )
+
+
+def test_every_table_is_given_as_labelled_arrays():
+    pytest.importorskip("xarray", reason="the extra `xarray` is not installed")
+    assert KEYS.keys() == COLUMNS.keys() | OPTIONAL_COLUMNS.keys()
+    geometry = build(mean=0.25)
+    for table, keys in KEYS.items():
+        arrays = geometry.to_xarray(table)
+        assert tuple(arrays.sizes) == keys
+        assert {*arrays.data_vars} == {*(COLUMNS | OPTIONAL_COLUMNS)[table]} - {*keys}
+    at = {"student": "étudiant", "stream": "encoder", "vertex": 0, "teacher_i": 0, "teacher_k": 1}
+    assert float(geometry.to_xarray()["mean_cosine"].sel(at)) == 0.25
+
+
+def test_labelled_arrays_need_their_package_and_a_table_that_is_there(monkeypatch):
+    with pytest.raises(InputError, match=r"no table 'angle'.*angles"):
+        build().to_xarray("angle")
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(InputError, match="pip install"):
+        build().to_xarray()
