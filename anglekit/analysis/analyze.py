@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from os import PathLike, fspath
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.analysis.fitted_projections import (
     fit_projections,
@@ -22,47 +26,157 @@ from anglekit.analysis.settings import AnalysisSettings
 from anglekit.analysis.spec import AnalysisSpec, Key
 from anglekit.analysis.tables import tabulate
 from anglekit.analysis.unfinished import UnfinishedAnalysis
+from anglekit.errors import InputError
 from anglekit.models.check import evaluation_mode
-from anglekit.models.checkpoints import Checkpoint
+from anglekit.models.checkpoints import Checkpoint, load_checkpoint
+from anglekit.models.load_options import LoadOptions, check_roles
+from anglekit.models.memory.bare import check_apart
+from anglekit.models.sources import check_source
 from anglekit.probes.batch_plan import share_batches
 from anglekit.probes.batches import ProbeBatch
 from anglekit.probes.data import ProbeData
+from anglekit.probes.in_memory import Probe, probe_in_memory
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.lanes import run_in_lanes
 from anglekit.runtime.processes import ALONE, Processes
 
+#: What stands for a model: a loaded checkpoint, a model in memory, or a directory or hub id.
+Model = Checkpoint | nn.Module | str | PathLike[str]
+
 
 def analyze(
-    teacher: Checkpoint,
-    students: Sequence[Checkpoint],
-    probe: ProbeData,
+    teacher: Model,
+    students: Model | Sequence[Model] | Mapping[str, Model],
+    probe: Any,  # noqa: ANN401 - see `probe_in_memory`
     settings: AnalysisSettings | None = None,
     *,
+    tokenizer: Tokenizer | None = None,
+    targets: Sequence[str] | None = None,
+    options: LoadOptions | None = None,
     progress: bool = False,
 ) -> Geometry:
     """Look at a teacher's layers from inside its students.
 
-    The teacher's forward pass is shared by all students. Everything is checked before the first batch runs; the models
-    are left as they were found. The work is this process's alone; `measure` shares it among processes and jobs.
+    `analyze(teacher, student, ["a text", "another"], tokenizer=tokenizer)` takes models in memory, and
+    `analyze("runs/teacher", {"mine": "runs/student"}, "probe.csv")` directories. The teacher's forward pass is shared
+    by all students. Everything is checked before the first batch runs; models in memory are left as they were found.
+    The work is this process's alone; `measure` shares it among processes and jobs.
 
     Args:
-        teacher: the teacher.
-        students: one or more students with the teacher's tokenizer and streams.
-        probe: the texts.
+        teacher: the teacher: a `Checkpoint`, a model in memory, a directory or a hub id. A model that transformers does
+            not know is given as `Checkpoint.of(model, blocks=...)`.
+        students: one or more students with the teacher's tokenizer and streams, each given as the teacher may be; or a
+            dictionary of them by name.
+        probe: texts, pairs of texts, a column or a data frame; a `ProbeData`, a path or another source of `read_probe`;
+            or token ids, as a DataLoader or Dataset of dictionaries with `input_ids` and `attention_mask`
+            (`probe_in_memory`).
         settings: how; the corrected reading by default.
+        tokenizer: that of the models in memory, where texts are read.
+        targets: for each text in a list what an encoder-decoder's decoder reads.
+        options: how directories and hub ids are loaded; by default onto the device of a model in memory.
         progress: show a progress bar on the terminal.
 
     Raises:
-        InputError: the checkpoints do not fit each other or the probe.
+        InputError: the models do not fit each other or the probe, or two of them share modules.
         RunError: no finite state was left.
     """
-    return tabulate(*measure(teacher, students, probe, settings, progress=progress))
+    named = _named_students(students)
+    _check_apart(teacher, named)
+    pad_id = None if tokenizer is None else tokenizer.pad_token_id
+    if pad_id is None:
+        pad_id = next((pad for each in (teacher, *named.values()) if isinstance(pad := _pad_id(each), int)), None)
+    texts = probe_in_memory(probe, targets, pad_id)
+    if tokenizer is None and isinstance(texts, ProbeData) and isinstance(teacher, nn.Module):
+        raise InputError(
+            f"the teacher, a {type(teacher).__name__} in memory, came without a tokenizer, and the probe holds texts",
+            "give tokenizer=..., or token ids",
+        )
+    load = options or LoadOptions(device=_device(teacher, *named.values()))
+    for each in (teacher, *named.values()):
+        if isinstance(each, str | PathLike):
+            check_source(str(fspath(each)), revision=load.revision)
+            if each is not teacher and isinstance(teacher, str | PathLike):
+                check_roles(str(fspath(teacher)), str(fspath(each)))
+    found = _checkpoint(teacher, "teacher", tokenizer, load)
+    checkpoints = []
+    for name, student in named.items():
+        one = _checkpoint(student, "student", tokenizer, load)
+        # A student made of the teacher's configuration bears the teacher's name.
+        if isinstance(student, nn.Module) and one.name == found.name:
+            one = replace(one, name="student")
+        checkpoints.append(one if isinstance(name, int) else replace(one, name=name))
+    return tabulate(*measure(found, checkpoints, texts, settings, progress=progress))
+
+
+def _named_students(students: Any) -> dict[str | int, Model]:  # noqa: ANN401 - whatever a program gives
+    """Return the students by their names, or by their places where they were not named."""
+    if isinstance(students, Checkpoint | nn.Module | str | PathLike):
+        return {0: students}
+    if isinstance(students, Mapping):
+        for name in students:
+            if not isinstance(name, str) or not name or set(name) & set("/\\\0"):
+                raise InputError(f"{name!r} is no name of a student", "give a word, which may stand in a file's name")
+        found: dict[str | int, Model] = dict(students)
+    elif isinstance(students, Iterable):
+        found = dict(enumerate(students))
+    else:
+        raise InputError(f"a {type(students).__name__} is no student", "give a model, a path, or several")
+    if not found:
+        raise InputError("there is no student", "give one or more after the teacher")
+    return found
+
+
+def _check_apart(teacher: Model, students: Mapping[str | int, Model]) -> None:
+    """Check that all are models, and that no student in memory shares modules with its teacher."""
+    labels = {
+        name: f"student {name}"
+        if isinstance(name, str)
+        else f"student {name + 1}"
+        if len(students) > 1
+        else "the student"
+        for name in students
+    }
+    for label, each in (("the teacher", teacher), *((labels[name], each) for name, each in students.items())):
+        if not isinstance(each, Checkpoint | nn.Module | str | PathLike):
+            raise InputError(
+                f"{label} is a {type(each).__name__}", "give a model, a Checkpoint, a directory or a hub id"
+            )
+    inside = {labels[name]: model for name, each in students.items() if (model := _in_memory(each)) is not None}
+    if (whole := _in_memory(teacher)) is not None:
+        check_apart(whole, inside)
+
+
+def _in_memory(given: Model) -> nn.Module | None:
+    return given.model if isinstance(given, Checkpoint) else given if isinstance(given, nn.Module) else None
+
+
+def _pad_id(given: Model) -> int | None:
+    """Return the id that a model pads with, where that is known without loading it."""
+    if isinstance(given, Checkpoint) and given.tokenizer is not None and given.tokenizer.pad_token_id is not None:
+        return int(given.tokenizer.pad_token_id)
+    return getattr(getattr(_in_memory(given), "config", None), "pad_token_id", None)
+
+
+def _device(*given: Model) -> str:
+    """Return where directories are loaded to: beside the first model in memory."""
+    models = (each for each in map(_in_memory, given) if each is not None)
+    weights = (next(model.parameters(), None) for model in models)
+    return next((str(weight.device) for weight in weights if weight is not None and not weight.is_meta), "cpu")
+
+
+def _checkpoint(given: Model, role: str, tokenizer: Tokenizer | None, options: LoadOptions) -> Checkpoint:
+    """Return a model as a checkpoint, with the given tokenizer where it has none."""
+    if isinstance(given, nn.Module):
+        told = str(getattr(getattr(given, "config", None), "name_or_path", "") or "")
+        return Checkpoint.of(given, tokenizer, name=None if told else role)
+    found = given if isinstance(given, Checkpoint) else load_checkpoint(str(fspath(given)), options)
+    return found if found.tokenizer is not None or tokenizer is None else replace(found, tokenizer=tokenizer)
 
 
 def measure(
     teacher: Checkpoint,
     students: Sequence[Checkpoint],
-    probe: ProbeData,
+    probe: Probe,
     settings: AnalysisSettings | None = None,
     *,
     shard: Shard | None = None,

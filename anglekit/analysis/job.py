@@ -17,7 +17,7 @@ from anglekit.analysis.tables import tabulate
 from anglekit.analysis.unfinished import UnfinishedAnalysis, unfinished_directory
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import Checkpoint
-from anglekit.probes.data import ProbeData
+from anglekit.probes.in_memory import Probe
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.processes import ALONE, Processes
 
@@ -26,7 +26,7 @@ def save_analysis(
     out: Path,
     teacher: Checkpoint,
     students: Sequence[Checkpoint],
-    probe: ProbeData,
+    probe: Probe,
     settings: AnalysisSettings,
     *,
     shard: Shard | None = None,
@@ -94,7 +94,7 @@ def _finished(
     out: Path,
     teacher: Checkpoint,
     students: Sequence[Checkpoint],
-    probe: ProbeData,
+    probe: Probe,
     settings: AnalysisSettings,
     shard: Shard | None,
 ) -> Geometry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,11 +34,19 @@ from anglekit.models.architectures import depth, model_streams
 from anglekit.models.check import facts_of
 from anglekit.models.checkpoints import Checkpoint, unique_names
 from anglekit.models.lengths import shared_limits
+from anglekit.models.memory.foreign import ForeignModel
 from anglekit.models.projections import relative_depth_layer
 from anglekit.probes.batches import TokenizedProbe
 from anglekit.probes.data import ProbeData
+from anglekit.probes.in_memory import Probe, TokenInputs, tokenized_inputs
 from anglekit.probes.shared_vocabulary import shared_vocabulary, vocabulary_entries
-from anglekit.probes.tokenize import read_alike, tokenize_continued_probe, tokenize_probe, unlike_words
+from anglekit.probes.tokenize import (
+    read_alike,
+    special_token_ids,
+    tokenize_continued_probe,
+    tokenize_probe,
+    unlike_words,
+)
 from anglekit.results.document import ModelRecord, ProbeRecord, Provenance
 from anglekit.runtime.placement import device_names
 from anglekit.vocabulary import BATCHINGS, ProjectionKind, Stream
@@ -104,7 +113,7 @@ class PreparedAnalysis:
 def prepare(
     teacher: Checkpoint,
     students: Sequence[Checkpoint],
-    probe: ProbeData,
+    probe: Probe,
     settings: AnalysisSettings,
     shard: Shard | None,
 ) -> PreparedAnalysis:
@@ -116,6 +125,7 @@ def prepare(
     if settings.reading == "official":
         settings = replace(settings, final_norm="included")
     _check_models(teacher, students)
+    _check_twins(students, settings)
     given = len(probe.texts)
     probe = texts_read_alike(teacher, students, probe, settings)
     tokens = replace(
@@ -201,7 +211,7 @@ _version = cache(version)
 
 
 def _provenance(
-    teacher: Checkpoint, students: Mapping[str, Checkpoint], probe: ProbeData, shard: Shard | None
+    teacher: Checkpoint, students: Mapping[str, Checkpoint], probe: Probe, shard: Shard | None
 ) -> Provenance:
     return Provenance(
         teacher=ModelRecord(name=teacher.name, **teacher.provenance()),
@@ -270,22 +280,38 @@ def _check_models(teacher: Checkpoint, students: Sequence[Checkpoint]) -> None:
             )
 
 
+def _check_twins(students: Sequence[Checkpoint], settings: AnalysisSettings) -> None:
+    """Check that an untrained twin of each student can be drawn where one is asked for."""
+    foreign = next((each for each in students if isinstance(each.model, ForeignModel)), None)
+    if settings.nulls == "all" and foreign is not None:
+        raise InputError(
+            f"an untrained {foreign.name} cannot be drawn: transformers does not know its class",
+            'choose nulls="default"',
+        )
+
+
 def _tokenizer(teacher: Checkpoint) -> Tokenizer:
     if teacher.tokenizer is None:
-        raise InputError(f"{teacher.source} has no tokenizer", "save the teacher's tokenizer beside its weights")
+        raise InputError(
+            f"{teacher.source} has no tokenizer",
+            "save the teacher's tokenizer beside its weights, or give it: tokenizer=...",
+        )
     return teacher.tokenizer
 
 
 def texts_read_alike(
-    teacher: Checkpoint, students: Sequence[Checkpoint], probe: ProbeData, settings: AnalysisSettings
-) -> ProbeData:
+    teacher: Checkpoint, students: Sequence[Checkpoint], probe: Probe, settings: AnalysisSettings
+) -> Probe:
     """Return the examples of which teacher and students read the same tokens: all, if they share a tokenizer.
 
-    Every example is compared, with its pair and target.
+    Every example is compared, with its pair and target. Token ids are as they were given, and tokenizers are compared
+    where they are known.
 
     Raises:
         InputError: a model's vocabulary is another one, or no example is read alike; with what differs.
     """
+    if isinstance(probe, TokenInputs) and teacher.tokenizer is None:
+        return probe
     tokenizer = _tokenizer(teacher)
     rows = vocabulary_entries(teacher.model)
     alike = np.ones(len(probe.texts), dtype=np.bool_)
@@ -298,7 +324,7 @@ def texts_read_alike(
             )
 
         if student.tokenizer is None:
-            if vocabulary_entries(student.model) != rows:
+            if isinstance(probe, ProbeData) and vocabulary_entries(student.model) != rows:
                 raise unlike(
                     f"the student has no tokenizer and {vocabulary_entries(student.model)} vocabulary entries, the "
                     f"teacher {rows}"
@@ -307,7 +333,7 @@ def texts_read_alike(
         shared = shared_vocabulary(tokenizer, student.tokenizer, teacher.model, student.model)
         if shared.relation == "different":
             raise unlike(shared.difference)
-        if shared.one_way and shared.relation != "appended":
+        if isinstance(probe, TokenInputs) or (shared.one_way and shared.relation != "appended"):
             continue
         same = read_alike(
             probe,
@@ -320,21 +346,26 @@ def texts_read_alike(
         if not same.any():
             raise unlike(f"no text is read alike; {unlike_words(probe.texts[0], tokenizer, student.tokenizer)}")
         alike &= same
+    if isinstance(probe, TokenInputs):
+        return probe
     if not alike.any():
         raise InputError(f"no text of {probe.source} is read alike by all {len(students)} students and the teacher")
     return probe if alike.all() else probe.select(np.flatnonzero(alike).tolist())
 
 
 def tokenized_probe(
-    teacher: Checkpoint, students: Sequence[Checkpoint], probe: ProbeData, settings: AnalysisSettings
+    teacher: Checkpoint, students: Sequence[Checkpoint], probe: Probe, settings: AnalysisSettings
 ) -> TokenizedProbe:
     """Return the probe as the models read it, cut to what all of them can take.
 
     Raises:
         InputError: the teacher lacks a tokenizer or its decoder a start token, or the settings do not suit its kind.
     """
-    tokenizer = _tokenizer(teacher)
     limits = shared_limits(each.model for each in (teacher, *students))
+    if isinstance(probe, TokenInputs):
+        _check_inputs([teacher, *students], probe, settings)
+        return _tokens_given(teacher, probe, settings, limits)
+    tokenizer = _tokenizer(teacher)
     most = limits[teacher.streams[0]]
     official = settings.reading == "official"
     if settings.prompts != "alone" and teacher.streams == ("decoder",):
@@ -373,6 +404,56 @@ def tokenized_probe(
         model_max_length=most,
         model_max_target_length=limits[teacher.streams[-1]],
         text_stream="encoder" if "encoder" in teacher.streams else "decoder",
+    )
+
+
+def _check_inputs(models: Sequence[Checkpoint], probe: TokenInputs, settings: AnalysisSettings) -> None:
+    """Check that token ids can be read by all models as they were given.
+
+    Raises:
+        InputError: an id that a model does not have, an entry that would be left out, or a setting for texts.
+    """
+    for name, value in (("max_length", settings.max_length), ("target_max_length", settings.target_max_length)):
+        if value is not None:
+            raise InputError(f"{name}={value} is for texts and the probe holds tokens", "cut them where they are made")
+    if settings.prompts != "alone":
+        raise InputError(f"prompts={settings.prompts!r} is for texts and the probe holds tokens", "leave it out")
+    for model in models:
+        taken = inspect.signature(model.model.forward).parameters
+        if (lost := next((name for name in probe.not_read if name in taken), None)) is not None:
+            raise InputError(
+                f"the {probe.source} gives {lost}, which {model.source} takes and the analysis would leave out",
+                "give input_ids with their attention_mask alone",
+            )
+        size = vocabulary_entries(model.model)
+        for runs in (probe.text, probe.decoder_inputs, probe.labels):
+            if runs is None or not len(runs.ids) or (runs is not probe.text and len(model.streams) < 2):
+                continue
+            least, most = int(runs.ids.min()), int(runs.ids.max())
+            if least < 0 or (isinstance(size, int) and most >= size):
+                raise InputError(
+                    f"the {probe.source} holds token {least if least < 0 else most}, and {model.source} has {size}",
+                    "give the ids of these models' tokenizer",
+                )
+
+
+def _tokens_given(
+    teacher: Checkpoint, probe: TokenInputs, settings: AnalysisSettings, limits: Mapping[Stream, int | None]
+) -> TokenizedProbe:
+    """Return token ids as the models read them."""
+    config, tokenizer = teacher.model.config, teacher.tokenizer
+    pads = (getattr(tokenizer, "pad_token_id", None), getattr(config, "pad_token_id", None))
+    return tokenized_inputs(
+        probe,
+        needs_target=len(teacher.streams) == 2,
+        text_stream=teacher.streams[0],
+        token_budget=settings.token_budget,
+        special_ids=None if settings.special_tokens else special_token_ids(_tokenizer(teacher)),
+        pad_id=next((pad for pad in pads if isinstance(pad, int) and pad >= 0), 0),
+        pad_to=settings.pad_to if settings.reading == "official" else None,
+        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
+        most=limits[teacher.streams[0]],
+        most_target=limits[teacher.streams[-1]],
     )
 
 

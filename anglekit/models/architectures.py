@@ -65,8 +65,15 @@ def settle_streams(config: PretrainedConfig, streams: tuple[Stream, ...]) -> Non
 
 
 def _kind(config: PretrainedConfig) -> tuple[str, ...]:
-    """Return the type of a configuration with what it says itself on the direction of attention."""
-    said = (getattr(config, "is_decoder", None), getattr(config, "use_bidirectional_attention", None))
+    """Return the type of a configuration with what it says itself on the direction of attention.
+
+    A foreign model (`models.memory.foreign`) is a kind of its own.
+    """
+    said = (
+        getattr(config, "is_decoder", None),
+        getattr(config, "use_bidirectional_attention", None),
+        getattr(config, "instance", None),
+    )
     return (str(config.model_type), *map(str, said))
 
 

@@ -237,10 +237,10 @@ def handed_over(value: Any) -> Tensor:  # noqa: ANN401 - blocks return tensors, 
 
 
 @contextmanager
-def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Switch dropout off inside the block and give every module its own mode back afterwards."""
     training = [module for module in model.modules() if module.training]
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     try:
         yield
     finally:

@@ -43,6 +43,8 @@ from anglekit.models.library_messages import quiet_transformers as quiet_transfo
 from anglekit.models.load_options import LoadOptions
 from anglekit.models.load_options import checkpoint_name as checkpoint_name
 from anglekit.models.load_options import checkpoint_of as checkpoint_of
+from anglekit.models.memory.bare import bare_model
+from anglekit.models.memory.foreign import ForeignModel
 from anglekit.models.projections import load_adapters
 from anglekit.models.sources import check_local
 from anglekit.models.stored.corrections import (
@@ -126,19 +128,62 @@ class Checkpoint:
     quantized: str = ""
     left_out: str = ""
 
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        tokenizer: Tokenizer | None = None,
+        *,
+        name: str | None = None,
+        blocks: str | Sequence[str | nn.Module] | nn.Module | None = None,
+    ) -> Checkpoint:
+        """Return a model in memory as a checkpoint. It is neither copied nor changed, and stays in its mode.
+
+        It is checked as a loaded one is: a few short texts show what its blocks hand over.
+
+        Args:
+            model: a transformers model, with or without a head, LoRA or a wrapper (`compile`, DDP); or with `blocks`
+                any torch model whose `forward` takes token ids.
+            tokenizer: its tokenizer; needed where texts are read.
+            name: its name in results; by default the last part of where it was loaded from, or its class.
+            blocks: of a model that transformers does not know, the blocks: their list, or the name of it
+                (`"encoder.layers"`), or the blocks or their names in order (`with_named_blocks`).
+
+        Raises:
+            InputError: it is no such model, or cannot be read layer by layer.
+        """
+        held, adapter = bare_model(model, blocks)
+        facts = facts_of(held)
+        told = str(getattr(held.config, "name_or_path", "") or "")
+        inner = held.module if isinstance(held, ForeignModel) else held
+        return cls(
+            source=f"{type(inner).__name__} in memory",
+            name=name or (checkpoint_name(told) if told else type(inner).__name__),
+            model=held,
+            tokenizer=tokenizer,
+            streams=tuple(facts.streams),
+            adapters=None,
+            sha256=weights_hash(inner),
+            adapter=adapter,
+        )
+
     def __repr__(self) -> str:
         """Return in a line which model it is, how large, and where it lies."""
         blocks = ", ".join(f"{counted(self.depth(stream), 'block')} of {stream}" for stream in self.streams)
         dtype = str(self.model.dtype).removeprefix("torch.")
         read = "" if self.tokenizer is not None else ", no tokenizer"
         return (
-            f"<Checkpoint {self.name}: {type(self.model).__name__}, {blocks}, {self.width} wide, {dtype} on "
+            f"<Checkpoint {self.name}: {self._class_name}, {blocks}, {self.width} wide, {dtype} on "
             f"{device_names(self.model)}{read}>"
         )
 
     def matched_layer(self, stream: Stream, layer: int) -> int | None:
         """Return the teacher layer that taught a student layer, or None if there was none or the trainer noted none."""
         return self.training.taught_by.get(stream, {}).get(str(layer))
+
+    @property
+    def _class_name(self) -> str:
+        return type(self.model.module if isinstance(self.model, ForeignModel) else self.model).__name__
 
     @property
     def width(self) -> int:
@@ -166,7 +211,7 @@ class Checkpoint:
             "source": self.source,
             "model_type": str(self.model.config.model_type),
             **({"composite": self.composite} if self.composite else {}),
-            "architecture": type(self.model).__name__,
+            "architecture": self._class_name,
             "width": self.width,
             "depth": {stream: self.depth(stream) for stream in self.streams},
             "sha256": self.sha256,
@@ -338,9 +383,9 @@ def load_weights(
         ask_for_plain_weights(each)
     if not options.trust_remote_code:
         check_head(auto_class, config)
-    headless = corrected and auto_class is AutoModel and not composite
+    without_head = corrected and auto_class is AutoModel and not composite
     loaded_by = model_class(auto_class, config) or auto_class
-    if headless:  # corrections are named after the model with its head
+    if without_head:  # corrections are named after the model with its head
         loaded_by = _with_its_head(config) or loaded_by
     stored = stored_weights(Path(source)) if Path(source).is_dir() else None
     if getattr(config, "rescale_every", 0):
@@ -375,7 +420,7 @@ def load_weights(
     }
     if corrected:
         model = merge_corrections(model)
-        model = cast("PreTrainedModel", model.base_model) if headless else model
+        model = cast("PreTrainedModel", model.base_model) if without_head else model
     placed = options.placement.spread or is_placed(model)
     nn.Module.eval(model)
     return model if placed else nn.Module.to(model, options.device), report
@@ -411,7 +456,7 @@ def weights_source(source: str) -> str:
     return corrections.base if corrections is not None and corrections.alone else source
 
 
-def weights_hash(model: PreTrainedModel, without: Collection[str] = ()) -> str:
+def weights_hash(model: nn.Module, without: Collection[str] = ()) -> str:
     """Return the sha256 of a model's weights: names, shapes, types and bytes, in the order of the names.
 
     It does not depend on how the file was sharded, nor on a head if that was not loaded. `without` leaves out

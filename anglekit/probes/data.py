@@ -96,7 +96,20 @@ def read_probe(
         raise InputError(f"a limit of {limit} examples leaves nothing", "give 1 or more, or no limit")
     if seed < 0:
         raise InputError(f"the seed {seed} is negative", "give 0 or more")
-    table = read_table(source)
+    return probe_of_table(read_table(source), text=text, text_pair=text_pair, target=target, limit=limit, seed=seed)
+
+
+def probe_of_table(
+    table: Table,
+    *,
+    text: str | None = None,
+    text_pair: str | None = None,
+    target: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> ProbeData:
+    """Return the probe data of a table that is read already; arguments and errors as of `read_probe`."""
+    source = table.source
     text_column, pair_column = find_text_columns(table, text, text_pair)
     texts = _cells(table, text_column)
     pairs = None if pair_column is None else _cells(table, pair_column)

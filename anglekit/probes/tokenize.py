@@ -150,7 +150,7 @@ def tokenize_probe(
     target = None
     if needs_target and data.targets is not None and decoder_start_token_id is not None:
         labels, target_lost = _tokenize(tokenizer, data.targets, None, target_limit, special, as_target=True)
-        target = _shifted_right(labels, decoder_start_token_id)
+        target = shifted_right(labels, decoder_start_token_id)
         lost = lost + target_lost
     return _probe(
         data,
@@ -197,7 +197,7 @@ def _probe(
         text=read[0],
         target=None if target is None else read[1],
         rows=rows,
-        clusters=_clusters(rows, read),
+        clusters=clusters_of(rows, read),
         lost_tokens=lost[kept],
         text_stream=text_stream,
         token_budget=token_budget,
@@ -210,7 +210,7 @@ def _probe(
     )
 
 
-def _clusters(rows: NDArray[np.int64], read: Sequence[TokenRuns]) -> NDArray[np.int64]:
+def clusters_of(rows: NDArray[np.int64], read: Sequence[TokenRuns]) -> NDArray[np.int64]:
     """Return for each example the row number of the first one of which the models read the same tokens."""
     first: dict[bytes, int] = {}
     clusters = np.empty_like(rows)
@@ -311,7 +311,7 @@ def _flat(sequences: list[list[int]], dtype: type[np.generic]) -> NDArray[Any]:
     return np.fromiter(chain.from_iterable(sequences), dtype=dtype, count=sum(map(len, sequences)))
 
 
-def _shifted_right(labels: TokenRuns, start_id: int) -> TokenRuns:
+def shifted_right(labels: TokenRuns, start_id: int) -> TokenRuns:
     """Return each sequence without its last token and with the start token, which never counts as content, in front."""
     filled = labels.starts[labels.lengths > 0]
     ids, counted = np.empty_like(labels.ids), None

@@ -14,7 +14,7 @@ from anglekit.settings_fields import SettingError, check_settings, documented, s
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 #: The maps that accelerate makes by itself.
@@ -187,7 +187,7 @@ def device_names(model: PreTrainedModel) -> str:
     return ", ".join(dict.fromkeys([str(compute_device(model)), *named]))
 
 
-def whole_state(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+def whole_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield a model's weights in the order of their names; those on the disk are read one at a time."""
     for name, tensor in sorted(model.state_dict().items()):
         if not tensor.is_meta:

@@ -116,6 +116,18 @@ def read_table(source: str, *, limit: int | None = None) -> Table:
     return Table(source, frame if limit is None else frame.head(limit), sha256)
 
 
+def table_of_frame(source: str, frame: pd.DataFrame) -> Table:
+    """Return a data frame in memory as a table; `source` says what it is.
+
+    Raises:
+        InputError: it has no rows.
+    """
+    plain = frame.astype(object).where(frame.notna(), None).reset_index(drop=True)
+    if plain.empty:
+        raise InputError(f"{source} has no rows", "a table needs at least one")
+    return Table(source, plain, _rows_sha256(plain))
+
+
 @overload
 def find_column(table: Table, role: str, given: str | None, usual: Sequence[str] | None = None) -> str: ...
 @overload

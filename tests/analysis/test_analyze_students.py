@@ -256,7 +256,7 @@ def test_an_adapter_explains_the_layer_that_taught_it(taught_by, expected, bert_
 def test_what_does_not_fit_is_refused_before_a_batch_runs(bert_pair, checkpoint, tiny_tokenizer, words, probe):
     teacher, student = bert_pair
     narrow = checkpoint("bert", "narrow", width=8)
-    t5 = checkpoint("t5", "t5")
+    t5, other_t5 = checkpoint("t5", "t5"), checkpoint("t5", "other", seed=1)
     prefixed = tiny_tokenizer()
     prefixed.backend_tokenizer.normalizer = Prepend("x")
     cases = [
@@ -279,7 +279,7 @@ def test_what_does_not_fit_is_refused_before_a_batch_runs(bert_pair, checkpoint,
         (teacher, [student], {"teacher_layers": (1, 4)}, r"layer 4 does not exist.*0 \(embedding\) to 3"),
         (teacher, [student], {"vertices": (3,)}, "layer 3 does not exist"),
     ]
-    given = [t5.model, *(each.model for first, students, *_ in cases for each in (first, *students))]
+    given = [t5.model, other_t5.model, *(each.model for first, students, *_ in cases for each in (first, *students))]
     for model in given:
         facts_of(model)  # which `load_checkpoint` asks for
     passes = []  # of these models; their limits of length are found with others
@@ -291,7 +291,7 @@ def test_what_does_not_fit_is_refused_before_a_batch_runs(bert_pair, checkpoint,
             with pytest.raises(InputError, match=expected):
                 analyze(first, students, probe, AnalysisSettings(**options))
         with pytest.raises(InputError, match="target"):
-            analyze(t5, [t5], replace(probe, targets=None, target_column=None))
+            analyze(t5, [other_t5], replace(probe, targets=None, target_column=None))
     finally:
         handle.remove()
     assert passes == []
