@@ -376,7 +376,7 @@ def _unloaded(source: str, options: LoadOptions) -> ModelForecast:
     return ModelForecast(
         checkpoint=checkpoint,
         # The inputs go to the first device that holds weights; to the main one if the disk holds them all.
-        device=torch.device(next((device for device in by_device if device != "disk"), options.device)),
+        device=torch.device(next((device for device in by_device if device != "disk"), options.place)),
         bytes=by_device,
         largest_module=largest,
         stored=stored,
@@ -432,7 +432,7 @@ def _places(model: PreTrainedModel, options: LoadOptions) -> dict[str, str]:
     """Return the device of every part, as accelerate would choose it where a map is to be made."""
     placement = options.placement
     if placement.device_map is None:
-        return {"": options.device}
+        return {"": options.place}
     parts: Mapping[str, Any] | None = placement.parts
     if parts is None:
         from accelerate import infer_auto_device_map

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anglekit.errors import InputError, suggest
-from anglekit.runtime.placement import check_device
+from anglekit.runtime.placement import AUTO, AUTO_HELP, check_device
 from anglekit.settings_fields import SettingError, check_settings, documented, like, setting
 from anglekit.vocabulary import KL_DIRECTIONS, PRECISIONS
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SELECTIONS: Final = ("best", "last")
 # One kernel for all of a step's arithmetic: on a CPU the plain AdamW takes a fifth of a small student's step.
 OPTIMIZERS: Final[Mapping[str, str]] = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "sgd": "sgd"}
-DEVICES: Final = ("auto", "cpu")
+DEVICES: Final = (AUTO, "cpu")
 #: Those of all versions of transformers; which of them the installed one has is asked before a run.
 SCHEDULES: Final = (
     *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
@@ -225,7 +225,7 @@ class TrainSettings:
     )
     resumable: bool = setting(True, "Write checkpoints at every validation, so that a killed run can go on.")
     eval_batch_size: int = setting(64, "Examples of a forward pass in validation.", at_least=1)
-    device: str = setting("auto", "auto takes an accelerator if there is one; cpu takes none.", names=DEVICES)
+    device: str = setting(AUTO, f"Where to train and score: {AUTO_HELP}; cpu takes none.", names=DEVICES)
     teacher_device: str | None = setting(None, "The teacher's own: cpu, cuda:1.", shown="that of the student")
     workers: int = setting(0, "Processes that prepare batches; 0: none but this one.", at_least=0)
     report_to: str = setting(

@@ -423,7 +423,7 @@ def load_weights(
         model = cast("PreTrainedModel", model.base_model) if without_head else model
     placed = options.placement.spread or is_placed(model)
     nn.Module.eval(model)
-    return model if placed else nn.Module.to(model, options.device), report
+    return model if placed else nn.Module.to(model, options.place), report
 
 
 def _of_the_base(corrections: Corrections, options: LoadOptions) -> LoadOptions:

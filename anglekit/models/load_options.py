@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
 from anglekit.errors import InputError
 from anglekit.runtime.files import read_document
-from anglekit.runtime.placement import Placement, check_device
+from anglekit.runtime.placement import AUTO, AUTO_HELP, Placement, check_device, chosen_device
 from anglekit.settings_fields import check_settings, documented, setting
 from anglekit.vocabulary import PRECISIONS, STUDENT_FILE, Stream
 
@@ -27,7 +27,7 @@ class LoadOptions:
         InputError: an unknown dtype or a device that is not there.
     """
 
-    device: str = setting("cpu", "Where to compute: cpu, cuda, cuda:1, mps.")
+    device: str = setting(AUTO, f"Where to compute: {AUTO_HELP}; or cpu, cuda, cuda:1, mps.")
     dtype: str = setting("float32", "Precision of the models: float32, bfloat16, float16.", names=PRECISIONS)
     revision: str | None = setting(None, "Branch, tag or commit of hub checkpoints.")
     allow_pickle: bool = setting(False, "Accept pickled weights, which can run code when read.")
@@ -37,7 +37,19 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        check_device(self.device, "device")
+        if self.device != AUTO:
+            check_device(self.device, "device")
+
+    @property
+    def place(self) -> str:
+        """The device on which a model is put that is not spread."""
+        return chosen_device(self.device)
+
+
+def loaded_for_training(load: LoadOptions | None) -> LoadOptions:
+    """Return how a run loads its models where nothing says where to: it moves them itself to where it trains."""
+    load = load or LoadOptions()
+    return replace(load, device="cpu") if load.device == AUTO else load
 
 
 def checkpoint_of(source: str) -> str:

@@ -300,8 +300,7 @@ def measure_geometries(
 
 
 def _load_options(recipe: Recipe, device: str) -> LoadOptions:
-    chosen = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu"
-    return LoadOptions(device=chosen, dtype=recipe.analysis.dtype or "float32")
+    return LoadOptions(device=device, dtype=recipe.analysis.dtype or "float32")
 
 
 def draw(recipe: Recipe, geometries: Mapping[str, Path], target: Path) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 #: The maps that accelerate makes by itself.
 DEVICE_MAPS: Final = ("auto", "balanced", "balanced_low_0", "sequential")
+#: The device that is chosen where none is named, and what it means; the other names are torch's.
+AUTO: Final = "auto"
+AUTO_HELP: Final = "auto takes an accelerator if there is one"
 #: Precisions of weights that bitsandbytes makes while they are loaded.
 QUANTIZATIONS: Final = ("8bit", "4bit")
 
@@ -147,6 +150,16 @@ class Placement:
                 else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)  # type: ignore[no-untyped-call]
             )
         return told
+
+
+def chosen_device(device: str) -> str:
+    """Return the device that a name means: that of `auto` is an accelerator if there is one, else the processor."""
+    if device != AUTO:
+        return device
+    import torch
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return "cpu" if found is None else found.type
 
 
 def check_device(device: str | int, setting: str, problem: str = "is") -> None:

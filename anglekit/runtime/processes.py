@@ -16,6 +16,7 @@ from torch.distributed.distributed_c10d import PrefixStore, ProcessGroupGloo, St
 from torch.distributed.rendezvous import rendezvous
 
 from anglekit.errors import AnglekitError, InputError, RunError
+from anglekit.runtime.placement import chosen_device
 from anglekit.settings_fields import SettingError
 
 # How long processes that were started together may take to find each other.
@@ -173,13 +174,13 @@ def launched_processes(device: str = "cpu") -> Iterator[tuple[Processes, str]]:
     """Join the processes of this launch during a block; a process started by itself is alone.
 
     Yields:
-        The processes, and the device of this one: for `cuda` its own.
+        The processes, and the device of this one: for `cuda` its own; `auto` is one that is there.
 
     Raises:
         InputError: what the launcher says about them is incomplete.
         RunError: they did not find each other.
     """
-    processes = _met()
+    processes, device = _met(), chosen_device(device)
     if device == "cuda" and processes.count > 1:
         device = f"cuda:{os.environ.get('LOCAL_RANK', processes.rank)}"
     yield processes, device

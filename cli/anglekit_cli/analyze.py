@@ -15,7 +15,7 @@ from anglekit.errors import InputError
 from anglekit.models.load_options import LoadOptions
 from anglekit.runtime.files import check_replaceable
 from anglekit.runtime.launch import launched_together
-from anglekit.runtime.placement import Placement, check_device
+from anglekit.runtime.placement import AUTO, Placement, check_device
 from anglekit.vocabulary import GEOMETRY_FILE
 from anglekit_cli import options
 from anglekit_cli.process import only_new_garbage
@@ -70,7 +70,7 @@ def analyze(
     columns: ProbeColumns,
     prompts: Annotated[str | None, options.option_of(AnalysisSettings, "prompts")] = None,
     settings: Annotated[AnalysisSettings, options.Options(without=("prompts",))],
-    device: Annotated[str, options.option_of(LoadOptions, "device")] = "cpu",
+    device: Annotated[str, options.option_of(LoadOptions, "device")] = AUTO,
     teacher_device: Annotated[
         str | None, typer.Option(help="Where the teacher goes.", show_default="that of --device")
     ] = None,
@@ -123,7 +123,7 @@ def analyze(
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
     options.check_sources([teacher, *students], [probe], columns=columns, revision=load.revision)
     for name, place in (("device", device), ("teacher_device", teacher_device), ("student_device", student_device)):
-        if alone and place is not None:
+        if alone and place not in (None, AUTO):
             check_device(place, name)
     verbose = bool(context.find_root().params.get("verbose"))
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anglekit.distillation.settings import TrainSettings
 from anglekit.errors import InputError
-from anglekit_cli.options import check_sources
+from anglekit.runtime.placement import AUTO
+from anglekit_cli import options
 from anglekit_cli.process import only_new_garbage
 from anglekit_cli.sweep import parse_seeds
 
@@ -76,7 +78,7 @@ def reproduce(
             show_default="the recipe's",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto takes an accelerator if there is one; cpu takes none.")] = "auto",
+    device: Annotated[str, options.option_of(TrainSettings, "device")] = AUTO,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what is in the directory and start again.")
     ] = False,
@@ -101,7 +103,7 @@ def reproduce(
     if out is None and not dry_run:
         raise InputError("--out is missing", "name a directory, or plan with --dry-run")
     chosen_seeds = parse_seeds(seeds)
-    check_sources(
+    options.check_sources(
         [one for one in (teacher, trained_teacher) if one is not None],
         [one for one in (train, probe) if one is not None],
         validation,

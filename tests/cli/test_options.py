@@ -103,6 +103,19 @@ def test_every_setting_of_training_is_an_option_of_distill():
     assert {one.name for one in fields(TrainSettings)} - options == {"resumable", "eval_batch_size"}
 
 
+def test_one_word_of_device_means_one_thing():
+    commands = typer.main.get_command(whole_app).commands
+    given = {
+        (name, one.default, "auto takes an accelerator if there is one" in one.help)
+        for name in commands
+        for one in commands[name].params
+        if one.name == "device"
+    }
+    assert given == {
+        (name, "auto", True) for name in ("analyze", "evaluate", "finetune", "distill", "sweep", "reproduce")
+    }
+
+
 def test_the_names_known_without_torch_are_the_library_s():
     assert tuple(TASKS) == TASK_NAMES
     assert tuple(HIDDEN_LOSSES) == HIDDEN_LOSS_NAMES

@@ -15,9 +15,9 @@ from anglekit.analysis.preparation import blocks_to_hold
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import load_checkpoint, load_config
-from anglekit.models.load_options import LoadOptions
+from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.probes.data import read_probe
-from anglekit.runtime.placement import Placement, compute_device, device_names, is_placed
+from anglekit.runtime.placement import Placement, chosen_device, compute_device, device_names, is_placed
 
 ON_DISK = json.dumps(
     {
@@ -167,3 +167,13 @@ def test_which_blocks_are_held(family, settings, teacher, student, places):
     config = load_config(str(places / family))
     assert blocks_to_hold(config, settings, teacher=True) == teacher
     assert blocks_to_hold(config, settings, teacher=False) == student
+
+
+@pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
+def test_auto_is_an_accelerator_if_there_is_one(monkeypatch, there, device):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: there)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    assert chosen_device("auto") == LoadOptions().place == device
+    assert chosen_device("cpu") == LoadOptions(device="cpu").place == "cpu"
+    # A run moves its models itself.
+    assert loaded_for_training(None).place == "cpu"

@@ -22,7 +22,7 @@ from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.distillation.tasks.task import Task
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import checkpoint_of, load_config
-from anglekit.models.load_options import LoadOptions
+from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.vocabulary import RANDOM_TEACHER, Stream
 
 
@@ -48,7 +48,7 @@ def finetune(
         RunError: the loss stopped being finite.
     """
     chosen = task_by_name(task)
-    settings = settings or TrainSettings()
+    settings, load = settings or TrainSettings(), loaded_for_training(load)
     settings = settings.completed(epochs=chosen.teacher_epochs, learning_rate=chosen.teacher_learning_rate)
     source = checkpoint_of(model)
     with RunDirectory(out, if_exists) as directory:
@@ -124,7 +124,7 @@ def distill(
         RunError: a loss stopped being finite.
     """
     chosen = task_by_name(task)
-    settings = settings or TrainSettings()
+    settings, load = settings or TrainSettings(), loaded_for_training(load)
     settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
     check_control(control, load)
     source = checkpoint_of(teacher)

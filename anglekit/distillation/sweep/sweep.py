@@ -28,7 +28,7 @@ from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.distillation.training.progress import SweepBar
 from anglekit.errors import InputError, RunError
 from anglekit.models.checkpoints import checkpoint_of, load_config, quiet_transformers
-from anglekit.models.load_options import LoadOptions
+from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.vocabulary import INITS, RANDOM_TEACHER
@@ -165,7 +165,7 @@ def sweep(
             "this is one of several processes and would train all arms",
             "use the command, or call it inside anglekit.runtime.processes.processes_apart",
         )
-    settings = settings or TrainSettings()
+    settings, load = settings or TrainSettings(), loaded_for_training(load)
     if settings.seed is not None:
         raise InputError(f"the settings hold seed {settings.seed}", "a sweep takes its seeds by `seeds`")
     chosen = task_by_name(task)
