@@ -134,6 +134,12 @@ def analysis_notes(document: GeometryDocument) -> list[str]:
             f"{counted(counts.truncated_tokens or 0, 'token')} lost"
         )
     models = (document.provenance.teacher, *document.provenance.students)
+    notes += [
+        f"{student.name} has {blocks} blocks in its {stream} and its teacher {of}: if it is the teacher, name it first"
+        for student in document.provenance.students
+        for stream, blocks in student.depth.items()
+        if blocks > (of := document.provenance.teacher.depth.get(stream, blocks))
+    ]
     padding = [model.name for model in models if model.batching == "equal lengths"]
     if padding:
         notes.append(f"the states of {', '.join(padding)} depend on padding: batches were of texts of one length")

@@ -12,7 +12,7 @@ import typer
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.distillation.settings import DataSettings
 from anglekit.errors import InputError
-from anglekit.models.load_options import LoadOptions
+from anglekit.models.load_options import LoadOptions, check_roles, same_checkpoint
 from anglekit.runtime.files import check_replaceable
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import AUTO, Placement, check_device
@@ -125,6 +125,9 @@ def analyze(
     for name, place in (("device", device), ("teacher_device", teacher_device), ("student_device", student_device)):
         if alone and place not in (None, AUTO):
             check_device(place, name)
+    for student in students:
+        if alone and not same_checkpoint(teacher, student):
+            check_roles(teacher, student)
     verbose = bool(context.find_root().params.get("verbose"))
 
     from anglekit.analysis.job import save_analysis
@@ -238,12 +241,15 @@ def _summary(geometry: Geometry) -> str:
 
     document = geometry.document
     tokens = next(iter(next(iter(document.counts.by_student.values())).values())).tokens
-    rows = geometry.summary_rows()
+    rows, read = geometry.summary_rows(), document.provenance.probe
     lines = [
         "",
         f"{document.provenance.teacher.name} seen from {', '.join(geometry.students)}: "
         f"{counted(document.counts.examples or 0, 'example')}, {counted(tokens, 'token')}"
         + (", official reading" if geometry.official else ""),
+        options.columns_read(
+            {read.source or "the probe": [part for part in (read.text, read.text_pair, read.target) if part]}
+        ),
         "",
         aligned_text(layer_table(rows, short=True)),
         "",

@@ -68,6 +68,7 @@ def evaluate(
     )
     for line in signatures:
         typer.echo(line)
+    typer.echo(options.columns_read(found.columns), err=True)
     for source, settings in found.settings.items():
         if settings:
             named = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())

@@ -294,6 +294,14 @@ def names_of(option: str, text: str | None) -> tuple[str, ...] | None:
     return found
 
 
+def columns_read(columns: Mapping[str, Sequence[str]]) -> str:
+    """Return in a line which columns were read of each table; tables of the same columns stand together."""
+    tables: dict[tuple[str, ...], list[str]] = {}
+    for name, read in columns.items():
+        tables.setdefault(tuple(read), []).append(name)
+    return "columns read: " + "; ".join(f"{', '.join(read)} ({', '.join(names)})" for read, names in tables.items())
+
+
 # ---- what is refused before anything heavy is loaded ----
 
 

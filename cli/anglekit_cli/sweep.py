@@ -230,3 +230,5 @@ def _print_result(result: SweepResult, *, quiet: bool, as_json: bool) -> None:
             if passes
         )
         typer.echo(f"{counted(len(result.arms), 'student')} in {result.seconds:.0f} s{shared}: {result.directory}")
+        if result.arms:
+            typer.echo(options.columns_read(next(iter(result.arms.values())).columns), err=True)

@@ -162,6 +162,21 @@ def test_an_output_that_exists_is_kept(run):
     assert Geometry.load(directory).settings["special_tokens"] is False
 
 
+def test_teacher_and_student_the_wrong_way_round_are_noticed(run, zoo):
+    code, out, err, _ = run("student", "teacher")
+    assert (code, "the wrong" in err) == (0, False)
+    assert "columns read: sentence (" in out
+    assert "note: teacher has 3 blocks in its encoder and its teacher 2: if it is the teacher, name it first" in out
+    note = zoo / "student" / "anglekit_student.json"
+    note.write_text(json.dumps({"teacher": str(zoo / "teacher")}))
+    try:
+        code, _, err, _ = run("student", "teacher", "--overwrite")
+    finally:
+        note.unlink()
+    assert (code, err.count("\n")) == (2, 1)
+    assert "give them the other way round" in err
+
+
 def test_states_that_are_all_nan_fail_the_run(run):
     code, _, err, directory = run("not-a-number", "student", "-q")
     assert (code, directory.exists()) == (1, False)

@@ -65,7 +65,8 @@ def test_a_sweep_prints_one_bar_and_one_table(world, tmp_path):
     assert lines[-1].startswith("8 students in ")
     assert lines[-1].endswith(f"the teacher 4 times where separate runs take 32: {tmp_path / 'sweep'}")
     errors = [line for line in result.stderr.replace("\r", "\n").splitlines() if line.strip()]
-    bars = [line for line in errors if not line.startswith("warning: ")]
+    assert "columns read: text, label (train, dev)" in errors
+    bars = [line for line in errors if not line.startswith(("warning: ", "columns read: "))]
     assert all(line.startswith("sweep:") for line in bars)
     # Eight students of four steps; scoring the table counts as three: the teacher, four beginnings, eight ends.
     assert "71/71" in bars[-1]

@@ -52,7 +52,9 @@ def test_a_run_prints_its_bars_and_one_table(world, tmp_path):
     assert re.fullmatch(rf"4 steps in \d+ s: {re.escape(str(tmp_path / 'run' / 'checkpoint'))}", lines[2])
     assert len(lines) == 3
     bars = result.stderr.replace("\r", "\n").splitlines()
-    assert all(line.startswith(("distill forward from random", "scoring ")) for line in bars if line.strip())
+    assert all(
+        line.startswith(("distill forward from random", "scoring ", "columns read: ")) for line in bars if line.strip()
+    )
     assert "4/4" in result.stderr
 
 
@@ -87,7 +89,8 @@ def test_finetune_then_distil_then_evaluate(world, tmp_path):
         *("evaluate", tmp_path / "teacher", tmp_path / "student", "--task", "classification"),
         *("--data", world["dev"], "--data", f"again={world['train']}"),
     )
-    assert shown.stderr == f"{tmp_path / 'student'}: scored with its run's settings: max length 20\n"
+    read = "columns read: text, label (dev, again)\n"
+    assert shown.stderr == f"{read}{tmp_path / 'student'}: scored with its run's settings: max length 20\n"
     rows = [line.split() for line in shown.stdout.splitlines()]
     assert rows[0] == ["checkpoint", "data", "examples", "accuracy", "macro_f1"]
     assert [row[1] for row in rows[1:]] == ["dev", "again", "dev", "again"]

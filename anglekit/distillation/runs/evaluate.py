@@ -33,12 +33,14 @@ class Evaluation:
             (`results.example_scores.ExampleScores`).
         scoring: by table, how the scores were computed: sacreBLEU's signatures, beams.
         settings: by checkpoint, what was taken from its run.
+        columns: by table, the columns that were read.
     """
 
     scores: pd.DataFrame
     examples: pd.DataFrame
     scoring: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Mapping[str, Any]]
+    columns: Mapping[str, tuple[str, ...]]
 
 
 def evaluate(
@@ -97,7 +99,9 @@ def evaluate(
         for source, found in taken.items()
         if found.given()
     }
-    return Evaluation(pd.DataFrame(rows), pd.concat(parts, ignore_index=True), notes, used)
+    return Evaluation(
+        pd.DataFrame(rows), pd.concat(parts, ignore_index=True), notes, used, {one.name: one.columns for one in tables}
+    )
 
 
 def run_scoring(source: str, task: str) -> ScoringSettings:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import pandas as pd
@@ -46,8 +47,8 @@ from anglekit.distillation.training.untrained_teacher import HiddenOfAnother
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import StudentNote, quiet_transformers
 from anglekit.results.example_scores import STUDENT, TEACHER, UNTRAINED, ExampleColumns, ExampleScores, ScoredModel
-from anglekit.results.scores import RunScores
-from anglekit.runtime.files import write_json
+from anglekit.results.scores import RUN_CONFIG_FILE, RunScores
+from anglekit.runtime.files import read_document, write_json
 from anglekit.runtime.placement import is_placed
 from anglekit.vocabulary import STUDENT_FILE
 
@@ -84,6 +85,12 @@ class RunResult:
             scores.selected_step,
             scores.train_seconds,
         )
+
+    @property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """The columns that were read, by table; empty for a run that did not record them."""
+        config = read_document(Path(self.directory) / RUN_CONFIG_FILE, RunConfig, "start the run anew")
+        return {name: tuple(read.get("columns", ())) for name, read in config.tables.items()}
 
 
 @dataclass(eq=False)
