@@ -9,19 +9,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anglekit import losses as losses
     from anglekit.analysis.analyze import analyze as analyze
     from anglekit.analysis.settings import AnalysisSettings as AnalysisSettings
     from anglekit.comparison.compare import compare as compare
     from anglekit.comparison.result import Comparison as Comparison
     from anglekit.distillation.losses.objective import DistillationObjective as DistillationObjective
+    from anglekit.distillation.losses.weights import LossWeights as LossWeights
     from anglekit.distillation.matching.strategies import LayerMatching as LayerMatching
     from anglekit.distillation.matching.strategies import layer_matching as layer_matching
     from anglekit.distillation.runs.evaluate import Evaluation as Evaluation
     from anglekit.distillation.runs.evaluate import evaluate as evaluate
+    from anglekit.distillation.runs.run import RunResult as RunResult
+    from anglekit.distillation.runs.train import distill as distill
+    from anglekit.distillation.runs.train import finetune as finetune
+    from anglekit.distillation.settings import DataSettings as DataSettings
+    from anglekit.distillation.settings import EncodingSettings as EncodingSettings
+    from anglekit.distillation.settings import ScoringSettings as ScoringSettings
+    from anglekit.distillation.settings import TrainSettings as TrainSettings
+    from anglekit.distillation.students.adapters import create_adapters as create_adapters
     from anglekit.distillation.students.create import create_student as create_student
     from anglekit.distillation.sweep.sweep import SweepResult as SweepResult
     from anglekit.distillation.sweep.sweep import sweep as sweep
     from anglekit.distillation.training.angle_callback import AngleCallback as AngleCallback
+    from anglekit.distillation.training.distillation_loss import DistillationLoss as DistillationLoss
+    from anglekit.distillation.training.distillation_loss import match_layers as match_layers
     from anglekit.distillation.training.trainer import DistillationTrainer as DistillationTrainer
     from anglekit.errors import AnglekitError as AnglekitError
     from anglekit.errors import InputError as InputError
@@ -37,6 +49,8 @@ if TYPE_CHECKING:
     from anglekit.plots.figures.angles_heatmap import angles_heatmap as angles_heatmap
     from anglekit.probes.data import ProbeData as ProbeData
     from anglekit.probes.data import read_probe as read_probe
+    from anglekit.probes.shared_vocabulary import SharedVocabulary as SharedVocabulary
+    from anglekit.probes.shared_vocabulary import shared_vocabulary as shared_vocabulary
     from anglekit.probes.tokenize import tokenize_probe as tokenize_probe
     from anglekit.recipes.reproduce import Reproduction as Reproduction
     from anglekit.recipes.reproduce import run_demo as run_demo
@@ -47,13 +61,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AngleCallback": "anglekit.distillation.training.angle_callback",
     "AnalysisSettings": "anglekit.analysis.settings",
+    "AngleCallback": "anglekit.distillation.training.angle_callback",
     "AnglekitError": "anglekit.errors",
     "Checkpoint": "anglekit.models.checkpoints",
     "Comparison": "anglekit.comparison.result",
+    "DataSettings": "anglekit.distillation.settings",
+    "DistillationLoss": "anglekit.distillation.training.distillation_loss",
     "DistillationObjective": "anglekit.distillation.losses.objective",
     "DistillationTrainer": "anglekit.distillation.training.trainer",
+    "EncodingSettings": "anglekit.distillation.settings",
     "Evaluation": "anglekit.distillation.runs.evaluate",
     "Geometry": "anglekit.results.geometry",
     "GeometryAccumulator": "anglekit.geometry.accumulator",
@@ -61,33 +78,47 @@ _HOMES = {
     "LayerMatching": "anglekit.distillation.matching.strategies",
     "LayerRecorder": "anglekit.states.recorder",
     "LoadOptions": "anglekit.models.load_options",
+    "LossWeights": "anglekit.distillation.losses.weights",
     "ProbeData": "anglekit.probes.data",
     "Reproduction": "anglekit.recipes.reproduce",
     "RunError": "anglekit.errors",
+    "RunResult": "anglekit.distillation.runs.run",
+    "ScoringSettings": "anglekit.distillation.settings",
+    "SharedVocabulary": "anglekit.probes.shared_vocabulary",
     "SweepResult": "anglekit.distillation.sweep.sweep",
+    "TrainSettings": "anglekit.distillation.settings",
     "analyze": "anglekit.analysis.analyze",
     "angle_degrees": "anglekit.geometry.angles",
     "angles_heatmap": "anglekit.plots.figures.angles_heatmap",
     "compare": "anglekit.comparison.compare",
+    "create_adapters": "anglekit.distillation.students.adapters",
     "create_student": "anglekit.distillation.students.create",
+    "distill": "anglekit.distillation.runs.train",
     "evaluate": "anglekit.distillation.runs.evaluate",
     "figure1": "anglekit.plots.figure1.figure1",
+    "finetune": "anglekit.distillation.runs.train",
     "layer_matching": "anglekit.distillation.matching.strategies",
     "load_checkpoint": "anglekit.models.checkpoints",
+    "match_layers": "anglekit.distillation.training.distillation_loss",
     "read_probe": "anglekit.probes.data",
     "read_table": "anglekit.tables.read",
     "run_demo": "anglekit.recipes.reproduce",
+    "shared_vocabulary": "anglekit.probes.shared_vocabulary",
     "sweep": "anglekit.distillation.sweep.sweep",
     "tangential_cosine": "anglekit.geometry.angles",
     "tokenize_probe": "anglekit.probes.tokenize",
     "vertex_cosine": "anglekit.geometry.angles",
 }
+# Public modules.
+_MODULES = ("losses",)
 
-__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted([*_HOMES, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the module's attributes have many types
     """Import the public name `name` from the module that defines it."""
+    if name in _MODULES:
+        return importlib.import_module(f"anglekit.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'anglekit' has no attribute {name!r}")

@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("anglekit_cli",),
     ("anglekit.report",),
     ("anglekit",),
+    ("anglekit.losses",),
     ("anglekit.recipes",),
     ("anglekit.distillation",),
     ("anglekit.analysis",),

@@ -217,6 +217,7 @@ def kl_divergence(
     *,
     temperature: float = 1.0,
     direction: str = "forward",
+    shared_entries: int | None = None,
 ) -> LossTerm:
     """Sum T^2 KL between the two softmax distributions at temperature T over valid rows, in nats.
 
@@ -224,23 +225,26 @@ def kl_divergence(
 
     Args:
         student_logits: (..., classes), finite at valid rows.
-        teacher_logits: the same shape.
+        teacher_logits: the same shape; with `shared_entries` the last dimensions may differ.
         mask: (...), nonzero at rows that count; None counts all.
         temperature: T > 0.
         direction: "forward" is KL(teacher || student), "reverse" KL(student || teacher).
+        shared_entries: the KL is over the first so many classes, each side renormalised over them: the token ids that
+            mean the same in two vocabularies (`anglekit.shared_vocabulary`). None: over all. The logits are not copied.
 
     Raises:
-        InputError: an unknown direction, a temperature not above 0, or shapes that do not agree.
+        InputError: an unknown direction, a temperature not above 0, more shared entries than there are classes, or
+            shapes that do not agree.
+
+    Example:
+        >>> mask = labels != -100
+        >>> kl_divergence(student_logits, teacher_logits, mask, temperature=2.0).mean().backward()
     """
     if direction not in KL_DIRECTIONS:
         raise InputError(f"no KL direction {direction!r}", allowed=suggest(direction, KL_DIRECTIONS))
     if not 0.0 < temperature < float("inf"):
         raise InputError(f"the temperature is {temperature}", allowed="allowed: a finite number above 0")
-    if student_logits.shape != teacher_logits.shape:
-        raise InputError(
-            f"student logits have shape {tuple(student_logits.shape)}, the teacher's {tuple(teacher_logits.shape)}",
-            "both need the same classes or vocabulary",
-        )
+    student_logits, teacher_logits = shared_logits(student_logits, teacher_logits, shared_entries)
     index = valid_positions(mask, student_logits.shape[:-1], student_logits.device)
     student, teacher = _rows(student_logits, index), _rows(teacher_logits, index)
     if temperature != 1.0:  # dividing by 1 changes nothing and costs a vocabulary's width of memory, there and back
@@ -251,6 +255,27 @@ def kl_divergence(
     else:
         total = F.kl_div(log_teacher, log_student, reduction="sum", log_target=True)
     return LossTerm(total * temperature**2, _count(index))
+
+
+def shared_logits(student: Tensor, teacher: Tensor, shared_entries: int | None) -> tuple[Tensor, Tensor]:
+    """Return views of both sides' logits, (..., classes), that end behind the shared classes.
+
+    Raises:
+        InputError: there are not so many classes, or shapes that do not agree.
+    """
+    shapes = f"student logits have shape {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}"
+    if student.shape[:-1] != teacher.shape[:-1]:
+        raise InputError(shapes, "both need the same batch and length")
+    if shared_entries is None:
+        if student.shape != teacher.shape:
+            raise InputError(
+                shapes, "both need the same classes, or shared_entries: how many at the beginning mean the same"
+            )
+        return student, teacher
+    least = min(student.shape[-1], teacher.shape[-1])
+    if not 1 <= shared_entries <= least:
+        raise InputError(f"shared_entries is {shared_entries} and {shapes}", allowed=f"allowed: 1 to {least}")
+    return student[..., :shared_entries], teacher[..., :shared_entries]
 
 
 def next_token_targets(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,9 +19,15 @@ from anglekit.distillation.losses.functional import (
     hidden_loss,
     kl_divergence,
     next_token_labels,
+    shared_logits,
     valid_positions,
 )
-from anglekit.distillation.losses.official import OFFICIAL, official_decoder_mask, official_hidden_loss
+from anglekit.distillation.losses.official import (
+    OFFICIAL,
+    OfficialLosses,
+    official_decoder_mask,
+    official_hidden_loss,
+)
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
 from anglekit.vocabulary import KL_DIRECTIONS, READINGS, FinalNorm, Reading, Stream
@@ -60,15 +66,22 @@ class DistillationObjective:
         kl_direction: "forward" or "reverse"; None takes forward, or the family's own in the official reading.
         hidden_loss: a name in `functional.HIDDEN_LOSSES`; the official reading has its own and ignores it.
         reading: "corrected" or "official".
-        family: a name in `official.OFFICIAL`, used by the official reading.
+        family: a name in `official.OFFICIAL`, used by the official reading; None: the models'.
         kl_on_prompt: for causal models, whether KL reads every real token instead of the labelled ones; None takes
             False, or the family's own in the official reading.
         label_smoothing: of the cross-entropy, in [0, 1).
-        causal: whether each position's logits predict the next token, so that labels are shifted by one.
+        causal: whether each position's logits predict the next token, so that labels are shifted by one. None leaves it
+            to the model (`settled_objective`, which `DistillationLoss` and `DistillationTrainer` ask), or to the batch
+            where that tells: labels of one number an example and decoder inputs are not shifted.
         pad_token_id: of decoder inputs, read by the official reading of encoder-decoders.
+        shared_entries: the KL is over the first so many entries of the vocabulary, renormalised over them; None: all.
 
     Raises:
         InputError: a name or number that is not allowed.
+
+    Example:
+        >>> objective = DistillationObjective({"decoder": [(1, 4), (2, 8)]}, LossWeights(ce=0.0), temperature=2.0)
+        >>> loss = anglekit.DistillationLoss(teacher, student, objective)
     """
 
     pairs: LayerPairs = field(default_factory=dict)
@@ -77,18 +90,19 @@ class DistillationObjective:
     kl_direction: str | None = None
     hidden_loss: str = "mse"
     reading: Reading = "corrected"
-    family: str = "bert"
+    family: str | None = None
     kl_on_prompt: bool | None = None
     label_smoothing: float = 0.0
-    causal: bool = False
+    causal: bool | None = None
     pad_token_id: int | None = None
+    shared_entries: int | None = None
 
     def __post_init__(self) -> None:
         if self.reading not in READINGS:
             raise InputError(f"no reading {self.reading!r}", allowed=suggest(self.reading, READINGS))
         if self.hidden_loss not in HIDDEN_LOSSES:
             raise InputError(f"no hidden loss {self.hidden_loss!r}", allowed=suggest(self.hidden_loss, HIDDEN_LOSSES))
-        if self.family not in OFFICIAL:
+        if self.family is not None and self.family not in OFFICIAL:
             raise InputError(f"no official losses for {self.family!r}", allowed=suggest(self.family, OFFICIAL))
         if self.kl_direction is not None and self.kl_direction not in KL_DIRECTIONS:
             raise InputError(
@@ -98,6 +112,8 @@ class DistillationObjective:
             raise InputError(f"the temperature is {self.temperature}", allowed="allowed: a finite number above 0")
         if not 0.0 <= self.label_smoothing < 1.0:
             raise InputError(f"label smoothing is {self.label_smoothing}", allowed="allowed: at least 0 and below 1")
+        if self.shared_entries is not None and self.shared_entries < 1:
+            raise InputError(f"shared_entries is {self.shared_entries}", allowed="allowed: at least 1")
         if not self.term_names:
             raise InputError(
                 "nothing would be trained: no layer is matched and the weights of ce and kl are 0",
@@ -199,7 +215,33 @@ class DistillationObjective:
     def _targets(self, inputs: Inputs) -> Tensor:
         """Return the label that each row of logits predicts."""
         labels = _labels(inputs)
-        return next_token_labels(labels) if self.causal else labels
+        return next_token_labels(labels) if self._is_causal(inputs) else labels
+
+    def _is_causal(self, inputs: Inputs) -> bool:
+        """Return whether labels are shifted by one, as the objective says or the batch shows.
+
+        Raises:
+            InputError: neither does.
+        """
+        if self.causal is not None:
+            return self.causal
+        labels = _optional(inputs, "labels")
+        if labels is None or labels.dim() == 1 or "decoder_input_ids" in inputs:
+            return False
+        raise InputError(
+            f"labels of shape {tuple(labels.shape)} came, and the objective does not say whether they are shifted",
+            "give causal=True where each position predicts the next token, else causal=False",
+        )
+
+    @property
+    def _official_family(self) -> str:
+        if self.family is None:
+            raise InputError("the official reading came without a family", allowed=f"allowed: {', '.join(OFFICIAL)}")
+        return self.family
+
+    @property
+    def _official_losses(self) -> OfficialLosses:
+        return OFFICIAL[self._official_family]
 
     def _logits_read(
         self, inputs: Inputs, logits: Tensor, teacher: TeacherOutputs
@@ -211,12 +253,12 @@ class DistillationObjective:
         """
         mask = self._kl_mask(inputs) if self.weights.kl > 0.0 else None
         labels = self._targets(inputs) if self.weights.ce > 0.0 else None
-        if labels is None or mask is None or teacher.logits is None or self._kl_reads_prompt:
+        if labels is None or mask is None or teacher.logits is None or self._kl_reads_prompt(inputs):
             return logits, labels, teacher.logits, mask
-        if teacher.logits.shape != logits.shape:  # the loss refuses them
-            return logits, labels, teacher.logits, mask
+        _, shared = shared_logits(logits, teacher.logits, self.shared_entries)
         index = valid_positions(mask, logits.shape[:-1], logits.device)
-        ours, theirs = (one.reshape(-1, one.shape[-1]).index_select(0, index) for one in (logits, teacher.logits))
+        # The cross-entropy reads all of the student's entries, the KL no more than both share.
+        ours, theirs = (one.reshape(-1, one.shape[-1]).index_select(0, index) for one in (logits, shared))
         return ours, labels.reshape(-1)[index], theirs, None
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor | None) -> LossTerm:
@@ -227,10 +269,11 @@ class DistillationObjective:
     def _kl(self, logits: Tensor, teacher: Tensor | None, mask: Tensor | None) -> LossTerm:
         if teacher is None:
             raise InputError("the KL loss needs the teacher's logits and the teacher gave none", "use one with a head")
-        own = OFFICIAL[self.family]
-        temperature = self.temperature or (own.temperature if self.official else 1.0)
-        direction = self.kl_direction or (own.kl_direction if self.official else "forward")
-        return kl_divergence(logits, teacher, mask, temperature=temperature, direction=direction)
+        temperature = self.temperature or (self._official_losses.temperature if self.official else 1.0)
+        direction = self.kl_direction or (self._official_losses.kl_direction if self.official else "forward")
+        return kl_divergence(
+            logits, teacher, mask, temperature=temperature, direction=direction, shared_entries=self.shared_entries
+        )
 
     def _hidden(
         self,
@@ -243,13 +286,13 @@ class DistillationObjective:
         pairs = [(states[stream][s], kept[t].to(states[stream][s].device)) for s, t in self.pairs[stream]]
         mask = self._stream_mask(stream, inputs)
         if self.official:
-            return official_hidden_loss(pairs, mask, family=self.family)
+            return official_hidden_loss(pairs, mask, family=self._official_family)
         return hidden_loss(pairs, mask, kind=self.hidden_loss)
 
     def _count(self, name: str, inputs: Inputs) -> Tensor:
         if name == "ce":
             labels = _labels(inputs)
-            targets = labels[:, 1:] if self.causal else labels
+            targets = labels[:, 1:] if self._is_causal(inputs) else labels
             return (targets != IGNORE_INDEX).sum()
         mask = self._kl_mask(inputs) if name == "kl" else self._stream_mask(_stream_of(name), inputs)
         if mask is not None:
@@ -263,22 +306,21 @@ class DistillationObjective:
     def _kl_mask(self, inputs: Inputs) -> Tensor | None:
         """Return the rows of logits that KL reads, aligned with them; None where every row counts."""
         labels = _optional(inputs, "labels")
-        if not self.causal:
+        if not self._is_causal(inputs):
             return None if labels is None or labels.dim() == 1 else labels != IGNORE_INDEX
-        if labels is not None and not self._kl_reads_prompt:
+        if labels is not None and not self._kl_reads_prompt(inputs):
             return next_token_labels(labels) != IGNORE_INDEX
         mask = _optional(inputs, "attention_mask")
         ids = _first_tensor(inputs)
         kept = torch.ones(ids.shape[:2], device=ids.device) if mask is None else mask
         return F.pad(kept[:, 1:], (0, 1))
 
-    @property
-    def _kl_reads_prompt(self) -> bool:
-        """Whether the KL of a causal model reads more than the labelled tokens."""
-        if not self.causal:
+    def _kl_reads_prompt(self, inputs: Inputs) -> bool:
+        """Return whether the KL of a causal model reads more than the labelled tokens."""
+        if not self._is_causal(inputs):
             return False
         if self.kl_on_prompt is None:
-            return self.official and OFFICIAL[self.family].kl_on_prompt
+            return self.official and self._official_losses.kl_on_prompt
         return self.kl_on_prompt
 
     def _stream_mask(self, stream: Stream, inputs: Inputs) -> Tensor | None:

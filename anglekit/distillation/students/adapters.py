@@ -53,16 +53,37 @@ class LayerAdapters(nn.ModuleDict):
 
 
 def create_adapters(
-    matchings: Sequence[LayerMatching], *, student_width: int, teacher_width: int, seed: int
+    matchings: Sequence[LayerMatching], *, student_width: int, teacher_width: int, seed: int = 0
 ) -> LayerAdapters:
     """Make the adapters that the matched layers need: one for each where the widths differ, otherwise none.
 
     Weights are uniform in +-1/sqrt(student width), torch's own initialisation of a linear layer, from a generator of
     their own: the student's random weights do not repeat in them, and the global random state is left alone.
+
+    Args:
+        matchings: of each stream.
+        student_width: the student's hidden size.
+        teacher_width: the teacher's.
+        seed: of the weights.
+
+    Raises:
+        InputError: a width below 1.
+
+    Example:
+        >>> adapters = create_adapters([matching], student_width=256, teacher_width=768)
+        >>> adapters.project("encoder", 1, states).shape  # states (batch, time, 256)
+        torch.Size([8, 128, 768])
     """
+    layers = [(matching.stream, layer) for matching in matchings for layer in matching.student_layers]
+    return adapters_of_layers(layers, student_width=student_width, teacher_width=teacher_width, seed=seed)
+
+
+def adapters_of_layers(
+    layers: Sequence[tuple[Stream, int]], *, student_width: int, teacher_width: int, seed: int
+) -> LayerAdapters:
+    """Make an adapter for each of these student layers, as `create_adapters` does."""
     if min(student_width, teacher_width) < 1:
         raise InputError(f"widths {student_width} and {teacher_width} came", allowed="allowed: at least 1")
-    layers = [(matching.stream, layer) for matching in matchings for layer in matching.student_layers]
     with torch.random.fork_rng(devices=[]):
         adapters = LayerAdapters(layers if student_width != teacher_width else [], student_width, teacher_width)
     digest = hashlib.sha256(f"adapters:{seed}".encode()).digest()

@@ -261,7 +261,7 @@ class Task(ABC):
 
     def objective_options(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """Return the fields of `DistillationObjective` that follow from the kind of task."""
-        return {}
+        return {"causal": False}
 
     # ---- scores ----
 

@@ -16,18 +16,23 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from anglekit.distillation.losses.functional import LossTerm, weighted_total
-from anglekit.distillation.losses.objective import DistillationObjective, TeacherOutputs
+from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.students.adapters import LayerAdapters
 from anglekit.distillation.training.batch_order import LengthGroupedOrder
+from anglekit.distillation.training.distillation_loss import (
+    Matching,
+    StudentStep,
+    check_widths,
+    network_of,
+    settled_objective,
+)
 from anglekit.distillation.training.teacher import TeacherForward, TeacherProvider, accepted_inputs
 from anglekit.distillation.training.term_meter import TermMeter
 from anglekit.distillation.training.trainer_checkpoints import reading_checkpoint
 from anglekit.distillation.training.untrained_teacher import HiddenOfAnother
 from anglekit.errors import InputError, ReaderWarning, RunError
-from anglekit.models.architectures import width
 from anglekit.models.check import facts_of
 from anglekit.models.projections import ADAPTER_FILE, load_adapters, save_adapters
-from anglekit.states.recorder import LayerRecorder
 from anglekit.vocabulary import Stream
 
 States = dict[Stream, dict[int, Tensor]]
@@ -48,7 +53,8 @@ class DistillationTrainer(Trainer):
     Args:
         model: the student, with its head.
         args: as for `Trainer`.
-        objective: the terms and what they read.
+        objective: the terms and what they read; or a strategy's name, or a `LayerMatching` for each stream, with the
+            paper's weights. What it leaves open the models tell (`settled_objective`).
         teacher: its model, with a head if there is a KL term. Moved to the student's device.
         teacher_forward: called instead of a `TeacherForward` over `teacher`; a sweep shares one among its students.
         teacher_device: where the teacher runs; None: on the student's device.
@@ -75,7 +81,7 @@ class DistillationTrainer(Trainer):
         model: PreTrainedModel,
         args: TrainingArguments,
         *,
-        objective: DistillationObjective,
+        objective: Matching,
         teacher: PreTrainedModel | None = None,
         teacher_forward: TeacherProvider | None = None,
         teacher_device: str | None = None,
@@ -94,14 +100,14 @@ class DistillationTrainer(Trainer):
                 f"{args.n_gpu} devices in one process would split batches behind the hooks that read hidden states",
                 "start with `accelerate launch`, or make one device visible",
             )
+        objective = settled_objective(objective, network_of(model), teacher, seed=args.seed)
         if teacher is not None and teacher_forward is not None:
             raise InputError("both a teacher and a teacher_forward came", "give one of the two")
         if objective.reads_teacher and teacher is None and teacher_forward is None:
             raise InputError("a KL or hidden loss needs a teacher and none came", "give `teacher` or `teacher_forward`")
-        _check_widths(objective, model, teacher, adapters)
+        check_widths(objective, network_of(model), teacher, adapters)
         self.objective = objective
         self.adapters = adapters if adapters is not None and adapters.layers else None
-        self._recorder = LayerRecorder(_network(model), objective.student_layers, objective.final_norm)
         if teacher_forward is None and teacher is not None:
             teacher_forward = TeacherForward(
                 teacher,
@@ -111,6 +117,7 @@ class DistillationTrainer(Trainer):
                 device=teacher_device,
             )
         self.teacher_forward = teacher_forward
+        self._step = StudentStep(objective, network_of(model), self.adapters, teacher_forward)
         _warn_of_padding(objective, model, teacher)
         self._score_model = score_model
         super().__init__(model=model, args=args, **trainer_options)
@@ -141,17 +148,12 @@ class DistillationTrainer(Trainer):
             return_outputs: return the student's outputs beside the loss.
             num_items_in_batch: for each term the items of the whole optimiser step; the batch's own when absent.
         """
-        inputs = self._with_decoder_inputs(inputs)
         if not model.training:
-            outputs = model(**accepted_inputs(_network(self.model), inputs))
-            loss = self.objective.task_loss(inputs, outputs.logits).mean()
+            completed = self._step.completed(inputs)
+            outputs = model(**accepted_inputs(network_of(self.model), completed))
+            loss = self.objective.task_loss(completed, outputs.logits).mean()
             return (loss, outputs) if return_outputs else loss
-        taught = self._teach(inputs)
-        with self._recorder as recorder:
-            outputs = model(**accepted_inputs(_network(self.model), inputs))
-        states = self._projected(recorder.states)
-        terms = self.objective.terms(inputs, outputs.logits, states, taught)
-        recorder.clear()
+        terms, outputs = self._step(model, inputs, self.accelerator.autocast())
         loss = self._total(terms, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
@@ -160,24 +162,9 @@ class DistillationTrainer(Trainer):
         output = super().evaluation_loop(*args, **kwargs)
         if self._score_model is not None and output.metrics is not None:
             prefix = kwargs.get("metric_key_prefix", "eval")
-            found = self._score_model(_network(self.accelerator.unwrap_model(self.model)))
+            found = self._score_model(network_of(self.accelerator.unwrap_model(self.model)))
             output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
         return output
-
-    def _teach(self, inputs: Mapping[str, Any]) -> TeacherOutputs:
-        if self.teacher_forward is None or not self.objective.reads_teacher:
-            return TeacherOutputs()
-        with self.accelerator.autocast():
-            return self.teacher_forward(inputs)
-
-    def _projected(self, states: Mapping[Stream, Mapping[int, Tensor]]) -> States:
-        if self.adapters is None:
-            return {stream: dict(kept) for stream, kept in states.items()}
-        # The model's own autocast has ended here, so half-precision states go back to the adapters' precision.
-        return {
-            stream: {layer: self.adapters.project(stream, layer, state.float()) for layer, state in kept.items()}
-            for stream, kept in states.items()
-        }
 
     def _total(self, terms: Mapping[str, LossTerm], counts: Mapping[str, Tensor] | None) -> Tensor:
         """Return the weighted sum of the terms' shares of their means, and remember the shares for the log."""
@@ -194,24 +181,13 @@ class DistillationTrainer(Trainer):
             self._stop_if_not_finite()
         return loss
 
-    def _with_decoder_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the batch with the decoder inputs that an encoder-decoder would make from its labels."""
-        model = _network(self.model)
-        completed = dict(inputs)
-        if getattr(model.config, "is_encoder_decoder", False) and "decoder_input_ids" not in completed:
-            make = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-            if make is None or completed.get("labels") is None:
-                raise InputError(f"a batch for {type(model).__name__} has neither decoder_input_ids nor usable labels")
-            completed["decoder_input_ids"] = make(labels=completed["labels"])
-        return completed
-
     # ---- normalisation over the accumulated batch ----
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:  # noqa: ANN401
         """Return each term's items in all batches of an optimiser step, over all processes where they are pooled."""
         if not batch_samples:
             return None
-        counts = self.objective.counts([self._with_decoder_inputs(batch) for batch in batch_samples])
+        counts = self.objective.counts([self._step.completed(batch) for batch in batch_samples])
         stacked = torch.stack([count.to(device).float() for count in counts.values()])
         if self._pools_processes:
             stacked = cast("Tensor", self.accelerator.reduce(stacked, reduction="sum"))
@@ -355,39 +331,12 @@ class DistillationTrainer(Trainer):
         return cast("Sampler[int] | None", super()._get_train_sampler(train_dataset))
 
 
-def _network(model: Any) -> PreTrainedModel:  # noqa: ANN401 - PEFT is optional
-    """Return the transformers model, without the wrapper that PEFT puts around it."""
-    return cast("PreTrainedModel", model.get_base_model() if hasattr(model, "get_base_model") else model)
-
-
-def _check_widths(
-    objective: DistillationObjective,
-    student: PreTrainedModel,
-    teacher: PreTrainedModel | None,
-    adapters: LayerAdapters | None,
-) -> None:
-    """Check that every matched layer has the teacher's width, after its adapter if there is one."""
-    needed = [(stream, layer) for stream, layers in objective.student_layers.items() for layer in layers]
-    weights = {} if adapters is None else adapters.weights()
-    narrow = width(_network(student).config)
-    wide = None if teacher is None else width(teacher.config)
-    if weights and (missing := [place for place in needed if place not in weights]):
-        raise InputError(f"the {missing[0][0]}'s matched layer {missing[0][1]} has no adapter", "give one for each")
-    if needed and not weights and wide not in (None, narrow):
-        raise InputError(f"the student is {narrow} wide and the teacher {wide}", "matched layers need adapters")
-    for place, weight in weights.items():
-        if weight.shape[1] != narrow or wide not in (None, weight.shape[0]):
-            raise InputError(
-                f"the adapter of {place[0]} layer {place[1]} is {tuple(weight.shape)}", f"need ({wide}, {narrow})"
-            )
-
-
 def _warn_of_padding(
     objective: DistillationObjective, student: PreTrainedModel, teacher: PreTrainedModel | None
 ) -> None:
     """Warn where a hidden loss reads states that depend on the batch: training pads texts of unequal length."""
     read = (
-        ("student", _network(student), objective.student_layers),
+        ("student", network_of(student), objective.student_layers),
         ("teacher", teacher, objective.teacher_layers),
     )
     for role, model, layers in read:

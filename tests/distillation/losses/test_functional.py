@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -160,6 +161,45 @@ def test_kl_equals_the_oracle(seed, temperature, direction):
     assert torch.equal(grad[mask == 0], torch.zeros(2, 4, dtype=torch.float64))
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=SEEDS,
+    extra=st.tuples(st.integers(0, 6), st.integers(0, 6)),
+    cut=st.integers(0, 3),
+    direction=st.sampled_from(["forward", "reverse"]),
+)
+def test_kl_over_shared_entries_is_that_of_models_cut_to_them(seed, extra, cut, direction):
+    generator = torch.Generator().manual_seed(seed)
+    shared = 9 - cut
+    student, teacher = (torch.randn((2, 4, 9 + more), generator=generator, dtype=torch.float64) * 3 for more in extra)
+    mask = torch.rand((2, 4), generator=generator) < 0.7
+    student.requires_grad_()
+    options = {"temperature": 2.0, "direction": direction}
+    term = kl_divergence(student, teacher, mask, shared_entries=shared, **options)
+    small = [logits[..., :shared].detach().clone().requires_grad_() for logits in (student, teacher)]
+    cut_term = kl_divergence(*small, mask, **options)
+    assert term.total.item() == pytest.approx(cut_term.total.item(), abs=1e-12)
+    rows = (logits.detach().reshape(8, shared) for logits in small)
+    assert term.total.item() == pytest.approx(kl_oracle(*rows, mask.reshape(8), 2.0, direction), rel=1e-9, abs=1e-9)
+    if mask.any():
+        wanted, *_ = torch.autograd.grad(cut_term.total, small[:1])
+        (found,) = torch.autograd.grad(term.total, [student])
+        torch.testing.assert_close(found[..., :shared], wanted)
+        assert not found[..., shared:].any()
+    # In float32 too.
+    single = kl_divergence(student.detach().float(), teacher.float(), mask, shared_entries=shared, **options)
+    again = kl_divergence(*(logits.detach().float() for logits in small), mask, **options)
+    assert single.total.item() == pytest.approx(again.total.item(), rel=1e-7)
+
+
+def test_shared_entries_are_renormalised_and_not_only_cut():
+    student, teacher = torch.randn((2, 5, 12), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    logs = [F.log_softmax(logits, -1)[..., :9] for logits in (student, teacher)]
+    merely_cut = (logs[1].exp() * (logs[1] - logs[0])).sum().item()
+    assert abs(kl_divergence(student, teacher, shared_entries=9).total.item() - merely_cut) > 0.1
+    assert kl_divergence(student, teacher, shared_entries=12).total == kl_divergence(student, teacher).total
+
+
 def test_kl_directions_differ_and_vanish_for_equal_logits():
     student, teacher = torch.tensor([[0.0, 3.0, 1.0]]), torch.tensor([[2.0, 0.0, 0.0]])
     forward, reverse = (kl_divergence(student, teacher, direction=d).total for d in ("forward", "reverse"))
@@ -286,7 +326,9 @@ def test_wrong_input_is_named():
         (lambda: hidden_loss(pairs, mask, kind="mes"), "did you mean 'mse'"),
         (lambda: hidden_loss(pairs, mask[:, :-1]), r"mask has shape \(3, 4\)"),
         (lambda: hidden_loss([(torch.ones(1, 2, 3), torch.ones(1, 2, 4))], None), "adapter"),
-        (lambda: kl_divergence(logits, torch.randn(2, 4)), "same classes"),
+        (lambda: kl_divergence(logits, torch.randn(2, 4)), r"shape \(2, 3\), the teacher's \(2, 4\).*same classes"),
+        (lambda: kl_divergence(logits, torch.randn(3, 3)), "same batch"),
+        (lambda: kl_divergence(logits, torch.randn(2, 4), shared_entries=4), "allowed: 1 to 3"),
         (lambda: kl_divergence(logits, logits, direction="forwards"), "did you mean 'forward'"),
         (lambda: kl_divergence(logits, logits, temperature=0), "above 0"),
         (lambda: cross_entropy(logits, torch.tensor([1])), "one label a row"),

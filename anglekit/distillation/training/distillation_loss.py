@@ -1,0 +1,377 @@
+"""The loss of a distilled student in a loop of one's own: teacher, student and a strategy's name are enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, cast
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from anglekit.distillation.losses.functional import IGNORE_INDEX, LossTerm, weighted_total
+from anglekit.distillation.losses.objective import DistillationObjective, TeacherOutputs
+from anglekit.distillation.matching.strategies import MODEL_FAMILIES, LayerMatching, draw_seed, layer_matching
+from anglekit.distillation.students.adapters import LayerAdapters, adapters_of_layers
+from anglekit.distillation.students.create import model_family
+from anglekit.distillation.training.teacher import TeacherForward, TeacherProvider, accepted_inputs
+from anglekit.errors import InputError
+from anglekit.models.architectures import depth, model_streams, width
+from anglekit.models.check import facts_of
+from anglekit.probes.shared_vocabulary import vocabulary_entries
+from anglekit.states.recorder import LayerRecorder
+from anglekit.vocabulary import Stream
+
+Inputs = Mapping[str, Any]
+#: What may stand for the matched layers: a strategy's name, the matching of each stream, or a whole objective.
+Matching = str | LayerMatching | Sequence[LayerMatching] | DistillationObjective
+
+_MASKS = {"input_ids": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
+
+
+def match_layers(
+    teacher: PreTrainedModel, student: PreTrainedModel, strategy: str, *, seed: int | None = None
+) -> tuple[LayerMatching, ...]:
+    """Return the matching of each stream of two models, by a strategy's name.
+
+    Args:
+        teacher: of any depth.
+        student: of the same kind.
+        strategy: a name in `vocabulary.STRATEGIES`.
+        seed: of the order of "random"; one is drawn and recorded where none is given.
+
+    Raises:
+        InputError: an unknown name, models of different kinds, or depths that the strategy cannot match.
+
+    Example:
+        >>> [matching.pairs for matching in match_layers(teacher, student, "reverse")]
+        [((0, 0), (1, 12), (2, 8), (3, 4))]
+    """
+    for model in (teacher, student):
+        facts_of(model)  # which knows the streams
+    streams = model_streams(teacher.config)
+    if model_streams(student.config) != streams:
+        raise InputError(
+            f"the teacher has the streams {' and '.join(streams)} and the student "
+            f"{' and '.join(model_streams(student.config))}",
+            "give models of one kind",
+        )
+    drawn = draw_seed() if seed is None else seed
+    return tuple(
+        layer_matching(
+            strategy,
+            teacher_blocks=depth(teacher.config, stream),
+            student_blocks=depth(student.config, stream),
+            stream=stream,
+            family=model_family(teacher.config),
+            seed=drawn,
+        )
+        for stream in streams
+    )
+
+
+def settled_objective(
+    matching: Matching,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None = None,
+    *,
+    seed: int | None = None,
+    **fields: Any,  # noqa: ANN401 - of `DistillationObjective`, checked there
+) -> DistillationObjective:
+    """Return an objective in which everything is said that the models tell.
+
+    That is, where it is left open: whether labels are shifted by one (decoder-only language models), the family of the
+    official reading, the pad token, and how many entries two language-model heads share.
+
+    Args:
+        matching: a strategy's name, a `LayerMatching` (or one for each stream), or an objective.
+        student: with its head.
+        teacher: likewise; None where it is not at hand.
+        seed: of the strategy "random".
+        fields: of `DistillationObjective`, beside anything but an objective.
+
+    Raises:
+        InputError: fields beside an objective, a strategy without a teacher, or heads whose logits cannot be compared.
+    """
+    if isinstance(matching, str):
+        if teacher is None:
+            raise InputError(f"strategy {matching!r} came without a teacher", "give the teacher or an objective")
+        matching = match_layers(teacher, student, matching, seed=seed)
+    if isinstance(matching, DistillationObjective):
+        objective = replace(matching, **fields) if fields else matching
+    else:
+        parts = [matching] if isinstance(matching, LayerMatching) else matching
+        objective = DistillationObjective({part.stream: part.pairs for part in parts}, **fields)
+    config = student.config
+    told: dict[str, Any] = {}
+    if objective.causal is None:
+        facts_of(student)  # which knows the streams
+        told["causal"] = model_streams(config) == ("decoder",) and _speaks(student)
+    if objective.family is None:
+        told["family"] = MODEL_FAMILIES[model_family(config)].official_losses
+    if objective.pad_token_id is None and isinstance(getattr(config, "pad_token_id", None), int):
+        told["pad_token_id"] = config.pad_token_id
+    if objective.reads_teacher_logits and teacher is not None:
+        _check_heads(objective, teacher, student)
+    return replace(objective, **told)
+
+
+def _speaks(model: PreTrainedModel) -> bool:
+    """Return whether a model's logits are of its vocabulary."""
+    try:
+        return model.get_output_embeddings() is not None  # type: ignore[no-untyped-call]
+    except (AttributeError, NotImplementedError):
+        return False
+
+
+def _check_heads(objective: DistillationObjective, teacher: PreTrainedModel, student: PreTrainedModel) -> None:
+    """Refuse a KL between logits of different things."""
+    both = [_speaks(model) for model in (teacher, student)]
+    if both[0] != both[1]:
+        kinds = [type(model).__name__ for model in (teacher, student)]
+        raise InputError(
+            f"the teacher is a {kinds[0]} and the student a {kinds[1]}, whose logits cannot be compared",
+            "give both a head of one kind, or set the weight of kl to 0",
+        )
+    if not all(both):
+        labels = [getattr(model.config, "num_labels", None) for model in (teacher, student)]
+        if labels[0] != labels[1]:
+            raise InputError(
+                f"the teacher tells {labels[0]} labels apart and the student {labels[1]}",
+                "give both the same labels, or set the weight of kl to 0",
+            )
+        return
+    entries = [vocabulary_entries(model) for model in (teacher, student)]
+    if objective.shared_entries is None and entries[0] != entries[1]:
+        raise InputError(
+            f"the teacher's vocabulary has {entries[0]} entries and the student's {entries[1]}",
+            "say how many mean the same: shared_entries=anglekit.shared_vocabulary(teacher_tokenizer, "
+            "student_tokenizer, teacher, student).entries",
+        )
+
+
+def with_decoder_inputs(model: PreTrainedModel, inputs: Inputs) -> dict[str, Any]:
+    """Return a batch with the decoder inputs that an encoder-decoder would make from its labels.
+
+    Raises:
+        InputError: there are neither decoder inputs nor labels to make them from.
+    """
+    completed = dict(inputs)
+    if getattr(model.config, "is_encoder_decoder", False) and "decoder_input_ids" not in completed:
+        make = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+        if make is None or completed.get("labels") is None:
+            raise InputError(f"a batch for {type(model).__name__} has neither decoder_input_ids nor usable labels")
+        completed["decoder_input_ids"] = make(labels=completed["labels"])
+    return completed
+
+
+def with_shared_ids(inputs: Inputs, entries: int | None) -> dict[str, Any]:
+    """Return a batch whose token ids both models know; padding that one of them does not know becomes token 0.
+
+    Args:
+        inputs: a batch with its decoder inputs.
+        entries: how many ids are shared; None: nothing is looked at, and no device waited for.
+
+    Raises:
+        InputError: a token that is read, or a label, is not shared.
+    """
+    batch = dict(inputs)
+    if entries is None:
+        return batch
+    labels = batch.get("labels")
+    for name in ("input_ids", "decoder_input_ids", "labels"):
+        ids = batch.get(name)
+        if not isinstance(ids, Tensor) or ids.dim() != 2:
+            continue
+        foreign = ids >= entries
+        if not foreign.any():
+            continue
+        mask = batch.get(_MASKS.get(name, ""))
+        if mask is None and name == "decoder_input_ids" and isinstance(labels, Tensor):
+            mask = labels != IGNORE_INDEX
+        read = foreign if mask is None else foreign & (mask != 0)
+        if read.any():
+            raise InputError(
+                f"{name} hold token {int(ids[read].max())}, and teacher and student share those below {entries}",
+                "leave such texts out, or tokenise with the tokenizer that lacks that token",
+            )
+        batch[name] = ids.masked_fill(foreign, 0)
+    return batch
+
+
+class DistillationLoss:
+    """The training loss of a student, for a loop of one's own.
+
+    Called with a batch it runs teacher and student, the teacher without gradients, and returns the weighted sum of the
+    terms' means over the batch: a scalar to call `backward` on. Models stay on their devices and in their modes, but
+    for the teacher, which is put into evaluation mode. What the models tell is not asked: streams, the shift of labels,
+    decoder inputs, which layers a strategy matches. Students of another width get an adapter for each matched layer.
+
+    Args:
+        teacher: with its head if there is a KL term.
+        student: with its head.
+        matching: a strategy's name, a `LayerMatching` (or one for each stream), or a `DistillationObjective`.
+        adapters: for students of another width; None makes them.
+        seed: of adapters that are made, and of the strategy "random".
+        fields: of `DistillationObjective`: `weights`, `temperature`, `hidden_loss`, `shared_entries`, ...
+
+    Attributes:
+        objective: what the student is trained for, with everything said that the models tell.
+        adapters: empty where the widths agree.
+
+    Raises:
+        InputError: models of different kinds, layers that do not exist, or logits that cannot be compared.
+
+    Example:
+        >>> loss = anglekit.DistillationLoss(teacher, student, "forward")
+        >>> optimizer = torch.optim.AdamW(loss.parameters(), lr=1e-4)
+        >>> for batch in loader:  # what the model takes, labels included
+        ...     loss(batch).backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+    """
+
+    def __init__(
+        self,
+        teacher: PreTrainedModel,
+        student: PreTrainedModel,
+        matching: Matching = "forward",
+        *,
+        adapters: LayerAdapters | None = None,
+        seed: int = 0,
+        **fields: Any,  # noqa: ANN401 - of `DistillationObjective`, checked there
+    ) -> None:
+        if teacher is student:
+            raise InputError("teacher and student are one model", "make a student: anglekit.create_student")
+        network = network_of(student)
+        self.objective = settled_objective(matching, network, teacher, seed=seed, **fields)
+        self.student = student
+        self.adapters = adapters if adapters is not None else _adapters_for(self.objective, teacher, network, seed)
+        check_widths(self.objective, network, teacher, self.adapters)
+        self.adapters.to(network.device)
+        taught = TeacherForward(
+            teacher,
+            self.objective.teacher_layers,
+            logits=self.objective.reads_teacher_logits,
+            final_norm=self.objective.final_norm,
+        )
+        self._step = StudentStep(self.objective, network, self.adapters, taught)
+
+    def __call__(self, batch: Inputs) -> Tensor:
+        """Return the loss of a batch, a scalar.
+
+        Args:
+            batch: what the models take, on the student's device: `input_ids` (batch, time) and `attention_mask`,
+                `labels` with -100 where nothing is learnt.
+        """
+        terms = self.terms(batch)
+        return weighted_total({name: term.mean() for name, term in terms.items()}, self.objective.weights)
+
+    def terms(self, batch: Inputs) -> dict[str, LossTerm]:
+        """Return each term of a batch, a sum and its count: add them up to pool the batches of an accumulated step."""
+        terms, _ = self._step(self.student, batch)
+        return terms
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the weights to train: the student's and the adapters'."""
+        return [each for each in (*self.student.parameters(), *self.adapters.parameters()) if each.requires_grad]
+
+
+class StudentStep:
+    """One forward pass of teacher and student and the terms of the loss; loops and trainers share it.
+
+    Args:
+        objective: settled.
+        student: the transformers model itself, whatever is wrapped around it in the pass.
+        adapters: for students of another width; None or empty for none.
+        teacher: answers for the teacher; None where no term reads it.
+    """
+
+    def __init__(
+        self,
+        objective: DistillationObjective,
+        student: PreTrainedModel,
+        adapters: LayerAdapters | None,
+        teacher: TeacherProvider | None,
+    ) -> None:
+        self.objective = objective
+        self.student = student
+        self.adapters = adapters if adapters is not None and adapters.layers else None
+        self.teacher = teacher
+        self._recorder = LayerRecorder(student, objective.student_layers, objective.final_norm)
+
+    def __call__(
+        self, model: nn.Module, batch: Inputs, autocast: AbstractContextManager[Any] | None = None
+    ) -> tuple[dict[str, LossTerm], Any]:
+        """Return the terms of a batch, and the student's outputs.
+
+        Args:
+            model: the student, wrapped or not.
+            batch: on the student's device, labels included.
+            autocast: in which precision the teacher runs; None: its own.
+        """
+        inputs = self.completed(batch)
+        taught = TeacherOutputs()
+        if self.teacher is not None and self.objective.reads_teacher:
+            with autocast or nullcontext():
+                taught = self.teacher(inputs)
+        with self._recorder as recorder:
+            outputs = model(**accepted_inputs(self.student, inputs))
+        states = self._projected(recorder.states)
+        terms = self.objective.terms(inputs, outputs.logits, states, taught)
+        recorder.clear()
+        return terms, outputs
+
+    def completed(self, batch: Inputs) -> dict[str, Any]:
+        """Return a batch as both models read it: with decoder inputs, and without padding that one does not know."""
+        return with_shared_ids(with_decoder_inputs(self.student, batch), self.objective.shared_entries)
+
+    def _projected(self, states: Mapping[Stream, Mapping[int, Tensor]]) -> dict[Stream, dict[int, Tensor]]:
+        if self.adapters is None:
+            return {stream: dict(kept) for stream, kept in states.items()}
+        # The model's own autocast has ended here, so half-precision states go back to the adapters' precision.
+        return {
+            stream: {layer: self.adapters.project(stream, layer, state.float()) for layer, state in kept.items()}
+            for stream, kept in states.items()
+        }
+
+
+def network_of(model: Any) -> PreTrainedModel:  # noqa: ANN401 - PEFT is optional
+    """Return the transformers model, without the wrapper that PEFT puts around it."""
+    return cast("PreTrainedModel", model.get_base_model() if hasattr(model, "get_base_model") else model)
+
+
+def check_widths(
+    objective: DistillationObjective,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    adapters: LayerAdapters | None,
+) -> None:
+    """Check that every matched layer has the teacher's width, after its adapter if there is one.
+
+    Raises:
+        InputError: naming the widths that differ or the adapter that is missing.
+    """
+    needed = [(stream, layer) for stream, layers in objective.student_layers.items() for layer in layers]
+    weights = {} if adapters is None else adapters.weights()
+    narrow = width(student.config)
+    wide = None if teacher is None else width(teacher.config)
+    if weights and (missing := [place for place in needed if place not in weights]):
+        raise InputError(f"the {missing[0][0]}'s matched layer {missing[0][1]} has no adapter", "give one for each")
+    if needed and not weights and wide not in (None, narrow):
+        raise InputError(f"the student is {narrow} wide and the teacher {wide}", "matched layers need adapters")
+    for place, weight in weights.items():
+        if weight.shape[1] != narrow or wide not in (None, weight.shape[0]):
+            raise InputError(
+                f"the adapter of {place[0]} layer {place[1]} is {tuple(weight.shape)}", f"need ({wide}, {narrow})"
+            )
+
+
+def _adapters_for(
+    objective: DistillationObjective, teacher: PreTrainedModel, student: PreTrainedModel, seed: int
+) -> LayerAdapters:
+    layers = [(stream, layer) for stream, layers in objective.student_layers.items() for layer in layers]
+    return adapters_of_layers(
+        layers, student_width=width(student.config), teacher_width=width(teacher.config), seed=seed
+    )
