@@ -6,7 +6,7 @@ their keys. Free of torch, so that a mistake is answered before anything heavy i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, Final, TypeVar, get_type_hints
 
@@ -89,6 +89,16 @@ class Declaration:
             return f"{low} and below {self.below:g}"
         kind = isinstance(self.at_least if self.above is None else self.above, float)
         return low if not kind else f"a finite number {low}" if self.above is not None else f"a finite number of {low}"
+
+
+def one_or_more(given: object) -> tuple[Any, ...]:
+    """Return what came as a tuple; a text, a number, a path or any other thing that is no collection is one.
+
+    So `compare("runs/sweep")` compares one directory, and not ten of one letter each.
+    """
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        return tuple(given)
+    return (given,)
 
 
 def setting(default: Any, help: str, **declared: Any) -> Any:  # noqa: ANN401, A002 - a dataclass's field

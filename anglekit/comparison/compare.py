@@ -48,7 +48,7 @@ def default_score_margin(scores: Iterable[float]) -> float:
 
 
 def compare(
-    sources: Sequence[str | Path | Geometry] | Evidence,
+    sources: str | Path | Geometry | Sequence[str | Path | Geometry] | Evidence,
     *,
     margin: float = ANGLE_MARGIN,
     score_margin: float | None = None,
@@ -58,7 +58,8 @@ def compare(
     Scores lead: the verdict is that on the task's own score, and on angles only where no scores came.
 
     Args:
-        sources: Geometry, sweep and run directories in any mixture, or Geometries; or the Evidence read from them.
+        sources: Geometry, sweep and run directories in any mixture, or Geometries, one or several; or the Evidence
+            read from them.
         margin: the largest difference between angles, in degrees, that does not matter.
         score_margin: the largest difference between scores that does not matter, in their unit; by default one point:
             0.01 for scores between 0 and 1, else 1.

@@ -17,6 +17,7 @@ from anglekit.results.document import Arm
 from anglekit.results.files import holds_geometry
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import SCORE_COLUMNS, StudentScores, read_student_scores, scored_as
+from anglekit.settings_fields import one_or_more
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -68,22 +69,25 @@ class Evidence:
         return [*(arm.strategy for arm in arms), *self.scores["strategy"]]
 
 
-def read_evidence(sources: Sequence[str | Path | Geometry]) -> Evidence:
+def read_evidence(sources: str | Path | Geometry | Sequence[str | Path | Geometry]) -> Evidence:
     """Read Geometry, sweep and run directories in any mixture, and check that their contents can be compared.
 
     Raises:
         InputError: no directory was given; one is missing, damaged, or holds none of these; Geometries of different
             probes, teachers or settings; scores of different tasks, teachers or tables; two students of one arm.
     """
-    if not sources:
+    given = one_or_more(sources)
+    if not given:
         raise InputError("nothing came to compare", "give directories of `anglekit analyze`, `sweep` or `distill`")
     geometries: list[tuple[str, Geometry]] = []
     scores: list[StudentScores] = []
     seen: set[Path] = set()
-    for number, source in enumerate(sources):
+    for number, source in enumerate(given):
         if isinstance(source, Geometry):
             geometries.append((f"geometry {number + 1}", source))
             continue
+        if not isinstance(source, str | Path):
+            raise InputError(f"{source!r} came to compare", "give directories or Geometries")
         directory = Path(source)
         if not directory.is_dir():
             what = "is a file" if directory.exists() else "does not exist"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anglekit.errors import InputError, suggest
 from anglekit.runtime.placement import AUTO, AUTO_HELP, check_device
-from anglekit.settings_fields import SettingError, check_settings, documented, like, setting
+from anglekit.settings_fields import SettingError, check_settings, documented, like, one_or_more, setting
 from anglekit.vocabulary import KL_DIRECTIONS, PRECISIONS
 
 if TYPE_CHECKING:
@@ -409,14 +409,14 @@ def split_name(entry: str) -> tuple[str, str]:
     return (name, source) if equals and name.replace("-", "_").isidentifier() else ("", entry)
 
 
-def evaluation_sources(given: Sequence[str]) -> dict[str, str]:
-    """Return evaluation tables by name: `NAME=SOURCE` as it says, others by the split or the file's name.
+def evaluation_sources(given: str | Sequence[str]) -> dict[str, str]:
+    """Return evaluation tables, one or several, by name: `NAME=SOURCE` as it says, others by the split or the file.
 
     Raises:
         InputError: two of the same name.
     """
     named: dict[str, str] = {}
-    for entry in given:
+    for entry in one_or_more(given):
         name, source = split_name(entry)
         if not name:
             name = entry.rpartition(":")[2] if entry.startswith(("hub:", "builtin:")) else Path(entry).stem

@@ -84,8 +84,9 @@ def test_three_geometries_reach_the_three_verdicts(reverse: float, noise: float,
 )
 def test_three_sweeps_reach_the_three_verdicts(tmp_path: Path, random: float, noise: float, verdict: str) -> None:
     rows = score_rows(SCORES | {"random": random}, seeds=range(5), noise=noise)
-    comparison = compare([write_sweep(tmp_path / "sweep", rows)])
-    assert comparison.verdict == verdict
+    written = write_sweep(tmp_path / "sweep", rows)
+    comparison = compare(str(written))
+    assert comparison.verdict == compare([written]).verdict == verdict
     assert f"random {'80' if random == 0.8 else '85'}." in comparison.headline.line
     assert f"%: {verdict} " in comparison.headline.line
     if verdict == "undecided":
@@ -482,6 +483,7 @@ def test_sources_without_anything_to_compare_are_refused(tmp_path: Path) -> None
         assert "\n" not in str(error.value)
 
     refused("nothing came to compare")
+    refused("3 came to compare; give directories", 3)
     refused("does not exist; give a directory", tmp_path / "nowhere")
     (tmp_path / "file").touch()
     refused("is a file; give a directory", tmp_path / "file")

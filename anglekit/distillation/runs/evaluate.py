@@ -18,6 +18,7 @@ from anglekit.models.checkpoints import checkpoint_of, quiet_transformers
 from anglekit.models.load_options import LoadOptions
 from anglekit.results.scores import RUN_CONFIG_FILE
 from anglekit.runtime.files import convert_document, read_document
+from anglekit.settings_fields import one_or_more
 
 _PLAIN_PENALTY = 1.0
 
@@ -44,10 +45,10 @@ class Evaluation:
 
 
 def evaluate(
-    checkpoints: Sequence[str],
+    checkpoints: str | Sequence[str],
     *,
     task: str,
-    data: Sequence[str],
+    data: str | Sequence[str],
     columns: DataSettings | None = None,
     scoring: ScoringSettings | None = None,
     batch_size: int = 64,
@@ -56,9 +57,9 @@ def evaluate(
     """Score trained models; a run directory of this task is scored as the run scored it, unless `scoring` differs.
 
     Args:
-        checkpoints: directories, run directories or hub ids.
+        checkpoints: directories, run directories or hub ids, one or several.
         task: a name in `tasks.TASKS`.
-        data: tables, each `SOURCE` or `NAME=SOURCE`.
+        data: tables, one or several, each `SOURCE` or `NAME=SOURCE`.
         columns: columns by name.
         scoring: lengths and generation; the run, or else the task, gives what they leave open.
         batch_size: examples of one forward pass.
@@ -68,6 +69,7 @@ def evaluate(
         InputError: a checkpoint that cannot be loaded or has no head, or a label that it does not know.
     """
     chosen = task_by_name(task)
+    checkpoints = one_or_more(checkpoints)
     if not checkpoints or not data:
         raise InputError("nothing to evaluate: give at least one checkpoint and one table")
     if batch_size < 1:

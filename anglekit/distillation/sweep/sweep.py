@@ -31,6 +31,7 @@ from anglekit.models.checkpoints import checkpoint_of, load_config, quiet_transf
 from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.processes import ALONE, Processes
+from anglekit.settings_fields import one_or_more
 from anglekit.vocabulary import INITS, RANDOM_TEACHER
 
 #: How many students train at the same time by default. With ten, each bears a tenth of the teacher's cost, so more
@@ -94,7 +95,7 @@ class SweepError(RunError):
 def sweep(
     teacher: str,
     *,
-    strategies: Sequence[str],
+    strategies: str | Sequence[str],
     task: str,
     train: str,
     out: str | Path,
@@ -158,6 +159,8 @@ def sweep(
         SweepError: arms failed; the others are finished.
     """
     start = time.perf_counter()
+    strategies, controls = one_or_more(strategies), one_or_more(controls)
+    inits, seeds = (None if each is None else one_or_more(each) for each in (inits, seeds))
     if side_by_side < 1:
         raise InputError(f"students side by side are {side_by_side}", allowed="allowed: at least 1")
     if launched_together():

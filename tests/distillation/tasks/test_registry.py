@@ -262,6 +262,7 @@ def test_evaluation_tables_get_names():
         "validation_mismatched": "hub:glue/mnli:validation_mismatched",
         "validation": "builtin:inference",
     }
+    assert evaluation_sources("data/dev.tsv") == {"dev": "data/dev.tsv"}
     assert evaluation_sources(["builtin:inference:train"]) == {"train": "builtin:inference:train"}
     with pytest.raises(InputError, match="two evaluation tables are called 'dev'"):
         evaluation_sources(["a/dev.tsv", "b/dev.tsv"])
