@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anglekit import losses as losses
     from anglekit.analysis.analyze import analyze as analyze
+    from anglekit.analysis.arrays.accumulator import GeometryAccumulator as GeometryAccumulator
     from anglekit.analysis.settings import AnalysisSettings as AnalysisSettings
     from anglekit.comparison.compare import compare as compare
     from anglekit.comparison.result import Comparison as Comparison
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from anglekit.errors import AnglekitError as AnglekitError
     from anglekit.errors import InputError as InputError
     from anglekit.errors import RunError as RunError
-    from anglekit.geometry.accumulator import GeometryAccumulator as GeometryAccumulator
     from anglekit.geometry.angles import angle_degrees as angle_degrees
     from anglekit.geometry.angles import tangential_cosine as tangential_cosine
     from anglekit.geometry.angles import vertex_cosine as vertex_cosine
@@ -73,7 +73,7 @@ _HOMES = {
     "EncodingSettings": "anglekit.distillation.settings",
     "Evaluation": "anglekit.distillation.runs.evaluate",
     "Geometry": "anglekit.results.geometry",
-    "GeometryAccumulator": "anglekit.geometry.accumulator",
+    "GeometryAccumulator": "anglekit.analysis.arrays.accumulator",
     "InputError": "anglekit.errors",
     "LayerMatching": "anglekit.distillation.matching.strategies",
     "LayerRecorder": "anglekit.states.recorder",

@@ -169,7 +169,7 @@ def prepare(
             for stream, chosen in layers.items()
         ),
         capacity=min(sample_capacity(states_width), measured.n_examples - len(measured.repeats)),
-        viewed=min(_MOST_VIEWED, max(_FEWEST_VIEWED, measured.n_examples // _VIEWED_SHARE)),
+        viewed=viewed_tokens(measured.n_examples),
         n_batches=measured.n_batches,
         plan_sha256=_plan_hash(measured),
         repeats=tuple(
@@ -206,8 +206,18 @@ def _plan_hash(probe: TokenizedProbe) -> str:
     return found.hexdigest()
 
 
+def viewed_tokens(n_examples: int) -> int:
+    """Return how many sampled tokens the default anisotropy looks at."""
+    return min(_MOST_VIEWED, max(_FEWEST_VIEWED, n_examples // _VIEWED_SHARE))
+
+
 # Reading a package's metadata takes as long as a batch of short texts.
 _version = cache(version)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages on which the numbers rest."""
+    return {package: _version(package) for package in ("anglekit", "torch", "transformers", "numpy", "pandas")}
 
 
 def _provenance(
@@ -223,25 +233,21 @@ def _provenance(
             text_pair=probe.text_pair_column,
             target=probe.target_column,
         ),
-        packages={package: _version(package) for package in ("anglekit", "torch", "transformers", "numpy", "pandas")},
+        packages=package_versions(),
         python=platform.python_version(),
         device=device_names(teacher.model),
         dtype=str(teacher.model.dtype).removeprefix("torch."),
         precision="inner products and sums in float64",
-        **_resolution(teacher),
+        **resolution(teacher.model.dtype, teacher.width),
         shard=None if shard is None else str(shard),
     )
 
 
-def _resolution(teacher: Checkpoint) -> dict[str, Any]:
+def resolution(dtype: torch.dtype, width: int) -> dict[str, Any]:
     """Return how finely half-precision states tell layers and cosines apart; float32 states do for all purposes."""
-    dtype = teacher.model.dtype
     if dtype.itemsize >= torch.float32.itemsize:
         return {}
-    return {
-        "state_rounding": state_rounding(dtype),
-        "cosine_resolution": cosine_resolution(dtype, teacher.width),
-    }
+    return {"state_rounding": state_rounding(dtype), "cosine_resolution": cosine_resolution(dtype, width)}
 
 
 def blocks_to_hold(config: PretrainedConfig, settings: AnalysisSettings, *, teacher: bool) -> dict[Stream, int] | None:

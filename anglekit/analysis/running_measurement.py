@@ -6,18 +6,20 @@ import copy
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.preparation import PreparedAnalysis
 from anglekit.analysis.recorders import BatchStates, sum_device, token_ids
 from anglekit.analysis.sketch_token import sketch_token
 from anglekit.analysis.spec import Key
-from anglekit.geometry.accumulator import GeometryAccumulator, accumulate_batch
+from anglekit.geometry.accumulator import SumsAccumulator, accumulate_batch
 from anglekit.geometry.token_sample import TokenSample, TokenSampler, example_means
 from anglekit.models.check import adopt_facts
 from anglekit.models.checkpoints import Checkpoint
@@ -46,7 +48,7 @@ class RunningMeasurement:
         self._sketches = dict(start.sketches)
         spec = prepared.spec
         self._accumulators = {
-            key: GeometryAccumulator(
+            key: SumsAccumulator(
                 len(spec.layers[key[0]].teacher),
                 len(spec.vertices(key)),
                 spec.teacher_width,
@@ -82,7 +84,9 @@ class RunningMeasurement:
         for stream, position in self._spec.keys if sketched else ():
             seen = (teacher[stream], students[position][stream])
             projections = self._start.projections.get((stream, position))
-            found = sketch_token(self._spec, (stream, position), projections, seen, batch, self._teacher)
+            examples = batch.examples[batch.token_example(stream)]
+            piece = partial(_piece, self._teacher, token_ids(batch, stream))
+            found = sketch_token(self._spec, (stream, position), projections, seen, examples, piece)
             if found is not None:
                 self._sketches[stream, position] = found
 
@@ -173,6 +177,12 @@ def _untrained(student: Checkpoint, seed: int) -> Any:  # noqa: ANN401 - of the 
     model = model.eval().to(device=device, dtype=real.dtype)
     adopt_facts(model, real)
     return model
+
+
+def _piece(teacher: Checkpoint, ids: Tensor, token: int) -> str:
+    """Return a token as its tokenizer writes it, or its number where there is none."""
+    number = int(ids[token])
+    return str(number if teacher.tokenizer is None else teacher.tokenizer.convert_ids_to_tokens(number))
 
 
 def _special_ids(teacher: Checkpoint) -> NDArray[np.int32]:

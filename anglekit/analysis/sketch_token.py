@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from anglekit.analysis.recorders import token_ids
 from anglekit.analysis.spec import AnalysisSpec, Key
 from anglekit.geometry.angles import DEGENERATE_TOLERANCE, vertex_cosine
-from anglekit.models.checkpoints import Checkpoint
-from anglekit.probes.batches import ProbeBatch
 from anglekit.results.document import PlanePoint, SketchToken
 
 
@@ -56,14 +53,15 @@ def sketch_token(
     key: Key,
     projections: Sequence[Tensor] | None,
     states: tuple[Tensor, Tensor],
-    batch: ProbeBatch,
-    teacher: Checkpoint,
+    examples: Tensor,
+    piece: Callable[[int], str],
 ) -> SketchToken | None:
     """Return the token that a sketch of a student shows, or None where no token has an angle.
 
     Its vertex and pair are the paper's, layer 1 with the first and the last block, or the nearest that are kept. The
     projections are of the student's vertices, None where the widths agree; the states are the teacher's and the
-    student's in the batch, of shape (layers, tokens, width). The teacher's tokenizer names the token.
+    student's in a batch, of shape (layers, tokens, width), `examples` the row number of each token's example, int64
+    (tokens,), and `piece` names a token by its place.
     """
     stream, layers, vertices = key[0], spec.layers[key[0]].teacher, spec.vertices(key)
     vertex = vertices.index(1) if 1 in vertices else len(vertices) - 1
@@ -75,8 +73,6 @@ def sketch_token(
     token = typical_token(teacher_states[i], teacher_states[k], student)
     if token is None:
         return None
-    token_id = int(token_ids(batch, stream)[token])
-    piece = teacher.tokenizer.convert_ids_to_tokens(token_id) if teacher.tokenizer is not None else None
     there, own = teacher_states[:, token], student[token]
     return SketchToken(
         student=spec.names[key[1]],
@@ -84,8 +80,8 @@ def sketch_token(
         vertex=int(vertices[vertex]),
         teacher_i=int(layers[i]),
         teacher_k=int(layers[k]),
-        example=int(batch.examples[batch.token_example(stream)[token]]),
-        token=str(piece),
+        example=int(examples[token]),
+        token=piece(token),
         distance_i=float((there[i].double() - own.double()).norm()),
         distance_k=float((there[k].double() - own.double()).norm()),
         cosine=float(vertex_cosine(there[i], there[k], own)),

@@ -28,7 +28,7 @@ _ACCELERATOR_RUN_BYTES = 64 << 20
 _FEWEST_TOKENS = 16
 
 
-class GeometryAccumulator:
+class SumsAccumulator:
     """Sums the geometry of one student and stream.
 
     Args:
@@ -226,7 +226,7 @@ class _BatchExamples:
     angle: Tensor  # (vertices, examples), in degrees
 
     @classmethod
-    def zeros(cls, accumulator: GeometryAccumulator, n_examples: int) -> _BatchExamples:
+    def zeros(cls, accumulator: SumsAccumulator, n_examples: int) -> _BatchExamples:
         vertices, pairs = accumulator.sums.angles.count.shape
         return cls(
             *(
@@ -237,7 +237,7 @@ class _BatchExamples:
 
 
 def accumulate_batch(
-    accumulators: Sequence[GeometryAccumulator],
+    accumulators: Sequence[SumsAccumulator],
     teacher: Tensor | Sequence[Tensor],
     students: Sequence[Tensor | Sequence[Tensor]],
     token_example: Tensor,
@@ -287,7 +287,7 @@ def accumulate_batch(
         accumulator._add_examples(batch, examples, clusters)
 
 
-def _run_length(accumulator: GeometryAccumulator) -> int:
+def _run_length(accumulator: SumsAccumulator) -> int:
     budget = _RUN_BYTES.get(accumulator.device.type, _ACCELERATOR_RUN_BYTES)
     return max(_FEWEST_TOKENS, budget // (8 * max(1, accumulator.sums.angles.count.numel())))
 

@@ -1,6 +1,6 @@
 """Streaming sums of angles and layer similarities: mergeable states in float64.
 
-A state starts from `zeros`, grows by a `GeometryAccumulator`, and merges by `+`: associative, with `zeros` as the
+A state starts from `zeros`, grows by a `SumsAccumulator`, and merges by `+`: associative, with `zeros` as the
 identity. Examples are whole: the standard error is clustered by example, so an example's tokens must reach one update
 of one accumulator, not be split between two. Examples that read the same are one cluster, whose examples may come in
 several updates: the sums of such clusters are kept one by one.

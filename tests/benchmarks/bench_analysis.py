@@ -17,7 +17,7 @@ from measuring import bert, checkpoint, paired_ratio, probe_of, real_pair, repor
 from anglekit.analysis.analyze import analyze
 from anglekit.analysis.preparation import tokenized_probe
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.geometry.accumulator import GeometryAccumulator
+from anglekit.geometry.accumulator import SumsAccumulator
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.batches import ProbeBatch
 from anglekit.states.recorder import forward_inputs
@@ -134,7 +134,7 @@ def largest_error(teacher: torch.Tensor, student: torch.Tensor, dtype: torch.dty
     i, k = np.triu_indices(teacher.shape[1], 1)
     worst = 0.0
     for token in range(teacher.shape[0]):
-        accumulator = GeometryAccumulator(teacher.shape[1], 1, teacher.shape[2])
+        accumulator = SumsAccumulator(teacher.shape[1], 1, teacher.shape[2])
         given = [state[None].to(dtype) for state in teacher[token]]
         accumulator.update(
             given, [student[token][None].to(dtype)], torch.zeros(1, dtype=torch.int64), torch.tensor([0])

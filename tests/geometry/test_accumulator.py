@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anglekit.analysis.tables import angle_rows
-from anglekit.geometry.accumulator import GeometryAccumulator
+from anglekit.geometry.accumulator import SumsAccumulator
 from anglekit.geometry.angles import angle_degrees, tangential_cosine, vertex_cosine
 from anglekit.geometry.sums import GeometrySums, cosine_standard_error
 from anglekit.results.rows import data_frame
@@ -25,7 +25,7 @@ def states(lengths, seed=0, layers=LAYERS, width=WIDTH):
 
 
 def summed(teacher, student, example, first=0, **options):
-    accumulator = GeometryAccumulator(len(teacher), len(student), teacher[0].shape[1], **options)
+    accumulator = SumsAccumulator(len(teacher), len(student), teacher[0].shape[1], **options)
     if len(example):
         accumulator.update(teacher, student, example, torch.arange(int(example.max()) + 1) + first)
     return accumulator.state()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from anglekit.geometry import accumulator as streaming
 from anglekit.geometry import products
-from anglekit.geometry.accumulator import GeometryAccumulator, accumulate_batch
+from anglekit.geometry.accumulator import SumsAccumulator, accumulate_batch
 from anglekit.geometry.angles import tangential_cosine, vertex_cosine
 from anglekit.geometry.similarity import centred_cosines
 from anglekit.geometry.sums import GeometrySums, cosine_bins, cosine_standard_error
@@ -39,7 +39,7 @@ def feed(accumulator, teacher, student, example, rows, clusters=None):
 
 
 def sums_of(teacher, student, example, batches=None, **options):
-    accumulator = GeometryAccumulator(LAYERS, len(student), teacher[0].shape[1], student[0].shape[1], **options)
+    accumulator = SumsAccumulator(LAYERS, len(student), teacher[0].shape[1], student[0].shape[1], **options)
     for rows in [list(range(int(example.max()) + 1))] if batches is None else batches:
         feed(accumulator, teacher, student, example, rows)
     return accumulator.state()
@@ -197,7 +197,7 @@ def test_states_of_different_kinds_do_not_add():
 
 
 def test_no_tokens_leave_the_identity_and_one_token_counts_once():
-    accumulator = GeometryAccumulator(LAYERS, VERTICES, WIDTH)
+    accumulator = SumsAccumulator(LAYERS, VERTICES, WIDTH)
     none = torch.zeros(0, dtype=torch.int64)
     accumulator.update([torch.zeros(0, WIDTH)] * LAYERS, [torch.zeros(0, WIDTH)] * VERTICES, none, none)
     assert_same(accumulator.state(), GeometrySums.zeros(LAYERS, VERTICES, WIDTH), exact=True)
@@ -209,7 +209,7 @@ def test_no_tokens_leave_the_identity_and_one_token_counts_once():
 
 
 def test_a_teacher_of_one_layer_has_no_pairs_but_layer_sums():
-    accumulator = GeometryAccumulator(1, 1, WIDTH)
+    accumulator = SumsAccumulator(1, 1, WIDTH)
     states = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(0))
     accumulator.update([states], [states + 1], torch.zeros(4, dtype=torch.int64), torch.tensor([0]))
     assert accumulator.state().angles.count.shape == (1, 0)
@@ -224,7 +224,7 @@ def test_runs_and_blocks_that_cut_an_example_change_nothing(monkeypatch, run, bl
     whole, whole_projected = sums_of(*drawn), sums_of(*projected, projections=projections)
     monkeypatch.setattr(streaming, "_RUN_BYTES", {"cpu": run})
     monkeypatch.setattr(products, "_THREAD_BLOCK_BYTES", block)
-    assert min(streaming._run_length(GeometryAccumulator(LAYERS, VERTICES, WIDTH)), block) < 40
+    assert min(streaming._run_length(SumsAccumulator(LAYERS, VERTICES, WIDTH)), block) < 40
     assert_same(sums_of(*drawn), whole)
     assert_same(sums_of(*projected, projections=projections), whole_projected)
 
@@ -234,8 +234,8 @@ def test_students_fed_together_end_as_if_alone():
     _, plain, _ = draw([4, 2], seed=1)
     projections = [torch.randn(WIDTH, 3, generator=torch.Generator().manual_seed(2)) for _ in range(VERTICES)]
     together = [
-        GeometryAccumulator(LAYERS, VERTICES, WIDTH, 3, projections=projections),
-        GeometryAccumulator(LAYERS, VERTICES, WIDTH),
+        SumsAccumulator(LAYERS, VERTICES, WIDTH, 3, projections=projections),
+        SumsAccumulator(LAYERS, VERTICES, WIDTH),
     ]
     accumulate_batch(together, teacher, [narrow, plain], example, torch.arange(2))
     assert_same(together[0].state(), sums_of(teacher, narrow, example, projections=projections), exact=True)
@@ -370,7 +370,7 @@ def test_examples_that_read_the_same_are_one_in_the_standard_error(cluster, batc
     rows = [[e for e in range(len(cluster)) if batch[e] == number] for number in range(3)]
     split = sorted({f for f in first if len({batch[e] for e in range(len(first)) if first[e] == f}) > 1})
     states = [
-        GeometryAccumulator(LAYERS, VERTICES, WIDTH, split_clusters=split if len(set(first)) < len(first) else None)
+        SumsAccumulator(LAYERS, VERTICES, WIDTH, split_clusters=split if len(set(first)) < len(first) else None)
         for _ in range(2)
     ]
     for number, examples in enumerate(rows):
@@ -395,11 +395,11 @@ def test_repeats_counted_as_new_examples_would_make_the_error_too_small():
     teacher, student, example = draw([2] * 10)
     copies = [torch.cat([side] * 9) for side in teacher], [torch.cat([side] * 9) for side in student]
     together = torch.cat([example + 10 * copy for copy in range(9)])
-    once = GeometryAccumulator(LAYERS, VERTICES, WIDTH)
+    once = SumsAccumulator(LAYERS, VERTICES, WIDTH)
     once.update(teacher, student, example, torch.arange(10))
     found = {}
     for split in (None, ()):
-        often = GeometryAccumulator(LAYERS, VERTICES, WIDTH, split_clusters=split)
+        often = SumsAccumulator(LAYERS, VERTICES, WIDTH, split_clusters=split)
         often.update(*copies, together, torch.arange(90), torch.arange(90) % 10)
         found[split] = cosine_standard_error(often.state().angles) / cosine_standard_error(once.state().angles)
     np.testing.assert_allclose(found[()], 1.0, rtol=1e-9)

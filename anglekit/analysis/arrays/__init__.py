@@ -1,0 +1,1 @@
+"""States that a program has, analysed without models."""
