@@ -101,9 +101,29 @@ View = Literal["raw", "centred", "standardised", "dropped"]
 #: The ways to look at states; `dropped` is raw without the dominant dimensions.
 VIEWS: tuple[View, ...] = get_args(View)
 
-#: Where a student's weights come from.
+#: Where the weights of a student come from that anglekit makes.
 Init = Literal["random", "teacher"]
 INITS: tuple[Init, ...] = get_args(Init)
+
+#: The initialisation of a student that was there before is `given:NAME`, so that two of them stay two everywhere.
+GIVEN = "given"
+
+
+def given_init(name: str) -> str:
+    """Return the initialisation of the given student of this name."""
+    return f"{GIVEN}:{name}"
+
+
+def given_name(init: str) -> str | None:
+    """Return the name of the given student that an initialisation is of; None for one that anglekit makes."""
+    kind, _, name = init.partition(":")
+    return name or None if kind == GIVEN else None
+
+
+def is_init(init: str) -> bool:
+    """Return whether this is the name of an initialisation."""
+    return init in INITS or given_name(init) is not None
+
 
 #: The tasks, in the order of `distillation.tasks.registry`, which says what each is.
 TASK_NAMES = (

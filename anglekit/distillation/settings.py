@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anglekit.errors import InputError, suggest
+from anglekit.models.load_options import checkpoint_name, checkpoint_of
 from anglekit.runtime.placement import AUTO, AUTO_HELP, check_device
 from anglekit.settings_fields import SettingError, check_settings, documented, like, one_or_more, setting
-from anglekit.vocabulary import KL_DIRECTIONS, PRECISIONS
+from anglekit.vocabulary import GIVEN, INITS, KL_DIRECTIONS, PRECISIONS
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -42,6 +44,7 @@ NO_TRACKER: Final = "none"
 _USUAL_LOG_EVERY: Final = 50
 ALL_LINEAR: Final = "all-linear"
 _LARGEST_SEED: Final = 2**32 - 1
+_STUDENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _USUAL_NAMES: Final = "by its usual names"
 _THE_TASKS: Final = "the task's"
 _THE_RUNS: Final = "the run's, or the task's"
@@ -429,3 +432,30 @@ def evaluation_sources(given: str | Sequence[str]) -> dict[str, str]:
             )
         named[name] = source
     return named
+
+
+def student_sources(given: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """Return students that are there already by name: `NAME=SOURCE` as it says, others by the end of their path or id.
+
+    Raises:
+        InputError: two of one name, or a name that cannot be a part of a directory's.
+    """
+    named = given.items() if isinstance(given, Mapping) else map(_split_student, given)
+    found: dict[str, str] = {}
+    for said, source in named:
+        name = said or re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint_name(checkpoint_of(source))).lstrip("-._")
+        if not _STUDENT_NAME.fullmatch(name) or name in (*INITS, GIVEN):
+            raise InputError(
+                f"a student is called {name!r}",
+                f"name it: NAME={source}",
+                allowed=f"allowed: letters, digits, points, hyphens; not {', '.join((*INITS, GIVEN))}",
+            )
+        if name in found:
+            raise InputError(f"two students are called {name!r}", f"name them: first={found[name]} second={source}")
+        found[name] = source
+    return found
+
+
+def _split_student(entry: str) -> tuple[str, str]:
+    name, equals, source = entry.partition("=")
+    return (name, source) if equals and "/" not in name and not Path(entry).exists() else ("", entry)

@@ -78,6 +78,7 @@ class StudentNote(msgspec.Struct, kw_only=True, frozen=True):
         teacher: its directory or hub id.
         taught_by: by stream, for each student layer (a number as text) the teacher layer that taught it.
         control_of: of a control arm (`vocabulary.CONTROLS`), the strategy of which it takes something away.
+        given_sha256: of a student that was there before, the hash of what it started from.
     """
 
     init: str | None = None
@@ -86,6 +87,7 @@ class StudentNote(msgspec.Struct, kw_only=True, frozen=True):
     teacher: str | None = None
     taught_by: dict[str, dict[str, int]] = {}
     control_of: str | msgspec.UnsetType = msgspec.UNSET
+    given_sha256: str | msgspec.UnsetType = msgspec.UNSET
 
 
 DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISIONS}
@@ -205,7 +207,7 @@ class Checkpoint:
 
     def provenance(self) -> dict[str, Any]:
         """Return what a result records about the checkpoint."""
-        trained = [(name, getattr(self.training, name)) for name in ("init", "strategy", "seed")]
+        trained = [(name, getattr(self.training, name)) for name in ("init", "strategy", "seed", "given_sha256")]
         facts = facts_of(self.model)
         return {
             "source": self.source,
@@ -222,7 +224,7 @@ class Checkpoint:
             **({"left_out": self.left_out} if self.left_out else {}),
             **({"batching": facts.batching} if not facts.batchable else {}),
             **({"unchecked": facts.unchecked} if facts.unchecked else {}),
-            **{name: told for name, told in trained if told is not None},
+            **{name: told for name, told in trained if told is not None and told is not msgspec.UNSET},
         }
 
 

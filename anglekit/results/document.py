@@ -20,7 +20,7 @@ class Arm(NamedTuple):
 
     Attributes:
         strategy: the matching strategy; the student's own name where it was not recorded.
-        init: "random", "teacher" or "given"; `UNRECORDED` where it was not recorded.
+        init: "random", "teacher" or "given:NAME"; `UNRECORDED` where it was not recorded.
         seed: None where it was not recorded.
     """
 
@@ -38,7 +38,8 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     `batching` is given where texts of unequal length may not share a batch (`vocabulary.Batching`), `unchecked` (a
     reason in words) where the model could not be run beforehand to see what its blocks hand over. `adapter` says what
     corrected its weights before they were read, and whose they were, `quantization` how they were stored or read, and
-    `left_out` which stored weights are no part of the model.
+    `left_out` which stored weights are no part of the model. `given_sha256` is the hash of what a student started from
+    that was there before its training.
     """
 
     name: str = ""
@@ -58,6 +59,7 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     init: str | None = None
     strategy: str | None = None
     seed: Whole | None = None
+    given_sha256: str | None = None
 
     @property
     def arm(self) -> Arm:

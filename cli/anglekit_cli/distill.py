@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import typer
+
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.vocabulary import INITS
 from anglekit_cli import options
@@ -26,7 +28,8 @@ def distill(
     layer_map: options.LayerMap = None,
     layers: options.Layers = None,
     width: options.Width = None,
-    init: options.Init = "random",
+    init: options.Init = None,
+    student: options.Student = None,
     copy: options.Copy = None,
     control: options.Control = None,
     weights: Annotated[LossWeights, options.Options(prefix="alpha_")],
@@ -45,13 +48,16 @@ def distill(
 ) -> None:
     """Train a student under one layer-matching strategy.
 
-    The student is made of the teacher, trained and scored.
+    The student is made of the teacher, or is one that is there already (--student); it is trained and scored.
     """
     options.check_matching(strategy, layer_map, control)
-    options.check_names("--init", [init], INITS)
+    options.check_names("--init", [init] if init is not None else (), INITS)
     options.check_losses(hidden_loss, reading)
     mode = options.if_exists(resume, overwrite)
     streams_matched = options.names_of("--match-streams", match_streams)
+    made = {"--init": init, "--layers": layers, "--width": width, "--copy": copy}
+    given = options.check_students(teacher, [student] if student is not None else [], made)
+    options.check_sources(given)
     options.check_sources([teacher], [train], validation, columns=columns, task=task, revision=load.revision)
     settings.check_packages()
     load = options.teacher_loading(load, settings, placement)
@@ -74,12 +80,14 @@ def distill(
         layers=layers,
         width=width,
         init=init,
+        student=student,
         validation=validation or (),
         data=columns,
         settings=settings,
         load=load,
         if_exists=mode,
         progress=not quiet and not as_json,
+        note=lambda said: None if quiet else typer.echo(f"note: {said}", err=True),
         weights=weights,
         hidden_loss=hidden_loss,
         reading=reading,

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import typer
 
-from anglekit.distillation.settings import DataSettings, TrainSettings, split_name
+from anglekit.distillation.settings import DataSettings, TrainSettings, split_name, student_sources
 from anglekit.errors import InputError, suggest
-from anglekit.models.load_options import LoadOptions
+from anglekit.models.load_options import LoadOptions, check_roles
 from anglekit.models.sources import check_source
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import Placement, check_device
@@ -206,7 +206,27 @@ Width = Annotated[
     int | None,
     typer.Option(help="A width below the teacher's; needs random weights.", show_default="the teacher's"),
 ]
-Init = Annotated[str, typer.Option(metavar="random|teacher", help="Where the student's weights come from.")]
+Init = Annotated[
+    str | None,
+    typer.Option(metavar="random|teacher", help="Where the student's weights come from.", show_default="random"),
+]
+_A_STUDENT = (
+    "of the teacher's kind, of its own depth, width and type, instead of one that is made: layers are matched by "
+    "relative depth, widths that differ get adapters, and a head of the task is kept"
+)
+Student = Annotated[
+    str | None,
+    typer.Option(metavar="[NAME=]DIR", help=f"Directory or hub id of a student {_A_STUDENT}."),
+]
+Students = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--student",
+        metavar="[NAME=]DIR",
+        help=f"Directory or hub id of a student {_A_STUDENT}. Repeat it for more; the name stands in an init's place. "
+        "Students that are made are trained beside them with --inits.",
+    ),
+]
 HiddenLoss = Annotated[str, typer.Option(help="mse, normalized-mse, cosine or layer-norm-mse.")]
 Reading = Annotated[str, typer.Option(help="corrected, or official: normalised as in the paper's code.")]
 MatchStreams = Annotated[
@@ -310,6 +330,24 @@ def check_names(option: str, given: Sequence[str] | None, allowed: Sequence[str]
     for name in given or ():
         if name not in allowed:
             raise InputError(f"{option} is {name!r}", allowed=suggest(name, allowed))
+
+
+def check_students(teacher: str, given: Sequence[str], made: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the sources of students that are there already; refuse them beside options of a student that is made.
+
+    Args:
+        teacher: its source.
+        given: each `[NAME=]DIR`.
+        made: by option, what was given for a student that is made; None where nothing was.
+    """
+    sources = tuple(student_sources(given).values())
+    if sources and (came := [option for option, value in made.items() if value is not None]):
+        raise InputError(
+            f"{came[0]} and --student came, and the student has its own shape and weights", "leave one of them out"
+        )
+    for source in sources:
+        check_roles(teacher, source)
+    return sources
 
 
 def check_losses(hidden_loss: str, reading: str) -> None:

@@ -23,7 +23,8 @@ def plan(
     encoder_layers: Annotated[int | None, typer.Option(help="Blocks of the student's encoder.")] = None,
     decoder_layers: Annotated[int | None, typer.Option(help="Blocks of the student's decoder.")] = None,
     width: options.Width = None,
-    init: options.Init = "random",
+    init: options.Init = None,
+    student: options.Student = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Of the initialisation and the random order.", show_default="0; drawn for random"),
@@ -40,7 +41,11 @@ def plan(
     no weights, no computation.
     """
     options.check_matching(strategy, layer_map, control)
-    options.check_names("--init", [init], INITS)
+    options.check_names("--init", [init] if init is not None else (), INITS)
+    made_of = {"--init": init, "--layers": layers, "--width": width, "--copy": copy}
+    made_of |= {"--encoder-layers": encoder_layers, "--decoder-layers": decoder_layers}
+    sources = options.check_students(teacher, [student] if student is not None else [], made_of)
+    options.check_sources(sources)
     options.check_sources([teacher], revision=load.revision)
 
     from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map
@@ -49,12 +54,14 @@ def plan(
     from anglekit.distillation.matching.plan_warnings import plan_warnings
     from anglekit.distillation.students.check import moved_differently
     from anglekit.distillation.students.create import student_config
+    from anglekit.distillation.students.given import read_given
     from anglekit.models.architectures import model_streams
     from anglekit.models.checkpoints import checkpoint_of, composite_type, load_config
 
     config = load_config(checkpoint_of(teacher), load)
     whole = composite_type(checkpoint_of(teacher), load)
     streams = model_streams(config)
+    given = None if student is None else next(iter(read_given(teacher, [student], load).values()))
     made = plan_distillation(
         config,
         teacher=teacher,
@@ -64,6 +71,7 @@ def plan(
         decoder_layers=decoder_layers,
         width=width,
         init=init,
+        given=given,
         seed=seed,
         layer_map=None if layer_map is None else parse_layer_map(layer_map, streams),
         copy_blocks=None if copy is None else parse_copy_map(copy, streams),

@@ -37,9 +37,12 @@ def sweep(
     inits: Annotated[
         str | None,
         typer.Option(
-            metavar="NAMES", help="random, teacher or random,teacher.", show_default="both; random alone with --width"
+            metavar="NAMES",
+            help="random, teacher or random,teacher.",
+            show_default="both; random alone with --width; neither with --student",
         ),
     ] = None,
+    student: options.Students = None,
     seeds: Annotated[
         str | None,
         typer.Option(
@@ -111,6 +114,9 @@ def sweep(
     options.check_losses(hidden_loss, reading)
     chosen_seeds = parse_seeds(seeds)
     streams_matched = options.names_of("--match-streams", match_streams)
+    made = {} if inits else {"--layers": layers, "--width": width, "--copy": copy}
+    given = options.check_students(teacher, student or (), made)
+    options.check_sources(given)
     options.check_sources([teacher], [train], validation, columns=columns, task=task, revision=load.revision)
     settings.check_packages()
 
@@ -138,6 +144,7 @@ def sweep(
                 teacher,
                 strategies=chosen_strategies or (),
                 inits=chosen_inits,
+                students=student or (),
                 seeds=chosen_seeds,
                 copy_blocks=copied,
                 task=task,
@@ -156,6 +163,7 @@ def sweep(
                 processes=processes,
                 progress=shown,
                 warn=lambda warning: typer.echo(f"warning: {warning}", err=True) if shown else None,
+                note=lambda said: typer.echo(f"note: {said}", err=True) if shown else None,
                 weights=weights,
                 hidden_loss=hidden_loss,
                 reading=reading,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from transformers import PretrainedConfig
@@ -18,6 +18,7 @@ from anglekit.distillation.matching.strategies import (
     layer_matching,
 )
 from anglekit.distillation.students.create import CopyBlocks, model_family, student_shape
+from anglekit.distillation.students.given import GivenStudent, Head, given_shape
 from anglekit.errors import InputError, suggest
 from anglekit.models import architectures
 from anglekit.runtime.files import convert_document
@@ -29,9 +30,10 @@ from anglekit.vocabulary import (
     READINGS,
     STRATEGIES,
     WITHOUT_TEACHER,
-    Init,
     Reading,
     Stream,
+    given_name,
+    is_init,
 )
 
 #: A plain value, as documents hold them.
@@ -45,7 +47,8 @@ class StreamPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         matching: which teacher layer teaches which student layer.
-        blocks: the teacher block that each student block is copied from or, with a random initialisation, stands for.
+        blocks: the teacher block that each student block is copied from; with a random initialisation, stands for; of a
+            given student, the one at its relative depth.
     """
 
     matching: LayerMatching
@@ -57,6 +60,24 @@ class StreamPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.matching.stream
 
 
+class PlannedStudent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The checkpoint that a given student starts from.
+
+    Attributes:
+        name: by which it is told from other students.
+        source: directory or hub id, as given.
+        model_type: of its configuration.
+        saved_as: the class of the model that was saved; "" where its configuration does not say.
+        head: "kept" or "new"; None before its weights were read for a task.
+    """
+
+    name: str
+    source: str
+    model_type: str
+    saved_as: str = ""
+    head: Head | None = None
+
+
 class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that decides what a distillation run makes of its teacher; with its format, what plan.json holds.
 
@@ -65,10 +86,10 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         model_type: of the teacher's configuration.
         family: a name in `strategies.MODEL_FAMILIES`.
         teacher_width: width of the teacher's states.
-        student_width: at most the teacher's; where it is less, matched layers need adapters.
+        student_width: where it differs from the teacher's, matched layers need adapters; wider only if given.
         streams: one entry for each stream of the teacher.
-        init: "random" or "teacher".
-        seed: of the initialisation, of dropout and of the "random" order.
+        init: "random", "teacher", or "given:NAME" of a given student.
+        seed: of the initialisation (of a given student: of a head that it lacks), of dropout and of the "random" order.
         weights: of the loss terms.
         hidden_loss: a name in `losses.functional.HIDDEN_LOSSES`.
         reading: "corrected" or "official".
@@ -76,6 +97,7 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         freeze_embeddings: True repeats the paper's BART and T5 runs (`freeze_embeds`).
         training: other settings (learning rate, epochs, ...) by name, to compare runs by.
         control: a name in `vocabulary.CONTROLS` where the student is a control of its strategy; else None.
+        student: a given student's checkpoint; None where the student is made.
 
     Raises:
         InputError: values that do not go together.
@@ -87,7 +109,7 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     teacher_width: int
     student_width: int
     streams: tuple[StreamPlan, ...]
-    init: Init
+    init: str
     seed: int
     weights: LossWeights = msgspec.field(default_factory=LossWeights)
     hidden_loss: str = "mse"
@@ -96,21 +118,25 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     freeze_embeddings: bool = False
     training: dict[str, Setting] = {}
     control: str | None = None
+    student: PlannedStudent | None = None
 
     def __post_init__(self) -> None:
         for what, value, allowed in (
             ("model family", self.family, MODEL_FAMILIES),
-            ("initialisation", self.init, INITS),
             ("hidden loss", self.hidden_loss, HIDDEN_LOSSES),
             ("reading", self.reading, READINGS),
         ):
             if value not in allowed:
                 raise InputError(f"no {what} {value!r}", allowed=suggest(value, allowed))
+        if not is_init(self.init):
+            raise InputError(f"no initialisation {self.init!r}", allowed=suggest(self.init, INITS))
+        if given_name(self.init) != (None if self.student is None else self.student.name):
+            raise InputError(f"the plan's initialisation {self.init!r} is not that of its student")
         if not self.streams or len({part.stream for part in self.streams}) != len(self.streams):
             raise InputError("a plan needs each stream once", f"got {[part.stream for part in self.streams]}")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"the seed is {self.seed}", allowed=f"allowed: 0 to {2**32 - 1}")
-        if not 1 <= self.student_width <= self.teacher_width:
+        if self.student_width < 1 or (self.student is None and self.student_width > self.teacher_width):
             raise InputError(
                 f"the student's width is {self.student_width}", allowed=f"allowed: 1 to {self.teacher_width}"
             )
@@ -197,6 +223,8 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             facts[f"{part.stream} map"] = ",".join(f"{s}:{t}" for s, t in part.matching.pairs) or "none"
             if self.init == "teacher":
                 facts[f"{part.stream} blocks copied"] = ",".join(map(str, part.blocks))
+        if self.student is not None and self.student.model_type != self.model_type:
+            facts["student model type"] = self.student.model_type
         if self.control is not None:
             facts["control of"] = self.matched_as
         return facts | self.training
@@ -240,13 +268,14 @@ def plan_distillation(
     encoder_layers: int | None = None,
     decoder_layers: int | None = None,
     width: int | None = None,
-    init: str = "random",
+    init: str | None = None,
     seed: int | None = None,
     layer_map: Mapping[Stream, Sequence[tuple[int, int]]] | None = None,
     copy_blocks: CopyBlocks | None = None,
     match_streams: Sequence[str] | None = None,
     training: Mapping[str, Setting] | None = None,
     control: str | None = None,
+    given: GivenStudent | None = None,
     **options: Any,  # noqa: ANN401 - fields of DistillationPlan, checked there
 ) -> DistillationPlan:
     """Plan one student from its teacher's configuration; reads no weights.
@@ -263,17 +292,19 @@ def plan_distillation(
         encoder_layers: the depth of its encoder alone.
         decoder_layers: the depth of its decoder alone.
         width: the student's width; None keeps the teacher's.
-        init: "random" or "teacher".
+        init: "random" or "teacher"; None: random, or the given student's own.
         seed: None draws one for "random" and takes 0 for the other strategies; the plan records it.
         layer_map: the user's own map by stream; a stream that it leaves out is not matched.
         copy_blocks: the user's own copy map, as for `students.create_student`.
         match_streams: the streams that the strategy matches; None: all. The others have no hidden loss.
         training: other settings to record and to compare arms by.
         control: a name in `vocabulary.CONTROLS`; `alone` takes neither a strategy (but "none") nor a map.
+        given: a student that was there before, which has its own shape and weights.
         options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings` of the plan.
 
     Raises:
-        InputError: a name that is not known, or a shape or map that is not possible.
+        InputError: a name that is not known, a shape or map that is not possible, or a given student beside what makes
+            another one.
     """
     if control == WITHOUT_TEACHER:
         if layer_map is not None or strategy not in (None, NONE):
@@ -288,15 +319,26 @@ def plan_distillation(
         raise InputError(f"no strategy {strategy or ''!r}", allowed=suggest(strategy or "", STRATEGIES))
     if layer_map is not None and strategy not in (None, EXPLICIT):
         raise InputError(f"strategy {strategy!r} came together with an explicit map", "give one of the two")
-    blocks, _ = student_shape(
-        config,
-        layers=layers,
-        encoder_layers=encoder_layers,
-        decoder_layers=decoder_layers,
-        width=width,
-        init=init,
-        copy_blocks=copy_blocks,
-    )
+    shape: dict[str, Any] = {
+        "layers": layers,
+        "encoder_layers": encoder_layers,
+        "decoder_layers": decoder_layers,
+        "width": width,
+    }
+    if given is None:
+        init = init or "random"
+        blocks, _ = student_shape(config, **shape, init=init, copy_blocks=copy_blocks)
+        student_width = width or architectures.width(config)
+    else:
+        came = [name for name, value in (shape | {"init": init, "copy": copy_blocks}).items() if value is not None]
+        if came:
+            name = came[0].replace("_", "-")
+            raise InputError(
+                f"--{name} came with a student that is there already ({given.source})",
+                "leave it out: the student keeps its shape and its weights",
+            )
+        init, student_width = given.init, architectures.width(given.config)
+        blocks = given_shape(config, given, mapped=layer_map is not None)
     for stream in layer_map or {}:
         if stream not in blocks:
             raise InputError(f"the map names stream {stream!r}", allowed=suggest(stream, blocks))
@@ -332,11 +374,14 @@ def plan_distillation(
         model_type=str(config.model_type),
         family=family,
         teacher_width=architectures.width(config),
-        student_width=width or architectures.width(config),
+        student_width=student_width,
         streams=tuple(parts),
-        init=cast("Init", init),  # checked by `student_shape`
+        init=init,
         seed=drawn,
         training=dict(sorted((training or {}).items())),
         control=control,
+        student=None
+        if given is None
+        else PlannedStudent(given.name, given.source, str(given.config.model_type), given.saved_as),
         **options,
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 
 from anglekit.display.tables import TextTable, aligned_text
-from anglekit.distillation.matching.plan import DistillationPlan, StreamPlan
+from anglekit.distillation.matching.plan import DistillationPlan, PlannedStudent, StreamPlan
 from anglekit.distillation.matching.strategies import EXPLICIT, layer_name
+from anglekit.distillation.students.given import HEAD_WORDS
 from anglekit.vocabulary import NONE, RANDOM_TEACHER, STRATEGIES, WITHOUT_TEACHER
 
 _CONTROL_WORDS = {
@@ -22,7 +23,8 @@ def plan_text(plan: DistillationPlan) -> str:
     """Return the plan's teacher, student, strategy and losses, and a table for each stream."""
     depth = " + ".join(f"{part.matching.student_blocks} {part.stream}" for part in plan.streams)
     teacher_depth = " + ".join(f"{part.matching.teacher_blocks} {part.stream}" for part in plan.streams)
-    start = "copied from the teacher" if plan.init == "teacher" else "initialised at random"
+    made = "copied from the teacher" if plan.init == "teacher" else "initialised at random"
+    start = made if plan.student is None else f"given, {plan.student.name} ({_given_words(plan.student)})"
     strategy = plan.matched_as
     about = "a map of your own" if strategy == EXPLICIT else STRATEGIES[strategy].description
     terms = [f"{plan.weights.ce:g} x cross-entropy"]
@@ -34,6 +36,8 @@ def plan_text(plan: DistillationPlan) -> str:
         f"strategy  {strategy}: {about}",
         f"loss      {' + '.join(terms)}, {plan.reading} reading",
     ]
+    if plan.student is not None:
+        lines.insert(2, f"head      {_head_words(plan.student)}")
     if plan.control is not None:
         lines.insert(2, f"control   {plan.control}, {_CONTROL_WORDS[plan.control]}")
     if plan.needs_adapters:
@@ -42,6 +46,17 @@ def plan_text(plan: DistillationPlan) -> str:
     for part in plan.streams:
         lines += ["", part.stream, textwrap.indent(aligned_text(_table(plan, part)), "  ")]
     return "\n".join(lines)
+
+
+def _given_words(student: PlannedStudent) -> str:
+    return f"{student.model_type}, {student.source}"
+
+
+def _head_words(student: PlannedStudent) -> str:
+    saved = f" of {student.saved_as}" if student.saved_as else ""
+    if student.head is None:
+        return f"that in the checkpoint{saved}, where it is the task's; else made anew from the seed"
+    return HEAD_WORDS[student.head] + (saved if student.head == "kept" else "")
 
 
 def _table(plan: DistillationPlan, part: StreamPlan) -> TextTable:

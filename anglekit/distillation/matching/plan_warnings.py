@@ -16,6 +16,12 @@ _FREE = ("strategy", "init", "seed", "encoder map", "decoder map")
 def plan_warnings(plan: DistillationPlan) -> tuple[str, ...]:
     """Return one sentence for each trap in a plan."""
     found = [*_coincidences(plan), *_adapters(plan)]
+    found += [
+        f"the student's {one.stream} has {one.student_blocks} blocks and the teacher's {one.teacher_blocks}: it is the "
+        "deeper one"
+        for one in plan.matchings
+        if one.student_blocks > one.teacher_blocks
+    ]
     if plan.freeze_embeddings and plan.init == "random":
         found.append(
             "frozen random embeddings: the embeddings (and the head tied to them) are initialised at random and never "
@@ -98,20 +104,22 @@ def _idle_controls(arms: Sequence[DistillationPlan], controls: Sequence[Distilla
 
 
 def _other_differences(plans: Sequence[DistillationPlan]) -> list[str]:
-    values: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    values: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     all_facts = [plan.facts() for plan in plans]
     copied = [name for facts in all_facts for name in facts if name.endswith("blocks copied")]
     for facts, plan in zip(all_facts, plans, strict=True):
         for name in dict.fromkeys(name for other in all_facts for name in other):
             # Only arms that copy have a copy map to compare.
             if name not in _FREE and (name in facts or name not in copied):
-                arms = values[name][str(facts.get(name, "absent"))]
+                # Given students have shapes of their own, and are compared with themselves.
+                of = plan.init if name.startswith("student ") else ""
+                arms = values[name, of][str(facts.get(name, "absent"))]
                 if plan.strategy not in arms:
                     arms.append(plan.strategy)
     return [
         f"the arms differ in more than the strategy: {name} is "
         + " and ".join(f"{value} for {', '.join(arms)}" for value, arms in by_value.items())
-        for name, by_value in values.items()
+        for (name, _), by_value in values.items()
         if len(by_value) > 1
     ]
 

@@ -85,7 +85,7 @@ class LayerMatching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         stream: "encoder" or "decoder".
         strategy: a name in `STRATEGIES`, or "explicit".
         teacher_blocks: the teacher's depth in this stream.
-        student_blocks: the student's depth, at most the teacher's.
+        student_blocks: the student's depth; more than the teacher's only in a user's own map.
         pairs: (student layer, teacher layer), ascending by student layer, each student layer at most once; 0 is the
             embedding output, b + 1 the output of block b. Empty for "none", and only then.
         seed: the seed of the draw for "random", None otherwise.
@@ -105,7 +105,10 @@ class LayerMatching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.stream not in STREAMS:
             raise InputError(f"no stream {self.stream!r}", allowed=suggest(self.stream, STREAMS))
         _check_strategy(self.strategy, (*STRATEGIES, EXPLICIT))
-        check_depths(self.teacher_blocks, self.student_blocks, self.stream)
+        # A map of the user's own may be of a given student deeper than its teacher, and leave a stream unmatched.
+        by_hand = self.strategy in (EXPLICIT, NONE)
+        deepest = max(self.teacher_blocks, self.student_blocks) if by_hand else self.teacher_blocks
+        check_depths(deepest, self.student_blocks, self.stream)
         if (self.strategy == "none") != (not self.pairs):
             raise InputError(
                 f"the {self.stream}'s strategy is {self.strategy!r} with {len(self.pairs)} matched layers",
@@ -225,11 +228,11 @@ def layer_matching(
         return LayerMatching(stream, EXPLICIT, teacher_blocks, student_blocks, pairs)
     name = _check_strategy(strategy or "", tuple(STRATEGIES))
     embedding = _family(family).matches_embedding
+    if name == "none":
+        return LayerMatching(stream, name, teacher_blocks, student_blocks, ())
     check_depths(teacher_blocks, student_blocks, stream)
     targets = [block + 1 for block in supervised_blocks(teacher_blocks, student_blocks)]
     drawn = None
-    if name == "none":
-        return LayerMatching(stream, name, teacher_blocks, student_blocks, ())
     if name == "all-to-one":
         one = _middle_layer(teacher_blocks)
         students = range(0 if embedding else 1, student_blocks + 1)

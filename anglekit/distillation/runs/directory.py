@@ -27,6 +27,7 @@ import msgspec
 
 from anglekit.distillation.matching.plan import DistillationPlan, Setting, named_differences
 from anglekit.distillation.settings import TrainSettings
+from anglekit.distillation.students.given import GivenProvenance
 from anglekit.distillation.tasks.models import ModelProvenance
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.errors import InputError, RunError, suggest
@@ -63,6 +64,7 @@ class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
         settings: the training settings that affect the result.
         tables: by name, what was read from each.
         origin_sha256: of the teacher, or of the model that is fine-tuned, with its head.
+        given_sha256: of a student that was there before, with the head that it had.
         incidental: the other settings, which do not affect the result.
     """
 
@@ -75,11 +77,16 @@ class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
     settings: dict[str, Setting]
     tables: dict[str, dict[str, Any]]
     origin_sha256: str
+    given_sha256: str | msgspec.UnsetType = msgspec.UNSET
     incidental: dict[str, Setting] = {}
 
 
 def run_config(
-    data: PreparedData, settings: TrainSettings, plan: DistillationPlan | None, origin: ModelProvenance
+    data: PreparedData,
+    settings: TrainSettings,
+    plan: DistillationPlan | None,
+    origin: ModelProvenance,
+    given: GivenProvenance | None = None,
 ) -> RunConfig:
     """Return what decides the result of a run: of a plan, or of fine-tuning where there is none."""
     decisive = settings.decisive()
@@ -96,6 +103,7 @@ def run_config(
             for name, one in data.sources.items()
         },
         origin_sha256=origin.sha256_with_head,
+        given_sha256=msgspec.UNSET if given is None else given.sha256_with_head,
         incidental={name: value for name, value in asdict(settings).items() if name not in decisive},
     )
 
@@ -110,6 +118,7 @@ class RunProvenance(msgspec.Struct, kw_only=True):
         data: by table, where it came from and its hash.
         examples_at_the_length_limit: training examples that were cut or just fit.
         origin: the teacher, or the model that is fine-tuned.
+        student: the checkpoint of a student that was there before, and where its head came from.
         seed: of the run.
         data_seed: of the order of the data.
         init: of a student.
@@ -126,6 +135,7 @@ class RunProvenance(msgspec.Struct, kw_only=True):
     data: dict[str, dict[str, Any]]
     examples_at_the_length_limit: int
     origin: ModelProvenance
+    student: GivenProvenance | msgspec.UnsetType = msgspec.UNSET
     seed: int
     data_seed: int
     init: str | msgspec.UnsetType = msgspec.UNSET
@@ -143,7 +153,11 @@ class _Written(msgspec.Struct, frozen=True):
 
 
 def run_provenance(
-    data: PreparedData, settings: TrainSettings, plan: DistillationPlan | None, origin: ModelProvenance
+    data: PreparedData,
+    settings: TrainSettings,
+    plan: DistillationPlan | None,
+    origin: ModelProvenance,
+    given: GivenProvenance | None = None,
 ) -> RunProvenance:
     """Return the provenance of a run that begins now."""
     names = ("anglekit", "torch", "transformers", "accelerate", "tokenizers", "numpy")
@@ -154,6 +168,7 @@ def run_provenance(
         data={name: dict(one) for name, one in data.sources.items()},
         examples_at_the_length_limit=data.train.at_limit(data.max_length),
         origin=origin,
+        student=given or msgspec.UNSET,
         seed=_seed(settings, plan),
         data_seed=settings.data_seed,
         init=msgspec.UNSET if plan is None else plan.init,

@@ -35,6 +35,7 @@ from anglekit.distillation.runs.scoring import ReferenceScores, holds_examples, 
 from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.students.adapters import LayerAdapters, create_adapters
 from anglekit.distillation.students.create import create_student
+from anglekit.distillation.students.given import CheckedStudent, GivenProvenance
 from anglekit.distillation.students.lora import add_lora, merged, save_beside_lora
 from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
@@ -272,6 +273,7 @@ def check_distillation(
     directory: RunDirectory,
     settings: TrainSettings,
     origin: ModelProvenance,
+    given: CheckedStudent | None = None,
 ) -> RunConfig:
     """Check what `begin_distillation` would refuse, before any weight is made, and return the run's configuration.
 
@@ -280,8 +282,9 @@ def check_distillation(
             plan.
     """
     _check_settings(settings, data)
+    _check_lora_of_given(settings, given)
     objective_of_plan(plan, settings, data)
-    config = run_config(data, settings, plan, origin)
+    config = run_config(data, settings, plan, origin, None if given is None else given.provenance)
     if directory.resumes and directory.started:
         directory.check_same(config, plan)
     return config
@@ -296,21 +299,30 @@ def begin_distillation(
     *,
     teacher_forward: TeacherProvider | None = None,
     origin: ModelProvenance | None = None,
+    given: CheckedStudent | None = None,
     title: str | None = None,
     group: str | None = None,
 ) -> Run:
     """Make a student and its trainer, and begin the run's directory, which this process holds.
 
     The settings are completed (`TrainSettings.completed`). A `teacher_forward` answers for the teacher and is shared
-    among runs. `origin` is the teacher's provenance where it was computed before. Without a title there is no bar.
-    `group` is what trackers call the sweep that the run belongs to.
+    among runs. `origin` is the teacher's provenance where it was computed before, `given` the plan's student where that
+    was there before. Without a title there is no bar. `group` is what trackers call the sweep that the run belongs to.
 
     Raises:
         InputError: the directory holds a run of another plan, or the plan does not fit the teacher.
     """
     objective = objective_of_plan(plan, settings, data)
     data.task.write_to(teacher.model.config)
-    student = create_student(teacher.model, **plan.student_options())
+    _check_lora_of_given(settings, given)
+    if given is None:
+        student = create_student(teacher.model, **plan.student_options())
+    else:
+        student = given.make(plan.seed)
+        if plan.student is not None:
+            plan = msgspec.structs.replace(
+                plan, student=msgspec.structs.replace(plan.student, head=given.provenance.head)
+            )
     if plan.freeze_embeddings:
         _freeze_embeddings(student)
     adapters = create_adapters(
@@ -334,6 +346,7 @@ def begin_distillation(
         title=title,
         group=group,
         compared_teacher=teacher.model,
+        given=None if given is None else given.provenance,
     )
 
 
@@ -352,10 +365,12 @@ def begin_run(
     title: str | None = None,
     group: str | None = None,
     compared_teacher: PreTrainedModel | None = None,
+    given: GivenProvenance | None = None,
 ) -> Run:
     """Begin or resume the run of a model under an objective; `begin_distillation` and fine-tuning end here.
 
-    `compared_teacher` is scored beside a student; without a plan nothing but the model itself is scored.
+    `compared_teacher` is scored beside a student; without a plan nothing but the model itself is scored. `given` is
+    recorded of a student that was there before.
 
     Raises:
         InputError: the settings do not go with the data, or the directory holds another run.
@@ -363,8 +378,8 @@ def begin_run(
     _check_settings(settings, data)
     if data.evaluations:
         data.task.generation(settings.generation, data.tokenizer, model.config)
-    config = run_config(data, settings, plan, origin)
-    provenance = run_provenance(data, settings, plan, origin)
+    config = run_config(data, settings, plan, origin, given)
+    provenance = run_provenance(data, settings, plan, origin, given)
     use_cache, bare = getattr(model.config, "use_cache", None), model
     if settings.lora_rank is not None:
         model = add_lora(model, settings, config.seed)
@@ -417,7 +432,7 @@ def begin_run(
         directory,
         data,
         settings,
-        None if plan is None else _student_note(plan),
+        None if plan is None else _student_note(plan, given),
         provenance,
         resume_from,
         use_cache,
@@ -440,7 +455,7 @@ def _final_numbers(scores: RunScores) -> dict[str, float]:
     }
 
 
-def _student_note(plan: DistillationPlan) -> StudentNote:
+def _student_note(plan: DistillationPlan, given: GivenProvenance | None) -> StudentNote:
     taught_by: dict[str, dict[str, int]] = {one.stream: {str(s): t for s, t in one.pairs} for one in plan.matchings}
     return StudentNote(
         init=plan.init,
@@ -449,6 +464,7 @@ def _student_note(plan: DistillationPlan) -> StudentNote:
         teacher=plan.teacher,
         taught_by=taught_by,
         control_of=msgspec.UNSET if plan.control is None else plan.matched_as,
+        given_sha256=msgspec.UNSET if given is None else given.sha256_with_head,
     )
 
 
@@ -458,6 +474,14 @@ def _check_settings(settings: TrainSettings, data: PreparedData) -> None:
     if settings.lora_rank is not None and data.task.new_head:
         raise InputError(
             f"--lora-rank came with task {data.task.name}, whose new head needs all its weights", "leave it out"
+        )
+
+
+def _check_lora_of_given(settings: TrainSettings, given: CheckedStudent | None) -> None:
+    if settings.lora_rank is not None and given is not None and given.provenance.head == "new":
+        raise InputError(
+            f"--lora-rank came and {given.given.source} has no head, whose frozen weights would stay random",
+            "leave it out, or give a student with its head",
         )
 
 

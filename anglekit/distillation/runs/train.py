@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from anglekit.distillation.runs.directory import IfExists, RunDirectory
 from anglekit.distillation.runs.run import RunResult, begin_distillation, begin_run
 from anglekit.distillation.settings import DataSettings, TrainSettings, evaluation_sources
 from anglekit.distillation.students.create import CopyBlocks
+from anglekit.distillation.students.given import CheckedStudent, GivenStudent, check_given, open_given, read_given
 from anglekit.distillation.tasks.data import TextTable
 from anglekit.distillation.tasks.models import TaskModel, load_for_fine_tuning, load_trained
 from anglekit.distillation.tasks.prepared_data import PreparedData, prepare_data
@@ -84,7 +85,8 @@ def distill(
     out: str | Path,
     layers: int | None = None,
     width: int | None = None,
-    init: str = "random",
+    init: str | None = None,
+    student: str | None = None,
     layer_map: Mapping[Stream, Sequence[tuple[int, int]]] | None = None,
     copy_blocks: CopyBlocks | None = None,
     control: str | None = None,
@@ -94,6 +96,7 @@ def distill(
     load: LoadOptions | None = None,
     if_exists: IfExists = "refuse",
     progress: bool = False,
+    note: Callable[[str], None] = lambda _note: None,
     **plan_options: Any,  # noqa: ANN401 - `weights`, `hidden_loss`, `reading`, ... of the plan, checked there
 ) -> RunResult:
     """Make a student of a teacher and train it under one layer-matching strategy.
@@ -106,7 +109,11 @@ def distill(
         out: the run's directory.
         layers: blocks of the student.
         width: the student's width, if it has its own.
-        init: "random" or "teacher".
+        init: "random" or "teacher"; None: random.
+        student: a student that is there already: the directory, run directory or hub id of any checkpoint of the
+            teacher's kind, or `NAME=SOURCE`. It keeps its shape and its weights, and its init is `given:NAME`. Layers
+            are matched by relative depth; where the widths differ, adapters are trained. Its head is kept if it is the
+            task's, and made anew if it has none.
         layer_map: the user's own matching, by stream.
         copy_blocks: the user's own copy map.
         control: a name in `vocabulary.CONTROLS`: the student is not the strategy's own but a control of it.
@@ -116,6 +123,7 @@ def distill(
         load: what is allowed in loading.
         if_exists: what to do with a run that is already there: "refuse", "resume" or "overwrite".
         progress: whether to show a bar.
+        note: called with what the run says before it trains, such as where a given student's head comes from.
         plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams` of
             `plan.plan_distillation`.
 
@@ -130,6 +138,7 @@ def distill(
     source = checkpoint_of(teacher)
     with RunDirectory(out, if_exists) as directory:
         config = load_config(source, load)
+        given = None if student is None else next(iter(read_given(teacher, [student], load).values()))
         plan = plan_run(
             config,
             settings,
@@ -142,13 +151,18 @@ def distill(
             layer_map=layer_map,
             copy_blocks=copy_blocks,
             control=control,
+            given=given,
             **plan_options,
         )
-        loaded, prepared = load_teacher_and_data(
-            source, config, chosen, settings, train=train, validation=validation, data=data, load=load
+        students = () if given is None else (given,)
+        loaded, prepared, opened = load_teacher_and_data(
+            source, config, chosen, settings, students, train=train, validation=validation, data=data, load=load
         )
+        for one in opened.values():
+            note(one.in_words())
         title = f"distill {plan.strategy} from {plan.init}" if progress else None
-        return begin_distillation(loaded, prepared, plan, directory, settings, title=title).complete()
+        run = begin_distillation(loaded, prepared, plan, directory, settings, given=opened.get(plan.init), title=title)
+        return run.complete()
 
 
 def check_control(control: str | None, load: LoadOptions | None) -> None:
@@ -171,19 +185,26 @@ def load_teacher_and_data(
     config: PretrainedConfig,
     task: Task,
     settings: TrainSettings,
+    students: Sequence[GivenStudent] = (),
     *,
     train: str,
     validation: Sequence[str],
     data: DataSettings | None,
     load: LoadOptions | None,
-) -> tuple[TaskModel, PreparedData]:
-    """Return the trained teacher of a checkpoint, and the tables in its tokens; quick refusals come first."""
+) -> tuple[TaskModel, PreparedData, dict[str, CheckedStudent]]:
+    """Return the trained teacher of a checkpoint, the tables in its tokens, and given students by initialisation.
+
+    Quick refusals come first.
+    """
     task.check_config(config, source)
     tables, evaluations = _read_tables(task, train, validation, data)
     settled = task.for_teacher(tables, config)
+    for student in students:
+        check_given(config, student, settled)
     loaded = load_trained(source, settled, load)
     prepared = prepare_data(settled, loaded.tokenizer, loaded.model.config, tables, evaluations, settings.encoding)
-    return loaded, prepared
+    opened = {student.init: open_given(student, prepared, loaded.model.config) for student in students}
+    return loaded, prepared, opened
 
 
 def plan_run(

@@ -19,6 +19,7 @@ from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.runs.run import Run, RunResult, begin_distillation, objective_of_plan
 from anglekit.distillation.runs.scoring import ReferenceScores
 from anglekit.distillation.settings import TrainSettings
+from anglekit.distillation.students.given import CheckedStudent
 from anglekit.distillation.sweep.directory import Arm, SweepDirectory, score_rows
 from anglekit.distillation.sweep.lockstep import HandOver, Outcome, Turn, take_turns
 from anglekit.distillation.sweep.shared_teacher import MarkedBatches, SharedTeacher
@@ -38,6 +39,7 @@ class PlannedArm:
     directory: RunDirectory
     settings: TrainSettings
     plan: DistillationPlan
+    given: CheckedStudent | None = None
 
 
 def waves(entries: Sequence[PlannedArm], side_by_side: int) -> list[Sequence[PlannedArm]]:
@@ -145,6 +147,7 @@ class ArmsInTraining:
                 teacher_forward=teaching,
                 origin=origin,
                 group=self._root.path.resolve().name,
+                given=one.given,
             )
             run.trainer.add_callback(bar)
             run.follows = bar

@@ -20,12 +20,13 @@ from anglekit.distillation.matching.plan import DistillationPlan, named_differen
 from anglekit.distillation.matching.strategies import controlled_strategies
 from anglekit.distillation.runs.directory import RunDirectory, check_if_exists
 from anglekit.distillation.runs.run import RunResult
+from anglekit.distillation.students.given import GivenProvenance
 from anglekit.distillation.tasks.models import ModelProvenance
 from anglekit.errors import InputError, suggest
 from anglekit.results.scores import SWEEP_FILE, SWEEP_FORMAT, SWEEP_SCORES_FILE
 from anglekit.runtime.files import convert_document, half_written, read_json_object, write_json, write_whole
 from anglekit.runtime.processes import ALONE, Processes
-from anglekit.vocabulary import CONTROLS, INITS, STRATEGIES
+from anglekit.vocabulary import CONTROLS, INITS, STRATEGIES, given_name, is_init
 
 # What tells the arms of one sweep apart; everything else is the same for all of them.
 _OWN_TO_AN_ARM = ("strategy", "init", "seed", "data_seed", "encoder map", "decoder map")
@@ -42,7 +43,7 @@ class Arm:
     @property
     def name(self) -> str:
         """The name of its directory."""
-        return f"{self.strategy}-{self.init}-seed{self.seed}"
+        return f"{self.strategy}-{given_name(self.init) or self.init}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class SweepGrid:
     def __post_init__(self) -> None:
         for what, values, allowed in (
             ("strategy", self.strategies, tuple(STRATEGIES)),
-            ("initialisation", self.inits, INITS),
+            ("initialisation", self.inits, (*INITS, *filter(is_init, self.inits))),
             ("seed", self.seeds, None),
             ("control", self.controls, CONTROLS),
         ):
@@ -80,6 +81,9 @@ class SweepGrid:
         for seed in self.seeds:
             if not 0 <= seed < 2**32:
                 raise InputError(f"a seed is {seed}", allowed=f"allowed: 0 to {2**32 - 1}")
+        names = [arm.name for arm in self.arms]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"two students would be called {twice[0]!r}", "give the given one another name: NAME=DIR")
         _ = self.control_of  # refuses a control without a strategy
 
     @property
@@ -127,6 +131,7 @@ class SweepRecord(msgspec.Struct, kw_only=True, frozen=True):
         control_of: by control arm's name in `vocabulary.CONTROLS`, the strategy of which it takes something away.
         data: what all runs' configurations have in common.
         teacher: its provenance.
+        students: by name, those that were there before.
         warnings: what spoils a comparison of the arms.
         begun: in UTC.
         failed: by name, what ended the arms that failed; this and the next two are set once all arms ended.
@@ -140,6 +145,7 @@ class SweepRecord(msgspec.Struct, kw_only=True, frozen=True):
     control_of: dict[str, str] = {}
     data: dict[str, Any]
     teacher: ModelProvenance | None = None
+    students: dict[str, GivenProvenance] = {}
     warnings: list[str] = []
     begun: str | None = None
     failed: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
@@ -229,9 +235,13 @@ class SweepDirectory:
             return
         left_out = [record.name for record in self.stored.arms if record not in asked.arms]
         found = [f"arm {left_out[0]} is there and not asked for here"] if left_out else []
-        for here, there in ((asked.student, self.stored.student), (asked.data, self.stored.data)):
+        for name, student in asked.students.items():
+            there = self.stored.students.get(name, student)
+            if there.sha256_with_head != student.sha256_with_head:
+                found.append(f"student {name} has other weights than the one of this name there")
+        for here, begun in ((asked.student, self.stored.student), (asked.data, self.stored.data)):
             # As json gives them back: lists for tuples.
-            found += named_differences(msgspec.json.decode(msgspec.json.encode(here)), there)
+            found += named_differences(msgspec.json.decode(msgspec.json.encode(here)), begun)
         if found:
             raise InputError(
                 f"{self.path} holds another sweep ({found[0]})",
@@ -276,7 +286,10 @@ def shared_facts(plans: Sequence[DistillationPlan]) -> dict[str, Any]:
     for plan in plans:
         if plan.control is not None:
             continue
-        facts |= {name: value for name, value in plan.facts().items() if name not in _OWN_TO_AN_ARM}
+        own = plan.facts()
+        # A given student has a shape of its own.
+        left_out = [name for name in own if plan.student is not None and name.startswith("student ")]
+        facts |= {name: value for name, value in own.items() if name not in (*_OWN_TO_AN_ARM, *left_out)}
     return facts
 
 

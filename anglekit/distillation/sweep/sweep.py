@@ -21,6 +21,7 @@ from anglekit.distillation.runs.run import RunResult, check_distillation
 from anglekit.distillation.runs.train import check_control, load_teacher_and_data, plan_run
 from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.distillation.students.create import CopyBlocks
+from anglekit.distillation.students.given import CheckedStudent, read_given
 from anglekit.distillation.sweep.arms import ArmsInTraining, PlannedArm, share_arms, waves
 from anglekit.distillation.sweep.directory import Arm, ArmRecord, SweepDirectory, SweepGrid, SweepRecord, shared_facts
 from anglekit.distillation.tasks.models import ModelProvenance
@@ -40,7 +41,7 @@ SIDE_BY_SIDE = 10
 
 
 # What else a run's configuration holds: its own, or recorded with the plan.
-_OF_AN_ARM = ("format", "kind", "seed", "settings", "incidental")
+_OF_AN_ARM = ("format", "kind", "seed", "settings", "given_sha256", "incidental")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +101,7 @@ def sweep(
     train: str,
     out: str | Path,
     inits: Sequence[str] | None = None,
+    students: Sequence[str] | Mapping[str, str] = (),
     seeds: Sequence[int] | None = None,
     layers: int | None = None,
     width: int | None = None,
@@ -115,6 +117,7 @@ def sweep(
     processes: Processes = ALONE,
     progress: bool = False,
     warn: Callable[[str], None] = lambda _warning: None,
+    note: Callable[[str], None] = lambda _note: None,
     **plan_options: Any,  # noqa: ANN401 - as `runs.distill` takes them
 ) -> SweepResult:
     """Train all strategies x initialisations x seeds over one teacher.
@@ -128,11 +131,14 @@ def sweep(
         task: a name in `tasks.TASKS`.
         train: table of training examples, as `tables.read_table` takes it.
         out: the sweep's directory.
-        inits: of "random" and "teacher"; None takes both, or random alone for a student of its own width.
+        inits: of "random" and "teacher"; None takes both, or random alone for a student of its own width, or neither
+            where students are given.
+        students: students that are there already, beside those of the inits: sources by name, or entries that are each
+            `SOURCE` or `NAME=SOURCE`. Each stands in the place of an init, as `given:NAME`; see `distill`.
         seeds: of initialisation, dropout and random draws. None draws one if "random" is among the strategies and
             takes 0 otherwise; a resumed sweep keeps its own.
-        layers: blocks of the students.
-        width: the students' width, if it has its own.
+        layers: blocks of the students that are made.
+        width: their width, if it has its own.
         copy_blocks: the user's own copy map, for the arms that copy.
         validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
         data: columns by name.
@@ -151,6 +157,7 @@ def sweep(
         processes: those that share the arms, from `processes.processes_apart`; each makes the same call.
         progress: whether to show a bar over the steps of all arms that this process trains.
         warn: called with each warning before anything is trained.
+        note: called with what the sweep says before it trains, such as where given students' heads come from.
         plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams` of
             `plan.plan_distillation`.
 
@@ -175,10 +182,17 @@ def sweep(
     settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
     for control in controls:
         check_control(control, load)
+    given = {one.init: one for one in read_given(teacher, students, load).values()}
+    if given and not inits and (layers, width) != (None, None):
+        raise InputError(
+            f"--{'layers' if width is None else 'width'} came with students that are there already",
+            "leave it out, or add --inits for students that are made",
+        )
+    inits = (*(inits if inits is not None else () if given else INITS if width is None else ("random",)), *given)
     with ExitStack() as held:
         with processes.together():
             root = SweepDirectory(out, if_exists)
-            grid = _grid(strategies, inits, seeds, controls, width, root)
+            grid = _grid(strategies, inits, seeds, controls, root)
             root.check_foreign(grid)
             if copy_blocks is not None and "teacher" not in grid.inits:
                 raise InputError("a copy map came and no arm is copied from the teacher", "add 'teacher' to the inits")
@@ -191,7 +205,7 @@ def sweep(
             directories = _directories(root, grid, done, processes, held)
             source = checkpoint_of(teacher)
             config = load_config(source, load)
-            options = {"teacher": teacher, "layers": layers, "width": width, **plan_options}
+            made = {"layers": layers, "width": width}
             entries = [
                 _planned(
                     arm,
@@ -201,18 +215,32 @@ def sweep(
                     settings,
                     order_per_seed,
                     copy_blocks,
-                    options,
+                    {"teacher": teacher, **plan_options} | ({"given": given[arm.init]} if arm.init in given else made),
                 )
                 for arm in grid.arms
             ]
-            loaded, prepared = load_teacher_and_data(
-                source, config, chosen, settings, train=train, validation=validation, data=data, load=load
+            loaded, prepared, opened = load_teacher_and_data(
+                source,
+                config,
+                chosen,
+                settings,
+                tuple(given.values()),
+                train=train,
+                validation=validation,
+                data=data,
+                load=load,
             )
+            entries = [replace(one, given=opened.get(one.arm.init)) for one in entries]
             origin = loaded.provenance()
-            configs = [check_distillation(one.plan, prepared, one.directory, one.settings, origin) for one in entries]
+            configs = [
+                check_distillation(one.plan, prepared, one.directory, one.settings, origin, one.given)
+                for one in entries
+            ]
             warnings = _warnings([one.plan for one in entries])
-            record = _record(root, grid, entries, settings, order_per_seed, configs[0], origin, warnings)
+            record = _record(root, grid, entries, settings, order_per_seed, configs[0], origin, warnings, opened)
             root.check_same(record)
+        for student in opened.values() if processes.first else ():
+            note(student.in_words())
         for warning in warnings if processes.first else ():
             warn(warning)
         root.begin(record, [one for one in directories.values() if one.writes], processes)
@@ -278,14 +306,11 @@ def _directories(
 
 def _grid(
     strategies: Sequence[str],
-    inits: Sequence[str] | None,
+    inits: Sequence[str],
     seeds: Sequence[int] | None,
     controls: Sequence[str],
-    width: int | None,
     root: SweepDirectory,
 ) -> SweepGrid:
-    if inits is None:
-        inits = INITS if width is None else ("random",)
     if seeds is None and root.resumes:
         seeds = tuple(dict.fromkeys(arm.seed for arm in root.stored_arms)) or None
     if seeds is None:
@@ -309,7 +334,8 @@ def _planned(
     own = replace(settings, seed=arm.seed, data_seed=data_seed)
     copied = {"copy_blocks": copy_blocks} if arm.init == "teacher" else {}
     named = {"strategy": arm.strategy} if control_of is None else {"strategy": control_of, "control": arm.strategy}
-    plan = plan_run(config, own, directory, init=arm.init, **named, **copied, **options)
+    start = {} if "given" in options else {"init": arm.init}
+    plan = plan_run(config, own, directory, **start, **named, **copied, **options)
     return PlannedArm(arm, directory, own, plan)
 
 
@@ -333,6 +359,7 @@ def _record(
     config: RunConfig,
     origin: ModelProvenance,
     warnings: Sequence[str],
+    given: Mapping[str, CheckedStudent],
 ) -> SweepRecord:
     """Return what sweep.json holds when a sweep begins."""
     student = shared_facts([one.plan for one in entries])
@@ -342,6 +369,7 @@ def _record(
         control_of=grid.control_of,
         data={name: value for name, value in msgspec.to_builtins(config).items() if name not in _OF_AN_ARM},
         teacher=origin,
+        students={one.given.name: one.provenance for one in given.values()},
         warnings=list(warnings),
         begun=root.stored.begun if root.resumes and root.stored else now(),
     )

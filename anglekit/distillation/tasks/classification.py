@@ -164,6 +164,21 @@ class ClassificationTask(Task):
             raise InputError(f"the classes of task {self.name} are open", "settle them by training data or a model")
         return self.classes
 
+    def check_student(self, config: PretrainedConfig, source: str) -> None:
+        """Check that a student's own head has the classes, in their order; names that say nothing are any."""
+        saved = str(next(iter(config.architectures or ()), ""))
+        if not saved.endswith("ForSequenceClassification"):
+            return
+        wanted, own = self.settled, [str(name) for _, name in sorted((config.id2label or {}).items())]
+        generic = wanted.generic or all(name.startswith("LABEL_") for name in own)
+        same = [name.casefold() for name in own] == [name.casefold() for name in wanted.names]
+        if len(own) != len(wanted.names) or not (generic or same):
+            raise InputError(
+                f"the student {source} has a head of other labels ({', '.join(own[:12])}) than its teacher "
+                f"({', '.join(wanted.names[:12])})",
+                "save it without its head (its base_model), and a new one is made",
+            )
+
     def write_to(self, config: PretrainedConfig) -> None:
         """Write the classes into a model's configuration."""
         for name, value in self.settled.config_settings().items():

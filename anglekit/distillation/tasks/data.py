@@ -100,6 +100,10 @@ class TokenizedExamples(Dataset[dict[str, Any]]):
         """How many rows the table has; an example may be a part of one."""
         return len(self) if self.table is None else len(self.table)
 
+    def longest(self, name: str) -> int:
+        """Return the most tokens of a sequence of this name; 0 where the examples have none."""
+        return int(np.diff(self._ends[name]).max(initial=0)) if name in self._ends else 0
+
     def at_limit(self, limit: int) -> int:
         """Return how many inputs have the maximal length, and so were probably cut off."""
         return int((np.diff(self._ends["input_ids"]) >= limit).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import msgspec
@@ -73,12 +74,39 @@ class TaskModel:
         return ModelProvenance(
             self.source,
             type(self.model).__name__,
-            weights_hash(headless(self.model)),
-            weights_hash(self.model),
+            *_hashes(self.model),
             self.composite,
             self.adapter,
             self.quantization,
         )
+
+
+def provenance_of(
+    source: str, model: PreTrainedModel, options: LoadOptions, *, without: Collection[str] = ()
+) -> ModelProvenance:
+    """Return what a run records of a model that was loaded from a source.
+
+    Args:
+        source: directory, run directory or hub id, as given.
+        model: with its head.
+        options: how it was loaded.
+        without: weights that the checkpoint does not hold, which the hashes leave out.
+    """
+    place = checkpoint_of(source)
+    return ModelProvenance(
+        source,
+        type(model).__name__,
+        *_hashes(model, without),
+        composite_type(place, options),
+        adapter_of(place),
+        quantized_of(whole_config(place, options), model),
+    )
+
+
+def _hashes(model: PreTrainedModel, without: Collection[str] = ()) -> tuple[str, str]:
+    """Return the hash of the body, as `analyze` computes it, and that of the whole model."""
+    base = f"{model.base_model_prefix}."
+    return weights_hash(headless(model), {name.removeprefix(base) for name in without}), weights_hash(model, without)
 
 
 def load_trained(source: str, task: Task, options: LoadOptions | None = None) -> TaskModel:

@@ -193,6 +193,13 @@ class Task(ABC):
         """Return the task as a model that is only scored knows it."""
         return self
 
+    def check_student(self, config: PretrainedConfig, source: str) -> None:  # noqa: B027 - most heads have no labels
+        """Check that the head of a student that was there before, if it has one, is one of the settled task.
+
+        Raises:
+            InputError: it has other labels.
+        """
+
     def write_to(self, config: PretrainedConfig) -> None:  # noqa: B027 - most heads have no settings
         """Write the settings of the head into a model's configuration, by the names that any tool reads."""
 
