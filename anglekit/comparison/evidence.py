@@ -18,6 +18,7 @@ from anglekit.results.files import holds_geometry
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import SCORE_COLUMNS, StudentScores, read_student_scores, scored_as
 from anglekit.settings_fields import one_or_more
+from anglekit.vocabulary import given_name
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -105,6 +106,7 @@ def read_evidence(sources: str | Path | Geometry | Sequence[str | Path | Geometr
             )
     _check_geometries(geometries)
     _check_scores(scores)
+    _check_given(geometries, scores)
     tables = [each.table for each in scores if len(each.table)] or [pd.DataFrame(columns=list(SCORE_COLUMNS))]
     notes = [*(note for each in scores for note in each.notes), *_setting_notes(scores)]
     unfinished = tuple(each.unfinished for each in scores if each.unfinished is not None)
@@ -159,6 +161,27 @@ def _check_scores(scores: Sequence[StudentScores]) -> None:
                     "be paired",
                     f"{remedy}, or compare each by itself",
                 )
+
+
+def _check_given(geometries: Sequence[tuple[str, Geometry]], scores: Sequence[StudentScores]) -> None:
+    """Check that students of one name that were there before training are one student: they are never pooled."""
+    known: dict[str, tuple[str, str]] = {}
+    recorded = [
+        (where, student.init, student.given_sha256)
+        for where, geometry in geometries
+        for student in geometry.document.provenance.students
+    ]
+    recorded += [(each.source, init, sha256) for each in scores for init, sha256 in each.given.items()]
+    for where, init, sha256 in recorded:
+        if init is None or sha256 is None or (name := given_name(init)) is None:
+            continue
+        first, place = known.setdefault(name, (sha256, where))
+        if first != sha256:
+            raise InputError(
+                f"the student called {name!r} started from other weights in {where} than in {place} "
+                f"(sha256 {sha256[:12]} and {first[:12]})",
+                "train again with a name of its own for each (--student NAME=DIR), or compare each by itself",
+            )
 
 
 def _hashed(name: str, sha256: str | None) -> tuple[str, str | None, str | None]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from anglekit.results.document import UNRECORDED
+from anglekit.vocabulary import given_name
 
 #: Scores that are shares: written in percent, and differences between them in points.
 SHARES = frozenset(("accuracy", "accuracy_normalized", "f1", "macro_f1", "exact_match", "normalized_exact_match"))
@@ -44,7 +45,9 @@ def interval_words(row: Mapping[str, Any], low: str, high: str) -> str:
 
 
 def weights_words(init: str) -> str:
-    """Return an initialisation in words: `random weights`; empty where it is not recorded."""
+    """Return an initialisation in words: `random weights`, `student pruned`; empty where it is not recorded."""
+    if (name := given_name(init)) is not None:
+        return f"student {name}"
     known = {"teacher": "the teacher's weights", UNRECORDED: ""}
     return known.get(init, f"{init} weights")
 

@@ -444,6 +444,8 @@ def student_sources(given: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for said, source in named:
         name = said or re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint_name(checkpoint_of(source))).lstrip("-._")
+        if not said and name in (*INITS, GIVEN):
+            name = f"student-{name}"
         if not _STUDENT_NAME.fullmatch(name) or name in (*INITS, GIVEN):
             raise InputError(
                 f"a student is called {name!r}",

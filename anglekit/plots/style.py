@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from anglekit.comparison.cells import in_order
 from anglekit.errors import InputError, suggest
 from anglekit.results.document import UNRECORDED
+from anglekit.vocabulary import GIVEN, given_name
 
 #: The font that matplotlib ships: it has the same glyphs on every machine, so we know which are missing.
 FONT_FAMILY = "DejaVu Sans"
@@ -59,7 +60,7 @@ class Theme:
         faint: what stands behind the data: guides, trajectories.
         shade: the tint of a marked region of an axes.
         blank: cells that have no value.
-        init: colour by initialisation (`random` is the paper's orange, `teacher` its blue).
+        init: colour by initialisation (`random` is the paper's orange, `teacher` its blue, `given` a red).
         init_text: the same hues where they are text: at least 4.5 : 1 against the background.
         strategies: colour and marker by strategy and control.
         neutral: colours for students whose initialisation is not recorded; none is an orange or a blue.
@@ -159,8 +160,8 @@ LIGHT_THEME = Theme(
     faint="#8C8C8C",
     shade="#F3F3F0",
     blank="#C2C2C2",
-    init=MappingProxyType({"random": "#E07B00", "teacher": "#0072B2"}),
-    init_text=MappingProxyType({"random": "#A85800", "teacher": "#005F96"}),
+    init=MappingProxyType({"random": "#E07B00", "teacher": "#0072B2", GIVEN: "#B3262E"}),
+    init_text=MappingProxyType({"random": "#A85800", "teacher": "#005F96", GIVEN: "#96161E"}),
     strategies=_strategies(
         {
             "none": "#8C8C8C",
@@ -180,8 +181,8 @@ NIGHT_THEME = Theme(
     faint="#7C828A",
     shade="#20252B",
     blank="#4A525C",
-    init=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9"}),
-    init_text=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9"}),
+    init=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9", GIVEN: "#FF7C80"}),
+    init_text=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9", GIVEN: "#FF7C80"}),
     strategies=_strategies(
         {
             "none": "#BEBEBE",
@@ -217,13 +218,20 @@ def init_order(inits: Sequence[str]) -> list[str]:
 
 
 def init_words(init: str) -> str:
-    """Return an initialisation for a panel's title."""
+    """Return an initialisation for a panel's title or a legend."""
+    if (name := given_name(init)) is not None:
+        return f"student {name}"
     return "init not recorded" if init == UNRECORDED else f"{init} init"
 
 
 def init_colour(init: str, look: Theme) -> str:
     """Return the colour of an initialisation as text."""
-    return look.init_text.get(init, look.ink)
+    return look.init_text.get(init_kind(init), look.ink)
+
+
+def init_kind(init: str | None) -> str | None:
+    """Return what the colour of an initialisation says: all students that were there before share one."""
+    return GIVEN if init is not None and given_name(init) is not None else init
 
 
 def behind_text(look: Theme) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from anglekit.results.example_scores import (
     read_example_scores,
 )
 from anglekit.runtime.files import read_document
-from anglekit.vocabulary import STUDENT_FILE
+from anglekit.vocabulary import STUDENT_FILE, given_init, given_name
 
 #: A row for each arm, evaluation table and score.
 SCORE_COLUMNS: Final = ("strategy", "init", "seed", "data", "score", "value", "source")
@@ -101,12 +101,14 @@ class TrainingRecord(Struct, kw_only=True, frozen=True):
     Attributes:
         task: its name.
         origin_sha256: the hash of the teacher's weights, head included.
+        given_sha256: of a run, the hash of the student that was there before; None where it was made.
         tables: of training and validation, by name.
         settings: of training, by name.
     """
 
     task: str | None = None
     origin_sha256: str | None = None
+    given_sha256: str | None = None
     tables: dict[str, TableRecord] = {}
     settings: dict[str, Any] = {}
 
@@ -124,10 +126,17 @@ class _ScoredArm(Struct, frozen=True):
             raise InputError(f"no arm is called {self.name[:80]!r}")
 
 
+class _ScoredStudent(Struct, frozen=True):
+    """A student that was there before, as sweep.json lists it."""
+
+    sha256_with_head: str | None = None
+
+
 class _ScoredSweep(Struct, kw_only=True, frozen=True):
     """The part of sweep.json that is read along with the scores."""
 
     arms: list[_ScoredArm] = []
+    students: dict[str, _ScoredStudent] = {}
     data: TrainingRecord = TrainingRecord()
     warnings: list[str] = []
     format: str
@@ -166,6 +175,7 @@ class StudentScores:
         teacher: the teacher's scores, by evaluation table and score.
         untrained: the scores of each student before its first step.
         chance: what one and the same answer to every example reaches, by evaluation table and score.
+        given: by initialisation (`given:NAME`), the hash of what students that were there before started from.
 
     Runs of earlier versions kept no examples and did not score teacher and untrained student: these mappings are then
     empty, but for `n_examples`, and `primary` is None.
@@ -182,6 +192,7 @@ class StudentScores:
     teacher: Mapping[tuple[str, str], float] = field(default_factory=dict)
     untrained: Mapping[ArmScore, float] = field(default_factory=dict)
     chance: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    given: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def scored_as(directory: Path) -> Literal["sweep", "run"] | None:
@@ -365,7 +376,8 @@ def _read_sweep(directory: Path) -> StudentScores:
     first = next((file for file in configs if file.is_file()), None)
     settings = {} if first is None else read_document(first, TrainingRecord, _AGAIN_OR_LEAVE).settings
     training = replace(sweep.data, settings=settings)
-    return StudentScores(str(directory), table, training, tuple(notes), unfinished, **kept.fields())
+    given = {given_init(name): student.sha256_with_head for name, student in sweep.students.items()}
+    return StudentScores(str(directory), table, training, tuple(notes), unfinished, **kept.fields(), given=given)
 
 
 def _rows_of(table: pd.DataFrame, arm: _ScoredArm) -> dict[tuple[str, str], float]:
@@ -406,4 +418,5 @@ def _read_run(directory: Path) -> StudentScores:
     if (missing := kept.add(directory, arm, scores, _AGAIN_OR_LEAVE)) is not None:
         notes.append(missing)
     table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
-    return StudentScores(str(directory), table, training, tuple(notes), **kept.fields())
+    given = {} if given_name(note.init) is None else {note.init: training.given_sha256}
+    return StudentScores(str(directory), table, training, tuple(notes), **kept.fields(), given=given)

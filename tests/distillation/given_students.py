@@ -23,7 +23,8 @@ def cut_by_hand(teacher: str, place: Path, blocks: tuple[int, ...], *, head: boo
 def another_shape(teacher: str, place: Path, auto_class, *, model_type: str | None = None, seed: int = 0, **settings):
     """Save a model of random weights of another shape, or type, with the teacher's tokenizer."""
     told = AutoConfig.from_pretrained(teacher).to_dict()
-    told.pop("architectures", None)
+    for own in ("architectures", "layer_types"):  # one follows from the class, one from the depth
+        told.pop(own, None)
     kind = model_type or told.pop("model_type")
     config = AutoConfig.for_model(kind, **({"vocab_size": told["vocab_size"]} if model_type else told) | settings)
     with torch.random.fork_rng(devices=[]):

@@ -24,7 +24,7 @@ from anglekit.distillation.tasks.task import Task
 from anglekit.errors import InputError
 from anglekit.models import architectures
 from anglekit.models.check import facts_of
-from anglekit.models.checkpoints import load_config, load_tokenizer, load_weights
+from anglekit.models.checkpoints import check_kept_tokenizer, load_config, load_tokenizer, load_weights
 from anglekit.models.lengths import length_limit
 from anglekit.models.load_options import LoadOptions, check_roles, checkpoint_of
 from anglekit.probes.shared_vocabulary import shared_vocabulary
@@ -181,6 +181,8 @@ def open_given(student: GivenStudent, data: PreparedData, teacher: PretrainedCon
     """
     _check_vocabulary(student, data, teacher)
     _check_lengths(student, data)
+    if student.config.model_type != teacher.model_type:
+        check_kept_tokenizer(data.tokenizer, student.config, student.source)
     model, lacking = _load(student, data.task)
     facts_of(model)  # which refuses a model whose layers cannot be read
     _make_anew(model, lacking, seed=0)
@@ -231,9 +233,8 @@ def _check_vocabulary(student: GivenStudent, data: PreparedData, teacher: Pretra
     own = load_tokenizer(checkpoint_of(student.source), student.load)
     rows, theirs = (int(getattr(one, "vocab_size", len(mine))) for one in (student.config, teacher))
     found = shared_vocabulary(mine, mine if own is None else own, theirs, rows)
-    # A classifier needs a row for each token; losses on tokens compare the rows themselves.
-    short = found.entries < len(mine) if data.task.new_head else rows != theirs
-    if found.relation == "different" or found.difference or short:
+    # A classifier needs a row for each of the teacher's tokens; losses on tokens compare the rows themselves.
+    if found.entries < len(mine) or (not data.task.new_head and (found.difference or rows != theirs)):
         raise InputError(
             f"the student {student.source} has another vocabulary than its teacher: "
             f"{found.difference or f'{rows} entries, and the teacher {theirs}'}",

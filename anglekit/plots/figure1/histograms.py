@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from anglekit.plots.figure1.curves import Curve, Panel
 from anglekit.plots.panels.labels import text_width
 from anglekit.plots.panels.layout import LINE
-from anglekit.plots.style import FONT_SIZE, MARKERS, SMALL_FONT_SIZE, Theme, round_ticks
+from anglekit.plots.style import FONT_SIZE, MARKERS, SMALL_FONT_SIZE, Theme, init_kind, round_ticks
 
 # A panel with more students than this states the range of each initialisation instead of each share.
 _MOST_SHARES = 4
@@ -42,7 +42,7 @@ def curve_styles(panels: Sequence[Panel], look: Theme) -> dict[tuple[str, str | 
     ranks: dict[str | None, int] = {}
     styles = {}
     for position, (student, init) in enumerate(keys):
-        group = init if init in look.init else None
+        group = kind if (kind := init_kind(init)) in look.init else None
         rank = ranks.setdefault(group, 0)
         ranks[group] += 1
         if group is None:

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from anglekit.plots.figure1.curves import Panel
 from anglekit.plots.figure1.histograms import CHANCE_DASHES, CurveStyle
 from anglekit.plots.panels.labels import fit, plain, text_width
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme, init_kind, init_words
 
 # More students than this are listed by initialisation.
 _MOST_NAMES = 12
@@ -76,7 +76,7 @@ def _name(figure: Figure, name: str, suffix: str, room: float) -> str:
 
 
 def _init_words(init: str | None, look: Theme) -> str:
-    return f" ({init} init)" if init in look.init else ""
+    return f" ({init_words(init)})" if init is not None and init_kind(init) in look.init else ""
 
 
 def _line(style: CurveStyle, dashes: object, marker: str) -> Line2D:

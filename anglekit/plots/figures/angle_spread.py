@@ -17,7 +17,7 @@ from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.chosen import check_labels, choose_value
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
 from anglekit.plots.spec import FigureOptions, FigureSpec
-from anglekit.plots.style import GUIDE_DASHES, MARKERS, Theme, init_order, init_words, round_ticks
+from anglekit.plots.style import GUIDE_DASHES, MARKERS, Theme, init_kind, init_order, init_words, round_ticks
 from anglekit.results.geometry import Geometry
 from anglekit.results.overview import pair_mean
 from anglekit.vocabulary import matches_layers
@@ -106,7 +106,10 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         xlabel="mean angle (degrees)",
         ylabel="spread of the score (points)",
         legend=[
-            *(Entry.line(init_words(init), look.init.get(init, look.ink), linestyle="-") for init in inits),
+            *(
+                Entry.line(init_words(init), look.init.get(init_kind(init) or "", look.ink), linestyle="-")
+                for init in inits
+            ),
             *(
                 Entry.line(task, look.ink, marker=MARKERS[rank % len(MARKERS)], linestyle="none")
                 for rank, task in enumerate(tasks)
@@ -128,7 +131,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
 
 def _draw_points(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme, *, most: float) -> None:
     for row in data.to_dict("records"):
-        colour = look.init.get(str(row["init"]), look.ink)
+        colour = look.init.get(init_kind(str(row["init"])) or "", look.ink)
         ax.hlines(row["spread"], row["angle_low"], row["angle_high"], color=colour, linewidth=0.9, alpha=0.7, zorder=2)
         if np.isfinite(row["spread_low"]):
             ax.vlines(
