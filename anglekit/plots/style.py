@@ -60,7 +60,8 @@ class Theme:
         faint: what stands behind the data: guides, trajectories.
         shade: the tint of a marked region of an axes.
         blank: cells that have no value.
-        init: colour by initialisation (`random` is the paper's orange, `teacher` its blue, `given` a red).
+        init: colour by initialisation (`random` is the paper's orange, `teacher` its blue, `given` dark red, on dark
+            pale yellow).
         init_text: the same hues where they are text: at least 4.5 : 1 against the background.
         strategies: colour and marker by strategy and control.
         neutral: colours for students whose initialisation is not recorded; none is an orange or a blue.
@@ -160,8 +161,8 @@ LIGHT_THEME = Theme(
     faint="#8C8C8C",
     shade="#F3F3F0",
     blank="#C2C2C2",
-    init=MappingProxyType({"random": "#E07B00", "teacher": "#0072B2", GIVEN: "#B3262E"}),
-    init_text=MappingProxyType({"random": "#A85800", "teacher": "#005F96", GIVEN: "#96161E"}),
+    init=MappingProxyType({"random": "#E07B00", "teacher": "#0072B2", GIVEN: "#4B001E"}),
+    init_text=MappingProxyType({"random": "#A85800", "teacher": "#005F96", GIVEN: "#4B001E"}),
     strategies=_strategies(
         {
             "none": "#8C8C8C",
@@ -181,8 +182,8 @@ NIGHT_THEME = Theme(
     faint="#7C828A",
     shade="#20252B",
     blank="#4A525C",
-    init=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9", GIVEN: "#FF7C80"}),
-    init_text=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9", GIVEN: "#FF7C80"}),
+    init=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9", GIVEN: "#FFFFD2"}),
+    init_text=MappingProxyType({"random": "#F59B2E", "teacher": "#56B4E9", GIVEN: "#FFFFD2"}),
     strategies=_strategies(
         {
             "none": "#BEBEBE",
@@ -229,9 +230,9 @@ def init_colour(init: str, look: Theme) -> str:
     return look.init_text.get(init_kind(init), look.ink)
 
 
-def init_kind(init: str | None) -> str | None:
-    """Return what the colour of an initialisation says: all students that were there before share one."""
-    return GIVEN if init is not None and given_name(init) is not None else init
+def init_kind(init: str | None) -> str:
+    """Return what the colour of an initialisation says: all students that were there before share one; "" for None."""
+    return GIVEN if given_name(init or "") is not None else init or ""
 
 
 def behind_text(look: Theme) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from anglekit.plots.style import (
     new_figure,
     round_ticks,
 )
-from anglekit.vocabulary import CONTROLS, STRATEGIES
+from anglekit.vocabulary import CONTROLS, GIVEN, INITS, STRATEGIES
 
 # Machado, Oliveira, Fernandes 2009, severity 1, linear sRGB
 VISION = {
@@ -65,7 +65,9 @@ def contrast(colour: str, ground: str) -> float:
 @pytest.mark.parametrize("look", [LIGHT_THEME, NIGHT_THEME], ids=["light", "dark"])
 class TestTheme:
     def test_initialisations_differ_for_every_vision(self, look: Theme) -> None:
-        assert smallest_difference(list(look.init.values())) > 60
+        assert set(look.init) == {*INITS, GIVEN}
+        assert smallest_difference([look.init[each] for each in INITS]) > 60
+        assert smallest_difference(list(look.init.values())) > 48
 
     def test_strategies_differ_for_every_vision(self, look: Theme) -> None:
         assert smallest_difference([style.colour for style in look.strategies.values()]) > 20

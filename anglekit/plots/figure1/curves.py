@@ -180,6 +180,6 @@ def figure1_facts(data: pd.DataFrame) -> str:
         low, high = (100 * float(end) for end in (rows["acute_fraction"].min(), rows["acute_fraction"].max()))
         share = f"{low:.0f}%" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}%"
         where = f"{task}, {stream}" if task else str(stream)
-        who = f"{len(rows)} student{'s' if len(rows) > 1 else ''}{f' ({init_words(init)})' if init else ''}"
+        who = f"{len(rows)} student{'s' if len(rows) > 1 else ''}{f' ({init_words(str(init))})' if init else ''}"
         parts.append(f"{where}: {share} of the cosines of {who} are acute")
     return f"{'; '.join(parts)}." if parts else "No student has a finite cosine."

@@ -106,10 +106,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         xlabel="mean angle (degrees)",
         ylabel="spread of the score (points)",
         legend=[
-            *(
-                Entry.line(init_words(init), look.init.get(init_kind(init) or "", look.ink), linestyle="-")
-                for init in inits
-            ),
+            *(Entry.line(init_words(init), look.init.get(init_kind(init), look.ink), linestyle="-") for init in inits),
             *(
                 Entry.line(task, look.ink, marker=MARKERS[rank % len(MARKERS)], linestyle="none")
                 for rank, task in enumerate(tasks)
@@ -131,7 +128,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
 
 def _draw_points(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme, *, most: float) -> None:
     for row in data.to_dict("records"):
-        colour = look.init.get(init_kind(str(row["init"])) or "", look.ink)
+        colour = look.init.get(init_kind(str(row["init"])), look.ink)
         ax.hlines(row["spread"], row["angle_low"], row["angle_high"], color=colour, linewidth=0.9, alpha=0.7, zorder=2)
         if np.isfinite(row["spread_low"]):
             ax.vlines(
