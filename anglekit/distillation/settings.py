@@ -440,7 +440,7 @@ def student_sources(given: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     Raises:
         InputError: two of one name, or a name that cannot be a part of a directory's.
     """
-    named = given.items() if isinstance(given, Mapping) else map(_split_student, given)
+    named = given.items() if isinstance(given, Mapping) else map(_split_student, map(str, one_or_more(given)))
     found: dict[str, str] = {}
     for said, source in named:
         name = said or re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint_name(checkpoint_of(source))).lstrip("-._")
