@@ -13,6 +13,19 @@ from typing import Any, Final, TypeVar, get_type_hints
 from anglekit.errors import InputError, suggest
 
 _KEY: Final = "anglekit"
+#: What a command's options stand under in its help, in this order.
+DATA: Final = "Data"
+STUDENT: Final = "Student and matching"
+LOSSES: Final = "Losses"
+OPTIMISER: Final = "Optimiser and schedule"
+MEASURED: Final = "What is measured"
+LENGTHS: Final = "Lengths and generation"
+LORA: Final = "LoRA"
+FIGURE: Final = "Figure"
+OUTPUT: Final = "Output"
+HARDWARE: Final = "Hardware"
+LOADING: Final = "Loading"
+GROUPS: Final = (DATA, STUDENT, LOSSES, OPTIMISER, MEASURED, LENGTHS, LORA, FIGURE, OUTPUT, HARDWARE, LOADING)
 T = TypeVar("T")
 
 
@@ -49,6 +62,7 @@ class Declaration:
         metavar: what the command line shows in the value's place; None: the type.
         shown: what it shows in the default's place; None: the default.
         flags: the option's names; (): made of the setting's name.
+        group: what its option stands under in the help, one of `GROUPS`; "": among those of no group.
     """
 
     help: str
@@ -60,6 +74,7 @@ class Declaration:
     metavar: str | None = None
     shown: str | None = None
     flags: tuple[str, ...] = ()
+    group: str = ""
 
     def check(self, name: str, value: object) -> None:
         """Raise the SettingError of a value that is not allowed; None leaves the choice to others and always is."""

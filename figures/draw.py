@@ -29,7 +29,7 @@ ONE = "--student forward-teacher-seed0"
 
 #: What is drawn: a figure's name, from what, and with which options.
 GALLERY: dict[str, tuple[list[str], str]] = {
-    "figure1": ([INFERENCE], f"--task 'built-in inference' {FEW}"),
+    "figure1": ([INFERENCE], f"--label 'built-in inference' {FEW}"),
     "angles-heatmap": ([INFERENCE], ONE),
     "null-heatmap": ([INFERENCE], ONE),
     "acute-fraction": ([INFERENCE], FEW),
@@ -42,7 +42,7 @@ GALLERY: dict[str, tuple[list[str], str]] = {
     "vertex-sweep": ([INFERENCE], FEW),
     "layer-trajectories": ([INFERENCE], FEW),
     "training-angles": (STEPS, ""),
-    "scores-by-strategy": ([SCORES], "--margin 0.02"),
+    "scores-by-strategy": ([SCORES], "--score-margin 0.02"),
     "angle-spread": ([INFERENCE, SCORES], ""),
 }
 
@@ -65,7 +65,7 @@ def arguments(name: str, *targets: str) -> list[str]:
 
 def targets(name: str) -> list[str]:
     """Return where a picture and its numbers go."""
-    return ["--out", f"{FIGURES_HOME}/{name}.png", "--data", f"{FIGURES_HOME}/{name}.csv", "--dpi", "150"]
+    return ["--out", f"{FIGURES_HOME}/{name}.png", "--numbers", f"{FIGURES_HOME}/{name}.csv", "--dpi", "150"]
 
 
 def page() -> str:

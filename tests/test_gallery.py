@@ -34,7 +34,7 @@ def test_the_page_shows_todays_commands_and_readings():
 def test_the_numbers_are_those_of_the_saved_results(name, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     target = tmp_path / "numbers.csv"
-    monkeypatch.setattr(sys, "argv", ["anglekit", *gallery.arguments(name, "--data", str(target))])
+    monkeypatch.setattr(sys, "argv", ["anglekit", *gallery.arguments(name, "--numbers", str(target))])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from anglekit.errors import InputError
-from anglekit.settings_fields import check_settings, documented, setting
+from anglekit.settings_fields import LENGTHS, MEASURED, check_settings, documented, setting
 from anglekit.vocabulary import READINGS, FinalNorm, ProjectionKind, Reading
 
 Effort = Literal["default", "all", "none"]
@@ -29,40 +29,55 @@ class AnalysisSettings:
     """
 
     reading: Reading = setting(
-        "corrected", "corrected, or official: what the paper's analysis code computes.", names=READINGS
+        "corrected", "corrected, or official: what the paper's analysis code computes.", names=READINGS, group=MEASURED
     )
     final_norm: FinalNorm = setting(
-        "excluded", "Last state before a final norm (excluded) or behind it (included).", names=get_args(FinalNorm)
+        "excluded",
+        "Last state before a final norm (excluded) or behind it (included).",
+        names=get_args(FinalNorm),
+        group=MEASURED,
     )
     projection: ProjectionKind | None = setting(
-        None, "For a student of another width: adapter, least-squares or procrustes.", names=get_args(ProjectionKind)
+        None,
+        "For a student of another width: adapter, least-squares or procrustes.",
+        names=get_args(ProjectionKind),
+        group=MEASURED,
     )
-    special_tokens: bool = setting(True, "Count special tokens, or leave them out.")
-    max_length: int | None = setting(None, "Most tokens of a text; longer ones are truncated.")
-    target_max_length: int | None = setting(None, "Most tokens of a target.")
+    special_tokens: bool = setting(True, "Count special tokens, or leave them out.", group=MEASURED)
+    max_length: int | None = setting(None, "Most tokens of a text; longer ones are truncated.", group=LENGTHS)
+    target_max_length: int | None = setting(None, "Most tokens of a target.", group=LENGTHS)
     prompts: Prompts = setting(
         "alone",
         "Causal models: read the text alone, or its target too and count the text's tokens or not.",
         names=get_args(Prompts),
         metavar="alone|included|excluded",
         shown="included with --target, else alone",
+        group=LENGTHS,
     )
-    token_budget: int = setting(4096, "Most tokens of a batch, padding included.", flags=("--batch-tokens",))
-    pad_to: int = setting(128, "Padded length of the official reading.")
-    teacher_layers: tuple[int, ...] | None = setting(None, "Teacher layers to keep, e.g. 0,6,12; all by default.")
-    vertices: tuple[int, ...] | None = setting(None, "Student layers to keep, e.g. 1,3; all by default.")
-    seed: int = setting(0, "Seed of the random draws.")
+    token_budget: int = setting(
+        4096, "Most tokens of a batch, padding included.", flags=("--batch-tokens",), group=LENGTHS
+    )
+    pad_to: int = setting(128, "Padded length of the official reading.", group=LENGTHS)
+    teacher_layers: tuple[int, ...] | None = setting(
+        None, "Teacher layers to keep, e.g. 0,6,12; all by default.", group=MEASURED
+    )
+    vertices: tuple[int, ...] | None = setting(
+        None, "Student layers to keep, e.g. 1,3; all by default.", group=MEASURED
+    )
+    seed: int = setting(0, "Seed of the random draws.", group=MEASURED)
     nulls: Effort = setting(
         "default",
         "Null baselines, vertex sweep and anisotropy: default (a few percent of the time), all (with a rotated and an "
         "untrained student and Gaussians of the layers' covariance) or none.",
         names=get_args(Effort),
+        group=MEASURED,
     )
     similarity: Effort = setting(
         "default",
         "CKA between layers, with its error and chance: default (up to 256 examples), all (over the whole probe; "
         "linear CKA, Procrustes distance and mutual neighbours too; slow) or none.",
         names=get_args(Effort),
+        group=MEASURED,
     )
 
     def __post_init__(self) -> None:

@@ -128,7 +128,11 @@ def score_cells(
             students = {arm: by_example[arm] for arm, _ in arms}
         else:
             lacking = [arm for arm, _ in arms if arm not in by_example]
-            named = f", the first of them {lacking[0][0]}, seed {lacking[0][1]}" if 0 < len(lacking) < len(arms) else ""
+            seeds: dict[str, list[str]] = {}
+            for strategy, seed in lacking:
+                seeds.setdefault(strategy, []).append(str(seed))
+            of_each = ", ".join(f"{strategy} seed {' and '.join(each)}" for strategy, each in seeds.items())
+            named = f" ({of_each})" if 0 < len(lacking) < len(arms) else ""
             notes.append(
                 f"{init}, {data}: {len(lacking) or 'some'} of {len(arms)} students came without predictions by example"
                 f"{named}, so intervals are over seeds alone and hold on this validation table (train them again)"

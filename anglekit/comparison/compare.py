@@ -67,7 +67,7 @@ def compare(
     Raises:
         InputError: a margin is out of range, or the sources do not fit together or hold only one strategy.
     """
-    check_margin(margin, "--margin")
+    check_margin(margin, "--angle-margin")
     if score_margin is not None:
         check_margin(score_margin, "--score-margin")
     found = sources if isinstance(sources, Evidence) else read_evidence(sources)

@@ -16,7 +16,21 @@ from typing import TYPE_CHECKING, Any, Final
 from anglekit.errors import InputError, suggest
 from anglekit.models.load_options import checkpoint_name, checkpoint_of
 from anglekit.runtime.placement import AUTO, AUTO_HELP, check_device
-from anglekit.settings_fields import SettingError, check_settings, documented, like, one_or_more, setting
+from anglekit.settings_fields import (
+    DATA,
+    HARDWARE,
+    LENGTHS,
+    LORA,
+    LOSSES,
+    OPTIMISER,
+    OUTPUT,
+    SettingError,
+    check_settings,
+    documented,
+    like,
+    one_or_more,
+    setting,
+)
 from anglekit.vocabulary import GIVEN, INITS, KL_DIRECTIONS, PRECISIONS
 
 if TYPE_CHECKING:
@@ -58,18 +72,24 @@ class DataSettings:
     What lies in a column of dictionaries has a dot in its name: `translation.en`.
     """
 
-    text: str | None = setting(None, "Column of the text.", shown=_USUAL_NAMES)
-    text_pair: str | None = setting(None, "Column of the second text; '-' for none.", shown=_USUAL_NAMES)
-    label: str | None = setting(None, "Column of the label.", shown=_USUAL_NAMES)
-    source: str | None = setting(None, "seq2seq: column of the source.", shown=_USUAL_NAMES)
-    target: str | None = setting(None, "seq2seq: column of the target, or of lists of them.", shown=_USUAL_NAMES)
-    prefix: str | None = setting(None, "seq2seq: put before every source.", shown=_THE_TASKS)
-    prompt: str | None = setting(None, "completion, multiple-choice: column of the prompt.", shown=_USUAL_NAMES)
-    completion: str | None = setting(None, "completion: column of what follows, or of lists of it.", shown=_USUAL_NAMES)
-    choices: str | None = setting(
-        None, "multiple-choice: column of lists, or columns with commas between.", shown=_USUAL_NAMES
+    text: str | None = setting(None, "Column of the text.", shown=_USUAL_NAMES, group=DATA)
+    text_pair: str | None = setting(None, "Column of the second text; '-' for none.", shown=_USUAL_NAMES, group=DATA)
+    label: str | None = setting(None, "Column of the label.", shown=_USUAL_NAMES, group=DATA)
+    source: str | None = setting(None, "seq2seq: column of the source.", shown=_USUAL_NAMES, group=DATA)
+    target: str | None = setting(
+        None, "seq2seq: column of the target, or of lists of them.", shown=_USUAL_NAMES, group=DATA
     )
-    limit: int | None = setting(None, "Use only the first rows of each table.", at_least=1)
+    prefix: str | None = setting(None, "seq2seq: put before every source.", shown=_THE_TASKS, group=DATA)
+    prompt: str | None = setting(
+        None, "completion, multiple-choice: column of the prompt.", shown=_USUAL_NAMES, group=DATA
+    )
+    completion: str | None = setting(
+        None, "completion: column of what follows, or of lists of it.", shown=_USUAL_NAMES, group=DATA
+    )
+    choices: str | None = setting(
+        None, "multiple-choice: column of lists, or columns with commas between.", shown=_USUAL_NAMES, group=DATA
+    )
+    limit: int | None = setting(None, "Use only the first rows of each table.", at_least=1, group=DATA)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -86,14 +106,17 @@ class EncodingSettings:
         SettingError: a value that is not allowed.
     """
 
-    max_length: int | None = setting(None, "Most tokens of an example.", shown="128")
+    max_length: int | None = setting(None, "Most tokens of an example.", shown="128", group=LENGTHS)
     target_max_length: int | None = setting(
         None,
         "seq2seq: tokens to which targets are cut.",
         at_least=2,
         shown="the task's; else too long is refused",
+        group=LENGTHS,
     )
-    loss_on_prompt: bool = setting(False, "Train on the prompt's tokens too, not on the completion alone.")
+    loss_on_prompt: bool = setting(
+        False, "Train on the prompt's tokens too, not on the completion alone.", group=LOSSES
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -108,11 +131,13 @@ class GenerationSettings:
         SettingError: a value that is not allowed.
     """
 
-    beams: int | None = setting(None, "Of generated texts; 1 is greedy.", at_least=1, shown=_THE_TASKS)
+    beams: int | None = setting(None, "Of generated texts; 1 is greedy.", at_least=1, shown=_THE_TASKS, group=LENGTHS)
     max_new_tokens: int | None = setting(
-        None, "Where a generated text ends at the latest.", at_least=1, shown=_THE_TASKS
+        None, "Where a generated text ends at the latest.", at_least=1, shown=_THE_TASKS, group=LENGTHS
     )
-    length_penalty: float = setting(1.0, "Above 0 prefers longer texts among beams.", at_least=-100.0, at_most=100.0)
+    length_penalty: float = setting(
+        1.0, "Above 0 prefers longer texts among beams.", at_least=-100.0, at_most=100.0, group=LENGTHS
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -177,62 +202,96 @@ class TrainSettings:
             allow is said by `check_here`.
     """
 
-    epochs: float | None = setting(None, "Passes over the training table.", above=0.0, shown=_THE_TASKS)
-    max_steps: int | None = setting(None, "Optimiser steps, instead of epochs.", at_least=1)
-    batch_size: int = setting(32, "Examples of a forward pass.", at_least=1)
-    accumulation: int = setting(1, "Forward passes of an optimiser step.", at_least=1)
+    epochs: float | None = setting(
+        None, "Passes over the training table.", above=0.0, shown=_THE_TASKS, group=OPTIMISER
+    )
+    max_steps: int | None = setting(None, "Optimiser steps, instead of epochs.", at_least=1, group=OPTIMISER)
+    batch_size: int = setting(32, "Examples of a forward pass.", at_least=1, group=OPTIMISER)
+    accumulation: int = setting(1, "Forward passes of an optimiser step.", at_least=1, group=OPTIMISER)
     learning_rate: float | None = setting(
-        None, "The highest.", above=0.0, shown=_THE_TASKS, flags=("--learning-rate", "--lr")
+        None, "The highest.", above=0.0, shown=_THE_TASKS, flags=("--learning-rate", "--lr"), group=OPTIMISER
     )
-    schedule: str = setting("linear", "Of the learning rate: linear, cosine, constant, ...", names=SCHEDULES)
-    warmup: float = setting(0.0, "Steps, or below 1 the fraction of all steps.", at_least=0.0)
-    optimizer: str = setting("adamw", "adamw, adafactor or sgd.", names=tuple(OPTIMIZERS))
-    weight_decay: float = setting(0.0, "Of all weights but biases and norms.", at_least=0.0)
-    max_grad_norm: float = setting(1.0, "Length to which gradients are clipped; 0 clips none.", at_least=0.0)
-    label_smoothing: float = setting(0.0, "Of the cross-entropy.", at_least=0.0, below=1.0)
-    temperature: float | None = setting(None, "Of the KL.", above=0.0, shown="1")
+    schedule: str = setting(
+        "linear", "Of the learning rate: linear, cosine, constant, ...", names=SCHEDULES, group=OPTIMISER
+    )
+    warmup: float = setting(0.0, "Steps, or below 1 the fraction of all steps.", at_least=0.0, group=OPTIMISER)
+    optimizer: str = setting("adamw", "adamw, adafactor or sgd.", names=tuple(OPTIMIZERS), group=OPTIMISER)
+    weight_decay: float = setting(0.0, "Of all weights but biases and norms.", at_least=0.0, group=OPTIMISER)
+    max_grad_norm: float = setting(
+        1.0, "Length to which gradients are clipped; 0 clips none.", at_least=0.0, group=OPTIMISER
+    )
+    label_smoothing: float = setting(0.0, "Of the cross-entropy.", at_least=0.0, below=1.0, group=LOSSES)
+    temperature: float | None = setting(None, "Of the KL.", above=0.0, shown="1", group=LOSSES)
     kl_direction: str | None = setting(
-        None, "forward: KL(teacher || student); reverse.", names=KL_DIRECTIONS, shown="forward"
+        None, "forward: KL(teacher || student); reverse.", names=KL_DIRECTIONS, shown="forward", group=LOSSES
     )
-    precision: str = setting("float32", "Of forward passes: float32, bfloat16 or float16.", names=PRECISIONS)
+    precision: str = setting(
+        "float32",
+        "Of forward passes: float32, bfloat16 or float16; weights stay float32.",
+        names=PRECISIONS,
+        group=HARDWARE,
+    )
     max_length: int | None = like(EncodingSettings, "max_length")
     target_max_length: int | None = like(EncodingSettings, "target_max_length")
     loss_on_prompt: bool = like(EncodingSettings, "loss_on_prompt")
-    kl_on_prompt: bool | None = setting(None, "KL on the prompt's tokens too.", shown="no")
+    kl_on_prompt: bool | None = setting(None, "KL on the prompt's tokens too.", shown="no", group=LOSSES)
     beams: int | None = like(GenerationSettings, "beams")
     max_new_tokens: int | None = like(GenerationSettings, "max_new_tokens")
     length_penalty: float = like(GenerationSettings, "length_penalty")
     lora_rank: int | None = setting(
-        None, "Train low-rank corrections of this rank (needs peft).", at_least=1, shown="all weights"
+        None, "Train low-rank corrections of this rank (needs peft).", at_least=1, shown="all weights", group=LORA
     )
-    lora_alpha: float = setting(32.0, "Corrections are multiplied by alpha / rank.", above=0.0)
-    lora_dropout: float = setting(0.1, "Of the corrections' input.", at_least=0.0, below=1.0)
-    lora_targets: str = setting(ALL_LINEAR, "all-linear, or names of layers with commas.")
-    lora_merge: bool = setting(False, "Save one model with the corrections added, not both beside each other.")
-    group_by_length: bool = setting(False, "Put examples of similar length into a batch; saves padding.")
-    checkpoint_activations: bool = setting(False, "Recompute activations: less memory, more time.")
+    lora_alpha: float = setting(32.0, "Corrections are multiplied by alpha / rank.", above=0.0, group=LORA)
+    lora_dropout: float = setting(0.1, "Of the corrections' input.", at_least=0.0, below=1.0, group=LORA)
+    lora_targets: str = setting(ALL_LINEAR, "all-linear, or names of layers with commas.", group=LORA)
+    lora_merge: bool = setting(
+        False, "Save one model with the corrections added, not both beside each other.", group=LORA
+    )
+    group_by_length: bool = setting(
+        False, "Put examples of similar length into a batch; saves padding.", group=OPTIMISER
+    )
+    checkpoint_activations: bool = setting(False, "Recompute activations: less memory, more time.", group=HARDWARE)
     seed: int | None = setting(
         None,
         "Of initialisation, dropout and random draws.",
         at_least=0,
         at_most=_LARGEST_SEED,
         shown="0; drawn for strategy random",
+        group=OPTIMISER,
     )
-    data_seed: int = setting(0, "Of the order of the data.", at_least=0, at_most=_LARGEST_SEED)
-    evaluate_every: int | None = setting(None, "Steps between validations.", at_least=1, shown="one epoch")
+    data_seed: int = setting(0, "Of the order of the data.", at_least=0, at_most=_LARGEST_SEED, group=OPTIMISER)
+    evaluate_every: int | None = setting(
+        None, "Steps between validations.", at_least=1, shown="one epoch", group=OPTIMISER
+    )
     log_every: int | None = setting(
-        None, "Steps between entries of metrics.jsonl.", at_least=1, shown="50, or a tenth of a shorter run"
+        None,
+        "Steps between entries of metrics.jsonl.",
+        at_least=1,
+        shown="50, or a tenth of a shorter run",
+        group=OUTPUT,
     )
     select: str = setting(
-        "last", "Keep the weights of the best validation (best) or of the end (last).", names=SELECTIONS
+        "last",
+        "Keep the weights of the best validation (best) or of the end (last).",
+        names=SELECTIONS,
+        group=OPTIMISER,
     )
-    resumable: bool = setting(True, "Write checkpoints at every validation, so that a killed run can go on.")
-    eval_batch_size: int = setting(64, "Examples of a forward pass in validation.", at_least=1)
-    device: str = setting(AUTO, f"Where to train and score: {AUTO_HELP}; cpu takes none.", names=DEVICES)
-    teacher_device: str | None = setting(None, "The teacher's own: cpu, cuda:1.", shown="that of the student")
-    workers: int = setting(0, "Processes that prepare batches; 0: none but this one.", at_least=0)
+    resumable: bool = setting(
+        True, "Write checkpoints at every validation, so that a killed run can go on.", group=OPTIMISER
+    )
+    eval_batch_size: int = setting(64, "Examples of a forward pass in validation.", at_least=1, group=OPTIMISER)
+    device: str = setting(
+        AUTO, f"Where to train and score: {AUTO_HELP}; cpu takes none.", names=DEVICES, group=HARDWARE
+    )
+    teacher_device: str | None = setting(
+        None, "The teacher's own: cpu, cuda:1.", shown="that of the student", group=HARDWARE
+    )
+    workers: int = setting(0, "Processes that prepare batches; 0: none but this one.", at_least=0, group=HARDWARE)
     report_to: str = setting(
-        NO_TRACKER, f"Where metrics go beside metrics.jsonl, with commas: {', '.join(TRACKERS)}.", metavar="NAMES"
+        NO_TRACKER,
+        f"Where metrics go beside metrics.jsonl, with commas: {', '.join(TRACKERS)}.",
+        metavar="NAMES",
+        group=OUTPUT,
     )
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from anglekit.errors import InputError
 from anglekit.runtime.files import read_document
 from anglekit.runtime.placement import AUTO, AUTO_HELP, Placement, check_device, chosen_device
-from anglekit.settings_fields import check_settings, documented, setting
+from anglekit.settings_fields import HARDWARE, LOADING, check_settings, documented, setting
 from anglekit.vocabulary import PRECISIONS, STUDENT_FILE, Stream
 
 
@@ -27,11 +27,13 @@ class LoadOptions:
         InputError: an unknown dtype or a device that is not there.
     """
 
-    device: str = setting(AUTO, f"Where to compute: {AUTO_HELP}; or cpu, cuda, cuda:1, mps.")
-    dtype: str = setting("float32", "Precision of the models: float32, bfloat16, float16.", names=PRECISIONS)
-    revision: str | None = setting(None, "Branch, tag or commit of hub checkpoints.")
-    allow_pickle: bool = setting(False, "Accept pickled weights, which can run code when read.")
-    trust_remote_code: bool = setting(False, "Accept checkpoints that bring their own code.")
+    device: str = setting(AUTO, f"Where to compute: {AUTO_HELP}; or cpu, cuda, cuda:1, mps.", group=HARDWARE)
+    dtype: str = setting(
+        "float32", "Type of the models' weights: float32, bfloat16 or float16.", names=PRECISIONS, group=HARDWARE
+    )
+    revision: str | None = setting(None, "Branch, tag or commit of hub checkpoints.", group=LOADING)
+    allow_pickle: bool = setting(False, "Accept pickled weights, which can run code when read.", group=LOADING)
+    trust_remote_code: bool = setting(False, "Accept checkpoints that bring their own code.", group=LOADING)
     placement: Placement = field(default_factory=Placement)
     blocks: Mapping[Stream, int] | None = None
 

@@ -22,7 +22,7 @@ OPTION_WORDS: Mapping[str, str] = MappingProxyType(
         "labels": "task labels (--task)",
         "value": "value (--value)",
         "null": "null (--null)",
-        "margin": "margin (--margin)",
+        "margin": "margin (--score-margin)",
         "students": "students (--student)",
         "stream": "stream (--stream)",
         "vertices": "vertices (--vertex)",

@@ -87,7 +87,7 @@ def gather(
     """
     if not directories:
         raise InputError("nothing came to report", "give directories of `anglekit analyze`, `sweep` or `distill`")
-    check_margin(margin, "--margin")
+    check_margin(margin, "--angle-margin")
     if score_margin is not None:
         check_margin(score_margin, "--score-margin")
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from anglekit.errors import InputError
-from anglekit.settings_fields import SettingError, check_settings, documented, setting
+from anglekit.settings_fields import HARDWARE, SettingError, check_settings, documented, setting
 
 if TYPE_CHECKING:
     import torch
@@ -45,12 +45,13 @@ class Placement:
         'as json the device of every part: \'{"embeddings": "cpu", "encoder": "disk"}\'.',
         metavar="auto|balanced|balanced_low_0|sequential|JSON",
         shown="one device",
+        group=HARDWARE,
     )
     max_memory: str | None = setting(
-        None, "With --device-map auto: the most of each device, 0=10GiB,cpu=30GiB.", shown="all"
+        None, "With --device-map auto: the most of each device, 0=10GiB,cpu=30GiB.", shown="all", group=HARDWARE
     )
     offload_folder: str | None = setting(
-        None, "With --device-map: where weights go that the disk holds and no safetensors file has."
+        None, "With --device-map: where weights go that the disk holds and no safetensors file has.", group=HARDWARE
     )
     quantization: str | None = setting(
         None,
@@ -58,6 +59,7 @@ class Placement:
         names=QUANTIZATIONS,
         metavar="8bit|4bit",
         shown="no",
+        group=HARDWARE,
     )
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from anglekit.models.load_options import LoadOptions, check_roles, same_checkpoi
 from anglekit.runtime.files import check_replaceable
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import AUTO, Placement, check_device
+from anglekit.settings_fields import HARDWARE, OUTPUT
 from anglekit.vocabulary import GEOMETRY_FILE
 from anglekit_cli import options
 from anglekit_cli.process import only_new_garbage
@@ -66,16 +67,20 @@ def analyze(
     ],
     *,
     probe: options.Probe,
-    out: Annotated[Path, typer.Option(help="Directory for the Geometry; it appears whole or not at all.")],
+    out: Annotated[
+        Path, typer.Option(help="Directory for the Geometry; it appears whole or not at all.", rich_help_panel=OUTPUT)
+    ],
     columns: ProbeColumns,
     prompts: Annotated[str | None, options.option_of(AnalysisSettings, "prompts")] = None,
     settings: Annotated[AnalysisSettings, options.Options(without=("prompts",))],
     device: Annotated[str, options.option_of(LoadOptions, "device")] = AUTO,
     teacher_device: Annotated[
-        str | None, typer.Option(help="Where the teacher goes.", show_default="that of --device")
+        str | None,
+        typer.Option(help="Where the teacher goes.", show_default="that of --device", rich_help_panel=HARDWARE),
     ] = None,
     student_device: Annotated[
-        str | None, typer.Option(help="Where the students go.", show_default="that of --device")
+        str | None,
+        typer.Option(help="Where the students go.", show_default="that of --device", rich_help_panel=HARDWARE),
     ] = None,
     placement: Annotated[Placement, options.Options()],
     load: Annotated[LoadOptions, options.Options(without=("device",))],
@@ -85,6 +90,7 @@ def analyze(
             metavar="I/N",
             help="Analyse the I-th of N parts and save its sums too, for anglekit merge: about 8 kB for each student "
             "layer and pair of teacher layers, and up to 256 MB of sampled states (1 GB more with --similarity all).",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     resume: Annotated[
@@ -93,18 +99,27 @@ def analyze(
             "--resume",
             help="Keep what is measured in OUT.unfinished, and go on from there if a run was stopped; the result is "
             "the uninterrupted one.",
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
-    save_every: Annotated[int, typer.Option(help="With --resume, batches after which it is kept.")] = 100,
+    save_every: Annotated[
+        int, typer.Option(help="With --resume, batches after which it is kept.", rich_help_panel=OUTPUT)
+    ] = 100,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Print models, tokens, FLOPs and memory, and stop; reads no weights and writes nothing."
+            "--dry-run",
+            help="Print models, tokens, FLOPs and memory, and stop; reads no weights and writes nothing.",
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output directory that exists.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output directory that exists.", rich_help_panel=OUTPUT)
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.", rich_help_panel=OUTPUT)
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.", rich_help_panel=OUTPUT)] = False,
     context: typer.Context,
 ) -> None:
     """Measure a teacher's layers as seen from its students.
@@ -208,10 +223,14 @@ def merge(
         list[Path],
         typer.Argument(help="What anglekit analyze --shard wrote: every part once.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option(help="Directory for the Geometry; it appears whole or not at all.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output directory that exists.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.")] = False,
+    out: Annotated[
+        Path, typer.Option(help="Directory for the Geometry; it appears whole or not at all.", rich_help_panel=OUTPUT)
+    ],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output directory that exists.", rich_help_panel=OUTPUT)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.", rich_help_panel=OUTPUT)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.", rich_help_panel=OUTPUT)] = False,
 ) -> None:
     """Join the parts of an analysis that separate jobs made.
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from anglekit.errors import InputError, suggest
 from anglekit_cli import options
 
 EPILOG = "Example: anglekit compare runs/sweep geometry --score-margin 0.005 --out comparison.md"
@@ -18,7 +17,7 @@ _PRINTED = ("terminal", "csv", "markdown", "latex")
 
 def compare(
     directories: options.Directories,
-    margin: options.Margin = 2.0,
+    angle_margin: options.AngleMargin = 2.0,
     score_margin: options.ScoreMargin = None,
     form: Annotated[
         str,
@@ -41,8 +40,7 @@ def compare(
     or undecided and then what would decide it. The angles stand beneath. Strategies are compared under the same
     initialisation, paired by seed and example.
     """
-    if form not in _PRINTED:
-        raise InputError(f"no format {form!r}", allowed=suggest(form, _PRINTED))
+    options.check_form(form, _PRINTED, as_json=as_json)
     if out is not None:
         options.check_target(out, "a comparison's file", tuple(_SUFFIXES))
         options.check_new(out, overwrite=overwrite)
@@ -50,7 +48,7 @@ def compare(
     from anglekit.comparison.compare import compare as run
     from anglekit.runtime.files import write_whole
 
-    comparison = run(directories, margin=margin, score_margin=score_margin)
+    comparison = run(directories, margin=angle_margin, score_margin=score_margin)
     if out is not None:
         write_whole(out, comparison.text(_SUFFIXES[out.suffix.lower()]))
     if as_json:

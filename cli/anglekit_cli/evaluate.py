@@ -10,6 +10,7 @@ import typer
 
 from anglekit.distillation.settings import ScoringSettings
 from anglekit.models.load_options import LoadOptions
+from anglekit.settings_fields import DATA, HARDWARE, OUTPUT
 from anglekit_cli import options
 
 if TYPE_CHECKING:
@@ -25,17 +26,21 @@ def evaluate(
     ],
     *,
     task: options.Task,
-    data: Annotated[list[str], typer.Option(help="Table to score on, also NAME=TABLE; repeat it for more.")],
+    data: Annotated[
+        list[str], typer.Option(help="Table to score on, also NAME=TABLE; repeat it for more.", rich_help_panel=DATA)
+    ],
     columns: options.Columns,
     scoring: Annotated[ScoringSettings, options.Options()],
-    batch_size: Annotated[int, typer.Option(help="Examples of a forward pass.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Examples of a forward pass.", rich_help_panel=HARDWARE)] = 64,
     load: Annotated[LoadOptions, options.Options()],
     examples: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write what each example adds to the scores: .parquet or .csv."),
+        typer.Option(
+            metavar="FILE", help="Write what each example adds to the scores: .parquet or .csv.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file of --examples if it is there.")
+        bool, typer.Option("--overwrite", help="Replace the file of --examples if it is there.", rich_help_panel=OUTPUT)
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:

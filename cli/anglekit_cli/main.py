@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from anglekit.errors import AnglekitError
-from anglekit.settings_fields import SettingError
+from anglekit.settings_fields import GROUPS, SettingError
 from anglekit_cli import (
     analyze,
     compare,
@@ -27,6 +28,40 @@ from anglekit_cli import (
     sweep,
 )
 from anglekit_cli.process import keep_freed_memory, print_warnings_plainly
+
+# Earlier names of options, by command: they are still taken, and no help shows them.
+_FORMERLY: Final[Mapping[str, Mapping[str, str]]] = {
+    "plot": {"--task": "--label", "--data": "--numbers", "--margin": "--score-margin", "--width": "--figure-width"},
+    "report": {"--task": "--label", "--margin": "--angle-margin"},
+    "compare": {"--margin": "--angle-margin"},
+}
+
+
+class Command(TyperCommand):
+    """A command whose help shows options in groups (`settings_fields.GROUPS`) and its summary uncut."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """Return the first sentence of the help, whatever its length."""
+        return " ".join((self.help or "").partition("\n\n")[0].split())
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - click's, of which typer has its own
+        """Write the arguments, then the groups of options."""
+        found: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Arguments", *GROUPS, "Options")}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                title = getattr(parameter, "rich_help_panel", None) or "Options"
+                found["Arguments" if parameter.param_type_name == "argument" else title].append(record)
+        for title, records in found.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - as `format_options`
+        """Read the options, by their earlier names too."""
+        names = _FORMERLY.get(str(self.name), {})
+        parts = [word.partition("=") for word in args]
+        return super().parse_args(ctx, [f"{names.get(name, name)}{sign}{value}" for name, sign, value in parts])
+
 
 app = typer.Typer(
     name="anglekit",
@@ -84,19 +119,19 @@ def root(
         context.with_resource(_talkative_libraries())
 
 
-app.command(epilog=reproduce.DEMO_EPILOG)(reproduce.demo)
-app.command(epilog=analyze.EPILOG)(analyze.analyze)
-app.command(epilog=analyze.MERGE_EPILOG)(analyze.merge)
-app.command(epilog=finetune.EPILOG)(finetune.finetune)
-app.command(epilog=plan.EPILOG)(plan.plan)
-app.command(epilog=distill.EPILOG)(distill.distill)
-app.command(epilog=sweep.EPILOG)(sweep.sweep)
-app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
-app.command(epilog=plot.EPILOG)(plot.plot)
-app.command(epilog=compare.EPILOG)(compare.compare)
-app.command(epilog=report.EPILOG)(report.report)
-app.command(epilog=reproduce.EPILOG)(reproduce.reproduce)
-app.command(epilog=models.EPILOG)(models.models)
+app.command(cls=Command, epilog=reproduce.DEMO_EPILOG)(reproduce.demo)
+app.command(cls=Command, epilog=analyze.EPILOG)(analyze.analyze)
+app.command(cls=Command, epilog=analyze.MERGE_EPILOG)(analyze.merge)
+app.command(cls=Command, epilog=finetune.EPILOG)(finetune.finetune)
+app.command(cls=Command, epilog=plan.EPILOG)(plan.plan)
+app.command(cls=Command, epilog=distill.EPILOG)(distill.distill)
+app.command(cls=Command, epilog=sweep.EPILOG)(sweep.sweep)
+app.command(cls=Command, epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(cls=Command, epilog=plot.EPILOG)(plot.plot)
+app.command(cls=Command, epilog=compare.EPILOG)(compare.compare)
+app.command(cls=Command, epilog=report.EPILOG)(report.report)
+app.command(cls=Command, epilog=reproduce.EPILOG)(reproduce.reproduce)
+app.command(cls=Command, epilog=models.EPILOG)(models.models)
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def models(
     """
     options.check_names("--streams", [streams] if streams is not None else (), (*STREAMS, "both"))
     options.check_names("--states", [states] if states is not None else (), _STATES)
-    options.check_names("--format", [form], _FORMATS)
+    options.check_form(form, _FORMATS, as_json=as_json)
 
     from anglekit.display.tables import TextTable, aligned_text, markdown_table
     from anglekit.models.supported import census_versions, supported_type, supported_types, table_text

@@ -21,7 +21,7 @@ from anglekit.models.load_options import LoadOptions, check_roles
 from anglekit.models.sources import check_source
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import Placement, check_device
-from anglekit.settings_fields import Declaration, SettingError, declarations
+from anglekit.settings_fields import DATA, LOSSES, OUTPUT, STUDENT, Declaration, SettingError, declarations
 from anglekit.vocabulary import (
     CONTROLS,
     HIDDEN_LOSS_NAMES,
@@ -132,7 +132,13 @@ def option_of(kind: type, name: str) -> Any:  # noqa: ANN401 - what typer's Opti
 
 
 def _option(declared: Declaration, flags: Sequence[str]) -> Any:  # noqa: ANN401 - as `option_of`
-    return typer.Option(*flags, help=declared.help, metavar=declared.metavar, show_default=declared.shown or True)
+    return typer.Option(
+        *flags,
+        help=declared.help,
+        metavar=declared.metavar,
+        show_default=declared.shown or True,
+        rich_help_panel=declared.group or None,
+    )
 
 
 def _without_none(hint: Any) -> Any:  # noqa: ANN401 - a type
@@ -164,23 +170,33 @@ Task = Annotated[
     str,
     typer.Option(
         help="For your own data: classification, seq2seq, language-model, completion or multiple-choice. Known data: "
-        "mnli, qqp, qnli, sst2, mrpc, cola, rte, wnli, dart, wmt16-en-ro, hellaswag, coqa."
+        "mnli, qqp, qnli, sst2, mrpc, cola, rte, wnli, dart, wmt16-en-ro, hellaswag, coqa.",
+        rich_help_panel=DATA,
     ),
 ]
-Train = Annotated[str, typer.Option(help=f"Training table: {_TABLES}.")]
-Probe = Annotated[str, typer.Option(help=f"Probe texts: {_TABLES}.")]
-Out = Annotated[Path, typer.Option(help="Directory of the run: checkpoint, scores, metrics, plan, provenance.")]
+Train = Annotated[str, typer.Option(help=f"Training table: {_TABLES}.", rich_help_panel=DATA)]
+Probe = Annotated[str, typer.Option(help=f"Probe texts: {_TABLES}.", rich_help_panel=DATA)]
+Out = Annotated[
+    Path,
+    typer.Option(help="Directory of the run: checkpoint, scores, metrics, plan, provenance.", rich_help_panel=OUTPUT),
+]
 Validation = Annotated[
     list[str] | None,
-    typer.Option(help="Table to score on, also NAME=TABLE; repeat it for more. The first one validates in training."),
+    typer.Option(
+        help="Table to score on, also NAME=TABLE; repeat it for more. The first one validates in training.",
+        rich_help_panel=DATA,
+    ),
 ]
-Strategy = Annotated[str | None, typer.Option(metavar="NAME", help=f"{', '.join(STRATEGIES)}.")]
+Strategy = Annotated[
+    str | None, typer.Option(metavar="NAME", help=f"{', '.join(STRATEGIES)}.", rich_help_panel=STUDENT)
+]
 Control = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
         help="Make a control: alone (labels only; takes no --strategy), or random-teacher (the strategy, with the "
         "hidden states of an untrained teacher).",
+        rich_help_panel=STUDENT,
     ),
 ]
 LayerMap = Annotated[
@@ -190,6 +206,7 @@ LayerMap = Annotated[
         metavar="MAP",
         help="Your own map instead of --strategy, student:teacher layers with 0 the embedding: 1:4,2:8,3:12, or "
         "'encoder=1:6;decoder=1:12'.",
+        rich_help_panel=STUDENT,
     ),
 ]
 Copy = Annotated[
@@ -199,16 +216,30 @@ Copy = Annotated[
         help="The teacher block that each student block is copied from, counted from 0: 3,7,11, or "
         "'encoder=0,6;decoder=0,6'.",
         show_default="the paper's",
+        rich_help_panel=STUDENT,
     ),
 ]
-Layers = Annotated[int | None, typer.Option(help="Blocks of a student.", show_default="the teacher's")]
+Layers = Annotated[
+    int | None, typer.Option(help="Blocks of a student.", show_default="the teacher's", rich_help_panel=STUDENT)
+]
 Width = Annotated[
     int | None,
-    typer.Option(help="A width below the teacher's; needs random weights.", show_default="the teacher's"),
+    typer.Option(
+        help="A width below the teacher's; needs random weights.", show_default="the teacher's", rich_help_panel=STUDENT
+    ),
+]
+HiddenLoss = Annotated[str, typer.Option(help="mse, normalized-mse, cosine or layer-norm-mse.", rich_help_panel=LOSSES)]
+Reading = Annotated[
+    str, typer.Option(help="corrected, or official: normalised as in the paper's code.", rich_help_panel=LOSSES)
 ]
 Init = Annotated[
     str | None,
-    typer.Option(metavar="random|teacher", help="Where the student's weights come from.", show_default="random"),
+    typer.Option(
+        metavar="random|teacher",
+        help="Where the student's weights come from.",
+        show_default="random",
+        rich_help_panel=STUDENT,
+    ),
 ]
 _A_STUDENT = (
     "of the teacher's kind, of its own depth, width and type, instead of one that is made: layers are matched by "
@@ -216,7 +247,7 @@ _A_STUDENT = (
 )
 Student = Annotated[
     str | None,
-    typer.Option(metavar="[NAME=]DIR", help=f"Directory or hub id of a student {_A_STUDENT}."),
+    typer.Option(metavar="[NAME=]DIR", help=f"Directory or hub id of a student {_A_STUDENT}.", rich_help_panel=STUDENT),
 ]
 Students = Annotated[
     list[str] | None,
@@ -225,28 +256,33 @@ Students = Annotated[
         metavar="[NAME=]DIR",
         help=f"Directory or hub id of a student {_A_STUDENT}. Repeat it for more; the name stands in an init's place. "
         "Students that are made are trained beside them with --inits.",
+        rich_help_panel=STUDENT,
     ),
 ]
-HiddenLoss = Annotated[str, typer.Option(help="mse, normalized-mse, cosine or layer-norm-mse.")]
-Reading = Annotated[str, typer.Option(help="corrected, or official: normalised as in the paper's code.")]
 MatchStreams = Annotated[
     str | None,
-    typer.Option(metavar="NAMES", help="encoder, decoder or both: what is matched.", show_default="all"),
+    typer.Option(
+        metavar="NAMES", help="encoder, decoder or both: what is matched.", show_default="all", rich_help_panel=STUDENT
+    ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the directory, if there is one.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the directory.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the scores as json.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in the directory, if there is one.", rich_help_panel=OUTPUT)
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the run in the directory.", rich_help_panel=OUTPUT)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table.", rich_help_panel=OUTPUT)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the scores as json.", rich_help_panel=OUTPUT)]
 
 Directories = Annotated[
     list[Path],
     typer.Argument(metavar="DIR...", help="Directories of `anglekit analyze`, `sweep` or `distill`, mixed at will."),
 ]
-TaskLabels = Annotated[
+Labels = Annotated[
     list[str] | None,
     typer.Option(metavar="LABEL", help="A task's name for each Geometry, in order.", show_default="DIR's name"),
 ]
-Margin = Annotated[
+AngleMargin = Annotated[
     float,
     typer.Option(metavar="DEGREES", help="The largest difference between angles that does not matter, in degrees."),
 ]
@@ -323,6 +359,13 @@ def columns_read(columns: Mapping[str, Sequence[str]]) -> str:
 
 
 # ---- what is refused before anything heavy is loaded ----
+
+
+def check_form(form: str, allowed: Sequence[str], *, as_json: bool) -> None:
+    """Refuse an unknown form of what is printed, and one beside --json; the first of the allowed is the default."""
+    check_names("--format", [form], allowed)
+    if as_json and form != allowed[0]:
+        raise InputError(f"--json and --format {form} came", "give one of the two")
 
 
 def check_names(option: str, given: Sequence[str] | None, allowed: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from anglekit.models.load_options import LoadOptions
+from anglekit.settings_fields import OUTPUT, STUDENT
 from anglekit.vocabulary import INITS
 from anglekit_cli import options
 
@@ -19,21 +20,31 @@ def plan(
     teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="Directory or hub id of the teacher.")],
     *,
     strategy: options.Strategy = None,
-    layers: Annotated[int | None, typer.Option(help="Blocks of the student, in every stream.")] = None,
-    encoder_layers: Annotated[int | None, typer.Option(help="Blocks of the student's encoder.")] = None,
-    decoder_layers: Annotated[int | None, typer.Option(help="Blocks of the student's decoder.")] = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Blocks of the student, in every stream.", rich_help_panel=STUDENT)
+    ] = None,
+    encoder_layers: Annotated[
+        int | None, typer.Option(help="Blocks of the student's encoder.", rich_help_panel=STUDENT)
+    ] = None,
+    decoder_layers: Annotated[
+        int | None, typer.Option(help="Blocks of the student's decoder.", rich_help_panel=STUDENT)
+    ] = None,
     width: options.Width = None,
     init: options.Init = None,
     student: options.Student = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Of the initialisation and the random order.", show_default="0; drawn for random"),
+        typer.Option(
+            help="Of the initialisation and the random order.",
+            show_default="0; drawn for random",
+            rich_help_panel=STUDENT,
+        ),
     ] = None,
     layer_map: options.LayerMap = None,
     copy: options.Copy = None,
     control: options.Control = None,
     load: Annotated[LoadOptions, options.Options(only=("revision", "trust_remote_code"))],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.", rich_help_panel=OUTPUT)] = False,
 ) -> None:
     """Show which teacher layer would teach which student layer.
 

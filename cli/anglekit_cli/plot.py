@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anglekit.errors import InputError, suggest
+from anglekit.settings_fields import FIGURE, OUTPUT
 from anglekit_cli.options import check_target
 
-EPILOG = "Example: anglekit plot runs/mnli runs/wmt --figure figure1 --task MNLI --task WMT --out figure1.pdf"
+if TYPE_CHECKING:
+    from anglekit.results.geometry import Geometry
+
+EPILOG = "Example: anglekit plot runs/mnli runs/wmt --figure figure1 --label MNLI --label WMT --out figure1.pdf"
 
 
 def plot(
@@ -40,25 +46,40 @@ def plot(
             "scores-by-strategy: a point per seed, the line of no matching, the equivalence margin (sweeps). "
             "angle-spread: mean angle against the spread between strategies (a Geometry and a sweep per task, in one "
             "order).",
+            rich_help_panel=FIGURE,
         ),
     ],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write it: .png, .pdf or .svg.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to write the numbers that it draws: .csv.")
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write it: .png, .pdf or .svg.", rich_help_panel=OUTPUT)
+    ] = None,
+    numbers: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write the numbers that it draws: .csv.", rich_help_panel=OUTPUT),
     ] = None,
     student: Annotated[
-        list[str] | None, typer.Option(help="Draw this student only; may be repeated.", show_default="all")
+        list[str] | None,
+        typer.Option(
+            help="Draw this student only; may be repeated, and * stands for any letters.",
+            show_default="all",
+            rich_help_panel=FIGURE,
+        ),
     ] = None,
     stream: Annotated[
-        str | None, typer.Option(help="Draw this stream only: encoder or decoder.", show_default="both")
+        str | None,
+        typer.Option(help="Draw this stream only: encoder or decoder.", show_default="both", rich_help_panel=FIGURE),
     ] = None,
     vertex: Annotated[
         list[int] | None,
-        typer.Option(help="Draw this student layer only; may be repeated.", show_default="all"),
+        typer.Option(help="Draw this student layer only; may be repeated.", show_default="all", rich_help_panel=FIGURE),
     ] = None,
-    task: Annotated[
+    label: Annotated[
         list[str] | None,
-        typer.Option(metavar="LABEL", help="A task's name for each DIR, in order.", show_default="DIR's name"),
+        typer.Option(
+            metavar="LABEL",
+            help="A task's name for each DIR, in order.",
+            show_default="DIR's name",
+            rich_help_panel=FIGURE,
+        ),
     ] = None,
     value: Annotated[
         str | None,
@@ -70,6 +91,7 @@ def plot(
             "layer-cka: cka, debiased_cka, linear_cka or mutual_neighbours. scores-by-strategy, angle-spread: a "
             "score's name.",
             show_default="the first named",
+            rich_help_panel=FIGURE,
         ),
     ] = None,
     null: Annotated[
@@ -78,26 +100,33 @@ def plot(
             metavar="NAME",
             help="The null of null-heatmap: permuted-student, formula, or another of `analyze --nulls`.",
             show_default="permuted-student",
+            rich_help_panel=FIGURE,
         ),
     ] = None,
-    margin: Annotated[
+    score_margin: Annotated[
         float | None,
-        typer.Option(help="Largest difference of scores that does not matter, in their unit.", show_default="a point"),
+        typer.Option(
+            help="Largest difference of scores that does not matter, in their unit.",
+            show_default="a point",
+            rich_help_panel=FIGURE,
+        ),
     ] = None,
-    dark: Annotated[bool, typer.Option("--dark", help="Draw on a dark ground.")] = False,
-    dpi: Annotated[float, typer.Option(help="Dots per inch of a png.")] = 300.0,
-    width: Annotated[str, typer.Option(metavar="column|page", help="The width of a printed column or page.")] = "page",
+    dark: Annotated[bool, typer.Option("--dark", help="Draw on a dark ground.", rich_help_panel=FIGURE)] = False,
+    dpi: Annotated[float, typer.Option(help="Dots per inch of a png.", rich_help_panel=FIGURE)] = 300.0,
+    figure_width: Annotated[
+        str, typer.Option(metavar="column|page", help="The width of a printed column or page.", rich_help_panel=FIGURE)
+    ] = "page",
 ) -> None:
     """Draw a figure of analyses or scores into a file.
 
-    Its numbers are written too where --data names a file for them.
+    Its numbers are written too where --numbers names a file for them.
     """
-    if out is None and data is None:
-        raise InputError("nothing to write", "give a figure's file with --out, or one for its numbers with --data")
+    if out is None and numbers is None:
+        raise InputError("nothing to write", "give a figure's file with --out, or one for its numbers with --numbers")
     if out is not None:
         check_target(out, "a figure's file", (".png", ".pdf", ".svg"))
-    if data is not None:
-        check_target(data, "the numbers' file", (".csv",), "--data")
+    if numbers is not None:
+        check_target(numbers, "the numbers' file", (".csv",), "--numbers")
 
     from anglekit.plots.files import figure_bytes
     from anglekit.plots.inputs import read_figure_inputs
@@ -107,29 +136,40 @@ def plot(
     if figure not in FIGURES:
         raise InputError(f"no figure {figure!r}", allowed=suggest(figure, FIGURES))
     found = read_figure_inputs(directories)
-    labels = task
+    labels = label
     if labels is None and "labels" in FIGURES[figure].options:
         labels = list(found.score_names if FIGURES[figure].uses == "scores" else found.names)
     options = {
         "labels": labels,
-        "students": student or None,
+        "students": _named(student, found.geometries),
         "stream": stream,
         "vertices": vertex or None,
         "value": value,
         "null": null,
-        "margin": margin,
+        "margin": score_margin,
     }
     contents = {}
     if out is not None:
-        drawn = draw_figure(figure, found.geometries, scores=found.scores, **options, width=width, dark=dark or None)
+        drawn = draw_figure(
+            figure, found.geometries, scores=found.scores, **options, width=figure_width, dark=dark or None
+        )
         _warn_of_height(float(drawn.get_size_inches()[1]), FIGURES[figure].options)
         contents[out] = figure_bytes(drawn, out.suffix.lower().removeprefix("."), dpi=dpi)
-    if data is not None:
-        numbers = figure_data(figure, found.geometries, scores=found.scores, **options)
-        contents[data] = numbers.to_csv(index=False, lineterminator="\n").encode()
+    if numbers is not None:
+        drawn_numbers = figure_data(figure, found.geometries, scores=found.scores, **options)
+        contents[numbers] = drawn_numbers.to_csv(index=False, lineterminator="\n").encode()
     for target, content in contents.items():
         write_whole(target, content)
         typer.echo(str(target))
+
+
+def _named(wanted: list[str] | None, geometries: Sequence[Geometry]) -> list[str] | None:
+    """Return the students of the given names and patterns, in the order of the analyses; what fits none stays."""
+    if not wanted:
+        return None
+    known = dict.fromkeys(name for geometry in geometries for name in geometry.students)
+    chosen = [name for name in known if any(fnmatchcase(name, pattern) for pattern in wanted)]
+    return chosen + [name for name in wanted if not any(fnmatchcase(each, name) for each in known)]
 
 
 def _warn_of_height(inches: float, options: frozenset[str]) -> None:

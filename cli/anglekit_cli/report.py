@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from anglekit.settings_fields import FIGURE, OUTPUT
 from anglekit_cli import options
 
 EPILOG = "Example: anglekit report geometry runs/sweep --out report.html"
@@ -15,18 +16,28 @@ EPILOG = "Example: anglekit report geometry runs/sweep --out report.html"
 
 def report(
     directories: options.Directories,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it: a file that ends in .html.")],
-    title: Annotated[str, typer.Option(help="The page's heading.")] = "Teacher layers seen from the student",
-    task: options.TaskLabels = None,
-    margin: options.Margin = 2.0,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where to write it: a file that ends in .html.", rich_help_panel=OUTPUT)
+    ],
+    title: Annotated[
+        str, typer.Option(help="The page's heading.", rich_help_panel=FIGURE)
+    ] = "Teacher layers seen from the student",
+    label: options.Labels = None,
+    angle_margin: options.AngleMargin = 2.0,
     score_margin: options.ScoreMargin = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Processes that draw.", show_default="one for each core, where there is work for it"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written and the verdict as json.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it is there.", rich_help_panel=OUTPUT)
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress; print nothing but errors.", rich_help_panel=OUTPUT)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was written and the verdict as json.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Write everything that was found as one HTML page.
 
@@ -50,9 +61,9 @@ def report(
 
         built = build_report(
             directories,
-            labels=task or None,
+            labels=label or None,
             title=title,
-            margin=margin,
+            margin=angle_margin,
             score_margin=score_margin,
             tick=tick,
             workers=workers,

@@ -10,6 +10,7 @@ import typer
 
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError
+from anglekit.settings_fields import OUTPUT, STUDENT
 from anglekit.vocabulary import CONTROLS, INITS, STRATEGIES
 from anglekit_cli import options
 
@@ -30,9 +31,15 @@ def sweep(
     *,
     task: options.Task,
     train: options.Train,
-    out: Annotated[Path, typer.Option(help="Directory of the sweep: scores, and a run directory for each student.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Directory of the sweep: scores, and a run directory for each student.", rich_help_panel=OUTPUT
+        ),
+    ],
     strategies: Annotated[
-        str, typer.Option(metavar="NAMES", help=f"Some of {', '.join(STRATEGIES)}, with commas.")
+        str,
+        typer.Option(metavar="NAMES", help=f"Some of {', '.join(STRATEGIES)}, with commas.", rich_help_panel=STUDENT),
     ] = ",".join(STRATEGIES),
     inits: Annotated[
         str | None,
@@ -40,6 +47,7 @@ def sweep(
             metavar="NAMES",
             help="random, teacher or random,teacher.",
             show_default="both; random alone with --width; neither with --student",
+            rich_help_panel=STUDENT,
         ),
     ] = None,
     student: options.Students = None,
@@ -49,6 +57,7 @@ def sweep(
             metavar="LIST",
             help="Of initialisation, dropout and random draws: 0,1,2 or 0-4.",
             show_default="0; one is drawn for strategy random",
+            rich_help_panel=STUDENT,
         ),
     ] = None,
     controls: Annotated[
@@ -58,6 +67,7 @@ def sweep(
             help="Control arms, with commas, one for each init and seed: alone learns from labels only; random-teacher "
             "is as forward (or else the first strategy that matches layers) with the hidden states of an untrained "
             "teacher.",
+            rich_help_panel=STUDENT,
         ),
     ] = None,
     side_by_side: Annotated[
@@ -67,6 +77,7 @@ def sweep(
             help="Students that train at the same time, in each process. Each takes about three times its weights in "
             "memory with adamw (four with --accumulation); the teacher runs once a batch for all of them. Changes no "
             "result.",
+            rich_help_panel=STUDENT,
         ),
     ] = 10,
     layers: options.Layers = None,
@@ -84,6 +95,7 @@ def sweep(
         typer.Option(
             "--order-per-seed",
             help="Give each seed its own order of the data, --data-seed + seed; seeds then share no teacher pass.",
+            rich_help_panel=STUDENT,
         ),
     ] = False,
     placement: options.TeacherPlacement,

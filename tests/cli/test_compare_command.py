@@ -63,7 +63,7 @@ def test_the_whole_has_the_answer_and_its_tables(world) -> None:
 
 
 def test_margins_are_stated_as_given(world) -> None:
-    result = run(*world, "--margin", 9, "--score-margin", 0.05)
+    result = run(*world, "--angle-margin", 9, "--score-margin", 0.05)
     assert "equivalent within 5.0 points" in result.output.splitlines()[0]
     assert "9.0° between angles; 5.0 points between scores." in result.output
 
@@ -160,10 +160,11 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--margin", "0"), "--margin is 0; allowed: a number above 0"),
-        (("--margin", "-2"), "--margin is -2; allowed: a number above 0"),
+        (("--angle-margin", "0"), "--angle-margin is 0; allowed: a number above 0"),
+        (("--angle-margin", "-2"), "--angle-margin is -2; allowed: a number above 0"),
         (("--score-margin", "0"), "--score-margin is 0; allowed: a number above 0"),
-        (("--format", "latx"), "no format 'latx'; did you mean 'latex'?"),
+        (("--format", "latx"), "--format is 'latx'; did you mean 'latex'?"),
+        (("--format", "csv", "--json"), "--json and --format csv came; give one of the two"),
         (
             ("--out", "answer.doc"),
             "cannot write 'answer.doc': a comparison's file ends in .txt, .csv, .md, .tex, .json",

@@ -6,8 +6,10 @@ import os
 import sys
 
 import pytest
+import typer
 
-from anglekit_cli.main import app, main
+from anglekit.settings_fields import GROUPS
+from anglekit_cli.main import _FORMERLY, app, main
 
 COMMANDS = sorted(command.callback.__name__ for command in app.registered_commands)
 
@@ -30,7 +32,7 @@ def call(monkeypatch, capsys):
         (("analyze",), "Missing argument 'teacher'; see anglekit analyze --help"),
         (("analyze", "a", "--bogus"), "No such option: --bogus"),
         (("analyz",), "No such command 'analyz'. Did you mean 'analyze'"),
-        (("plot", "--width"), "Option '--width' requires an argument"),
+        (("plot", "--width"), "Option '--figure-width' requires an argument"),
         (("analyze", "a", "b", "--probe", "p", "--out", "o", "--seed", "1.5"), "Invalid value for '--seed'"),
     ],
 )
@@ -95,3 +97,27 @@ def test_every_help_has_a_sentence_and_an_example(call, command):
     assert code == 0
     assert f"anglekit {command} " in " ".join(out.partition("\n")[2].split())
     assert ". " in " ".join(out.split())
+
+
+def test_long_lists_of_options_stand_in_groups_and_no_summary_is_cut(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    _, out, _ = call("distill", "--help")
+    titles = [line.removesuffix(":") for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == ["Arguments", *(title for title in GROUPS if title in titles), "Options"]
+    assert len(titles) > 8
+    # Of no group is what says how to get help alone.
+    assert out.partition("\nOptions:\n")[2].count("  -") == 1
+    for shown in (call("--help")[1], *(call(command, "--help")[1] for command in COMMANDS)):
+        assert "..." not in shown.partition("Commands:")[2]
+
+
+def test_options_keep_their_earlier_names_which_no_help_shows(call):
+    commands = typer.main.get_command(app).commands
+    for command, names in _FORMERLY.items():
+        flags = {flag for one in commands[command].params for flag in one.opts}
+        assert set(names.values()) <= flags
+        assert not set(names) & flags
+    for name in ("--margin", "--angle-margin"):
+        for arguments in ((name, "0"), (f"{name}=0",)):
+            assert call("compare", ".", *arguments)[2].startswith("anglekit: --angle-margin is 0")

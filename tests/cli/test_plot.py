@@ -70,10 +70,9 @@ def test_writes_the_file_and_prints_its_path(
 
 def test_options_reach_the_figure(saved: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.svg"
-    arguments = ("--student", "copied", "--stream", "decoder", "--vertex", 1, "--width", "column", "--dark")
-    assert (
-        run(saved, saved, "--figure", "figure1", "--out", out, "--task", "A", "--task", "B", *arguments).exit_code == 0
-    )
+    arguments = ("--student", "cop*", "--stream", "decoder", "--vertex", 1, "--figure-width", "column", "--dark")
+    labels = ("--label", "A", "--label", "B")
+    assert run(saved, saved, "--figure", "figure1", "--out", out, *labels, *arguments).exit_code == 0
     content = out.read_text()
     assert "(b) A, decoder" in content
     assert "(c) B, decoder" in content
@@ -105,12 +104,12 @@ def test_files_are_reproducible(saved: Path, tmp_path: Path) -> None:
         (("--figure", "figure1", "--out", "f.jpg"), "cannot write 'f.jpg': a figure's file ends in .png, .pdf, .svg"),
         (("--figure", "figure1", "--out", "f"), "cannot write 'f': a figure's file ends in"),
         (("--figure", "figure1", "--out", "f.png", "--student", "copid"), "did you mean 'copied'?"),
-        (("--figure", "figure1", "--out", "f.png", "--task", "a", "--task", "b"), "2 task labels for 1 Geometry"),
+        (("--figure", "figure1", "--out", "f.png", "--label", "a", "--label", "b"), "2 task labels for 1 Geometry"),
         (("--figure", "figure1", "--out", "f.png", "--value", "mean_cosine"), "figure1 takes no value (--value)"),
-        (("--figure", "angles-heatmap", "--out", "f.png", "--task", "a"), "angles-heatmap takes no task labels"),
+        (("--figure", "angles-heatmap", "--out", "f.png", "--label", "a"), "angles-heatmap takes no task labels"),
         (("--figure", "angles-heatmap", "--out", "f.png", "--value", "cosine"), "no value 'cosine'"),
         (("--figure", "figure1", "--out", "f.png", "--dpi", "1"), "give one from 10 to 2400"),
-        (("--figure", "figure1", "--out", "f.png", "--width", "pag"), "did you mean 'page'?"),
+        (("--figure", "figure1", "--out", "f.png", "--figure-width", "pag"), "did you mean 'page'?"),
         (("--figure", "figure1", "--out", "f.png", "--stream", "x"), "no stream 'x'; allowed: encoder, decoder"),
     ],
 )
@@ -160,7 +159,7 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, tmp_path: Path, monkeyp
 
 
 def test_a_figure_that_no_page_holds_is_written_and_said(saved: Path, tmp_path: Path) -> None:
-    options = ("--figure", "angles-heatmap", "--width", "column", "--dpi", "20", "--out")
+    options = ("--figure", "angles-heatmap", "--figure-width", "column", "--dpi", "20", "--out")
     tall = run(saved, *options, tmp_path / "tall.png")
     assert tall.exit_code == 0
     assert tall.stdout == f"{tmp_path / 'tall.png'}\n"
@@ -181,14 +180,14 @@ def test_help_names_every_figure_and_value() -> None:
 def test_the_numbers_go_beside_the_figure_or_alone(saved: Path, tmp_path: Path) -> None:
     out, data = tmp_path / "f.svg", tmp_path / "f.csv"
     arguments = ("--figure", "angles-heatmap", "--student", "copied", "--value", "null_cosine")
-    result = run(saved, *arguments, "--out", out, "--data", data)
+    result = run(saved, *arguments, "--out", out, "--numbers", data)
     assert result.output == f"{out}\n{data}\n"
     numbers = pd.read_csv(data)
     table = Geometry.load(saved).angles.query("student == 'copied'")
     np.testing.assert_allclose(numbers["null_cosine"], table["null_cosine"])
     written = data.read_bytes()
     out.unlink()
-    assert run(saved, *arguments, "--data", data).exit_code == 0
+    assert run(saved, *arguments, "--numbers", data).exit_code == 0
     assert data.read_bytes() == written
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.csv"]
 
@@ -197,11 +196,11 @@ def test_the_numbers_go_beside_the_figure_or_alone(saved: Path, tmp_path: Path) 
     ("arguments", "message"),
     [
         (("--figure", "figure1"), "nothing to write; give a figure's file with --out"),
-        (("--figure", "figure1", "--data", "f.txt"), "the numbers' file ends in .csv; change --data"),
-        (("--figure", "vertex-sweep", "--data", "f.csv"), "no vertex sweep; run `anglekit analyze --nulls default`"),
-        (("--figure", "scores-by-strategy", "--data", "f.csv"), "drawn from scores; give directories of"),
+        (("--figure", "figure1", "--numbers", "f.txt"), "the numbers' file ends in .csv; change --numbers"),
+        (("--figure", "vertex-sweep", "--numbers", "f.csv"), "no vertex sweep; run `anglekit analyze --nulls default`"),
+        (("--figure", "scores-by-strategy", "--numbers", "f.csv"), "drawn from scores; give directories of"),
         (("--figure", "figure1", "--out", "f.png", "--null", "formula"), "figure1 takes no null (--null)"),
-        (("--figure", "figure1", "--out", "f.png", "--margin", "1"), "figure1 takes no margin (--margin)"),
+        (("--figure", "figure1", "--out", "f.png", "--score-margin", "1"), "figure1 takes no margin (--score-margin)"),
     ],
 )
 def test_bad_data_targets(saved: Path, tmp_path: Path, monkeypatch, arguments: tuple[str, ...], message: str) -> None:
@@ -217,7 +216,7 @@ def test_scores_are_drawn_from_a_sweep(tmp_path: Path) -> None:
     file = tmp_path / "scores.csv"
     pd.DataFrame(rows, columns=["strategy", "init", "seed", "data", "accuracy"]).to_csv(file, index=False)
     out = tmp_path / "f.svg"
-    result = run(file, "--figure", "scores-by-strategy", "--out", out, "--task", "MNLI", "--margin", 0.05)
+    result = run(file, "--figure", "scores-by-strategy", "--out", out, "--label", "MNLI", "--score-margin", 0.05)
     assert result.exit_code == 0, result.output
     assert "equivalence band, 0.05 high" in out.read_text()
 
@@ -226,5 +225,5 @@ def test_steps_are_read_from_the_directories_names(saved: Path, tmp_path: Path) 
     geometry = Geometry.load(saved)
     places = [geometry.save(tmp_path / f"geometry-step-{step}") for step in (100, 5)]
     data = tmp_path / "f.csv"
-    assert run(*places, "--figure", "training-angles", "--data", data).exit_code == 0
+    assert run(*places, "--figure", "training-angles", "--numbers", data).exit_code == 0
     assert sorted(pd.read_csv(data)["step"].unique()) == [5, 100]

@@ -161,7 +161,7 @@ def test_the_verdict_comes_before_the_figures(written):
         (["--out", "page.txt"], "a report's file ends in .html"),
         (["--out", "."], "change --out"),
         (["--out", "page.html", "--task", "a", "--task", "b"], "2 task labels for 1 Geometry"),
-        (["--out", "page.html", "--margin", "0"], "--margin is 0"),
+        (["--out", "page.html", "--margin", "0"], "--angle-margin is 0"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(places, more, words, tmp_path, monkeypatch, capsys):

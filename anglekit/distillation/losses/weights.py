@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from anglekit.errors import InputError, suggest
-from anglekit.settings_fields import check_settings, documented, setting
+from anglekit.settings_fields import LOSSES, check_settings, documented, setting
 
 
 @documented
@@ -17,9 +17,9 @@ class LossWeights:
         InputError: a weight is negative or not finite, or all are zero.
     """
 
-    ce: float = setting(1.0, "Weight of the cross-entropy.", at_least=0.0)
-    kl: float = setting(1.0, "Weight of the KL to the teacher's predictions.", at_least=0.0)
-    hidden: float = setting(3.0, "Weight of the hidden loss.", at_least=0.0)
+    ce: float = setting(1.0, "Weight of the cross-entropy.", at_least=0.0, group=LOSSES)
+    kl: float = setting(1.0, "Weight of the KL to the teacher's predictions.", at_least=0.0, group=LOSSES)
+    hidden: float = setting(3.0, "Weight of the hidden loss.", at_least=0.0, group=LOSSES)
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -52,7 +52,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     """
     margin = options.margin
     if margin is not None and not (np.isfinite(margin) and margin > 0):
-        raise InputError(f"--margin is {margin:g}", "give a number above 0, in the score's unit")
+        raise InputError(f"--score-margin is {margin:g}", "give a number above 0, in the score's unit")
     labels = check_labels(options.labels, len(inputs.scores), "table of scores", "tables of scores") or [""] * len(
         inputs.scores
     )
