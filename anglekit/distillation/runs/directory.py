@@ -4,7 +4,7 @@ run_config.json   the settings of the run
 plan.json         the plan of a distilled student
 metrics.jsonl     a line for every log and validation
 provenance.json   versions, data and teacher hashes
-checkpoint/       the student: an ordinary checkpoint, with its tokenizer and adapters
+checkpoint/       the student: an ordinary checkpoint, with its tokenizer, adapters and model card
 examples.parquet  what each example adds to the scores of student, untrained student and teacher
 scores.json       written last: a run that has it is finished
 training/         what is needed to resume; gone when the run is finished
@@ -37,6 +37,9 @@ from anglekit.results.scores import RUN_CONFIG_FILE, RUN_SCORES_FILE, RunScores
 from anglekit.runtime.files import half_written, read_document, write_json
 from anglekit.runtime.locks import DirectoryLock
 from anglekit.settings_fields import SettingError
+
+#: In a checkpoint: its model card, and the figure in it. Whoever publishes the model may change them.
+CARD_FILE, SCORES_FIGURE = "README.md", "scores.png"
 
 IfExists = Literal["refuse", "resume", "overwrite"]
 
@@ -262,6 +265,15 @@ class RunDirectory:
         """Return the plan that the run was begun with."""
         return DistillationPlan.from_json(self._read(_PLAN, dict[str, Any]), f"the plan of {self.path}")
 
+    def origins(self) -> tuple[RunConfig, DistillationPlan | None]:
+        """Return what decided the result; there is no plan of a model that was fine-tuned."""
+        config = self.config()
+        return config, self.plan() if config.kind == "distill" else None
+
+    def provenance(self) -> RunProvenance:
+        """Return what the run recorded of itself."""
+        return self._read(_PROVENANCE, RunProvenance)
+
     def scores(self) -> RunScores:
         """Return the final scores."""
         return self._read(RUN_SCORES_FILE, RunScores)
@@ -354,7 +366,8 @@ class RunDirectory:
         if self.checkpoint.exists():
             shutil.rmtree(self.checkpoint)
         self.partial_checkpoint.rename(self.checkpoint)
-        provenance.checkpoint = file_sizes(self.checkpoint)
+        sizes = file_sizes(self.checkpoint)
+        provenance.checkpoint = {name: size for name, size in sizes.items() if name not in (CARD_FILE, SCORES_FIGURE)}
         write_json(self.path / _PROVENANCE, provenance)
         self.keep_examples(examples)
         write_json(self.path / RUN_SCORES_FILE, scores)

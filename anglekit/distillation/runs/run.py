@@ -23,6 +23,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.matching.strategies import MODEL_FAMILIES
+from anglekit.distillation.runs.card import CardFacts, write_card
 from anglekit.distillation.runs.directory import (
     RunConfig,
     RunDirectory,
@@ -218,11 +219,22 @@ class Run:
             train_seconds=round(self.train_seconds, 3),
         )
         self.provenance.finished = now()
-        directory.finish(scores, self.provenance, ExampleScores({**examples, **references.tables}))
-        self.trackers.end(trainer, _final_numbers(scores))
+        kept = ExampleScores({**examples, **references.tables})
+        figure = None
+        if directory.writes:
+            name, peft = directory.path.resolve().name, self._corrections_lie_beside
+            facts = CardFacts(name, *directory.origins(), self.provenance, scores, kept, peft)
+            figure = write_card(facts, directory.partial_checkpoint)
+        directory.finish(scores, self.provenance, kept)
+        self.trackers.end(trainer, _final_numbers(scores), figure)
         trainer.accelerator.wait_for_everyone()
         directory.close()
         return RunResult.stored(directory, scores)
+
+    @property
+    def _corrections_lie_beside(self) -> bool:
+        """Whether LoRA's corrections are saved beside the weights."""
+        return self.settings.lora_rank is not None and not self.settings.lora_merge
 
     def _save(self) -> PreTrainedModel:
         """Write the checkpoint, which `finish` puts in its place, and return the model as it will be loaded."""
@@ -233,7 +245,7 @@ class Run:
         if writes:
             # A killed run may have left files under other names than those saved now.
             shutil.rmtree(partial, ignore_errors=True)
-        beside = self.settings.lora_rank is not None and not self.settings.lora_merge
+        beside = self._corrections_lie_beside
         if beside and writes:
             with quiet_transformers():
                 save_beside_lora(model, partial)

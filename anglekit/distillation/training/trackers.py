@@ -111,8 +111,15 @@ class Trackers(TrainerCallback):
         if self._open:
             _tell(self._live, "on_log", args, state, logs=dict(logs or {}))
 
-    def end(self, trainer: Trainer, numbers: Mapping[str, float] | None = None, *, interrupted: bool = False) -> None:
-        """Close the trackers' runs, after the last numbers; nothing where they are not open.
+    def end(
+        self,
+        trainer: Trainer,
+        numbers: Mapping[str, float] | None = None,
+        figure: Figure | None = None,
+        *,
+        interrupted: bool = False,
+    ) -> None:
+        """Close the trackers' runs, after the last numbers and a figure of them; nothing where they are not open.
 
         One that was interrupted will be resumed: those that are told at the end are told then.
         """
@@ -127,6 +134,8 @@ class Trackers(TrainerCallback):
                     _tell_history(trackers, trainer.args, trainer.state)
                 if numbers:
                     _tell(trackers, "on_log", trainer.args, trainer.state, logs=dict(numbers))
+                if figure is not None:
+                    _show(trackers.values(), "scores", figure, trainer.state.global_step)
                 _tell(trackers, "on_train_end", trainer.args, trainer.state, model=trainer.model)
             _end_runs(trackers.keys() - known)
 
@@ -139,8 +148,11 @@ def takes_figures(trainer: Trainer) -> bool:
 
 def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
     """Give a figure to those trackers of a trainer that take one and whose run is open."""
-    step = trainer.state.global_step
-    for one in trainer.callback_handler.callbacks:
+    _show(trainer.callback_handler.callbacks, name, figure, trainer.state.global_step)
+
+
+def _show(trackers: Iterable[TrainerCallback], name: str, figure: Figure, step: int) -> None:
+    for one in trackers:
         if isinstance(one, TensorBoardCallback) and one.tb_writer is not None:
             one.tb_writer.add_figure(name, figure, step)
         elif isinstance(one, WandbCallback) and _run_is_open("wandb"):
