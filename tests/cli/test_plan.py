@@ -40,6 +40,26 @@ def test_it_prints_who_teaches_whom(teachers):
     assert "warning" not in result.output
 
 
+def test_a_student_that_is_there_is_planned_by_its_configuration(teachers, tmp_path):
+    config = hf.DistilBertConfig(n_layers=5, dim=96, n_heads=4, architectures=["DistilBertForMaskedLM"])
+    config.save_pretrained(tmp_path / "small")
+    (tmp_path / "small" / "model.safetensors").write_text("not weights")
+    result = run(teachers / "bert", "--strategy", "forward", "--student", f"mine={tmp_path / 'small'}")
+    told = " ".join(result.output.split())
+    assert f"student 5 encoder blocks, width 96, given, mine (distilbert, {tmp_path / 'small'})" in told
+    assert "head that in the checkpoint of DistilBertForMaskedLM, where it is the task's; else made anew" in told
+    assert "adapters 6, each 96 to 768, no bias" in told
+    # 12 blocks to 5: the last of each of five equal parts.
+    assert [int(line.split()[3]) for line in result.output.splitlines() if "(block" in line] == [3, 5, 8, 10, 12]
+    for options, message in (
+        (("--strategy", "forward", "--student", teachers / "t5"), "is a t5 model with encoder and decoder, and its"),
+        (("--strategy", "forward", "--student", tmp_path / "small", "--layers", 3), "--layers and --student came"),
+    ):
+        assert message in str(run(teachers / "bert", *options).exception)
+    turned = run(tmp_path / "small", "--strategy", "forward", "--student", teachers / "bert")
+    assert "bert has 12 encoder blocks and its teacher 5; give them the other way round" in str(turned.exception)
+
+
 def test_a_composite_teacher_is_planned_as_the_text_model_inside(tmp_path):
     hf.Gemma3Config(text_config={"num_hidden_layers": 12, "hidden_size": 64}).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_text("not weights")

@@ -158,7 +158,7 @@ def distill(
         loaded, prepared, opened = load_teacher_and_data(
             source, config, chosen, settings, students, train=train, validation=validation, data=data, load=load
         )
-        for one in opened.values():
+        for one in opened.values() if directory.writes else ():
             note(one.in_words())
         title = f"distill {plan.strategy} from {plan.init}" if progress else None
         run = begin_distillation(loaded, prepared, plan, directory, settings, given=opened.get(plan.init), title=title)
