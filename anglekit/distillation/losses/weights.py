@@ -15,6 +15,10 @@ class LossWeights:
 
     Raises:
         InputError: a weight is negative or not finite, or all are zero.
+
+    Example:
+        >>> LossWeights(ce=0.5, kl=1.0, hidden=0.0)  # labels and predictions, no hidden states
+        LossWeights(ce=0.5, kl=1.0, hidden=0.0)
     """
 
     ce: float = setting(1.0, "Weight of the cross-entropy.", at_least=0.0, group=LOSSES)

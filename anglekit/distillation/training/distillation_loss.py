@@ -258,19 +258,20 @@ class DistillationLoss:
         )
         self._step = StudentStep(self.objective, network, self.adapters, taught)
 
-    def __call__(self, batch: Inputs) -> Tensor:
+    def __call__(self, batch: Inputs, model: nn.Module | None = None) -> Tensor:
         """Return the loss of a batch, a scalar.
 
         Args:
             batch: what the models take, on the student's device: `input_ids` (batch, time) and `attention_mask`,
                 `labels` with -100 where nothing is learnt.
+            model: the student in its wrapper, where `accelerate` or data parallelism put one around it.
         """
-        terms = self.terms(batch)
+        terms = self.terms(batch, model)
         return weighted_total({name: term.mean() for name, term in terms.items()}, self.objective.weights)
 
-    def terms(self, batch: Inputs) -> dict[str, LossTerm]:
+    def terms(self, batch: Inputs, model: nn.Module | None = None) -> dict[str, LossTerm]:
         """Return each term of a batch, a sum and its count: add them up to pool the batches of an accumulated step."""
-        terms, _ = self._step(self.student, batch)
+        terms, _ = self._step(self.student if model is None else model, batch)
         return terms
 
     def parameters(self) -> list[nn.Parameter]:

@@ -81,6 +81,9 @@ def test_the_terms_are_those_of_the_models_own_outputs(family, tiny_model, tiny_
     ).terms(batch)[f"hidden_{stream}"]
     wanted = sum(((states[0][s] - states[1][t])[mask] ** 2).mean(-1).sum() for s, t in inner)
     torch.testing.assert_close(found.total, wanted)
+    wrapped = torch.nn.Sequential()  # a wrapper, such as of data parallelism
+    wrapped.forward = student.forward
+    assert torch.equal(loss(batch, wrapped), loss(batch))
     total = sum(loss.objective.weights.of(name) * term.mean() for name, term in terms.items())
     torch.testing.assert_close(loss(batch), total)
 
