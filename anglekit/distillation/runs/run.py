@@ -18,6 +18,7 @@ import msgspec
 import pandas as pd
 from torch import nn
 from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from anglekit.distillation.losses.objective import DistillationObjective
@@ -112,6 +113,7 @@ class Run:
         teacher: scored beside a student, or None.
         follows: shows how far scoring is.
         trackers: told what the run logs.
+        tokenizer: saved with the model; None: the data's.
         references: what teacher and untrained student answered to each example, once `score_references` was called.
         train_seconds: how long training took.
     """
@@ -128,6 +130,7 @@ class Run:
     teacher: PreTrainedModel | None
     follows: FollowsScoring
     trackers: Trackers
+    tokenizer: Tokenizer | None = None
     references: ExampleScores | None = None
     train_seconds: float = 0.0
 
@@ -256,15 +259,17 @@ class Run:
             with quiet_transformers():
                 if not beside:
                     model.save_pretrained(partial)
-                self.data.tokenizer.save_pretrained(partial)
+                (self.tokenizer or self.data.tokenizer).save_pretrained(partial)
             self.trainer.save_adapters(partial)
             if self.note is not None:
                 write_json(partial / STUDENT_FILE, self.note)
         return model
 
 
-def objective_of_plan(plan: DistillationPlan, settings: TrainSettings, data: PreparedData) -> DistillationObjective:
-    """Return what a planned student is trained for on the data of its task."""
+def objective_of_plan(
+    plan: DistillationPlan, settings: TrainSettings, data: PreparedData, given: CheckedStudent | None = None
+) -> DistillationObjective:
+    """Return what a planned student, one that was there before or not, is trained for on the data of its task."""
     return DistillationObjective(
         {matching.stream: matching.pairs for matching in plan.matchings},
         weights=plan.weights,
@@ -275,6 +280,7 @@ def objective_of_plan(plan: DistillationPlan, settings: TrainSettings, data: Pre
         family=MODEL_FAMILIES[plan.family].official_losses,
         kl_on_prompt=settings.kl_on_prompt,
         label_smoothing=settings.label_smoothing,
+        shared_entries=None if given is None else given.shared_entries,
         **data.task.objective_options(data.tokenizer),
     )
 
@@ -295,7 +301,7 @@ def check_distillation(
     """
     _check_settings(settings, data)
     _check_lora_of_given(settings, given)
-    objective_of_plan(plan, settings, data)
+    objective_of_plan(plan, settings, data, given)
     config = run_config(data, settings, plan, origin, None if given is None else given.provenance)
     if directory.resumes and directory.started:
         directory.check_same(config, plan)
@@ -324,7 +330,7 @@ def begin_distillation(
     Raises:
         InputError: the directory holds a run of another plan, or the plan does not fit the teacher.
     """
-    objective = objective_of_plan(plan, settings, data)
+    objective = objective_of_plan(plan, settings, data, given)
     data.task.write_to(teacher.model.config)
     _check_lora_of_given(settings, given)
     if given is None:
@@ -359,6 +365,7 @@ def begin_distillation(
         group=group,
         compared_teacher=teacher.model,
         given=None if given is None else given.provenance,
+        tokenizer=None if given is None else given.tokenizer,
     )
 
 
@@ -378,11 +385,12 @@ def begin_run(
     group: str | None = None,
     compared_teacher: PreTrainedModel | None = None,
     given: GivenProvenance | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Run:
     """Begin or resume the run of a model under an objective; `begin_distillation` and fine-tuning end here.
 
     `compared_teacher` is scored beside a student; without a plan nothing but the model itself is scored. `given` is
-    recorded of a student that was there before.
+    recorded of a student that was there before, and `tokenizer` is saved with it where it is not the data's.
 
     Raises:
         InputError: the settings do not go with the data, or the directory holds another run.
@@ -452,6 +460,7 @@ def begin_run(
         compared_teacher,
         ScoringBars(shown=title is not None and trainer.is_world_process_zero()),
         trackers,
+        tokenizer,
     )
 
 

@@ -14,10 +14,12 @@ from typing import Final, Literal
 import msgspec
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.matching.strategies import supervised_blocks
 from anglekit.distillation.settings import student_sources
 from anglekit.distillation.students.check import check_saved
+from anglekit.distillation.students.given_vocabulary import checked_vocabulary
 from anglekit.distillation.tasks.models import ModelProvenance, provenance_of
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.tasks.task import Task
@@ -27,7 +29,7 @@ from anglekit.models.check import facts_of
 from anglekit.models.checkpoints import check_kept_tokenizer, load_config, load_tokenizer, load_weights
 from anglekit.models.lengths import length_limit
 from anglekit.models.load_options import LoadOptions, check_roles, checkpoint_of
-from anglekit.probes.shared_vocabulary import shared_vocabulary
+from anglekit.probes.shared_vocabulary import SharedVocabulary
 from anglekit.runtime.placement import Placement
 from anglekit.vocabulary import Stream, given_init
 
@@ -42,10 +44,12 @@ class GivenProvenance(ModelProvenance, frozen=True, omit_defaults=True, kw_only=
     Attributes:
         name: by which it is told from other students.
         head: "kept" or "new".
+        shared_entries: the entries of the vocabulary over which the KL is taken; None: all.
     """
 
     name: str
     head: Head
+    shared_entries: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,16 +140,26 @@ class CheckedStudent:
         given: the student.
         task: settled by data and teacher.
         provenance: of its weights.
+        vocabulary: what it shares with its teacher's.
+        tokenizer: its own where that knows other tokens than the teacher's, which read all of the data alike.
     """
 
     given: GivenStudent
     task: Task
     provenance: GivenProvenance
+    vocabulary: SharedVocabulary
+    tokenizer: Tokenizer | None = None
+
+    @property
+    def shared_entries(self) -> int | None:
+        """The entries of the vocabulary over which the KL is taken; None: all, or those of another kind of head."""
+        return self.vocabulary.entries if self.vocabulary.reduces and not self.task.new_head else None
 
     def in_words(self) -> str:
         """Return the note that a run says before it trains."""
         kind = f"{self.provenance.architecture}, {self.given.source}"
-        return f"student {self.given.name} ({kind}): its head is {HEAD_WORDS[self.provenance.head]}"
+        shared = f"; {self.vocabulary.in_words()}" if self.shared_entries is not None else ""
+        return f"student {self.given.name} ({kind}): its head is {HEAD_WORDS[self.provenance.head]}{shared}"
 
     def make(self, seed: int) -> PreTrainedModel:
         """Load the student, in training mode on the CPU; a head that it lacks is drawn from the seed."""
@@ -179,10 +193,12 @@ def open_given(student: GivenStudent, data: PreparedData, teacher: PretrainedCon
         InputError: it lacks weights, has another vocabulary or other shapes than its configuration says, cannot read
             texts as long as the data's, or cannot be saved and read again.
     """
-    _check_vocabulary(student, data, teacher)
+    own = load_tokenizer(checkpoint_of(student.source), student.load)
+    vocabulary = checked_vocabulary(student.source, student.config, own, data, teacher)
+    kept = own if own is not None and vocabulary.relation == "appended" else None
     _check_lengths(student, data)
     if student.config.model_type != teacher.model_type:
-        check_kept_tokenizer(data.tokenizer, student.config, student.source)
+        check_kept_tokenizer(kept or data.tokenizer, student.config, student.source)
     model, lacking = _load(student, data.task)
     facts_of(model)  # which refuses a model whose layers cannot be read
     _make_anew(model, lacking, seed=0)
@@ -190,9 +206,9 @@ def open_given(student: GivenStudent, data: PreparedData, teacher: PretrainedCon
     base = f"{model.base_model_prefix}."
     head: Head = "new" if any(not name.startswith(base) for name in lacking) else "kept"
     seen = provenance_of(student.source, model, student.load, without=lacking)
-    return CheckedStudent(
-        student, data.task, GivenProvenance(**msgspec.structs.asdict(seen), name=student.name, head=head)
-    )
+    provenance = GivenProvenance(**msgspec.structs.asdict(seen), name=student.name, head=head)
+    found = CheckedStudent(student, data.task, provenance, vocabulary, kept)
+    return replace(found, provenance=msgspec.structs.replace(provenance, shared_entries=found.shared_entries))
 
 
 def _load(student: GivenStudent, task: Task) -> tuple[PreTrainedModel, tuple[str, ...]]:
@@ -225,21 +241,6 @@ def _make_anew(model: PreTrainedModel, names: Sequence[str], seed: int) -> None:
     with torch.no_grad():
         for name in names:
             own[name].copy_(drawn[name])
-
-
-def _check_vocabulary(student: GivenStudent, data: PreparedData, teacher: PretrainedConfig) -> None:
-    """Check that a student reads the teacher's tokens: its own tokenizer, where it has one, and its table."""
-    mine = data.tokenizer
-    own = load_tokenizer(checkpoint_of(student.source), student.load)
-    rows, theirs = (int(getattr(one, "vocab_size", len(mine))) for one in (student.config, teacher))
-    found = shared_vocabulary(mine, mine if own is None else own, theirs, rows)
-    # A classifier needs a row for each of the teacher's tokens; losses on tokens compare the rows themselves.
-    if found.entries < len(mine) or (not data.task.new_head and (found.difference or rows != theirs)):
-        raise InputError(
-            f"the student {student.source} has another vocabulary than its teacher: "
-            f"{found.difference or f'{rows} entries, and the teacher {theirs}'}",
-            "give a student with the teacher's vocabulary",
-        )
 
 
 def _check_lengths(student: GivenStudent, data: PreparedData) -> None:

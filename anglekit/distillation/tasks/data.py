@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,20 @@ class TextTable(ABC):
     def provenance(self) -> dict[str, Any]:
         """Return what a run records about the data."""
         return {"source": self.source, "sha256": self.sha256, "examples": len(self), "columns": list(self.columns)}
+
+    def texts_read(self) -> tuple[str, ...]:
+        """Return every text of the rows, pairs, targets and choices too."""
+        own = {each.name for each in fields(TextTable)}
+        return tuple(
+            text
+            for each in fields(self)
+            if each.name not in own
+            for value in (getattr(self, each.name),)
+            if isinstance(value, tuple)
+            for row in value
+            for text in (row if isinstance(row, tuple) else (row,))
+            if isinstance(text, str)
+        )
 
 
 def origin(table: Table, name: str) -> dict[str, str]:
@@ -103,6 +117,10 @@ class TokenizedExamples(Dataset[dict[str, Any]]):
     def longest(self, name: str) -> int:
         """Return the most tokens of a sequence of this name; 0 where the examples have none."""
         return int(np.diff(self._ends[name]).max(initial=0)) if name in self._ends else 0
+
+    def highest(self, name: str) -> int:
+        """Return the highest token number in sequences of this name; -1 where the examples have none."""
+        return int(self._flat[name].max(initial=-1)) if name in self._flat else -1
 
     def at_limit(self, limit: int) -> int:
         """Return how many inputs have the maximal length, and so were probably cut off."""
