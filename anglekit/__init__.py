@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from anglekit.models.checkpoints import Checkpoint as Checkpoint
     from anglekit.models.checkpoints import load_checkpoint as load_checkpoint
     from anglekit.models.load_options import LoadOptions as LoadOptions
+    from anglekit.plots.draw import draw as draw
     from anglekit.plots.figure1.figure1 import figure1 as figure1
     from anglekit.plots.figures.angles_heatmap import angles_heatmap as angles_heatmap
     from anglekit.probes.data import ProbeData as ProbeData
@@ -94,6 +95,7 @@ _HOMES = {
     "create_adapters": "anglekit.distillation.students.adapters",
     "create_student": "anglekit.distillation.students.create",
     "distill": "anglekit.distillation.runs.train",
+    "draw": "anglekit.plots.draw",
     "evaluate": "anglekit.distillation.runs.evaluate",
     "figure1": "anglekit.plots.figure1.figure1",
     "finetune": "anglekit.distillation.runs.train",

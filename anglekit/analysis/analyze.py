@@ -91,7 +91,8 @@ def analyze(
             f"the teacher, a {type(teacher).__name__} in memory, came without a tokenizer, and the probe holds texts",
             "give tokenizer=..., or token ids",
         )
-    load = options or LoadOptions(device=_device(teacher, *named.values()))
+    beside = _device(teacher, *named.values())
+    load = options or (LoadOptions() if beside is None else LoadOptions(device=beside))
     for each in (teacher, *named.values()):
         if isinstance(each, str | PathLike):
             check_source(str(fspath(each)), revision=load.revision)
@@ -157,11 +158,11 @@ def _pad_id(given: Model) -> int | None:
     return getattr(getattr(_in_memory(given), "config", None), "pad_token_id", None)
 
 
-def _device(*given: Model) -> str:
-    """Return where directories are loaded to: beside the first model in memory."""
+def _device(*given: Model) -> str | None:
+    """Return where the first model in memory lies, to load directories beside it; None where there is none."""
     models = (each for each in map(_in_memory, given) if each is not None)
     weights = (next(model.parameters(), None) for model in models)
-    return next((str(weight.device) for weight in weights if weight is not None and not weight.is_meta), "cpu")
+    return next((str(weight.device) for weight in weights if weight is not None and not weight.is_meta), None)
 
 
 def _checkpoint(given: Model, role: str, tokenizer: Tokenizer | None, options: LoadOptions) -> Checkpoint:

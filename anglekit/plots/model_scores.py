@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from anglekit.plots.ground import new_figure
 from anglekit.plots.panels.labels import plain, shorten_middle
-from anglekit.plots.style import GUIDE_DASHES, LIGHT_THEME, context, new_figure
+from anglekit.plots.style import GUIDE_DASHES, LIGHT_THEME, context
 
 _MARKERS = {"teacher": "D", "student": "o", "model": "o", "untrained": "X"}
 _LONGEST_NAME = 30

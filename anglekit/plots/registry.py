@@ -60,7 +60,7 @@ def why_not(name: str, geometries: Sequence[Geometry], scores: Sequence[pd.DataF
     Raises:
         InputError: there is no such figure.
     """
-    spec = _spec(name)
+    spec = FIGURES[checked_name(name)]
     try:
         _check_inputs(name, spec, FigureInputs(geometries, scores))
     except InputError as error:
@@ -75,6 +75,7 @@ def draw_figure(
     scores: Sequence[pd.DataFrame] = (),
     width: str = "page",
     dark: bool | None = None,
+    ax: Any = None,  # noqa: ANN401 - axes, or a part of a figure
     **options: Any,  # noqa: ANN401  the fields of FigureOptions
 ) -> Figure:
     """Draw a figure by name.
@@ -85,13 +86,14 @@ def draw_figure(
         scores: tables of scores, one per task, where the figure takes them.
         width: `page` or `column`.
         dark: draw on a dark ground.
+        ax: as of `anglekit.draw`.
         **options: fields of `FigureOptions`; the figure chooses those that are None.
 
     Raises:
         InputError: an unknown figure, inputs or an option that it does not take, or as `FigureSpec.figure`.
     """
     spec, inputs, chosen = _checked(name, geometries, scores, options)
-    return spec.figure(inputs, chosen, width=width, dark=bool(dark))
+    return spec.figure(inputs, chosen, width=width, dark=bool(dark), ax=ax, name=name)
 
 
 def figure_data(
@@ -107,22 +109,34 @@ def figure_data(
     return spec.data(inputs, chosen)
 
 
-def _spec(name: str) -> FigureSpec:
+def checked_name(name: str) -> str:
+    """Return the name of a figure.
+
+    Raises:
+        InputError: there is no such figure.
+    """
     if name not in FIGURES:
-        raise InputError(f"no figure {name!r}", allowed=suggest(name, FIGURES))
-    return FIGURES[name]
+        raise InputError(f"no figure {name!r}", allowed=suggest(str(name), FIGURES))
+    return name
 
 
 def _checked(
     name: str, geometries: Sequence[Geometry], scores: Sequence[pd.DataFrame], options: Mapping[str, Any]
 ) -> tuple[FigureSpec, FigureInputs, FigureOptions]:
-    spec, inputs, chosen = _spec(name), FigureInputs(geometries, scores), FigureOptions(**options)
+    spec, inputs, chosen = FIGURES[checked_name(name)], FigureInputs(geometries, scores), _options(options)
     for option in (one.name for one in fields(chosen)):
         if option not in spec.options and getattr(chosen, option) is not None:
             able = ", ".join(other for other, candidate in FIGURES.items() if option in candidate.options)
             raise InputError(f"{name} takes no {OPTION_WORDS[option]}", f"figures that do: {able}")
     _check_inputs(name, spec, inputs)
     return spec, inputs, chosen
+
+
+def _options(given: Mapping[str, Any]) -> FigureOptions:
+    known = [one.name for one in fields(FigureOptions)]
+    if unknown := next((option for option in given if option not in known), None):
+        raise InputError(f"figures have no option {unknown!r}", allowed=suggest(unknown, known))
+    return FigureOptions(**given)
 
 
 def _check_inputs(name: str, spec: FigureSpec, inputs: FigureInputs) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from anglekit.plots.ground import drawn_on
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.style import Theme, context, figure_width, theme
 
@@ -92,7 +93,14 @@ class FigureSpec:
     check: Callable[[FigureInputs], None] = _nothing
 
     def figure(
-        self, inputs: FigureInputs, options: FigureOptions, *, width: str = "page", dark: bool = False
+        self,
+        inputs: FigureInputs,
+        options: FigureOptions,
+        *,
+        width: str = "page",
+        dark: bool = False,
+        ax: Any = None,  # noqa: ANN401 - what `drawn_on` takes
+        name: str = "the figure",
     ) -> Figure:
         """Draw the figure.
 
@@ -101,13 +109,22 @@ class FigureSpec:
             options: the options of this figure.
             width: `page` or `column`.
             dark: draw on a dark ground.
+            ax: the caller's axes, or the part of a figure, to draw on; None: a new figure.
+            name: what the figure is called where it does not fit there.
 
         Raises:
-            InputError: nothing is left to draw, too much is, or an option names what the inputs do not have.
+            InputError: nothing is left to draw, too much is, an option names what the inputs do not have, or `ax` is
+                too small, of another number of axes, or nothing to draw on.
         """
         inches, look = figure_width(width), theme(dark)
-        with context(look):
-            return self.draw(inputs, options, look, inches)
+        if ax is None:
+            with context(look):
+                return self.draw(inputs, options, look, inches)
+        with drawn_on(name, ax) as room:
+            if room is None:  # on axes the caller's own style is in force
+                return self.draw(inputs, options, look, inches)
+            with context(look):
+                return self.draw(inputs, options, look, room)
 
     def caption(self, data: pd.DataFrame) -> str:
         """Return how to read the figure and what its numbers are."""

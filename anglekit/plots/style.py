@@ -15,12 +15,11 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from anglekit.comparison.cells import in_order
 from anglekit.errors import InputError, suggest
+from anglekit.plots.ground import EMBEDDED
 from anglekit.results.document import UNRECORDED
 from anglekit.vocabulary import GIVEN, given_name
 
@@ -125,9 +124,7 @@ _SHARED_SETTINGS: Mapping[str, Any] = MappingProxyType(
         "lines.linewidth": 1.1,
         "hatch.linewidth": 0.5,
         "legend.frameon": False,
-        "pdf.fonttype": 42,  # TrueType: text in the file stays text, and submission systems refuse type 3
-        "ps.fonttype": 42,
-        "svg.fonttype": "none",
+        **EMBEDDED,
         "svg.hashsalt": "anglekit",  # element ids are the same in every run
         "figure.dpi": 100.0,
         "savefig.dpi": 300.0,
@@ -259,13 +256,6 @@ def figure_width(width: str) -> float:
     if width not in WIDTHS:
         raise InputError(f"no figure width {width!r}", allowed=suggest(width, WIDTHS))
     return WIDTHS[width]
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure (inches) on the Agg canvas; pyplot and its backend are not involved."""
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def round_ticks(most: int, *, integer: bool = False) -> MaxNLocator:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anglekit.plots.ground import new_figure
 from anglekit.plots.panels.labels import fit, number_ranges, plain, shorten_middle, text_extent, text_width, wrap
-from anglekit.plots.style import LIGHT_THEME, context, new_figure
+from anglekit.plots.style import LIGHT_THEME, context
 
 
 @pytest.fixture

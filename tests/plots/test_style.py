@@ -13,6 +13,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from anglekit.errors import InputError
+from anglekit.plots.ground import new_figure
 from anglekit.plots.style import (
     LIGHT_THEME,
     NIGHT_THEME,
@@ -20,7 +21,6 @@ from anglekit.plots.style import (
     Theme,
     context,
     figure_width,
-    new_figure,
     round_ticks,
 )
 from anglekit.vocabulary import CONTROLS, GIVEN, INITS, STRATEGIES
@@ -116,7 +116,8 @@ def test_import_and_drawing_leave_the_backend_alone() -> None:
         "assert mpl.get_backend(auto_select=False) is None\n"
         "settings = {k: mpl.rcParams[k] for k in mpl.rcParams if k != 'backend'}\n"
         "import anglekit.plots.registry\n"
-        "from anglekit.plots.style import LIGHT_THEME, context, new_figure\n"
+        "from anglekit.plots.ground import new_figure\n"
+        "from anglekit.plots.style import LIGHT_THEME, context\n"
         "with context(LIGHT_THEME):\n"
         "    new_figure(2, 2).savefig('/dev/null', format='png')\n"
         "assert mpl.get_backend(auto_select=False) is None\n"

@@ -12,11 +12,12 @@ from anglekit.plots.figure1.angle_sketch import draw_sketch, is_drawable, sketch
 from anglekit.plots.figure1.curves import Panel, cosine_panels, figure1_data, figure1_facts
 from anglekit.plots.figure1.histograms import CurveStyle, Histogram, curve_styles
 from anglekit.plots.figure1.legend import build_legend, draw_legend
+from anglekit.plots.ground import given_axes, new_figure
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.labels import fit, wrap
 from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, text_at
 from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme
 from anglekit.results.geometry import Geometry
 
 _TITLE = 0.36  # inches above an axes: the panel's title and, under it, the chance labels
@@ -77,6 +78,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, total_width
     check_panel_count(len(panels), _MOST_PANELS, "draw fewer tasks")
     token = _sketch_token(inputs.geometries, panels)
     styles = curve_styles(panels, look)
+    given_axes(None)
     figure = new_figure(total_width, 1.0)  # text is measured before the height is known
 
     count = len(panels) + 1

@@ -8,14 +8,16 @@ from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from anglekit.plots.ground import figure_of, given_axes, new_figure
 from anglekit.plots.panels.labels import fit, plain, text_width, wrap
 from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, colour_bar_at, text_at
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure, round_ticks
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme, round_ticks
 
 _LEFT, _RIGHT = 0.56, 0.12  # inches beside an axes
 _TITLE, _BELOW = 0.24, 0.42  # inches over and under an axes
@@ -98,6 +100,8 @@ def draw_line_panels(
         InputError: there is no panel, or there are more than a figure holds.
     """
     check_panel_count(len(panels), _MOST_PANELS, "choose students or a stream")
+    if own := given_axes(len(panels)):
+        return _drawn_on(own, panels, xlabel, ylabel, legend, bar, shared=shared)
     figure = new_figure(total_width, 1.0)
     columns = min(len(panels), most_columns if total_width > 4 else 1)
     rows = -(-len(panels) // columns)
@@ -131,9 +135,7 @@ def draw_line_panels(
         )
         axes.append(ax)
     if shared:
-        lows, highs = zip(*(ax.get_ylim() for ax in axes), strict=True)
-        for ax in axes:
-            ax.set_ylim(min(lows), max(highs))
+        _share_range(axes)
     if bar is not None:
         colour_bar_at(
             figure,
@@ -147,6 +149,39 @@ def draw_line_panels(
         )
     _draw_legend(figure, legend, placed, below + legend_height - 0.02)
     text_at(figure, lines, 0.05, below)
+    return figure
+
+
+def _share_range(axes: Sequence[Axes]) -> None:
+    lows, highs = zip(*(ax.get_ylim() for ax in axes), strict=True)
+    for ax in axes:
+        ax.set_ylim(min(lows), max(highs))
+
+
+def _drawn_on(
+    axes: Sequence[Axes],
+    panels: Sequence[LinePanel],
+    xlabel: str,
+    ylabel: str,
+    legend: Sequence[Entry],
+    bar: LayerBar | None,
+    *,
+    shared: bool,
+) -> Figure:
+    """Draw the panels on the caller's axes, in the caller's style, with the legend in the last one and no notes."""
+    for ax, panel in zip(axes, panels, strict=True):
+        panel.draw(ax)
+        ax.set_xlabel(xlabel if panel.xlabel is None else panel.xlabel)
+        ax.set_ylabel(ylabel if panel.ylabel is None else panel.ylabel)
+        ax.set_title(plain(panel.title))
+    if shared:
+        _share_range(axes)
+    figure = figure_of(axes)
+    if legend:
+        axes[-1].legend([entry.handle for entry in legend], [plain(entry.name) for entry in legend])
+    if bar is not None:
+        scale = ScalarMappable(norm=bar.scale, cmap=bar.colours)
+        figure.colorbar(scale, ax=list(axes), label=bar.label, ticks=round_ticks(6, integer=True))
     return figure
 
 
@@ -179,7 +214,7 @@ def _draw_legend(figure: Figure, legend: Sequence[Entry], placed: Sequence[tuple
             box = Rectangle((x / total_width, y - 0.04 / total_height), 0.26 / total_width, 0.08 / total_height)
             box.update_from(handle)
             handle = box
-        handle.set_transform(figure.transFigure)
+        handle.set_transform(figure.transSubfigure)
         figure.add_artist(handle)
         figure.text(
             (x + _HANDLE - 0.03) / total_width,

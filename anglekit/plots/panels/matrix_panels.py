@@ -12,14 +12,16 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from anglekit.plots.ground import figure_of, given_axes, new_figure
 from anglekit.plots.panels.labels import fit, plain, wrap
 from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, colour_bar_at, text_at
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme, new_figure
+from anglekit.plots.style import SMALL_FONT_SIZE, Theme
 
 _ANNOTATED_COLUMNS = 8  # with more, cells carry no numbers
 _CELL = 0.26  # inches: a cell that holds a number of two decimals at 7 points
@@ -176,6 +178,8 @@ def draw_matrix_blocks(
         InputError: there is no panel, or there are too many.
     """
     check_panel_count(sum(len(block.panels) for block in blocks), _MOST_PANELS, advice)
+    if own := given_axes(sum(len(block.panels) for block in blocks)):
+        return _drawn_on(own, blocks, shown, look, most_annotated)
     layout = _lay_out(blocks, total_width - _LEFT - _RIGHT, most_annotated)
     figure = new_figure(total_width, 1.0)
     lines = wrap(figure, " ".join(notes), total_width - 0.1)
@@ -217,6 +221,26 @@ def draw_matrix_blocks(
         label=shown.label,
     )
     text_at(figure, lines, 0.05, below)
+    return figure
+
+
+def _drawn_on(
+    axes: Sequence[Axes], blocks: Sequence[MatrixBlock], shown: ShownValue, look: Theme, most_annotated: int
+) -> Figure:
+    """Draw the panels on the caller's axes, with one colour bar beside them and no notes."""
+    scale, figure = _colour_scale(blocks, shown), figure_of(axes)
+    panels = [(block, panel) for block in blocks for panel in block.panels]
+    for ax, (block, panel) in zip(axes, panels, strict=True):
+        box = ax.get_window_extent()
+        rows, columns = panel.matrix.shape
+        cell, row = box.width / figure.dpi / columns, box.height / figure.dpi / rows
+        roomy = _are_annotated(blocks, most_annotated) and cell >= _CELL and row >= LINE
+        _draw_matrix(ax, panel, shown, scale, look, _Layout(1, cell * columns, _GAP, cell, row, roomy))
+        heading = f"{plain(block.name)}{block.suffix}\n" if len(blocks) > 1 else ""
+        ax.set_title(f"{heading}{plain(panel.title)}")
+        ax.set_xlabel(panel.xlabel)
+        ax.set_ylabel(panel.ylabel)
+    figure.colorbar(ScalarMappable(norm=scale, cmap=_colour_map(shown, look)), ax=list(axes), label=shown.label)
     return figure
 
 
