@@ -69,6 +69,7 @@ class PlannedStudent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         model_type: of its configuration.
         saved_as: the class of the model that was saved; "" where its configuration does not say.
         head: "kept" or "new"; None before its weights were read for a task.
+        entries: of the teacher's vocabulary and the student's, where they have other numbers of them; else None.
     """
 
     name: str
@@ -76,6 +77,7 @@ class PlannedStudent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_type: str
     saved_as: str = ""
     head: Head | None = None
+    entries: tuple[int, int] | None = None
 
 
 class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -382,6 +384,18 @@ def plan_distillation(
         control=control,
         student=None
         if given is None
-        else PlannedStudent(given.name, given.source, str(given.config.model_type), given.saved_as),
+        else PlannedStudent(
+            given.name,
+            given.source,
+            str(given.config.model_type),
+            given.saved_as,
+            entries=_unequal_entries(config, given.config),
+        ),
         **options,
     )
+
+
+def _unequal_entries(teacher: PretrainedConfig, student: PretrainedConfig) -> tuple[int, int] | None:
+    """Return how many entries two vocabularies have, where both say so and differ."""
+    one, other = (getattr(each, "vocab_size", None) for each in (teacher, student))
+    return (one, other) if isinstance(one, int) and isinstance(other, int) and one != other else None

@@ -43,6 +43,12 @@ def plan_text(plan: DistillationPlan) -> str:
     if plan.needs_adapters:
         number = sum(len(matching.pairs) for matching in plan.matchings)
         lines.append(f"adapters  {number}, each {plan.student_width} to {plan.teacher_width}, no bias")
+    if plan.student is not None and plan.student.entries is not None:
+        theirs, own = plan.student.entries
+        lines.append(
+            f"entries   {theirs} of the teacher's vocabulary, {own} of the student's: a KL of tokens is over the "
+            "first that both share, each side renormalised"
+        )
     for part in plan.streams:
         lines += ["", part.stream, textwrap.indent(aligned_text(_table(plan, part)), "  ")]
     return "\n".join(lines)

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from anglekit.distillation.losses.weights import LossWeights
+from anglekit.distillation.matching.plan import DistillationPlan
+from anglekit.distillation.matching.plan_text import plan_text
 from anglekit.errors import InputError
 from tests.distillation.causal_corpus import causal_student, make_causal_world, write_rows
 from tests.distillation.run_corpus import quick
@@ -52,6 +54,12 @@ def test_a_student_of_more_rows_learns_as_one_that_was_cut(world, tmp_path):
     assert all(torch.allclose(after[name][: len(weight)], weight, atol=1e-6) for name, weight in kept.items())
     assert any(not torch.allclose(after[name], weight, atol=1e-4) for name, weight in start.items())
     assert "shared" not in notes[0]
+    plans = [
+        plan_text(DistillationPlan.from_json(json.loads((Path(each.directory) / "plan.json").read_text())))
+        for each in (plain, wide)
+    ]
+    assert f"entries   {rows} of the teacher's vocabulary, {rows + 16} of the student's: a KL" in plans[1]
+    assert "entries" not in plans[0]
     assert notes[1].endswith(
         f"of the teacher's {rows} and the student's {rows + 16} vocabulary entries the first {rows} are shared: the KL "
         "is over these, each side renormalised over them"
