@@ -66,6 +66,9 @@ def compare(
 
     Raises:
         InputError: a margin is out of range, or the sources do not fit together or hold only one strategy.
+
+    Example:
+        >>> print(compare("runs/sweep").headline.line)
     """
     check_margin(margin, "--angle-margin")
     if score_margin is not None:

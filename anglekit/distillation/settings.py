@@ -70,6 +70,12 @@ class DataSettings:
     """Which columns of a table are read; None finds them by the task or by their usual names.
 
     What lies in a column of dictionaries has a dot in its name: `translation.en`.
+
+    Raises:
+        InputError: a value that is not allowed.
+
+    Example:
+        >>> DataSettings(text="review", label="stars", limit=1000)
     """
 
     text: str | None = setting(None, "Column of the text.", shown=_USUAL_NAMES, group=DATA)
@@ -200,6 +206,9 @@ class TrainSettings:
     Raises:
         InputError: a value that is not allowed, or epochs and steps together. What the machine or its packages do not
             allow is said by `check_here`.
+
+    Example:
+        >>> TrainSettings(epochs=3, batch_size=16, learning_rate=1e-4, temperature=2.0, seed=1)
     """
 
     epochs: float | None = setting(

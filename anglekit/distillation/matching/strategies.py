@@ -220,6 +220,10 @@ def layer_matching(
     Raises:
         InputError: an unknown name, a strategy beside an explicit map, a student deeper than its teacher, or a map that
             names a layer twice or one that does not exist.
+
+    Example:
+        >>> layer_matching("reverse", teacher_blocks=12, student_blocks=3).pairs
+        ((0, 0), (1, 12), (2, 8), (3, 4))
     """
     if explicit is not None:
         if strategy not in (None, EXPLICIT):

@@ -67,6 +67,10 @@ def evaluate(
 
     Raises:
         InputError: a checkpoint that cannot be loaded or has no head, or a label that it does not know.
+
+    Example:
+        >>> found = anglekit.evaluate(["runs/teacher", "runs/forward"], task="sst2", data="dev.tsv")
+        >>> found.scores  # a pandas frame: a row for each checkpoint and table
     """
     chosen = task_by_name(task)
     checkpoints = one_or_more(checkpoints)

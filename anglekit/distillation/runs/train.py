@@ -33,7 +33,7 @@ def finetune(
     task: str,
     train: str,
     out: str | Path,
-    validation: Sequence[str] = (),
+    validation: str | Sequence[str] = (),
     data: DataSettings | None = None,
     settings: TrainSettings | None = None,
     load: LoadOptions | None = None,
@@ -47,6 +47,13 @@ def finetune(
     Raises:
         InputError: something that was given is wrong; nothing was written.
         RunError: the loss stopped being finite.
+
+    Example:
+        >>> run = anglekit.finetune(
+        ...     "bert-base-uncased", task="sst2", train="train.tsv", validation="dev.tsv", out="runs/teacher"
+        ... )
+        >>> run.checkpoint
+        'runs/teacher/checkpoint'
     """
     chosen = task_by_name(task)
     settings, load = settings or TrainSettings(), loaded_for_training(load)
@@ -90,7 +97,7 @@ def distill(
     layer_map: Mapping[Stream, Sequence[tuple[int, int]]] | None = None,
     copy_blocks: CopyBlocks | None = None,
     control: str | None = None,
-    validation: Sequence[str] = (),
+    validation: str | Sequence[str] = (),
     data: DataSettings | None = None,
     settings: TrainSettings | None = None,
     load: LoadOptions | None = None,
@@ -117,7 +124,7 @@ def distill(
         layer_map: the user's own matching, by stream.
         copy_blocks: the user's own copy map.
         control: a name in `vocabulary.CONTROLS`: the student is not the strategy's own but a control of it.
-        validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
+        validation: tables, one or several, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
         data: columns by name.
         settings: of the training; the task gives what they leave open.
         load: what is allowed in loading.
@@ -130,6 +137,13 @@ def distill(
     Raises:
         InputError: something that was given is wrong; nothing was written.
         RunError: a loss stopped being finite.
+
+    Example:
+        >>> run = anglekit.distill(
+        ...     "runs/teacher", strategy="forward", layers=3, init="teacher", task="sst2", train="train.tsv",
+        ...     validation="dev.tsv", out="runs/forward", settings=anglekit.TrainSettings(epochs=2, seed=1),
+        ... )
+        >>> run.scores  # a pandas frame: a row for each evaluation table
     """
     chosen = task_by_name(task)
     settings, load = settings or TrainSettings(), loaded_for_training(load)
@@ -188,7 +202,7 @@ def load_teacher_and_data(
     students: Sequence[GivenStudent] = (),
     *,
     train: str,
-    validation: Sequence[str],
+    validation: str | Sequence[str],
     data: DataSettings | None,
     load: LoadOptions | None,
 ) -> tuple[TaskModel, PreparedData, dict[str, CheckedStudent]]:
@@ -231,7 +245,7 @@ def plan_run(
 
 
 def _read_tables(
-    task: Task, train: str, validation: Sequence[str], data: DataSettings | None
+    task: Task, train: str, validation: str | Sequence[str], data: DataSettings | None
 ) -> tuple[TextTable, list[TextTable]]:
     """Return the training table and the evaluation tables, whose names come from `evaluation_sources`."""
     named = evaluation_sources(validation)

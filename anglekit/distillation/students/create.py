@@ -65,6 +65,10 @@ def create_student(
         InputError: neither depth nor width is given, the student is deeper or wider than its teacher, a width or a
             copy map that does not go with the initialisation, a copy map that does not fit, or a copied block that
             computes something else in its new place (`check.check_student`).
+
+    Example:
+        >>> student = create_student(teacher, layers=3, init="teacher")
+        >>> student.save_pretrained("student")
     """
     facts_of(teacher)  # which refuses a model that cannot be cut, and knows its streams
     blocks, config = student_shape(

@@ -106,7 +106,7 @@ def sweep(
     layers: int | None = None,
     width: int | None = None,
     copy_blocks: CopyBlocks | None = None,
-    validation: Sequence[str] = (),
+    validation: str | Sequence[str] = (),
     data: DataSettings | None = None,
     settings: TrainSettings | None = None,
     load: LoadOptions | None = None,
@@ -164,6 +164,13 @@ def sweep(
     Raises:
         InputError: an argument is wrong; nothing was written.
         SweepError: arms failed; the others are finished.
+
+    Example:
+        >>> result = anglekit.sweep(
+        ...     "runs/teacher", strategies=["none", "forward", "reverse"], seeds=range(3), layers=3, task="sst2",
+        ...     train="train.tsv", validation="dev.tsv", out="runs/sweep",
+        ... )
+        >>> print(anglekit.compare("runs/sweep").headline.line)
     """
     start = time.perf_counter()
     strategies, controls = one_or_more(strategies), one_or_more(controls)

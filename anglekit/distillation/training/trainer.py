@@ -69,6 +69,10 @@ class DistillationTrainer(Trainer):
         InputError: no teacher where a term needs one, a layer that does not exist, widths that differ without adapters,
             an optimiser that leaves the adapters out, or an option that would change what is trained unnoticed.
         RunError: from `train`, when a term stops being finite; it names the term, the step and the last checkpoint.
+
+    Example:
+        >>> trainer = DistillationTrainer(student, args, objective="forward", teacher=teacher, train_dataset=rows)
+        >>> trainer.train()
     """
 
     # The loss is already divided by the items of the whole accumulated batch. Versions of transformers that lack this
