@@ -55,6 +55,8 @@ TRACKERS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "swanlab": (("swanlab",), "swanlab"),
 }
 NO_TRACKER: Final = "none"
+# Of the Hub's own rule: an owner, and a name that neither begins nor ends with a dot or a dash.
+_REPOSITORY: Final = re.compile(r"\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b(?<!\.git)", re.ASCII)
 _USUAL_LOG_EVERY: Final = 50
 ALL_LINEAR: Final = "all-linear"
 _LARGEST_SEED: Final = 2**32 - 1
@@ -193,6 +195,50 @@ class ScoringSettings:
         """How texts are generated."""
         plain = GenerationSettings(self.beams, self.max_new_tokens)
         return plain if self.length_penalty is None else replace(plain, length_penalty=self.length_penalty)
+
+
+@documented
+@dataclass(frozen=True)
+class HubSettings:
+    """Where a finished model goes.
+
+    Raises:
+        SettingError: a repository that the Hub does not allow.
+    """
+
+    push_to_hub: str | None = setting(
+        None,
+        "Upload the finished model to this repository of the Hugging Face Hub.",
+        metavar="OWNER/NAME",
+        group=OUTPUT,
+    )
+    hub_private: bool = setting(False, "Make a new repository private.", group=OUTPUT)
+
+    def __post_init__(self) -> None:
+        name = self.push_to_hub
+        if name is not None and (_REPOSITORY.fullmatch(name) is None or "--" in name or ".." in name):
+            raise SettingError(
+                "push_to_hub",
+                f"is {name!r}",
+                allowed="allowed: owner/name, of letters, digits, '-', '_' and '.', such as me/my-student",
+            )
+
+    def check_here(self) -> None:
+        """Refuse to push without a token, or where the Hub may not be asked; reads the machine's settings alone.
+
+        Raises:
+            SettingError: no token is at hand, or HF_HUB_OFFLINE is set.
+        """
+        if self.push_to_hub is None:
+            return
+        from huggingface_hub import constants, get_token
+
+        if constants.HF_HUB_OFFLINE:
+            raise SettingError("push_to_hub", "came and HF_HUB_OFFLINE is set", "unset it, or leave the option out")
+        if get_token() is None:
+            raise SettingError(
+                "push_to_hub", "came and no token of the Hub is at hand", "log in with `hf auth login`, or set HF_TOKEN"
+            )
 
 
 @documented

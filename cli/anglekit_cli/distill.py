@@ -9,7 +9,7 @@ import typer
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.vocabulary import INITS
 from anglekit_cli import options
-from anglekit_cli.finetune import print_result
+from anglekit_cli.finetune import print_result, publish
 
 EPILOG = (
     "Example: anglekit distill teacher --strategy forward --init teacher --layers 3 --task sst2 --train train.tsv "
@@ -42,6 +42,7 @@ def distill(
     placement: options.TeacherPlacement,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
+    hub: options.Publishing,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
     load: options.Loading,
@@ -60,6 +61,7 @@ def distill(
     options.check_sources(given)
     options.check_sources([teacher], [train], validation, columns=columns, task=task, revision=load.revision)
     settings.check_packages()
+    hub.check_here()
     load = options.teacher_loading(load, settings, placement)
 
     from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map
@@ -94,3 +96,4 @@ def distill(
         match_streams=streams_matched,
     )
     print_result(result, quiet=quiet, as_json=as_json)
+    publish(result.directory, hub, quiet=quiet or as_json)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import typer
 
-from anglekit.distillation.settings import DataSettings, TrainSettings, split_name, student_sources
+from anglekit.distillation.settings import DataSettings, HubSettings, TrainSettings, split_name, student_sources
 from anglekit.errors import InputError, suggest
 from anglekit.models.load_options import LoadOptions, check_roles
 from anglekit.models.sources import check_source
@@ -307,6 +307,7 @@ FineTuning = Annotated[
     ),
 ]
 Columns = Annotated[DataSettings, Options()]
+Publishing = Annotated[HubSettings, Options()]
 Loading = Annotated[LoadOptions, Options(only=("revision", "allow_pickle", "trust_remote_code"))]
 TeacherPlacement = Annotated[
     Placement,

@@ -1,0 +1,97 @@
+"""A finished run goes to the Hub: what arrives there loads, and names no place on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub import ModelCard
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from typer.testing import CliRunner
+
+from anglekit.distillation.runs.directory import CARD_FILE, SCORES_FIGURE
+from anglekit.distillation.settings import HubSettings
+from anglekit.errors import InputError
+from anglekit.vocabulary import STUDENT_FILE
+from anglekit_cli.main import app
+from tests.distillation.run_corpus import make_world, student
+from tests.distillation.runs.local_hub import FORBIDDEN, LocalHub, push_all
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_model, tiny_tokenizer, words):
+    return make_world(tmp_path_factory.mktemp("world"), tiny_model, tiny_tokenizer(), words)
+
+
+@pytest.fixture(scope="module")
+def kept(world, tmp_path_factory):
+    """A finished run that nothing may change."""
+    return Path(student(world, tmp_path_factory.mktemp("kept") / "run").directory)
+
+
+def test_a_finished_run_is_pushed_and_one_that_is_refused_is_kept(kept, world, tmp_path):
+    before = {file: file.read_bytes() for file in kept.rglob("*") if file.is_file()}
+    with LocalHub() as hub:
+        done = push_all(hub, kept, "me/my-student", FORBIDDEN)
+    assert done.stdout.split() == ["0", "1"], done.stderr
+    assert f"pushed to {hub.address}/me/my-student" in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("anglekit: ")]
+    assert f"{kept} is finished and kept, and could not be pushed to {FORBIDDEN} (" in line
+    assert f"push it later: anglekit push {kept} {FORBIDDEN}" in line
+    assert {file: file.read_bytes() for file in kept.rglob("*") if file.is_file()} == before
+    assert hub.tokens == {"Bearer hf_local", "None"}  # no token goes where weights are put
+    assert (hub.made["name"], hub.made["organization"]) == ("forbidden", "me")
+    assert hub.made.get("private") or hub.made.get("visibility") == "private"
+    assert hub.files.keys() == {file.name for file in (kept / "checkpoint").iterdir()} >= {CARD_FILE, SCORES_FIGURE}
+    for name, content in hub.files.items():
+        (tmp_path / name).write_bytes(content)
+        assert str(Path(world["teacher"]).parent).encode() not in content, name
+    card = ModelCard(hub.files[CARD_FILE].decode())
+    assert 'checkpoint = "me/my-student"' in card.text
+    assert card.content in hub.validated
+    assert json.loads(hub.files[STUDENT_FILE])["teacher"] == "teacher"
+    AutoTokenizer.from_pretrained(tmp_path)
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path).config.num_hidden_layers == 2
+
+
+def test_what_cannot_be_pushed_is_refused_before_any_compute(kept, tmp_path, monkeypatch):
+    for name in (
+        "student",
+        "me/my/student",
+        "me/.student",
+        "me/student.git",
+        "me/my--student",
+        "https://huggingface.co/me/x",
+    ):
+        with pytest.raises(InputError, match="allowed: owner/name"):
+            HubSettings(name)
+    HubSettings().check_here()
+    hub = HubSettings("me/my-student")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="came and HF_HUB_OFFLINE is set; unset it"):
+        hub.check_here()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    with pytest.raises(
+        InputError, match="no token of the Hub is at hand; log in with `hf auth login`, or set HF_TOKEN"
+    ):
+        hub.check_here()
+    for command in ("distill", "finetune"):
+        arguments = (
+            command,
+            "teacher",
+            "--task",
+            "sst2",
+            "--train",
+            "builtin:inference",
+            "--out",
+            str(tmp_path / "run"),
+        )
+        more = ("--strategy", "forward") if command == "distill" else ()
+        result = CliRunner().invoke(app, [*arguments, *more, "--push-to-hub", "student"])
+        assert str(result.exception).startswith("--push-to-hub is 'student'; allowed: owner/name")
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_local")
+    result = CliRunner().invoke(app, ["push", str(tmp_path), "me/my-student"])
+    assert str(result.exception).startswith(f"{tmp_path} holds no finished run")
