@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from anglekit.distillation.matching.strategies import layer_matching as layer_matching
     from anglekit.distillation.runs.evaluate import Evaluation as Evaluation
     from anglekit.distillation.runs.evaluate import evaluate as evaluate
+    from anglekit.distillation.runs.publish import push_to_hub as push_to_hub
     from anglekit.distillation.runs.run import RunResult as RunResult
     from anglekit.distillation.runs.train import distill as distill
     from anglekit.distillation.runs.train import finetune as finetune
@@ -102,6 +103,7 @@ _HOMES = {
     "layer_matching": "anglekit.distillation.matching.strategies",
     "load_checkpoint": "anglekit.models.checkpoints",
     "match_layers": "anglekit.distillation.training.distillation_loss",
+    "push_to_hub": "anglekit.distillation.runs.publish",
     "read_probe": "anglekit.probes.data",
     "read_table": "anglekit.tables.read",
     "run_demo": "anglekit.recipes.reproduce",

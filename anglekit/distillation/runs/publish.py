@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from anglekit.distillation.runs.card import THIS_DIRECTORY, finished_facts, write_card
 from anglekit.distillation.runs.directory import CARD_FILE, RunDirectory
