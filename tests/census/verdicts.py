@@ -98,7 +98,12 @@ def judge(name: str, folder: Path) -> dict[str, Any]:
             try:
                 found = measure(reads)
             except Exception as error:  # a fault of the census, which must not end it
-                row["problem"] = f"TRACEBACK: of the census itself: {_line(error)}"
+                memory = isinstance(error, MemoryError) or "allocate memory" in str(error)
+                row["problem"] = (
+                    "a pass on text alone takes more memory than the census has"
+                    if memory
+                    else f"TRACEBACK: of the census itself: {_line(error)}"
+                )
         row["truth"] = {stream: asdict(truth) for stream, truth in found.items()}
         row["verdicts"] = _Verdicts(reads or model, unused, found, folder).given()
     return row
