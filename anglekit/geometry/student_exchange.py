@@ -35,8 +35,11 @@ _BLOCK = 16
 _ONE_BLOCK = 32
 # Bytes of the cosines of the vertices that are worked on at once.
 _GROUP_BYTES = 8 << 20
-# Statistics that are equal may differ by the rounding of their sums, which are float32 but for the observed one.
+# Statistics that are equal may differ by the rounding of their sums, which are float32.
 _TIE = 1e-5
+# A variance below this share of the mean square is the rounding of those sums: of two examples it is 0. And of exact
+# ones.
+_NO_VARIANCE, _NO_EXACT_VARIANCE = 1e-6, 1e-14
 
 
 @dataclass(frozen=True)
@@ -184,9 +187,12 @@ def adjusted_p(statistic: Tensor, largest: Tensor) -> Tensor:
 
 
 def joint_quantile(largest: Tensor, level: float = 0.05) -> float:
-    """Return the |t| that must be passed for an adjusted p of at most `level`; infinite with too few permutations."""
+    """Return the |t| that must be passed for an adjusted p of at most `level`; infinite with too few permutations.
+
+    A tie does not pass it: half of the ways to hand out two states are the observed one.
+    """
     allowed = int(level * (1 + len(largest)) + _TIE)
-    return float(largest.sort(descending=True).values[allowed - 1]) if allowed else float("inf")
+    return float(largest.sort(descending=True).values[allowed - 1]) * (1 + _TIE) if allowed else float("inf")
 
 
 def joint_error(error: Tensor) -> Tensor:
@@ -206,10 +212,16 @@ def _test_of(angles: VertexAngles, exchanges: Exchanges) -> ExchangeTest:
     total, square = _sums(flat, exchanges), _sums(flat * flat, exchanges)
     whole = bool(valid.all())
     count = torch.full_like(total, exchanges.n_examples) if whole else _sums(valid.flatten(0, 1).double(), exchanges)
-    mean, error = _mean_and_error(total, square, count, exchanges.n_examples / len(exchanges.sizes))
+    block = exchanges.n_examples / len(exchanges.sizes)
+    mean, error = _mean_and_error(total, square, count, block, _NO_VARIANCE)
+    # The observed way is compared as it would be if it were drawn again, which among few examples it often is.
     statistic = mean.abs() / joint_error(error)
+    # What is reported is exact.
+    observed_way = flat[:, exchanges.ways[0]]
+    squares = (observed_way * observed_way).sum(1)
+    exact = _mean_and_error(observed_way.sum(1), squares, count[0], block, _NO_EXACT_VARIANCE)
     shape = valid.shape[:2]
-    difference, reach, n = (each[0].view(shape) for each in (mean, error, count))
+    difference, reach, n = (each.view(shape) for each in (*exact, count[0]))
     # What has no angle at two examples of its own (a copied embedding) is no part of the family.
     tested = n >= 2
     largest = torch.where(tested.flatten() & statistic.isfinite(), statistic, 0.0)[1:].amax(1)
@@ -231,14 +243,13 @@ def _test_of(angles: VertexAngles, exchanges: Exchanges) -> ExchangeTest:
 
 
 def _sums(values: Tensor, exchanges: Exchanges) -> Tensor:
-    """Return for every way the sums over its meetings of values (rows, meetings): float64 (1 + permutations, rows).
+    """Return for every way the sums over its meetings of values (rows, meetings), added up in float32.
 
-    Those of the observed way are exact, for they are reported; the others are only compared.
+    Returns:
+        float64 (1 + permutations, rows).
     """
     table = values.T.float().contiguous()
-    found = torch.nn.functional.embedding_bag(exchanges.ways, table, mode="sum").double()
-    found[0] = values[:, exchanges.ways[0]].sum(1)
-    return found
+    return torch.nn.functional.embedding_bag(exchanges.ways, table, mode="sum").double()
 
 
 def _excess(cosine: Tensor, valid: Tensor, exchanges: Exchanges) -> tuple[Tensor, Tensor]:
@@ -268,8 +279,10 @@ def _excess(cosine: Tensor, valid: Tensor, exchanges: Exchanges) -> tuple[Tensor
     return torch.where(valid, excess, 0.0), torch.cat(others, dim=-1)
 
 
-def _mean_and_error(total: Tensor, square: Tensor, count: Tensor, block: float) -> tuple[Tensor, Tensor]:
-    """Return the mean excess of each way and its standard error.
+def _mean_and_error(
+    total: Tensor, square: Tensor, count: Tensor, block: float, rounding: float
+) -> tuple[Tensor, Tensor]:
+    """Return the mean excess of each way and its standard error, 0 where the variance is `rounding` of the square.
 
     An example's excess varies a little less than its part in the mean, because its own cosine is in the means that are
     taken off: by B / (B + 1), at most.
@@ -277,7 +290,8 @@ def _mean_and_error(total: Tensor, square: Tensor, count: Tensor, block: float) 
     known = torch.where(count > 0, count, torch.nan)
     mean = total / known
     spare = torch.where(count > 1, count - 1, torch.nan)
-    variance = (square - total * mean).clamp(min=0.0) / spare
+    scatter = square - total * mean
+    variance = torch.where(scatter > rounding * square, scatter, 0.0) / spare
     return mean, torch.sqrt(variance / known) * ((block + 1) / block)
 
 

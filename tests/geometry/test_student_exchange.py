@@ -33,6 +33,9 @@ def outcome(teacher, student, exchanges):
     return exchange_test(meeting_products(teacher, student, products, exchanges), exchanges)
 
 
+EXCHANGES_OF_TWO = draw_exchanges(2, np.random.default_rng(0))
+
+
 def every_way(n):
     """All n! ways of one block of n, the observed one first."""
     whole = draw_exchanges(n, np.random.default_rng(0), 1)
@@ -201,6 +204,23 @@ def test_nothing_below_the_states_precision_is_sure():
     student = normal(1, 1, 8, seed=3).expand(1, 30, 8) + teacher.mean(0)
     found = outcome(teacher, student, draw_exchanges(30, np.random.default_rng(0), 99))
     assert adjusted_p(found.statistic, found.largest).min() == 0.01
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**31), width=st.sampled_from([3, 16, 300]))
+def test_two_examples_say_nothing(seed, width):
+    """There are two ways to hand out two states, so that half of those that are drawn are the observed one."""
+    found = outcome(normal(4, 2, width, seed=seed), normal(3, 2, width, seed=seed + 1), EXCHANGES_OF_TWO)
+    assert bool((adjusted_p(found.statistic, found.largest) > 0.4).all())
+    assert bool((found.statistic < joint_quantile(found.largest)).all())
+
+
+def test_examples_whose_students_know_their_teacher_do_say_something():
+    teacher = normal(4, 24, 16, seed=3)
+    student = teacher[:3] + 0.1 * normal(3, 24, 16, seed=4)
+    found = outcome(teacher, student, draw_exchanges(24, np.random.default_rng(0)))
+    assert bool((adjusted_p(found.statistic, found.largest) < 0.01).any())
+    assert bool((found.statistic > joint_quantile(found.largest)).any())
 
 
 @given(
