@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from anglekit import losses as losses
     from anglekit.analysis.analyze import analyze as analyze
     from anglekit.analysis.arrays.accumulator import GeometryAccumulator as GeometryAccumulator
+    from anglekit.analysis.jobs.extract import extract_states as extract_states
     from anglekit.analysis.settings import AnalysisSettings as AnalysisSettings
     from anglekit.comparison.compare import compare as compare
     from anglekit.comparison.result import Comparison as Comparison
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from anglekit.recipes.reproduce import run_demo as run_demo
     from anglekit.results.geometry import Geometry as Geometry
     from anglekit.states.recorder import LayerRecorder as LayerRecorder
+    from anglekit.states.store import StateStore as StateStore
     from anglekit.tables.read import read_table as read_table
 
 __version__ = "0.1.0"
@@ -87,6 +89,7 @@ _HOMES = {
     "RunResult": "anglekit.distillation.runs.run",
     "ScoringSettings": "anglekit.distillation.settings",
     "SharedVocabulary": "anglekit.probes.shared_vocabulary",
+    "StateStore": "anglekit.states.store",
     "SweepResult": "anglekit.distillation.sweep.sweep",
     "TrainSettings": "anglekit.distillation.settings",
     "analyze": "anglekit.analysis.analyze",
@@ -98,6 +101,7 @@ _HOMES = {
     "distill": "anglekit.distillation.runs.train",
     "draw": "anglekit.plots.draw",
     "evaluate": "anglekit.distillation.runs.evaluate",
+    "extract_states": "anglekit.analysis.jobs.extract",
     "figure1": "anglekit.plots.figure1.figure1",
     "finetune": "anglekit.distillation.runs.train",
     "layer_matching": "anglekit.distillation.matching.strategies",

@@ -77,6 +77,12 @@ COSINE_RESOLUTION = 1e-6
 #: What a saved Geometry says of itself; a directory that holds it is one.
 GEOMETRY_FILE = "geometry.json"
 
+#: The file in which a state store says of itself; a directory that holds it is one.
+STORE_FILE = "states.json"
+
+#: How states may be stored.
+STORED_NAMES = ("float32", "bfloat16", "float16", "int8")
+
 #: What the trainer writes beside a student's weights: its initialisation, strategy, seed and teacher.
 STUDENT_FILE = "anglekit_student.json"
 

@@ -20,8 +20,8 @@ COMMANDS = re.findall(r"^    (anglekit .+)$", README, flags=re.MULTILINE)
 PROGRAMS = re.findall(r"^```python\n(.+?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 # The README tells its story from the end; what makes a directory runs before what reads it.
 ORDER = (
-    "finetune", "plan", "distill", "evaluate", "analyze", "plot", "sweep", "compare", "report", "reproduce", "demo",
-    "models",
+    "finetune", "plan", "distill", "evaluate", "extract", "analyze", "plot", "sweep", "compare", "report", "reproduce",
+    "demo", "models",
 )  # fmt: skip
 # What makes the commands end soon.
 SHORTER = {

@@ -18,6 +18,7 @@ from anglekit.analysis.fitted_projections import (
     same_projections,
     trained_projections,
 )
+from anglekit.analysis.jobs.unfinished import UnfinishedAnalysis
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.preparation import WHOLE, PreparedAnalysis, Shard, prepare
 from anglekit.analysis.recorders import BatchStates, Recorders, progress_batches, sum_device
@@ -25,7 +26,6 @@ from anglekit.analysis.running_measurement import RunningMeasurement, fresh_samp
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.analysis.spec import AnalysisSpec, Key
 from anglekit.analysis.tables import tabulate
-from anglekit.analysis.unfinished import UnfinishedAnalysis
 from anglekit.errors import InputError
 from anglekit.models.check import evaluation_mode
 from anglekit.models.checkpoints import Checkpoint, load_checkpoint
@@ -39,6 +39,7 @@ from anglekit.probes.in_memory import Probe, probe_in_memory
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.lanes import run_in_lanes
 from anglekit.runtime.processes import ALONE, Processes
+from anglekit.states.store import is_store, load_stored_teacher
 
 #: What stands for a model: a loaded checkpoint, a model in memory, or a directory or hub id.
 Model = Checkpoint | nn.Module | str | PathLike[str]
@@ -63,8 +64,8 @@ def analyze(
     The work is this process's alone; `measure` shares it among processes and jobs.
 
     Args:
-        teacher: the teacher: a `Checkpoint`, a model in memory, a directory or a hub id. A model that transformers does
-            not know is given as `Checkpoint.of(model, blocks=...)`.
+        teacher: the teacher: a `Checkpoint`, a model in memory, a directory, a hub id, or the directory of a state
+            store. A model that transformers does not know is given as `Checkpoint.of(model, blocks=...)`.
         students: one or more students with the teacher's tokenizer and streams, each given as the teacher may be; or a
             dictionary of them by name.
         probe: texts, pairs of texts, a column or a data frame; a `ProbeData`, a path or another source of `read_probe`;
@@ -95,13 +96,13 @@ def analyze(
     load = options or (LoadOptions() if beside is None else LoadOptions(device=beside))
     for each in (teacher, *named.values()):
         if isinstance(each, str | PathLike):
-            check_source(str(fspath(each)), revision=load.revision)
+            check_source(str(fspath(each)), revision=load.revision, or_store=each is teacher)
             if each is not teacher and isinstance(teacher, str | PathLike):
                 check_roles(str(fspath(teacher)), str(fspath(each)))
-    found = _checkpoint(teacher, "teacher", tokenizer, load)
+    found = as_checkpoint(teacher, "teacher", tokenizer, load)
     checkpoints = []
     for name, student in named.items():
-        one = _checkpoint(student, "student", tokenizer, load)
+        one = as_checkpoint(student, "student", tokenizer, load)
         # A student made of the teacher's configuration bears the teacher's name.
         if isinstance(student, nn.Module) and one.name == found.name:
             one = replace(one, name="student")
@@ -165,12 +166,17 @@ def _device(*given: Model) -> str | None:
     return next((str(weight.device) for weight in weights if weight is not None and not weight.is_meta), None)
 
 
-def _checkpoint(given: Model, role: str, tokenizer: Tokenizer | None, options: LoadOptions) -> Checkpoint:
+def as_checkpoint(given: Model, role: str, tokenizer: Tokenizer | None, options: LoadOptions) -> Checkpoint:
     """Return a model as a checkpoint, with the given tokenizer where it has none."""
     if isinstance(given, nn.Module):
         told = str(getattr(getattr(given, "config", None), "name_or_path", "") or "")
         return Checkpoint.of(given, tokenizer, name=None if told else role)
-    found = given if isinstance(given, Checkpoint) else load_checkpoint(str(fspath(given)), options)
+    if isinstance(given, Checkpoint):
+        found = given
+    elif role == "teacher" and is_store(fspath(given)):
+        found = load_stored_teacher(fspath(given))
+    else:
+        found = load_checkpoint(str(fspath(given)), options)
     return found if found.tokenizer is not None or tokenizer is None else replace(found, tokenizer=tokenizer)
 
 
@@ -214,7 +220,7 @@ def measure(
         for checkpoint in (teacher, *students):
             stack.enter_context(evaluation_mode(checkpoint.model))
         spec = prepared.spec
-        recorders = Recorders(stack, teacher, students, spec.layers, spec.settings.final_norm)
+        recorders = Recorders(stack, teacher, students, spec.layers, spec.settings.final_norm, prepared.stored)
         projections = trained_projections(prepared)
         if prepared.fitted:
             # All processes must measure through one projection: those that kept another begin anew with the rest.
@@ -245,7 +251,7 @@ def _measured(
     progress: bool,
 ) -> Measurement:
     """Run this process's share of the batches, but for those that were measured before."""
-    spec, probe, device = prepared.spec, prepared.measured, sum_device(prepared.teacher)
+    spec, probe, device = prepared.spec, prepared.measured, sum_device(prepared.teacher, prepared.students)
     numbers = share_batches(probe.padded_tokens, shard.of)[shard.number - 1]
     numbers = numbers[share_batches(probe.padded_tokens[numbers], processes.count)[processes.rank]].tolist()
     start = Measurement.zeros(spec, projections) if kept is None else kept

@@ -69,7 +69,7 @@ def fit_projections(
 
         run_in_lanes(
             progress_batches(probe, "fitting the projection", progress, numbers),
-            partial(recorders.states, sum_device(teacher)),
+            partial(recorders.states, sum_device(teacher, students)),
             consume,
             recorders.lanes,
         )

@@ -49,6 +49,7 @@ from anglekit.probes.tokenize import (
 )
 from anglekit.results.document import ModelRecord, ProbeRecord, Provenance
 from anglekit.runtime.placement import device_names
+from anglekit.states.store import StoredTeacher, StoreReader
 from anglekit.vocabulary import BATCHINGS, ProjectionKind, Stream
 
 # Tokens that the default anisotropy looks at, the first of the sample, whose order is random: an eighth of the examples
@@ -99,6 +100,7 @@ class PreparedAnalysis:
         adapters: the trained projections of each student, by stream and vertex; None where there are none.
         fitted: how the students of another width without adapters are projected, by position.
         spec: what is looked at.
+        stored: gives the teacher's states where they are in a store; None where the teacher runs.
     """
 
     teacher: Checkpoint
@@ -108,6 +110,7 @@ class PreparedAnalysis:
     adapters: Sequence[Mapping[Key, Tensor] | None]
     fitted: Mapping[int, ProjectionKind]
     spec: AnalysisSpec
+    stored: StoreReader | None = None
 
 
 def prepare(
@@ -133,6 +136,7 @@ def prepare(
         batching=max((facts_of(each.model).batching for each in (teacher, *students)), key=BATCHINGS.index),
     )
     layers = {stream: _chosen_layers(stream, teacher, students, settings) for stream in teacher.streams}
+    stored = _store_reader(teacher, tokens, layers, settings)
     kinds = tuple(_projection_kind(teacher, student, settings) for student in students)
     adapters = [
         _checked_adapters(teacher, student) if kind == "adapter" else None
@@ -192,7 +196,34 @@ def prepare(
             ),
         ),
     )
-    return PreparedAnalysis(teacher, students, measured, fit_half, adapters, fitted, spec)
+    return PreparedAnalysis(teacher, students, measured, fit_half, adapters, fitted, spec, stored)
+
+
+def _store_reader(
+    teacher: Checkpoint, tokens: TokenizedProbe, layers: Mapping[Stream, StreamLayers], settings: AnalysisSettings
+) -> StoreReader | None:
+    """Return what reads the teacher's states where they are stored.
+
+    Raises:
+        InputError: the store lacks a text or a layer, or what it holds is read otherwise.
+    """
+    if not isinstance(teacher, StoredTeacher):
+        return None
+    if settings.reading == "official":
+        raise InputError(f"{teacher.source} is a state store, and the official reading counts padding", "give a model")
+    document = teacher.store.document
+    behind = [
+        stream
+        for stream, chosen in layers.items()
+        if teacher.depth(stream) in chosen.teacher and document.facts.streams[stream].final_norm
+    ]
+    if behind and settings.final_norm != document.final_norm:
+        raise InputError(
+            f"{teacher.source} holds the last layer with the final norm {document.final_norm}, and "
+            f"--final-norm {settings.final_norm} came",
+            f"give --final-norm {document.final_norm}, or leave the last layer out (--teacher-layers)",
+        )
+    return teacher.store.reader(tokens, {stream: chosen.teacher for stream, chosen in layers.items()})
 
 
 def _plan_hash(probe: TokenizedProbe) -> str:
@@ -235,12 +266,18 @@ def _provenance(
         ),
         packages=package_versions(),
         python=platform.python_version(),
-        device=device_names(teacher.model),
-        dtype=str(teacher.model.dtype).removeprefix("torch."),
+        device=device_names(
+            students[next(iter(students))].model if isinstance(teacher, StoredTeacher) else teacher.model
+        ),
+        dtype=teacher.dtype_words if isinstance(teacher, StoredTeacher) else _dtype_name(teacher),
         precision="inner products and sums in float64",
-        **resolution(teacher.model.dtype, teacher.width),
+        **resolution(teacher.coarsest if isinstance(teacher, StoredTeacher) else teacher.model.dtype, teacher.width),
         shard=None if shard is None else str(shard),
     )
+
+
+def _dtype_name(checkpoint: Checkpoint) -> str:
+    return str(checkpoint.model.dtype).removeprefix("torch.")
 
 
 def resolution(dtype: torch.dtype, width: int) -> dict[str, Any]:
@@ -470,7 +507,12 @@ def _chosen_layers(
     if settings.reading == "official":
         return StreamLayers((1, teacher.depth(stream)), tuple((1,) for _ in students))
     chosen = settings.teacher_layers
-    teacher_layers = tuple(range(teacher.depth(stream) + 1)) if chosen is None else tuple(sorted(set(chosen)))
+    there = (
+        teacher.store.document.layers[stream]
+        if isinstance(teacher, StoredTeacher)
+        else range(teacher.depth(stream) + 1)
+    )
+    teacher_layers = tuple(there) if chosen is None else tuple(sorted(set(chosen)))
     if len(teacher_layers) < 2:
         raise InputError(f"--teacher-layers names {len(teacher_layers)} layer", "an angle needs 2 or more")
     vertices = settings.vertices

@@ -18,20 +18,27 @@ from anglekit.runtime.lanes import lane_count, slot_count
 from anglekit.runtime.placement import compute_device
 from anglekit.runtime.workspace import Workspace
 from anglekit.states.recorder import LayerRecorder, token_states
+from anglekit.states.store import StoredTeacher, StoreReader
 from anglekit.vocabulary import FinalNorm, Stream
 
 #: The teacher's and every student's states of a batch, by stream.
 BatchStates = tuple[dict[Stream, Tensor], list[dict[Stream, Tensor]]]
 
 
-def sum_device(teacher: Checkpoint) -> torch.device:
-    """Return where the sums live: beside the teacher, unless its device has no float64 (MPS)."""
-    device = compute_device(teacher.model)
+def sum_device(teacher: Checkpoint, students: Sequence[Checkpoint]) -> torch.device:
+    """Return where the sums live: beside the teacher, or the first student where the teacher is a store.
+
+    A device without float64 (MPS) gives them to the processor.
+    """
+    device = compute_device(students[0].model if isinstance(teacher, StoredTeacher) else teacher.model)
     return torch.device("cpu") if device.type == "mps" else device
 
 
 class Recorders:
-    """The recorders of one teacher and its students, entered for the length of an analysis."""
+    """The recorders of one teacher and its students, entered for the length of an analysis.
+
+    A teacher whose states are `stored` is read instead of run.
+    """
 
     def __init__(
         self,
@@ -40,10 +47,11 @@ class Recorders:
         students: Sequence[Checkpoint],
         layers: Mapping[Stream, StreamLayers],
         final_norm: FinalNorm,
+        stored: StoreReader | None = None,
     ) -> None:
         self.layers = layers
         wanted = {stream: chosen.teacher for stream, chosen in layers.items()}
-        self.teacher = stack.enter_context(LayerRecorder(teacher.model, wanted, final_norm))
+        self.teacher = stored or stack.enter_context(LayerRecorder(teacher.model, wanted, final_norm))
         self.students = [
             stack.enter_context(
                 LayerRecorder(
@@ -54,21 +62,27 @@ class Recorders:
             )
             for position, student in enumerate(students)
         ]
-        models = [checkpoint.model for checkpoint in (teacher, *students)]
+        models = [checkpoint.model for checkpoint in (*(() if stored else (teacher,)), *students)]
         restless = any(facts_of(model).restless for model in models)
         #: How many batches may be on their way at once.
         self.lanes = 1 if restless else lane_count(models, [compute_device(model) for model in models])
-        self._workspaces = [[Workspace() for _ in models] for _ in range(slot_count(self.lanes))]
+        self._workspaces = [[Workspace() for _ in (teacher, *students)] for _ in range(slot_count(self.lanes))]
 
     def states(self, device: torch.device, batch: ProbeBatch, slot: int = 0) -> BatchStates:
         """Return the teacher's and every student's states by stream, shape (layers, tokens, width), on `device`.
 
         The next call for the same slot overwrites them.
         """
-        teacher, *students = (
-            {stream: found.states.to(device) for stream, found in token_states(recorder, batch, workspace).items()}
-            for recorder, workspace in zip((self.teacher, *self.students), self._workspaces[slot], strict=True)
-        )
+
+        def states(source: LayerRecorder | StoreReader, workspace: Workspace) -> dict[Stream, Tensor]:
+            read = (
+                source.token_states(batch, workspace)
+                if isinstance(source, StoreReader)
+                else token_states(source, batch, workspace)
+            )
+            return {stream: found.states.to(device) for stream, found in read.items()}
+
+        teacher, *students = map(states, (self.teacher, *self.students), self._workspaces[slot])
         return teacher, students
 
 

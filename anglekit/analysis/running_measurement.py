@@ -55,7 +55,7 @@ class RunningMeasurement:
                 spec.student_widths[key[1]],
                 projections=start.projections.get(key),
                 epsilon=spec.epsilon,
-                device=sum_device(prepared.teacher),
+                device=sum_device(prepared.teacher, prepared.students),
                 split_clusters=spec.split_clusters if spec.repeats else None,
                 sums=sums,
             )

@@ -124,6 +124,11 @@ def adopt_facts(model: PreTrainedModel, other: PreTrainedModel) -> None:
     _FACTS[model.base_model] = facts_of(other)
 
 
+def know_facts(model: PreTrainedModel, facts: ModelFacts) -> None:
+    """Let a model that cannot be run, for it has no weights, have the facts of the one that it stands for."""
+    _FACTS[model.base_model] = facts
+
+
 def final_norm_module(model: PreTrainedModel, stream: Stream) -> nn.Module | None:
     """Return the norm between what a stack's last block hands over and the stack's own output, or None."""
     name = facts_of(model).streams[stream].final_norm

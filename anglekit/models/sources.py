@@ -14,6 +14,7 @@ from typing import Final
 from anglekit.errors import InputError
 from anglekit.models.supported import census_versions, supported_types
 from anglekit.runtime.files import near_path, read_json_object
+from anglekit.vocabulary import STORE_FILE
 
 _GIVE: Final = "give a checkpoint directory or a hub id such as org/name"
 # What the census found that no setting of a type changes, and what to do, both in the words of `check_model`.
@@ -63,6 +64,10 @@ def no_directory(source: str | Path) -> InputError:
 
 def no_model(directory: Path) -> InputError:
     """Return the error of a directory without config.json; models further down are named."""
+    if (directory / STORE_FILE).is_file():
+        return InputError(
+            f"{directory} is a state store, which holds no model", "a store is the teacher of anglekit analyze, no more"
+        )
     inside = sorted(
         {file.parent.parent if file.parent.name == "checkpoint" else file.parent for file in _configs(directory)}
     )
@@ -71,7 +76,7 @@ def no_model(directory: Path) -> InputError:
     return InputError(f"{directory} holds no model: config.json is missing", remedy)
 
 
-def check_source(source: str, *, revision: str | None = None) -> str:
+def check_source(source: str, *, revision: str | None = None, or_store: bool = False) -> str:
     """Refuse what is surely no checkpoint that can be read, before anything is loaded to read it.
 
     The hub is asked for the small `config.json` of a model that is neither a directory nor at hand.
@@ -79,6 +84,7 @@ def check_source(source: str, *, revision: str | None = None) -> str:
     Args:
         source: a directory, a run directory or a hub id.
         revision: the hub's branch, tag or commit.
+        or_store: whether a state store will do.
 
     Returns:
         A note for the person, that a plain name is asked for at the hub; or "".
@@ -89,6 +95,8 @@ def check_source(source: str, *, revision: str | None = None) -> str:
     """
     check_local(source)
     directory = Path(source)
+    if or_store and (directory / STORE_FILE).is_file():
+        return ""
     if directory.is_dir():
         inner = directory / "checkpoint"
         place = directory if (directory / "config.json").exists() else inner

@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 
 import anglekit_data
-from anglekit.analysis.job import save_analysis
-from anglekit.analysis.unfinished import unfinished_directory
+from anglekit.analysis.jobs.job import save_analysis
+from anglekit.analysis.jobs.unfinished import unfinished_directory
 from anglekit.comparison.compare import compare
 from anglekit.comparison.verdict import Headline
 from anglekit.distillation.runs.directory import RunDirectory

@@ -36,7 +36,8 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     """A teacher or a student: its checkpoint, its shape, and its training where that was recorded.
 
     `batching` is given where texts of unequal length may not share a batch (`vocabulary.Batching`), `unchecked` (a
-    reason in words) where the model could not be run beforehand to see what its blocks hand over. `adapter` says what
+    reason in words) where the model could not be run beforehand to see what its blocks hand over. `states` says
+    how states were stored that were read instead of running the model. `adapter` says what
     corrected its weights before they were read, and whose they were, `quantization` how they were stored or read, and
     `left_out` which stored weights are no part of the model. `given_sha256` is the hash of what a student started from
     that was there before its training.
@@ -56,6 +57,7 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     left_out: str | None = None
     batching: str | None = None
     unchecked: str | None = None
+    states: str | None = None
     init: str | None = None
     strategy: str | None = None
     seed: Whole | None = None

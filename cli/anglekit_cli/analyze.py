@@ -1,4 +1,4 @@
-"""`anglekit analyze`: a teacher seen from its students, on probe data; `anglekit merge`: what jobs analysed apart."""
+"""`anglekit analyze`: a teacher seen from its students; `merge`: what jobs analysed apart; `extract`: stored states."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from anglekit.models.load_options import LoadOptions, check_roles, same_checkpoi
 from anglekit.runtime.files import check_replaceable
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import AUTO, Placement, check_device
-from anglekit.settings_fields import HARDWARE, OUTPUT
-from anglekit.vocabulary import GEOMETRY_FILE
+from anglekit.settings_fields import DATA, HARDWARE, MEASURED, OUTPUT
+from anglekit.vocabulary import GEOMETRY_FILE, STORE_FILE, STORED_NAMES
 from anglekit_cli import options
 from anglekit_cli.process import only_new_garbage
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from anglekit.results.geometry import Geometry
 
 EPILOG = "Example: anglekit analyze runs/teacher runs/forward runs/reverse --probe validation.tsv --out geometry"
+EXTRACT_EPILOG = "Example: anglekit extract runs/teacher --data validation.tsv --out states"
 MERGE_EPILOG = "Example: anglekit merge geometry-1 geometry-2 geometry-3 --out geometry"
 
 ProbeColumns = Annotated[
@@ -60,7 +61,10 @@ def check_place(out: Path, overwrite: bool) -> None:
 
 @options.takes_settings
 def analyze(
-    teacher: Annotated[str, typer.Argument(help="The teacher: directory, run or hub id.", show_default=False)],
+    teacher: Annotated[
+        str,
+        typer.Argument(help="The teacher: directory, run, hub id, or a state store of its states.", show_default=False),
+    ],
     students: Annotated[
         list[str],
         typer.Argument(help="One or more students: directories, runs or hub ids.", show_default=False),
@@ -136,7 +140,9 @@ def analyze(
     part = _shard(shard)
     read = prompts or ("alone" if columns.target in (None, "-") else "included")
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
-    options.check_sources([teacher, *students], [probe], columns=columns, revision=load.revision)
+    stored = (Path(teacher) / STORE_FILE).is_file()
+    models = students if stored else [teacher, *students]
+    options.check_sources(models, [probe], columns=columns, revision=load.revision)
     for name, place in (("device", device), ("teacher_device", teacher_device), ("student_device", student_device)):
         if alone and place not in (None, AUTO):
             check_device(place, name)
@@ -144,12 +150,18 @@ def analyze(
         if alone and not same_checkpoint(teacher, student):
             check_roles(teacher, student)
     verbose = bool(context.find_root().params.get("verbose"))
+    if stored and dry_run:
+        raise InputError(
+            f"{teacher} is a state store, and --dry-run estimates what running a teacher takes",
+            "leave --dry-run out, or give the teacher itself",
+        )
 
-    from anglekit.analysis.job import save_analysis
+    from anglekit.analysis.jobs.job import save_analysis
     from anglekit.analysis.preparation import blocks_to_hold
     from anglekit.models.checkpoints import checkpoint_of, load_checkpoint, load_config
     from anglekit.probes.data import read_probe
     from anglekit.runtime.processes import launched_processes
+    from anglekit.states.store import load_stored_teacher
 
     with launched_processes(device) as (processes, own_device):
         with processes.together():
@@ -177,15 +189,21 @@ def analyze(
                     device=own or own_device,
                     placement=placement if own is None else Placement(quantization=placement.quantization),
                 )
-                config = load_config(checkpoint_of(source), there)
-                loading.append(replace(there, blocks=blocks_to_hold(config, settings, teacher=number == 0)))
+                blocks = None
+                if number or not stored:
+                    config = load_config(checkpoint_of(source), there)
+                    blocks = blocks_to_hold(config, settings, teacher=number == 0)
+                loading.append(replace(there, blocks=blocks))
             plan = None
-            if dry_run or verbose:
+            if dry_run or (verbose and not stored):
                 from anglekit.analysis.forecast import forecast_analysis
 
                 plan = forecast_analysis(teacher, students, data, settings, loading, shard=part)
             sources = [] if dry_run else zip((teacher, *students), loading, strict=True)
-            models = [load_checkpoint(source, each) for source, each in sources]
+            loaded = [
+                load_stored_teacher(source) if stored and number == 0 else load_checkpoint(source, each)
+                for number, (source, each) in enumerate(sources)
+            ]
         if plan is not None and dry_run:
             if processes.first:
                 typer.echo(json.dumps(plan.summary()) if as_json else plan.text())
@@ -193,8 +211,8 @@ def analyze(
         with only_new_garbage():
             geometry = save_analysis(
                 out,
-                models[0],
-                models[1:],
+                loaded[0],
+                loaded[1:],
                 data,
                 settings,
                 shard=part,
@@ -238,10 +256,157 @@ def merge(
     """
     check_place(out, overwrite)
 
-    from anglekit.analysis.shards import merge_shards
+    from anglekit.analysis.jobs.shards import merge_shards
 
     geometry = merge_shards(shards)
     print_result(geometry, geometry.save(out, overwrite=overwrite), quiet=quiet, as_json=as_json)
+
+
+def _layer_numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(
+            f"--layers {text!r} is not a list of layers", "give numbers such as 0,6,12; 0 is the embedding"
+        )
+    return [int(part) for part in parts]
+
+
+@options.takes_settings
+def extract(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Directory, run or hub id.", show_default=False)],
+    *,
+    data: Annotated[
+        str, typer.Option(help=options.Probe.__metadata__[0].help.replace("Probe texts", "Texts"), rich_help_panel=DATA)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Directory for the state store; it appears whole or not at all.", rich_help_panel=OUTPUT),
+    ],
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Layers to keep, e.g. 0,6,12; 0 is the embedding.",
+            show_default="all",
+            rich_help_panel=MEASURED,
+        ),
+    ] = None,
+    states_dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Precision of the store: float32, bfloat16, float16 or int8. What it does to the angles is measured "
+            "and recorded.",
+            rich_help_panel=MEASURED,
+        ),
+    ] = "float32",
+    columns: ProbeColumns,
+    prompts: Annotated[str | None, options.option_of(AnalysisSettings, "prompts")] = None,
+    settings: Annotated[
+        AnalysisSettings,
+        options.Options(only=("final_norm", "max_length", "target_max_length", "token_budget", "seed")),
+    ],
+    device: Annotated[str, options.option_of(LoadOptions, "device")] = AUTO,
+    placement: Annotated[Placement, options.Options()],
+    load: Annotated[LoadOptions, options.Options(without=("device",))],
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print how many texts and bytes it would be, and stop; writes nothing.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a store that exists.", rich_help_panel=OUTPUT)
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.", rich_help_panel=OUTPUT)
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.", rich_help_panel=OUTPUT)] = False,
+) -> None:
+    """Store a model's hidden states, to be read instead of running it again.
+
+    `anglekit analyze STATES STUDENT... --probe F` takes a store as its teacher: the texts of F must be in it.
+
+    A run that was stopped, however it was stopped, goes on when it is started again. Several processes share the work:
+    accelerate launch --multi_gpu --num_processes 2 -m anglekit_cli extract ...
+    """
+    alone = not launched_together()
+    options.check_names("--states-dtype", [states_dtype], STORED_NAMES)
+    chosen = _layer_numbers(layers)
+    if alone and not dry_run:
+        check_replaceable(out, STORE_FILE, overwrite=overwrite)
+    read = prompts or ("alone" if columns.target in (None, "-") else "included")
+    settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
+    options.check_sources([model], [data], columns=columns, revision=load.revision)
+    if alone and device != AUTO:
+        check_device(device, "device")
+
+    from anglekit.analysis.jobs.extract import extract_states, prepare_extraction
+    from anglekit.analysis.preparation import blocks_to_hold
+    from anglekit.models.checkpoints import checkpoint_of, load_checkpoint, load_config
+    from anglekit.probes.data import read_probe
+    from anglekit.runtime.processes import launched_processes
+
+    with launched_processes(device) as (processes, own_device):
+        with processes.together():
+            texts = read_probe(
+                data,
+                text=columns.text,
+                text_pair=columns.text_pair,
+                target=columns.target,
+                limit=columns.limit,
+                seed=settings.seed,
+            )
+            there = replace(load, device=own_device, placement=placement)
+            config = load_config(checkpoint_of(model), there)
+            wanted = replace(settings, teacher_layers=None if chosen is None else tuple(chosen))
+            held = replace(there, blocks=blocks_to_hold(config, wanted, teacher=True))
+            checkpoint = load_checkpoint(model, held)
+        if dry_run:
+            planned = prepare_extraction(checkpoint, texts, settings, layers=chosen, stored=states_dtype)
+            counts = {stream: planned.probe.n_tokens(stream) for stream in planned.probe.streams}
+            if processes.first and as_json:
+                layers_held = planned.document.layers
+                told = {"texts": planned.probe.n_examples, "tokens": counts, "layers": layers_held}
+                typer.echo(json.dumps({**told, "bytes": planned.bytes}))
+            elif processes.first:
+                tokens = " and ".join(f"{count:,} tokens ({stream})" for stream, count in counts.items())
+                typer.echo(
+                    f"{planned.probe.n_examples:,} texts, {tokens}, stored as {states_dtype}: "
+                    f"{planned.bytes / 1e6:,.1f} MB"
+                )
+            return
+        store = extract_states(
+            out,
+            checkpoint,
+            texts,
+            settings,
+            layers=chosen,
+            stored=states_dtype,
+            overwrite=overwrite,
+            processes=processes,
+            progress=processes.first and not quiet and not as_json,
+        )
+    if not processes.first:
+        return
+    document = store.document
+    size = sum(shard.bytes for shard in document.shards)
+    if as_json:
+        told = {"out": str(out), "texts": store.n_examples, "bytes": size, "layers": document.layers}
+        typer.echo(json.dumps({**told, "stored": document.stored, "rounding": store.rounding_words}))
+    elif not quiet:
+        read_columns = ", ".join(
+            name for name in (texts.text_column, texts.text_pair_column, texts.target_column) if name
+        )
+        typer.echo(
+            f"{document.model.name}: {store.n_examples:,} different texts ({read_columns}), {size / 1e6:,.1f} MB, "
+            f"{store.rounding_words}."
+        )
+        typer.echo(f"Written to {out}. Analyse with it: anglekit analyze {out} STUDENT --probe {data} --out geometry")
 
 
 def print_result(geometry: Geometry, written: Path, *, quiet: bool, as_json: bool) -> None:

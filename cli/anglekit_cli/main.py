@@ -120,6 +120,7 @@ def root(
 
 
 app.command(cls=Command, epilog=reproduce.DEMO_EPILOG)(reproduce.demo)
+app.command(cls=Command, epilog=analyze.EXTRACT_EPILOG)(analyze.extract)
 app.command(cls=Command, epilog=analyze.EPILOG)(analyze.analyze)
 app.command(cls=Command, epilog=analyze.MERGE_EPILOG)(analyze.merge)
 app.command(cls=Command, epilog=finetune.EPILOG)(finetune.finetune)

@@ -17,8 +17,8 @@ from measuring import _clock as clock
 from measuring import launch, probe_of, report
 
 from anglekit.analysis.analyze import analyze, measure
+from anglekit.analysis.jobs.shards import gathered
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.analysis.shards import gathered
 from anglekit.analysis.tables import tabulate
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.data import ProbeData

@@ -158,7 +158,7 @@ def import_everything() -> None:
     import pyarrow.parquet  # noqa: F401 - what a fork would import again
     import transformers.models.bert.modeling_bert  # noqa: F401
 
-    import anglekit.analysis.job
+    import anglekit.analysis.jobs.job
     import anglekit.plots.registry
     import anglekit.recipes.reproduction_stages  # noqa: F401
 

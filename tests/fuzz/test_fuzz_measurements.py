@@ -12,12 +12,19 @@ import numpy as np
 import pytest
 
 from anglekit.analysis.analyze import measure
+from anglekit.analysis.jobs.shards import (
+    SHARD_FILE,
+    SUMS_FILE,
+    _document_hash,
+    _file_hash,
+    merge_shards,
+    shard_geometry,
+)
+from anglekit.analysis.jobs.unfinished import UnfinishedAnalysis
 from anglekit.analysis.measurement import read_metadata
 from anglekit.analysis.preparation import Shard
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.analysis.shards import SHARD_FILE, SUMS_FILE, _document_hash, _file_hash, merge_shards, shard_geometry
 from anglekit.analysis.spec import AnalysisSpec
-from anglekit.analysis.unfinished import UnfinishedAnalysis
 from anglekit.models.checkpoints import load_checkpoint
 from anglekit.probes.data import read_probe
 from anglekit.results.geometry import Geometry

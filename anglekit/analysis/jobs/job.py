@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 
 from anglekit.analysis.analyze import measure
+from anglekit.analysis.jobs.shards import gathered, shard_geometry
+from anglekit.analysis.jobs.unfinished import UnfinishedAnalysis, unfinished_directory
 from anglekit.analysis.preparation import WHOLE, Shard, prepare
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.analysis.shards import gathered, shard_geometry
 from anglekit.analysis.tables import tabulate
-from anglekit.analysis.unfinished import UnfinishedAnalysis, unfinished_directory
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import Checkpoint
 from anglekit.probes.in_memory import Probe

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from anglekit.analysis import unfinished as keeping
-from anglekit.analysis.job import save_analysis
+from anglekit.analysis.jobs import unfinished as keeping
+from anglekit.analysis.jobs.job import save_analysis
+from anglekit.analysis.jobs.unfinished import UnfinishedAnalysis, unfinished_directory
 from anglekit.analysis.preparation import Shard, prepare
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.analysis.unfinished import UnfinishedAnalysis, unfinished_directory
 from anglekit.errors import InputError, RunError
 
 ALL = AnalysisSettings(nulls="all", similarity="all", token_budget=30, projection="least-squares")

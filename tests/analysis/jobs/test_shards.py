@@ -15,10 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from anglekit.analysis.analyze import analyze, measure
-from anglekit.analysis.measurement import measurement_bytes, measurement_from_bytes
-from anglekit.analysis.preparation import Shard
-from anglekit.analysis.settings import AnalysisSettings
-from anglekit.analysis.shards import (
+from anglekit.analysis.jobs.shards import (
     SHARD_FILE,
     SUMS_FILE,
     _document_hash,
@@ -26,6 +23,9 @@ from anglekit.analysis.shards import (
     merge_shards,
     shard_geometry,
 )
+from anglekit.analysis.measurement import measurement_bytes, measurement_from_bytes
+from anglekit.analysis.preparation import Shard
+from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import AnglekitError, InputError
 from anglekit.results.geometry import Geometry
 from tests.analysis.same_geometry import assert_same

@@ -1,0 +1,425 @@
+"""Hidden states of one model over one data set, written into a state store that is whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.linalg import vector_norm
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from anglekit.analysis.analyze import Model, as_checkpoint
+from anglekit.analysis.jobs.unfinished import unfinished_directory
+from anglekit.analysis.preparation import package_versions, tokenized_probe
+from anglekit.analysis.recorders import progress_batches
+from anglekit.analysis.settings import AnalysisSettings
+from anglekit.errors import InputError, RunError, suggest
+from anglekit.models.check import evaluation_mode, facts_of
+from anglekit.models.checkpoints import Checkpoint, quiet_transformers
+from anglekit.models.load_options import LoadOptions
+from anglekit.probes.batches import ProbeBatch, TokenizedProbe
+from anglekit.probes.in_memory import Probe, probe_in_memory
+from anglekit.results.document import ModelRecord, ProbeRecord
+from anglekit.runtime.files import check_replaceable, read_document, write_json
+from anglekit.runtime.lanes import lane_count, run_in_lanes, slot_count
+from anglekit.runtime.locks import DirectoryLock
+from anglekit.runtime.placement import compute_device
+from anglekit.runtime.processes import ALONE, Processes
+from anglekit.runtime.workspace import Workspace
+from anglekit.states.recorder import LayerRecorder, TokenStates, token_states
+from anglekit.states.store import (
+    FORMAT,
+    MODEL_DIRECTORY,
+    STORED_DTYPES,
+    Rounding,
+    ShardRecord,
+    StateStore,
+    StoreDocument,
+    example_digests,
+    restored,
+    rounded,
+)
+from anglekit.vocabulary import STORE_FILE, Stream
+
+#: About the size of a shard, which is held in memory until it is written.
+SHARD_BYTES: Final = 64 << 20
+_PLAN_FILE, _LOCK, _SCRATCH = "plan.json", "lock", ".writing-"
+_ROUNDING: Final = "rounding"
+# Tokens of a batch on which the rounding is measured: enough for a mean, and a small part of the pass.
+_MEASURED = 64
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedExtraction:
+    """What will be extracted, before the first batch runs.
+
+    Attributes:
+        probe: the texts as the model reads them; every token of them counts.
+        document: the store's, its shards still without sizes.
+        shards: for each shard the numbers of its batches.
+        bytes: what all shards will take, but for some kilobytes of names.
+    """
+
+    probe: TokenizedProbe
+    document: StoreDocument
+    shards: tuple[range, ...]
+    bytes: int
+
+
+def prepare_extraction(
+    model: Checkpoint,
+    data: Probe,
+    settings: AnalysisSettings,
+    *,
+    layers: Sequence[int] | None = None,
+    stored: str = "float32",
+) -> PreparedExtraction:
+    """Check that everything fits, tokenise, and say what will be written.
+
+    Args:
+        model: whose states.
+        data: the texts.
+        settings: how they are read (lengths, prompts, tokens of a batch) and where the last layer is taken; its layers
+            are not asked.
+        layers: the layers of each stream, 0 the embedding; None: all.
+        stored: the precision of the store, a name of `STORED_DTYPES`.
+
+    Raises:
+        InputError: a layer or precision that does not exist, or texts that the model cannot read.
+    """
+    if stored not in STORED_DTYPES:
+        raise InputError(f"states cannot be stored as {stored!r}", allowed=suggest(stored, STORED_DTYPES))
+    if settings.reading == "official":
+        raise InputError("the official reading counts padding, which a store has none of", "leave --reading out")
+    chosen: dict[Stream, list[int]] = {}
+    for stream in model.streams:
+        depth = model.depth(stream)
+        wanted = range(depth + 1) if layers is None else sorted(set(layers))
+        wrong = [layer for layer in wanted if not 0 <= layer <= depth]
+        if wrong or not len(wanted):
+            raise InputError(
+                f"the {stream} of {model.source} has no layer {wrong[0]}" if wrong else "no layers came",
+                f"layers run from 0 (embedding) to {depth}",
+            )
+        chosen[stream] = list(wanted)
+    facts = facts_of(model.model)
+    probe = replace(tokenized_probe(model, [], data, settings), batching=facts.batching)
+    # A later reading may leave tokens out; the store leaves out none.
+    probe = replace(
+        probe,
+        text=replace(probe.text, counted=None),
+        target=None if probe.target is None else replace(probe.target, counted=None),
+    )
+    sizes = _bytes_of_tokens(chosen, model.width, stored)
+    of_batch = [
+        sum(int(_lengths(probe, stream)[positions].sum()) * size for stream, size in sizes.items())
+        for positions in probe.plan
+    ]
+    document = StoreDocument(
+        format=FORMAT,
+        model=ModelRecord(name=model.name, **model.provenance()),
+        data=ProbeRecord(
+            source=data.source,
+            sha256=data.sha256,
+            text=data.text_column,
+            text_pair=data.text_pair_column,
+            target=data.target_column,
+        ),
+        layers=chosen,
+        final_norm=settings.final_norm,
+        dtype=str(model.model.dtype).removeprefix("torch."),
+        stored=stored,
+        facts=facts,
+        shards=[],
+        packages=package_versions(),
+    )
+    return PreparedExtraction(probe, document, tuple(_shards(of_batch)), sum(of_batch))
+
+
+def extract_states(
+    out: str | Path,
+    model: Model,
+    probe: Any,  # noqa: ANN401 - whatever `probe_in_memory` takes
+    settings: AnalysisSettings | None = None,
+    *,
+    layers: Sequence[int] | None = None,
+    stored: str = "float32",
+    tokenizer: Tokenizer | None = None,
+    overwrite: bool = False,
+    processes: Processes = ALONE,
+    progress: bool = False,
+) -> StateStore:
+    """Run a model over texts and store its hidden states.
+
+    `extract_states("states", "runs/teacher", "train.tsv")`, and then `analyze("states", student, "train.tsv")`.
+
+    Shards are written into `OUT.unfinished`, each whole or not at all; a run that was stopped goes on with those that
+    are missing. The directory gets its name when all are there.
+
+    Args:
+        out: the store's directory.
+        model: whose states: a `Checkpoint`, a model in memory, a directory or a hub id.
+        probe: the texts, as `analyze` takes them.
+        settings: see `prepare_extraction`.
+        layers: see `prepare_extraction`.
+        stored: see `prepare_extraction`.
+        tokenizer: that of a model in memory.
+        overwrite: replace a store that is there.
+        processes: those that share the shards; each calls this function alike.
+        progress: show a progress bar on the terminal.
+
+    Raises:
+        InputError: something does not fit, `out` exists or is in use, an unfinished store of something else lies
+            there, or the disk has too little room.
+        RunError: something cannot be written, or another process failed.
+    """
+    out = Path(out)
+    with processes.together():
+        model = as_checkpoint(model, "model", tokenizer, LoadOptions())
+        data = probe_in_memory(probe)
+        prepared = prepare_extraction(model, data, settings or AnalysisSettings(), layers=layers, stored=stored)
+        check_replaceable(out, STORE_FILE, overwrite=overwrite)
+    unfinished = unfinished_directory(out)
+    with ExitStack() as stack:
+        with processes.together():
+            if processes.first:
+                stack.enter_context(DirectoryLock(unfinished, _LOCK, holder="extraction"))
+                _begin(unfinished, prepared)
+        with processes.together():
+            _write_shards(unfinished, model, prepared, processes, progress=progress)
+        with processes.together():
+            if processes.first:
+                _complete(unfinished, model, prepared)
+    with processes.together():
+        if processes.first:
+            _put_in_place(unfinished, out)
+    return StateStore(out)
+
+
+def _bytes_of_tokens(layers: Mapping[Stream, Sequence[int]], width: int, stored: str) -> dict[Stream, int]:
+    """Return the bytes that a token of each stream takes."""
+    scale = 4 if stored == "int8" else 0
+    return {stream: len(held) * (width * STORED_DTYPES[stored].itemsize + scale) for stream, held in layers.items()}
+
+
+def _lengths(probe: TokenizedProbe, stream: Stream) -> NDArray[np.int64]:
+    return probe.text.lengths if stream == probe.text_stream or probe.target is None else probe.target.lengths
+
+
+def _shards(sizes: Sequence[int]) -> Iterator[range]:
+    """Yield ranges of batches of about a shard's size; a larger batch is a shard alone."""
+    start, held = 0, 0
+    for number, size in enumerate(sizes):
+        if number > start and held + size > SHARD_BYTES:
+            yield range(start, number)
+            start, held = number, 0
+        held += size
+    if start < len(sizes):
+        yield range(start, len(sizes))
+
+
+def _shard_name(number: int) -> str:
+    return f"states-{number:05d}.safetensors"
+
+
+# ---- writing ----
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """What an unfinished store will hold, so that a run that goes on is of the same."""
+
+    document: StoreDocument
+    texts: str
+
+    @classmethod
+    def of(cls, prepared: PreparedExtraction) -> _Plan:
+        digest = hashlib.sha256(example_digests(prepared.probe).tobytes())
+        for batch in prepared.probe.plan:
+            digest.update(prepared.probe.rows[batch].tobytes() + b"|")
+        # Another minor version may go on.
+        return cls(msgspec.structs.replace(prepared.document, packages={}), digest.hexdigest())
+
+
+def _begin(unfinished: Path, prepared: PreparedExtraction) -> None:
+    """Write down what is extracted, or refuse to go on with something else or without room."""
+    plan, file = _Plan.of(prepared), unfinished / _PLAN_FILE
+    for left in unfinished.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(left)
+    if file.exists():
+        kept = read_document(file, _Plan, f"remove {unfinished} to begin anew", most_bytes=1 << 28)
+        if msgspec.to_builtins(kept) != msgspec.to_builtins(plan):
+            what = "texts" if kept.document == plan.document else "layers, settings or weights"
+            raise InputError(
+                f"{unfinished} holds an unfinished store of other {what}", "remove it to begin anew, or change --out"
+            )
+    there = sum(entry.stat().st_size for entry in unfinished.glob("states-*.safetensors"))
+    free = shutil.disk_usage(unfinished).free
+    if (needed := prepared.bytes - there) > free:
+        raise InputError(
+            f"the states take {needed / 1e9:,.2f} GB more and the disk of {unfinished.parent} has {free / 1e9:,.2f}",
+            "choose fewer layers (--layers), --states-dtype bfloat16 or int8, or another disk",
+        )
+    if not file.exists():
+        write_json(file, plan)
+
+
+def _write_shards(
+    unfinished: Path, model: Checkpoint, prepared: PreparedExtraction, processes: Processes, *, progress: bool
+) -> None:
+    """Write this process's shards that are not there."""
+    layers = prepared.document.layers
+    missing = [
+        number
+        for number in range(len(prepared.shards))
+        if number % processes.count == processes.rank and not (unfinished / _shard_name(number)).exists()
+    ]
+    digests = example_digests(prepared.probe)
+    with evaluation_mode(model.model), LayerRecorder(model.model, layers, prepared.document.final_norm) as recorder:
+        restless = bool(recorder.facts.restless)
+        lanes = 1 if restless else lane_count([model.model], [compute_device(model.model)])
+        workspaces = [Workspace() for _ in range(slot_count(lanes))]
+        numbers = [batch for shard in missing for batch in prepared.shards[shard]]
+        batches = progress_batches(prepared.probe, "extracting", progress, numbers)
+
+        def states(batch: ProbeBatch, slot: int) -> dict[Stream, TokenStates]:
+            return token_states(recorder, batch, workspaces[slot])
+
+        for shard in missing:
+            own = prepared.shards[shard]
+            writing = _ShardInMemory(prepared, own, digests)
+            run_in_lanes((next(batches) for _ in own), states, writing.add, lanes)
+            writing.save(unfinished, _shard_name(shard))
+        # The bar's end.
+        next(batches, None)
+
+
+class _ShardInMemory:
+    """The states of a shard, until all of its batches have come."""
+
+    def __init__(self, prepared: PreparedExtraction, batches: range, digests: NDArray[np.uint8]) -> None:
+        document, probe = prepared.document, prepared.probe
+        examples = np.concatenate([probe.plan[number] for number in batches])
+        self.stored = document.stored
+        self.tensors: dict[str, Tensor] = {
+            "digests": torch.from_numpy(digests[examples]),
+            "rows": torch.from_numpy(probe.rows[examples]),
+        }
+        self.filled = dict.fromkeys(document.layers, 0)
+        self.worst = Rounding()
+        self.measured = 0
+        for stream, held in document.layers.items():
+            lengths = _lengths(probe, stream)[examples]
+            tokens = int(lengths.sum())
+            shape = (tokens, len(held), document.model.width or 0)
+            self.tensors[f"{stream}.lengths"] = torch.from_numpy(lengths)
+            self.tensors[f"{stream}.states"] = torch.empty(shape, dtype=STORED_DTYPES[self.stored])
+            if self.stored == "int8":
+                self.tensors[f"{stream}.scales"] = torch.empty(shape[:2])
+
+    def add(self, _batch: ProbeBatch, states: Mapping[Stream, TokenStates]) -> None:
+        """Take in the states of a batch, each stream's (layers, tokens, width)."""
+        for stream, found in states.items():
+            by_token = found.states.cpu().transpose(0, 1)
+            begin = self.filled[stream]
+            end = self.filled[stream] = begin + len(by_token)
+            target = self.tensors[f"{stream}.states"][begin:end]
+            if by_token.dtype == target.dtype:
+                target.copy_(by_token)
+                continue
+            small, scales = rounded(by_token, self.stored)
+            target.copy_(small)
+            if scales is not None:
+                self.tensors[f"{stream}.scales"][begin:end] = scales
+            few = slice(0, _MEASURED)
+            self._measure(by_token[few], restored(small[few], None if scales is None else scales[few]))
+
+    def _measure(self, states: Tensor, kept: Tensor) -> None:
+        """Take in how far rounding moved some states, both (tokens, layers, width)."""
+        exact, moved = states.double(), kept.double()
+        length = vector_norm(exact, dim=-1).clamp(min=torch.finfo(torch.float64).tiny)
+        distance = float(torch.nan_to_num(vector_norm(exact - moved, dim=-1) / length).max())
+        one, other = (each - each.mean(1, keepdim=True) for each in (exact, moved))
+        degrees = _angle_degrees(one, other)
+        total = self.measured + degrees.numel()
+        mean = (self.worst.mean_degrees * self.measured + float(degrees.sum())) / total if total else 0.0
+        self.measured = total
+        self.worst = Rounding(
+            max(self.worst.distance, distance), mean, max(self.worst.most_degrees, float(degrees.max()))
+        )
+
+    def save(self, unfinished: Path, name: str) -> None:
+        """Write the file, whole or not at all."""
+        # In a folder of its own, for safetensors writes a file of another name first.
+        scratch = unfinished / f"{_SCRATCH}{name}" / name
+        try:
+            scratch.parent.mkdir(exist_ok=True)
+            told = {**msgspec.to_builtins(self.worst), "measured": self.measured}
+            save_file(self.tensors, scratch, metadata={_ROUNDING: json.dumps(told)})
+            with scratch.open("rb") as written:
+                os.fsync(written.fileno())
+            scratch.replace(unfinished / name)
+            scratch.parent.rmdir()
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(scratch.parent, ignore_errors=True)
+            raise RunError(f"cannot write {unfinished / name}: {error}") from error
+
+
+def _angle_degrees(one: Tensor, other: Tensor) -> Tensor:
+    """Return the angle between vectors along the last axis, 0 where one has no length."""
+    units = [each / vector_norm(each, dim=-1, keepdim=True).clamp(min=1e-300) for each in (one, other)]
+    angle = 2 * torch.atan2(vector_norm(units[0] - units[1], dim=-1), vector_norm(units[0] + units[1], dim=-1))
+    lengths = torch.minimum(vector_norm(one, dim=-1), vector_norm(other, dim=-1))
+    return torch.where(lengths > 0, torch.rad2deg(angle), 0.0)
+
+
+def _complete(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction) -> None:
+    """Write what belongs beside the shards, states.json last."""
+    records, rounding, measured = [], Rounding(), 0
+    for number, own in enumerate(prepared.shards):
+        file = unfinished / _shard_name(number)
+        with safe_open(file, framework="numpy") as opened:
+            told = json.loads((opened.metadata() or {}).get(_ROUNDING, "{}"))
+        count = int(told.pop("measured", 0))
+        one = msgspec.convert(told, Rounding)
+        mean = (rounding.mean_degrees * measured + one.mean_degrees * count) / max(measured + count, 1)
+        measured += count
+        rounding = Rounding(max(rounding.distance, one.distance), mean, max(rounding.most_degrees, one.most_degrees))
+        examples = np.concatenate([prepared.probe.plan[batch] for batch in own])
+        tokens = {stream: int(_lengths(prepared.probe, stream)[examples].sum()) for stream in prepared.document.layers}
+        records.append(ShardRecord(file.name, len(examples), tokens, file.stat().st_size))
+    try:
+        with quiet_transformers():
+            model.model.config.save_pretrained(unfinished / MODEL_DIRECTORY)
+            if model.tokenizer is not None:
+                model.tokenizer.save_pretrained(unfinished / MODEL_DIRECTORY)
+    except OSError as error:
+        raise RunError(f"cannot write {unfinished / MODEL_DIRECTORY}: {error.strerror or error}") from error
+    write_json(unfinished / STORE_FILE, msgspec.structs.replace(prepared.document, shards=records, rounding=rounding))
+    (unfinished / _PLAN_FILE).unlink()
+
+
+def _put_in_place(unfinished: Path, out: Path) -> None:
+    """Give the directory its name; a store that was there goes when the new one is whole."""
+    retired = out.with_name(f"{out.name}.replaced")
+    try:
+        if out.exists():
+            out.rename(retired)
+        unfinished.rename(out)
+    except OSError as error:
+        raise RunError(f"cannot write {out}: {error.strerror or error}") from error
+    if retired.exists():
+        shutil.rmtree(retired)
