@@ -18,7 +18,7 @@ from anglekit.comparison.family import Family, Reference
 from anglekit.comparison.wording import gain_sentence, gap, interval_words, level, needed_words, weights_words
 from anglekit.display.counts import counted
 from anglekit.display.tables import printable
-from anglekit.vocabulary import matches_layers
+from anglekit.vocabulary import given_name, matches_layers
 
 _SCORE_WORDS: Final[Mapping[str, str]] = {
     "f1": "F1",
@@ -149,7 +149,7 @@ def _verdict_words(family: Family, *, score: str | None = None, table: str | Non
     if family.told is False and family.part == "angle":
         return "no verdict, as the matched students have learned nothing"
     if family.told is False and family.reference is not None:
-        known = _reference_words(family.reference, row)
+        known = _reference_words(family.reference, row, family.init)
         return f"no verdict, as no matched student is surely better than {known}; train them longer"
     if family.verdict == "equivalent":
         within = dict.fromkeys(gap(float(one["margin"]), one) for one in family.rows)
@@ -167,8 +167,10 @@ def _verdict_words(family: Family, *, score: str | None = None, table: str | Non
     return f"undecided ({pair}, {_open(family)})"
 
 
-def _reference_words(reference: Reference, row: Mapping[str, Any]) -> str:
-    known = (("chance", reference.chance), ("the untrained students", reference.untrained))
+def _reference_words(reference: Reference, row: Mapping[str, Any], init: str) -> str:
+    # A student that was there before may have learned long ago.
+    before = "the untrained students" if given_name(init) is None else "the student before its training"
+    known = (("chance", reference.chance), (before, reference.untrained))
     return " and ".join(f"{name} ({level(value, row)})" for name, value in known if value is not None)
 
 

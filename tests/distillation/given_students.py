@@ -30,5 +30,6 @@ def another_shape(teacher: str, place: Path, auto_class, *, model_type: str | No
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         auto_class.from_config(config).save_pretrained(place)
-    AutoTokenizer.from_pretrained(teacher).save_pretrained(place)
+    names = {"model_input_names": ["input_ids", "attention_mask"]} if model_type == "distilbert" else {}
+    AutoTokenizer.from_pretrained(teacher, **names).save_pretrained(place)
     return str(place)

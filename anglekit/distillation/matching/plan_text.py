@@ -60,6 +60,10 @@ def _given_words(student: PlannedStudent) -> str:
 
 def _head_words(student: PlannedStudent) -> str:
     saved = f" of {student.saved_as}" if student.saved_as else ""
+    if student.head is None and student.saved_as.endswith("Model") and "Head" not in student.saved_as:
+        return (
+            f"none in the checkpoint ({student.saved_as}): made anew from the seed, unless it is tied to the embeddings"
+        )
     if student.head is None:
         return f"that in the checkpoint{saved}, where it is the task's; else made anew from the seed"
     return HEAD_WORDS[student.head] + (saved if student.head == "kept" else "")

@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 
 from anglekit.comparison.cells import score_cells, score_unit
 from anglekit.comparison.statistics import level_rows
-from anglekit.comparison.wording import level
+from anglekit.comparison.wording import level, weights_words
 from anglekit.display.tables import TextTable, markdown_table, markdown_text
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs.directory import CARD_FILE, SCORES_FIGURE, RunConfig, RunDirectory, RunProvenance
+from anglekit.distillation.students.given import HEAD_WORDS, GivenProvenance
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.models.checkpoint_files import CORRECTIONS_CONFIG
 from anglekit.models.load_options import checkpoint_name
@@ -190,7 +191,7 @@ def _summary(facts: CardFacts) -> str:
     if facts.plan is None:
         return f"**{origin}**, fine-tuned on the task {task} by {made}."
     depth = " + ".join(f"{part.matching.student_blocks} {part.stream} blocks" for part in facts.plan.streams)
-    start = "the teacher's weights" if facts.plan.init == "teacher" else f"{markdown_text(facts.plan.init)} weights"
+    start = markdown_text(weights_words(facts.plan.init))
     return (
         f"A student of **{origin}** with {depth}, from {start}, distilled on the task {task} under the layer matching "
         f"*{markdown_text(facts.plan.strategy)}* by {made}."
@@ -254,7 +255,7 @@ def _taught(facts: CardFacts, plan: DistillationPlan) -> list[tuple[str, object]
         ("teacher", f"{_origin(origin.source)} ({origin.architecture})"),
         ("teacher's sha256, head included", origin.sha256_with_head),
         ("matching", plan.matched_as + ("" if strategy is None else f": {strategy.description}")),
-        ("initialisation", plan.init),
+        ("initialisation", plan.init if plan.student is None else _given_words(plan, facts.provenance.student)),
         ("width", f"{plan.student_width} (the teacher's {plan.teacher_width})"),
         ("losses", f"{' + '.join(terms)}; {plan.reading} reading"),
     ]
@@ -266,6 +267,15 @@ def _taught(facts: CardFacts, plan: DistillationPlan) -> list[tuple[str, object]
             for part in plan.streams
         ]
     return found
+
+
+def _given_words(plan: DistillationPlan, student: object) -> str:
+    if not isinstance(student, GivenProvenance):
+        return plan.init
+    return (
+        f"{plan.init}: {_origin(student.source)} ({student.architecture}, sha256 {student.sha256_with_head}), its head "
+        f"{HEAD_WORDS[student.head]}"
+    )
 
 
 def _map_table(plan: DistillationPlan) -> TextTable:

@@ -141,7 +141,8 @@ class CheckedStudent:
         task: settled by data and teacher.
         provenance: of its weights.
         vocabulary: what it shares with its teacher's.
-        tokenizer: its own where that knows other tokens than the teacher's, which read all of the data alike.
+        tokenizer: its own, which is saved with it, where it is of another type than its teacher or knows other tokens;
+            both tokenizers read all of the data alike.
     """
 
     given: GivenStudent
@@ -195,10 +196,12 @@ def open_given(student: GivenStudent, data: PreparedData, teacher: PretrainedCon
     """
     own = load_tokenizer(checkpoint_of(student.source), student.load)
     vocabulary = checked_vocabulary(student.source, student.config, own, data, teacher)
-    kept = own if own is not None and vocabulary.relation == "appended" else None
+    another_type = student.config.model_type != teacher.model_type
+    # Of another type it is what plain programs need: DistilBERT takes no token types, and BERT's tokenizer gives some.
+    kept = own if own is not None and (another_type or vocabulary.relation == "appended") else None
     _check_lengths(student, data)
-    if student.config.model_type != teacher.model_type:
-        check_kept_tokenizer(kept or data.tokenizer, student.config, student.source)
+    if another_type and kept is None:
+        check_kept_tokenizer(data.tokenizer, student.config, student.source)
     model, lacking = _load(student, data.task)
     facts_of(model)  # which refuses a model whose layers cannot be read
     _make_anew(model, lacking, seed=0)

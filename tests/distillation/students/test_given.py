@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from anglekit.analysis.analyze import analyze
 from anglekit.analysis.settings import AnalysisSettings
@@ -66,6 +72,9 @@ def test_a_teacher_cut_by_hand_trains_as_the_copied_student_does(world, cut, tmp
     plan = DistillationPlan.from_json(record(told, "plan.json"))
     assert (plan.init, plan.student.head) == ("given:other", "kept")
     assert "given, other (bert" in plan_text(plan)
+    card = (Path(told.checkpoint) / "README.md").read_text()
+    assert "from student other, distilled" in card
+    assert "its head from the checkpoint" in card
     assert "from the checkpoint of BertForSequence" in plan_text(plan)
     assert record(told, "provenance.json")["student"]["sha256"] == found["student"]["sha256"]
 
@@ -127,6 +136,9 @@ def test_a_student_of_another_shape_learns_is_saved_and_is_analysed(
     depth = found.depth(stream)
     assert found.matched_layer(stream, depth) == 4
     assert found.matched_layer(stream, 1) == -(-4 // depth)
+    if family == "distilbert":  # reads no token types, which the teacher's tokenizer gives
+        words = AutoTokenizer.from_pretrained(trained.checkpoint)("good film", return_tensors="pt")
+        assert auto.from_pretrained(trained.checkpoint)(**words).logits.shape == (1, 2)
     role = {"text": "prompt"} if family == "qwen3" else {}
     probe = read_probe(world["dev"], **role)
     settings = AnalysisSettings(projection="adapter") if found.adapters is not None else AnalysisSettings()
