@@ -155,6 +155,10 @@ class Comparison:
             raise InputError(f"no format {form!r}", allowed=suggest(form, FORMATS))
         return FORMATS[form](self)
 
+    def __repr__(self) -> str:
+        """Return the first line of the verdict."""
+        return f"<Comparison: {self.headline.line}>"
+
     def _repr_html_(self) -> str:
         """Show the answer, its reasons and the tables in a notebook; all tables but the first are folded."""
         first, folded = self.tables()[:1], self.tables()[1:]

@@ -13,6 +13,7 @@ from anglekit.report.figures import MOST_STUDENTS, draw_all
 from anglekit.report.gather import Findings, gather
 from anglekit.report.page import page
 from anglekit.report.svg import StyleSheet
+from anglekit.results.geometry import Geometry
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,10 @@ class Report:
     not_drawn: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """Return in a line how much the page shows."""
+        return f"<Report of {len(self.html) >> 10:,} KiB: {len(self.figures)} figures; {self.headline.line}>"
+
     @property
     def headline(self) -> Headline:
         """What comes first on the page."""
@@ -40,7 +45,7 @@ class Report:
 
 
 def build_report(
-    directories: Sequence[str | Path],
+    sources: str | Path | Geometry | Sequence[str | Path | Geometry],
     *,
     labels: Sequence[str] | None = None,
     title: str = "Teacher layers seen from the student",
@@ -51,8 +56,10 @@ def build_report(
 ) -> Report:
     """Read results, compare them, draw every figure that they can fill, and make one page of it all.
 
+    `Path("report.html").write_text(build_report(geometry).html, encoding="utf-8")`.
+
     Args:
-        directories: written by `anglekit analyze`, `sweep` or `distill`, in any mixture.
+        sources: directories of `anglekit analyze`, `sweep` or `distill`, and Geometries, in any mixture.
         labels: a task's name for each Geometry; by default the last part of its path.
         title: the page's heading.
         margin: the largest difference between angles that does not matter, in degrees.
@@ -67,7 +74,7 @@ def build_report(
     """
     if workers is not None and workers < 1:
         raise InputError(f"{workers} processes cannot draw", allowed="allowed: at least 1 (--workers)")
-    findings = gather(directories, labels=labels, margin=margin, score_margin=score_margin)
+    findings = gather(sources, labels=labels, margin=margin, score_margin=score_margin)
     styles = StyleSheet()
     figures, not_drawn = draw_all(findings, styles, tick or (lambda _: None), workers)
     left_out = (

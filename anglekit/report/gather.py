@@ -17,6 +17,7 @@ from anglekit.display.counts import counted
 from anglekit.errors import InputError
 from anglekit.results.chance import ChanceVerdict
 from anglekit.results.geometry import Geometry
+from anglekit.settings_fields import one_or_more
 
 _OFFICIAL = (
     "official reading, as the paper's code computes it: padding is counted, and one pair of layers stands for all"
@@ -71,13 +72,13 @@ class Findings:
 
 
 def gather(
-    directories: Sequence[str | Path],
+    sources: str | Path | Geometry | Sequence[str | Path | Geometry],
     *,
     labels: Sequence[str] | None = None,
     margin: float = ANGLE_MARGIN,
     score_margin: float | None = None,
 ) -> Findings:
-    """Read directories of Geometries, sweeps and runs.
+    """Read directories of Geometries, sweeps and runs; a Geometry may be in memory.
 
     Results that cannot be compared (different probes, teachers or tasks, or only one strategy) stand side by side, and
     the reason is kept. The arguments are those of `build_report`.
@@ -85,15 +86,16 @@ def gather(
     Raises:
         InputError: a directory is missing, damaged or of another kind, or there is not one label for each Geometry.
     """
-    if not directories:
+    given = list(one_or_more(sources))
+    if not given:
         raise InputError("nothing came to report", "give directories of `anglekit analyze`, `sweep` or `distill`")
     check_margin(margin, "--angle-margin")
     if score_margin is not None:
         check_margin(score_margin, "--score-margin")
     try:
-        found, apart = [read_evidence(directories)], ""
+        found, apart = [read_evidence(given)], ""
     except InputError as error:  # each directory by itself
-        found = [read_evidence([directory]) for directory in dict.fromkeys(directories)]
+        found = [read_evidence([source]) for source in dict.fromkeys(given)]
         apart = _not_compared(error)
     named = [pair for evidence in found for pair in evidence.geometries]
     if labels is not None and len(labels) != len(named):

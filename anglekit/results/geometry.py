@@ -38,7 +38,7 @@ def official_histogram_name(student: str) -> str:
     return f"official_histogram_{student}.txt"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geometry:
     """The geometry of one teacher seen from its students.
 

@@ -7,12 +7,14 @@ import copy
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import DataLoader
 
 import anglekit
 from anglekit.errors import InputError
 from anglekit.probes.in_memory import probe_in_memory
+from anglekit.report.gather import gather
 
 FAMILIES = ("bert", "t5", "qwen3")
 TEXTS = ["the film was good", "a dull plot and a very bad ending", "we saw it"]
@@ -222,3 +224,32 @@ def test_token_ids_that_the_models_lack_or_would_read_otherwise_are_refused(tiny
     for given, options, expected in cases:
         with pytest.raises(InputError, match=expected):
             anglekit.analyze(teacher, student, given, anglekit.AnalysisSettings(**options))
+
+
+def test_the_programs_of_the_front_door_run(pair, tmp_path):
+    family, teacher, student, tok, targets = pair
+    states = [
+        each.base_model(**tok(TEXTS[0], return_tensors="pt"), **extra, output_hidden_states=True)
+        for extra in ([{"decoder_input_ids": torch.tensor([[0, 5]])}] if family == "t5" else [{}])
+        for each in (teacher, student)
+    ]
+    t, s = (
+        [state.detach() for state in getattr(each, "encoder_hidden_states", None) or each.hidden_states]
+        for each in states
+    )
+    ax = Figure().subplots()
+
+    g = anglekit.analyze(teacher, student, TEXTS, tokenizer=tok, targets=targets)
+    acc = anglekit.GeometryAccumulator(4, 3, 16)
+    acc.update(t, s)
+    from_arrays = acc.compute()
+    drawn = anglekit.draw("layer-norms", g, ax=ax) if family != "t5" else anglekit.draw("layer-norms", g)
+    assert drawn is ax if family != "t5" else len(drawn.axes) == 2
+    assert from_arrays.angles["n_tokens"].eq(6).all()
+    assert anglekit.draw("figure1", from_arrays).axes
+    assert gather([g, from_arrays]).geometries[1].geometry is from_arrays
+    again = anglekit.Geometry.load(from_arrays.save(tmp_path / "arrays"))
+    pd.testing.assert_frame_equal(again.angles, from_arrays.angles)
+    pytest.importorskip("xarray", reason="the extra `xarray` is not installed")
+    chosen = g.to_xarray()["mean_cosine"].sel(vertex=1)
+    assert chosen.sizes == {"student": 1, "stream": len(g.angles["stream"].unique()), "teacher_i": 3, "teacher_k": 3}
