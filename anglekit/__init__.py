@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from anglekit.distillation.training.angle_callback import AngleCallback as AngleCallback
     from anglekit.distillation.training.distillation_loss import DistillationLoss as DistillationLoss
     from anglekit.distillation.training.distillation_loss import match_layers as match_layers
+    from anglekit.distillation.training.distillation_loss import objective_for as objective_for
     from anglekit.distillation.training.trainer import DistillationTrainer as DistillationTrainer
     from anglekit.errors import AnglekitError as AnglekitError
     from anglekit.errors import InputError as InputError
@@ -107,6 +108,7 @@ _HOMES = {
     "layer_matching": "anglekit.distillation.matching.strategies",
     "load_checkpoint": "anglekit.models.checkpoints",
     "match_layers": "anglekit.distillation.training.distillation_loss",
+    "objective_for": "anglekit.distillation.training.distillation_loss",
     "push_to_hub": "anglekit.distillation.runs.publish",
     "read_probe": "anglekit.probes.data",
     "read_table": "anglekit.tables.read",

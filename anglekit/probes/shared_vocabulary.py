@@ -109,6 +109,8 @@ def shared_vocabulary(
         for each, tokenizer in ((teacher, teacher_tokenizer), (student, student_tokenizer))
     ]
     one_way = follow_one_way(teacher_tokenizer, student_tokenizer)
+    if one_way and sizes[0] == sizes[1]:  # a large vocabulary takes a third of a second to list
+        return SharedVocabulary("same", sizes[0], sizes[0], sizes[1], one_way=True)
     known = teacher_tokenizer.get_vocab()
     known_to_student = known if one_way else student_tokenizer.get_vocab()
     difference, entries = _first_difference(known, known_to_student)

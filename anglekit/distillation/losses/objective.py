@@ -71,7 +71,7 @@ class DistillationObjective:
             False, or the family's own in the official reading.
         label_smoothing: of the cross-entropy, in [0, 1).
         causal: whether each position's logits predict the next token, so that labels are shifted by one. None leaves it
-            to the model (`settled_objective`, which `DistillationLoss` and `DistillationTrainer` ask), or to the batch
+            to the model (`objective_for`, which `DistillationLoss` and `DistillationTrainer` ask), or to the batch
             where that tells: labels of one number an example and decoder inputs are not shifted.
         pad_token_id: of decoder inputs, read by the official reading of encoder-decoders.
         shared_entries: the KL is over the first so many entries of the vocabulary, renormalised over them; None: all.

@@ -71,28 +71,32 @@ def match_layers(
     )
 
 
-def settled_objective(
-    matching: Matching,
+def objective_for(
+    teacher: PreTrainedModel | None,
     student: PreTrainedModel,
-    teacher: PreTrainedModel | None = None,
+    matching: Matching = "forward",
     *,
     seed: int | None = None,
     **fields: Any,  # noqa: ANN401 - of `DistillationObjective`, checked there
 ) -> DistillationObjective:
-    """Return an objective in which everything is said that the models tell.
+    """Return the objective of two models, in which everything is said that they tell.
 
     That is, where it is left open: whether labels are shifted by one (decoder-only language models), the family of the
-    official reading, the pad token, and how many entries two language-model heads share.
+    official reading and the pad token.
 
     Args:
-        matching: a strategy's name, a `LayerMatching` (or one for each stream), or an objective.
+        teacher: with its head; None where it is not at hand.
         student: with its head.
-        teacher: likewise; None where it is not at hand.
+        matching: a strategy's name, a `LayerMatching` (or one for each stream), or an objective.
         seed: of the strategy "random".
-        fields: of `DistillationObjective`, beside anything but an objective.
+        fields: of `DistillationObjective`; beside an objective they replace its own.
 
     Raises:
-        InputError: fields beside an objective, a strategy without a teacher, or heads whose logits cannot be compared.
+        InputError: a strategy without a teacher, models of different kinds, or heads whose logits cannot be compared.
+
+    Example:
+        >>> objective = objective_for(teacher, student, "reverse", weights=anglekit.LossWeights(0, 1, 1))
+        >>> trainer = anglekit.DistillationTrainer(student, args, objective=objective, teacher=teacher)
     """
     if isinstance(matching, str):
         if teacher is None:
@@ -245,7 +249,7 @@ class DistillationLoss:
         if teacher is student:
             raise InputError("teacher and student are one model", "make a student: anglekit.create_student")
         network = network_of(student)
-        self.objective = settled_objective(matching, network, teacher, seed=seed, **fields)
+        self.objective = objective_for(teacher, network, matching, seed=seed, **fields)
         self.student = student
         self.adapters = adapters if adapters is not None else _adapters_for(self.objective, teacher, network, seed)
         check_widths(self.objective, network, teacher, self.adapters)

@@ -24,7 +24,7 @@ from anglekit.distillation.training.distillation_loss import (
     StudentStep,
     check_widths,
     network_of,
-    settled_objective,
+    objective_for,
 )
 from anglekit.distillation.training.teacher import TeacherForward, TeacherProvider, accepted_inputs
 from anglekit.distillation.training.term_meter import TermMeter
@@ -54,7 +54,7 @@ class DistillationTrainer(Trainer):
         model: the student, with its head.
         args: as for `Trainer`.
         objective: the terms and what they read; or a strategy's name, or a `LayerMatching` for each stream, with the
-            paper's weights. What it leaves open the models tell (`settled_objective`).
+            paper's weights. What it leaves open the models tell (`objective_for`).
         teacher: its model, with a head if there is a KL term. Moved to the student's device.
         teacher_forward: called instead of a `TeacherForward` over `teacher`; a sweep shares one among its students.
         teacher_device: where the teacher runs; None: on the student's device.
@@ -104,7 +104,7 @@ class DistillationTrainer(Trainer):
                 f"{args.n_gpu} devices in one process would split batches behind the hooks that read hidden states",
                 "start with `accelerate launch`, or make one device visible",
             )
-        objective = settled_objective(objective, network_of(model), teacher, seed=args.seed)
+        objective = objective_for(teacher, network_of(model), objective, seed=args.seed)
         if teacher is not None and teacher_forward is not None:
             raise InputError("both a teacher and a teacher_forward came", "give one of the two")
         if objective.reads_teacher and teacher is None and teacher_forward is None:

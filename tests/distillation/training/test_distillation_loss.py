@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from transformers import Qwen3ForSequenceClassification, Qwen3ForTokenClassification
 
 import anglekit
-from anglekit.distillation.training.distillation_loss import DistillationLoss, match_layers, settled_objective
+from anglekit.distillation.training.distillation_loss import DistillationLoss, match_layers, objective_for
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.errors import InputError
 from tests.distillation.tiny_trainers import arguments
@@ -114,12 +114,12 @@ def test_labels_are_shifted_for_language_models_of_one_stream_alone(tiny_model):
     kinds = [kind(qwen.config) for kind in (Qwen3ForSequenceClassification, Qwen3ForTokenClassification)]
     models = [qwen, *kinds, tiny_model("bert", head=True), tiny_model("t5", head=True), tiny_model("gpt2", head=True)]
     objective = anglekit.DistillationObjective()
-    assert [settled_objective(objective, model).causal for model in models] == [True, *[False] * 4, True]
-    families = [settled_objective(objective, model).family for model in models]
+    assert [objective_for(None, model, objective).causal for model in models] == [True, *[False] * 4, True]
+    families = [objective_for(None, model, objective).family for model in models]
     assert families == ["causal", "causal", "causal", "bert", "t5", "causal"]
     given = anglekit.DistillationObjective(causal=False, family="bart")
-    assert settled_objective(given, qwen).causal is False
-    assert settled_objective(given, qwen).family == "bart"
+    assert objective_for(None, qwen, given).causal is False
+    assert objective_for(None, qwen, given).family == "bart"
     # Without a model the objective does not guess.
     batch = {"input_ids": torch.ones(1, 3, dtype=torch.long), "labels": torch.ones(1, 3, dtype=torch.long)}
     with pytest.raises(InputError, match="does not say whether they are shifted; give causal=True"):
