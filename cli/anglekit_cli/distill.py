@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from anglekit.distillation.losses.weights import LossWeights
+from anglekit.settings_fields import MEASURED
 from anglekit.vocabulary import INITS
 from anglekit_cli import options
 from anglekit_cli.finetune import print_result, publish
@@ -40,6 +41,18 @@ def distill(
     columns: options.Columns,
     settings: options.Training,
     placement: options.TeacherPlacement,
+    angles_every: Annotated[
+        int | None,
+        typer.Option(
+            metavar="STEPS",
+            help="Measure the angles on --probe before training, after every so many steps and at the end, for plot "
+            "--figure training-angles; the student is the same bit for bit.",
+            rich_help_panel=MEASURED,
+        ),
+    ] = None,
+    probe: Annotated[
+        str | None, typer.Option(help="Texts for --angles-every: a table as of --train.", rich_help_panel=MEASURED)
+    ] = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     hub: options.Publishing,
@@ -58,7 +71,7 @@ def distill(
     streams_matched = options.names_of("--match-streams", match_streams)
     made = {"--init": init, "--layers": layers, "--width": width, "--copy": copy}
     given = options.check_students(teacher, [student] if student is not None else [], made)
-    options.check_sources(given)
+    options.check_sources(given, [] if probe is None else [probe])
     options.check_sources([teacher], [train], validation, columns=columns, task=task, revision=load.revision)
     settings.check_packages()
     hub.check_here()
@@ -94,6 +107,8 @@ def distill(
         hidden_loss=hidden_loss,
         reading=reading,
         match_streams=streams_matched,
+        angles_every=angles_every,
+        probe=probe,
     )
     print_result(result, quiet=quiet, as_json=as_json)
     publish(result.directory, hub, quiet=quiet or as_json)

@@ -16,10 +16,11 @@ from anglekit.errors import InputError
 from anglekit_cli.distill import distill
 from anglekit_cli.evaluate import evaluate
 from anglekit_cli.finetune import finetune
+from anglekit_cli.plot import plot
 from tests.distillation.run_corpus import make_world
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-for command in (finetune, distill, evaluate):
+for command in (finetune, distill, evaluate, plot):
     app.command()(command)
 
 
@@ -67,6 +68,20 @@ def test_quiet_prints_nothing_and_json_only_json(world, tmp_path):
     content = json.loads(printed.stdout)
     assert content["scores"][0]["data"] == "mine"
     assert content["steps"] == 4
+
+
+def test_angles_over_training_are_measured_and_drawn_and_change_nothing(world, tmp_path):
+    options = ("--strategy", "forward", "--layers", 2, "-q")
+    distilled(world, tmp_path / "alone", *options)
+    distilled(world, tmp_path / "watched", *options, "--angles-every", 2, "--probe", world["dev"])
+    weights = [(tmp_path / name / "checkpoint" / "model.safetensors").read_bytes() for name in ("alone", "watched")]
+    assert weights[0] == weights[1]
+    angles = tmp_path / "watched" / "angles"
+    assert sorted(path.name for path in angles.iterdir()) == [f"geometry-step-{step}" for step in (0, 2, 4)]
+    run("plot", angles, "--figure", "training-angles", "--numbers", tmp_path / "steps.csv")
+    assert pd.read_csv(tmp_path / "steps.csv")["step"].unique().tolist() == [0, 2, 4]
+    with pytest.raises(InputError, match="--probe came without --angles-every"):
+        distilled(world, tmp_path / "half", *options, "--probe", world["dev"])
 
 
 def test_finetune_then_distil_then_evaluate(world, tmp_path):

@@ -21,9 +21,11 @@ from anglekit.distillation.tasks.models import TaskModel, load_for_fine_tuning, 
 from anglekit.distillation.tasks.prepared_data import PreparedData, prepare_data
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.distillation.tasks.task import Task
+from anglekit.distillation.training.angle_callback import AngleCallback
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import checkpoint_of, load_config
+from anglekit.models.checkpoints import Checkpoint, checkpoint_name, checkpoint_of, load_config
 from anglekit.models.load_options import LoadOptions, loaded_for_training
+from anglekit.probes.data import read_probe
 from anglekit.vocabulary import RANDOM_TEACHER, Stream
 
 
@@ -103,6 +105,8 @@ def distill(
     load: LoadOptions | None = None,
     if_exists: IfExists = "refuse",
     progress: bool = False,
+    angles_every: int | None = None,
+    probe: str | None = None,
     note: Callable[[str], None] = lambda _note: None,
     **plan_options: Any,  # noqa: ANN401 - `weights`, `hidden_loss`, `reading`, ... of the plan, checked there
 ) -> RunResult:
@@ -130,6 +134,9 @@ def distill(
         load: what is allowed in loading.
         if_exists: what to do with a run that is already there: "refuse", "resume" or "overwrite".
         progress: whether to show a bar.
+        angles_every: measure the angles at the student before training, after every so many steps and at the end, on
+            `probe`; each Geometry is kept in `angles` in the run's directory. Training is the same without it.
+        probe: table of the texts for that.
         note: called with what the run says before it trains, such as where a given student's head comes from.
         plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams` of
             `plan.plan_distillation`.
@@ -149,6 +156,7 @@ def distill(
     settings, load = settings or TrainSettings(), loaded_for_training(load)
     settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
     check_control(control, load)
+    check_watched(angles_every, probe)
     source = checkpoint_of(teacher)
     with RunDirectory(out, if_exists) as directory:
         config = load_config(source, load)
@@ -176,7 +184,25 @@ def distill(
             note(one.in_words())
         title = f"distill {plan.strategy} from {plan.init}" if progress else None
         run = begin_distillation(loaded, prepared, plan, directory, settings, given=opened.get(plan.init), title=title)
+        if angles_every is not None and probe is not None:
+            read = data or DataSettings()
+            texts = read_probe(probe, text=read.text, text_pair=read.text_pair, target=read.target)
+            seen = Checkpoint.of(loaded.model, loaded.tokenizer, name=checkpoint_name(teacher))
+            AngleCallback(seen, texts, every=angles_every, out=directory.path / "angles").attach(run.trainer)
         return run.complete()
+
+
+def check_watched(angles_every: int | None, probe: str | None) -> None:
+    """Refuse one of the two without the other.
+
+    Raises:
+        InputError: a probe came without steps, steps came without a probe, or steps are below 1.
+    """
+    if (angles_every is None) != (probe is None):
+        given, other = ("--probe", "--angles-every") if angles_every is None else ("--angles-every", "--probe")
+        raise InputError(f"{given} came without {other}, which it belongs to", "give both, or neither")
+    if angles_every is not None and angles_every < 1:
+        raise InputError(f"--angles-every is {angles_every}", allowed="allowed: at least 1")
 
 
 def check_control(control: str | None, load: LoadOptions | None) -> None:
