@@ -358,13 +358,16 @@ def read_alike(
 def _ids_read(
     data: ProbeData, tokenizer: PreTrainedTokenizerBase, reads_targets: bool, continued: bool
 ) -> list[tuple[list[int], ...]]:
-    """Return all that a model reads of each example: the ids of its text, which of them are of what, its target's."""
+    """Return all ids that a model reads of each example: its text's, which of them are the prompt's, its target's.
+
+    Token types are left out: models that take none (DistilBERT) have tokenizers that give none, and read the same.
+    """
     if continued and data.targets is not None:
         follows = [joined(text, target) for text, target in zip(data.texts, data.targets, strict=True)]
         rows, prompts = encode_completions(tokenizer, data.texts, follows, ends=False)
         return [(row, [0] * prompt) for row, prompt in zip(rows, prompts, strict=True)]
     encoded = encode_texts(tokenizer, data.texts, data.text_pairs)
-    read = [encoded["input_ids"], *([encoded["token_type_ids"]] if "token_type_ids" in encoded else [])]
+    read = [encoded["input_ids"]]
     if reads_targets and data.targets is not None:
         read.append(encode_texts(tokenizer, data.targets, as_target=True)["input_ids"])
     return list(zip(*read, strict=True))

@@ -107,6 +107,11 @@ def test_every_text_is_compared_and_not_the_first_ones(one, tiny_tokenizer, word
     ):
         given = probe(texts=plain, **columns)
         assert np.flatnonzero(~read_alike(given, one, added, entries=entries, **options)).tolist() == unlike
+    # A tokenizer that gives no token types reads the same.
+    typed = tiny_tokenizer()
+    typed.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    assert [("token_type_ids" in each("the", "the")) for each in (typed, one)] == [True, False]
+    assert read_alike(probe(texts=plain, text_pairs=plain), typed, one, entries=entries).all()
     assert read_alike(probe(texts=plain, targets=tuple(texts)), one, added, entries=entries).all()
     assert unlike_words("the newword", one, added) == f"token 3 of 'the newword' is number 1 and {len(one)}"
 
