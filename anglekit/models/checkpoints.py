@@ -175,17 +175,13 @@ class Checkpoint:
         dtype = str(self.model.dtype).removeprefix("torch.")
         read = "" if self.tokenizer is not None else ", no tokenizer"
         return (
-            f"<Checkpoint {self.name}: {self._class_name}, {blocks}, {self.width} wide, {dtype} on "
+            f"<Checkpoint {self.name}: {type(self.model).__name__}, {blocks}, {self.width} wide, {dtype} on "
             f"{device_names(self.model)}{read}>"
         )
 
     def matched_layer(self, stream: Stream, layer: int) -> int | None:
         """Return the teacher layer that taught a student layer, or None if there was none or the trainer noted none."""
         return self.training.taught_by.get(stream, {}).get(str(layer))
-
-    @property
-    def _class_name(self) -> str:
-        return type(self.model.module if isinstance(self.model, ForeignModel) else self.model).__name__
 
     @property
     def width(self) -> int:
@@ -213,7 +209,7 @@ class Checkpoint:
             "source": self.source,
             "model_type": str(self.model.config.model_type),
             **({"composite": self.composite} if self.composite else {}),
-            "architecture": self._class_name,
+            "architecture": type(self.model).__name__,
             "width": self.width,
             "depth": {stream: self.depth(stream) for stream in self.streams},
             "sha256": self.sha256,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anglekit.display.counts import counted
-from anglekit.errors import InputError, foreign_failures
+from anglekit.errors import InputError
 from anglekit.probes.batches import TokenizedProbe, TokenRuns
 from anglekit.probes.data import ProbeData, probe_of_table, read_probe
 from anglekit.probes.tokenize import clusters_of, shifted_right
@@ -204,7 +204,7 @@ def _token_inputs(source: str, batches: Iterable[Any], pad_id: int | None) -> To
     """Return the tokens of batches, which are gone through once."""
     text, decoder, labels = _Collected(), _Collected(), _Collected()
     problem, other = "", dict[str, None]()
-    for number, batch in enumerate(_gone_through(source, batches)):
+    for number, batch in enumerate(batches):
         where = f"batch {number} of the {source}"
         if not isinstance(batch, Mapping) or batch.get("input_ids") is None:
             held = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
@@ -251,18 +251,6 @@ def _token_inputs(source: str, batches: Iterable[Any], pad_id: int | None) -> To
         not_read=tuple(other),
         labels_problem=problem,
     )
-
-
-def _gone_through(source: str, batches: Iterable[Any]) -> Iterator[Any]:
-    """Yield the batches; what a loader raises becomes one line."""
-    running = iter(batches)
-    while True:
-        with foreign_failures(lambda reason: InputError(f"the {source} failed: {reason}", "look at its data set")):
-            try:
-                batch = next(running)
-            except StopIteration:
-                return
-        yield batch
 
 
 def _hold_tokens(labels: Any) -> bool:  # noqa: ANN401 - whatever a batch holds

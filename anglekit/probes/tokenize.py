@@ -138,7 +138,7 @@ def tokenize_probe(
     if needs_target and data.targets is None:
         raise InputError(
             f"{data.source} has no target column, and an encoder-decoder needs one for its decoder",
-            "name it, e.g. --target summary",
+            "name it, e.g. --target summary; of texts in memory: targets=[...]",
         )
     if needs_target and text_stream != "encoder":
         raise InputError("an encoder-decoder reads the text in its encoder", "text_stream must be 'encoder'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -46,6 +47,26 @@ class OwnModel(nn.Module):
         for block in self.trunk["blocks"]:
             states = block(states)
         return self.head(states)
+
+
+class TorchEncoder(nn.Module):
+    """An embedding under torch's own encoder, which packs padded texts when it evaluates."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(24, 16)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), depth)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        padding = None if attention_mask is None else attention_mask == 0
+        return self.encoder(self.table(input_ids), src_key_padding_mask=padding)
+
+    def states(self, ids: list[int]) -> torch.Tensor:
+        """Return the states of one text, layer after layer: (layers, tokens, width)."""
+        layers = [self.table(torch.tensor([ids]))]
+        for block in self.encoder.layers:
+            layers.append(block(layers[-1]))
+        return torch.cat(layers).detach()
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -162,6 +183,23 @@ def test_a_model_of_one_s_own_is_read_by_its_blocks(tiny_tokenizer):
     embedded = anglekit.analyze(seen, anglekit.Checkpoint.of(student, blocks="trunk.blocks"), {"input_ids": ids})
     norm = embedded.layers.query("side_a == 'teacher' and layer_a == 0 and side_b == 'teacher' and layer_b == 0")
     assert float(norm["mean_norm"].iloc[0]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_torch_s_own_encoder_hands_on_padded_states(tiny_tokenizer):
+    torch.manual_seed(0)
+    tok, models = tiny_tokenizer(), [TorchEncoder(3).eval(), TorchEncoder(2).eval()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+
+    found = anglekit.analyze(*(anglekit.Checkpoint.of(each, tok, blocks="encoder.layers") for each in models), TEXTS)
+
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+    acc = anglekit.GeometryAccumulator(4, 3, 16)
+    for number, text in enumerate(TEXTS):
+        ids = tok(text)["input_ids"]
+        acc.update(*(each.states(ids) for each in models), np.full(len(ids), number))
+    expected = acc.compute().angles
+    assert set(found.angles.pop("student")) == {"TorchEncoder"}
+    pd.testing.assert_frame_equal(found.angles, expected.drop(columns="student"), rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_analysed_in_memory_is_refused_in_a_line(tiny_model, tiny_tokenizer, monkeypatch):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -90,7 +91,8 @@ class ForeignModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
         handle = self.blocks[-1].register_forward_hook(keep)
         try:
-            output = _run(self.module, input_ids, attention_mask, token_type_ids)
+            with _whole_states():
+                output = _run(self.module, input_ids, attention_mask, token_type_ids)
         finally:
             handle.remove()
         own = _states_of(output)
@@ -119,10 +121,40 @@ def with_named_blocks(module: nn.Module, blocks: str | Sequence[str | nn.Module]
         kind=kind, hidden_size=width, num_hidden_layers=len(found), vocab_size=vocabulary, instance=next(_NUMBERS)
     )
     mode = {each: each.training for each in module.modules()}
-    model = ForeignModel(config, module, found)
+    named: type[ForeignModel] = type(kind, (ForeignModel,), {})  # messages call a model by its class
+    model = named(config, module, found)
     for each, training in mode.items():  # a model of transformers begins in evaluation mode
         each.training = training
     return model
+
+
+class _Passes:
+    """How many passes of foreign models run now, in all threads, and torch's setting before the first of them."""
+
+    lock = threading.Lock()
+    running = 0
+    fast = True
+
+
+@contextmanager
+def _whole_states() -> Iterator[None]:
+    """Have torch's own encoder hand on states with their padding inside the block; the setting is the process's.
+
+    Beside padding, `nn.TransformerEncoder` otherwise packs the texts of an evaluation into one nested tensor, which has
+    no positions.
+    """
+    with _Passes.lock:
+        if _Passes.running == 0:
+            _Passes.fast = torch.backends.mha.get_fastpath_enabled()
+            torch.backends.mha.set_fastpath_enabled(False)
+        _Passes.running += 1
+    try:
+        yield
+    finally:
+        with _Passes.lock:
+            _Passes.running -= 1
+            if _Passes.running == 0:
+                torch.backends.mha.set_fastpath_enabled(_Passes.fast)
 
 
 def block_lists(module: nn.Module) -> dict[str, int]:
