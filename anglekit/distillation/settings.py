@@ -341,6 +341,13 @@ class TrainSettings:
     teacher_device: str | None = setting(
         None, "The teacher's own: cpu, cuda:1.", shown="that of the student", group=HARDWARE
     )
+    teacher_cache: str | None = setting(
+        None,
+        "Directory for what the teacher says of each example, which then runs for it once: in the first epoch, not in "
+        "later ones, other arms or later runs.",
+        shown="nothing is kept",
+        group=HARDWARE,
+    )
     workers: int = setting(0, "Processes that prepare batches; 0: none but this one.", at_least=0, group=HARDWARE)
     report_to: str = setting(
         NO_TRACKER,
@@ -445,7 +452,7 @@ class TrainSettings:
     def decisive(self) -> dict[str, str | int | float | bool | None]:
         """Return what changes the trained model, by which runs are compared: not the seed, which a plan records."""
         incidental = {"log_every", "eval_batch_size", "workers", "report_to", "resumable", "seed"}
-        incidental |= {"device", "teacher_device"}
+        incidental |= {"device", "teacher_device", "teacher_cache"}
         return {name: value for name, value in asdict(self).items() if name not in incidental}
 
     def arguments(

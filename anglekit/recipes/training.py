@@ -10,7 +10,16 @@ from anglekit.errors import InputError
 from anglekit.settings_fields import all_optional
 
 # Seeds and losses have their own places in a recipe; the others are the machine's.
-_ELSEWHERE: Final = ("seed", "temperature", "kl_direction", "device", "teacher_device", "workers", "report_to")
+_ELSEWHERE: Final = (
+    "seed",
+    "temperature",
+    "kl_direction",
+    "device",
+    "teacher_device",
+    "teacher_cache",
+    "workers",
+    "report_to",
+)
 
 
 @all_optional(TrainSettings, without=_ELSEWHERE)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +25,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from anglekit.errors import InputError, foreign_failures
+from anglekit.errors import InputError, RunError, foreign_failures
 from anglekit.models.architectures import depth
 from anglekit.models.check import ModelFacts, know_facts
 from anglekit.models.checkpoint_files import bounded_construction
@@ -44,6 +47,8 @@ MODEL_DIRECTORY: Final = "model"
 FORMAT: Final = 1
 #: How states may be stored: by name the type of what is stored.
 STORED_DTYPES: Final[Mapping[str, torch.dtype]] = {name: getattr(torch, name) for name in STORED_NAMES}
+#: What the folder of a half-written shard begins with.
+SHARD_SCRATCH: Final = ".writing-"
 _DIGEST: Final = 16
 _LARGEST_INT8: Final = 127
 _AGAIN: Final = "extract the states again"
@@ -227,7 +232,7 @@ class StateStore:
                 lengths = {stream: opened.get_tensor(f"{stream}.lengths") for stream in document.layers}
         except (OSError, SafetensorError) as error:
             raise damaged(str(error)) from error
-        mapped = dict(_mapped(file))
+        mapped = dict(mapped_tensors(file))
         states, scales = {}, {}
         for stream, held in document.layers.items():
             tokens, width = record.tokens.get(stream, -1), document.model.width
@@ -354,14 +359,34 @@ def _runs(numbers: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
             yield begin, end, int(numbers[begin])
 
 
-def _mapped(file: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of states and scales of a safetensors file whose form was checked, mapped into memory."""
+def save_shard(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a file of tensors, whole or not at all.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    # In a folder of its own, for safetensors writes a file of another name first.
+    scratch = file.parent / f"{SHARD_SCRATCH}{file.name}" / file.name
+    try:
+        scratch.parent.mkdir(exist_ok=True)
+        save_file(dict(tensors), scratch, metadata=dict(metadata or {}))
+        with scratch.open("rb") as written:
+            os.fsync(written.fileno())
+        scratch.replace(file)
+        scratch.parent.rmdir()
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(scratch.parent, ignore_errors=True)
+        raise RunError(f"cannot write {file}: {error}") from error
+
+
+def mapped_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the floating-point and 8-bit tensors of a safetensors file whose form was checked, mapped into memory."""
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(size))
     types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I8": torch.int8}
     for name, told in header.items():
-        if not name.endswith((".states", ".scales")) or told["dtype"] not in types:
+        if told.get("dtype") not in types:
             continue
         dtype, shape = types[told["dtype"]], tuple(told["shape"])
         if math.prod(shape) == 0:

@@ -302,7 +302,7 @@ SweepTraining = Annotated[TrainSettings, Options(without=(*_IN_PYTHON_ONLY, "see
 FineTuning = Annotated[
     TrainSettings,
     Options(
-        without=(*_IN_PYTHON_ONLY, "temperature", "kl_direction", "kl_on_prompt", "teacher_device"),
+        without=(*_IN_PYTHON_ONLY, "temperature", "kl_direction", "kl_on_prompt", "teacher_device", "teacher_cache"),
         defaults={"seed": 0},
     ),
 ]

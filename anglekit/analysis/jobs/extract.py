@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,8 +15,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 from torch.linalg import vector_norm
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -44,6 +42,7 @@ from anglekit.states.recorder import LayerRecorder, TokenStates, token_states
 from anglekit.states.store import (
     FORMAT,
     MODEL_DIRECTORY,
+    SHARD_SCRATCH,
     STORED_DTYPES,
     Rounding,
     ShardRecord,
@@ -52,12 +51,13 @@ from anglekit.states.store import (
     example_digests,
     restored,
     rounded,
+    save_shard,
 )
 from anglekit.vocabulary import STORE_FILE, Stream
 
 #: About the size of a shard, which is held in memory until it is written.
 SHARD_BYTES: Final = 64 << 20
-_PLAN_FILE, _LOCK, _SCRATCH = "plan.json", "lock", ".writing-"
+_PLAN_FILE, _LOCK = "plan.json", "lock"
 _ROUNDING: Final = "rounding"
 # Tokens of a batch on which the rounding is measured: enough for a mean, and a small part of the pass.
 _MEASURED = 64
@@ -257,7 +257,7 @@ class _Plan(msgspec.Struct, frozen=True):
 def _begin(unfinished: Path, prepared: PreparedExtraction) -> None:
     """Write down what is extracted, or refuse to go on with something else or without room."""
     plan, file = _Plan.of(prepared), unfinished / _PLAN_FILE
-    for left in unfinished.glob(f"{_SCRATCH}*"):
+    for left in unfinished.glob(f"{SHARD_SCRATCH}*"):
         shutil.rmtree(left)
     if file.exists():
         kept = read_document(file, _Plan, f"remove {unfinished} to begin anew", most_bytes=1 << 28)
@@ -363,19 +363,8 @@ class _ShardInMemory:
 
     def save(self, unfinished: Path, name: str) -> None:
         """Write the file, whole or not at all."""
-        # In a folder of its own, for safetensors writes a file of another name first.
-        scratch = unfinished / f"{_SCRATCH}{name}" / name
-        try:
-            scratch.parent.mkdir(exist_ok=True)
-            told = {**msgspec.to_builtins(self.worst), "measured": self.measured}
-            save_file(self.tensors, scratch, metadata={_ROUNDING: json.dumps(told)})
-            with scratch.open("rb") as written:
-                os.fsync(written.fileno())
-            scratch.replace(unfinished / name)
-            scratch.parent.rmdir()
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(scratch.parent, ignore_errors=True)
-            raise RunError(f"cannot write {unfinished / name}: {error}") from error
+        told = {**msgspec.to_builtins(self.worst), "measured": self.measured}
+        save_shard(self.tensors, unfinished / name, {_ROUNDING: json.dumps(told)})
 
 
 def _angle_degrees(one: Tensor, other: Tensor) -> Tensor:

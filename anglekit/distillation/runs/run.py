@@ -43,6 +43,7 @@ from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.training.progress import FollowsScoring, MetricsFile, ScoringBars, TrainingBar
 from anglekit.distillation.training.teacher import TeacherProvider
+from anglekit.distillation.training.teacher_cache import CachedTeacher
 from anglekit.distillation.training.trackers import TrackedRun, Trackers
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.distillation.training.trainer_checkpoints import resume_point
@@ -197,6 +198,8 @@ class Run:
             for callback in self.trainer.callback_handler.callbacks:
                 if isinstance(callback, TrainingBar):
                     callback.close()
+            if isinstance(self.trainer.teacher_forward, CachedTeacher):
+                self.trainer.teacher_forward.cache.flush()
         self.train_seconds = time.perf_counter() - start
 
     def finish(self) -> RunResult:
@@ -285,6 +288,18 @@ def objective_of_plan(
     )
 
 
+def teacher_keeping(settings: TrainSettings, origin: ModelProvenance) -> Callable[..., CachedTeacher] | None:
+    """Return what makes a teacher that keeps its answers where the settings say, or None where they name no place."""
+    if settings.teacher_cache is None:
+        return None
+    return partial(
+        CachedTeacher,
+        directory=settings.teacher_cache,
+        sha256=origin.sha256_with_head,
+        precision=settings.precision,
+    )
+
+
 def check_distillation(
     plan: DistillationPlan,
     data: PreparedData,
@@ -350,13 +365,22 @@ def begin_distillation(
         adapters.requires_grad_(False)
     if teacher_forward is None and plan.reads_untrained_teacher:
         teacher_forward = HiddenOfAnother.of_untrained(teacher.model, objective, plan.seed, settings.teacher_device)
+    origin = origin or teacher.provenance()
+    if teacher_forward is None and objective.reads_teacher and (kept := teacher_keeping(settings, origin)) is not None:
+        teacher_forward = kept(
+            teacher.model,
+            layers=objective.teacher_layers,
+            logits=objective.reads_teacher_logits,
+            final_norm=objective.final_norm,
+            device=settings.teacher_device,
+        )
     return begin_run(
         student,
         data,
         directory,
         settings,
         objective=objective,
-        origin=origin or teacher.provenance(),
+        origin=origin,
         plan=plan,
         teacher=None if teacher_forward is not None else teacher.model,
         teacher_forward=teacher_forward,

@@ -267,6 +267,11 @@ def plan_run(
             "--lora-rank came with a random initialisation, whose frozen weights would stay random",
             "take --init teacher (of a sweep: --inits teacher)",
         )
+    if settings.teacher_cache is not None and plan.reading == "official":
+        raise InputError(
+            "--teacher-cache came with --reading official, whose losses read padding, which no cache holds",
+            "leave one of the two out",
+        )
     return plan
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs.directory import RunDirectory
-from anglekit.distillation.runs.run import Run, RunResult, begin_distillation, objective_of_plan
+from anglekit.distillation.runs.run import Run, RunResult, begin_distillation, objective_of_plan, teacher_keeping
 from anglekit.distillation.runs.scoring import ReferenceScores
 from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.students.given import CheckedStudent
@@ -131,7 +131,7 @@ class ArmsInTraining:
     ) -> None:
         """Train arms side by side and finish each as it ends."""
         objectives = [objective_of_plan(one.plan, one.settings, prepared) for one in wave]
-        shared, untrained = _teachers(wave, objectives, loaded)
+        shared, untrained = _teachers(wave, objectives, loaded, origin)
         runs: dict[Run, Arm] = {}
         for one, objective in zip(wave, objectives, strict=True):
             teaching: TeacherProvider = shared
@@ -165,6 +165,7 @@ class ArmsInTraining:
 
         scored = sum(map(prepared.task.scoring_passes, prepared.evaluations.values()))
         outcomes = train_side_by_side(list(runs), (shared, *untrained.values()), finish)
+        shared.flush()
         # The numbers only: an untrained teacher is not needed again.
         self._session.add(shared, untrained.values())
         for (run, arm), outcome in zip(runs.items(), outcomes, strict=True):
@@ -194,7 +195,10 @@ class ArmsInTraining:
 
 
 def _teachers(
-    wave: Sequence[PlannedArm], objectives: Sequence[DistillationObjective], loaded: TaskModel
+    wave: Sequence[PlannedArm],
+    objectives: Sequence[DistillationObjective],
+    loaded: TaskModel,
+    origin: ModelProvenance,
 ) -> tuple[SharedTeacher, dict[int, SharedTeacher]]:
     """Return the trained teacher that arms share, and by seed the untrained ones of control arms."""
     trained: list[DistillationObjective] = []
@@ -206,7 +210,8 @@ def _teachers(
         seed: SharedTeacher(untrained_teacher(loaded.model, seed), own, device, logits_for=())
         for seed, own in by_seed.items()
     }
-    return SharedTeacher(loaded.model, trained, device, logits_for=objectives), untrained
+    kept = teacher_keeping(wave[0].settings, origin)
+    return SharedTeacher(loaded.model, trained, device, kept=kept, logits_for=objectives), untrained
 
 
 def train_side_by_side(

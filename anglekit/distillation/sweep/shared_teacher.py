@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from anglekit.distillation.losses.objective import DistillationObjective, TeacherOutputs
 from anglekit.distillation.training.teacher import TeacherForward
+from anglekit.distillation.training.teacher_cache import CachedTeacher
 from anglekit.errors import InputError
 from anglekit.vocabulary import Stream
 
@@ -31,10 +32,11 @@ class SharedTeacher:
         teacher: put into evaluation mode.
         objectives: of all students that will ask for hidden states, and for logits too unless `logits_for` says whose.
         device: the teacher's own, or None for that of the students.
+        kept: makes what answers for the teacher of its layers, logits, final norm and device; None runs it.
         logits_for: the objectives of the students that will ask for logits.
 
     Attributes:
-        passes: forward passes that were run.
+        passes: forward passes that were run, those for whole batches that a cache held not among them.
         answers: answers that were given.
         most_held: the most answers that were held at a time.
         seconds: the time of the forward passes.
@@ -50,15 +52,16 @@ class SharedTeacher:
         objectives: Sequence[DistillationObjective],
         device: str | None = None,
         *,
+        kept: Callable[..., CachedTeacher] | None = None,
         logits_for: Sequence[DistillationObjective] | None = None,
     ) -> None:
         logits_for = objectives if logits_for is None else logits_for
         norms = sorted({objective.final_norm for objective in (*objectives, *logits_for)})
         if len(norms) > 1:
             raise InputError("students of the corrected and the official reading cannot share a teacher", "sweep each")
-        self._forward = TeacherForward(
+        self._forward: TeacherForward | CachedTeacher = (kept or TeacherForward)(
             teacher,
-            _union(objectives),
+            layers=_union(objectives),
             logits=any(objective.reads_teacher_logits for objective in logits_for),
             final_norm=norms[0] if norms else "excluded",
             device=device,
@@ -83,10 +86,15 @@ class SharedTeacher:
             start = time.perf_counter()
             answer = self._forward(inputs)
             self.seconds += time.perf_counter() - start
-            self.passes += 1
+            self.passes = self._forward.passes if isinstance(self._forward, CachedTeacher) else self.passes + 1
             self._held[mark] = answer
             self.most_held = max(self.most_held, len(self._held))
         return answer
+
+    def flush(self) -> None:
+        """Write what a cache still has in memory."""
+        if isinstance(self._forward, CachedTeacher):
+            self._forward.cache.flush()
 
     def forget(self) -> None:
         """Free all answers: no student will ask for them again."""

@@ -27,6 +27,7 @@ from anglekit.distillation.training.distillation_loss import (
     objective_for,
 )
 from anglekit.distillation.training.teacher import TeacherForward, TeacherProvider, accepted_inputs
+from anglekit.distillation.training.teacher_cache import CachedTeacher
 from anglekit.distillation.training.term_meter import TermMeter
 from anglekit.distillation.training.trainer_checkpoints import reading_checkpoint
 from anglekit.distillation.training.untrained_teacher import HiddenOfAnother
@@ -126,7 +127,7 @@ class DistillationTrainer(Trainer):
         self._score_model = score_model
         super().__init__(model=model, args=args, **trainer_options)
         self.model_accepts_loss_kwargs = True
-        if isinstance(teacher_forward, TeacherForward | HiddenOfAnother):
+        if isinstance(teacher_forward, TeacherForward | HiddenOfAnother | CachedTeacher):
             teacher_forward.to(self.args.device)
         if self.adapters is not None:
             self.adapters.to(self.args.device)
