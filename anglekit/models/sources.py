@@ -9,12 +9,12 @@ import importlib.metadata
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from anglekit.errors import InputError
 from anglekit.models.supported import census_versions, supported_types
 from anglekit.runtime.files import near_path, read_json_object
-from anglekit.vocabulary import STORE_FILE
+from anglekit.vocabulary import STORE_FILE, Stream
 
 _GIVE: Final = "give a checkpoint directory or a hub id such as org/name"
 # What the census found that no setting of a type changes, and what to do, both in the words of `check_model`.
@@ -29,6 +29,8 @@ _NEVER: Final[Mapping[str, str]] = {
     "have another length than the text": _NO_LAYERS,
 }
 _MOST_NAMED: Final = 3
+# Under one of these a model of one stream states its depth.
+_DEPTHS: Final = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 
 
 def looks_like_path(source: str) -> bool:
@@ -110,6 +112,53 @@ def check_source(source: str, *, revision: str | None = None, or_store: bool = F
     if not _at_hand(source):
         _ask_hub(source, revision)
     return f"no directory {source!r} is here: the Hugging Face hub's model is taken" if "/" not in source else ""
+
+
+def check_one_kind(teacher: str, student: str, *, mapped: bool) -> None:
+    """Refuse a student of another kind than its teacher, or a deeper one, as far as config.json surely tells.
+
+    What it does not tell is known once the configurations are read.
+
+    Args:
+        teacher: the directory that holds its config.json, or a hub id, which is not looked at.
+        student: likewise.
+        mapped: whether the user maps the layers by hand; only then may the student be deeper.
+
+    Raises:
+        InputError: it is of another kind, or deeper.
+    """
+    theirs, own = _plain_shape(teacher), _plain_shape(student)
+    if theirs is None or own is None:
+        return
+    if own.streams != theirs.streams:
+        raise InputError(
+            f"the student {student} is a {own.type} model with {' and '.join(own.streams)}, and its teacher a "
+            f"{theirs.type} model with {' and '.join(theirs.streams)}",
+            "give a student of the teacher's kind",
+        )
+    if own.depth is not None and theirs.depth is not None and own.depth > theirs.depth and not mapped:
+        raise InputError(
+            f"the student {student} has {own.depth} {own.streams[0]} blocks and its teacher {theirs.depth}",
+            "give them the other way round, or say which layer teaches which with --map",
+        )
+
+
+class _Shape(NamedTuple):
+    type: str
+    streams: tuple[Stream, ...]
+    depth: int | None
+
+
+def _plain_shape(directory: str) -> _Shape | None:
+    """Return what config.json says of type, streams and depth; None where its settings may change the streams."""
+    file = Path(directory) / "config.json"
+    config = read_json_object(file, "save the checkpoint again") if file.is_file() else {}
+    found = supported_types().get(str(config.get("model_type")))
+    unusual = ("is_decoder", "use_bidirectional_attention", "text_config")
+    if found is None or not found.streams or any(config.get(name) for name in unusual):
+        return None
+    depths = [config[name] for name in _DEPTHS if isinstance(config.get(name), int)]
+    return _Shape(found.type, found.streams, depths[0] if depths and len(found.streams) == 1 else None)
 
 
 def _configs(directory: Path) -> list[Path]:

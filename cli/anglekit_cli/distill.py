@@ -70,7 +70,9 @@ def distill(
     mode = options.if_exists(resume, overwrite)
     streams_matched = options.names_of("--match-streams", match_streams)
     made = {"--init": init, "--layers": layers, "--width": width, "--copy": copy}
-    given = options.check_students(teacher, [student] if student is not None else [], made)
+    given = options.check_students(
+        teacher, [student] if student is not None else [], made, mapped=layer_map is not None
+    )
     options.check_sources(given, [] if probe is None else [probe])
     options.check_sources([teacher], [train], validation, columns=columns, task=task, revision=load.revision)
     settings.check_packages()

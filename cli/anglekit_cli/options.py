@@ -17,8 +17,8 @@ import typer
 
 from anglekit.distillation.settings import DataSettings, HubSettings, TrainSettings, split_name, student_sources
 from anglekit.errors import InputError, suggest
-from anglekit.models.load_options import LoadOptions, check_roles
-from anglekit.models.sources import check_source
+from anglekit.models.load_options import LoadOptions, check_roles, checkpoint_of
+from anglekit.models.sources import check_one_kind, check_source
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import Placement, check_device
 from anglekit.settings_fields import DATA, LOSSES, OUTPUT, STUDENT, Declaration, SettingError, declarations
@@ -376,13 +376,16 @@ def check_names(option: str, given: Sequence[str] | None, allowed: Sequence[str]
             raise InputError(f"{option} is {name!r}", allowed=suggest(name, allowed))
 
 
-def check_students(teacher: str, given: Sequence[str], made: Mapping[str, object]) -> tuple[str, ...]:
+def check_students(
+    teacher: str, given: Sequence[str], made: Mapping[str, object], *, mapped: bool = False
+) -> tuple[str, ...]:
     """Return the sources of students that are there already; refuse them beside options of a student that is made.
 
     Args:
         teacher: its source.
         given: each `[NAME=]DIR`.
         made: by option, what was given for a student that is made; None where nothing was.
+        mapped: whether a map by hand was given.
     """
     sources = tuple(student_sources(given).values())
     if sources and (came := [option for option, value in made.items() if value is not None]):
@@ -391,6 +394,7 @@ def check_students(teacher: str, given: Sequence[str], made: Mapping[str, object
         )
     for source in sources:
         check_roles(teacher, source)
+        check_one_kind(checkpoint_of(teacher), checkpoint_of(source), mapped=mapped)
     return sources
 
 

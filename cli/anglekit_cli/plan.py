@@ -55,7 +55,9 @@ def plan(
     options.check_names("--init", [init] if init is not None else (), INITS)
     made_of = {"--init": init, "--layers": layers, "--width": width, "--copy": copy}
     made_of |= {"--encoder-layers": encoder_layers, "--decoder-layers": decoder_layers}
-    sources = options.check_students(teacher, [student] if student is not None else [], made_of)
+    sources = options.check_students(
+        teacher, [student] if student is not None else [], made_of, mapped=layer_map is not None
+    )
     options.check_sources(sources)
     options.check_sources([teacher], revision=load.revision)
 

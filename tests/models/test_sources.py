@@ -11,7 +11,7 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Repo
 
 from anglekit.errors import InputError
 from anglekit.models import sources
-from anglekit.models.sources import check_local, check_source
+from anglekit.models.sources import check_local, check_one_kind, check_source
 
 
 @pytest.fixture
@@ -111,3 +111,24 @@ def test_a_type_that_some_settings_make_readable_is_not_refused(place):
     """ALBERT's blocks are shared, unless there is a group for each."""
     (place / "bert" / "config.json").write_text(json.dumps({"model_type": "albert"}))
     assert check_source("bert") == ""
+
+
+def test_a_student_of_another_kind_or_deeper_is_known_by_its_configuration(tmp_path):
+    for name, config in (
+        ("bert", {"model_type": "bert", "num_hidden_layers": 4}),
+        ("distilbert", {"model_type": "distilbert", "n_layers": 6}),
+        ("t5", {"model_type": "t5", "num_layers": 9}),
+        ("unsure", {"model_type": "bert", "is_decoder": True, "num_hidden_layers": 9}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    bert, distilbert, t5, unsure = (str(tmp_path / name) for name in ("bert", "distilbert", "t5", "unsure"))
+    for teacher, student, mapped in ((distilbert, bert, False), (bert, distilbert, True), (bert, unsure, False)):
+        check_one_kind(teacher, student, mapped=mapped)
+    check_one_kind("org/name", bert, mapped=False)
+    with pytest.raises(InputError, match="distilbert has 6 encoder blocks and its teacher 4; give them the other way"):
+        check_one_kind(bert, distilbert, mapped=False)
+    with pytest.raises(
+        InputError, match="t5 is a t5 model with encoder and decoder, and its teacher a bert model with"
+    ):
+        check_one_kind(bert, t5, mapped=False)

@@ -239,7 +239,11 @@ class SweepDirectory:
             there = self.stored.students.get(name, student)
             if there.sha256_with_head != student.sha256_with_head:
                 found.append(f"student {name} has other weights than the one of this name there")
-        for here, begun in ((asked.student, self.stored.student), (asked.data, self.stored.data)):
+        shared = self.stored.student
+        if all(given_name(arm.init) is not None for arm in self.stored_arms):
+            # Students that are made may be added to given ones, and have a shape to share.
+            shared = asked.student | shared
+        for here, begun in ((asked.student, shared), (asked.data, self.stored.data)):
             # As json gives them back: lists for tuples.
             found += named_differences(msgspec.json.decode(msgspec.json.encode(here)), begun)
         if found:

@@ -19,6 +19,7 @@ from anglekit.distillation.training.teacher import TeacherForward, TeacherProvid
 from anglekit.errors import InputError
 from anglekit.models.architectures import depth, model_streams, width
 from anglekit.models.check import facts_of
+from anglekit.models.memory.bare import check_apart
 from anglekit.probes.shared_vocabulary import vocabulary_entries
 from anglekit.states.recorder import LayerRecorder
 from anglekit.vocabulary import Stream
@@ -249,6 +250,7 @@ class DistillationLoss:
         if teacher is student:
             raise InputError("teacher and student are one model", "make a student: anglekit.create_student")
         network = network_of(student)
+        check_apart(teacher, {"the student": network})
         self.objective = objective_for(teacher, network, matching, seed=seed, **fields)
         self.student = student
         self.adapters = adapters if adapters is not None else _adapters_for(self.objective, teacher, network, seed)

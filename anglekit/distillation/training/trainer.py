@@ -33,6 +33,7 @@ from anglekit.distillation.training.trainer_checkpoints import reading_checkpoin
 from anglekit.distillation.training.untrained_teacher import HiddenOfAnother
 from anglekit.errors import InputError, ReaderWarning, RunError
 from anglekit.models.check import facts_of
+from anglekit.models.memory.bare import check_apart
 from anglekit.models.projections import ADAPTER_FILE, load_adapters, save_adapters
 from anglekit.vocabulary import Stream
 
@@ -110,6 +111,8 @@ class DistillationTrainer(Trainer):
             raise InputError("both a teacher and a teacher_forward came", "give one of the two")
         if objective.reads_teacher and teacher is None and teacher_forward is None:
             raise InputError("a KL or hidden loss needs a teacher and none came", "give `teacher` or `teacher_forward`")
+        if teacher is not None:
+            check_apart(teacher, {"the student": network_of(model)})
         check_widths(objective, network_of(model), teacher, adapters)
         self.objective = objective
         self.adapters = adapters if adapters is not None and adapters.layers else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from anglekit.analysis.settings import AnalysisSettings
 from anglekit.comparison.compare import compare
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.matching.plan_text import plan_text
+from anglekit.distillation.sweep.directory import Arm, ArmRecord, SweepDirectory, SweepGrid, SweepRecord
 from anglekit.distillation.sweep.sweep import sweep
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import load_checkpoint
@@ -243,3 +244,17 @@ def test_what_cannot_be_this_teachers_student_is_refused_in_a_line(world, cut, t
         settings=FEW,
     )
     assert load_checkpoint(deep.checkpoint).training.taught_by == {"encoder": {"2": 1, "5": 4}}
+
+
+def test_students_that_are_made_may_join_a_sweep_of_given_ones(tmp_path):
+    def record(arms, **student):
+        return SweepRecord(arms=[ArmRecord(arm.name, **asdict(arm)) for arm in arms], student=student, data={})
+
+    given, made = Arm("forward", "given:mine", 0), Arm("forward", "teacher", 0)
+    SweepDirectory(tmp_path, "refuse").write(record([given], teacher="t"))
+    begun = SweepDirectory(tmp_path, "resume")
+    begun.check_same(record([given, made], teacher="t", **{"student width": 32}))
+    with pytest.raises(InputError, match="teacher: other here, t there"):
+        begun.check_same(record([given, made], teacher="other"))
+    with pytest.raises(InputError, match="two students would be called 'random-teacher-a-seed0'"):
+        SweepGrid(("random", "forward"), ("given:teacher-a", "given:a"), (0,), ("random-teacher",))

@@ -186,10 +186,12 @@ def test_models_that_do_not_go_together_are_refused(tiny_model):
     bert, t5, qwen = (tiny_model(family, depth=3, head=True) for family in FAMILIES)
     other = tiny_model("bert", head=False)
     classifier = Qwen3ForSequenceClassification(qwen.config)
-    three = copy.deepcopy(bert)
+    three, sharing = copy.deepcopy(bert), copy.deepcopy(bert)
+    sharing.bert.encoder.layer[0] = bert.bert.encoder.layer[0]
     three.config.num_labels = 3
     cases = [
         (lambda: DistillationLoss(bert, bert), "are one model"),
+        (lambda: DistillationLoss(bert, sharing), r"the student share a module \(bert.encoder.layer.0"),
         (lambda: DistillationLoss(bert, t5), "models of one kind"),
         (lambda: DistillationLoss(classifier, qwen), "a Qwen3ForSequenceClassification and the student a Qwen3ForCaus"),
         (lambda: DistillationLoss(bert, three), "tells 2 labels apart and the student 3"),
