@@ -404,7 +404,7 @@ class TrainSettings:
             raise SettingError("lora_rank", "needs the `peft` package", "install it: pip install 'anglekit[lora]'")
         for name in self.trackers:
             modules, package = TRACKERS[name]
-            if all(importlib.util.find_spec(module) is None for module in modules):
+            if not any(map(_is_installed, modules)):
                 raise SettingError(
                     "report_to", f"names {name}, which is not installed", f"install it: pip install {package}"
                 )
@@ -517,6 +517,12 @@ class TrainSettings:
             use_cpu=self.device == "cpu",
             remove_unused_columns=False,
         )
+
+
+def _is_installed(module: str) -> bool:
+    """Return whether a module can be imported; a mere folder of its name, as W&B leaves where it ran, is none."""
+    found = importlib.util.find_spec(module)
+    return found is not None and found.origin is not None
 
 
 def recomputation_argument() -> str:

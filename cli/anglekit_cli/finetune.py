@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anglekit.distillation.settings import HubSettings
+from anglekit.errors import InputError
 from anglekit.settings_fields import OUTPUT, SettingError
 from anglekit_cli import options
 
@@ -108,4 +109,9 @@ def push(
         hub.check_here()
     except SettingError as error:
         raise error.named("OWNER/NAME") from error
+
+    from anglekit.results.scores import RUN_SCORES_FILE
+
+    if not (run / RUN_SCORES_FILE).is_file():
+        raise InputError(f"{run} holds no finished run", "give the directory of a run of `finetune` or `distill`")
     publish(run, hub, quiet=quiet)

@@ -62,6 +62,7 @@ class TrainingBar(TrainerCallback):
         self.score = score
         self._bar: tqdm[Any] | None = None
         self._shown: dict[str, str] = {}
+        self._validates = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -90,6 +91,20 @@ class TrainingBar(TrainerCallback):
         new = {name: f"{value:.4g}" for key, name in shown.items() if (value := (logs or {}).get(key)) is not None}
         self._shown |= new
         if self._bar is not None and new:
+            self._bar.set_postfix(self._shown)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Say that a validation runs, during which the bar stands still."""
+        if self._bar is not None and not self._validates:
+            self._validates = True
+            self._bar.set_postfix(self._shown | {"now": "validating"})
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Say no longer that a validation runs."""
+        if self._bar is not None and self._validates:
+            self._validates = False
             self._bar.set_postfix(self._shown)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
@@ -189,6 +204,19 @@ class SweepBar(TrainerCallback):
         """Move on."""
         if self._bar is not None:
             self._bar.update()
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Say that a validation runs, during which the bar stands still."""
+        if not self._doing:
+            self._doing = ", validating"
+            self._say()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Say no longer that a validation runs."""
+        self._doing = ""
+        self._say()
 
     def finished(self) -> None:
         """Count an arm that is finished."""

@@ -136,12 +136,15 @@ def test_a_tracker_that_fails_is_one_line(world, tmp_path, tracker):
     assert not (tmp_path / "run" / "examples.parquet").exists()
 
 
-def test_what_cannot_be_told_is_refused(monkeypatch):
+def test_what_cannot_be_told_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="report_to is 'wandbb'; did you mean 'wandb'"):
         TrainSettings(report_to="wandbb")
     with pytest.raises(InputError, match="report_to is 'none,wandb'; did you mean 'none'"):
         TrainSettings(report_to="none,wandb")
-    monkeypatch.setitem(settings_module.TRACKERS, "comet_ml", (("no_such_module",), "comet-ml"))
+    # A folder is no package: W&B leaves one of its name where it ran.
+    (tmp_path / "a_mere_folder").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(settings_module.TRACKERS, "comet_ml", (("no_such_module", "a_mere_folder"), "comet-ml"))
     assert TrainSettings(report_to="tensorboard, comet_ml,tensorboard").trackers == ("tensorboard", "comet_ml")
     with pytest.raises(InputError, match="names comet_ml, which is not installed; install it: pip install comet-ml"):
         TrainSettings(report_to="tensorboard,comet_ml").check_packages()
