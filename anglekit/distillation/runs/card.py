@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from anglekit.comparison.cells import score_cells, score_unit
 from anglekit.comparison.statistics import level_rows
 from anglekit.comparison.wording import level, weights_words
+from anglekit.display.counts import counted
 from anglekit.display.tables import TextTable, markdown_table, markdown_text
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs.directory import CARD_FILE, SCORES_FIGURE, RunConfig, RunDirectory, RunProvenance
@@ -185,12 +186,10 @@ def finished_facts(directory: RunDirectory) -> CardFacts:
 def _summary(facts: CardFacts) -> str:
     origin = markdown_text(_origin(facts.provenance.origin.source))
     task = markdown_text(facts.config.task)
-    made = (
-        f"[anglekit](https://arxiv.org/abs/2502.04499) {markdown_text(facts.provenance.versions.get('anglekit', ''))}"
-    )
+    made = f"anglekit {markdown_text(facts.provenance.versions.get('anglekit', ''))}"
     if facts.plan is None:
         return f"**{origin}**, fine-tuned on the task {task} by {made}."
-    depth = " + ".join(f"{part.matching.student_blocks} {part.stream} blocks" for part in facts.plan.streams)
+    depth = " + ".join(counted(part.matching.student_blocks, "block", part.stream) for part in facts.plan.streams)
     start = markdown_text(weights_words(facts.plan.init))
     return (
         f"A student of **{origin}** with {depth}, from {start}, distilled on the task {task} under the layer matching "
