@@ -9,6 +9,7 @@ examples.parquet  what each example adds to the scores of student, untrained stu
 scores.json       written last: a run that has it is finished
 training/         what is needed to resume; gone when the run is finished
 tensorboard/      TensorBoard's files, where they were asked for
+angles/           a Geometry for each step that was measured, where that was asked for
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _LOCK = "run.lock"
 _BEGIN_AGAIN = "use --overwrite to start the run again"
 _METRICS = "metrics.jsonl"
 _FILES = (RUN_CONFIG_FILE, _PLAN, RUN_SCORES_FILE, EXAMPLES_FILE, _PROVENANCE, _METRICS)
-_OWN = {*_FILES, _LOCK, "checkpoint", "checkpoint.partial", "training", "tensorboard"}
+_OWN = {*_FILES, _LOCK, "checkpoint", "checkpoint.partial", "training", "tensorboard", "angles"}
 _CONFIG_FORMAT = "anglekit-run-1"
 
 _Document = TypeVar("_Document")

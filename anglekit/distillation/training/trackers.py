@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import PIL.Image
 from matplotlib.figure import Figure
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import (
@@ -28,9 +30,12 @@ from transformers.integrations.integration_utils import (
 
 from anglekit.distillation.training.process_states import ProcessStates
 from anglekit.errors import AnglekitError, RunError
+from anglekit.plots.files import figure_bytes
 
 _TENSORBOARD: Final = "tensorboard"
+_DPI: Final = 150
 _EVENTS: Final = "TENSORBOARD_LOGGING_DIR"
+_TAKE_FIGURES: Final = (TensorBoardCallback, WandbCallback, MLflowCallback)
 # Of the packages whose integrations leave the run open: what tells whether one is, and what ends it.
 _LEFT_OPEN: Final = {
     "wandb": ("run", "finish"),
@@ -84,6 +89,11 @@ class Trackers(TrainerCallback):
                 within = run.name if run.group else ""
                 one.logging_dir = str(run.events if elsewhere is None else Path(elsewhere).expanduser() / within)
             (self._live if run.group is None or name == _TENSORBOARD else self._later)[name] = one
+
+    @property
+    def begun(self) -> tuple[TrainerCallback, ...]:
+        """The integrations whose runs are open."""
+        return tuple(self._begun.values()) if self._open else ()
 
     def begin(self, trainer: Trainer) -> None:
         """Open the runs of those that are told at once."""
@@ -141,25 +151,37 @@ class Trackers(TrainerCallback):
 
 
 def takes_figures(trainer: Trainer) -> bool:
-    """Return whether a tracker of a trainer, by `TrainingArguments.report_to`, takes figures."""
-    kinds = (TensorBoardCallback, WandbCallback, MLflowCallback)
-    return any(isinstance(one, kinds) for one in trainer.callback_handler.callbacks)
+    """Return whether a tracker of a trainer, by `TrainingArguments.report_to` or by `Trackers`, takes figures."""
+    return any(isinstance(one, _TAKE_FIGURES) for one in _told_at_once(trainer))
 
 
 def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
     """Give a figure to those trackers of a trainer that take one and whose run is open."""
-    _show(trainer.callback_handler.callbacks, name, figure, trainer.state.global_step)
+    _show(_told_at_once(trainer), name, figure, trainer.state.global_step)
+
+
+def _told_at_once(trainer: Trainer) -> Iterator[TrainerCallback]:
+    for one in trainer.callback_handler.callbacks:
+        if isinstance(one, Trackers):
+            yield from one.begun
+        else:
+            yield one
 
 
 def _show(trackers: Iterable[TrainerCallback], name: str, figure: Figure, step: int) -> None:
     for one in trackers:
         if isinstance(one, TensorBoardCallback) and one.tb_writer is not None:
-            one.tb_writer.add_figure(name, figure, step)
+            with _failures_of("tensorboard"):
+                one.tb_writer.add_figure(name, figure, step)
         elif isinstance(one, WandbCallback) and _run_is_open("wandb"):
-            wandb = importlib.import_module("wandb")
-            wandb.log({name: wandb.Image(figure), "train/global_step": step})
+            with _failures_of("wandb"):
+                wandb = importlib.import_module("wandb")
+                # It knows figures by the name of their class, and not ours, which have a style of their own.
+                image = PIL.Image.open(io.BytesIO(figure_bytes(figure, "png", dpi=_DPI)))
+                wandb.log({name: wandb.Image(image), "train/global_step": step})
         elif isinstance(one, MLflowCallback):
-            importlib.import_module("mlflow").log_figure(figure, f"{name}, step {step}.png")
+            with _failures_of("mlflow"):
+                importlib.import_module("mlflow").log_figure(figure, f"{name}, step {step}.png")
 
 
 def _tell_history(trackers: Mapping[str, Any], args: TrainingArguments, state: TrainerState) -> None:

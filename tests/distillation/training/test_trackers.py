@@ -76,14 +76,14 @@ def steps_of(logs, key):
 
 def test_a_run_is_told_whole_and_trains_as_without(world, tmp_path, tracker):
     settings = quick(seed=3, max_steps=23, log_every=None, report_to="tensorboard, mlflow")
-    told = student(world, tmp_path / "told", settings=settings)
+    told = student(world, tmp_path / "told", settings=settings, angles_every=20, probe=world["dev"])
     alone = student(world, tmp_path / "alone", settings=quick(seed=3, max_steps=23, log_every=None))
     assert same(weights(told.directory), weights(alone.directory))
     (name, _), logs = next(iter(tracker.runs.items()))
     assert name == "told"
     # About ten times, and the last step whatever it is.
     assert steps_of(logs, "loss") == [*range(2, 23, 2), 23]
-    assert {"loss_ce", "loss_kl", "loss_hidden"} <= dict(logs)[23].keys() | logs[0][1].keys()
+    assert {"loss_ce", "loss_kl", "loss_hidden"} <= next(log for _, log in logs if "loss" in log).keys()
     (final,) = told.scores["accuracy"]
     assert logs[-1][1]["eval_final_dev_accuracy"] == final
     assert "eval_teacher_dev_accuracy" in logs[-1][1]
@@ -92,6 +92,11 @@ def test_a_run_is_told_whole_and_trains_as_without(world, tmp_path, tracker):
     events = EventAccumulator(str(tmp_path / "told" / "tensorboard")).Reload()
     assert [one.step for one in events.Scalars("train/loss_hidden")] == [*range(2, 23, 2), 23]
     assert [one.value for one in events.Scalars("eval/final_dev_accuracy")] == pytest.approx([final])
+    assert [one.step for one in events.Scalars("train/encoder_angle_degrees")] == [0, 20, 23]
+    assert {name: events.Images(name)[-1].step for name in events.Tags()["images"]} == {
+        "angles of student": 23,
+        "scores": 23,
+    }
 
 
 def test_runs_of_a_sweep_are_told_apart(world, tmp_path, tracker):
