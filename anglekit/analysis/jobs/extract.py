@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +44,7 @@ from anglekit.states.store import (
     MODEL_DIRECTORY,
     SHARD_SCRATCH,
     STORED_DTYPES,
+    NewShard,
     Rounding,
     ShardRecord,
     StateStore,
@@ -51,12 +52,11 @@ from anglekit.states.store import (
     example_digests,
     restored,
     rounded,
-    save_shard,
 )
 from anglekit.vocabulary import STORE_FILE, Stream
 
-#: About the size of a shard, which is held in memory until it is written.
-SHARD_BYTES: Final = 64 << 20
+#: About the size of a shard.
+SHARD_BYTES: Final = 32 << 20
 _PLAN_FILE, _LOCK = "plan.json", "lock"
 _ROUNDING: Final = "rounding"
 # Tokens of a batch on which the rounding is measured: enough for a mean, and a small part of the pass.
@@ -258,7 +258,7 @@ def _begin(unfinished: Path, prepared: PreparedExtraction) -> None:
     """Write down what is extracted, or refuse to go on with something else or without room."""
     plan, file = _Plan.of(prepared), unfinished / _PLAN_FILE
     for left in unfinished.glob(f"{SHARD_SCRATCH}*"):
-        shutil.rmtree(left)
+        left.unlink()
     if file.exists():
         kept = read_document(file, _Plan, f"remove {unfinished} to begin anew", most_bytes=1 << 28)
         if msgspec.to_builtins(kept) != msgspec.to_builtins(plan):
@@ -292,58 +292,75 @@ def _write_shards(
         restless = bool(recorder.facts.restless)
         lanes = 1 if restless else lane_count([model.model], [compute_device(model.model)])
         workspaces = [Workspace() for _ in range(slot_count(lanes))]
-        numbers = [batch for shard in missing for batch in prepared.shards[shard]]
-        batches = progress_batches(prepared.probe, "extracting", progress, numbers)
+        numbers = [(batch, shard) for shard in missing for batch in prepared.shards[shard]]
+        batches = progress_batches(prepared.probe, "extracting", progress, [batch for batch, _ in numbers])
+        filled: _Shard | None = None
+        came = iter(numbers)
 
         def states(batch: ProbeBatch, slot: int) -> dict[Stream, TokenStates]:
             return token_states(recorder, batch, workspaces[slot])
 
-        for shard in missing:
+        def keep(_batch: ProbeBatch, found: dict[Stream, TokenStates]) -> None:
+            nonlocal filled
+            number, shard = next(came)
             own = prepared.shards[shard]
-            writing = _ShardInMemory(prepared, own, digests)
-            run_in_lanes((next(batches) for _ in own), states, writing.add, lanes)
-            writing.save(unfinished, _shard_name(shard))
-        # The bar's end.
-        next(batches, None)
+            if filled is None:
+                filled = _Shard(unfinished / _shard_name(shard), prepared, own, digests)
+            filled.add(found)
+            if number == own[-1]:
+                # What was filled comes to the disk while the next shard is computed.
+                saving.append(disk.submit(filled.finish))
+                filled = None
+
+        saving: list[Future[None]] = []
+        with ThreadPoolExecutor(1) as disk:
+            run_in_lanes(batches, states, keep, lanes)
+        for each in saving:
+            each.result()
 
 
-class _ShardInMemory:
-    """The states of a shard, until all of its batches have come."""
+class _Shard:
+    """A shard while its batches come."""
 
-    def __init__(self, prepared: PreparedExtraction, batches: range, digests: NDArray[np.uint8]) -> None:
+    def __init__(self, file: Path, prepared: PreparedExtraction, batches: range, digests: NDArray[np.uint8]) -> None:
         document, probe = prepared.document, prepared.probe
         examples = np.concatenate([probe.plan[number] for number in batches])
         self.stored = document.stored
-        self.tensors: dict[str, Tensor] = {
+        known = {
             "digests": torch.from_numpy(digests[examples]),
             "rows": torch.from_numpy(probe.rows[examples]),
+            **{f"{stream}.lengths": torch.from_numpy(_lengths(probe, stream)[examples]) for stream in document.layers},
+        }
+        shapes: dict[str, tuple[torch.dtype, Sequence[int]]] = {
+            _ROUNDING: (torch.float64, (4,)),
+            **{name: (tensor.dtype, tensor.shape) for name, tensor in known.items()},
         }
         self.filled = dict.fromkeys(document.layers, 0)
         self.worst = Rounding()
         self.measured = 0
         for stream, held in document.layers.items():
-            lengths = _lengths(probe, stream)[examples]
-            tokens = int(lengths.sum())
-            shape = (tokens, len(held), document.model.width or 0)
-            self.tensors[f"{stream}.lengths"] = torch.from_numpy(lengths)
-            self.tensors[f"{stream}.states"] = torch.empty(shape, dtype=STORED_DTYPES[self.stored])
+            shape = (int(known[f"{stream}.lengths"].sum()), len(held), document.model.width or 0)
+            shapes[f"{stream}.states"] = (STORED_DTYPES[self.stored], shape)
             if self.stored == "int8":
-                self.tensors[f"{stream}.scales"] = torch.empty(shape[:2])
+                shapes[f"{stream}.scales"] = (torch.float32, shape[:2])
+        self.new = NewShard(file, shapes)
+        for name, tensor in known.items():
+            self.new.tensors[name].copy_(tensor)
 
-    def add(self, _batch: ProbeBatch, states: Mapping[Stream, TokenStates]) -> None:
+    def add(self, states: Mapping[Stream, TokenStates]) -> None:
         """Take in the states of a batch, each stream's (layers, tokens, width)."""
         for stream, found in states.items():
             by_token = found.states.cpu().transpose(0, 1)
             begin = self.filled[stream]
             end = self.filled[stream] = begin + len(by_token)
-            target = self.tensors[f"{stream}.states"][begin:end]
+            target = self.new.tensors[f"{stream}.states"][begin:end]
             if by_token.dtype == target.dtype:
                 target.copy_(by_token)
                 continue
             small, scales = rounded(by_token, self.stored)
             target.copy_(small)
             if scales is not None:
-                self.tensors[f"{stream}.scales"][begin:end] = scales
+                self.new.tensors[f"{stream}.scales"][begin:end] = scales
             few = slice(0, _MEASURED)
             self._measure(by_token[few], restored(small[few], None if scales is None else scales[few]))
 
@@ -361,10 +378,11 @@ class _ShardInMemory:
             max(self.worst.distance, distance), mean, max(self.worst.most_degrees, float(degrees.max()))
         )
 
-    def save(self, unfinished: Path, name: str) -> None:
-        """Write the file, whole or not at all."""
-        told = {**msgspec.to_builtins(self.worst), "measured": self.measured}
-        save_shard(self.tensors, unfinished / name, {_ROUNDING: json.dumps(told)})
+    def finish(self) -> None:
+        """Give the file its name."""
+        told = (self.worst.distance, self.worst.mean_degrees, self.worst.most_degrees, float(self.measured))
+        self.new.tensors[_ROUNDING].copy_(torch.tensor(told, dtype=torch.float64))
+        self.new.finish()
 
 
 def _angle_degrees(one: Tensor, other: Tensor) -> Tensor:
@@ -377,13 +395,12 @@ def _angle_degrees(one: Tensor, other: Tensor) -> Tensor:
 
 def _complete(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction) -> None:
     """Write what belongs beside the shards, states.json last."""
-    records, rounding, measured = [], Rounding(), 0
+    records, rounding, measured = [], Rounding(), 0.0
     for number, own in enumerate(prepared.shards):
         file = unfinished / _shard_name(number)
         with safe_open(file, framework="numpy") as opened:
-            told = json.loads((opened.metadata() or {}).get(_ROUNDING, "{}"))
-        count = int(told.pop("measured", 0))
-        one = msgspec.convert(told, Rounding)
+            *told, count = opened.get_tensor(_ROUNDING).tolist()
+        one = Rounding(*told)
         mean = (rounding.mean_degrees * measured + one.mean_degrees * count) / max(measured + count, 1)
         measured += count
         rounding = Rounding(max(rounding.distance, one.distance), mean, max(rounding.most_degrees, one.most_degrees))
