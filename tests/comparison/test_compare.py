@@ -320,8 +320,8 @@ def test_strategies_at_the_margin_are_called_different_at_most_at_the_nominal_ra
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"margin": 0.0}, "--margin is 0; allowed: a number above 0"),
-        ({"margin": float("nan")}, "--margin is nan"),
+        ({"margin": 0.0}, "--angle-margin is 0; allowed: a number above 0"),
+        ({"margin": float("nan")}, "--angle-margin is nan"),
         ({"score_margin": -0.1}, "--score-margin is -0.1"),
     ],
 )

@@ -150,7 +150,7 @@ def test_drawable_by_inputs(ten) -> None:
         ("acute-fraction", {"vertices": [9]}, "no vertex 9"),
         ("layer-norms", {"students": "forwrd-random-seed0"}, "did you mean 'forward-random-seed0'"),
         ("layer-trajectories", {"width": "wide"}, "no figure width 'wide'"),
-        ("scores-by-strategy", {"margin": -1.0}, "--margin is -1; give a number above 0"),
+        ("scores-by-strategy", {"margin": -1.0}, "--score-margin is -1; give a number above 0"),
         ("scores-by-strategy", {"value": "bleu"}, "no score 'bleu'; allowed: accuracy"),
         ("scores-by-strategy", {"labels": ["a", "b"]}, "2 task labels for 1 table of scores"),
         ("angle-spread", {"labels": ["a", "b"]}, "2 task labels for 1 Geometry"),
