@@ -337,7 +337,7 @@ def extract(
     alone = not launched_together()
     options.check_names("--states-dtype", [states_dtype], STORED_NAMES)
     chosen = _layer_numbers(layers)
-    if alone and not dry_run:
+    if alone and not dry_run and not (out / STORE_FILE).is_file():
         check_replaceable(out, STORE_FILE, overwrite=overwrite)
     read = prompts or ("alone" if columns.target in (None, "-") else "included")
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves

@@ -50,6 +50,7 @@ from anglekit.states.store import (
     StateStore,
     StoreDocument,
     example_digests,
+    is_store,
     restored,
     rounded,
 )
@@ -168,7 +169,7 @@ def extract_states(
     `extract_states("states", "runs/teacher", "train.tsv")`, and then `analyze("states", student, "train.tsv")`.
 
     Shards are written into `OUT.unfinished`, each whole or not at all; a run that was stopped goes on with those that
-    are missing. The directory gets its name when all are there.
+    are missing. The directory gets its name when all are there. The same store, if it is there already, is returned.
 
     Args:
         out: the store's directory.
@@ -192,7 +193,12 @@ def extract_states(
         model = as_checkpoint(model, "model", tokenizer, LoadOptions())
         data = probe_in_memory(probe)
         prepared = prepare_extraction(model, data, settings or AnalysisSettings(), layers=layers, stored=stored)
-        check_replaceable(out, STORE_FILE, overwrite=overwrite)
+        # A run that was stopped after its last step had nothing left to do.
+        there = None if overwrite else _same_store(out, prepared)
+        if there is None:
+            check_replaceable(out, STORE_FILE, overwrite=overwrite)
+    if processes.all(there is not None) and there is not None:
+        return there
     unfinished = unfinished_directory(out)
     with ExitStack() as stack:
         with processes.together():
@@ -208,6 +214,22 @@ def extract_states(
         if processes.first:
             _put_in_place(unfinished, out)
     return StateStore(out)
+
+
+def _same_store(out: Path, prepared: PreparedExtraction) -> StateStore | None:
+    """Return the store that is there, if it is the one that would be written."""
+    if not is_store(out):
+        return None
+    store = StateStore(out)
+    plain = msgspec.structs.replace(store.document, shards=[], rounding=Rounding(), packages={})
+    same = msgspec.to_builtins(plain) == msgspec.to_builtins(_without_versions(prepared.document))
+    texts = len(np.unique(example_digests(prepared.probe), axis=0))
+    return store if same and texts == store.n_examples and not store.missing(prepared.probe) else None
+
+
+def _without_versions(document: StoreDocument) -> StoreDocument:
+    """Return a document that another minor version of a package would write alike."""
+    return msgspec.structs.replace(document, packages={})
 
 
 def _bytes_of_tokens(layers: Mapping[Stream, Sequence[int]], width: int, stored: str) -> dict[Stream, int]:
@@ -250,8 +272,7 @@ class _Plan(msgspec.Struct, frozen=True):
         digest = hashlib.sha256(example_digests(prepared.probe).tobytes())
         for batch in prepared.probe.plan:
             digest.update(prepared.probe.rows[batch].tobytes() + b"|")
-        # Another minor version may go on.
-        return cls(msgspec.structs.replace(prepared.document, packages={}), digest.hexdigest())
+        return cls(_without_versions(prepared.document), digest.hexdigest())
 
 
 def _begin(unfinished: Path, prepared: PreparedExtraction) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from anglekit.models.architectures import model_streams
 from anglekit.models.check import facts_of
 from anglekit.runtime.files import read_json_object, write_json
 from anglekit.runtime.placement import compute_device
-from anglekit.states.store import mapped_tensors, save_shard
+from anglekit.states.store import SHARD_SCRATCH, mapped_tensors, save_shard
 from anglekit.vocabulary import FinalNorm, Stream
 
 #: What a cache says of itself, beside its shards.
@@ -42,6 +43,8 @@ CACHE_FILE: Final = "teacher.json"
 _SHARD_BYTES: Final = 64 << 20
 # How far logits that are made again may be from the model's own, as a share of the largest: rounding.
 _HEAD_ERROR: Final = 1e-4
+# Seconds after which nobody is still writing a file.
+_ABANDONED: Final = 3600.0
 _HEAD: Final = "head"
 _LOGITS: Final = "logits"
 
@@ -83,7 +86,11 @@ class TeacherCache:
         self._place: dict[bytes, tuple[int, int]] = {}
         self._pending: dict[bytes, _Example] = {}
         self._bytes = 0
-        for shard in sorted(self.directory.glob("*.safetensors")):
+        for left in self.directory.glob(f"{SHARD_SCRATCH}*"):
+            # Of a run that was killed; another may be writing one now.
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                left.unlink(missing_ok=True)
+        for shard in sorted(self.directory.glob("answers-*.safetensors")):
             self._open(shard)
 
     def __len__(self) -> int:
@@ -358,7 +365,7 @@ def _wider(directory: Path, asked: Mapping[str, Any]) -> Iterator[dict[str, Any]
             and all(set(wanted) <= set(layers.get(stream, [])) for stream, wanted in asked["layers"].items())
             and told.get("logits") in (True, asked["logits"])
         ):
-            held = sum(shard.stat().st_size for shard in file.parent.glob("*.safetensors"))
+            held = sum(shard.stat().st_size for shard in file.parent.glob("answers-*.safetensors"))
             found.append((held, told))
     yield from (told for held, told in sorted(found, key=lambda each: -each[0]) if held)
 

@@ -140,8 +140,11 @@ def test_what_does_not_belong_is_refused_in_one_line(checkpoint, probe, batches_
         with pytest.raises(InputError, match=words) as error:
             analyze(source, student, texts, how)
         assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="exists"):
-        extract_states(tmp_path / "states", teacher, probe, batches_of_few)
+    again = extract_states(tmp_path / "states", teacher, probe.select(range(20)), batches_of_few)
+    assert again.n_examples == stored.store.n_examples, "it is there already"
+    for texts, layers in ((probe, None), (probe.select(range(20)), [0, 1])):
+        with pytest.raises(InputError, match="exists"):
+            extract_states(tmp_path / "states", teacher, texts, batches_of_few, layers=layers)
     with pytest.raises(InputError, match="cannot be stored as 'float8'"):
         prepare_extraction(teacher, probe, batches_of_few, stored="float8")
 
