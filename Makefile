@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE ?= 1
 export MPLBACKEND ?= Agg
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: test test-oldest lint bench mutants simulations types census demo figures docs clean
+.PHONY: test test-oldest lint bench device mutants simulations types census demo figures docs clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
 $(STAMP): pyproject.toml constraints.txt
@@ -38,6 +38,11 @@ test-oldest:
 
 bench: $(STAMP)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
+
+# The same numbers on a GPU as on a CPU, and what analysis, step and store cost there: at most five minutes. Without a
+# GPU it checks itself.
+device: $(STAMP)
+	$(BIN)/python tests/benchmarks/device.py
 
 # How many small changes of the mathematics no test notices: about an hour for all, five minutes for SAMPLE=300.
 mutants: $(STAMP)

@@ -34,7 +34,7 @@ def comparison(tmp_path_factory) -> Comparison:
 def test_the_defaults_are_those_of_the_command() -> None:
     given = {name: parameter.default for name, parameter in inspect.signature(compare_command).parameters.items()}
     settings = compare([make_geometry({"forward": 60.0, "reverse": 61.0}, examples=20)]).settings
-    assert settings["margin_degrees"] == given["margin"]
+    assert settings["margin_degrees"] == given["angle_margin"]
     assert settings["default_margins"] == {"angle": True, "score": True}
     assert (settings["interval_level"], settings["test_level"]) == (0.95, 0.9)
     assert settings["score_margins"] == {}

@@ -348,7 +348,7 @@ def test_a_damaged_record_is_one_line(world, tmp_path, content):
     [
         ({"train": "none.csv"}, r"none\.csv does not exist"),
         ({"validation": ["none.csv"]}, r"none\.csv does not exist"),
-        ({"teacher": "./none"}, "no such directory: none"),
+        ({"teacher": "./none"}, r"no such directory: \./none"),
     ],
 )
 def test_a_path_that_is_not_there_leaves_nothing_behind(world, tmp_path, changes, message):

@@ -147,7 +147,7 @@ def test_scores_and_geometry_are_compared(tmp_path):
     assert found.comparison is not None
     assert (found.comparison.verdict, found.not_compared) == ("different", "")
     assert isinstance(found.scores[0], pd.DataFrame)
-    with pytest.raises(InputError, match="--margin is -1"):
+    with pytest.raises(InputError, match="--angle-margin is -1"):
         gather([sweep], margin=-1)
 
 

@@ -1,12 +1,8 @@
 """States that are stored and read back, against the model that is run."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +19,7 @@ from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError
 from anglekit.states.recorder import LayerRecorder, token_states
 from anglekit.states.store import StateStore, example_digests, load_stored_teacher, restored, rounded
+from anglekit_cli.main import main
 
 FAMILIES = ("bert", "t5", "qwen3")
 
@@ -240,33 +237,37 @@ def test_text_and_target_name_an_example_together(checkpoint, probe, batches_of_
     assert same.sum() < 3
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills by a POSIX signal")
-def test_the_command_line_extracts_survives_a_kill_and_analyses(save_tiny, words, tmp_path):
+def test_the_commands_extract_and_analyse(save_tiny, words, tmp_path, monkeypatch, capsys):
     teacher = save_tiny(tmp_path / "teacher", "bert", seed=1)
     student = save_tiny(tmp_path / "student", "bert", seed=2, depth=2)
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": " ".join(words[:n])}) + "\n" for n in range(2, 14)))
 
-    def command(*args):
-        return [sys.executable, "-m", "anglekit_cli", *map(str, args)]
+    def told(*arguments, code=0):
+        monkeypatch.setattr(sys, "argv", ["anglekit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code
+        return capsys.readouterr()
 
-    one = command("extract", teacher, "--data", texts, "--out", tmp_path / "states", "--batch-tokens", 16)
-    killed = subprocess.Popen(one, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "states.unfinished").exists() and killed.poll() is None:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    planned = subprocess.run([*one, "--dry-run"], capture_output=True, text=True, check=True).stdout
+    extracts = ("extract", teacher, "--data", texts, "--out", tmp_path / "states", "--layers", "0,2,3")
+    planned = told(*extracts, "--dry-run").out
     assert planned.startswith("12 texts, 114 tokens (encoder), stored as float32: 0.0 MB")
-    if (tmp_path / "states").exists():
-        shutil.rmtree(tmp_path / "states")
-    done = subprocess.run(one, capture_output=True, text=True, check=True)
-    assert "teacher: 12 different texts (text)" in done.stdout
-    seen = subprocess.run(
-        command("analyze", tmp_path / "states", student, "--probe", texts, "--out", tmp_path / "geometry", "-q"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert seen.returncode == 0, seen.stderr
+    assert not (tmp_path / "states").exists()
+    assert "teacher: 12 different texts (text)" in told(*extracts).out
+    assert "teacher: 12 different texts (text)" in told(*extracts).out, "it is there already"
+    analyses = ("analyze", tmp_path / "states", student, "--probe", texts, "--out", tmp_path / "geometry")
+    told(*analyses, "--quiet")
     assert (tmp_path / "geometry" / "geometry.json").is_file()
+    refused = {
+        ("--overwrite", "--dry-run"): "is a state store, and --dry-run estimates what running a teacher takes",
+        ("--overwrite", "--teacher-layers", "0,1"): "holds no layer 1 of the encoder; it holds: 0, 2, 3",
+    }
+    for options, words_of in refused.items():
+        assert words_of in told(*analyses, *options, code=2).err
+    assert (
+        "is a state store, which holds no model"
+        in told("analyze", teacher, tmp_path / "states", *analyses[3:], "--overwrite", code=2).err
+    )
+    assert "--states-dtype is 'int4'" in told(*extracts, "--states-dtype", "int4", code=2).err
+    assert "--layers '0,x' is not a list of layers" in told(*extracts[:-1], "0,x", code=2).err
