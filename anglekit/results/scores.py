@@ -28,7 +28,7 @@ from anglekit.results.example_scores import (
     check_example_scores,
     read_example_scores,
 )
-from anglekit.runtime.files import read_document
+from anglekit.runtime.files import read_document, read_json_object
 from anglekit.vocabulary import STUDENT_FILE, given_init, given_name
 
 #: A row for each arm, evaluation table and score.
@@ -143,6 +143,38 @@ class _ScoredSweep(Struct, kw_only=True, frozen=True):
 
     def __post_init__(self) -> None:
         _check_format(self.format, SWEEP_FORMAT)
+
+
+def check_no_run(directory: Path) -> None:
+    """Refuse a directory that holds a run, finished or not.
+
+    Raises:
+        InputError: it does; with what can be done.
+    """
+    if (directory / RUN_SCORES_FILE).exists():
+        raise InputError(f"{directory} holds a finished run", "name another directory, or use --overwrite")
+    if (directory / RUN_CONFIG_FILE).exists():
+        raise InputError(f"{directory} holds an unfinished run", "use --resume to go on, or --overwrite")
+
+
+def check_no_sweep(directory: Path, finished: bool | None = None) -> None:
+    """Refuse a directory that holds a sweep.
+
+    Args:
+        directory: of the sweep.
+        finished: whether it has ended; None: as its record says.
+
+    Raises:
+        InputError: it does; with what can be done.
+    """
+    file = directory / SWEEP_FILE
+    if not file.exists():
+        return
+    ended = finished if finished is not None else read_json_object(file, "use --overwrite").get("finished")
+    raise InputError(
+        f"{directory} holds {'a finished' if ended else 'an unfinished'} sweep",
+        "use --resume to go on, --overwrite, or another directory",
+    )
 
 
 def _check_format(found: str, read: str) -> None:

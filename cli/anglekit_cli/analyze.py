@@ -337,7 +337,8 @@ def extract(
     alone = not launched_together()
     options.check_names("--states-dtype", [states_dtype], STORED_NAMES)
     chosen = _layer_numbers(layers)
-    if alone and not dry_run and not (out / STORE_FILE).is_file():
+    was_there = (out / STORE_FILE).is_file() and not overwrite
+    if alone and not dry_run and not was_there:
         check_replaceable(out, STORE_FILE, overwrite=overwrite)
     read = prompts or ("alone" if columns.target in (None, "-") else "included")
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
@@ -406,7 +407,8 @@ def extract(
             f"{document.model.name}: {store.n_examples:,} different texts ({read_columns}), {size / 1e6:,.1f} MB, "
             f"{store.rounding_words}."
         )
-        typer.echo(f"Written to {out}. Analyse with it: anglekit analyze {out} STUDENT --probe {data} --out geometry")
+        where = f"It was in {out} already" if was_there else f"Written to {out}"
+        typer.echo(f"{where}. Analyse with it: anglekit analyze {out} STUDENT --probe {data} --out geometry")
 
 
 def print_result(geometry: Geometry, written: Path, *, quiet: bool, as_json: bool) -> None:

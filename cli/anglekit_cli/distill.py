@@ -67,7 +67,7 @@ def distill(
     options.check_matching(strategy, layer_map, control)
     options.check_names("--init", [init] if init is not None else (), INITS)
     options.check_losses(hidden_loss, reading)
-    mode = options.if_exists(resume, overwrite)
+    mode = options.if_exists(resume, overwrite, out)
     streams_matched = options.names_of("--match-streams", match_streams)
     made = {"--init": init, "--layers": layers, "--width": width, "--copy": copy}
     given = options.check_students(

@@ -42,7 +42,7 @@ def finetune(
     load: options.Loading,
 ) -> None:
     """Train a model on a task and score it."""
-    mode = options.if_exists(resume, overwrite)
+    mode = options.if_exists(resume, overwrite, out)
     options.check_sources([model], [train], validation, columns=columns, task=task, revision=load.revision)
     settings.check_packages()
     hub.check_here()

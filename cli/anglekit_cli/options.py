@@ -324,10 +324,17 @@ TeacherPlacement = Annotated[
 ]
 
 
-def if_exists(resume: bool, overwrite: bool) -> IfExists:
-    """Return what to do with a run that is already there; refuse both options together."""
+def if_exists(resume: bool, overwrite: bool, out: Path, *, of_sweep: bool = False) -> IfExists:
+    """Return what to do with a run or sweep that is already there; refuse both options together, and it with neither.
+
+    Processes that were launched together are not ended here: the library lets all of them end with one line.
+    """
     if resume and overwrite:
         raise InputError("--resume and --overwrite came together", "give one of the two")
+    if not resume and not overwrite and out.exists() and not launched_together():
+        from anglekit.results.scores import check_no_run, check_no_sweep
+
+        (check_no_sweep if of_sweep else check_no_run)(out)
     return "resume" if resume else "overwrite" if overwrite else "refuse"
 
 

@@ -117,7 +117,7 @@ def sweep(
     accelerate launch --multi_gpu --num_processes 2 -m anglekit_cli sweep ... (--multi_gpu also on processors; torchrun
     does as well). A sweep may go on with another number of processes.
     """
-    mode = options.if_exists(resume, overwrite)
+    mode = options.if_exists(resume, overwrite, out, of_sweep=True)
     chosen_strategies, chosen_inits = options.names_of("--strategies", strategies), options.names_of("--inits", inits)
     options.check_names("--strategies", chosen_strategies, tuple(STRATEGIES))
     options.check_names("--inits", chosen_inits, INITS)

@@ -34,7 +34,7 @@ from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.errors import InputError, RunError, suggest
 from anglekit.models.checkpoint_files import check_whole, file_sizes
 from anglekit.results.example_scores import EXAMPLES_FILE, ExampleScores, read_example_scores, write_example_scores
-from anglekit.results.scores import RUN_CONFIG_FILE, RUN_SCORES_FILE, RunScores
+from anglekit.results.scores import RUN_CONFIG_FILE, RUN_SCORES_FILE, RunScores, check_no_run
 from anglekit.runtime.files import half_written, read_document, write_json
 from anglekit.runtime.locks import DirectoryLock
 from anglekit.settings_fields import SettingError
@@ -411,9 +411,7 @@ class RunDirectory:
                 shutil.rmtree(directory)
 
     def _check_run(self, if_exists: str) -> None:
-        if if_exists == "refuse" and self.finished:
-            raise InputError(f"{self.path} holds a finished run", "name another directory, or use --overwrite")
-        if if_exists == "refuse" and self.started:
-            raise InputError(f"{self.path} holds an unfinished run", "use --resume to go on, or --overwrite")
+        if if_exists == "refuse":
+            check_no_run(self.path)
         if if_exists == "resume" and self.finished:
             self.check_checkpoint()

@@ -23,7 +23,7 @@ from anglekit.distillation.runs.run import RunResult
 from anglekit.distillation.students.given import GivenProvenance
 from anglekit.distillation.tasks.models import ModelProvenance
 from anglekit.errors import InputError, suggest
-from anglekit.results.scores import SWEEP_FILE, SWEEP_FORMAT, SWEEP_SCORES_FILE
+from anglekit.results.scores import SWEEP_FILE, SWEEP_FORMAT, SWEEP_SCORES_FILE, check_no_sweep
 from anglekit.runtime.files import convert_document, half_written, read_json_object, write_json, write_whole
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.vocabulary import CONTROLS, INITS, STRATEGIES, given_name, is_init
@@ -185,10 +185,7 @@ class SweepDirectory:
                 if if_exists != "overwrite":
                     raise
         if self.stored is not None and if_exists == "refuse":
-            state = "a finished" if self.stored.finished else "an unfinished"
-            raise InputError(
-                f"{self.path} holds {state} sweep", "use --resume to go on, --overwrite, or another directory"
-            )
+            check_no_sweep(self.path, bool(self.stored.finished))
 
     def _read(self) -> SweepRecord:
         file, remedy = self.path / SWEEP_FILE, "use --overwrite to start the sweep again"

@@ -255,7 +255,7 @@ def test_the_commands_extract_and_analyse(save_tiny, words, tmp_path, monkeypatc
     assert planned.startswith("12 texts, 114 tokens (encoder), stored as float32: 0.0 MB")
     assert not (tmp_path / "states").exists()
     assert "teacher: 12 different texts (text)" in told(*extracts).out
-    assert "teacher: 12 different texts (text)" in told(*extracts).out, "it is there already"
+    assert f"It was in {tmp_path / 'states'} already" in told(*extracts).out
     analyses = ("analyze", tmp_path / "states", student, "--probe", texts, "--out", tmp_path / "geometry")
     told(*analyses, "--quiet")
     assert (tmp_path / "geometry" / "geometry.json").is_file()
