@@ -134,7 +134,7 @@ class ClassificationTask(Task):
             )
         if self.labels is not None and labels.generic:
             labels = LabelSet(self.labels)
-        outside = [text for text in present if labels.index(text) is None]
+        outside = labels.outside(present)
         reached = {labels.index(text) for text in present}
         absent = [name for number, name in enumerate(labels.names) if number not in reached]
         if outside or absent:

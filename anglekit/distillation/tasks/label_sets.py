@@ -56,6 +56,15 @@ class LabelSet:
         folded = [name.casefold() for name in self.names]
         return folded.index(text.casefold()) if folded.count(text.casefold()) == 1 else None
 
+    def outside(self, texts: Iterable[str | None]) -> list[str]:
+        """Return the different labels that are of no class, those last that are numbers of classes.
+
+        A task that reads numbers does so where all labels are: it is the others that are wrong then.
+        """
+        numbers = set(map(str, range(len(self.names))))
+        found = (text for text in dict.fromkeys(texts) if text is not None and self.index(text) is None)
+        return sorted(found, key=numbers.__contains__)
+
     def classes(self, texts: Sequence[str | None], where: str) -> NDArray[np.int64]:
         """Return the class of every label; `texts` are as `label_text` writes them.
 
@@ -63,13 +72,14 @@ class LabelSet:
             InputError: a label is missing or outside the set; the message names its row in the table `where`.
         """
         known = {text: self.index(text) for text in set(texts) if text is not None}
+        outside = self.outside(texts)[:1]
         for row, text in enumerate(texts):
             if text is None:
                 raise InputError(
                     f"{where} has no label in row {row} (counted from 0)",
                     f"give every row one of {_listed(self.names)}",
                 )
-            if known[text] is None:
+            if text in outside:
                 raise InputError(
                     f"{where} has label {text!r} in row {row} (counted from 0)",
                     allowed=f"allowed: {_listed(self.names)}",

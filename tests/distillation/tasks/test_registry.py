@@ -202,6 +202,9 @@ def test_numbers_are_accepted_by_a_teacher_without_names():
         ("classification", ["0", "1", "2"], BertConfig(num_labels=2), "has '2'"),
         ("mnli", ["entailment"], config_with("neg", "pos"), "the teacher has 2 labels .* task mnli has 3"),
         ("sst2", ["negative", "meh"], None, "has label 'meh' in row 1"),
+        # Numbers of classes are read as such if all are: 1 is right, and 3 is not.
+        ("sst2", ["1", "3"], config_with("negative", "positive"), "has '3', which the teacher lacks"),
+        ("sst2", ["1", "3"], None, "has label '3' in row 1"),
     ],
 )
 def test_label_sets_that_differ_are_refused(task, texts, teacher, message):
