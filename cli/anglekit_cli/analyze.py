@@ -12,7 +12,7 @@ import typer
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.distillation.settings import DataSettings
 from anglekit.errors import InputError
-from anglekit.models.load_options import LoadOptions, check_roles, same_checkpoint
+from anglekit.models.load_options import LoadOptions, check_roles
 from anglekit.runtime.files import check_replaceable
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import AUTO, Placement, check_device
@@ -146,9 +146,8 @@ def analyze(
     for name, place in (("device", device), ("teacher_device", teacher_device), ("student_device", student_device)):
         if alone and place not in (None, AUTO):
             check_device(place, name)
-    for student in students:
-        if alone and not same_checkpoint(teacher, student):
-            check_roles(teacher, student)
+    for student in students if alone else ():
+        check_roles(teacher, student)
     verbose = bool(context.find_root().params.get("verbose"))
     if stored and dry_run:
         raise InputError(
@@ -167,6 +166,8 @@ def analyze(
         with processes.together():
             if processes.first and not alone:
                 check_place(out, overwrite or resume)
+            for student in () if alone else students:
+                check_roles(teacher, student)
             if placement.device_map is not None and not alone:
                 raise InputError(
                     f"--device-map {placement.device_map!r} spreads one process's models over all devices, and several "

@@ -100,6 +100,7 @@ MISTAKES = {
     "student layer": ((*PAIR, "--vertices", "3"), "layer 3 does not exist"),
     "final norm": ((*PAIR, "--final-norm", "maybe"), "excluded"),
     "official with vertices": ((*PAIR, "--reading", "official", "--vertices", "1"), "--vertices"),
+    "student is the teacher": (("analyze", "teacher", "student", "teacher", "--probe", "probe.tsv"), "one checkpoint"),
     "second student": (("analyze", "teacher", "student", "./gone", "--probe", "probe.tsv"), "no such directory"),
 }
 
@@ -211,8 +212,9 @@ def test_what_was_left_out_is_noted(run, tmp_path):
     assert "8 examples truncated to 8 tokens; 36 tokens lost" in out
 
 
-def test_a_student_beside_itself_is_noted_as_coinciding(run, tmp_path):
-    code, out, _ = run("analyze", "teacher", "teacher", "--probe", "probe.tsv", "--out", tmp_path / "out")
+def test_a_copy_of_the_teacher_is_noted_as_coinciding(run, shelf, tmp_path):
+    shutil.copytree(shelf / "teacher", tmp_path / "copy")
+    code, out, _ = run("analyze", "teacher", tmp_path / "copy", "--probe", "probe.tsv", "--out", tmp_path / "out")
     assert code == 0
     assert "coincides with the teacher's (0=0, 1=1, 2=2, 3=3)" in out
 

@@ -215,14 +215,15 @@ def test_the_tables_equal_one_forward_pass_an_example(run, zoo):
     assert abs(row.mean_cosine - np.concatenate(wrong).mean()) > 1e-3
 
 
-def test_batches_change_nothing_and_students_share_a_pass(run):
-    together = Geometry.load(run("teacher", "student", "teacher", "-q")[3])
+def test_batches_change_nothing_and_students_share_a_pass(run, zoo, tmp_path):
+    copy = shutil.copytree(zoo / "teacher", tmp_path / "copy")
+    together = Geometry.load(run("teacher", "student", str(copy), "-q")[3])
     small = Geometry.load(run("teacher", "student", "-q", "--overwrite", "--batch-tokens", "9")[3])
-    assert together.students == ["student", "teacher"]
+    assert together.students == ["student", "copy"]
     first = together.angles[together.angles["student"] == "student"].drop(columns="student").reset_index(drop=True)
     other = small.angles.drop(columns=["student", "stream"])
     np.testing.assert_allclose(first.drop(columns="stream").to_numpy(), other.to_numpy(), rtol=1e-4, atol=1e-5)
-    same = together.counts["by_student"]["teacher"]["encoder"]["zero_direction"]
+    same = together.counts["by_student"]["copy"]["encoder"]["zero_direction"]
     assert {(entry["vertex"], entry["teacher_layer"]) for entry in same} == {(n, n) for n in range(4)}
 
 

@@ -21,6 +21,7 @@ def original(save_tiny, tmp_path_factory) -> Path:
     """A checkpoint, a Geometry and a probe."""
     root = tmp_path_factory.mktemp("world")
     save_tiny(root / "model", "bert", depth=2, width=8)
+    shutil.copytree(root / "model", root / "copy")
     documented(full_geometry(("none", "forward"), ("random",))).save(root / "geometry")
     (root / "probe.csv").write_text("text\nthe film was good\n")
     return root
@@ -29,7 +30,7 @@ def original(save_tiny, tmp_path_factory) -> Path:
 def command(case: Case, world: Path) -> list[str]:
     """Damage one input of a command and return its words."""
     rng = case.rng
-    model, out = str(world / "model"), str(world / "out")
+    model, copy, out = str(world / "model"), str(world / "copy"), str(world / "out")
     what = rng.choice(("model", "model", "probe", "geometry", "geometry", "recipe"))
     case.did.append(what)
     if what == "model":
@@ -41,14 +42,15 @@ def command(case: Case, world: Path) -> list[str]:
         more = ["--nulls", "none", "--similarity", "none", "--quiet"]
         if rng.random() < 0.3:
             return ["plan", model, "--strategy", "forward", "--layers", "1"]
-        return ["analyze", model, model, "--probe", str(world / "probe.csv"), "--out", out, *more]
+        pair = rng.sample((model, copy), 2)
+        return ["analyze", *pair, "--probe", str(world / "probe.csv"), "--out", out, *more]
     if what == "probe":
         file = world / f"damaged{rng.choice(('.csv', '.tsv', '.jsonl', '.parquet'))}"
         write_table(case, file)
         if rng.random() < 0.5:
             damaged_file(case, file)
         options = ["--nulls", "none", "--similarity", "none", "--quiet", "--limit", "2", "--max-length", "16"]
-        return ["analyze", model, model, "--probe", str(file), "--out", out, *options]
+        return ["analyze", model, copy, "--probe", str(file), "--out", out, *options]
     if what == "geometry":
         damage_geometry(case, world / "geometry", world)
         geometry = str(world / "geometry")
