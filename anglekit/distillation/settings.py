@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -61,6 +61,7 @@ _USUAL_LOG_EVERY: Final = 50
 ALL_LINEAR: Final = "all-linear"
 _LARGEST_SEED: Final = 2**32 - 1
 _STUDENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME_LETTERS: Final = "letters, digits, points, hyphens and underscores, a letter or digit first"
 _USUAL_NAMES: Final = "by its usual names"
 _THE_TASKS: Final = "the task's"
 _THE_RUNS: Final = "the run's, or the task's"
@@ -567,17 +568,19 @@ def student_sources(given: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     Raises:
         InputError: two of one name, or a name that cannot be a part of a directory's.
     """
+    named: Iterable[tuple[str | None, str]]
     named = given.items() if isinstance(given, Mapping) else map(_split_student, map(str, one_or_more(given)))
     found: dict[str, str] = {}
     for said, source in named:
-        name = said or re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint_name(checkpoint_of(source))).lstrip("-._")
-        if not said and name in (*INITS, GIVEN):
-            name = f"student-{name}"
+        name = said
+        if name is None:
+            name = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint_name(checkpoint_of(source))).lstrip("-._")
+            name = f"student-{name}" if name in (*INITS, GIVEN) else name
         if not _STUDENT_NAME.fullmatch(name) or name in (*INITS, GIVEN):
             raise InputError(
                 f"a student is called {name!r}",
                 f"name it: NAME={source}",
-                allowed=f"allowed: letters, digits, points, hyphens; not {', '.join((*INITS, GIVEN))}",
+                allowed=f"allowed: {_NAME_LETTERS}; not {', '.join((*INITS, GIVEN))}",
             )
         if name in found:
             raise InputError(f"two students are called {name!r}", f"name them: first={found[name]} second={source}")
@@ -585,6 +588,14 @@ def student_sources(given: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _split_student(entry: str) -> tuple[str, str]:
+def _split_student(entry: str) -> tuple[str | None, str]:
+    """Return the name and the source of `NAME=SOURCE`; the name is None where the entry is a source alone."""
     name, equals, source = entry.partition("=")
-    return (name, source) if equals and "/" not in name and not Path(entry).exists() else ("", entry)
+    if not equals or Path(entry).exists():
+        return None, entry
+    if "/" in name:
+        raise InputError(
+            f"a student is {entry!r}, which is not there as a directory, and {name!r} cannot be a name",
+            allowed=f"allowed in a name: {_NAME_LETTERS}",
+        )
+    return name, source

@@ -215,6 +215,8 @@ def test_what_cannot_be_this_teachers_student_is_refused_in_a_line(world, cut, t
         ({"student": str(lacking)}, "lacks 16 weights, among them bert.encoder.layer.2"),
         ({"layers": 2}, "--layers came with a student that is there already"),
         ({"student": f"teacher={cut}"}, "a student is called 'teacher'; allowed: letters"),
+        ({"student": f"={cut}"}, "a student is called ''; allowed: letters, digits, points, hyphens and underscores"),
+        ({"student": f"a/b={cut}"}, "'a/b' cannot be a name; allowed in a name: letters, digits, points, hyphens and"),
     )
     for options, message in cases:
         with pytest.raises(InputError, match=message):
