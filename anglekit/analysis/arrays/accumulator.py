@@ -27,7 +27,7 @@ from anglekit.analysis.spec import (
     settings_record,
 )
 from anglekit.analysis.tables import tabulate
-from anglekit.errors import InputError, foreign_failures
+from anglekit.errors import InputError, RunError, foreign_failures
 from anglekit.geometry.accumulator import SumsAccumulator
 from anglekit.geometry.token_sample import TokenSampler, example_means, sample_capacity
 from anglekit.models.projections import relative_depth_layer
@@ -179,6 +179,8 @@ class GeometryAccumulator:
         Raises:
             RunError: no state, or none that is finite, was given.
         """
+        if not self._seen:
+            raise RunError("no states came; call update first")
         spec = self._spec()
         measured = Measurement(
             self._n_updates,

@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused_and_adds_nothing():
     random = np.random.default_rng(3)
     large, small, example = random.normal(size=(3, 6, 8)), random.normal(size=(2, 6, 8)), np.arange(6)
     acc = anglekit.GeometryAccumulator(3, 2, 8)
-    with pytest.raises(RunError, match="no angle is left"):
+    with pytest.raises(RunError, match="no states came; call update first"):
         acc.compute()
     acc.update(large, small, example)
     before = acc.compute()
