@@ -342,8 +342,8 @@ def check_copied_blocks(
     return copied
 
 
-def check_depths(teacher_blocks: int, student_blocks: int, stream: Stream = "encoder") -> None:
-    """Check that a student of this depth can be made.
+def check_depths(teacher_blocks: int, student_blocks: int, stream: Stream = "encoder", remedy: str = "") -> None:
+    """Check that a student of this depth can be made; `remedy` is added to the message.
 
     Raises:
         InputError: a depth below 1, or a student deeper than its teacher.
@@ -351,6 +351,7 @@ def check_depths(teacher_blocks: int, student_blocks: int, stream: Stream = "enc
     if not 1 <= student_blocks <= teacher_blocks:
         raise InputError(
             f"the student's {stream} has {student_blocks} blocks and the teacher's {teacher_blocks}",
+            remedy,
             allowed=f"allowed: 1 to {max(teacher_blocks, 1)}",
         )
 

@@ -12,7 +12,13 @@ from transformers import PreTrainedModel
 
 from anglekit.distillation.losses.functional import IGNORE_INDEX, LossTerm, weighted_total
 from anglekit.distillation.losses.objective import DistillationObjective, TeacherOutputs
-from anglekit.distillation.matching.strategies import MODEL_FAMILIES, LayerMatching, draw_seed, layer_matching
+from anglekit.distillation.matching.strategies import (
+    MODEL_FAMILIES,
+    LayerMatching,
+    check_depths,
+    draw_seed,
+    layer_matching,
+)
 from anglekit.distillation.students.adapters import LayerAdapters, adapters_of_layers
 from anglekit.distillation.students.create import model_family
 from anglekit.distillation.training.teacher import TeacherForward, TeacherProvider, accepted_inputs
@@ -22,7 +28,7 @@ from anglekit.models.check import facts_of
 from anglekit.models.memory.bare import check_apart
 from anglekit.probes.shared_vocabulary import vocabulary_entries
 from anglekit.states.recorder import LayerRecorder
-from anglekit.vocabulary import Stream
+from anglekit.vocabulary import NONE, Stream
 
 Inputs = Mapping[str, Any]
 #: What may stand for the matched layers: a strategy's name, the matching of each stream, or a whole objective.
@@ -57,6 +63,13 @@ def match_layers(
             f"the teacher has the streams {' and '.join(streams)} and the student "
             f"{' and '.join(model_streams(student.config))}",
             "give models of one kind",
+        )
+    for stream in streams if strategy != NONE else ():
+        check_depths(
+            depth(teacher.config, stream),
+            depth(student.config, stream),
+            stream,
+            "if the deeper model is the teacher, they came the wrong way round",
         )
     drawn = draw_seed() if seed is None else seed
     return tuple(

@@ -107,6 +107,8 @@ def test_a_trainer_asks_for_a_strategy_alone_and_takes_the_same_loss(tiny_model,
         DistillationTrainer(student, arguments(tmp_path), objective="forward")
     with pytest.raises(InputError, match="did you mean 'forward'"):
         DistillationLoss(teacher, student, "foward")
+    with pytest.raises(InputError, match=r"4 blocks and the teacher's 2; allowed: 1 to 2; .* the wrong way round"):
+        DistillationLoss(student, teacher, "forward")
 
 
 def test_labels_are_shifted_for_language_models_of_one_stream_alone(tiny_model):
