@@ -221,7 +221,8 @@ def kl_divergence(
 ) -> LossTerm:
     """Sum T^2 KL between the two softmax distributions at temperature T over valid rows, in nats.
 
-    Hinton et al. 2015: the factor T^2 keeps the size of the gradient as T changes.
+    Hinton et al. 2015: the factor T^2 keeps the size of the gradient as T changes. What is returned is no tensor but a
+    `LossTerm`, the sum over the rows and their count: `.mean()` is the loss to call `backward` on.
 
     Args:
         student_logits: (..., classes), finite at valid rows.
