@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -80,7 +80,7 @@ def compare(
     cells += own_score_cells
     check_pairable(cells)
     estimates = [estimate_cell(cell, _margin(cell, margin, score_margin)) for cell in cells]
-    told = _told_apart([cell for cell in cells if cell.part == "score" and _leads(cell, found)], found)
+    told = _told_apart([one for one in estimates if one.cell.part == "score" and _leads(one.cell, found)], found)
     rows = _difference_rows(estimates, found, told)
     families = _families(estimates, rows, found, told)
     leading = [one for one in families if one.part == "score"] or families
@@ -209,10 +209,11 @@ def _families(
     return tuple(sorted(families, key=lambda family: family.part != "score"))
 
 
-def _told_apart(cells: Sequence[Cell], found: Evidence) -> dict[str, tuple[bool | None, Reference]]:
+def _told_apart(estimates: Sequence[CellEstimates], found: Evidence) -> dict[str, tuple[bool | None, Reference]]:
     """Return by initialisation whether any matching student is surely better than chance and the untrained ones."""
     by_init: dict[str, list[tuple[bool | None, Reference]]] = {}
-    for cell in cells:
+    for one in estimates:
+        cell = one.cell
         data, score = str(cell.place["data"]), str(cell.place["score"])
         own = [
             value
@@ -220,13 +221,45 @@ def _told_apart(cells: Sequence[Cell], found: Evidence) -> dict[str, tuple[bool 
             if (init, table, name) == (cell.init, data, score)
         ]
         chance, untrained = found.chance.get((data, score)), float(np.mean(own)) if own else None
-        known = [one for one in (chance, untrained) if one is not None]
+        known = [bar for bar in (chance, untrained) if bar is not None]
         if known:
-            reference = Reference((min if score in LOWER_IS_BETTER else max)(known), chance, untrained)
-            by_init.setdefault(cell.init, []).append((surely_better(cell, reference.value), reference))
+            teacher = found.teacher.get((data, score))
+            value = (min if score in LOWER_IS_BETTER else max)(known)
+            above = {bar: surely_better(cell, bar) for bar in known}
+            before = None if untrained is None else above[untrained]
+            reference = Reference(
+                value,
+                chance,
+                untrained,
+                above_chance=None if chance is None else above[chance],
+                above_untrained=before,
+                reached=_reached(one, value, untrained if before is False else None, teacher)
+                if above[value] is False
+                else None,
+            )
+            by_init.setdefault(cell.init, []).append((above[value], reference))
     # One table on which they are above it is enough.
     ranked = {True: 0, None: 1, False: 2}
     return {init: min(own, key=lambda one: ranked[one[0]]) for init, own in by_init.items()}
+
+
+def _reached(
+    one: CellEstimates, bar: float, untrained: float | None, teacher: float | None
+) -> Literal["best", "teacher"] | None:
+    """Return what leaves no room above a bar, or above untrained students whom none passed (`Reference.reached`)."""
+    falls = one.cell.place["score"] in LOWER_IS_BETTER
+
+    def room(start: float, end: float) -> bool:
+        return (start - end if falls else end - start) > one.margin + 1e-9  # decimals are not exact
+
+    values = [bar, *(float(value.mean()) for value in one.cell.students.values())]
+    best = 1.0 if falls else score_unit(values)
+    # A score beyond what counts as its scale has an end that nobody knows.
+    if (falls or max(values) <= best) and not room(bar, best):
+        return "best"
+    if untrained is None or teacher is None or room(untrained, teacher):
+        return None
+    return "teacher"
 
 
 def _seed_notes(cells: Sequence[Cell]) -> list[str]:

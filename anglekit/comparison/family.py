@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,11 +19,19 @@ class Reference:
         value: the better of the two below.
         chance: the score of always giving the commonest answer; None where nobody knows.
         untrained: the mean score of the students before their first step; None where it was not recorded.
+        above_chance: whether any matching student is surely better than `chance`; None: unknown.
+        above_untrained: the same of `untrained`.
+        reached: what a bar that no student passed is already as good as, within the score's margin, so that longer
+            training cannot help: "best", the best value that the score has, or "teacher", whom the untrained students
+            equal; None where there is room.
     """
 
     value: float
     chance: float | None
     untrained: float | None
+    above_chance: bool | None = None
+    above_untrained: bool | None = None
+    reached: Literal["best", "teacher"] | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,13 @@ _SCORE_WORDS: Final[Mapping[str, str]] = {
     "chrf": "chrF",
     "matthews": "Matthews' correlation",
 }
+#: What helps students that are not surely better than they were, by what leaves them no room (`Reference.reached`).
+_ADVICE: Final[Mapping[str | None, str]] = {
+    None: "train them longer",
+    "best": "this table is too easy to tell them apart: give a harder one",
+    "teacher": "the teacher is no better than the students before training, so this table cannot tell them apart: give "
+    "another one",
+}
 _CONTROL_WORDS: Final[Mapping[str, str]] = {
     "alone": "the labels alone",
     "random-teacher": "matching an untrained teacher",
@@ -147,10 +154,12 @@ def _verdict_words(family: Family, *, score: str | None = None, table: str | Non
     """Return a family's verdict in words; what its deciding row is about is named where it is not score and table."""
     row = family.key
     if family.told is False and family.part == "angle":
+        if family.reference is not None and family.reference.reached is not None:
+            return "no verdict, as nothing shows that the matched students have learned anything"
         return "no verdict, as the matched students have learned nothing"
     if family.told is False and family.reference is not None:
         known = _reference_words(family.reference, row, family.init)
-        return f"no verdict, as no matched student is surely better than {known}; train them longer"
+        return f"no verdict, as no matched student is surely better than {known}; {_ADVICE[family.reference.reached]}"
     if family.verdict == "equivalent":
         within = dict.fromkeys(gap(float(one["margin"]), one) for one in family.rows)
         return f"equivalent within {' and '.join(within)}"
@@ -168,10 +177,16 @@ def _verdict_words(family: Family, *, score: str | None = None, table: str | Non
 
 
 def _reference_words(reference: Reference, row: Mapping[str, Any], init: str) -> str:
+    """Return the bars that no matched student is surely better than, in words."""
     # A student that was there before may have learned long ago.
     before = "the untrained students" if given_name(init) is None else "the student before its training"
-    known = (("chance", reference.chance), (before, reference.untrained))
-    return " and ".join(f"{name} ({level(value, row)})" for name, value in known if value is not None)
+    bars = (
+        ("chance", reference.chance, reference.above_chance),
+        (before, reference.untrained, reference.above_untrained),
+    )
+    return " and ".join(
+        f"{name} ({level(value, row)})" for name, value, above in bars if value is not None and not above
+    )
 
 
 def _open(family: Family) -> str:

@@ -555,30 +555,65 @@ def test_what_spoils_a_comparison_is_said(tmp_path: Path) -> None:
 )
 def test_students_that_have_learned_nothing_get_no_verdict(accuracies: dict[str, float], told: bool) -> None:
     """Beside chance and the untrained students, of which the higher counts."""
-    examples, rows = {}, []
-    for (name, accuracy), seed in itertools.product(accuracies.items(), range(3)):
-        right = (np.arange(1000) < 1000 * accuracy).astype(float)
-        examples[name, "random", seed, "dev", "accuracy"] = np.random.default_rng(seed).permutation(right)
-        rows.append((name, "random", seed, "dev", "accuracy", accuracy, "sweep"))
-    evidence = Evidence(
-        [],
-        pd.DataFrame(rows, columns=list(SCORE_COLUMNS)),
-        examples=examples,
-        n_examples={"dev": 1000},
-        primary="accuracy",
-        untrained={("forward", "random", seed, "dev", "accuracy"): 0.3 for seed in range(3)},
-        chance={("dev", "accuracy"): 0.5},
-    )
+    evidence = scored(accuracies, untrained=0.3, chance=0.5)
     comparison = compare(evidence, score_margin=0.2)
     (family,) = comparison.families
     assert family.told is told
-    assert family.reference == Reference(0.5, 0.5, pytest.approx(0.3))
+    assert family.reference == Reference(0.5, 0.5, pytest.approx(0.3), above_chance=told, above_untrained=True)
     if not told:
+        assert "is surely better than chance (50.0%); train them longer" in comparison.headline.line
         # By the numbers alone the strategies would be equivalent.
         assert between(comparison)["test_high"].abs().max() < 0.2
         assert {family.verdict, comparison.verdict, *between(comparison)["verdict"]} == {"no verdict"}
         assert set(comparison.spreads["verdict"]) == {"no verdict"}
     assert compare(dataclasses.replace(evidence, chance={}, untrained={})).families[0].told is None
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "untrained", "teacher", "bars", "advice"),
+    [
+        (0.7, 0.7, 0.9, "the untrained students (70.0%)", "train them longer"),
+        (0.5, 0.5, 0.9, "chance (50.0%) and the untrained students (50.0%)", "train them longer"),
+        (1.0, 1.0, 1.0, "the untrained students (100.0%)", "this table is too easy to tell them apart"),
+        (0.99, 0.99, None, "the untrained students (99.0%)", "this table is too easy to tell them apart"),
+        (0.98, 0.98, None, "the untrained students (98.0%)", "train them longer"),
+        (0.7, 0.7, 0.7, "the untrained students (70.0%)", "the teacher is no better than the students before training"),
+        (0.5, 0.3, 0.3, "chance (50.0%)", "train them longer"),
+    ],
+)
+def test_only_the_bars_that_no_student_passed_are_named_and_the_advice_fits(
+    accuracy: float, untrained: float, teacher: float | None, bars: str, advice: str
+) -> None:
+    """Longer training is no advice where the untrained students are within a margin of the best or of the teacher."""
+    evidence = scored(dict.fromkeys(("none", "forward", "reverse"), accuracy), untrained, 0.5, teacher=teacher)
+    comparison = compare(evidence)
+    said = f"no verdict, as no matched student is surely better than {bars}; {advice}"
+    assert said in comparison.headline.line
+    assert comparison.verdict == "no verdict"
+    written = json.loads(comparison.text("json"))
+    assert said in written["headline"]
+    assert written["families"][0]["reference"]["above_chance"] is (accuracy > 0.5)
+    assert ("longer" in advice) == (written["families"][0]["reference"]["reached"] is None)
+    assert said in comparison.text("terminal")
+
+
+def scored(accuracies: dict[str, float], untrained: float, chance: float, *, teacher: float | None = None) -> Evidence:
+    """Return three seeds of each strategy with these accuracies on 1,000 examples."""
+    examples, rows = {}, []
+    for (name, accuracy), seed in itertools.product(accuracies.items(), range(3)):
+        right = (np.arange(1000) < 1000 * accuracy).astype(float)
+        examples[name, "random", seed, "dev", "accuracy"] = np.random.default_rng(seed).permutation(right)
+        rows.append((name, "random", seed, "dev", "accuracy", accuracy, "sweep"))
+    return Evidence(
+        [],
+        pd.DataFrame(rows, columns=list(SCORE_COLUMNS)),
+        examples=examples,
+        n_examples={"dev": 1000},
+        primary="accuracy",
+        untrained={("forward", "random", seed, "dev", "accuracy"): untrained for seed in range(3)},
+        teacher={} if teacher is None else {("dev", "accuracy"): teacher},
+        chance={("dev", "accuracy"): chance},
+    )
 
 
 def test_a_margin_of_the_whole_scale_is_refused(tmp_path: Path) -> None:

@@ -193,3 +193,6 @@ def test_angles_of_students_that_have_learned_nothing_get_no_verdict() -> None:
     found = said([family("undecided", **lost), family("undecided", ANGLE, **lost)], levels())
     assert "better than chance (52.4%) and the untrained students (50.5%)" in found.line
     assert found.beneath[0].endswith(": no verdict, as the matched students have learned nothing.")
+    lost["reference"] = Reference(1.0, 0.524, 1.0, above_chance=True, above_untrained=False, reached="best")
+    found = said([family("undecided", **lost), family("undecided", ANGLE, **lost)], levels())
+    assert found.beneath[0].endswith(": no verdict, as nothing shows that the matched students have learned anything.")
