@@ -16,8 +16,6 @@ from anglekit.distillation.runs.directory import CARD_FILE, RunDirectory
 from anglekit.distillation.settings import HubSettings
 from anglekit.errors import InputError, RunError
 from anglekit.models.checkpoint_files import CORRECTIONS_CONFIG
-from anglekit.models.load_options import checkpoint_name
-from anglekit.models.sources import looks_like_path
 from anglekit.runtime.files import read_json_object
 from anglekit.vocabulary import STUDENT_FILE
 
@@ -71,9 +69,12 @@ def _operations(directory: RunDirectory, repository: str) -> list[CommitOperatio
     rewritten[CARD_FILE] = card.replace(THIS_DIRECTORY, f"checkpoint = {repository!r}".replace("'", '"'))
     if (checkpoint / STUDENT_FILE).exists():
         note = read_json_object(checkpoint / STUDENT_FILE, _AGAIN)
-        teacher = str(note.get("teacher"))
-        if looks_like_path(teacher) or Path(teacher).exists():
-            rewritten[STUDENT_FILE] = json.dumps({**note, "teacher": checkpoint_name(teacher)}, indent=2)
+        # The run knows what its teacher was; from another working directory a path may look like a hub id. Of a run
+        # of an earlier version only its card may: that names a base model where it was one of the Hub.
+        origin = directory.provenance().origin
+        on_hub = origin.directory is None and f"\nbase_model: {origin.source}\n" in card
+        if not on_hub and note.get("teacher") != origin.source_name:
+            rewritten[STUDENT_FILE] = json.dumps({**note, "teacher": origin.source_name}, indent=2)
     if (checkpoint / CORRECTIONS_CONFIG).exists():
         # From the Hub, transformers takes the weights from the model that is named here; these lie beside.
         corrections = read_json_object(checkpoint / CORRECTIONS_CONFIG, _AGAIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 from transformers import PreTrainedModel
@@ -23,7 +24,7 @@ from anglekit.models.checkpoints import (
     weights_hash,
     whole_config,
 )
-from anglekit.models.load_options import LoadOptions
+from anglekit.models.load_options import LoadOptions, checkpoint_name
 from anglekit.models.text_stack import headless
 
 
@@ -38,6 +39,8 @@ class ModelProvenance(msgspec.Struct, frozen=True, omit_defaults=True):
         composite: the type of the model that this one is the text model of (gemma3), or "".
         adapter: what corrected the weights, and whose they were: `lora on org/base`; or "".
         quantization: how the weights were stored quantised, and what they were turned into; "" for plain ones.
+        directory: the name of the directory that the source was; "" where it was a hub id; None where nobody recorded
+            it, in runs of earlier versions. A relative path may look like a hub id, once one is elsewhere.
     """
 
     source: str
@@ -47,6 +50,12 @@ class ModelProvenance(msgspec.Struct, frozen=True, omit_defaults=True):
     composite: str = ""
     adapter: str = ""
     quantization: str = ""
+    directory: str | None = None
+
+    @property
+    def source_name(self) -> str:
+        """The hub id, or the name of a directory, which says nothing of where that lay."""
+        return self.directory or (self.source if self.directory == "" else checkpoint_name(self.source))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +87,7 @@ class TaskModel:
             self.composite,
             self.adapter,
             self.quantization,
+            _directory(self.source),
         )
 
 
@@ -100,7 +110,12 @@ def provenance_of(
         composite_type(place, options),
         adapter_of(place),
         quantized_of(whole_config(place, options), model),
+        _directory(source),
     )
+
+
+def _directory(source: str) -> str:
+    return checkpoint_name(source) if Path(source).is_dir() else ""
 
 
 def _hashes(model: PreTrainedModel, without: Collection[str] = ()) -> tuple[str, str]:

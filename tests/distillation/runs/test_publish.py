@@ -11,12 +11,13 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
-from anglekit.distillation.runs.directory import CARD_FILE, SCORES_FIGURE
+from anglekit.distillation.runs.directory import CARD_FILE, SCORES_FIGURE, RunDirectory
+from anglekit.distillation.runs.publish import _operations
 from anglekit.distillation.settings import HubSettings
 from anglekit.errors import InputError
 from anglekit.vocabulary import STUDENT_FILE
 from anglekit_cli.main import app
-from tests.distillation.run_corpus import make_world, student
+from tests.distillation.run_corpus import make_world, quick, student
 from tests.distillation.runs.local_hub import FORBIDDEN, LocalHub, push_all
 
 
@@ -54,6 +55,36 @@ def test_a_finished_run_is_pushed_and_one_that_is_refused_is_kept(kept, world, t
     assert json.loads(hub.files[STUDENT_FILE])["teacher"] == "teacher"
     AutoTokenizer.from_pretrained(tmp_path)
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path).config.num_hidden_layers == 2
+
+
+def test_a_teacher_is_named_by_what_it_was_not_by_where_one_stands(world, tmp_path, monkeypatch):
+    home, elsewhere = Path(world["teacher"]).parent, tmp_path / "elsewhere"
+    monkeypatch.chdir(home.parent)
+    local = f"{home.name}/teacher"
+    run = Path(
+        student({**world, "teacher": local}, tmp_path / "run", validation=[], settings=quick(max_steps=1)).directory
+    )
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+
+    def pushed(**origin):
+        file = run / "provenance.json"
+        told = json.loads(file.read_text(encoding="utf-8"))
+        told["origin"] |= origin
+        file.write_text(json.dumps(told), encoding="utf-8")
+        with RunDirectory(run, "resume", writes=False) as directory:
+            sent = {one.path_in_repo: one for one in _operations(directory, "me/my-student")}
+        with sent[STUDENT_FILE].as_file() as content:
+            return json.load(content)["teacher"]
+
+    assert json.loads((run / "checkpoint" / STUDENT_FILE).read_text(encoding="utf-8"))["teacher"] == local
+    assert pushed() == "teacher"
+    assert pushed(directory=None) == "teacher"  # as earlier versions recorded it
+    assert pushed(directory="") == local
+    card = run / "checkpoint" / CARD_FILE
+    text = card.read_text(encoding="utf-8")
+    card.write_text(text.replace("---\n", f"---\nbase_model: {local}\n", 1), encoding="utf-8")
+    assert pushed(directory=None) == local
 
 
 def test_what_cannot_be_pushed_is_refused_before_any_compute(kept, tmp_path, monkeypatch):
