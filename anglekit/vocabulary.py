@@ -148,5 +148,19 @@ KL_DIRECTIONS = ("forward", "reverse")
 #: How a student of another width is brought to its teacher's.
 ProjectionKind = Literal["adapter", "least-squares", "procrustes"]
 
+#: The least and the greatest value that a score can have; a score of another name may have any.
+SCORE_RANGES: Mapping[str, tuple[float, float]] = {
+    "accuracy": (0.0, 1.0),
+    "accuracy_normalized": (0.0, 1.0),
+    "f1": (0.0, 1.0),
+    "macro_f1": (0.0, 1.0),
+    "exact_match": (0.0, 1.0),
+    "normalized_exact_match": (0.0, 1.0),
+    "matthews": (-1.0, 1.0),
+    "bleu": (0.0, 100.0),
+    "chrf": (0.0, 100.0),
+    "perplexity": (1.0, float("inf")),
+}
+
 #: Scores that fall as a model learns; they have no upper end.
 LOWER_IS_BETTER = frozenset({"perplexity"})

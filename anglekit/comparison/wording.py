@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from anglekit.results.document import UNRECORDED
-from anglekit.vocabulary import given_name
+from anglekit.vocabulary import SCORE_RANGES, given_name
 
 #: Scores that are shares: written in percent, and differences between them in points.
-SHARES = frozenset(("accuracy", "accuracy_normalized", "f1", "macro_f1", "exact_match", "normalized_exact_match"))
+SHARES = frozenset(name for name, ends in SCORE_RANGES.items() if ends == (0.0, 1.0))
 
 
 def level(value: float, row: Mapping[str, Any]) -> str:

@@ -39,5 +39,6 @@ def draw_model_scores(rows: pd.DataFrame, score: str) -> Figure:
             names.append(plain(f"{shorten_middle(str(row['data']), _LONGEST_NAME)}: {model}"))
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlabel(f"{plain(score)}\n95% intervals over examples; dashed: one answer to all")
+        dashed = "; dashed: one answer to all" if rows["chance"].notna().any() else ""
+        axes.set_xlabel(f"{plain(score)}\n95% intervals over examples{dashed}")
     return figure

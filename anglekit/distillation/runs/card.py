@@ -26,14 +26,12 @@ from anglekit.distillation.runs.directory import CARD_FILE, SCORES_FIGURE, RunCo
 from anglekit.distillation.students.given import HEAD_WORDS, GivenProvenance
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.models.checkpoint_files import CORRECTIONS_CONFIG
-from anglekit.models.load_options import checkpoint_name
-from anglekit.models.sources import looks_like_path
 from anglekit.plots.files import figure_bytes
 from anglekit.plots.model_scores import draw_model_scores
 from anglekit.results.example_scores import ExampleScores
 from anglekit.results.scores import RunScores, ScoreRow
 from anglekit.runtime.files import write_whole
-from anglekit.vocabulary import STRATEGIES
+from anglekit.vocabulary import CONTROL_ARMS, RANDOM_TEACHER, SCORE_RANGES, STRATEGIES, WITHOUT_TEACHER
 
 #: The line of the card's program that names the checkpoint.
 THIS_DIRECTORY: Final = 'checkpoint = "."  # this directory, or its name on the Hub'
@@ -89,7 +87,7 @@ class CardFacts:
         """Return a row for each table, score and model, in this order, with its 95% interval over examples.
 
         Columns: `data, score, model, examples, value, low, high, chance, margin, text`; the last has the score and its
-        interval in words, with as many digits as one point (`margin`) calls for.
+        interval in words, with as many digits as one point (`margin`) calls for. Intervals end where the score does.
         """
         scored: Mapping[str, Sequence[ScoreRow]] = {
             "teacher": self.scores.teacher,
@@ -118,6 +116,10 @@ class CardFacts:
                 if model not in of_models:
                     continue
                 value, low, high = (of_models[model][name] for name in ("mean", "low", "high"))
+                # The interval is a t interval, which knows no bounds.
+                least, greatest = SCORE_RANGES.get(score, (-math.inf, math.inf))
+                if math.isfinite(low):
+                    low, high = max(low, least), min(high, greatest)
                 words = level(value, about) if math.isfinite(value) else str(value)
                 if math.isfinite(low):
                     words += f" ({level(low, about)} to {level(high, about)})"
@@ -133,7 +135,7 @@ def model_card(facts: CardFacts) -> str:
     levels = facts.levels()
     parts = [f"# {markdown_text(facts.name)}", _summary(facts)]
     if len(levels):
-        parts += ["## Scores", markdown_table(_score_table(levels, facts)), _score_note(facts)]
+        parts += ["## Scores", markdown_table(_score_table(levels, facts)), _score_note(levels, facts)]
         parts += [f"![Scores of the models, with 95% intervals]({SCORES_FIGURE})"]
     parts += ["## How to load it", _program(facts)]
     if facts.plan is not None:
@@ -184,44 +186,65 @@ def finished_facts(directory: RunDirectory) -> CardFacts:
 
 
 def _summary(facts: CardFacts) -> str:
-    origin = markdown_text(_origin(facts.provenance.origin.source))
+    origin = markdown_text(facts.provenance.origin.source_name)
     task = markdown_text(facts.config.task)
     made = f"anglekit {markdown_text(facts.provenance.versions.get('anglekit', ''))}"
-    if facts.plan is None:
+    plan = facts.plan
+    if plan is None:
         return f"**{origin}**, fine-tuned on the task {task} by {made}."
-    depth = " + ".join(counted(part.matching.student_blocks, "block", part.stream) for part in facts.plan.streams)
-    start = markdown_text(weights_words(facts.plan.init))
-    return (
-        f"A student of **{origin}** with {depth}, from {start}, distilled on the task {task} under the layer matching "
-        f"*{markdown_text(facts.plan.strategy)}* by {made}."
-    )
+    depth = " + ".join(counted(part.matching.student_blocks, "block", part.stream) for part in plan.streams)
+    start = markdown_text(weights_words(plan.init))
+    matching = "without layer matching"
+    if _matches(plan):
+        matching = f"under the layer matching *{markdown_text(plan.matched_as)}*"
+    if not _is_taught(plan):
+        control = "" if plan.control is None else f" It is the control *{plan.control}* of that teacher's students."
+        return (
+            f"A model with {depth}, from {start}, trained on the labels of the task {task} alone by {made}. It saw "
+            f"neither predictions nor hidden states of the teacher **{origin}**.{control}"
+        )
+    taught = f"A student of **{origin}** with {depth}, from {start}, distilled on the task {task} {matching} by {made}."
+    if plan.control == RANDOM_TEACHER and _matches(plan):
+        predictions = ", while the KL is to the trained teacher's predictions" if plan.weights.kl > 0.0 else ""
+        taught += (
+            f" It is the control *{RANDOM_TEACHER}*: the hidden states that it was matched with are those of an "
+            f"untrained teacher of the same shape{predictions}. Labels are those of the data."
+        )
+    return taught
 
 
-def _origin(source: str) -> str:
-    return checkpoint_name(source) if _is_local(source) else source
+def _matches(plan: DistillationPlan) -> bool:
+    """Whether hidden states taught the student."""
+    return plan.weights.hidden > 0.0 and any(matching.pairs for matching in plan.matchings)
 
 
-def _is_local(source: str) -> bool:
-    return looks_like_path(source) or Path(source).exists()
+def _is_taught(plan: DistillationPlan) -> bool:
+    """Whether any teacher taught the student."""
+    return plan.weights.kl > 0.0 or _matches(plan)
 
 
 def _score_table(levels: pd.DataFrame, facts: CardFacts) -> TextTable:
     models = [name for name in ("teacher", facts.model, "untrained") if (levels["model"] == name).any()]
+    # No such level is known of texts that a model writes.
+    constant = levels["chance"].notna().any()
     rows = []
     for (data, score), own in levels.groupby(["data", "score"], sort=False):
         texts = dict(zip(own["model"], own["text"], strict=True))
         chance, about = own["chance"].iloc[0], {"part": "score", "score": score, "margin": own["margin"].iloc[0]}
         examples = own["examples"].iloc[0]
         row = [str(data), "" if pd.isna(examples) else f"{int(examples):,}", str(score)]
-        rows.append((*row, *(texts.get(name, "") for name in models), "" if pd.isna(chance) else level(chance, about)))
-    return TextTable("", ("table", "examples", "score", *models, "one answer to all"), tuple(rows))
+        row += [texts.get(name, "") for name in models]
+        rows.append((*row, *(["" if pd.isna(chance) else level(chance, about)] if constant else [])))
+    columns = ("table", "examples", "score", *models, *(["one answer to all"] if constant else []))
+    return TextTable("", columns, tuple(rows))
 
 
-def _score_note(facts: CardFacts) -> str:
+def _score_note(levels: pd.DataFrame, facts: CardFacts) -> str:
+    constant = " *one answer to all*: what the best constant answer reaches." if levels["chance"].notna().any() else ""
     untrained = " *untrained* is the student before its first step." if facts.scores.untrained else ""
     return (
         f"In brackets: 95% intervals over examples. They are about this {facts.model}; another seed gives another one."
-        f"{untrained} *one answer to all*: what the best constant answer reaches."
+        f"{untrained}{constant}"
     )
 
 
@@ -246,12 +269,14 @@ def _facts_table(facts: Sequence[tuple[str, object]]) -> TextTable:
 
 def _taught(facts: CardFacts, plan: DistillationPlan) -> list[tuple[str, object]]:
     strategy = STRATEGIES.get(plan.matched_as)
-    terms = [f"{plan.weights.ce:g} x cross-entropy", f"{plan.weights.kl:g} x KL"]
+    terms = [f"{plan.weights.ce:g} x cross-entropy"]
+    terms += [] if plan.control == WITHOUT_TEACHER else [f"{plan.weights.kl:g} x KL"]
     if any(matching.pairs for matching in plan.matchings):
         terms.append(f"{plan.weights.hidden:g} x hidden ({plan.hidden_loss})")
     origin = facts.provenance.origin
+    teacher = "teacher" if _is_taught(plan) else "teacher, from which it did not learn"
     found: list[tuple[str, object]] = [
-        ("teacher", f"{_origin(origin.source)} ({origin.architecture})"),
+        (teacher, f"{origin.source_name} ({origin.architecture})"),
         ("teacher's sha256, head included", origin.sha256_with_head),
         ("matching", plan.matched_as + ("" if strategy is None else f": {strategy.description}")),
         ("initialisation", plan.init if plan.student is None else _given_words(plan, facts.provenance.student)),
@@ -259,7 +284,7 @@ def _taught(facts: CardFacts, plan: DistillationPlan) -> list[tuple[str, object]
         ("losses", f"{' + '.join(terms)}; {plan.reading} reading"),
     ]
     if plan.control is not None:
-        found.insert(3, ("control", plan.control))
+        found.insert(3, ("control", f"{plan.control}: {CONTROL_ARMS[plan.control].description}"))
     if plan.init == "teacher":
         found += [
             (f"{part.stream} blocks copied from", ", ".join(map(str, part.blocks)) + " (counted from 0)")
@@ -272,7 +297,7 @@ def _given_words(plan: DistillationPlan, student: object) -> str:
     if not isinstance(student, GivenProvenance):
         return plan.init
     return (
-        f"{plan.init}: {_origin(student.source)} ({student.architecture}, sha256 {student.sha256_with_head}), its head "
+        f"{plan.init}: {student.source_name} ({student.architecture}, sha256 {student.sha256_with_head}), its head "
         f"{HEAD_WORDS[student.head]}"
     )
 
@@ -316,7 +341,7 @@ def _file(source: str) -> str:
 
 def _metadata(facts: CardFacts, levels: pd.DataFrame) -> ModelCardData:
     """Return what the Hub reads. No licence: that is the user's to say."""
-    origin = facts.provenance.origin.source
+    origin, plan = facts.provenance.origin, facts.plan
     kind = _PROGRAMS[task_by_name(facts.config.task).model_class.__name__][0]
     hub = [
         str(table["source"]).split(":")[1]
@@ -337,7 +362,12 @@ def _metadata(facts: CardFacts, levels: pd.DataFrame) -> ModelCardData:
         )
         for row in own.to_dict(orient="records")
     ]
-    tags = ["anglekit", *(["distillation", "layer-matching"] if facts.plan is not None else [])]
+    tags = ["anglekit"]
+    if plan is not None:
+        tags += ["distillation"] if _is_taught(plan) else []
+        tags += ["layer-matching"] if _matches(plan) else []
+    # A model that no teacher taught comes from one only where it was copied from it.
+    comes_from = plan is None or _is_taught(plan) or plan.init == "teacher"
     optional: dict[str, Any] = {}
     if results:
         optional |= {
@@ -349,7 +379,7 @@ def _metadata(facts: CardFacts, levels: pd.DataFrame) -> ModelCardData:
         library_name="transformers",
         pipeline_tag=kind,
         tags=tags,
-        base_model=None if _is_local(origin) else origin,
+        base_model=origin.source if origin.directory == "" and comes_from else None,
         datasets=datasets or None,
         **optional,
     )

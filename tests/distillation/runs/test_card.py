@@ -6,16 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from matplotlib.image import imread
 
 from anglekit.comparison.compare import compare
-from anglekit.distillation.runs.card import finished_facts, model_card
+from anglekit.distillation.runs.card import finished_facts, model_card, scores_figure
 from anglekit.distillation.runs.directory import CARD_FILE, SCORES_FIGURE, RunDirectory
 from anglekit.distillation.runs.train import finetune
 from anglekit.distillation.tasks.registry import task_by_name
-from anglekit.vocabulary import TASK_NAMES
+from anglekit.results.example_scores import ExampleScores
+from anglekit.vocabulary import SCORE_RANGES, TASK_NAMES
 from tests.distillation.run_corpus import make_world, quick, student
 
 
@@ -65,9 +67,75 @@ def test_the_intervals_are_those_of_compare(kept, facts, world, tmp_path):
     own = facts.levels().set_index(["data", "score", "model"])
     for row in levels[levels["strategy"] == "forward"].to_dict("records"):
         here = own.loc[row["data"], row["score"], "student"]
-        assert (here["value"], here["low"], here["high"]) == pytest.approx((row["mean"], row["low"], row["high"]))
+        ends = np.clip([row["low"], row["high"]], 0.0, 1.0)
+        assert (here["value"], here["low"], here["high"]) == pytest.approx((row["mean"], *ends))
         assert here["low"] < here["value"] < here["high"]
     assert set(own.index.get_level_values("model")) == {"student", "teacher", "untrained"}
+
+
+def drawn(facts):
+    """Return the ends of the drawn intervals, and what stands below."""
+    (axes,) = scores_figure(facts).axes
+    return [end for line in axes.lines for end in line.get_xdata()], axes.get_xlabel()
+
+
+def test_no_interval_leaves_the_range_of_its_score(facts):
+    rows = [{"data": "dev", "examples": 40, "accuracy": 39 / 40}]
+    values = np.array([1.0] * 39 + [0.0])
+    examples = ExampleScores({("student", "dev"): {"accuracy": values}})
+    chance = {"dev": {"accuracy": 0.5}}
+    scores = msgspec.structs.replace(
+        facts.scores, scores=rows, teacher=[], untrained=[], primary="accuracy", chance=chance
+    )
+    high = replace(facts, scores=scores, examples=examples)
+    (row,) = high.levels().to_dict("records")
+    assert 0.9 < row["low"] < row["value"] < row["high"] == 1.0
+    assert row["text"].endswith(" to 100.0%)")
+    ends, below = drawn(high)
+    assert max(ends) == 1.0
+    assert below.endswith("dashed: one answer to all")
+    assert "one answer to all" in model_card(high)
+    # No constant answer is known of a text that is written.
+    rows = [{"data": "dev", "examples": 40, "exact_match": 1 / 40}]
+    low = replace(
+        facts,
+        scores=msgspec.structs.replace(scores, scores=rows, primary="exact_match", chance={}),
+        examples=ExampleScores({("student", "dev"): {"exact_match": 1.0 - values}}),
+    )
+    assert "| 2.5% (0.0% to " in model_card(low)
+    ends, below = drawn(low)
+    assert min(end for end in ends if np.isfinite(end)) == 0.0
+    assert below.endswith("over examples")
+    assert "one answer to all" not in model_card(low)
+
+
+def test_every_score_of_a_task_has_its_range():
+    assert {score for name in TASK_NAMES for score in task_by_name(name).scores} <= SCORE_RANGES.keys()
+
+
+def test_a_control_says_what_taught_it(facts):
+    def card_of(**changes):
+        plan = msgspec.structs.replace(facts.plan, **changes)
+        text = model_card(replace(facts, plan=plan))
+        return text, ModelCard(text).data.tags
+
+    (stream,) = facts.plan.streams
+    matching = msgspec.structs.replace(stream.matching, strategy="none", pairs=(), seed=None)
+    unmatched = msgspec.structs.replace(stream, matching=matching)
+    without_kl = replace(facts.plan.weights, kl=0.0)
+    text, tags = card_of(control="alone", streams=(unmatched,), weights=without_kl)
+    assert "trained on the labels of the task classification alone by" in text
+    assert "It is the control *alone* of" in text
+    assert tags == ["anglekit"]
+    assert "distilled" not in text
+    assert "x KL" not in text
+    text, tags = card_of(control="random-teacher")
+    assert "under the layer matching *forward*" in text
+    assert "untrained teacher of the same shape, while the KL is to the trained teacher's predictions" in text
+    assert tags == ["anglekit", "distillation", "layer-matching"]
+    text, tags = card_of(streams=(unmatched,))
+    assert "distilled on the task classification without layer matching by" in text
+    assert tags == ["anglekit", "distillation"]
 
 
 def test_no_name_breaks_the_card(facts):
@@ -79,7 +147,7 @@ def test_no_name_breaks_the_card(facts):
         provenance=msgspec.structs.replace(
             facts.provenance,
             data={evil: {"source": f"/home/me/{evil}", "sha256": "0", "examples": 1, "columns": [evil]}},
-            origin=msgspec.structs.replace(facts.provenance.origin, source="owner/name"),
+            origin=msgspec.structs.replace(facts.provenance.origin, source="owner/name", directory=""),
         ),
         scores=msgspec.structs.replace(
             facts.scores, scores=[{**row, "data": evil} for row in facts.scores.scores[:1]], teacher=[], untrained=[]
