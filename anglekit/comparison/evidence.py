@@ -17,6 +17,7 @@ from anglekit.results.document import Arm
 from anglekit.results.files import holds_geometry
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import SCORE_COLUMNS, StudentScores, read_student_scores, scored_as
+from anglekit.runtime.files import near_path
 from anglekit.settings_fields import one_or_more
 from anglekit.vocabulary import given_name
 
@@ -91,7 +92,7 @@ def read_evidence(sources: str | Path | Geometry | Sequence[str | Path | Geometr
             raise InputError(f"{source!r} came to compare", "give directories or Geometries")
         directory = Path(source)
         if not directory.is_dir():
-            what = "is a file" if directory.exists() else "does not exist"
+            what = "is a file" if directory.exists() else f"does not exist{near_path(directory)}"
             raise InputError(f"{directory} {what}", f"give a directory {_WRITES}")
         if directory.resolve() in seen:
             continue

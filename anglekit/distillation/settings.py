@@ -232,14 +232,39 @@ class HubSettings:
         """
         if self.push_to_hub is None:
             return
-        from huggingface_hub import constants, get_token
+        if (hindrance := hub_hindrance()) is not None:
+            problem, remedy = hindrance
+            raise SettingError("push_to_hub", f"came and {problem}", f"{remedy}, or leave the option out")
 
-        if constants.HF_HUB_OFFLINE:
-            raise SettingError("push_to_hub", "came and HF_HUB_OFFLINE is set", "unset it, or leave the option out")
-        if get_token() is None:
-            raise SettingError(
-                "push_to_hub", "came and no token of the Hub is at hand", "log in with `hf auth login`, or set HF_TOKEN"
-            )
+
+def check_pushable(run: str | Path, repository: str) -> None:
+    """Refuse to push what is no finished run, to an impossible name, or from a machine that cannot ask the Hub.
+
+    Raises:
+        InputError: the first of these that holds.
+        SettingError: the name is not possible.
+    """
+    from anglekit.results.scores import check_finished_run
+
+    check_finished_run(Path(run))
+    HubSettings(repository)
+    if (hindrance := hub_hindrance()) is not None:
+        problem, remedy = hindrance
+        raise InputError(f"{run} cannot be pushed: {problem}", remedy)
+
+
+def hub_hindrance() -> tuple[str, str] | None:
+    """Return what on this machine keeps a model from the Hub, and what to do; None where nothing is known to.
+
+    A token is only looked for: whether the Hub takes it shows when something is uploaded.
+    """
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set", "unset it"
+    if get_token() is None:
+        return "no token of the Hub is at hand", "log in with `hf auth login`, or set HF_TOKEN"
+    return None
 
 
 @documented

@@ -80,7 +80,7 @@ def draw(
             raise InputError(
                 f"a {type(each).__name__} cannot be drawn", "give a Geometry, or a directory that holds one"
             )
-        found = read_figure_inputs([Path(fspath(each))])
+        found = read_figure_inputs([Path(fspath(each))], over_training=spec.over_training)
         geometries += found.geometries
         names += found.names
         tables += found.scores

@@ -12,7 +12,8 @@ from anglekit.comparison.evidence import read_evidence
 from anglekit.errors import InputError
 from anglekit.results.files import holds_geometry
 from anglekit.results.geometry import Geometry
-from anglekit.results.scores import read_score_table, scored_as
+from anglekit.results.scores import ANGLES_FOLDER, read_score_table, scored_as
+from anglekit.runtime.files import near_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,20 +35,21 @@ class FigureInputs:
         return self.geometries[0]
 
 
-def read_figure_inputs(places: Sequence[str | Path]) -> FigureInputs:
+def read_figure_inputs(places: Sequence[str | Path], *, over_training: bool = False) -> FigureInputs:
     """Read what figures are drawn from.
 
     Args:
         places: directories of `anglekit analyze`, `sweep` or `distill`; files of scores (.csv); or directories that
             hold `geometry...` and `sweep...` below them, as `anglekit demo` and `reproduce` write.
+        over_training: take of a run the Geometries that `distill --angles-every` kept in it, and not its scores.
 
     Raises:
-        InputError: a place does not exist, is damaged, or holds none of these.
+        InputError: a place does not exist, is damaged, or holds none of these; or a run kept no Geometry.
     """
     geometries: list[tuple[str, Geometry]] = []
     scores: list[tuple[str, pd.DataFrame]] = []
     runs: list[Path] = []
-    for place in _opened(places):
+    for place in _opened(places, over_training=over_training):
         name = place.resolve().name
         if place.suffix == ".csv" and place.is_file():
             table, _ = read_score_table(place, "give the scores.csv of `anglekit sweep`")
@@ -70,13 +72,26 @@ def read_figure_inputs(places: Sequence[str | Path]) -> FigureInputs:
     )
 
 
-def _opened(places: Sequence[str | Path]) -> list[Path]:
-    """Return the places, a directory of results replaced by its geometries and sweeps."""
+def _opened(places: Sequence[str | Path], *, over_training: bool) -> list[Path]:
+    """Return the places, a directory of results replaced by its geometries and sweeps, and a run by its geometries."""
     found = []
     for place in map(Path, places):
-        if place.is_dir() and not (holds_geometry(place) or scored_as(place)):
+        if over_training and scored_as(place) == "run" and not holds_geometry(place):
+            kept = [one for one in sorted((place / ANGLES_FOLDER).glob("geometry*")) if one.is_dir()]
+            if not kept:
+                raise InputError(
+                    f"{place} is a run without angles over training",
+                    "train it with `anglekit distill --angles-every STEPS --probe TABLE`, which keeps them",
+                )
+            found += kept
+        elif place.is_dir() and not (holds_geometry(place) or scored_as(place)):
             inner = [one for kind in ("geometry*", "sweep*") for one in sorted(place.glob(kind)) if one.is_dir()]
             found += inner or [place]
-        else:
+        elif place.exists():
             found.append(place)
+        else:
+            raise InputError(
+                f"no directory or file {place}{near_path(place)}",
+                "give a directory of `anglekit analyze`, `sweep` or `distill`, or a scores.csv",
+            )
     return found

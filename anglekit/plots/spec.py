@@ -78,6 +78,7 @@ class FigureSpec:
         draw: makes a Figure from inputs, options, theme and width in inches; the theme's settings are in force.
         many: whether it takes several Geometries.
         uses: which kind of inputs it is drawn from.
+        over_training: whether it is drawn from the Geometries that a run kept while it trained.
         check: raises InputError where the inputs lack what the figure needs.
     """
 
@@ -90,6 +91,7 @@ class FigureSpec:
     draw: Callable[[FigureInputs, FigureOptions, Theme, float], Figure]
     many: bool = False
     uses: Uses = "geometries"
+    over_training: bool = False
     check: Callable[[FigureInputs], None] = _nothing
 
     def figure(

@@ -16,7 +16,7 @@ import pandas as pd
 from anglekit.errors import InputError, foreign_failures
 from anglekit.results.columns import ADDED_COLUMNS, COLUMNS, OPTIONAL_COLUMNS
 from anglekit.results.document import GeometryDocument
-from anglekit.runtime.files import convert_document, read_json_object
+from anglekit.runtime.files import convert_document, near_path, read_json_object
 from anglekit.vocabulary import GEOMETRY_FILE, N_BINS, Stream
 
 SCHEMA_VERSION = 1
@@ -47,7 +47,9 @@ def read_geometry_json(directory: Path) -> tuple[dict[str, Any], GeometryDocumen
     """
     file = directory / GEOMETRY_FILE
     if not directory.is_dir():
-        raise InputError(f"no directory {directory}", "give one that `anglekit analyze --out` wrote")
+        raise InputError(
+            f"no directory {directory}{near_path(directory)}", "give one that `anglekit analyze --out` wrote"
+        )
     try:
         content = read_json_object(file, _AGAIN)
     except FileNotFoundError as error:

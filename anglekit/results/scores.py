@@ -28,13 +28,15 @@ from anglekit.results.example_scores import (
     check_example_scores,
     read_example_scores,
 )
-from anglekit.runtime.files import read_document, read_json_object
+from anglekit.runtime.files import near_path, read_document, read_json_object
 from anglekit.vocabulary import STUDENT_FILE, given_init, given_name
 
 #: A row for each arm, evaluation table and score.
 SCORE_COLUMNS: Final = ("strategy", "init", "seed", "data", "score", "value", "source")
 
 RUN_SCORES_FILE, RUN_CONFIG_FILE = "scores.json", "run_config.json"
+#: In a run's directory: a Geometry for each step that was measured.
+ANGLES_FOLDER = "angles"
 SWEEP_FILE, SWEEP_SCORES_FILE = "sweep.json", "scores.csv"
 RUN_SCORES_FORMAT, SWEEP_FORMAT = "anglekit-scores-1", "anglekit-sweep-1"
 
@@ -155,6 +157,28 @@ def check_no_run(directory: Path) -> None:
         raise InputError(f"{directory} holds a finished run", "name another directory, or use --overwrite")
     if (directory / RUN_CONFIG_FILE).exists():
         raise InputError(f"{directory} holds an unfinished run", "use --resume to go on, or --overwrite")
+
+
+def check_finished_run(directory: Path) -> None:
+    """Refuse what is not the directory of one finished run.
+
+    Raises:
+        InputError: it is not there, or holds a sweep, an unfinished run or none.
+    """
+    remedy = "give the directory of a run of `finetune` or `distill`"
+    if not directory.is_dir():
+        what = "is a file" if directory.exists() else f"does not exist{near_path(directory)}"
+        raise InputError(f"{directory} {what}", remedy)
+    if (directory / SWEEP_FILE).exists():
+        first = min(directory.glob(f"*/{RUN_SCORES_FILE}"), default=None)
+        raise InputError(
+            f"{directory} holds a sweep, which is many runs",
+            "give the directory of one of them" + ("" if first is None else f", such as {first.parent}"),
+        )
+    if not (directory / RUN_SCORES_FILE).is_file():
+        if (directory / RUN_CONFIG_FILE).exists():
+            raise InputError(f"{directory} holds an unfinished run", "finish it with --resume")
+        raise InputError(f"{directory} holds no finished run", remedy)
 
 
 def check_no_sweep(directory: Path, finished: bool | None = None) -> None:

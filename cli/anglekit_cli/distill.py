@@ -45,8 +45,8 @@ def distill(
         int | None,
         typer.Option(
             metavar="STEPS",
-            help="Measure the angles on --probe before training, after every so many steps and at the end, for plot "
-            "--figure training-angles; the student is the same bit for bit.",
+            help="Measure the angles on --probe before training, after every so many steps and at the end; kept in "
+            "RUN/angles, for plot RUN --figure training-angles. The student is the same bit for bit.",
             rich_help_panel=MEASURED,
         ),
     ] = None,

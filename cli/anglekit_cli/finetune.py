@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anglekit.distillation.settings import HubSettings
-from anglekit.errors import InputError
+from anglekit.distillation.settings import HubSettings, check_pushable
 from anglekit.settings_fields import OUTPUT, SettingError
 from anglekit_cli import options
 
@@ -105,13 +104,7 @@ def push(
     Its model card goes with it, and names the repository.
     """
     try:
-        hub = HubSettings(repository, private)
-        hub.check_here()
+        check_pushable(run, repository)
     except SettingError as error:
         raise error.named("OWNER/NAME") from error
-
-    from anglekit.results.scores import RUN_SCORES_FILE
-
-    if not (run / RUN_SCORES_FILE).is_file():
-        raise InputError(f"{run} holds no finished run", "give the directory of a run of `finetune` or `distill`")
-    publish(run, hub, quiet=quiet)
+    publish(run, HubSettings(repository, private), quiet=quiet)

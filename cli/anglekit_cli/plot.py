@@ -41,8 +41,8 @@ def plot(
             "anisotropy, dominant-dimensions: the cosine of unrelated tokens, and which dimensions make it. "
             "vertex-sweep: the angle while the vertex moves from the teachers' centroid to the student and beyond. "
             "layer-trajectories: teacher and students, layer by layer, in one plane. "
-            "training-angles: the angle over training (a DIR per step: provenance says which, or a name "
-            "that ends in it, as geometry-step-200). "
+            "training-angles: the angle over training (the DIR of a run of `distill --angles-every`, or a DIR "
+            "per step: provenance says which, or a name that ends in it, as geometry-step-200). "
             "scores-by-strategy: a point per seed, the line of no matching, the equivalence margin (sweeps). "
             "angle-spread: mean angle against the spread between strategies (a Geometry and a sweep per task, in one "
             "order).",
@@ -135,7 +135,7 @@ def plot(
 
     if figure not in FIGURES:
         raise InputError(f"no figure {figure!r}", allowed=suggest(figure, FIGURES))
-    found = read_figure_inputs(directories)
+    found = read_figure_inputs(directories, over_training=FIGURES[figure].over_training)
     labels = label
     if labels is None and "labels" in FIGURES[figure].options:
         labels = list(found.score_names if FIGURES[figure].uses == "scores" else found.names)

@@ -12,7 +12,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from anglekit.analysis.jobs.shards import merge_shards
+from anglekit.comparison.evidence import read_evidence
 from anglekit.errors import InputError, RunError
+from anglekit.plots.inputs import read_figure_inputs
+from anglekit.report.gather import gather
 from anglekit.results.columns import COLUMNS
 from anglekit.results.geometry import Geometry
 from anglekit_cli.plot import plot
@@ -227,3 +231,11 @@ def test_steps_are_read_from_the_directories_names(saved: Path, tmp_path: Path) 
     data = tmp_path / "f.csv"
     assert run(*places, "--figure", "training-angles", "--numbers", data).exit_code == 0
     assert sorted(pd.read_csv(data)["step"].unique()) == [5, 100]
+
+
+@pytest.mark.parametrize("read", ["plot", "compare", "report", "merge"])
+def test_a_misspelt_directory_is_answered_with_its_neighbour(read: str, tmp_path: Path) -> None:
+    readers = {"plot": read_figure_inputs, "compare": read_evidence, "report": gather, "merge": merge_shards}
+    (tmp_path / "geometry").mkdir()
+    with pytest.raises(InputError, match=r"geometri.* \(did you mean '.*geometry'\?\); give"):
+        readers[read]([tmp_path / "geometri"])

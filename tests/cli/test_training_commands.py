@@ -12,6 +12,7 @@ import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import anglekit
 from anglekit.errors import InputError
 from anglekit_cli.distill import distill
 from anglekit_cli.evaluate import evaluate
@@ -78,8 +79,10 @@ def test_angles_over_training_are_measured_and_drawn_and_change_nothing(world, t
     assert weights[0] == weights[1]
     angles = tmp_path / "watched" / "angles"
     assert sorted(path.name for path in angles.iterdir()) == [f"geometry-step-{step}" for step in (0, 2, 4)]
-    run("plot", angles, "--figure", "training-angles", "--numbers", tmp_path / "steps.csv")
+    run("plot", angles.parent, "--figure", "training-angles", "--numbers", tmp_path / "steps.csv")
     assert pd.read_csv(tmp_path / "steps.csv")["step"].unique().tolist() == [0, 2, 4]
+    with pytest.raises(InputError, match=r"alone is a run without angles over training; train it .*--angles-every"):
+        anglekit.draw("training-angles", tmp_path / "alone")
     with pytest.raises(InputError, match="--probe came without --angles-every"):
         distilled(world, tmp_path / "half", *options, "--probe", world["dev"])
 

@@ -27,7 +27,7 @@ from anglekit.analysis.spec import AnalysisSpec, first_difference
 from anglekit.analysis.tables import tabulate
 from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
-from anglekit.runtime.files import convert_document, read_json_object, write_json
+from anglekit.runtime.files import convert_document, near_path, read_json_object, write_json
 from anglekit.runtime.processes import Processes
 from anglekit.vocabulary import GEOMETRY_FILE
 
@@ -177,7 +177,9 @@ def _other_analysis(first: _SavedShard, other: _SavedShard, difference: str) -> 
 def _read_shard(directory: Path) -> _SavedShard:
     file = directory / SHARD_FILE
     if not directory.is_dir():
-        raise InputError(f"no directory {directory}", "give one that anglekit analyze --shard wrote")
+        raise InputError(
+            f"no directory {directory}{near_path(directory)}", "give one that anglekit analyze --shard wrote"
+        )
     try:
         document = read_json_object(file, _AGAIN)
     except FileNotFoundError as error:

@@ -34,7 +34,7 @@ from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.errors import InputError, RunError, suggest
 from anglekit.models.checkpoint_files import check_whole, file_sizes
 from anglekit.results.example_scores import EXAMPLES_FILE, ExampleScores, read_example_scores, write_example_scores
-from anglekit.results.scores import RUN_CONFIG_FILE, RUN_SCORES_FILE, RunScores, check_no_run
+from anglekit.results.scores import ANGLES_FOLDER, RUN_CONFIG_FILE, RUN_SCORES_FILE, RunScores, check_no_run
 from anglekit.runtime.files import half_written, read_document, write_json
 from anglekit.runtime.locks import DirectoryLock
 from anglekit.settings_fields import SettingError
@@ -49,7 +49,7 @@ _LOCK = "run.lock"
 _BEGIN_AGAIN = "use --overwrite to start the run again"
 _METRICS = "metrics.jsonl"
 _FILES = (RUN_CONFIG_FILE, _PLAN, RUN_SCORES_FILE, EXAMPLES_FILE, _PROVENANCE, _METRICS)
-_OWN = {*_FILES, _LOCK, "checkpoint", "checkpoint.partial", "training", "tensorboard", "angles"}
+_OWN = {*_FILES, _LOCK, "checkpoint", "checkpoint.partial", "training", "tensorboard", ANGLES_FOLDER}
 _CONFIG_FORMAT = "anglekit-run-1"
 
 _Document = TypeVar("_Document")

@@ -13,8 +13,8 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progr
 
 from anglekit.distillation.runs.card import THIS_DIRECTORY, finished_facts, write_card
 from anglekit.distillation.runs.directory import CARD_FILE, RunDirectory
-from anglekit.distillation.settings import HubSettings
-from anglekit.errors import InputError, RunError
+from anglekit.distillation.settings import check_pushable
+from anglekit.errors import RunError
 from anglekit.models.checkpoint_files import CORRECTIONS_CONFIG
 from anglekit.runtime.files import read_json_object
 from anglekit.vocabulary import STUDENT_FILE
@@ -38,10 +38,8 @@ def push_to_hub(run: str | Path, repository: str, *, private: bool = False, prog
         InputError: no finished run is there, the name is not possible, there is no token, or the Hub may not be asked.
         RunError: the Hub refused, or could not be reached; the run stays as it is.
     """
-    HubSettings(repository, private).check_here()
+    check_pushable(run, repository)
     directory = RunDirectory(run, "resume", writes=False)
-    if not directory.finished:
-        raise InputError(f"{run} holds no finished run", "give the directory of a run of `finetune` or `distill`")
     directory.check_checkpoint()
     if not (directory.checkpoint / CARD_FILE).exists():
         # Runs of earlier versions have none.

@@ -26,6 +26,7 @@ from anglekit.errors import InputError
 from anglekit.models.checkpoints import Checkpoint, checkpoint_name, checkpoint_of, load_config
 from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.probes.data import read_probe
+from anglekit.results.scores import ANGLES_FOLDER
 from anglekit.vocabulary import RANDOM_TEACHER, Stream
 
 
@@ -188,7 +189,7 @@ def distill(
             read = data or DataSettings()
             texts = read_probe(probe, text=read.text, text_pair=read.text_pair, target=read.target)
             seen = Checkpoint.of(loaded.model, loaded.tokenizer, name=checkpoint_name(teacher))
-            AngleCallback(seen, texts, every=angles_every, out=directory.path / "angles").attach(run.trainer)
+            AngleCallback(seen, texts, every=angles_every, out=directory.path / ANGLES_FOLDER).attach(run.trainer)
         return run.complete()
 
 

@@ -154,5 +154,6 @@ TRAINING_ANGLES = FigureSpec(
     facts=_facts,
     draw=_draw,
     many=True,
+    over_training=True,
     check=_check,
 )

@@ -124,5 +124,15 @@ def test_what_cannot_be_pushed_is_refused_before_any_compute(kept, tmp_path, mon
         result = CliRunner().invoke(app, [*arguments, *more, "--push-to-hub", "student"])
         assert str(result.exception).startswith("--push-to-hub is 'student'; allowed: owner/name")
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_local")
-    result = CliRunner().invoke(app, ["push", str(tmp_path), "me/my-student"])
-    assert str(result.exception).startswith(f"{tmp_path} holds no finished run")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    (tmp_path / "sweep" / "forward").mkdir(parents=True)
+    for file in ("sweep.json", "forward/scores.json"):
+        (tmp_path / "sweep" / file).write_text("{}")
+    for place, problem in {
+        ".": "holds no finished run; give the directory of a run",
+        "swep": f"does not exist (did you mean {str(tmp_path / 'sweep')!r}?); give the directory of a run",
+        "sweep": "holds a sweep, which is many runs; give the directory of one of them, such as ",
+        "sweep/forward": "cannot be pushed: HF_HUB_OFFLINE is set; unset it",
+    }.items():
+        result = CliRunner().invoke(app, ["push", str(tmp_path / place), "me/my-student"])
+        assert str(result.exception).startswith(f"{tmp_path / place} {problem}")
