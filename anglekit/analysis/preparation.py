@@ -337,7 +337,7 @@ def _tokenizer(teacher: Checkpoint) -> Tokenizer:
     if teacher.tokenizer is None:
         raise InputError(
             f"{teacher.source} has no tokenizer",
-            "save the teacher's tokenizer beside its weights, or give it: tokenizer=...",
+            "save the tokenizer beside its weights; in Python give tokenizer=...",
         )
     return teacher.tokenizer
 

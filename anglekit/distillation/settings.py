@@ -253,6 +253,19 @@ def check_pushable(run: str | Path, repository: str) -> None:
         raise InputError(f"{run} cannot be pushed: {problem}", remedy)
 
 
+def check_watched(angles_every: int | None, probe: str | None) -> None:
+    """Refuse one of the two without the other.
+
+    Raises:
+        InputError: a probe came without steps, steps came without a probe, or steps are below 1.
+    """
+    if (angles_every is None) != (probe is None):
+        given, other = ("--probe", "--angles-every") if angles_every is None else ("--angles-every", "--probe")
+        raise InputError(f"{given} came without {other}, which it belongs to", "give both, or neither")
+    if angles_every is not None and angles_every < 1:
+        raise InputError(f"--angles-every is {angles_every}", allowed="allowed: at least 1")
+
+
 def hub_hindrance() -> tuple[str, str] | None:
     """Return what on this machine keeps a model from the Hub, and what to do; None where nothing is known to.
 

@@ -170,6 +170,13 @@ def check_device(device: str | int, setting: str, problem: str = "is") -> None:
         return
     import torch
 
+    if isinstance(device, str):
+        try:
+            torch.device(device)
+        except RuntimeError as error:  # whose text lists every backend that torch has ever had
+            raise SettingError(
+                setting, f"{problem} {device!r}, which is not a device", allowed="allowed: auto, cpu, cuda, cuda:1, mps"
+            ) from error
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

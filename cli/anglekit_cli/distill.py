@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from anglekit.distillation.losses.weights import LossWeights
+from anglekit.distillation.matching.map_text import check_form
+from anglekit.distillation.settings import check_watched
 from anglekit.settings_fields import MEASURED
 from anglekit.vocabulary import INITS
 from anglekit_cli import options
@@ -67,6 +69,8 @@ def distill(
     options.check_matching(strategy, layer_map, control)
     options.check_names("--init", [init] if init is not None else (), INITS)
     options.check_losses(hidden_loss, reading)
+    check_watched(angles_every, probe)
+    check_form(layer_map, copy)
     mode = options.if_exists(resume, overwrite, out)
     streams_matched = options.names_of("--match-streams", match_streams)
     made = {"--init": init, "--layers": layers, "--width": width, "--copy": copy}

@@ -334,6 +334,8 @@ def if_exists(resume: bool, overwrite: bool, out: Path, *, of_sweep: bool = Fals
     if not resume and not overwrite and out.exists() and not launched_together():
         from anglekit.results.scores import check_no_run, check_no_sweep
 
+        if out.is_file():
+            raise InputError(f"{out} is a file", f"name a directory for the {'sweep' if of_sweep else 'run'}")
         (check_no_sweep if of_sweep else check_no_run)(out)
     return "resume" if resume else "overwrite" if overwrite else "refuse"
 

@@ -41,6 +41,24 @@ def parse_copy_map(text: str, streams: Sequence[Stream]) -> dict[Stream, tuple[i
     return _parse(text, streams, int, _BLOCKS)
 
 
+def check_form(layer_map: str | None, copy_map: str | None) -> None:
+    """Refuse maps that no teacher could make readable; its streams need not be known.
+
+    Raises:
+        InputError: a text is not of the form that `parse_layer_map` and `parse_copy_map` read.
+    """
+    for text, read, form in ((layer_map, _pair, _PAIRS), (copy_map, int, _BLOCKS)):
+        for part in () if text is None else text.split(";"):
+            _items(part.rpartition("=")[2], read, str(text), form)
+
+
+def _items(body: str, read: Callable[[str], _Item], text: str, form: str) -> tuple[_Item, ...]:
+    try:
+        return tuple(read(item) for item in body.split(","))
+    except ValueError as error:
+        raise InputError(f"cannot read the map {text!r}", f"write {form}") from error
+
+
 def _parse(
     text: str, streams: Sequence[Stream], read: Callable[[str], _Item], form: str
 ) -> dict[Stream, tuple[_Item, ...]]:
@@ -55,10 +73,7 @@ def _parse(
         stream = named[0]
         if stream in maps:
             raise InputError(f"the map {text!r} names the {stream} twice", "name it once")
-        try:
-            maps[stream] = tuple(read(item) for item in body.split(","))
-        except ValueError as error:
-            raise InputError(f"cannot read the map {text!r}", f"write {form}") from error
+        maps[stream] = _items(body, read, text, form)
     return maps
 
 

@@ -13,7 +13,7 @@ from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
 from anglekit.distillation.runs.directory import IfExists, RunDirectory
 from anglekit.distillation.runs.run import RunResult, begin_distillation, begin_run
-from anglekit.distillation.settings import DataSettings, TrainSettings, evaluation_sources
+from anglekit.distillation.settings import DataSettings, TrainSettings, check_watched, evaluation_sources
 from anglekit.distillation.students.create import CopyBlocks
 from anglekit.distillation.students.given import CheckedStudent, GivenStudent, check_given, open_given, read_given
 from anglekit.distillation.tasks.data import TextTable
@@ -191,19 +191,6 @@ def distill(
             seen = Checkpoint.of(loaded.model, loaded.tokenizer, name=checkpoint_name(teacher))
             AngleCallback(seen, texts, every=angles_every, out=directory.path / ANGLES_FOLDER).attach(run.trainer)
         return run.complete()
-
-
-def check_watched(angles_every: int | None, probe: str | None) -> None:
-    """Refuse one of the two without the other.
-
-    Raises:
-        InputError: a probe came without steps, steps came without a probe, or steps are below 1.
-    """
-    if (angles_every is None) != (probe is None):
-        given, other = ("--probe", "--angles-every") if angles_every is None else ("--angles-every", "--probe")
-        raise InputError(f"{given} came without {other}, which it belongs to", "give both, or neither")
-    if angles_every is not None and angles_every < 1:
-        raise InputError(f"--angles-every is {angles_every}", allowed="allowed: at least 1")
 
 
 def check_control(control: str | None, load: LoadOptions | None) -> None:

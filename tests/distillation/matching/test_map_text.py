@@ -2,7 +2,7 @@
 
 import pytest
 
-from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map
+from anglekit.distillation.matching.map_text import check_form, parse_copy_map, parse_layer_map
 from anglekit.errors import InputError
 
 ONE, TWO = ("decoder",), ("encoder", "decoder")
@@ -43,3 +43,11 @@ def test_wrong_maps_are_named(text, streams, message):
 def test_wrong_copy_maps_are_named():
     with pytest.raises(InputError, match="blocks counted from 0"):
         parse_copy_map("1:4", ONE)
+
+
+def test_a_map_of_another_form_is_refused_before_its_teacher_is_known() -> None:
+    check_form("encoder=1:4;decoder=1:6", "0,3")
+    check_form(None, None)
+    for layer_map, copy_map in (("1-2", None), ("encoder=1:2;decoder=1", None), (None, "0,x")):
+        with pytest.raises(InputError, match="cannot read the map"):
+            check_form(layer_map, copy_map)
