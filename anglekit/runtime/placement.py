@@ -174,8 +174,11 @@ def check_device(device: str | int, setting: str, problem: str = "is") -> None:
         try:
             torch.device(device)
         except RuntimeError as error:  # whose text lists every backend that torch has ever had
+            auto = f"{AUTO}, " if setting == "device" else ""
             raise SettingError(
-                setting, f"{problem} {device!r}, which is not a device", allowed="allowed: auto, cpu, cuda, cuda:1, mps"
+                setting,
+                f"{problem} {device!r}, which is not a device",
+                allowed=f"allowed: {auto}cpu, cuda, cuda:1, mps",
             ) from error
     try:
         torch.empty(0, device=device)
