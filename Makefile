@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE ?= 1
 export MPLBACKEND ?= Agg
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: test test-oldest lint bench device mutants simulations types census demo figures docs clean
+.PHONY: test test-oldest lint bench device kills mutants simulations types census demo figures docs clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
 $(STAMP): pyproject.toml constraints.txt
@@ -38,6 +38,11 @@ test-oldest:
 
 bench: $(STAMP)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
+
+# Commands that are killed at random moments and go on to the uninterrupted result; about ten minutes for 20 kills each.
+KILLS ?= 20
+kills: $(STAMP)
+	ANGLEKIT_KILLS=$(KILLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_kills.py
 
 # The same numbers on a GPU as on a CPU, and what analysis, step and store cost there: at most five minutes. Without a
 # GPU it checks itself.

@@ -140,7 +140,7 @@ MISTAKES = {
     "similarity": (["teacher", "student", "--similarity", "some"], {}, "--similarity is 'some'"),
     "reading": (["teacher", "student", "--reading", "oficial"], {}, "official"),
     "dtype": (["teacher", "student", "--dtype", "float31"], {}, "float32"),
-    "device": (["teacher", "student", "--device", "toaster"], {}, "use cpu"),
+    "device": (["teacher", "student", "--device", "toaster"], {}, "is not a device; allowed: auto, cpu"),
 }
 
 

@@ -200,7 +200,7 @@ def test_resume_and_overwrite(world, tmp_path):
         (("--strategy", "none", "--layers", 2, "--alpha-ce", 0, "--alpha-kl", 0), "nothing would be trained"),
         (("--strategy", "none", "--layers", 2, "--temperature", 0), "--temperature is 0.0"),
         (("--strategy", "none", "--layers", 2, "--task", "mlni"), "did you mean 'mnli'"),
-        (("--strategy", "none", "--layers", 2, "--teacher-device", "toaster"), "use cpu"),
+        (("--strategy", "none", "--layers", 2, "--teacher-device", "toaster"), "is not a device; allowed: cpu"),
         (
             ("--strategy", "none", "--layers", 2, "--teacher-device-map", "atuo"),
             "--teacher-device-map 'atuo' is not known",
