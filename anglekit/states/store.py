@@ -261,9 +261,9 @@ class StateStore:
         starts = {stream: np.cumsum(each) - each for stream, each in lengths.items()}
         return _Shard(states, scales, digests, starts)
 
-    def missing(self, probe: TokenizedProbe) -> list[int]:
-        """Return the positions of the probe's examples of which the store holds no states."""
-        return [place for place, digest in enumerate(example_digests(probe)) if digest.tobytes() not in self._place]
+    def holds(self, digests: NDArray[np.uint8]) -> bool:
+        """Return whether the store has these examples and no others; digests as of `example_digests`."""
+        return {digest.tobytes() for digest in digests} == self._place.keys()
 
     def reader(self, probe: TokenizedProbe, layers: Mapping[Stream, Sequence[int]]) -> StoreReader:
         """Return what gives the states of a probe's batches.
@@ -283,7 +283,8 @@ class StateStore:
                     f"{self.directory} holds no layer {', '.join(map(str, absent))} of the {stream}",
                     allowed=f"it holds: {', '.join(map(str, held)) or 'none'}",
                 )
-        missing = self.missing(probe)
+        digests = [digest.tobytes() for digest in example_digests(probe)]
+        missing = [place for place, digest in enumerate(digests) if digest not in self._place]
         if missing:
             row = int(probe.rows[missing[0]])
             raise InputError(
@@ -291,8 +292,7 @@ class StateStore:
                 f"{row}): other texts, another tokenizer, or cut at another length",
                 "analyse texts that were extracted, or extract these: anglekit extract",
             )
-        digests = example_digests(probe)
-        places = {int(row): self._place[digest.tobytes()] for row, digest in zip(probe.rows, digests, strict=True)}
+        places = {int(row): self._place[digest] for row, digest in zip(probe.rows, digests, strict=True)}
         columns = {
             stream: [self.document.layers[stream].index(layer) for layer in wanted] for stream, wanted in layers.items()
         }

@@ -26,6 +26,7 @@ from anglekit.analysis.preparation import package_versions, tokenized_probe
 from anglekit.analysis.recorders import progress_batches
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError, RunError, suggest
+from anglekit.geometry.angles import angle_degrees
 from anglekit.models.check import evaluation_mode, facts_of
 from anglekit.models.checkpoints import Checkpoint, quiet_transformers
 from anglekit.models.load_options import LoadOptions
@@ -223,8 +224,7 @@ def _same_store(out: Path, prepared: PreparedExtraction) -> StateStore | None:
     store = StateStore(out)
     plain = msgspec.structs.replace(store.document, shards=[], rounding=Rounding(), packages={})
     same = msgspec.to_builtins(plain) == msgspec.to_builtins(_without_versions(prepared.document))
-    texts = len(np.unique(example_digests(prepared.probe), axis=0))
-    return store if same and texts == store.n_examples and not store.missing(prepared.probe) else None
+    return store if same and store.holds(example_digests(prepared.probe)) else None
 
 
 def _without_versions(document: StoreDocument) -> StoreDocument:
@@ -391,7 +391,8 @@ class _Shard:
         length = vector_norm(exact, dim=-1).clamp(min=torch.finfo(torch.float64).tiny)
         distance = float(torch.nan_to_num(vector_norm(exact - moved, dim=-1) / length).max())
         one, other = (each - each.mean(1, keepdim=True) for each in (exact, moved))
-        degrees = _angle_degrees(one, other)
+        # A layer in the middle of all has no direction to turn.
+        degrees = torch.nan_to_num(angle_degrees(one, other))
         total = self.measured + degrees.numel()
         mean = (self.worst.mean_degrees * self.measured + float(degrees.sum())) / total if total else 0.0
         self.measured = total
@@ -404,14 +405,6 @@ class _Shard:
         told = (self.worst.distance, self.worst.mean_degrees, self.worst.most_degrees, float(self.measured))
         self.new.tensors[_ROUNDING].copy_(torch.tensor(told, dtype=torch.float64))
         self.new.finish()
-
-
-def _angle_degrees(one: Tensor, other: Tensor) -> Tensor:
-    """Return the angle between vectors along the last axis, 0 where one has no length."""
-    units = [each / vector_norm(each, dim=-1, keepdim=True).clamp(min=1e-300) for each in (one, other)]
-    angle = 2 * torch.atan2(vector_norm(units[0] - units[1], dim=-1), vector_norm(units[0] + units[1], dim=-1))
-    lengths = torch.minimum(vector_norm(one, dim=-1), vector_norm(other, dim=-1))
-    return torch.where(lengths > 0, torch.rad2deg(angle), 0.0)
 
 
 def _complete(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction) -> None:
