@@ -14,15 +14,17 @@ from typer.core import TyperCommand
 
 from anglekit.errors import AnglekitError
 from anglekit.settings_fields import GROUPS, SettingError
-from anglekit_cli import (
+from anglekit_cli.commands import (
     analyze,
     compare,
     distill,
     evaluate,
+    extract,
     finetune,
     models,
     plan,
     plot,
+    push,
     report,
     reproduce,
     sweep,
@@ -120,7 +122,7 @@ def root(
 
 
 app.command(cls=Command, epilog=reproduce.DEMO_EPILOG)(reproduce.demo)
-app.command(cls=Command, epilog=analyze.EXTRACT_EPILOG)(analyze.extract)
+app.command(cls=Command, epilog=extract.EPILOG)(extract.extract)
 app.command(cls=Command, epilog=analyze.EPILOG)(analyze.analyze)
 app.command(cls=Command, epilog=analyze.MERGE_EPILOG)(analyze.merge)
 app.command(cls=Command, epilog=finetune.EPILOG)(finetune.finetune)
@@ -128,7 +130,7 @@ app.command(cls=Command, epilog=plan.EPILOG)(plan.plan)
 app.command(cls=Command, epilog=distill.EPILOG)(distill.distill)
 app.command(cls=Command, epilog=sweep.EPILOG)(sweep.sweep)
 app.command(cls=Command, epilog=evaluate.EPILOG)(evaluate.evaluate)
-app.command(cls=Command, epilog=finetune.PUSH_EPILOG)(finetune.push)
+app.command(cls=Command, epilog=push.EPILOG)(push.push)
 app.command(cls=Command, epilog=plot.EPILOG)(plot.plot)
 app.command(cls=Command, epilog=compare.EPILOG)(compare.compare)
 app.command(cls=Command, epilog=report.EPILOG)(report.report)

@@ -273,6 +273,16 @@ Overwrite = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table.", rich_help_panel=OUTPUT)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the scores as json.", rich_help_panel=OUTPUT)]
+ProbeColumns = Annotated[
+    DataSettings,
+    Options(
+        only=("text", "text_pair", "target", "limit"),
+        changes={
+            "target": {"help": "Column of the target, read teacher-forced."},
+            "limit": {"help": "Use that many examples, drawn at random."},
+        },
+    ),
+]
 
 Directories = Annotated[
     list[Path],

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from anglekit.comparison.compare import compare as run_compare
 from anglekit.display.tables import latex_text, markdown_text
 from anglekit.errors import InputError, RunError
-from anglekit_cli.compare import compare
+from anglekit_cli.commands.compare import compare
 from tests.comparison.compare_corpus import FIVE, make_geometry, score_rows, write_sweep
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)

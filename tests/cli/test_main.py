@@ -68,7 +68,7 @@ def test_verbose_ends_with_its_command(call, monkeypatch, level):
         monkeypatch.setenv("TRANSFORMERS_VERBOSITY", level)
     seen = []
     monkeypatch.setattr(
-        "anglekit_cli.analyze.check_place", lambda *_: seen.append(os.environ["TRANSFORMERS_VERBOSITY"])
+        "anglekit_cli.commands.analyze.check_place", lambda *_: seen.append(os.environ["TRANSFORMERS_VERBOSITY"])
     )
     assert call("--verbose", "analyze", "no/teacher", "no/student", "--probe", "probe.txt", "--out", "geometry")[0] == 2
     assert seen == ["info"]
@@ -79,7 +79,7 @@ def test_an_interruption_is_one_line(call, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("anglekit_cli.analyze.check_place", interrupted)
+    monkeypatch.setattr("anglekit_cli.commands.analyze.check_place", interrupted)
     arguments = ("analyze", "no/teacher", "no/student", "--probe", "probe.txt", "--out", "geometry")
     assert call(*arguments) == (130, "", "anglekit: interrupted\n")
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from anglekit.errors import InputError
 from anglekit.models.supported import COLUMNS, supported_types
-from anglekit_cli.models import models
+from anglekit_cli.commands.models import models
 
 
 def run(*arguments):

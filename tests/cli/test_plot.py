@@ -19,7 +19,7 @@ from anglekit.plots.inputs import read_figure_inputs
 from anglekit.report.gather import gather
 from anglekit.results.columns import COLUMNS
 from anglekit.results.geometry import Geometry
-from anglekit_cli.plot import plot
+from anglekit_cli.commands.plot import plot
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("plot")(plot)

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 from anglekit.distillation.runs.run import Run
 from anglekit.distillation.sweep.sweep import SIDE_BY_SIDE
 from anglekit.errors import InputError, RunError
-from anglekit_cli.distill import distill
+from anglekit_cli.commands.distill import distill
+from anglekit_cli.commands.sweep import parse_seeds, sweep
 from anglekit_cli.main import app as whole_app
 from anglekit_cli.options import names_of
-from anglekit_cli.sweep import parse_seeds, sweep
 from tests.distillation.run_corpus import make_world
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)

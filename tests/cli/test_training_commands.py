@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 import anglekit
 from anglekit.errors import InputError
-from anglekit_cli.distill import distill
-from anglekit_cli.evaluate import evaluate
-from anglekit_cli.finetune import finetune
-from anglekit_cli.plot import plot
+from anglekit_cli.commands.distill import distill
+from anglekit_cli.commands.evaluate import evaluate
+from anglekit_cli.commands.finetune import finetune
+from anglekit_cli.commands.plot import plot
 from tests.distillation.run_corpus import make_world
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)

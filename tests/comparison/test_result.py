@@ -17,7 +17,7 @@ from anglekit.comparison.compare import Comparison, compare
 from anglekit.comparison.result import FORMATS
 from anglekit.comparison.statistics import DIFFERENCE_COLUMNS
 from anglekit.errors import InputError
-from anglekit_cli.compare import compare as compare_command
+from anglekit_cli.commands.compare import compare as compare_command
 from tests.comparison.compare_corpus import FIVE, make_geometry, score_rows, write_sweep
 
 ANGLES = dict.fromkeys(FIVE, 60.0) | {"none": 70.0, "reverse": 66.0}

@@ -14,8 +14,8 @@ from anglekit.distillation.settings import TrainSettings
 from anglekit.errors import InputError
 from anglekit.runtime.placement import AUTO
 from anglekit_cli import options
+from anglekit_cli.commands.sweep import parse_seeds
 from anglekit_cli.process import only_new_garbage
-from anglekit_cli.sweep import parse_seeds
 
 if TYPE_CHECKING:
     from anglekit.recipes.reproduce import Reproduction

@@ -12,7 +12,8 @@ from anglekit.distillation.settings import check_watched
 from anglekit.settings_fields import MEASURED
 from anglekit.vocabulary import INITS
 from anglekit_cli import options
-from anglekit_cli.finetune import print_result, publish
+from anglekit_cli.commands.finetune import print_result
+from anglekit_cli.commands.push import publish
 
 EPILOG = (
     "Example: anglekit distill teacher --strategy forward --init teacher --layers 3 --task sst2 --train train.tsv "
