@@ -143,7 +143,8 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 #: The hidden losses, in the order of `distillation.losses.functional`, which computes them.
 HIDDEN_LOSS_NAMES = ("mse", "normalized-mse", "cosine", "layer-norm-mse")
-KL_DIRECTIONS = ("forward", "reverse")
+#: How predictions are compared, in the order of `distillation.losses.divergences`, which has their formulas.
+KL_DIRECTIONS = ("forward", "reverse", "jensen-shannon", "skew", "top-k")
 
 #: How a student of another width is brought to its teacher's.
 ProjectionKind = Literal["adapter", "least-squares", "procrustes"]

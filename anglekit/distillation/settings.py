@@ -317,7 +317,12 @@ class TrainSettings:
     label_smoothing: float = setting(0.0, "Of the cross-entropy.", at_least=0.0, below=1.0, group=LOSSES)
     temperature: float | None = setting(None, "Of the KL.", above=0.0, shown="1", group=LOSSES)
     kl_direction: str | None = setting(
-        None, "forward: KL(teacher || student); reverse.", names=KL_DIRECTIONS, shown="forward", group=LOSSES
+        None,
+        "forward: KL(teacher || student); reverse; jensen-shannon; skew: against 0.1 teacher + 0.9 student; top-k: "
+        "over the teacher's 100 likeliest classes.",
+        names=KL_DIRECTIONS,
+        shown="forward",
+        group=LOSSES,
     )
     precision: str = setting(
         "float32",

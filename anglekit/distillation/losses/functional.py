@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from anglekit.distillation.losses.divergences import DIVERGENCES, divergence, one_chunk
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
 from anglekit.vocabulary import KL_DIRECTIONS
@@ -218,20 +219,27 @@ def kl_divergence(
     temperature: float = 1.0,
     direction: str = "forward",
     shared_entries: int | None = None,
+    skew: float = 0.1,
+    top_k: int = 100,
 ) -> LossTerm:
     """Sum T^2 KL between the two softmax distributions at temperature T over valid rows, in nats.
 
     Hinton et al. 2015: the factor T^2 keeps the size of the gradient as T changes. What is returned is no tensor but a
-    `LossTerm`, the sum over the rows and their count: `.mean()` is the loss to call `backward` on.
+    `LossTerm`, the sum over the rows and their count: `.mean()` is the loss to call `backward` on. Rows are compared in
+    chunks, so that beside the logits and their gradient no tensor of their size is held.
 
     Args:
         student_logits: (..., classes), finite at valid rows.
-        teacher_logits: the same shape; with `shared_entries` the last dimensions may differ.
+        teacher_logits: the same shape; with `shared_entries` the last dimensions may differ. Gets no gradient where the
+            student's logits have more than `divergences.CHUNK_ENTRIES` entries, or the direction is a mixture's.
         mask: (...), nonzero at rows that count; None counts all.
         temperature: T > 0.
-        direction: "forward" is KL(teacher || student), "reverse" KL(student || teacher).
+        direction: "forward" is KL(teacher || student), "reverse" KL(student || teacher); "jensen-shannon", "skew" and
+            "top-k" are as in `divergences.DIVERGENCES`.
         shared_entries: the KL is over the first so many classes, each side renormalised over them: the token ids that
             mean the same in two vocabularies (`anglekit.shared_vocabulary`). None: over all. The logits are not copied.
+        skew: the teacher's share of the mixture of "skew", in (0, 1).
+        top_k: how many of the teacher's likeliest classes "top-k" compares; at least 1.
 
     Raises:
         InputError: an unknown direction, a temperature not above 0, more shared entries than there are classes, or
@@ -245,17 +253,23 @@ def kl_divergence(
         raise InputError(f"no KL direction {direction!r}", allowed=suggest(direction, KL_DIRECTIONS))
     if not 0.0 < temperature < float("inf"):
         raise InputError(f"the temperature is {temperature}", allowed="allowed: a finite number above 0")
+    if not 0.0 < skew < 1.0:
+        raise InputError(f"the skew is {skew}", allowed="allowed: above 0 and below 1")
+    if top_k < 1:
+        raise InputError(f"top_k is {top_k}", allowed="allowed: at least 1")
     student_logits, teacher_logits = shared_logits(student_logits, teacher_logits, shared_entries)
     index = valid_positions(mask, student_logits.shape[:-1], student_logits.device)
-    student, teacher = _rows(student_logits, index), _rows(teacher_logits, index)
-    if temperature != 1.0:  # dividing by 1 changes nothing and costs a vocabulary's width of memory, there and back
-        student, teacher = student / temperature, teacher / temperature
-    log_student, log_teacher = F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1)
-    if direction == "forward":
-        total = F.kl_div(log_student, log_teacher, reduction="sum", log_target=True)
+    # In one chunk plain autograd is as small, and faster by the softmax that it need not repeat.
+    if direction in ("forward", "reverse") and student_logits.numel() <= one_chunk(student_logits.device):
+        student, teacher = _rows(student_logits, index), _rows(teacher_logits, index)
+        if temperature != 1.0:  # dividing by 1 changes nothing and costs a vocabulary's width of memory, there and back
+            student, teacher = student / temperature, teacher / temperature
+        compare = DIVERGENCES[direction].compare
+        total = compare(F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1)) * temperature**2
     else:
-        total = F.kl_div(log_teacher, log_student, reduction="sum", log_target=True)
-    return LossTerm(total * temperature**2, _count(index))
+        ours, theirs = (each.reshape(-1, each.shape[-1]) for each in (student_logits, teacher_logits))
+        total = divergence(ours, theirs, index, kind=direction, temperature=temperature, skew=skew, top_k=top_k)
+    return LossTerm(total, _count(index))
 
 
 def shared_logits(student: Tensor, teacher: Tensor, shared_entries: int | None) -> tuple[Tensor, Tensor]:

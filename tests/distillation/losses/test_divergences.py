@@ -1,0 +1,124 @@
+"""Divergences of predictions: each against float64, over chunks, and by the property that defines it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anglekit.distillation.losses import divergences
+from anglekit.distillation.losses.functional import kl_divergence
+from anglekit.errors import InputError
+from anglekit.vocabulary import KL_DIRECTIONS
+
+SKEW, K = 0.3, 3
+
+
+def kl(p, q):
+    return (p * (p / q).log()).sum(-1)
+
+
+def dense(name, student, teacher, temperature):
+    """Return T^2 x the divergence of each row, from its formula in float64."""
+    q, p = ((each.double() / temperature).softmax(-1) for each in (student, teacher))
+    if name == "forward":
+        rows = kl(p, q)
+    elif name == "reverse":
+        rows = kl(q, p)
+    elif name == "jensen-shannon":
+        rows = 0.5 * kl(p, (p + q) / 2) + 0.5 * kl(q, (p + q) / 2)
+    elif name == "skew":
+        rows = kl(p, SKEW * p + (1 - SKEW) * q)
+    else:
+        places = p.topk(min(K, p.shape[-1])).indices
+        kept = [each.gather(-1, places) for each in (p, q)]
+        rows = kl(*(each / each.sum(-1, keepdim=True) for each in kept))
+    return rows * temperature**2
+
+
+def compare(name, student, teacher, mask=None, temperature=1.0, **options):
+    return kl_divergence(student, teacher, mask, direction=name, temperature=temperature, skew=SKEW, top_k=K, **options)
+
+
+def logits(seed, *shape):
+    return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_names_of_the_vocabulary_are_those_of_the_formulas():
+    assert tuple(divergences.DIVERGENCES) == KL_DIRECTIONS
+
+
+@pytest.mark.parametrize("name", KL_DIRECTIONS)
+@pytest.mark.parametrize("entries", [10, 10**9])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_value_and_gradient_in_chunks_are_those_of_the_formula(name, entries, temperature, monkeypatch):
+    monkeypatch.setitem(divergences.CHUNK_ENTRIES, "cpu", entries)
+    student, teacher, mask = logits(0, 2, 5, 7), logits(1, 2, 5, 7), torch.tensor([[1, 1, 0, 1, 1], [1, 0, 0, 0, 0]])
+    student[mask == 0] = torch.nan
+    given, exact = student.clone().requires_grad_(), student.double().requires_grad_()
+    term = compare(name, given, teacher, mask, temperature)
+    term.mean().backward()
+    oracle = dense(name, exact[mask != 0], teacher[mask != 0], temperature).mean()
+    (slope,) = torch.autograd.grad(oracle, exact)
+    torch.testing.assert_close(term.mean().double(), oracle, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(given.grad[mask != 0].double(), slope[mask != 0], rtol=1e-4, atol=1e-6)
+    assert int(term.count) == 5
+    assert given.grad[mask == 0].eq(0).all(), "a row that no loss reads got a gradient"
+
+
+@given(st.integers(0, 10**6), st.sampled_from(KL_DIRECTIONS), st.floats(0.3, 5.0))
+def test_it_is_zero_for_equal_predictions_and_above_zero_for_others(seed, name, temperature):
+    one, other = logits(seed, 4, 6), logits(seed + 1, 4, 6)
+    assert abs(float(compare(name, one, one + 5.0, None, temperature).total)) < 1e-4
+    assert float(compare(name, one, other, None, temperature).total) > 1e-6
+
+
+@given(st.integers(0, 10**6))
+def test_each_has_what_defines_it(seed):
+    one, other = 20 * logits(seed, 3, 6), 20 * logits(seed + 1, 3, 6)
+    both = [float(compare("jensen-shannon", *pair).total) for pair in ((one, other), (other, one))]
+    assert both[0] == pytest.approx(both[1], rel=1e-4, abs=1e-6)
+    assert both[0] <= 3 * math.log(2) + 1e-5
+    assert float(compare("skew", one, other).total) <= -3 * math.log(SKEW) + 1e-5, "the skew bounds it"
+    whole = [float(kl_divergence(one, other, direction=name, top_k=6).total) for name in ("top-k", "forward")]
+    assert whole[0] == pytest.approx(whole[1], rel=1e-4, abs=1e-4)
+
+
+def test_the_worked_case():
+    student, teacher = torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.tensor([[0.25, 0.25, 0.5]]).log()
+    assert float(compare("forward", student, teacher).total) == pytest.approx(0.25 * math.log(2))
+    middle = (0.375, 0.25, 0.375)
+    half = 0.25 * math.log(0.25 / middle[0]) + 0.5 * math.log(0.5 / middle[2])
+    assert float(compare("jensen-shannon", student, teacher).total) == pytest.approx(half)
+    two = kl_divergence(student, teacher, direction="top-k", top_k=1)
+    assert float(two.total) == 0.0, "over one class every prediction is the same"
+
+
+def test_it_is_backed_twice_and_leaves_nothing_of_the_logits_size(monkeypatch):
+    monkeypatch.setitem(divergences.CHUNK_ENTRIES, "cpu", 10)
+    student, teacher = logits(0, 6, 5).requires_grad_(), logits(1, 6, 5)
+    held = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: held.append(each.data_ptr()) or each, lambda each: each):
+        total = compare("forward", student, teacher).total
+    first, second = (torch.autograd.grad(total, student, retain_graph=True)[0] for _ in range(2))
+    torch.testing.assert_close(first, second)
+    assert {student.data_ptr(), teacher.data_ptr()} <= set(held)
+    assert len(held) == 3, "beside the two logits and the index something is held for the backward pass"
+
+
+@pytest.mark.parametrize(("options", "said"), [({"skew": 1.0}, "skew"), ({"top_k": 0}, "top_k")])
+def test_a_share_or_number_that_is_not_possible_is_refused(options, said):
+    with pytest.raises(InputError, match=said):
+        kl_divergence(logits(0, 2, 3), logits(1, 2, 3), **options)
+
+
+def test_no_row_is_a_loss_of_zero():
+    for name in KL_DIRECTIONS:
+        student = logits(0, 2, 3).requires_grad_()
+        term = compare(name, student, logits(1, 2, 3), torch.zeros(2))
+        term.mean().backward()
+        assert float(term.total.detach()) == 0.0
+        assert student.grad.eq(0).all()
