@@ -9,15 +9,9 @@ import numpy as np
 
 from anglekit.display.counts import counted
 from anglekit.errors import InputError
-from anglekit.tables.read import (
-    NO_COLUMN,
-    Table,
-    check_text,
-    find_column,
-    find_text_columns,
-    is_missing,
-    read_table,
-)
+from anglekit.tables.columns import NO_COLUMN, find_column, find_text_columns
+from anglekit.tables.read import read_table
+from anglekit.tables.table import Table, check_text, is_missing
 
 
 @dataclass(frozen=True)
@@ -116,7 +110,7 @@ def probe_of_table(
     target_column = None if target == NO_COLUMN else find_column(table, "target", target, required=False)
     if target_column is not None and target is None:
         # Found by its name alone; many classification tables call the label `target`.
-        holds_text = all(isinstance(cell, str) or is_missing(cell) for cell in table.frame[target_column])
+        holds_text = all(isinstance(cell, str) or is_missing(cell) for cell in table.column(target_column))
         target_column = target_column if holds_text else None
     targets = None if target_column is None else _cells(table, target_column)
 
@@ -146,5 +140,5 @@ def _cells(table: Table, column: str) -> list[str]:
     """Return a column's texts, the empty string where a cell is missing or blank."""
     return [
         "" if is_missing(cell) or (isinstance(cell, str) and not cell.strip()) else check_text(cell, table, column, row)
-        for row, cell in enumerate(table.frame[column])
+        for row, cell in enumerate(table.column(column))
     ]

@@ -21,7 +21,8 @@ from anglekit.errors import InputError
 from anglekit.probes.batches import TokenizedProbe, TokenRuns
 from anglekit.probes.data import ProbeData, probe_of_table, read_probe
 from anglekit.probes.tokenize import clusters_of, shifted_right
-from anglekit.tables.read import NO_COLUMN, table_of_frame
+from anglekit.tables.columns import NO_COLUMN
+from anglekit.tables.table import table_of_frame
 from anglekit.vocabulary import Stream
 
 # What of a batch is read, and what a model takes that has no part in its hidden states.

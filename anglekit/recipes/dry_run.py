@@ -262,7 +262,7 @@ def _examples(recipe: Recipe) -> tuple[dict[str, int], list[str]]:
             counts[name] = number if limit is None else min(number, limit * len(sources))
             notes.append(f"{counts[name]:,} {name} examples, as the recipe states")
         else:
-            counts[name] = sum(len(read_table(source, limit=limit).frame) for source in sources)
+            counts[name] = sum(len(read_table(source, limit=limit)) for source in sources)
             notes.append(f"{counts[name]:,} {name} examples, counted")
     return counts, notes
 

@@ -10,7 +10,8 @@ from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.errors import AnglekitError, InputError, RunError
 from anglekit.recipes.recipe import Recipe
 from anglekit.settings_fields import declarations
-from anglekit.tables.read import NO_COLUMN, read_table
+from anglekit.tables.columns import NO_COLUMN
+from anglekit.tables.read import read_table
 
 
 def with_own_sources(
@@ -84,7 +85,7 @@ def _columns_there(columns: DataSettings, train: str) -> DataSettings:
     """Return the columns without those that a user's own table does not have."""
     if train.startswith("hub:"):
         return columns
-    there = {str(name) for name in read_table(train, limit=1).frame.columns} | {NO_COLUMN}
+    there = set(read_table(train, limit=1).names) | {NO_COLUMN}
     names = [one.name for one in fields(columns) if one.name not in ("prefix", "limit")]
     absent = [name for name in names if not set((getattr(columns, name) or NO_COLUMN).split(",")) <= there]
     return replace(columns, **dict.fromkeys(absent))

@@ -23,7 +23,9 @@ from anglekit.models.checkpoints import quiet_transformers
 from anglekit.recipes.plans import architecture, classifies
 from anglekit.recipes.recipe import Recipe
 from anglekit.runtime.files import whole_directory
-from anglekit.tables.read import Table, find_text_columns, read_table
+from anglekit.tables.columns import find_text_columns
+from anglekit.tables.read import read_table
+from anglekit.tables.table import Table
 from anglekit_data.matching_initialization import initialize_matching_attention
 from anglekit_data.word_tokenizers import train_word_tokenizer
 
@@ -85,7 +87,7 @@ def _texts(table: Table, recipe: Recipe) -> Iterator[str]:
     if columns.prefix:
         yield columns.prefix
     for name in named:
-        if name not in table.frame.columns:
+        if not table.has(name):
             raise InputError(f"{table.source} has no column {name!r}", f"correct data.columns of recipe {recipe.name}")
-        for cell in table.frame[name]:
+        for cell in table.column(name):
             yield from (text for text in (cell if isinstance(cell, list) else [cell]) if isinstance(text, str))

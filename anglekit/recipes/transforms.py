@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from anglekit.errors import InputError
-from anglekit.tables.read import Table
+from anglekit.tables.table import Table
 
 Row = Mapping[str, Any]
 
@@ -66,7 +66,7 @@ def transform_rows(table: Table, name: str) -> list[dict[str, Any]]:
         InputError: it has neither, or a row does not hold what it should.
     """
     transform = TRANSFORMS[name]
-    present = {str(column) for column in table.frame.columns}
+    present = set(table.names)
     rows: list[Any] = table.frame.to_dict(orient="records")
     if present.issuperset(transform.makes):
         return [{column: row[column] for column in transform.makes} for row in rows]

@@ -1,44 +1,26 @@
-"""Parquet files and Arrow tables -> columns of plain Python values, within bounds: a small file may claim anything."""
+"""Parquet files and Arrow tables -> rows, within bounds: a small file may claim anything."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from anglekit.errors import InputError, foreign_failures
+from anglekit.tables.kept_rows import Rows, check_count, check_names
 
-# A table of texts has a few columns; what has very many is something else.
-_MOST_COLUMNS: Final = 10_000
 # A parquet file stores repeated values once; these bounds allow far more repetition than tables of texts have.
 _VALUES_PER_BYTE, _MORE_VALUES = 50, 10_000_000
 _CHARACTERS_PER_BYTE, _MORE_CHARACTERS = 200, 1 << 28
 _ROWS_OF_A_BATCH: Final = 4096
 
 
-def check_names(names: Sequence[str], source: str) -> None:
-    """Raise an InputError if columns share a name or are too many."""
-    check_count(len(names), source)
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise InputError(f"{source} has two columns named {name[:80]!r}", "rename or remove one")
-        seen.add(name)
-
-
-def check_count(columns: int, source: str) -> None:
-    """Raise an InputError if there are too many columns."""
-    if columns > _MOST_COLUMNS:
-        raise InputError(
-            f"{source} has {columns:,} columns", f"at most {_MOST_COLUMNS:,} are read: give a table of texts"
-        )
-
-
-def read_parquet_columns(path: Path, source: str, limit: int | None) -> dict[str, list[Any]]:
-    """Return a parquet file's columns; a struct column becomes columns `outer.inner`.
+def read_parquet(path: Path, source: str, limit: int | None) -> Iterator[Rows]:
+    """Yield some rows of a parquet file after others; a struct column becomes columns `outer.inner`.
 
     The footer, as pyarrow reads it, says how many rows and columns there are; what lists and texts hold is counted
-    batch by batch, before lists become Python objects. How pyarrow itself treats a damaged file is not checked.
+    batch by batch, before they become Python objects. How pyarrow itself treats a damaged file is not checked.
 
     Raises:
         InputError: it is damaged, two columns have one name, or it holds far more than its size.
@@ -60,12 +42,37 @@ def read_parquet_columns(path: Path, source: str, limit: int | None) -> dict[str
         if not 0 <= claimed <= _VALUES_PER_BYTE * size + _MORE_VALUES:
             raise damaged(f"it claims {claimed:,} values in {size:,} bytes")
         with foreign_failures(damaged):
-            # Read as dictionaries, so that a repeated text is one object, however many rows have it.
+            # Read as dictionaries, so that a repeated text is counted before it is there many times.
             texts = [field.name for field in schema if _is_text(field.type)]
             file = pq.ParquetFile(path, read_dictionary=texts)
-        with file, foreign_failures(damaged):
+        with file:
             batches = file.iter_batches(batch_size=_ROWS_OF_A_BATCH)
-            return columns_from_arrow(batches, source, file.schema_arrow, limit, size)
+            yield from rows_from_arrow(_read(batches, damaged), source, file.schema_arrow, limit, size)
+
+
+def _read(batches: Iterator[Any], damaged: Callable[[str], InputError]) -> Iterator[Any]:
+    while True:
+        with foreign_failures(damaged):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def parquet_class_names(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the classes of columns of class numbers by column, as `datasets` writes them into a parquet file."""
+    import pyarrow.parquet as pq
+
+    try:
+        written = (pq.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
+        features = json.loads(written)["info"]["features"]
+        return {
+            str(name): tuple(map(str, feature["names"]))
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}  # what another tool wrote there says nothing of classes
 
 
 def _is_text(kind: Any) -> bool:  # noqa: ANN401 - pyarrow has no types
@@ -74,16 +81,17 @@ def _is_text(kind: Any) -> bool:  # noqa: ANN401 - pyarrow has no types
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def columns_from_arrow(
+def rows_from_arrow(
     tables: Iterable[Any],
     source: str,
     schema: Any,  # noqa: ANN401 - pyarrow has no types
     limit: int | None = None,
     size: int | None = None,
-) -> dict[str, list[Any]]:
-    """Return the columns of a table in pieces (`pyarrow.Table` or `RecordBatch`) as plain Python values.
+) -> Iterator[Rows]:
+    """Yield the rows of a table in pieces (`pyarrow.Table` or `RecordBatch`).
 
-    A struct column becomes columns `outer.inner`. The file's `size` bounds what it may hold; None: no bound.
+    A struct column becomes columns `outer.inner`. The file's `size` bounds what it may hold; None: no bound. The first
+    rows are none, so that a table without rows has its columns too.
 
     Raises:
         InputError: two columns have one name, or the table holds far more than the file's size.
@@ -92,29 +100,61 @@ def columns_from_arrow(
 
     names = schema.empty_table().flatten().column_names
     check_names(names, source)
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    left, values, characters = limit, 0, 0
+    yield Rows.of({name: [] for name in names})
+    left, counted = limit, _Counted(source, size)
     for table in tables:
         if left is not None and left <= 0:
             break
         whole = pa.Table.from_batches([table]) if isinstance(table, pa.RecordBatch) else table
         piece = whole.flatten() if left is None else whole.slice(0, left).flatten()
-        for name in names:
-            for chunk in piece.column(name).chunks:
-                if not pa.types.is_dictionary(chunk.type):
-                    values += _n_values(pa, chunk)
-                    characters += 0 if pa.types.is_primitive(chunk.type) else chunk.nbytes
-                    _check_size(source, size, values, characters)
-                    columns[name].extend(chunk.to_pylist())
-                    continue
-                texts = chunk.dictionary.to_pylist()
-                cells = [None if place is None else texts[place] for place in chunk.indices.to_pylist()]
-                columns[name].extend(cells)
-                values += len(cells)
-                characters += sum(len(cell) for cell in cells if isinstance(cell, str | bytes))
-                _check_size(source, size, values, characters)
+        if piece.num_rows:
+            columns = {name: _joined(counted.plain(chunk) for chunk in piece.column(name).chunks) for name in names}
+            yield Rows(columns, piece.num_rows, piece.num_rows * len(names))
         left = None if left is None else left - piece.num_rows
-    return columns
+
+
+def _joined(chunks: Iterable[Any]) -> Any:  # noqa: ANN401 - pyarrow has no types
+    import pyarrow as pa
+
+    arrays = list(chunks)
+    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
+
+
+class _Counted:
+    """What was read so far of a file, so that it holds no more than its size allows; grows in place."""
+
+    def __init__(self, source: str, size: int | None) -> None:
+        self._source, self._size = source, size
+        self._values = self._characters = 0
+
+    def plain(self, chunk: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
+        """Return an array without dictionary, whose texts are counted before each is there as often as it stands.
+
+        Raises:
+            InputError: the file holds far more than its size.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not pa.types.is_dictionary(chunk.type):
+            self._count(_n_values(pa, chunk), 0 if pa.types.is_primitive(chunk.type) else chunk.nbytes)
+            return chunk
+        sizes = pc.take(pc.binary_length(chunk.dictionary), chunk.indices)
+        self._count(len(chunk), pc.sum(pc.cast(sizes, pa.int64())).as_py() or 0)
+        return pc.cast(chunk, pa.large_string())
+
+    def _count(self, values: int, characters: int) -> None:
+        self._values += values
+        self._characters += characters
+        if self._size is None:
+            return
+        most = _VALUES_PER_BYTE * self._size + _MORE_VALUES, _CHARACTERS_PER_BYTE * self._size + _MORE_CHARACTERS
+        if self._values > most[0] or self._characters > most[1]:
+            raise InputError(
+                f"{self._source} holds far more than its {self._size:,} bytes: {self._values:,} values, "
+                f"{self._characters:,} characters",
+                "write it without repetitions",
+            )
 
 
 def _n_values(pa: Any, array: Any) -> int:  # noqa: ANN401 - pyarrow has no types
@@ -126,13 +166,3 @@ def _n_values(pa: Any, array: Any) -> int:  # noqa: ANN401 - pyarrow has no type
     elif kind.num_fields:
         held = [array.flatten()]
     return len(array) + sum(_n_values(pa, each) for each in held)
-
-
-def _check_size(source: str, size: int | None, values: int, characters: int) -> None:
-    if size is None:
-        return
-    if values > _VALUES_PER_BYTE * size + _MORE_VALUES or characters > _CHARACTERS_PER_BYTE * size + _MORE_CHARACTERS:
-        raise InputError(
-            f"{source} holds far more than its {size:,} bytes: {values:,} values, {characters:,} characters",
-            "write it without repetitions",
-        )

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5For
 from anglekit.errors import InputError
 from anglekit.probes.data import ProbeData, read_probe
 from anglekit.probes.tokenize import tokenize_probe
-from anglekit.tables.read import NO_COLUMN
+from anglekit.tables.columns import NO_COLUMN
 
 MOVIES = Path(__file__).parents[3] / "shared" / "data" / "movie_reviews_validation.tsv"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]

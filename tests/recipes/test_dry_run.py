@@ -21,7 +21,8 @@ from anglekit.recipes.plans import architecture
 from anglekit.recipes.recipe_files import load_recipe, recipe_file, recipe_names
 from anglekit.recipes.teacher_from_scratch import model_with_head
 from anglekit.recipes.transforms import transform_rows
-from anglekit.tables.read import Table, read_table
+from anglekit.tables.read import read_table
+from anglekit.tables.table import Table
 from anglekit_cli.main import app
 
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 import anglekit_data
 from anglekit.errors import InputError, RunError
-from anglekit.tables.read import NO_COLUMN, USUAL_COLUMNS, Table, find_column, find_text_columns, read_table
+from anglekit.tables.columns import NO_COLUMN, USUAL_COLUMNS, find_column, find_text_columns
+from anglekit.tables.read import read_table
+from anglekit.tables.table import Table
 
 MOVIES = Path(__file__).parents[3] / "shared" / "data" / "movie_reviews_validation.tsv"
 ROWS = [
@@ -175,8 +177,8 @@ def test_movie_reviews_are_read_whole():
         ("dots.jsonl", b'{"a": {"b": 1}, "a.b": 2}\n', "the key 'a.b' appears twice"),
         ("fake.parquet", b"text,label\n", "is not a readable parquet file"),
         ("zero.parquet", b"", "is not a readable parquet file"),
-        ("rows.json", b"[]", "did you mean '.jsonl'?"),
-        ("rows", b"[]", "allowed: .jsonl, .csv, .tsv, .parquet, hub:NAME:SPLIT, builtin:NAME"),
+        ("rows.json", b"[]", "has no rows"),
+        ("rows", b"[]", "allowed: .jsonl, .json, .csv, .tsv, .parquet, hub:NAME:SPLIT, builtin:NAME"),
     ],
 )
 def test_malformed_files_are_refused_in_one_line(tmp_path, name, content, says):

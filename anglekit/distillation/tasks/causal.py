@@ -24,7 +24,7 @@ from anglekit.distillation.tasks.text_columns import find_text_column, texts_of
 from anglekit.errors import InputError
 from anglekit.probes.encode import beginning, encode_texts, ending
 from anglekit.runtime.placement import compute_device
-from anglekit.tables.read import Table
+from anglekit.tables.table import Table
 
 
 @dataclass(frozen=True)

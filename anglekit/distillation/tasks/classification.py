@@ -27,7 +27,8 @@ from anglekit.distillation.tasks.text_columns import texts_of
 from anglekit.errors import InputError
 from anglekit.probes.encode import encode_texts
 from anglekit.runtime.placement import compute_device
-from anglekit.tables.read import Table, find_column, find_text_columns
+from anglekit.tables.columns import find_column, find_text_columns
+from anglekit.tables.table import Table
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -89,7 +90,7 @@ class ClassificationTask(Task):
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> LabelledTexts:
         """Return a table's texts and labels; see `Task.read`."""
-        present = {str(column) for column in table.frame.columns}
+        present = set(table.names)
         text = columns.text or (self.text if self.text in present else None)
         pair = columns.text_pair
         if pair is None and columns.text is None and self.text in present and self.text_pair in present:
@@ -105,7 +106,7 @@ class ClassificationTask(Task):
             columns=(text, label) if pair is None else (text, pair, label),
             texts=texts_of(table, text, "text", may_be_missing=True),
             pairs=None if pair is None else texts_of(table, pair, "text", may_be_missing=True),
-            labels=tuple(self.named([label_text(value) for value in table.frame[label].tolist()])),
+            labels=tuple(self.named([label_text(value) for value in table.column(label)])),
         )
 
     # ---- classes ----

@@ -21,7 +21,7 @@ from anglekit.distillation.tasks.text_columns import find_text_column, text_list
 from anglekit.errors import InputError
 from anglekit.models.lengths import length_limit
 from anglekit.probes.encode import encode_completions, joined
-from anglekit.tables.read import Table
+from anglekit.tables.table import Table
 
 _USUAL_PROMPTS = ("prompt", "question", "context", "instruction", "input", "text", "source")
 _USUAL_COMPLETIONS = ("completion", "answer", "response", "output", "target", "answers")
@@ -194,8 +194,8 @@ class ConversationTask(CompletionTask):
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndCompletions:
         """Return conversations, or prompts and completions where there are none; see `Task.read`."""
-        answers = next((name for name in ("answers.input_text", "answers") if name in table.frame.columns), None)
-        found = answers is not None and {"story", "questions"} <= set(map(str, table.frame.columns))
+        answers = next((name for name in ("answers.input_text", "answers") if name in table.names), None)
+        found = answers is not None and {"story", "questions"} <= set(table.names)
         if columns.prompt or columns.completion or not found or answers is None:
             return super().texts(table, columns, name)
         prompts, completions = _turns(table, answers)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from anglekit.distillation.losses.functional import IGNORE_INDEX
-from anglekit.tables.read import Table
+from anglekit.tables.table import Table
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,19 +26,22 @@ class TextTable(ABC):
         source: the table, as given.
         sha256: the hash of the table.
         columns: the names of the columns that were read.
+        notes: what a person should know of how they were read.
     """
 
     name: str
     source: str
     sha256: str
     columns: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     def provenance(self) -> dict[str, Any]:
         """Return what a run records about the data."""
-        return {"source": self.source, "sha256": self.sha256, "examples": len(self), "columns": list(self.columns)}
+        known = {"source": self.source, "sha256": self.sha256, "examples": len(self), "columns": list(self.columns)}
+        return known | ({"notes": list(self.notes)} if self.notes else {})
 
     def texts_read(self) -> tuple[str, ...]:
         """Return every text of the rows, pairs, targets and choices too."""
@@ -55,9 +58,9 @@ class TextTable(ABC):
         )
 
 
-def origin(table: Table, name: str) -> dict[str, str]:
-    """Return the `TextTable` fields that say where a table came from."""
-    return {"name": name, "source": table.source, "sha256": table.sha256}
+def origin(table: Table, name: str) -> dict[str, Any]:
+    """Return the `TextTable` fields that say where a table came from, and how it was read."""
+    return {"name": name, "source": table.source, "sha256": table.sha256, "notes": table.notes}
 
 
 class TokenizedExamples(Dataset[dict[str, Any]]):

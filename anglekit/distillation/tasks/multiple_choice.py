@@ -19,7 +19,7 @@ from anglekit.distillation.tasks.label_sets import label_text
 from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
-from anglekit.tables.read import Table
+from anglekit.tables.table import Table
 
 _USUAL_PROMPTS = ("prompt", "context", "ctx", "question", "query", "text")
 _USUAL_CHOICES = ("choices", "endings", "options", "answers")
@@ -64,7 +64,7 @@ class MultipleChoiceTask(CausalTask):
         first, prompts = self.read_prompts(table, columns)
         names, choices = self.read_choices(table, columns)
         label = find_text_column(table, "label", columns.label, (self.label,), _USUAL_LABELS)
-        cells = table.frame[label].tolist()
+        cells = table.column(label)
         right = [
             _right(cell, own, f"{table.source}, row {row}")
             for row, (cell, own) in enumerate(zip(cells, choices, strict=True))
@@ -159,7 +159,7 @@ class HellaSwagTask(MultipleChoiceTask):
     def read_prompts(self, table: Table, columns: DataSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the prompts: the activity, then both parts of the context."""
         needed = ("activity_label", "ctx_a", "ctx_b")
-        if columns.prompt is not None or not set(needed) <= set(map(str, table.frame.columns)):
+        if columns.prompt is not None or not set(needed) <= set(table.names):
             return super().read_prompts(table, columns)
         sides = [texts_of(table, name, "prompt", may_be_missing=name == "ctx_b") for name in needed]
         texts = [f"{activity}: {first} {second.capitalize()}" for activity, first, second in zip(*sides, strict=True)]

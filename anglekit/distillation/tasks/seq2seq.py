@@ -18,7 +18,7 @@ from anglekit.distillation.tasks.text_columns import find_text_column, text_list
 from anglekit.errors import InputError
 from anglekit.models.lengths import length_limit, position_limit
 from anglekit.probes.encode import encode_texts
-from anglekit.tables.read import Table
+from anglekit.tables.table import Table
 
 _USUAL_SOURCES = ("source", "src", "input", "document", "article", "text")
 _NEW_TOKENS = 128

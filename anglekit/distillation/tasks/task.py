@@ -17,7 +17,8 @@ from anglekit.models.architectures import model_streams
 from anglekit.models.lengths import length_limit
 from anglekit.models.text_stack import check_head
 from anglekit.results.example_scores import ExampleColumns
-from anglekit.tables.read import Table, read_table
+from anglekit.tables.read import read_table
+from anglekit.tables.table import Table
 from anglekit.vocabulary import LOWER_IS_BETTER
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from anglekit.errors import InputError
-from anglekit.tables.read import Table, check_text, find_column, is_missing
+from anglekit.tables.columns import find_column
+from anglekit.tables.table import Table, check_text, is_missing
 
 
 def find_text_column(
@@ -19,8 +20,7 @@ def find_text_column(
         InputError: there is no such column.
     """
     if given is None:
-        names = {str(name) for name in table.frame.columns}
-        given = next((wanted for wanted in preferred if wanted in names), None)
+        given = next((wanted for wanted in preferred if wanted is not None and table.has(wanted)), None)
     return find_column(table, role, given, usual)
 
 
@@ -31,10 +31,11 @@ def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = Fal
         InputError: a cell holds something else, or no cell holds a text.
     """
     texts = []
-    for row, cell in enumerate(table.frame[column].tolist()):
+    for row, cell in enumerate(table.column(column)):
         if not may_be_missing and (is_missing(cell) or (isinstance(cell, str) and not cell.strip())):
+            file, number = table.file_row(row)
             raise InputError(
-                f"{table.source} has no {role} in row {row} (counted from 0), column {column!r}", "give every row one"
+                f"{file} has no {role} in row {number} (counted from 0), column {column!r}", "give every row one"
             )
         texts.append("" if is_missing(cell) else check_text(cell, table, column, row))
     if not any(text.strip() for text in texts):
@@ -50,12 +51,13 @@ def text_lists(table: Table, column: str, role: str, *, least: int = 1) -> tuple
         InputError: a cell holds fewer than `least` texts, or something that is no text.
     """
     rows = []
-    for row, cell in enumerate(table.frame[column].tolist()):
+    for row, cell in enumerate(table.column(column)):
         texts = tuple(check_text(text, table, column, row) for text in _listed(cell))
         if len(texts) < least or any(not text.strip() for text in texts):
             wanted = f"at least {least} {role}" if least > 1 else f"a {role}"
+            file, number = table.file_row(row)
             raise InputError(
-                f"{table.source} has {len([text for text in texts if text.strip()])} {role} in row {row} (counted "
+                f"{file} has {len([text for text in texts if text.strip()])} {role} in row {number} (counted "
                 f"from 0), column {column!r}",
                 f"give every row {wanted}",
             )
