@@ -203,7 +203,8 @@ class Checkpoint:
 
     def provenance(self) -> dict[str, Any]:
         """Return what a result records about the checkpoint."""
-        trained = [(name, getattr(self.training, name)) for name in ("init", "strategy", "seed", "given_sha256")]
+        names = ("init", "strategy", "seed", "given_sha256", "taught_by")
+        trained = [(name, getattr(self.training, name)) for name in names]
         facts = facts_of(self.model)
         return {
             "source": self.source,
@@ -220,7 +221,7 @@ class Checkpoint:
             **({"left_out": self.left_out} if self.left_out else {}),
             **({"batching": facts.batching} if not facts.batchable else {}),
             **({"unchecked": facts.unchecked} if facts.unchecked else {}),
-            **{name: told for name, told in trained if told is not None and told is not msgspec.UNSET},
+            **{name: told for name, told in trained if told not in (None, msgspec.UNSET, {})},
         }
 
 

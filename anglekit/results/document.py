@@ -40,7 +40,8 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     how states were stored that were read instead of running the model. `adapter` says what
     corrected its weights before they were read, and whose they were, `quantization` how they were stored or read, and
     `left_out` which stored weights are no part of the model. `given_sha256` is the hash of what a student started from
-    that was there before its training.
+    that was there before its training. `taught_by` says by stream, for each student layer (a number as text), which
+    teacher layer taught it; nothing where no layer was taught or it was not recorded.
     """
 
     name: str = ""
@@ -62,6 +63,7 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     strategy: str | None = None
     seed: Whole | None = None
     given_sha256: str | None = None
+    taught_by: dict[str, dict[str, Whole]] = {}
 
     @property
     def arm(self) -> Arm:

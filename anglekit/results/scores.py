@@ -59,6 +59,30 @@ ArmScore = tuple[str, str, int, str, str]
 _Arm = tuple[str, str, int]
 
 
+class ModelCosts(Struct, kw_only=True, frozen=True):
+    """What a model costs to run: measured beside the other models of its run, over the same batch, in turns.
+
+    Attributes:
+        parameters: all of them, the head's too.
+        milliseconds: of a forward pass, the median of several.
+        milliseconds_low: the fastest of them.
+        milliseconds_high: the slowest of them.
+        examples: of the batch.
+        tokens: of the batch, padding included; of an encoder-decoder those of the source.
+        device: "cpu", "cuda" or another kind.
+        dtype: of the weights.
+    """
+
+    parameters: Whole
+    milliseconds: Number
+    milliseconds_low: Number
+    milliseconds_high: Number
+    examples: Whole
+    tokens: Whole
+    device: str
+    dtype: str
+
+
 class RunScores(Struct, kw_only=True, frozen=True):
     """scores.json: written last, so a run that has it is finished.
 
@@ -74,6 +98,7 @@ class RunScores(Struct, kw_only=True, frozen=True):
         steps: optimiser steps.
         selected_step: the step whose weights were kept.
         train_seconds: the time of training alone, in the run's last session.
+        costs: of `teacher` and `student`; nothing in runs of earlier versions and where models are spread over devices.
     """
 
     format: str = RUN_SCORES_FORMAT
@@ -86,6 +111,7 @@ class RunScores(Struct, kw_only=True, frozen=True):
     steps: Whole = 0
     selected_step: Whole = 0
     train_seconds: Number = 0.0
+    costs: dict[str, ModelCosts] = {}
 
     def __post_init__(self) -> None:
         _check_format(self.format, RUN_SCORES_FORMAT)
@@ -436,6 +462,22 @@ def _read_sweep(directory: Path) -> StudentScores:
     return StudentScores(str(directory), table, training, tuple(notes), unfinished, **kept.fields(), given=given)
 
 
+def scored_runs(directory: Path) -> list[tuple[Path, tuple[str, str, int]]]:
+    """Return the finished runs of a sweep, or the finished run that this is: directory, strategy, init and seed.
+
+    Raises:
+        InputError: a record is damaged, or the run is not a student's.
+    """
+    kind = scored_as(directory)
+    if kind == "sweep":
+        arms = read_document(directory / SWEEP_FILE, _ScoredSweep, _AGAIN_OR_LEAVE).arms
+        runs = [(directory / arm.name, (arm.strategy, arm.init, arm.seed)) for arm in arms]
+        return [(run, arm) for run, arm in runs if (run / RUN_SCORES_FILE).is_file()]
+    if kind == "run" and (directory / RUN_SCORES_FILE).is_file():
+        return [(directory, _student_arm(directory))]
+    return []
+
+
 def _rows_of(table: pd.DataFrame, arm: _ScoredArm) -> dict[tuple[str, str], float]:
     """Return an arm's scores by table and name."""
     own = table[(table["strategy"] == arm.strategy) & (table["init"] == arm.init) & (table["seed"] == arm.seed)]
@@ -457,6 +499,21 @@ def _read_run(directory: Path) -> StudentScores:
     if not (directory / RUN_SCORES_FILE).exists():
         raise InputError(f"{directory} holds an unfinished run", "go on with --resume, or leave it out")
     scores = read_document(directory / RUN_SCORES_FILE, RunScores, _AGAIN_OR_LEAVE)
+    arm = _student_arm(directory)
+    config = directory / RUN_CONFIG_FILE
+    training = read_document(config, TrainingRecord, _AGAIN_OR_LEAVE) if config.exists() else TrainingRecord()
+    notes: list[str] = []
+    rows = [row for entry in scores.scores for row in _score_rows(arm, entry, str(directory), notes)]
+    kept = _Kept()
+    if (missing := kept.add(directory, arm, scores, _AGAIN_OR_LEAVE)) is not None:
+        notes.append(missing)
+    table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+    given = {} if given_name(arm[1]) is None else {arm[1]: training.given_sha256}
+    return StudentScores(str(directory), table, training, tuple(notes), **kept.fields(), given=given)
+
+
+def _student_arm(directory: Path) -> _Arm:
+    """Return strategy, initialisation and seed of a student's run."""
     note = _StudentNote()
     for file in (directory / "checkpoint" / STUDENT_FILE, directory / "provenance.json"):
         if file.exists() and note.strategy is None:
@@ -465,14 +522,4 @@ def _read_run(directory: Path) -> StudentScores:
         raise InputError(
             f"{directory} is not the run of a distilled student", "leave it out, or give a run of `distill`"
         )
-    config = directory / RUN_CONFIG_FILE
-    training = read_document(config, TrainingRecord, _AGAIN_OR_LEAVE) if config.exists() else TrainingRecord()
-    notes: list[str] = []
-    arm = (note.strategy, note.init, note.seed)
-    rows = [row for entry in scores.scores for row in _score_rows(arm, entry, str(directory), notes)]
-    kept = _Kept()
-    if (missing := kept.add(directory, arm, scores, _AGAIN_OR_LEAVE)) is not None:
-        notes.append(missing)
-    table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
-    given = {} if given_name(note.init) is None else {note.init: training.given_sha256}
-    return StudentScores(str(directory), table, training, tuple(notes), **kept.fields(), given=given)
+    return note.strategy, note.init, note.seed

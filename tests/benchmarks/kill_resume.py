@@ -28,7 +28,7 @@ from typing import Any
 KILLS_A_RUN = 5
 # Fields that hold a time, or count what one session did.
 OF_A_SESSION = {
-    *("begun", "finished", "seconds", "train_seconds", "last_session", "train_loss", "total_flos"),
+    *("begun", "finished", "seconds", "train_seconds", "costs", "last_session", "train_loss", "total_flos"),
     *(f"{name}_{what}" for name in ("train", "eval") for what in ("runtime", "samples_per_second", "steps_per_second")),
 }
 WORDS = (

@@ -16,7 +16,6 @@ from anglekit.comparison.evidence import read_evidence
 from anglekit.distillation.runs.directory import RunDirectory
 from anglekit.distillation.sweep.directory import SweepDirectory
 from anglekit.distillation.tasks.text_columns import text_lists, texts_of
-from anglekit.distillation.training.progress import _log_of
 from anglekit.errors import InputError, foreign_failures, suggest
 from anglekit.models import checkpoint_files
 from anglekit.models.checkpoint_files import check_counts
@@ -25,10 +24,10 @@ from anglekit.models.projections import load_adapters
 from anglekit.results import files as results_files
 from anglekit.results.columns import COLUMNS
 from anglekit.results.geometry import Geometry
+from anglekit.results.training_records import log_of_line
 from anglekit.runtime.files import MOST_JSON_BYTES
-from anglekit.tables import kept_rows
-from anglekit.tables.read import read_table
-from anglekit.tables.table import Table
+from anglekit.tables import files
+from anglekit.tables.read import Table, read_table
 from anglekit.vocabulary import STUDENT_FILE
 from tests.comparison.compare_corpus import write_run
 from tests.fuzz.damaged_geometries import documented
@@ -180,7 +179,7 @@ def test_texts_for_training_can_be_tokenised(text, message):
 
 
 def test_rows_of_json_share_their_keys(tmp_path, monkeypatch):
-    monkeypatch.setattr(kept_rows, "_MORE_PLACES", 1000)
+    monkeypatch.setattr(files, "_MORE_PLACES", 1000)
     file = tmp_path / "x.jsonl"
     file.write_text("\n".join(json.dumps({f"k{row}.{n}": 1 for n in range(3)}) for row in range(100)))
     with pytest.raises(InputError, match="nearly every row others"):
@@ -235,8 +234,8 @@ def test_stored_arms_are_directories_of_the_sweep(tmp_path, arms):
 
 @pytest.mark.parametrize("line", ["{", "3", '{"step": "x"}', "[" * 3_000])
 def test_lines_that_are_no_log_are_dropped(line):
-    assert _log_of(line) is None
-    assert _log_of('{"step": 3}') == {"step": 3}
+    assert log_of_line(line) is None
+    assert log_of_line('{"step": 3}') == {"step": 3}
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"text" * 10])

@@ -35,6 +35,7 @@ from anglekit.errors import InputError, RunError, suggest
 from anglekit.models.checkpoint_files import check_whole, file_sizes
 from anglekit.results.example_scores import EXAMPLES_FILE, ExampleScores, read_example_scores, write_example_scores
 from anglekit.results.scores import ANGLES_FOLDER, RUN_CONFIG_FILE, RUN_SCORES_FILE, RunScores, check_no_run
+from anglekit.results.training_records import TRAINING_LOG_FILE
 from anglekit.runtime.files import half_written, read_document, write_json
 from anglekit.runtime.locks import DirectoryLock
 from anglekit.settings_fields import SettingError
@@ -47,8 +48,7 @@ IfExists = Literal["refuse", "resume", "overwrite"]
 _PLAN, _PROVENANCE = "plan.json", "provenance.json"
 _LOCK = "run.lock"
 _BEGIN_AGAIN = "use --overwrite to start the run again"
-_METRICS = "metrics.jsonl"
-_FILES = (RUN_CONFIG_FILE, _PLAN, RUN_SCORES_FILE, EXAMPLES_FILE, _PROVENANCE, _METRICS)
+_FILES = (RUN_CONFIG_FILE, _PLAN, RUN_SCORES_FILE, EXAMPLES_FILE, _PROVENANCE, TRAINING_LOG_FILE)
 _OWN = {*_FILES, _LOCK, "checkpoint", "checkpoint.partial", "training", "tensorboard", ANGLES_FOLDER}
 _CONFIG_FORMAT = "anglekit-run-1"
 
@@ -227,7 +227,7 @@ class RunDirectory:
         self.checkpoint = self.path / "checkpoint"
         self.partial_checkpoint = self.path / "checkpoint.partial"
         self.training = self.path / "training"
-        self.metrics = self.path / _METRICS
+        self.metrics = self.path / TRAINING_LOG_FILE
         self.tensorboard = self.path / "tensorboard"
         self.resumes = if_exists == "resume"
         self.writes = os.environ.get("RANK", "0") == "0" if writes is None else writes

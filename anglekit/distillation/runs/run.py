@@ -25,6 +25,7 @@ from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.matching.strategies import MODEL_FAMILIES
 from anglekit.distillation.runs.card import CardFacts, write_card
+from anglekit.distillation.runs.costs import COST_EXAMPLES, measure_costs
 from anglekit.distillation.runs.directory import (
     RunConfig,
     RunDirectory,
@@ -41,6 +42,8 @@ from anglekit.distillation.students.given import CheckedStudent, GivenProvenance
 from anglekit.distillation.students.lora import add_lora, merged, save_beside_lora
 from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
+from anglekit.distillation.training.distillation_loss import with_shared_ids
+from anglekit.distillation.training.process_states import ProcessStates
 from anglekit.distillation.training.progress import FollowsScoring, MetricsFile, ScoringBars, TrainingBar
 from anglekit.distillation.training.teacher import TeacherProvider
 from anglekit.distillation.training.teacher_cache import CachedTeacher
@@ -51,7 +54,7 @@ from anglekit.distillation.training.untrained_teacher import HiddenOfAnother
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import StudentNote, quiet_transformers
 from anglekit.results.example_scores import STUDENT, TEACHER, UNTRAINED, ExampleColumns, ExampleScores, ScoredModel
-from anglekit.results.scores import RUN_CONFIG_FILE, RunScores
+from anglekit.results.scores import RUN_CONFIG_FILE, ModelCosts, RunScores
 from anglekit.runtime.files import read_document, write_json
 from anglekit.runtime.placement import is_placed
 from anglekit.vocabulary import STUDENT_FILE
@@ -160,9 +163,7 @@ class Run:
         if compares and not spread:
             scored[UNTRAINED] = partial(scores.untrained, self.model)
         if compares and self.teacher is not None:
-            if self.settings.teacher_device is None and not is_placed(self.teacher):
-                # A teacher that no loss reads is still where it was loaded.
-                nn.Module.to(self.teacher, self.trainer.args.device)
+            self._bring(self.teacher)
             scored[TEACHER] = partial(scores.teacher, self.teacher)
         kept = self.directory.kept_examples()
         if kept is not None and holds_examples(kept, list(scored), self.data):
@@ -223,6 +224,7 @@ class Run:
             steps=trainer.state.global_step,
             selected_step=best or trainer.state.global_step,
             train_seconds=round(self.train_seconds, 3),
+            costs=self._costs(model),
         )
         self.provenance.finished = now()
         kept = ExampleScores({**examples, **references.tables})
@@ -236,6 +238,29 @@ class Run:
         trainer.accelerator.wait_for_everyone()
         directory.close()
         return RunResult.stored(directory, scores)
+
+    def _costs(self, model: PreTrainedModel) -> dict[str, ModelCosts]:
+        """Return what the teacher and the student cost beside each other; nothing of models that are spread out."""
+        trainer = self.trainer
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            return {}
+        models: dict[str, PreTrainedModel] = {STUDENT: model}
+        if self.teacher is not None:
+            self._bring(self.teacher)
+            models = {TEACHER: self.teacher, STUDENT: model}
+        examples = [self.data.train[number] for number in range(min(COST_EXAMPLES, len(self.data.train)))]
+        before = ProcessStates.capture(trainer.args.device)
+        try:
+            batch = trainer.data_collator(examples) if examples else {}
+            with quiet_transformers():
+                return measure_costs(models, with_shared_ids(batch, trainer.objective.shared_entries))
+        finally:
+            before.restore(trainer.args.device)
+
+    def _bring(self, teacher: PreTrainedModel) -> None:
+        """Move a teacher to the student's device; one that no loss reads is still where it was loaded."""
+        if self.settings.teacher_device is None and not is_placed(teacher):
+            nn.Module.to(teacher, self.trainer.args.device)
 
     @property
     def _corrections_lie_beside(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from anglekit.results.training_records import log_of_line
 from anglekit.runtime.files import write_whole
 
 
@@ -251,7 +252,7 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             # A killed process may have left half a line, or the last line of its session, which will be written again.
-            logs = ((line, _log_of(line)) for line in lines if line.endswith("\n"))
+            logs = ((line, log_of_line(line)) for line in lines if line.endswith("\n"))
             kept = [line for line, log in logs if log is not None and log["step"] <= state.global_step]
             write_whole(self.path, "".join(kept))
 
@@ -272,13 +273,3 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
-
-
-def _log_of(line: str) -> dict[str, Any] | None:
-    """Return a line of the file as the log of a step; None for the last line of a session and for invalid lines."""
-    try:
-        log = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    usable = isinstance(log, dict) and type(log.get("step")) is int and "train_runtime" not in log
-    return log if usable else None

@@ -105,7 +105,7 @@ def test_a_resumed_run_keeps_what_it_had(world, tmp_path, monkeypatch, damage):
     assert asked == ([] if damage is None else ["untrained students", "the teacher"])
     assert file.read_bytes() == (Path(whole.directory) / "examples.parquet").read_bytes()
     ours, theirs = (json.loads((tmp_path / name / "scores.json").read_text()) for name in ("run", "whole"))
-    assert ours | {"train_seconds": 0} == theirs | {"train_seconds": 0}
+    assert ours | {"train_seconds": 0, "costs": {}} == theirs | {"train_seconds": 0, "costs": {}}
 
 
 def test_what_is_overwritten_leaves_no_examples_behind(world, tmp_path):

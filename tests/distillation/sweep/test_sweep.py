@@ -86,7 +86,7 @@ def same(one, other):
 def without_times(value):
     """Return a record without what no two runs have in common."""
     if isinstance(value, dict):
-        times = ("begun", "finished", "train_seconds")
+        times = ("begun", "finished", "train_seconds", "costs")
         return {
             key: without_times(one)
             for key, one in value.items()
