@@ -63,6 +63,9 @@ class Declaration:
         shown: what it shows in the default's place; None: the default.
         flags: the option's names; (): made of the setting's name.
         group: what its option stands under in the help, one of `GROUPS`; "": among those of no group.
+        needs: another setting of the same dataclass without which it has no effect; with `=VALUE` at the end, one that
+            must have this value.
+        tasks: the kinds of task that read it (`vocabulary.TASK_KINDS`); (): all, or it belongs to no task.
     """
 
     help: str
@@ -75,6 +78,8 @@ class Declaration:
     shown: str | None = None
     flags: tuple[str, ...] = ()
     group: str = ""
+    needs: str = ""
+    tasks: tuple[str, ...] = ()
 
     def check(self, name: str, value: object) -> None:
         """Raise the SettingError of a value that is not allowed; None leaves the choice to others and always is."""
@@ -147,9 +152,44 @@ def declarations(kind: type) -> Mapping[str, Declaration]:
 
 
 def check_settings(settings: Any) -> None:  # noqa: ANN401 - any dataclass
-    """Raise the SettingError of the first value that its declaration does not allow."""
-    for name, declared in declarations(type(settings)).items():
-        declared.check(name, getattr(settings, name))
+    """Raise the SettingError of the first value that its declaration does not allow, or that would have no effect."""
+    declared = declarations(type(settings))
+    for name, one in declared.items():
+        one.check(name, getattr(settings, name))
+    for name in changed(settings):
+        needed, equals, value = declared[name].needs.partition("=")
+        if needed and (getattr(settings, needed) != value if equals else not getattr(settings, needed)):
+            option = f"--{needed.replace('_', '-')}{f' {value}' if equals else ''}"
+            raise SettingError(name, f"came without {option} and has no effect", f"add {option}, or leave it out")
+
+
+def changed(settings: Any) -> list[str]:  # noqa: ANN401 - any dataclass
+    """Return the names of the declared settings that are not at their defaults."""
+    defaults = {one.name: one.default for one in fields(settings)}
+    return [name for name in declarations(type(settings)) if getattr(settings, name) != defaults[name]]
+
+
+def check_read_by(task: str, kind: str, *several: Any) -> None:  # noqa: ANN401 - dataclasses
+    """Refuse settings that a task does not read.
+
+    Args:
+        task: its name.
+        kind: of which kind it is.
+        several: objects of settings, whose declarations say which kinds read what.
+
+    Raises:
+        SettingError: one of them is not at its default, and no effect could come of it.
+    """
+    for settings in several:
+        declared = declarations(type(settings))
+        for name in changed(settings):
+            if declared[name].tasks and kind not in declared[name].tasks:
+                raise SettingError(
+                    name,
+                    f"came, and task {task} does not read it",
+                    "leave it out",
+                    allowed=f"it is for {' and '.join(declared[name].tasks)}",
+                )
 
 
 def documented(kind: type[T]) -> type[T]:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 Stream = Literal["encoder", "decoder"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
+BOTH = "both"
 
 #: Whether the last layer of a model is its state before or after the final norm.
 FinalNorm = Literal["excluded", "included"]
@@ -131,12 +132,28 @@ def is_init(init: str) -> bool:
     return init in INITS or given_name(init) is not None
 
 
-#: The tasks, in the order of `distillation.tasks.registry`, which says what each is.
-TASK_NAMES = (
-    *("classification", "mnli", "qqp", "qnli", "sst2", "mrpc", "cola", "rte", "wnli"),
-    *("seq2seq", "dart", "wmt16-en-ro"),
-    *("language-model", "completion", "multiple-choice", "hellaswag", "coqa"),
+#: The kinds of tasks: each is itself a task, for one's own data.
+CLASSIFICATION, SEQ2SEQ, LANGUAGE_MODEL, COMPLETION, MULTIPLE_CHOICE = (
+    *("classification", "seq2seq", "language-model"),
+    *("completion", "multiple-choice"),
 )
+#: The tasks and their kinds, in the order of `distillation.tasks.registry`, which says what each is.
+TASK_KINDS: Mapping[str, str] = {
+    CLASSIFICATION: CLASSIFICATION,
+    **dict.fromkeys(("mnli", "qqp", "qnli", "sst2", "mrpc", "cola", "rte", "wnli"), CLASSIFICATION),
+    **dict.fromkeys((SEQ2SEQ, "dart", "wmt16-en-ro"), SEQ2SEQ),
+    LANGUAGE_MODEL: LANGUAGE_MODEL,
+    COMPLETION: COMPLETION,
+    MULTIPLE_CHOICE: MULTIPLE_CHOICE,
+    "hellaswag": MULTIPLE_CHOICE,
+    "coqa": COMPLETION,
+}
+TASK_NAMES = tuple(TASK_KINDS)
+#: The streams that a model needs for the tasks of a kind; classifiers may have any.
+TASK_STREAMS: Mapping[str, tuple[Stream, ...]] = {
+    SEQ2SEQ: STREAMS,
+    **dict.fromkeys((LANGUAGE_MODEL, COMPLETION, MULTIPLE_CHOICE), ("decoder",)),
+}
 
 #: Precisions of models and of forward passes.
 PRECISIONS = ("float32", "bfloat16", "float16")

@@ -23,13 +23,13 @@ STEPS = [
 ]
 #: Few enough students that curves can be told apart: one of each kind.
 FEW = " ".join(
-    f"--student {strategy}-{init}-seed0" for init in ("random", "teacher") for strategy in ("none", "forward")
+    f"--only-student {strategy}-{init}-seed0" for init in ("random", "teacher") for strategy in ("none", "forward")
 )
-ONE = "--student forward-teacher-seed0"
+ONE = "--only-student forward-teacher-seed0"
 
 #: What is drawn: a figure's name, from what, and with which options.
 GALLERY: dict[str, tuple[list[str], str]] = {
-    "figure1": ([INFERENCE], f"--label 'built-in inference' {FEW}"),
+    "figure1": ([INFERENCE], f"--task-name 'built-in inference' {FEW}"),
     "angles-heatmap": ([INFERENCE], ONE),
     "null-heatmap": ([INFERENCE], ONE),
     "acute-fraction": ([INFERENCE], FEW),
@@ -81,7 +81,11 @@ def page() -> str:
 def main() -> None:
     """Draw everything."""
     for name in GALLERY:
-        subprocess.run([sys.executable, "-m", "anglekit_cli", *arguments(name, *targets(name))], cwd=ROOT, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "anglekit_cli", *arguments(name, *targets(name)), "--overwrite"],
+            cwd=ROOT,
+            check=True,
+        )
     (ROOT / FIGURES_HOME / "README.md").write_text(page(), encoding="utf-8")
 
 

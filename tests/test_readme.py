@@ -32,7 +32,7 @@ SHORTER = {
     "finetune": "--max-steps 2",
     "distill": "--max-steps 2",
     "sweep": "--max-steps 2 --seeds 0 --strategies none,forward,reverse",
-    "report": "--workers 1",
+    "report": "--processes 1",
 }
 # What runs in the place of the recipe that is shown, and as the demo.
 SMALL_RECIPE = "small.yaml"

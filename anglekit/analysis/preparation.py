@@ -7,7 +7,7 @@ import inspect
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -34,12 +34,13 @@ from anglekit.models.architectures import depth, model_streams
 from anglekit.models.check import facts_of
 from anglekit.models.checkpoints import Checkpoint, unique_names
 from anglekit.models.lengths import shared_limits
+from anglekit.models.load_options import LoadOptions
 from anglekit.models.memory.foreign import ForeignModel
 from anglekit.models.projections import relative_depth_layer
 from anglekit.probes.batches import TokenizedProbe
 from anglekit.probes.data import ProbeData
 from anglekit.probes.in_memory import Probe, TokenInputs, tokenized_inputs
-from anglekit.probes.shared_vocabulary import shared_vocabulary, vocabulary_entries
+from anglekit.probes.shared_vocabulary import shared_vocabulary, stored_difference, vocabulary_entries
 from anglekit.probes.tokenize import (
     read_alike,
     special_token_ids,
@@ -342,6 +343,24 @@ def _tokenizer(teacher: Checkpoint) -> Tokenizer:
     return teacher.tokenizer
 
 
+def _unlike(teacher: str, student: str, difference: str) -> InputError:
+    return InputError(
+        f"teacher {teacher} and student {student} do not read the same tokens: {difference}",
+        "angles need models with one tokenizer",
+    )
+
+
+def check_tokenizers(teacher: str, students: Sequence[str], load: LoadOptions) -> None:
+    """Refuse students of another vocabulary than the teacher's, as far as the files say, before weights are read.
+
+    Raises:
+        InputError: as `texts_read_alike`.
+    """
+    for student in students:
+        if difference := stored_difference(teacher, student, load):
+            raise _unlike(teacher, student, difference)
+
+
 def texts_read_alike(
     teacher: Checkpoint, students: Sequence[Checkpoint], probe: Probe, settings: AnalysisSettings
 ) -> Probe:
@@ -359,13 +378,7 @@ def texts_read_alike(
     rows = vocabulary_entries(teacher.model)
     alike = np.ones(len(probe.texts), dtype=np.bool_)
     for student in students:
-
-        def unlike(difference: str, student: Checkpoint = student) -> InputError:
-            return InputError(
-                f"teacher {teacher.source} and student {student.source} do not read the same tokens: {difference}",
-                "angles need models with one tokenizer",
-            )
-
+        unlike = partial(_unlike, teacher.source, student.source)
         if student.tokenizer is None:
             if isinstance(probe, ProbeData) and vocabulary_entries(student.model) != rows:
                 raise unlike(
@@ -413,7 +426,9 @@ def tokenized_probe(
     official = settings.reading == "official"
     if settings.prompts != "alone" and teacher.streams == ("decoder",):
         if official:
-            raise InputError("the official reading has no targets for a causal language model", "leave out --prompts")
+            raise InputError(
+                "the official reading has no targets for a causal language model", "leave out --prompt-reading"
+            )
         # A causal model reads a prompt and its completion as one sequence.
         return tokenize_continued_probe(
             probe,
@@ -426,7 +441,7 @@ def tokenized_probe(
         )
     if settings.prompts == "excluded":
         raise InputError(
-            f"--prompts excluded is for causal language models and {teacher.source} has "
+            f"--prompt-reading excluded is for causal language models and {teacher.source} has "
             f"{' and '.join(teacher.streams)}",
             "leave it out",
         )

@@ -51,13 +51,14 @@ class AnalysisSettings:
         "Causal models: read the text alone, or its target too and count the text's tokens or not.",
         names=get_args(Prompts),
         metavar="alone|included|excluded",
+        flags=("--prompt-reading",),
         shown="included with --target, else alone",
         group=LENGTHS,
     )
     token_budget: int = setting(
         4096, "Most tokens of a batch, padding included.", flags=("--batch-tokens",), group=LENGTHS
     )
-    pad_to: int = setting(128, "Padded length of the official reading.", group=LENGTHS)
+    pad_to: int = setting(128, "Padded length of the official reading.", group=LENGTHS, needs="reading=official")
     teacher_layers: tuple[int, ...] | None = setting(
         None, "Teacher layers to keep, e.g. 0,6,12; all by default.", group=MEASURED
     )

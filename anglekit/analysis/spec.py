@@ -227,6 +227,6 @@ def first_difference(one: AnalysisSpec, other: AnalysisSpec) -> str | None:
         if a.partition(".")[0] != b.partition(".")[0]:
             return f"another major version of {package} ({b}, not {a})"
     if one.plan_sha256 != other.plan_sha256:
-        return "other examples or tokens of the probe (--limit, or another tokenizer)"
+        return "other examples or tokens of the probe (--sample, or another tokenizer)"
     alike = replace(one, record=other.record) == other and one.record.counts == other.record.counts
     return None if alike else "other layers, widths or adapters"

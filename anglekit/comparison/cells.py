@@ -215,7 +215,7 @@ def _common_examples(rows: pd.DataFrame, stream: str, notes: list[str]) -> NDArr
     sets = [set(own) for _, own in rows.groupby(["geometry", "strategy", "init", "seed"])["example"]]
     common, sizes = set.intersection(*sets), sorted({len(one) for one in sets})
     if not common:
-        raise InputError("no example is in all Geometries", "analyse all students with the same --limit and --seed")
+        raise InputError("no example is in all Geometries", "analyse all students with the same --sample and --seed")
     if len(common) < len(set.union(*sets)):
         held = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         notes.append(f"{stream}: the Geometries hold {held} examples and share {len(common)}, which are compared")

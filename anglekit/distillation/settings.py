@@ -31,7 +31,17 @@ from anglekit.settings_fields import (
     one_or_more,
     setting,
 )
-from anglekit.vocabulary import GIVEN, INITS, KL_DIRECTIONS, PRECISIONS
+from anglekit.vocabulary import (
+    CLASSIFICATION,
+    COMPLETION,
+    GIVEN,
+    INITS,
+    KL_DIRECTIONS,
+    LANGUAGE_MODEL,
+    MULTIPLE_CHOICE,
+    PRECISIONS,
+    SEQ2SEQ,
+)
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -81,22 +91,44 @@ class DataSettings:
         >>> DataSettings(text="review", label="stars", limit=1000)
     """
 
-    text: str | None = setting(None, "Column of the text.", shown=_USUAL_NAMES, group=DATA)
-    text_pair: str | None = setting(None, "Column of the second text; '-' for none.", shown=_USUAL_NAMES, group=DATA)
-    label: str | None = setting(None, "Column of the label.", shown=_USUAL_NAMES, group=DATA)
-    source: str | None = setting(None, "seq2seq: column of the source.", shown=_USUAL_NAMES, group=DATA)
-    target: str | None = setting(
-        None, "seq2seq: column of the target, or of lists of them.", shown=_USUAL_NAMES, group=DATA
+    text: str | None = setting(
+        None, "Column of the text.", shown=_USUAL_NAMES, group=DATA, tasks=(CLASSIFICATION, LANGUAGE_MODEL)
     )
-    prefix: str | None = setting(None, "seq2seq: put before every source.", shown=_THE_TASKS, group=DATA)
+    text_pair: str | None = setting(
+        None, "Column of the second text; '-' for none.", shown=_USUAL_NAMES, group=DATA, tasks=(CLASSIFICATION,)
+    )
+    label: str | None = setting(
+        None, "Column of the label.", shown=_USUAL_NAMES, group=DATA, tasks=(CLASSIFICATION, MULTIPLE_CHOICE)
+    )
+    source: str | None = setting(
+        None, "seq2seq: column of the source.", shown=_USUAL_NAMES, group=DATA, tasks=(SEQ2SEQ,)
+    )
+    target: str | None = setting(
+        None, "seq2seq: column of the target, or of lists of them.", shown=_USUAL_NAMES, group=DATA, tasks=(SEQ2SEQ,)
+    )
+    prefix: str | None = setting(
+        None, "seq2seq: put before every source.", shown=_THE_TASKS, group=DATA, tasks=(SEQ2SEQ,)
+    )
     prompt: str | None = setting(
-        None, "completion, multiple-choice: column of the prompt.", shown=_USUAL_NAMES, group=DATA
+        None,
+        "completion, multiple-choice: column of the prompt.",
+        shown=_USUAL_NAMES,
+        group=DATA,
+        tasks=(COMPLETION, MULTIPLE_CHOICE),
     )
     completion: str | None = setting(
-        None, "completion: column of what follows, or of lists of it.", shown=_USUAL_NAMES, group=DATA
+        None,
+        "completion: column of what follows, or of lists of it.",
+        shown=_USUAL_NAMES,
+        group=DATA,
+        tasks=(COMPLETION,),
     )
     choices: str | None = setting(
-        None, "multiple-choice: column of lists, or columns with commas between.", shown=_USUAL_NAMES, group=DATA
+        None,
+        "multiple-choice: column of lists, or columns with commas between.",
+        shown=_USUAL_NAMES,
+        group=DATA,
+        tasks=(MULTIPLE_CHOICE,),
     )
     limit: int | None = setting(None, "Use only the first rows of each table.", at_least=1, group=DATA)
 
@@ -122,9 +154,13 @@ class EncodingSettings:
         at_least=2,
         shown="the task's; else too long is refused",
         group=LENGTHS,
+        tasks=(SEQ2SEQ,),
     )
     loss_on_prompt: bool = setting(
-        False, "Train on the prompt's tokens too, not on the completion alone.", group=LOSSES
+        False,
+        "Train on the prompt's tokens too, not on the completion alone.",
+        group=LOSSES,
+        tasks=(COMPLETION, MULTIPLE_CHOICE),
     )
 
     def __post_init__(self) -> None:
@@ -140,12 +176,29 @@ class GenerationSettings:
         SettingError: a value that is not allowed.
     """
 
-    beams: int | None = setting(None, "Of generated texts; 1 is greedy.", at_least=1, shown=_THE_TASKS, group=LENGTHS)
+    beams: int | None = setting(
+        None,
+        "Of generated texts; 1 is greedy.",
+        at_least=1,
+        shown=_THE_TASKS,
+        group=LENGTHS,
+        tasks=(SEQ2SEQ, COMPLETION),
+    )
     max_new_tokens: int | None = setting(
-        None, "Where a generated text ends at the latest.", at_least=1, shown=_THE_TASKS, group=LENGTHS
+        None,
+        "Where a generated text ends at the latest.",
+        at_least=1,
+        shown=_THE_TASKS,
+        group=LENGTHS,
+        tasks=(SEQ2SEQ, COMPLETION),
     )
     length_penalty: float = setting(
-        1.0, "Above 0 prefers longer texts among beams.", at_least=-100.0, at_most=100.0, group=LENGTHS
+        1.0,
+        "Above 0 prefers longer texts among beams.",
+        at_least=-100.0,
+        at_most=100.0,
+        group=LENGTHS,
+        tasks=(SEQ2SEQ, COMPLETION),
     )
 
     def __post_init__(self) -> None:
@@ -213,9 +266,10 @@ class HubSettings:
         metavar="OWNER/NAME",
         group=OUTPUT,
     )
-    hub_private: bool = setting(False, "Make a new repository private.", group=OUTPUT)
+    hub_private: bool = setting(False, "Make a new repository private.", group=OUTPUT, needs="push_to_hub")
 
     def __post_init__(self) -> None:
+        check_settings(self)
         name = self.push_to_hub
         if name is not None and (_REPOSITORY.fullmatch(name) is None or "--" in name or ".." in name):
             raise SettingError(
@@ -333,18 +387,26 @@ class TrainSettings:
     max_length: int | None = like(EncodingSettings, "max_length")
     target_max_length: int | None = like(EncodingSettings, "target_max_length")
     loss_on_prompt: bool = like(EncodingSettings, "loss_on_prompt")
-    kl_on_prompt: bool | None = setting(None, "KL on the prompt's tokens too.", shown="no", group=LOSSES)
+    kl_on_prompt: bool | None = setting(
+        None, "KL on the prompt's tokens too.", shown="no", group=LOSSES, tasks=(COMPLETION, MULTIPLE_CHOICE)
+    )
     beams: int | None = like(GenerationSettings, "beams")
     max_new_tokens: int | None = like(GenerationSettings, "max_new_tokens")
     length_penalty: float = like(GenerationSettings, "length_penalty")
     lora_rank: int | None = setting(
         None, "Train low-rank corrections of this rank (needs peft).", at_least=1, shown="all weights", group=LORA
     )
-    lora_alpha: float = setting(32.0, "Corrections are multiplied by alpha / rank.", above=0.0, group=LORA)
-    lora_dropout: float = setting(0.1, "Of the corrections' input.", at_least=0.0, below=1.0, group=LORA)
-    lora_targets: str = setting(ALL_LINEAR, "all-linear, or names of layers with commas.", group=LORA)
+    lora_alpha: float = setting(
+        32.0, "Corrections are multiplied by alpha / rank.", above=0.0, group=LORA, needs="lora_rank"
+    )
+    lora_dropout: float = setting(
+        0.1, "Of the corrections' input.", at_least=0.0, below=1.0, group=LORA, needs="lora_rank"
+    )
+    lora_targets: str = setting(
+        ALL_LINEAR, "all-linear, or names of layers with commas.", group=LORA, needs="lora_rank"
+    )
     lora_merge: bool = setting(
-        False, "Save one model with the corrections added, not both beside each other.", group=LORA
+        False, "Save one model with the corrections added, not both beside each other.", group=LORA, needs="lora_rank"
     )
     group_by_length: bool = setting(
         False, "Put examples of similar length into a batch; saves padding.", group=OPTIMISER
@@ -411,6 +473,12 @@ class TrainSettings:
                 "lora_targets",
                 f"is {self.lora_targets!r}",
                 allowed=f"allowed: {ALL_LINEAR}, or names with commas between",
+            )
+        if self.warmup and self.schedule == "constant":
+            raise SettingError(
+                "warmup",
+                "came, and a constant schedule has none",
+                "take --schedule constant_with_warmup, or leave it out",
             )
         for name in self.report_to.split(","):
             if name.strip() not in TRACKERS and self.report_to != NO_TRACKER:

@@ -6,8 +6,7 @@ output of block `b`. A model has one stream, `encoder` or `decoder`, or both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, cast
+from typing import cast
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -17,16 +16,9 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from anglekit.errors import InputError
+from anglekit.models.sources import OWN_DEPTH_KEYS, SHARED_DEPTH_KEYS, WIDTH_NAMES
 from anglekit.models.supported import supported_types
 from anglekit.vocabulary import Stream
-
-# Names under which a configuration may state the depth of one stream, and those for whichever stream it has.
-OWN_DEPTH_KEYS: Final[Mapping[Stream, tuple[str, ...]]] = {
-    "encoder": ("encoder_layers", "num_encoder_layers"),
-    "decoder": ("decoder_layers", "num_decoder_layers"),
-}
-SHARED_DEPTH_KEYS: Final = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
-WIDTH_NAMES: Final = ("hidden_size", "d_model", "n_embd", "dim")
 
 # A norm that closes a stack is a direct child of it under one of these names.
 _FINAL_NORM_NAMES = ("norm", "final_norm", "ln_f", "final_layer_norm", "final_layernorm", "layer_norm", "norm_f")

@@ -17,7 +17,8 @@ from typing import Any, Final
 from transformers import PretrainedConfig
 
 from anglekit.errors import InputError, foreign_failures
-from anglekit.models.architectures import OWN_DEPTH_KEYS, SHARED_DEPTH_KEYS, depth, model_streams, stream_config
+from anglekit.models.architectures import depth, model_streams, stream_config
+from anglekit.models.sources import OWN_DEPTH_KEYS, SHARED_DEPTH_KEYS
 from anglekit.vocabulary import Stream
 
 # What the name of a setting says when a list of it has an entry for each block.

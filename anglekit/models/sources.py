@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,8 +29,15 @@ _NEVER: Final[Mapping[str, str]] = {
     "have another length than the text": _NO_LAYERS,
 }
 _MOST_NAMED: Final = 3
-# Under one of these a model of one stream states its depth.
-_DEPTHS: Final = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+# Entries of config.json with which a model may have other streams, or be another model, than its type tells.
+_CHANGES_STREAMS: Final = ("is_decoder", "use_bidirectional_attention", "text_config", "encoder", "decoder")
+# Names under which a configuration may state the depth of one stream, and those for whichever stream it has.
+OWN_DEPTH_KEYS: Final[Mapping[Stream, tuple[str, ...]]] = {
+    "encoder": ("encoder_layers", "num_encoder_layers"),
+    "decoder": ("decoder_layers", "num_decoder_layers"),
+}
+SHARED_DEPTH_KEYS: Final = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+WIDTH_NAMES: Final = ("hidden_size", "d_model", "n_embd", "dim")
 
 
 def looks_like_path(source: str) -> bool:
@@ -127,7 +134,7 @@ def check_one_kind(teacher: str, student: str, *, mapped: bool) -> None:
     Raises:
         InputError: it is of another kind, or deeper.
     """
-    theirs, own = _plain_shape(teacher), _plain_shape(student)
+    theirs, own = plain_shape(teacher), plain_shape(student)
     if theirs is None or own is None:
         return
     if own.streams != theirs.streams:
@@ -136,29 +143,71 @@ def check_one_kind(teacher: str, student: str, *, mapped: bool) -> None:
             f"{theirs.type} model with {' and '.join(theirs.streams)}",
             "give a student of the teacher's kind",
         )
-    if own.depth is not None and theirs.depth is not None and own.depth > theirs.depth and not mapped:
-        raise InputError(
-            f"the student {student} has {own.depth} {own.streams[0]} blocks and its teacher {theirs.depth}",
-            "give them the other way round, or say which layer teaches which with --map",
-        )
+    for stream in own.depths.keys() & theirs.depths.keys() if not mapped else ():
+        if own.depths[stream] > theirs.depths[stream]:
+            raise InputError(
+                f"the student {student} has {own.depths[stream]} {stream} blocks and its teacher "
+                f"{theirs.depths[stream]}",
+                "give them the other way round, or say which layer teaches which with --map",
+            )
 
 
-class _Shape(NamedTuple):
+def check_layers(source: str, layers: Sequence[int] | None) -> None:
+    """Refuse layers that no stream of a checkpoint has, as far as config.json surely tells.
+
+    Args:
+        source: the directory that holds its config.json, or a hub id, which is not looked at.
+        layers: numbers, 0 the embedding; None: all.
+
+    Raises:
+        InputError: a layer does not exist.
+    """
+    shape = plain_shape(source)
+    deepest = max(shape.depths.values(), default=None) if shape is not None else None
+    for layer in layers or ():
+        if deepest is not None and not 0 <= layer <= deepest:
+            raise InputError(f"layer {layer} does not exist in {source}", f"layers run from 0 (embedding) to {deepest}")
+
+
+class PlainShape(NamedTuple):
+    """What config.json says of a model, without the defaults of its type.
+
+    Attributes:
+        type: its model type.
+        streams: its streams.
+        depths: the blocks of each stream of which it says them.
+        width: of its hidden states, where it says one for all.
+        numbers: every whole number in it, by name.
+    """
+
     type: str
     streams: tuple[Stream, ...]
-    depth: int | None
+    depths: Mapping[Stream, int]
+    width: int | None
+    numbers: Mapping[str, int]
 
 
-def _plain_shape(directory: str) -> _Shape | None:
-    """Return what config.json says of type, streams and depth; None where its settings may change the streams."""
+def plain_shape(directory: str) -> PlainShape | None:
+    """Return what config.json says of a checkpoint's shape; None where its settings may change what the type tells.
+
+    Args:
+        directory: the one that holds config.json; of a hub id nothing is known.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     file = Path(directory) / "config.json"
     config = read_json_object(file, "save the checkpoint again") if file.is_file() else {}
     found = supported_types().get(str(config.get("model_type")))
-    unusual = ("is_decoder", "use_bidirectional_attention", "text_config")
-    if found is None or not found.streams or any(config.get(name) for name in unusual):
+    if found is None or not found.streams or any(config.get(name) for name in _CHANGES_STREAMS):
         return None
-    depths = [config[name] for name in _DEPTHS if isinstance(config.get(name), int)]
-    return _Shape(found.type, found.streams, depths[0] if depths and len(found.streams) == 1 else None)
+    numbers = {name: value for name, value in config.items() if type(value) is int}
+    depths: dict[Stream, int] = {}
+    for stream in found.streams:
+        stated = [numbers[name] for name in (*OWN_DEPTH_KEYS[stream], *SHARED_DEPTH_KEYS) if name in numbers]
+        depths |= {stream: stated[0]} if stated else {}
+    width = next((numbers[name] for name in WIDTH_NAMES if name in numbers), None)
+    return PlainShape(found.type, found.streams, depths, width, numbers)
 
 
 def _configs(directory: Path) -> list[Path]:

@@ -24,9 +24,9 @@ OPTION_WORDS: Mapping[str, str] = MappingProxyType(
         "value": "value (--value)",
         "null": "null (--null)",
         "margin": "margin (--score-margin)",
-        "students": "students (--student)",
-        "stream": "stream (--stream)",
-        "vertices": "vertices (--vertex)",
+        "students": "students (--only-student)",
+        "stream": "stream (--streams)",
+        "vertices": "vertices (--vertices)",
         "bins": "bins",
     }
 )

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
@@ -18,6 +19,8 @@ from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.display.counts import counted
+from anglekit.models.checkpoints import load_tokenizer
+from anglekit.models.load_options import LoadOptions, checkpoint_of
 
 Relation = Literal["same", "padded", "appended", "different"]
 
@@ -123,6 +126,28 @@ def shared_vocabulary(
         difference = f"token {first!r} (number {known[first]}) has no entry in the {role}"
     relation: Relation = "appended" if difference else "padded" if sizes[0] != sizes[1] else "same"
     return SharedVocabulary(relation, entries, sizes[0], sizes[1], difference, one_way)
+
+
+def stored_difference(teacher: str, student: str, load: LoadOptions | None = None) -> str:
+    """Return why two checkpoints' vocabularies are "different", from the files of their tokenizers; "" else.
+
+    Weights are not read. Nothing is compared where a directory has no tokenizer.json, or both have the same one.
+
+    Args:
+        teacher: its directory, run directory or hub id.
+        student: likewise.
+        load: what is allowed in loading.
+    """
+    files = [Path(checkpoint_of(source)) / "tokenizer.json" for source in (teacher, student)]
+    if not all(file.is_file() for file in files) or files[0].read_bytes() == files[1].read_bytes():
+        return ""
+    own = load or LoadOptions()
+    found = [load_tokenizer(checkpoint_of(source), own) for source in (teacher, student)]
+    one, other = found
+    if one is None or other is None:
+        return ""
+    shared = shared_vocabulary(one, other, len(one), len(other))
+    return shared.difference if shared.relation == "different" else ""
 
 
 def follow_one_way(one: Tokenizer, other: Tokenizer) -> bool:

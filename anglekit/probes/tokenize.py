@@ -47,7 +47,9 @@ def tokenize_continued_probe(
         InputError: no targets, text pairs, a length out of range, or nothing left that counts.
     """
     if data.targets is None:
-        raise InputError(f"{data.source} has no target column, and --prompts needs one", "name it: --target completion")
+        raise InputError(
+            f"{data.source} has no target column, and --prompt-reading needs one", "name it: --target completion"
+        )
     if data.text_pairs is not None:
         raise InputError(f"{data.source} holds pairs of texts, which no prompt is", "give --text-pair -")
     if token_budget < 1:

@@ -42,7 +42,7 @@ def with_own_sources(
         InputError: two teachers or more tables than names were given, or values do not go together.
     """
     if teacher is not None and trained_teacher is not None:
-        raise InputError("--teacher and --trained-teacher came together", "give one of the two")
+        raise InputError("--base-model and --trained-teacher came together", "give one of the two")
     if (own := teacher if trained_teacher is None else trained_teacher) is not None:
         training = None if trained_teacher is not None else recipe.teacher.training
         given = replace(recipe.teacher, model=own, training=training, tokenizer=None, initialization="default")
@@ -121,5 +121,5 @@ def hub_remedy(recipe: Recipe, source: str) -> Iterator[None]:
         tables = " ".join(f"--validation {name}=FILE" for name in recipe.data.validation)
         raise (InputError if refused else RunError)(
             f"{source} cannot be had from the hub ({reason}); give local paths instead of the recipe's names: "
-            f"--teacher DIR --train FILE {tables} --probe FILE"
+            f"--base-model DIR --train FILE {tables} --probe FILE"
         ) from error

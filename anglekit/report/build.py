@@ -73,13 +73,13 @@ def build_report(
         RunError: a drawing process ended too early.
     """
     if workers is not None and workers < 1:
-        raise InputError(f"{workers} processes cannot draw", allowed="allowed: at least 1 (--workers)")
+        raise InputError(f"{workers} processes cannot draw", allowed="allowed: at least 1 (--processes)")
     findings = gather(sources, labels=labels, margin=margin, score_margin=score_margin)
     styles = StyleSheet()
     figures, not_drawn = draw_all(findings, styles, tick or (lambda _: None), workers)
     left_out = (
         f"{reported.label}: figures of single students are drawn for the first {MOST_STUDENTS} of "
-        f"{len(reported.geometry.students)}; draw others with anglekit plot --student"
+        f"{len(reported.geometry.students)}; draw others with anglekit plot --only-student"
         for reported in findings.geometries
         if len(reported.geometry.students) > MOST_STUDENTS
     )

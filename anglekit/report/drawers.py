@@ -74,7 +74,9 @@ def drawers(inputs: FigureInputs, workers: int) -> Iterator[Begin]:
             try:
                 return future.result()
             except BrokenProcessPool as error:
-                raise RunError("a process that draws ended before its figure; draw in this one: --workers 1") from error
+                raise RunError(
+                    "a process that draws ended before its figure; draw in this one: --processes 1"
+                ) from error
 
         return wait
 

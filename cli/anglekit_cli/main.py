@@ -31,11 +31,30 @@ from anglekit_cli.commands import (
 )
 from anglekit_cli.process import keep_freed_memory, print_warnings_plainly
 
-# Earlier names of options, by command: they are still taken, and no help shows them.
-_FORMERLY: Final[Mapping[str, Mapping[str, str]]] = {
-    "plot": {"--task": "--label", "--data": "--numbers", "--margin": "--score-margin", "--width": "--figure-width"},
-    "report": {"--task": "--label", "--margin": "--angle-margin"},
+#: Earlier names of options, by command: they are still taken, and no help shows them.
+EARLIER_NAMES: Final[Mapping[str, Mapping[str, str]]] = {
+    "analyze": {"--limit": "--sample", "--prompts": "--prompt-reading"},
     "compare": {"--margin": "--angle-margin"},
+    "extract": {"--layers": "--teacher-layers", "--limit": "--sample", "--prompts": "--prompt-reading"},
+    "models": {"--students": "--distillable"},
+    "plot": {
+        "--task": "--task-name",
+        "--label": "--task-name",
+        "--data": "--numbers",
+        "--margin": "--score-margin",
+        "--width": "--figure-width",
+        "--student": "--only-student",
+        "--stream": "--streams",
+        "--vertex": "--vertices",
+    },
+    "push": {"--private": "--hub-private"},
+    "report": {
+        "--task": "--task-name",
+        "--label": "--task-name",
+        "--margin": "--angle-margin",
+        "--workers": "--processes",
+    },
+    "reproduce": {"--teacher": "--base-model"},
 }
 
 
@@ -60,7 +79,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - as `format_options`
         """Read the options, by their earlier names too."""
-        names = _FORMERLY.get(str(self.name), {})
+        names = EARLIER_NAMES.get(str(self.name), {})
         parts = [word.partition("=") for word in args]
         return super().parse_args(ctx, [f"{names.get(name, name)}{sign}{value}" for name, sign, value in parts])
 

@@ -15,21 +15,43 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import typer
 
-from anglekit.distillation.settings import DataSettings, HubSettings, TrainSettings, split_name, student_sources
+from anglekit.distillation.losses.weights import LossWeights
+from anglekit.distillation.settings import (
+    DataSettings,
+    HubSettings,
+    ScoringSettings,
+    TrainSettings,
+    split_name,
+    student_sources,
+)
 from anglekit.errors import InputError, suggest
 from anglekit.models.load_options import LoadOptions, check_roles, checkpoint_of
-from anglekit.models.sources import check_one_kind, check_source
+from anglekit.models.sources import check_one_kind, check_source, plain_shape
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import Placement, check_device
-from anglekit.settings_fields import DATA, LOSSES, OUTPUT, STUDENT, Declaration, SettingError, declarations
+from anglekit.settings_fields import (
+    DATA,
+    FIGURE,
+    LOSSES,
+    MEASURED,
+    OUTPUT,
+    STUDENT,
+    Declaration,
+    SettingError,
+    check_read_by,
+    declarations,
+)
 from anglekit.vocabulary import (
+    CLASSIFICATION,
     CONTROLS,
     HIDDEN_LOSS_NAMES,
     NONE,
     RANDOM_TEACHER,
     READINGS,
     STRATEGIES,
+    TASK_KINDS,
     TASK_NAMES,
+    TASK_STREAMS,
     WITHOUT_TEACHER,
 )
 
@@ -90,7 +112,9 @@ class Options:
             for name in declared:
                 value = values.pop(self.prefix + name)
                 if value is not None:
-                    given[name] = _numbers(name, value) if get_origin(_without_none(hints[name])) is tuple else value
+                    given[name] = (
+                        layer_numbers(name, value) if get_origin(_without_none(hints[name])) is tuple else value
+                    )
             return kind(**given)
         except SettingError as error:
             known = declared.get(error.setting, Declaration(""))
@@ -152,7 +176,12 @@ def _option_type(hint: Any) -> Any:  # noqa: ANN401 - a type
     return str if get_origin(hint := _without_none(hint)) in (Literal, tuple) else hint
 
 
-def _numbers(name: str, text: str) -> tuple[int, ...]:
+def layer_numbers(name: str, text: str) -> tuple[int, ...]:
+    """Return the layers in a list as `0,6,12`, for the setting of that name.
+
+    Raises:
+        SettingError: it is something else.
+    """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts):
         raise SettingError(
@@ -222,6 +251,14 @@ Copy = Annotated[
 Layers = Annotated[
     int | None, typer.Option(help="Blocks of a student.", show_default="the teacher's", rich_help_panel=STUDENT)
 ]
+EncoderLayers = Annotated[
+    int | None,
+    typer.Option(help="Blocks of a student's encoder alone.", show_default="the teacher's", rich_help_panel=STUDENT),
+]
+DecoderLayers = Annotated[
+    int | None,
+    typer.Option(help="Blocks of a student's decoder alone.", show_default="the teacher's", rich_help_panel=STUDENT),
+]
 Width = Annotated[
     int | None,
     typer.Option(
@@ -279,7 +316,7 @@ ProbeColumns = Annotated[
         only=("text", "text_pair", "target", "limit"),
         changes={
             "target": {"help": "Column of the target, read teacher-forced."},
-            "limit": {"help": "Use that many examples, drawn at random."},
+            "limit": {"help": "Use that many examples, drawn at random.", "flags": ("--sample",)},
         },
     ),
 ]
@@ -288,13 +325,23 @@ Directories = Annotated[
     list[Path],
     typer.Argument(metavar="DIR...", help="Directories of `anglekit analyze`, `sweep` or `distill`, mixed at will."),
 ]
-Labels = Annotated[
+TaskNames = Annotated[
     list[str] | None,
-    typer.Option(metavar="LABEL", help="A task's name for each Geometry, in order.", show_default="DIR's name"),
+    typer.Option(
+        "--task-name",
+        metavar="NAME",
+        help="How a task is called, for each DIR in order.",
+        show_default="DIR's name",
+        rich_help_panel=FIGURE,
+    ),
 ]
 AngleMargin = Annotated[
     float,
-    typer.Option(metavar="DEGREES", help="The largest difference between angles that does not matter, in degrees."),
+    typer.Option(
+        metavar="DEGREES",
+        help="The largest difference between angles that does not matter, in degrees.",
+        rich_help_panel=MEASURED,
+    ),
 ]
 ScoreMargin = Annotated[
     float | None,
@@ -302,9 +349,12 @@ ScoreMargin = Annotated[
         metavar="NUMBER",
         help="The largest difference between scores that does not matter, in their unit.",
         show_default="one point: 0.01 of scores up to 1, else 1",
+        rich_help_panel=MEASURED,
     ),
 ]
 
+# Settings of the KL to the teacher's predictions.
+_OF_THE_KL = ("temperature", "kl_direction", "kl_on_prompt")
 _IN_PYTHON_ONLY = ("resumable", "eval_batch_size")
 Training = Annotated[TrainSettings, Options(without=_IN_PYTHON_ONLY)]
 SweepTraining = Annotated[TrainSettings, Options(without=(*_IN_PYTHON_ONLY, "seed"))]
@@ -395,6 +445,71 @@ def check_names(option: str, given: Sequence[str] | None, allowed: Sequence[str]
             raise InputError(f"{option} is {name!r}", allowed=suggest(name, allowed))
 
 
+def check_effects(came: Mapping[str, bool], reason: str) -> None:
+    """Refuse the first option that came although it can change nothing.
+
+    Args:
+        came: by option, whether it was given (for one with a default: whether it has another value).
+        reason: why it changes nothing, as "came without --resume".
+    """
+    for option, given in came.items():
+        if given:
+            raise InputError(f"{option} {reason}, and has no effect", "leave it out")
+
+
+def check_task(task: str, *settings: object, scored: bool = True) -> None:
+    """Refuse an unknown task, and settings that are not at their defaults and that it does not read.
+
+    Args:
+        task: its name.
+        settings: objects of settings.
+        scored: whether there is a table to score on.
+    """
+    check_names("--task", [task], TASK_NAMES)
+    check_read_by(task, TASK_KINDS[task], *settings)
+    for one in settings:
+        if isinstance(one, TrainSettings) and not scored:
+            without = {"--select": one.select == "best", "--evaluate-every": one.evaluate_every is not None}
+            without |= {"--beams": one.beams is not None, "--max-new-tokens": one.max_new_tokens is not None}
+            check_effects(without, "came without --validation, on which it works")
+        if isinstance(one, TrainSettings | ScoringSettings) and one.beams == 1:
+            check_effects({"--length-penalty": one.length_penalty not in (None, 1.0)}, "came with one beam")
+
+
+def check_teaching(
+    settings: TrainSettings,
+    weights: LossWeights,
+    *,
+    hidden_loss: str,
+    matches: bool,
+    match_streams: str | None,
+    control: str | None = None,
+) -> None:
+    """Refuse settings of losses that no student is taught by.
+
+    Args:
+        settings: of the training.
+        weights: of the losses.
+        hidden_loss: its name.
+        matches: whether any student is taught by the teacher's layers.
+        match_streams: what was given for it.
+        control: the student's, if it is one.
+    """
+    usual = TrainSettings()
+    hidden = {"--hidden-loss": hidden_loss != "mse", "--match-streams": match_streams is not None}
+    said = {f"--{name.replace('_', '-')}": getattr(settings, name) != getattr(usual, name) for name in _OF_THE_KL}
+    if control == WITHOUT_TEACHER:
+        alone = hidden | {"--alpha-hidden": weights.hidden != LossWeights().hidden} | said
+        alone |= {"--alpha-kl": weights.kl != LossWeights().kl}
+        check_effects(alone, f"came with --control {control}, which has no teacher")
+    if not matches:
+        check_effects(hidden, f"came with strategy {NONE}, which matches no layers")
+    if not weights.hidden:
+        check_effects(hidden, "came with --alpha-hidden 0")
+    if not weights.kl:
+        check_effects(said, "came with --alpha-kl 0")
+
+
 def check_students(
     teacher: str, given: Sequence[str], made: Mapping[str, object], *, mapped: bool = False
 ) -> tuple[str, ...]:
@@ -451,7 +566,7 @@ def check_sources(
     task: str | None = None,
     revision: str | None = None,
 ) -> None:
-    """Refuse models and tables that do not exist, columns that the tables lack, and an unknown task.
+    """Refuse models and tables that do not exist, columns that the tables lack, an unknown task and one not theirs.
 
     A model that the hub is asked for by a plain name is said to be one.
 
@@ -466,9 +581,30 @@ def check_sources(
     roles = ("text", "text_pair", "label", "source", "target", "prompt", "completion")
     for source in (*tables, *(split_name(entry)[1] for entry in named_tables or ())):
         check_columns(source, {role: named[role] for role in roles if named.get(role) is not None})
+        if columns is not None and TASK_KINDS.get(str(task)) == CLASSIFICATION:
+            check_classified(source, columns)
     for model in dict.fromkeys(models):
         if note := check_source(model, revision=revision):
             typer.echo(f"note: {note}", err=True)
+        needed, shape = TASK_STREAMS.get(TASK_KINDS.get(str(task), "")), plain_shape(checkpoint_of(model))
+        if needed is not None and shape is not None and shape.streams != needed:
+            raise InputError(
+                f"task {task} needs a model with {' and '.join(needed)}, and {model} is a {shape.type} model with "
+                f"{' and '.join(shape.streams)}",
+                "choose another task or model",
+            )
+
+
+def check_classified(source: str, columns: DataSettings) -> None:
+    """Refuse a table without a column of texts or of labels, as far as its header tells: that of json is every row."""
+    from anglekit.tables.read import find_column, find_text_columns, read_table
+
+    nested = any(name is not None and "." in name for name in (columns.text, columns.text_pair, columns.label))
+    if nested or not source.lower().endswith((".csv", ".tsv", ".parquet")):
+        return
+    table = read_table(source, limit=1)
+    find_text_columns(table, columns.text, columns.text_pair)
+    find_column(table, "label", columns.label)
 
 
 def check_target(out: Path, what: str, suffixes: Sequence[str], option: str = "--out") -> None:

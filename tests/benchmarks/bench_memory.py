@@ -104,7 +104,7 @@ def main(cases: Sequence[str]) -> None:
             layers = ("--teacher-layers", "0,1,2", "--vertices", "1", "--nulls", "none", "--similarity", "none")
             measure("the same, the teacher's layers 0 to 2", place, "bert-12", "bert-3", *layers)
         if not cases or "all" in cases:
-            thorough = ("--nulls", "all", "--similarity", "all", "--limit", "300")
+            thorough = ("--nulls", "all", "--similarity", "all", "--sample", "300")
             measure("the same, --nulls all --similarity all", place, "bert-12", "bert-3", *thorough)
         if not cases or "gpt2" in cases:
             saved(place, tokenizer, {"gpt2-12": gpt2(12), "gpt2-3": gpt2(3)})

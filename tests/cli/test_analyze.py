@@ -88,7 +88,7 @@ MISTAKES = {
     "column of numbers": (("analyze", "teacher", "student", "--probe", "numbers.jsonl", "--text", "label"), "label"),
     "blank targets": (("analyze", "t5-teacher", "t5-student", "--probe", "blank-targets.csv"), "target"),
     "same column twice": ((*PAIR, "--text", "sentence", "--text-pair", "sentence"), "--text-pair"),
-    "limit": ((*PAIR, "--limit", "0"), "limit"),
+    "limit": ((*PAIR, "--sample", "0"), "--sample"),
     "seed": ((*PAIR, "--seed", "-1"), "seed"),
     "batch": ((*PAIR, "--batch-tokens", "0"), "1 or more"),
     "max length": ((*PAIR, "--max-length", "1000"), "--max-length"),
@@ -231,7 +231,7 @@ def test_limit_and_seed_choose_the_examples(run, tmp_path):
     drawn = []
     for number, seed in enumerate((1, 1, 2)):
         out = tmp_path / str(number)
-        assert run(*PAIR, "--limit", "4", "--seed", seed, "-q", "--out", out).code == 0
+        assert run(*PAIR, "--sample", "4", "--seed", seed, "-q", "--out", out).code == 0
         drawn.append(sorted(set(Geometry.load(out).examples["example"])))
     assert len(drawn[0]) == 4
     assert drawn[0] == drawn[1] != drawn[2]

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from anglekit.settings_fields import GROUPS
-from anglekit_cli.main import _FORMERLY, app, main
+from anglekit_cli.main import EARLIER_NAMES, app, main
 
 COMMANDS = sorted(command.callback.__name__ for command in app.registered_commands)
 
@@ -114,10 +114,13 @@ def test_long_lists_of_options_stand_in_groups_and_no_summary_is_cut(call, monke
 
 def test_options_keep_their_earlier_names_which_no_help_shows(call):
     commands = typer.main.get_command(app).commands
-    for command, names in _FORMERLY.items():
+    for command, names in EARLIER_NAMES.items():
         flags = {flag for one in commands[command].params for flag in one.opts}
         assert set(names.values()) <= flags
         assert not set(names) & flags
     for name in ("--margin", "--angle-margin"):
         for arguments in ((name, "0"), (f"{name}=0",)):
             assert call("compare", ".", *arguments)[2].startswith("anglekit: --angle-margin is 0")
+    given = ["a", "--figure", "figure1", "--label", "x", "--student=b", "--vertex", "1", "--vertex=2"]
+    read = commands["plot"].make_context("plot", given).params
+    assert (read["task_name"], read["only_student"], read["vertices"]) == (["x"], ["b"], ["1", "2"])

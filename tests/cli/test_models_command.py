@@ -42,7 +42,7 @@ def test_types_can_be_chosen_by_their_streams(streams, kept, left):
 
 
 def test_types_can_be_chosen_by_what_was_found():
-    students = types_of(run("--students"))
+    students = types_of(run("--distillable"))
     assert "bert" in students
     assert "albert" not in students
     refused = types_of(run("--states", "refused"))

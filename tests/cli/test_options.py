@@ -19,7 +19,7 @@ from anglekit.distillation.settings import SCHEDULES, TrainSettings
 from anglekit.distillation.tasks.registry import TASKS
 from anglekit.models.checkpoints import DTYPES
 from anglekit.settings_fields import SettingError, check_settings, setting
-from anglekit.vocabulary import HIDDEN_LOSS_NAMES, PRECISIONS, TASK_NAMES
+from anglekit.vocabulary import HIDDEN_LOSS_NAMES, PRECISIONS, TASK_KINDS, TASK_NAMES, TASK_STREAMS
 from anglekit_cli.main import app as whole_app
 from anglekit_cli.options import Options, takes_settings
 
@@ -118,6 +118,9 @@ def test_one_word_of_device_means_one_thing():
 
 def test_the_names_known_without_torch_are_the_library_s():
     assert tuple(TASKS) == TASK_NAMES
+    for name, kind in TASK_KINDS.items():
+        assert isinstance(TASKS[name], type(TASKS[kind]))
+        assert TASKS[name].streams == TASK_STREAMS.get(kind)
     assert tuple(HIDDEN_LOSSES) == HIDDEN_LOSS_NAMES
     assert tuple(DTYPES) == PRECISIONS
     assert {str(kind.value) for kind in SchedulerType} <= set(SCHEDULES)
@@ -141,7 +144,7 @@ MISTAKES = [
     "evaluate t --task sst2 --data train.tsv --dtype float31",
     "analyze t t --probe prob.tsv --out o",
     "analyze t t --probe train.tsv --text sentense --out o",
-    "analyze t t --probe train.tsv --prompts alon --out o",
+    "analyze t t --probe train.tsv --prompt-reading alon --out o",
     "analyze ./nowhere t --probe train.tsv --out o",
     "analyze tt t --probe train.tsv --out o",
     "analyze c t --probe train.tsv --out o",
@@ -154,6 +157,58 @@ MISTAKES = [
     "compare ./nowhere",
 ]
 
+AGAINST_CONFIG = {
+    "distill b --strategy forward --layers 9 --task sst2 --train train.tsv --out o": (
+        "the student's encoder has 9 blocks and the teacher's 6; allowed: 1 to 6"
+    ),
+    "plan b --strategy forward --layers 2 --width 33": "a student of width 33 cannot split it into heads of even size",
+    "plan b --strategy forward --layers 2 --width 128": "the student's width is 128 and the teacher's 64",
+    "plan b --map 1:9 --layers 2": "the encoder map names teacher layer 9",
+    "plan b --map encodr=1:2 --layers 2": "the map 'encodr=1:2' names stream 'encodr'; did you mean 'encoder'?",
+    "plan b --strategy forward --layers 2 --copy 0,9 --init teacher": "the encoder copy map names block 9",
+    "plan s2s --strategy forward --decoder-layers 3": "the student's decoder has 3 blocks and the teacher's 2",
+    "sweep b --layers 9 --task sst2 --train train.tsv --out o": "the student's encoder has 9 blocks",
+    "sweep b --map 1:2 --task sst2 --train train.tsv --out o": "No such option: --map",
+    "distill b --student s --map 3:1 --task sst2 --train train.tsv --out o": "the encoder map names student layer 3",
+    "analyze b s --probe train.tsv --out o --vertices 1,99": "layer 99 does not exist in s; ",
+    "analyze b s --probe train.tsv --out o --teacher-layers 0,9": "layer 9 does not exist in b",
+    "extract b --data train.tsv --out o --teacher-layers 9": "layer 9 does not exist in b",
+    "finetune b --task seq2seq --train train.tsv --out o": "task seq2seq needs a model with encoder and decoder",
+    "evaluate b --task language-model --data train.tsv": "task language-model needs a model with decoder, and b",
+    "finetune b --task sst2 --train bare.tsv --out o": "bare.tsv has no column with a usual name for --label",
+    "evaluate b --task sst2 --data bare.tsv --text sentense": "bare.tsv has no column 'sentense' for --text",
+}
+_DISTILL = "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --out o"
+_DATA = "--train train.tsv --validation train.tsv --out o"
+WITHOUT_EFFECT = {
+    f"{_DISTILL} --lora-alpha 16": "--lora-alpha came without --lora-rank and has no effect; add --lora-rank, or leave",
+    f"{_DISTILL} --lora-merge": "--lora-merge came without --lora-rank",
+    f"{_DISTILL} --hub-private": "--hub-private came without --push-to-hub and has no effect",
+    f"{_DISTILL} --beams 4": "--beams came, and task sst2 does not read it; it is for seq2seq and completion; leave it",
+    f"{_DISTILL} --max-new-tokens 4": "--max-new-tokens came, and task sst2 does not read it",
+    f"{_DISTILL} --target label": "--target came, and task sst2 does not read it; it is for seq2seq",
+    f"{_DISTILL} --kl-on-prompt": "--kl-on-prompt came, and task sst2",
+    f"{_DISTILL} --select best": "--select came without --validation",
+    f"{_DISTILL} --evaluate-every 5": "--evaluate-every came without --validation",
+    f"{_DISTILL} --warmup 5 --schedule constant": "--warmup came, and a constant schedule has none",
+    f"{_DISTILL} --alpha-kl 0 --temperature 2": "--temperature came with --alpha-kl 0, and has no effect",
+    f"{_DISTILL} --alpha-hidden 0 --hidden-loss cosine": "--hidden-loss came with --alpha-hidden 0",
+    f"distill t --strategy none --layers 2 --task sst2 {_DATA} --hidden-loss cosine": "--hidden-loss came with",
+    f"distill t --control alone --layers 2 --task sst2 {_DATA} --kl-direction reverse": "--kl-direction came",
+    f"sweep t --strategies none --layers 2 --task sst2 {_DATA} --match-streams encoder": "--match-streams came with",
+    f"finetune t --task seq2seq {_DATA} --label label": "--label came, and task seq2seq",
+    f"finetune t --task seq2seq {_DATA} --beams 1 --length-penalty 2": "--length-penalty came with one beam",
+    f"finetune t --task language-model {_DATA} --target-max-length 9": "--target-max-length came, and task language-m",
+    "evaluate t --task sst2 --data train.tsv --beams 4": "--beams came, and task sst2",
+    "evaluate t --task sst2 --data train.tsv --overwrite": "--overwrite came without --examples",
+    "analyze t t --probe train.tsv --out o --pad-to 64": "--pad-to came without --reading official",
+    "analyze t t --probe train.tsv --out o --save-every 5": "--save-every came without --resume",
+    "compare t --overwrite": "--overwrite came without --out",
+    "compare t --full --json": "--full is about the printed tables",
+    "models bert --streams decoder": "--streams came with one type, bert",
+    "plot t --figure figure1 --numbers o.csv --dpi 100": "--dpi came without --out",
+}
+
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
@@ -163,13 +218,20 @@ def answers(tmp_path_factory):
     (place / "t" / "config.json").write_text('{"model_type": "bert"}')
     (place / "c").mkdir()
     (place / "c" / "config.json").write_text('{"model_type": "cpmant"}')
+    for name, blocks in (("b", 6), ("s", 2)):
+        shape = {"num_hidden_layers": blocks, "hidden_size": 64, "num_attention_heads": 4}
+        (place / name).mkdir()
+        (place / name / "config.json").write_text(json.dumps({"model_type": "bert"} | shape))
+    (place / "s2s").mkdir()
+    (place / "s2s" / "config.json").write_text('{"model_type": "bart", "encoder_layers": 4, "decoder_layers": 2}')
+    (place / "bare.tsv").write_text("sentence\tlable\na good film\t1\n")
     (place / "train.tsv").write_text("sentence\tlabel\na good film\t1\nbad plot\t0\n")
     program = f"""
 import contextlib, io, json, sys
 sys.path[:0] = {[str(ROOT), str(ROOT / "cli"), str(ROOT / "data")]!r}
 from anglekit_cli.main import main
 answers = {{}}
-for mistake in {MISTAKES!r}:
+for mistake in {[*MISTAKES, *WITHOUT_EFFECT, *AGAINST_CONFIG]!r}:
     sys.argv = ["anglekit", *mistake.split()]
     with contextlib.redirect_stderr(io.StringIO()) as said:
         try:
@@ -181,7 +243,7 @@ print(json.dumps(answers))
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120, cwd=place
     )
-    assert sorted(path.name for path in place.iterdir()) == ["c", "t", "train.tsv"]
+    assert sorted(path.name for path in place.iterdir()) == ["b", "bare.tsv", "c", "s", "s2s", "t", "train.tsv"]
     return json.loads(done.stdout)
 
 
@@ -191,3 +253,18 @@ def test_a_typing_mistake_is_answered_without_torch(answers, mistake):
     assert (code, heavy) == (2, False)
     assert line.startswith("anglekit: ")
     assert line.count("\n") == 1
+
+
+def test_what_config_and_headers_tell_is_answered_without_torch(answers):
+    _check_answers(answers, AGAINST_CONFIG)
+
+
+def test_an_option_without_effect_is_refused(answers):
+    _check_answers(answers, WITHOUT_EFFECT)
+
+
+def _check_answers(answers, expected):
+    for mistake, words in expected.items():
+        code, line, heavy = answers[mistake]
+        assert (code, heavy, line.count("\n")) == (2, False, 1), mistake
+        assert line.startswith(f"anglekit: {words}"), line

@@ -74,8 +74,18 @@ def test_writes_the_file_and_prints_its_path(
 
 def test_options_reach_the_figure(saved: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.svg"
-    arguments = ("--student", "cop*", "--stream", "decoder", "--vertex", 1, "--figure-width", "column", "--dark")
-    labels = ("--label", "A", "--label", "B")
+    arguments = (
+        "--only-student",
+        "cop*",
+        "--streams",
+        "decoder",
+        "--vertices",
+        1,
+        "--figure-width",
+        "column",
+        "--dark",
+    )
+    labels = ("--task-name", "A", "--task-name", "B")
     assert run(saved, saved, "--figure", "figure1", "--out", out, *labels, *arguments).exit_code == 0
     content = out.read_text()
     assert "(b) A, decoder" in content
@@ -107,14 +117,20 @@ def test_files_are_reproducible(saved: Path, tmp_path: Path) -> None:
         (("--figure", "figur1", "--out", "f.png"), "no figure 'figur1'; did you mean 'figure1'?"),
         (("--figure", "figure1", "--out", "f.jpg"), "cannot write 'f.jpg': a figure's file ends in .png, .pdf, .svg"),
         (("--figure", "figure1", "--out", "f"), "cannot write 'f': a figure's file ends in"),
-        (("--figure", "figure1", "--out", "f.png", "--student", "copid"), "did you mean 'copied'?"),
-        (("--figure", "figure1", "--out", "f.png", "--label", "a", "--label", "b"), "2 task labels for 1 Geometry"),
+        (("--figure", "figure1", "--out", "f.png", "--only-student", "copid"), "did you mean 'copied'?"),
+        (
+            ("--figure", "figure1", "--out", "f.png", "--task-name", "a", "--task-name", "b"),
+            "2 task labels for 1 Geometry",
+        ),
         (("--figure", "figure1", "--out", "f.png", "--value", "mean_cosine"), "figure1 takes no value (--value)"),
-        (("--figure", "angles-heatmap", "--out", "f.png", "--label", "a"), "angles-heatmap takes no task labels"),
+        (("--figure", "angles-heatmap", "--out", "f.png", "--task-name", "a"), "angles-heatmap takes no task labels"),
         (("--figure", "angles-heatmap", "--out", "f.png", "--value", "cosine"), "no value 'cosine'"),
         (("--figure", "figure1", "--out", "f.png", "--dpi", "1"), "give one from 10 to 2400"),
         (("--figure", "figure1", "--out", "f.png", "--figure-width", "pag"), "did you mean 'page'?"),
-        (("--figure", "figure1", "--out", "f.png", "--stream", "x"), "no stream 'x'; allowed: encoder, decoder"),
+        (
+            ("--figure", "figure1", "--out", "f.png", "--streams", "x"),
+            "--streams is 'x'; allowed: encoder, decoder, both",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -167,8 +183,11 @@ def test_a_figure_that_no_page_holds_is_written_and_said(saved: Path, tmp_path: 
     tall = run(saved, *options, tmp_path / "tall.png")
     assert tall.exit_code == 0
     assert tall.stdout == f"{tmp_path / 'tall.png'}\n"
-    assert "inches high, more than a page holds (9.7); draw fewer panels with --student or --stream or" in tall.stderr
-    short = run(saved, *options, tmp_path / "short.png", "--student", "copied", "--vertex", "1")
+    assert (
+        "inches high, more than a page holds (9.7); draw fewer panels with --only-student or --streams or"
+        in tall.stderr
+    )
+    short = run(saved, *options, tmp_path / "short.png", "--only-student", "copied", "--vertices", "1")
     assert short.stderr == ""
 
 
@@ -183,7 +202,7 @@ def test_help_names_every_figure_and_value() -> None:
 
 def test_the_numbers_go_beside_the_figure_or_alone(saved: Path, tmp_path: Path) -> None:
     out, data = tmp_path / "f.svg", tmp_path / "f.csv"
-    arguments = ("--figure", "angles-heatmap", "--student", "copied", "--value", "null_cosine")
+    arguments = ("--figure", "angles-heatmap", "--only-student", "copied", "--value", "null_cosine")
     result = run(saved, *arguments, "--out", out, "--numbers", data)
     assert result.output == f"{out}\n{data}\n"
     numbers = pd.read_csv(data)
@@ -220,7 +239,7 @@ def test_scores_are_drawn_from_a_sweep(tmp_path: Path) -> None:
     file = tmp_path / "scores.csv"
     pd.DataFrame(rows, columns=["strategy", "init", "seed", "data", "accuracy"]).to_csv(file, index=False)
     out = tmp_path / "f.svg"
-    result = run(file, "--figure", "scores-by-strategy", "--out", out, "--label", "MNLI", "--score-margin", 0.05)
+    result = run(file, "--figure", "scores-by-strategy", "--out", out, "--task-name", "MNLI", "--score-margin", 0.05)
     assert result.exit_code == 0, result.output
     assert "equivalence band, 0.05 high" in out.read_text()
 

@@ -83,7 +83,7 @@ def test_a_mistake_is_said_once_and_ends_every_process_alike(shelf, tmp_path):
                 "narrow",
                 "--projection",
                 "procrustes",
-                *("--limit", "4", "--max-length", "3"),
+                *("--sample", "4", "--max-length", "3"),
                 "--out",
                 tmp_path / "out",
             ),

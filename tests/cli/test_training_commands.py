@@ -81,6 +81,7 @@ def test_angles_over_training_are_measured_and_drawn_and_change_nothing(world, t
     assert sorted(path.name for path in angles.iterdir()) == [f"geometry-step-{step}" for step in (0, 2, 4)]
     run("plot", angles.parent, "--figure", "training-angles", "--numbers", tmp_path / "steps.csv")
     assert pd.read_csv(tmp_path / "steps.csv")["step"].unique().tolist() == [0, 2, 4]
+    assert pd.read_csv(tmp_path / "steps.csv")["student"].unique().tolist() == ["watched"]
     with pytest.raises(InputError, match=r"alone is a run without angles over training; train it .*--angles-every"):
         anglekit.draw("training-angles", tmp_path / "alone")
     with pytest.raises(InputError, match="--probe came without --angles-every"):

@@ -49,7 +49,7 @@ def command(case: Case, world: Path) -> list[str]:
         write_table(case, file)
         if rng.random() < 0.5:
             damaged_file(case, file)
-        options = ["--nulls", "none", "--similarity", "none", "--quiet", "--limit", "2", "--max-length", "16"]
+        options = ["--nulls", "none", "--similarity", "none", "--quiet", "--sample", "2", "--max-length", "16"]
         return ["analyze", model, copy, "--probe", str(file), "--out", out, *options]
     if what == "geometry":
         damage_geometry(case, world / "geometry", world)

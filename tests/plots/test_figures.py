@@ -137,8 +137,8 @@ def test_drawable_by_inputs(ten) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("scores-by-strategy", {"students": ["a"]}, r"takes no students \(--student\)"),
-        ("layer-cka", {"vertices": [1]}, r"takes no vertices \(--vertex\)"),
+        ("scores-by-strategy", {"students": ["a"]}, r"takes no students \(--only-student\)"),
+        ("layer-cka", {"vertices": [1]}, r"takes no vertices \(--vertices\)"),
         ("layer-cka", {"value": "mean_distance"}, "no value 'mean_distance'; .*allowed: cka"),
         ("layer-cka", {"value": "linear_cka"}, "no linear_cka; run `anglekit analyze --similarity all`"),
         ("null-heatmap", {"null": "origin"}, "no null 'origin'; run `anglekit analyze --nulls all`"),

@@ -62,7 +62,7 @@ def test_a_long_sequence_loses_the_beginning_of_its_text(tokenizer):
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (probe(targets=None), {}, "has no target column, and --prompts needs one"),
+        (probe(targets=None), {}, "has no target column, and --prompt-reading needs one"),
         (probe(pairs=TEXTS), {}, "holds pairs of texts"),
         (probe(targets=("", "", "")), {}, "no example with a target left"),
         (probe(), {"max_length": 1}, "leaves no room for a prompt"),
@@ -113,7 +113,7 @@ def test_a_states_position_is_that_of_its_token(pair):
 def test_excluded_prompts_are_for_causal_models_only(tmp_path, save_tiny):
     models = [load_checkpoint(str(save_tiny(tmp_path / f"t{seed}", "t5", seed=seed))) for seed in (0, 1)]
     with pytest.raises(
-        InputError, match=r"--prompts excluded is for causal language models and .* encoder and decoder"
+        InputError, match=r"--prompt-reading excluded is for causal language models and .* encoder and decoder"
     ):
         analyze(models[0], models[1:], probe(), AnalysisSettings(prompts="excluded"))
     with pytest.raises(InputError, match="prompts is 'exluded'; did you mean 'excluded'"):

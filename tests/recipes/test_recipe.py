@@ -377,7 +377,7 @@ def test_only_tables_that_are_there_stand_beside_published_numbers():
 @pytest.mark.parametrize(
     ("given_sources", "message"),
     [
-        ({"teacher": "a", "trained_teacher": "b"}, "--teacher and --trained-teacher came together"),
+        ({"teacher": "a", "trained_teacher": "b"}, "--base-model and --trained-teacher came together"),
         ({"validation": ["a.tsv", "b.tsv", "c.tsv"]}, "one table more than the recipe names"),
         ({"validation": ["matched=a.tsv", "matched=b.tsv"]}, "two validation tables are called 'matched'"),
         ({"seeds": ()}, "seeds is"),

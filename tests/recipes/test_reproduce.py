@@ -374,7 +374,7 @@ def test_a_student_deeper_than_its_teacher_is_refused_before_training(world, tmp
 # ---- without the hub ----
 
 
-WAY_OUT = "--teacher DIR --train FILE --validation matched=FILE --validation mismatched=FILE"
+WAY_OUT = "--base-model DIR --train FILE --validation matched=FILE --validation mismatched=FILE"
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line_with_the_way_out(tmp_path, monkeypatch):
@@ -394,7 +394,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line_with_the_way_out(tmp_path, mon
 
 def test_data_of_a_hub_that_cannot_be_reached_are_named_with_the_way_out(world, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    given = ["reproduce", "mnli", "--teacher", str(world / "bert"), "--out", str(tmp_path / "run")]
+    given = ["reproduce", "mnli", "--base-model", str(world / "bert"), "--out", str(tmp_path / "run")]
     refused = CliRunner().invoke(app, given).exception
     assert isinstance(refused, AnglekitError)
     assert "\n" not in str(refused)

@@ -48,7 +48,7 @@ def test_other_processes_draw_the_same_files_and_tell_their_errors(inputs):
         with pytest.raises(InputError, match="nobody"):
             wrong()
         ended = begin(task("layer-norms", students=_Ends()), "page", False)
-        with pytest.raises(RunError, match="ended before its figure; draw in this one: --workers 1"):
+        with pytest.raises(RunError, match="ended before its figure; draw in this one: --processes 1"):
             ended()
 
 

@@ -72,7 +72,7 @@ def written(places, tmp_path_factory):
     target = tmp_path_factory.mktemp("page") / "report.html"
     capture = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["anglekit", "report", *places, "--out", str(target), "--json", "--workers", "1"])
+        patch.setattr(sys, "argv", ["anglekit", "report", *places, "--out", str(target), "--json", "--processes", "1"])
         patch.setattr("typer.echo", lambda text, **_: capture.append(text))
         with pytest.raises(SystemExit) as stop:
             main()

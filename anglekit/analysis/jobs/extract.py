@@ -292,7 +292,7 @@ def _begin(unfinished: Path, prepared: PreparedExtraction) -> None:
     if (needed := prepared.bytes - there) > free:
         raise InputError(
             f"the states take {needed / 1e9:,.2f} GB more and the disk of {unfinished.parent} has {free / 1e9:,.2f}",
-            "choose fewer layers (--layers), --states-dtype bfloat16 or int8, or another disk",
+            "choose fewer layers (--teacher-layers), --states-dtype bfloat16 or int8, or another disk",
         )
     if not file.exists():
         write_json(file, plan)

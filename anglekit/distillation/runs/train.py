@@ -16,6 +16,7 @@ from anglekit.distillation.runs.run import RunResult, begin_distillation, begin_
 from anglekit.distillation.settings import DataSettings, TrainSettings, check_watched, evaluation_sources
 from anglekit.distillation.students.create import CopyBlocks
 from anglekit.distillation.students.given import CheckedStudent, GivenStudent, check_given, open_given, read_given
+from anglekit.distillation.students.given_vocabulary import check_stored_vocabulary
 from anglekit.distillation.tasks.data import TextTable
 from anglekit.distillation.tasks.models import TaskModel, load_for_fine_tuning, load_trained
 from anglekit.distillation.tasks.prepared_data import PreparedData, prepare_data
@@ -94,6 +95,8 @@ def distill(
     train: str,
     out: str | Path,
     layers: int | None = None,
+    encoder_layers: int | None = None,
+    decoder_layers: int | None = None,
     width: int | None = None,
     init: str | None = None,
     student: str | None = None,
@@ -119,7 +122,9 @@ def distill(
         task: a name in `tasks.TASKS`.
         train: table of training examples, as `tables.read_table` takes it.
         out: the run's directory.
-        layers: blocks of the student.
+        layers: blocks of the student, in every stream.
+        encoder_layers: those of its encoder alone; the decoder keeps its depth unless given too.
+        decoder_layers: likewise.
         width: the student's width, if it has its own.
         init: "random" or "teacher"; None: random.
         student: a student that is there already: the directory, run directory or hub id of any checkpoint of the
@@ -169,6 +174,8 @@ def distill(
             teacher=teacher,
             strategy=strategy,
             layers=layers,
+            encoder_layers=encoder_layers,
+            decoder_layers=decoder_layers,
             width=width,
             init=init,
             layer_map=layer_map,
@@ -189,7 +196,14 @@ def distill(
             read = data or DataSettings()
             texts = read_probe(probe, text=read.text, text_pair=read.text_pair, target=read.target)
             seen = Checkpoint.of(loaded.model, loaded.tokenizer, name=checkpoint_name(teacher))
-            AngleCallback(seen, texts, every=angles_every, out=directory.path / ANGLES_FOLDER).attach(run.trainer)
+            AngleCallback(
+                seen,
+                texts,
+                every=angles_every,
+                out=directory.path / ANGLES_FOLDER,
+                # As `analyze` calls a run's student, so that the runs of one figure are told apart.
+                name=directory.path.resolve().name,
+            ).attach(run.trainer)
         return run.complete()
 
 
@@ -229,6 +243,7 @@ def load_teacher_and_data(
     settled = task.for_teacher(tables, config)
     for student in students:
         check_given(config, student, settled)
+        check_stored_vocabulary(source, student.source, load)
     loaded = load_trained(source, settled, load)
     prepared = prepare_data(settled, loaded.tokenizer, loaded.model.config, tables, evaluations, settings.encoding)
     opened = {student.init: open_given(student, prepared, loaded.model.config) for student in students}

@@ -17,19 +17,18 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from anglekit.distillation.matching.strategies import check_copied_blocks, check_depths, copy_map, family_of
 from anglekit.distillation.students.check import check_kinds, check_saved, check_student
+from anglekit.distillation.students.widths import HEAD_NAMES, check_width, divisors, fewer_heads
 from anglekit.errors import InputError, foreign_failures, suggest
 from anglekit.models import architectures
 from anglekit.models.block_sequence import can_run, without_rescaling
 from anglekit.models.check import facts_of
 from anglekit.models.chosen_blocks import check_shape, fitting_blocks, with_blocks
+from anglekit.models.sources import WIDTH_NAMES
 from anglekit.runtime.placement import whole_state
 from anglekit.vocabulary import INITS, Init, Stream
 
 CopyBlocks = Sequence[int] | Mapping[Stream, Sequence[int]]
 
-_HEAD_NAMES: Final = (
-    *("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads", "num_heads", "n_heads", "n_head"),
-)
 # Widths inside the feed-forward networks shrink with the model's.
 _INNER_NAMES: Final = ("intermediate_size", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "hidden_dim", "n_inner")
 
@@ -328,42 +327,20 @@ def _set_width(student: PretrainedConfig, old: int, new: int) -> None:
             f"a {student.model_type} has a configuration for each stream, and no narrower student of it is made",
             "leave --width out",
         )
-    if not 1 <= new < old:
-        raise InputError(f"the student's width is {new} and the teacher's {old}", allowed=f"allowed: 1 to {old}")
-    heads = {name: getattr(student, name) for name in _HEAD_NAMES if isinstance(getattr(student, name, None), int)}
+    check_width(old, new)
+    heads = {name: getattr(student, name) for name in HEAD_NAMES if isinstance(getattr(student, name, None), int)}
     for name, number in heads.items():
-        setattr(student, name, _fewer_heads(number, old, new))
+        setattr(student, name, fewer_heads(number, old, new))
     groups = getattr(student, "num_key_value_heads", None)
     if isinstance(groups, int):
         before, after = heads["num_attention_heads"], student.num_attention_heads
         student.num_key_value_heads = max(
-            divisor for divisor in _divisors(after) if divisor <= max(groups * after // before, 1)
+            divisor for divisor in divisors(after) if divisor <= max(groups * after // before, 1)
         )
     for name in _INNER_NAMES:
         inner = getattr(student, name, None)
         if isinstance(inner, int):
             setattr(student, name, max(round(inner * new / old), 1))
-    for name in architectures.WIDTH_NAMES:
+    for name in WIDTH_NAMES:
         if isinstance(getattr(student, name, None), int):
             setattr(student, name, new)
-
-
-def _fewer_heads(heads: int, old: int, new: int) -> int:
-    """Return the number of heads for the new width: in proportion, or the nearest number that divides the width.
-
-    A head of even size stays even, for rotary embeddings turn pairs of its dimensions.
-    """
-    if heads * new % old == 0:
-        return heads * new // old
-    even = old // heads % 2 == 0
-    possible = [number for number in _divisors(new) if not (even and new // number % 2)]
-    if not possible:
-        raise InputError(
-            f"a student of width {new} cannot split it into heads of even size",
-            f"choose an even width, best a multiple of {old // heads}",
-        )
-    return min(possible, key=lambda number: (abs(number - heads * new / old), number))
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -10,9 +10,32 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.errors import InputError
+from anglekit.models.load_options import LoadOptions
 from anglekit.probes.encode import chunks, encode_texts
-from anglekit.probes.shared_vocabulary import SharedVocabulary, shared_vocabulary
+from anglekit.probes.shared_vocabulary import SharedVocabulary, shared_vocabulary, stored_difference
 from anglekit.probes.tokenize import unlike_words
+
+
+def check_stored_vocabulary(teacher: str, source: str, load: LoadOptions | None) -> None:
+    """Refuse a given student of another vocabulary, as far as the tokenizers' files say, before weights are read.
+
+    Args:
+        teacher: its directory, run directory or hub id.
+        source: the student's.
+        load: what is allowed in loading.
+
+    Raises:
+        InputError: the vocabularies are different.
+    """
+    if difference := stored_difference(teacher, source, load):
+        raise _another(source, difference)
+
+
+def _another(source: str, difference: str) -> InputError:
+    return InputError(
+        f"the student {source} has another vocabulary than its teacher: {difference}",
+        "give a student with the teacher's vocabulary",
+    )
 
 
 def checked_vocabulary(
@@ -37,10 +60,7 @@ def checked_vocabulary(
     rows, theirs = (int(getattr(one, "vocab_size", len(mine))) for one in (config, teacher))
     shared = shared_vocabulary(mine, mine if own is None else own, theirs, rows)
     if shared.relation == "different":
-        raise InputError(
-            f"the student {source} has another vocabulary than its teacher: {shared.difference}",
-            "give a student with the teacher's vocabulary",
-        )
+        raise _another(source, shared.difference)
     read = [(name, each) for name, one in _tables(data) for each in (one, one.scored or one)]
     for name, examples in read:
         if (most := max(examples.highest("input_ids"), examples.highest("labels"))) >= shared.entries:

@@ -104,6 +104,8 @@ def sweep(
     students: Sequence[str] | Mapping[str, str] = (),
     seeds: Sequence[int] | None = None,
     layers: int | None = None,
+    encoder_layers: int | None = None,
+    decoder_layers: int | None = None,
     width: int | None = None,
     copy_blocks: CopyBlocks | None = None,
     validation: str | Sequence[str] = (),
@@ -137,7 +139,9 @@ def sweep(
             `SOURCE` or `NAME=SOURCE`. Each stands in the place of an init, as `given:NAME`; see `distill`.
         seeds: of initialisation, dropout and random draws. None draws one if "random" is among the strategies and
             takes 0 otherwise; a resumed sweep keeps its own.
-        layers: blocks of the students that are made.
+        layers: blocks of the students that are made, in every stream.
+        encoder_layers: those of their encoder alone; the decoder keeps its depth unless given too.
+        decoder_layers: likewise.
         width: their width, if it has its own.
         copy_blocks: the user's own copy map, for the arms that copy.
         validation: tables, each `SOURCE` or `NAME=SOURCE`; the first one validates during training.
@@ -190,9 +194,11 @@ def sweep(
     for control in controls:
         check_control(control, load)
     given = {one.init: one for one in read_given(teacher, students, load).values()}
-    if given and not inits and (layers, width) != (None, None):
+    made = {"layers": layers, "encoder_layers": encoder_layers, "decoder_layers": decoder_layers, "width": width}
+    came = [name.replace("_", "-") for name, value in made.items() if value is not None]
+    if given and not inits and came:
         raise InputError(
-            f"--{'layers' if width is None else 'width'} came with students that are there already",
+            f"--{came[-1]} came with students that are there already",
             "leave it out, or add --inits for students that are made",
         )
     inits = (*(inits if inits is not None else () if given else INITS if width is None else ("random",)), *given)
@@ -212,7 +218,6 @@ def sweep(
             directories = _directories(root, grid, done, processes, held)
             source = checkpoint_of(teacher)
             config = load_config(source, load)
-            made = {"layers": layers, "width": width}
             entries = [
                 _planned(
                     arm,

@@ -11,7 +11,8 @@ import typer
 
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError
-from anglekit.models.load_options import LoadOptions, check_roles
+from anglekit.models.load_options import LoadOptions, check_roles, checkpoint_of
+from anglekit.models.sources import check_layers
 from anglekit.runtime.files import check_replaceable
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import AUTO, Placement, check_device
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from anglekit.results.geometry import Geometry
 
 EPILOG = "Example: anglekit analyze runs/teacher runs/forward runs/reverse --probe validation.tsv --out geometry"
+_SAVE_EVERY = 100
 MERGE_EPILOG = "Example: anglekit merge geometry-1 geometry-2 geometry-3 --out geometry"
 
 
@@ -95,7 +97,7 @@ def analyze(
     ] = False,
     save_every: Annotated[
         int, typer.Option(help="With --resume, batches after which it is kept.", rich_help_panel=OUTPUT)
-    ] = 100,
+    ] = _SAVE_EVERY,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -127,6 +129,8 @@ def analyze(
     part = _shard(shard)
     read = prompts or ("alone" if columns.target in (None, "-") else "included")
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
+    if not resume:
+        options.check_effects({"--save-every": save_every != _SAVE_EVERY}, "came without --resume")
     stored = (Path(teacher) / STORE_FILE).is_file()
     models = students if stored else [teacher, *students]
     options.check_sources(models, [probe], columns=columns, revision=load.revision)
@@ -135,7 +139,12 @@ def analyze(
             check_device(place, name)
     for student in students if alone else ():
         check_roles(teacher, student)
+        check_layers(checkpoint_of(student), settings.vertices)
+    if alone and not stored:
+        check_layers(checkpoint_of(teacher), settings.teacher_layers)
     verbose = bool(context.find_root().params.get("verbose"))
+    if stored:
+        options.check_effects({"--teacher-device": teacher_device is not None}, "came with a state store as teacher")
     if stored and dry_run:
         raise InputError(
             f"{teacher} is a state store, and --dry-run estimates what running a teacher takes",
@@ -143,8 +152,8 @@ def analyze(
         )
 
     from anglekit.analysis.jobs.job import save_analysis
-    from anglekit.analysis.preparation import blocks_to_hold
-    from anglekit.models.checkpoints import checkpoint_of, load_checkpoint, load_config
+    from anglekit.analysis.preparation import blocks_to_hold, check_tokenizers
+    from anglekit.models.checkpoints import load_checkpoint, load_config
     from anglekit.probes.data import read_probe
     from anglekit.runtime.processes import launched_processes
     from anglekit.states.store import load_stored_teacher
@@ -187,6 +196,8 @@ def analyze(
                 from anglekit.analysis.forecast import forecast_analysis
 
                 plan = forecast_analysis(teacher, students, data, settings, loading, shard=part)
+            if not dry_run and not stored:
+                check_tokenizers(teacher, students, load)
             sources = [] if dry_run else zip((teacher, *students), loading, strict=True)
             loaded = [
                 load_stored_teacher(source) if stored and number == 0 else load_checkpoint(source, each)

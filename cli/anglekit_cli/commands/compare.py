@@ -41,6 +41,9 @@ def compare(
     initialisation, paired by seed and example.
     """
     options.check_form(form, _PRINTED, as_json=as_json)
+    if out is None:
+        options.check_effects({"--overwrite": overwrite}, "came without --out")
+    options.check_effects({"--full": full and (quiet or as_json or form != _PRINTED[0])}, "is about the printed tables")
     if out is not None:
         options.check_target(out, "a comparison's file", tuple(_SUFFIXES))
         options.check_new(out, overwrite=overwrite)

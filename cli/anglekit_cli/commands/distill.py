@@ -8,9 +8,10 @@ import typer
 
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.map_text import check_form
+from anglekit.distillation.matching.plain_plan import check_plain_plan
 from anglekit.distillation.settings import check_watched
 from anglekit.settings_fields import MEASURED
-from anglekit.vocabulary import INITS
+from anglekit.vocabulary import INITS, NONE
 from anglekit_cli import options
 from anglekit_cli.commands.finetune import print_result
 from anglekit_cli.commands.push import publish
@@ -31,6 +32,8 @@ def distill(
     strategy: options.Strategy = None,
     layer_map: options.LayerMap = None,
     layers: options.Layers = None,
+    encoder_layers: options.EncoderLayers = None,
+    decoder_layers: options.DecoderLayers = None,
     width: options.Width = None,
     init: options.Init = None,
     student: options.Student = None,
@@ -70,16 +73,36 @@ def distill(
     options.check_matching(strategy, layer_map, control)
     options.check_names("--init", [init] if init is not None else (), INITS)
     options.check_losses(hidden_loss, reading)
+    options.check_task(task, columns, settings, scored=bool(validation))
+    options.check_teaching(
+        settings,
+        weights,
+        hidden_loss=hidden_loss,
+        matches=strategy != NONE,
+        match_streams=match_streams,
+        control=control,
+    )
     check_watched(angles_every, probe)
     check_form(layer_map, copy)
     mode = options.if_exists(resume, overwrite, out)
     streams_matched = options.names_of("--match-streams", match_streams)
     made = {"--init": init, "--layers": layers, "--width": width, "--copy": copy}
+    made |= {"--encoder-layers": encoder_layers, "--decoder-layers": decoder_layers}
     given = options.check_students(
         teacher, [student] if student is not None else [], made, mapped=layer_map is not None
     )
     options.check_sources(given, [] if probe is None else [probe])
     options.check_sources([teacher], [train], validation, columns=columns, task=task, revision=load.revision)
+    check_plain_plan(
+        teacher,
+        layers=layers,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        width=width,
+        student=next(iter(given), None),
+        layer_map=layer_map,
+        copy_map=copy,
+    )
     settings.check_packages()
     hub.check_here()
     load = options.teacher_loading(load, settings, placement)
@@ -100,6 +123,8 @@ def distill(
         train=train,
         out=out,
         layers=layers,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
         width=width,
         init=init,
         student=student,

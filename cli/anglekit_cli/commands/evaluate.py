@@ -48,6 +48,9 @@ def evaluate(
 
     A run directory is scored as the run scored it: with its lengths and its generation, where no option says otherwise.
     """
+    options.check_task(task, columns, scoring)
+    if examples is None:
+        options.check_effects({"--overwrite": overwrite}, "came without --examples")
     options.check_sources(checkpoints, (), data, columns=columns, task=task, revision=load.revision)
     if examples is not None:
         options.check_target(examples, "a file of examples", (".parquet", ".csv"), "--examples")

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.errors import InputError
-from anglekit.models.load_options import LoadOptions
+from anglekit.models.load_options import LoadOptions, checkpoint_of
+from anglekit.models.sources import check_layers
 from anglekit.runtime.files import check_replaceable
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.placement import AUTO, Placement, check_device
@@ -20,17 +20,6 @@ from anglekit.vocabulary import STORE_FILE, STORED_NAMES
 from anglekit_cli import options
 
 EPILOG = "Example: anglekit extract runs/teacher --data validation.tsv --out states"
-
-
-def _layer_numbers(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise InputError(
-            f"--layers {text!r} is not a list of layers", "give numbers such as 0,6,12; 0 is the embedding"
-        )
-    return [int(part) for part in parts]
 
 
 @options.takes_settings
@@ -44,15 +33,6 @@ def extract(
         Path,
         typer.Option(help="Directory for the state store; it appears whole or not at all.", rich_help_panel=OUTPUT),
     ],
-    layers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBERS",
-            help="Layers to keep, e.g. 0,6,12; 0 is the embedding.",
-            show_default="all",
-            rich_help_panel=MEASURED,
-        ),
-    ] = None,
     states_dtype: Annotated[
         str,
         typer.Option(
@@ -66,7 +46,9 @@ def extract(
     prompts: Annotated[str | None, options.option_of(AnalysisSettings, "prompts")] = None,
     settings: Annotated[
         AnalysisSettings,
-        options.Options(only=("final_norm", "max_length", "target_max_length", "token_budget", "seed")),
+        options.Options(
+            only=("teacher_layers", "final_norm", "max_length", "target_max_length", "token_budget", "seed")
+        ),
     ],
     device: Annotated[str, options.option_of(LoadOptions, "device")] = AUTO,
     placement: Annotated[Placement, options.Options()],
@@ -96,19 +78,21 @@ def extract(
     """
     alone = not launched_together()
     options.check_names("--states-dtype", [states_dtype], STORED_NAMES)
-    chosen = _layer_numbers(layers)
+    chosen, settings = settings.teacher_layers, replace(settings, teacher_layers=None)
     was_there = (out / STORE_FILE).is_file() and not overwrite
     if alone and not dry_run and not was_there:
         check_replaceable(out, STORE_FILE, overwrite=overwrite)
     read = prompts or ("alone" if columns.target in (None, "-") else "included")
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
     options.check_sources([model], [data], columns=columns, revision=load.revision)
+    if alone:
+        check_layers(checkpoint_of(model), chosen)
     if alone and device != AUTO:
         check_device(device, "device")
 
     from anglekit.analysis.jobs.extract import extract_states, prepare_extraction
     from anglekit.analysis.preparation import blocks_to_hold
-    from anglekit.models.checkpoints import checkpoint_of, load_checkpoint, load_config
+    from anglekit.models.checkpoints import load_checkpoint, load_config
     from anglekit.probes.data import read_probe
     from anglekit.runtime.processes import launched_processes
 
@@ -124,7 +108,7 @@ def extract(
             )
             there = replace(load, device=own_device, placement=placement)
             config = load_config(checkpoint_of(model), there)
-            wanted = replace(settings, teacher_layers=None if chosen is None else tuple(chosen))
+            wanted = replace(settings, teacher_layers=chosen)
             held = replace(there, blocks=blocks_to_hold(config, wanted, teacher=True))
             checkpoint = load_checkpoint(model, held)
         if dry_run:

@@ -37,6 +37,7 @@ def finetune(
 ) -> None:
     """Train a model on a task and score it."""
     mode = options.if_exists(resume, overwrite, out)
+    options.check_task(task, columns, settings, scored=bool(validation))
     options.check_sources([model], [train], validation, columns=columns, task=task, revision=load.revision)
     settings.check_packages()
     hub.check_here()

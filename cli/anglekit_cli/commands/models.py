@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anglekit.vocabulary import STREAMS
+from anglekit.vocabulary import BOTH, STREAMS
 from anglekit_cli import options
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def models(
     states: Annotated[
         str | None, typer.Option(help=f"Only types whose states are {', '.join(_STATES)}.", metavar="WORD")
     ] = None,
-    students: Annotated[
-        bool, typer.Option("--students", help="Only types of which a student can be made, copied or at random.")
+    distillable: Annotated[
+        bool, typer.Option("--distillable", help="Only types of which a student can be made, copied or at random.")
     ] = False,
     form: Annotated[
         str, typer.Option("--format", help="What to print: terminal, markdown or csv (both with every column).")
@@ -53,9 +53,12 @@ def models(
     anglekit says of it was compared with what the model does. A type that is not in it may work as well: each model is
     checked when it is loaded.
     """
-    options.check_names("--streams", [streams] if streams is not None else (), (*STREAMS, "both"))
+    options.check_names("--streams", [streams] if streams is not None else (), (*STREAMS, BOTH))
     options.check_names("--states", [states] if states is not None else (), _STATES)
     options.check_form(form, _FORMATS, as_json=as_json)
+    if kind is not None:
+        chosen_by = {"--streams": streams is not None, "--states": states is not None, "--distillable": distillable}
+        options.check_effects(chosen_by | {"--format": form != _FORMATS[0]}, f"came with one type, {kind}")
 
     from anglekit.display.tables import TextTable, aligned_text, markdown_table
     from anglekit.models.supported import census_versions, supported_type, supported_types, table_text
@@ -67,9 +70,9 @@ def models(
     chosen = {
         name: found
         for name, found in supported_types().items()
-        if (streams is None or found.streams == (STREAMS if streams == "both" else (streams,)))
+        if (streams is None or found.streams == (STREAMS if streams == BOTH else (streams,)))
         and (states is None or found.states == states)
-        and (not students or found.students not in ("", "refused"))
+        and (not distillable or found.students not in ("", "refused"))
     }
     if as_json:
         rows = [found.row() for found in chosen.values()]

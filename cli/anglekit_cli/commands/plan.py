@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from anglekit.distillation.matching.plain_plan import check_plain_plan
 from anglekit.models.load_options import LoadOptions
 from anglekit.settings_fields import OUTPUT, STUDENT
 from anglekit.vocabulary import INITS
@@ -20,15 +21,9 @@ def plan(
     teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="Directory or hub id of the teacher.")],
     *,
     strategy: options.Strategy = None,
-    layers: Annotated[
-        int | None, typer.Option(help="Blocks of the student, in every stream.", rich_help_panel=STUDENT)
-    ] = None,
-    encoder_layers: Annotated[
-        int | None, typer.Option(help="Blocks of the student's encoder.", rich_help_panel=STUDENT)
-    ] = None,
-    decoder_layers: Annotated[
-        int | None, typer.Option(help="Blocks of the student's decoder.", rich_help_panel=STUDENT)
-    ] = None,
+    layers: options.Layers = None,
+    encoder_layers: options.EncoderLayers = None,
+    decoder_layers: options.DecoderLayers = None,
     width: options.Width = None,
     init: options.Init = None,
     student: options.Student = None,
@@ -44,7 +39,7 @@ def plan(
     copy: options.Copy = None,
     control: options.Control = None,
     load: Annotated[LoadOptions, options.Options(only=("revision", "trust_remote_code"))],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.", rich_help_panel=OUTPUT)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as json.", rich_help_panel=OUTPUT)] = False,
 ) -> None:
     """Show which teacher layer would teach which student layer.
 
@@ -60,6 +55,16 @@ def plan(
     )
     options.check_sources(sources)
     options.check_sources([teacher], revision=load.revision)
+    check_plain_plan(
+        teacher,
+        layers=layers,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        width=width,
+        student=next(iter(sources), None),
+        layer_map=layer_map,
+        copy_map=copy,
+    )
 
     from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map
     from anglekit.distillation.matching.plan import plan_distillation

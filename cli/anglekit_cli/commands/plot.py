@@ -11,12 +11,15 @@ import typer
 
 from anglekit.errors import InputError, suggest
 from anglekit.settings_fields import FIGURE, OUTPUT
-from anglekit_cli.options import check_target
+from anglekit.vocabulary import BOTH, STREAMS
+from anglekit_cli import options
 
 if TYPE_CHECKING:
     from anglekit.results.geometry import Geometry
 
-EPILOG = "Example: anglekit plot runs/mnli runs/wmt --figure figure1 --label MNLI --label WMT --out figure1.pdf"
+_DPI = 300.0
+
+EPILOG = "Example: anglekit plot runs/mnli runs/wmt --figure figure1 --task-name MNLI --task-name WMT --out figure1.pdf"
 
 
 def plot(
@@ -56,31 +59,26 @@ def plot(
         Path | None,
         typer.Option(metavar="FILE", help="Where to write the numbers that it draws: .csv.", rich_help_panel=OUTPUT),
     ] = None,
-    student: Annotated[
+    only_student: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="Draw this student only; may be repeated, and * stands for any letters.",
             show_default="all",
             rich_help_panel=FIGURE,
         ),
     ] = None,
-    stream: Annotated[
-        str | None,
-        typer.Option(help="Draw this stream only: encoder or decoder.", show_default="both", rich_help_panel=FIGURE),
-    ] = None,
-    vertex: Annotated[
-        list[int] | None,
-        typer.Option(help="Draw this student layer only; may be repeated.", show_default="all", rich_help_panel=FIGURE),
-    ] = None,
-    label: Annotated[
+    streams: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Draw these streams: encoder, decoder or both.", rich_help_panel=FIGURE),
+    ] = BOTH,
+    vertices: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="LABEL",
-            help="A task's name for each DIR, in order.",
-            show_default="DIR's name",
-            rich_help_panel=FIGURE,
+            metavar="NUMBERS", help="Student layers to draw, e.g. 1,3.", show_default="all", rich_help_panel=FIGURE
         ),
     ] = None,
+    task_name: options.TaskNames = None,
     value: Annotated[
         str | None,
         typer.Option(
@@ -103,30 +101,35 @@ def plot(
             rich_help_panel=FIGURE,
         ),
     ] = None,
-    score_margin: Annotated[
-        float | None,
-        typer.Option(
-            help="Largest difference of scores that does not matter, in their unit.",
-            show_default="a point",
-            rich_help_panel=FIGURE,
-        ),
-    ] = None,
+    score_margin: options.ScoreMargin = None,
     dark: Annotated[bool, typer.Option("--dark", help="Draw on a dark ground.", rich_help_panel=FIGURE)] = False,
-    dpi: Annotated[float, typer.Option(help="Dots per inch of a png.", rich_help_panel=FIGURE)] = 300.0,
+    dpi: Annotated[
+        float, typer.Option(help="Dots per inch of a png, and of a pdf's images.", rich_help_panel=FIGURE)
+    ] = _DPI,
     figure_width: Annotated[
         str, typer.Option(metavar="column|page", help="The width of a printed column or page.", rich_help_panel=FIGURE)
     ] = "page",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Draw a figure of analyses or scores into a file.
 
     Its numbers are written too where --numbers names a file for them.
     """
+    options.check_names("--streams", [streams], (*STREAMS, BOTH))
+    layers = [number for text in vertices or () for number in options.layer_numbers("vertices", text)]
     if out is None and numbers is None:
         raise InputError("nothing to write", "give a figure's file with --out, or one for its numbers with --numbers")
+    if out is None:
+        looks = {"--dark": dark, "--dpi": dpi != _DPI, "--figure-width": figure_width != "page"}
+        options.check_effects(looks, "came without --out")
     if out is not None:
-        check_target(out, "a figure's file", (".png", ".pdf", ".svg"))
+        options.check_target(out, "a figure's file", (".png", ".pdf", ".svg"))
+        options.check_new(out, overwrite=overwrite)
     if numbers is not None:
-        check_target(numbers, "the numbers' file", (".csv",), "--numbers")
+        options.check_target(numbers, "the numbers' file", (".csv",), "--numbers")
+        options.check_new(numbers, overwrite=overwrite)
 
     from anglekit.plots.files import figure_bytes
     from anglekit.plots.inputs import read_figure_inputs
@@ -136,14 +139,14 @@ def plot(
     if figure not in FIGURES:
         raise InputError(f"no figure {figure!r}", allowed=suggest(figure, FIGURES))
     found = read_figure_inputs(directories, over_training=FIGURES[figure].over_training)
-    labels = label
+    labels = task_name
     if labels is None and "labels" in FIGURES[figure].options:
         labels = list(found.score_names if FIGURES[figure].uses == "scores" else found.names)
-    options = {
+    choices = {
         "labels": labels,
-        "students": _named(student, found.geometries),
-        "stream": stream,
-        "vertices": vertex or None,
+        "students": _named(only_student, found.geometries),
+        "stream": None if streams == BOTH else streams,
+        "vertices": layers or None,
         "value": value,
         "null": null,
         "margin": score_margin,
@@ -151,12 +154,12 @@ def plot(
     contents = {}
     if out is not None:
         drawn = draw_figure(
-            figure, found.geometries, scores=found.scores, **options, width=figure_width, dark=dark or None
+            figure, found.geometries, scores=found.scores, **choices, width=figure_width, dark=dark or None
         )
         _warn_of_height(float(drawn.get_size_inches()[1]), FIGURES[figure].options)
         contents[out] = figure_bytes(drawn, out.suffix.lower().removeprefix("."), dpi=dpi)
     if numbers is not None:
-        drawn_numbers = figure_data(figure, found.geometries, scores=found.scores, **options)
+        drawn_numbers = figure_data(figure, found.geometries, scores=found.scores, **choices)
         contents[numbers] = drawn_numbers.to_csv(index=False, lineterminator="\n").encode()
     for target, content in contents.items():
         write_whole(target, content)
@@ -175,7 +178,7 @@ def _named(wanted: list[str] | None, geometries: Sequence[Geometry]) -> list[str
 def _warn_of_height(inches: float, options: frozenset[str]) -> None:
     from anglekit.plots.style import PAGE_HEIGHT
 
-    ways = {"students": "--student", "stream": "--stream", "vertices": "--vertex"}
+    ways = {"students": "--only-student", "stream": "--streams", "vertices": "--vertices"}
     if inches > PAGE_HEIGHT:
         fewer = " or ".join(way for option, way in ways.items() if option in options)
         advice = f"; draw fewer panels with {fewer}" if fewer else ""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from anglekit.distillation.settings import HubSettings, check_pushable
-from anglekit.settings_fields import OUTPUT, SettingError
+from anglekit.settings_fields import SettingError
 from anglekit_cli import options
 
 EPILOG = "Example: anglekit push runs/forward me/sst2-forward"
@@ -29,9 +29,7 @@ def publish(run: str | Path, hub: HubSettings, *, quiet: bool) -> None:
 def push(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished run of finetune or distill.")],
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where to: made if it is not there.")],
-    private: Annotated[
-        bool, typer.Option("--private", help="Make a new repository private.", rich_help_panel=OUTPUT)
-    ] = False,
+    private: Annotated[bool, options.option_of(HubSettings, "hub_private")] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Upload a finished run's model to the Hugging Face Hub.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from anglekit.settings_fields import FIGURE, OUTPUT
+from anglekit.settings_fields import FIGURE, HARDWARE, OUTPUT
 from anglekit_cli import options
 
 EPILOG = "Example: anglekit report geometry runs/sweep --out report.html"
@@ -22,12 +22,16 @@ def report(
     title: Annotated[
         str, typer.Option(help="The page's heading.", rich_help_panel=FIGURE)
     ] = "Teacher layers seen from the student",
-    label: options.Labels = None,
+    task_name: options.TaskNames = None,
     angle_margin: options.AngleMargin = 2.0,
     score_margin: options.ScoreMargin = None,
-    workers: Annotated[
+    processes: Annotated[
         int | None,
-        typer.Option(help="Processes that draw.", show_default="one for each core, where there is work for it"),
+        typer.Option(
+            help="Processes that draw.",
+            show_default="one for each core, where there is work for it",
+            rich_help_panel=HARDWARE,
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file if it is there.", rich_help_panel=OUTPUT)
@@ -61,12 +65,12 @@ def report(
 
         built = build_report(
             directories,
-            labels=label or None,
+            labels=task_name or None,
             title=title,
             margin=angle_margin,
             score_margin=score_margin,
             tick=tick,
-            workers=workers,
+            workers=processes,
         )
     write_whole(out, built.html)
     if as_json:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Examples: anglekit reproduce --list; anglekit reproduce mnli --dry-run; anglekit reproduce mnli --out mnli "
-    "--scale 0.01; anglekit reproduce sst2 --teacher bert --train train.tsv --validation dev.tsv --out sst2"
+    "--scale 0.01; anglekit reproduce sst2 --base-model bert --train train.tsv --validation dev.tsv --out sst2"
 )
 
 
@@ -47,7 +47,11 @@ def reproduce(
     scale: Annotated[float, typer.Option(help="The fraction of the training steps to make, as 0.01.")] = 1.0,
     teacher: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Directory or hub id to train the teacher from, in place of the recipe's."),
+        typer.Option(
+            "--base-model",
+            metavar="MODEL",
+            help="Directory or hub id to train the teacher from, in place of the recipe's.",
+        ),
     ] = None,
     trained_teacher: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Directory or hub id of a teacher that is trained already.")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anglekit.distillation.losses.weights import LossWeights
+from anglekit.distillation.matching.plain_plan import check_plain_plan
 from anglekit.errors import InputError
 from anglekit.settings_fields import OUTPUT, STUDENT
-from anglekit.vocabulary import CONTROLS, INITS, STRATEGIES
+from anglekit.vocabulary import CONTROLS, INITS, NONE, RANDOM_TEACHER, STRATEGIES
 from anglekit_cli import options
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def sweep(
         ),
     ] = 10,
     layers: options.Layers = None,
+    encoder_layers: options.EncoderLayers = None,
+    decoder_layers: options.DecoderLayers = None,
     width: options.Width = None,
     copy: options.Copy = None,
     weights: Annotated[LossWeights, options.Options(prefix="alpha_")],
@@ -124,12 +127,30 @@ def sweep(
     chosen_controls = options.names_of("--controls", controls)
     options.check_names("--controls", chosen_controls, CONTROLS)
     options.check_losses(hidden_loss, reading)
+    options.check_task(task, columns, settings, scored=bool(validation))
+    options.check_teaching(
+        settings,
+        weights,
+        hidden_loss=hidden_loss,
+        matches=set(chosen_strategies or ()) != {NONE} or RANDOM_TEACHER in (chosen_controls or ()),
+        match_streams=match_streams,
+    )
     chosen_seeds = parse_seeds(seeds)
     streams_matched = options.names_of("--match-streams", match_streams)
-    made = {} if inits else {"--layers": layers, "--width": width, "--copy": copy}
+    made: dict[str, object] = {} if inits else {"--layers": layers, "--width": width, "--copy": copy}
+    made |= {} if inits else {"--encoder-layers": encoder_layers, "--decoder-layers": decoder_layers}
     given = options.check_students(teacher, student or (), made)
     options.check_sources(given)
     options.check_sources([teacher], [train], validation, columns=columns, task=task, revision=load.revision)
+    if inits or not given:
+        check_plain_plan(
+            teacher,
+            layers=layers,
+            encoder_layers=encoder_layers,
+            decoder_layers=decoder_layers,
+            width=width,
+            copy_map=copy,
+        )
     settings.check_packages()
 
     from anglekit.distillation.matching.map_text import parse_copy_map
@@ -163,6 +184,8 @@ def sweep(
                 train=train,
                 out=out,
                 layers=layers,
+                encoder_layers=encoder_layers,
+                decoder_layers=decoder_layers,
                 width=width,
                 validation=validation or (),
                 data=columns,

@@ -250,7 +250,7 @@ def test_the_commands_extract_and_analyse(save_tiny, words, tmp_path, monkeypatc
         assert ended.value.code == code
         return capsys.readouterr()
 
-    extracts = ("extract", teacher, "--data", texts, "--out", tmp_path / "states", "--layers", "0,2,3")
+    extracts = ("extract", teacher, "--data", texts, "--out", tmp_path / "states", "--teacher-layers", "0,2,3")
     planned = told(*extracts, "--dry-run").out
     assert planned.startswith("12 texts, 114 tokens (encoder), stored as float32: 0.0 MB")
     assert not (tmp_path / "states").exists()
@@ -270,4 +270,4 @@ def test_the_commands_extract_and_analyse(save_tiny, words, tmp_path, monkeypatc
         in told("analyze", teacher, tmp_path / "states", *analyses[3:], "--overwrite", code=2).err
     )
     assert "--states-dtype is 'int4'" in told(*extracts, "--states-dtype", "int4", code=2).err
-    assert "--layers '0,x' is not a list of layers" in told(*extracts[:-1], "0,x", code=2).err
+    assert "--teacher-layers '0,x' is not a list of layers" in told(*extracts[:-1], "0,x", code=2).err

@@ -137,7 +137,7 @@ import sys
 from anglekit_cli.main import main
 run, *repositories = sys.argv[1:]
 for repository in repositories:
-    sys.argv = ["anglekit", "push", run, repository, "--private"]
+    sys.argv = ["anglekit", "push", run, repository, "--hub-private"]
     try:
         main()
     except SystemExit as ended:
