@@ -94,7 +94,10 @@ def test_options_reach_the_figure(saved: Path, tmp_path: Path) -> None:
     assert "fresh" not in content
     assert "#15181c" in content
     assert 'width="218' in content  # 3.03 inches in points
-    assert run(saved, "--figure", "angles-heatmap", "--out", out, "--value", "acute_fraction").exit_code == 0
+    assert (
+        run(saved, "--figure", "angles-heatmap", "--out", out, "--value", "acute_fraction", "--overwrite").exit_code
+        == 0
+    )
     assert "acute tokens (%)" in out.read_text()
 
 
@@ -171,7 +174,7 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    result = run(saved, "--figure", "figure1", "--out", out, "--dpi", 60)
+    result = run(saved, "--figure", "figure1", "--out", out, "--dpi", 60, "--overwrite")
     assert isinstance(result.exception, RunError)
     assert "No space left on device" in str(result.exception)
     assert out.read_bytes() == b"old"
@@ -210,7 +213,9 @@ def test_the_numbers_go_beside_the_figure_or_alone(saved: Path, tmp_path: Path) 
     np.testing.assert_allclose(numbers["null_cosine"], table["null_cosine"])
     written = data.read_bytes()
     out.unlink()
-    assert run(saved, *arguments, "--numbers", data).exit_code == 0
+    assert "f.csv exists; choose another file or" in str(run(saved, *arguments, "--numbers", data).exception)
+    data.write_bytes(b"old")
+    assert run(saved, *arguments, "--numbers", data, "--overwrite").exit_code == 0
     assert data.read_bytes() == written
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.csv"]
 
