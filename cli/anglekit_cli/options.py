@@ -38,6 +38,7 @@ from anglekit.settings_fields import (
     STUDENT,
     Declaration,
     SettingError,
+    changed,
     check_read_by,
     declarations,
 )
@@ -597,10 +598,12 @@ def check_sources(
 
 def check_classified(source: str, columns: DataSettings) -> None:
     """Refuse a table without a column of texts or of labels, as far as its header tells: that of json is every row."""
-    from anglekit.tables.read import find_column, find_text_columns, read_table
+    from anglekit.tables.columns import find_column, find_text_columns
+    from anglekit.tables.read import read_table
 
-    nested = any(name is not None and "." in name for name in (columns.text, columns.text_pair, columns.label))
-    if nested or not source.lower().endswith((".csv", ".tsv", ".parquet")):
+    # Whatever else says how the table is read is left to the run.
+    plain = set(changed(columns)) <= {"text", "text_pair", "label", "limit"}
+    if not plain or not source.lower().endswith((".csv", ".tsv", ".parquet")):
         return
     table = read_table(source, limit=1)
     find_text_columns(table, columns.text, columns.text_pair)
