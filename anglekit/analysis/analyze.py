@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,8 @@ from anglekit.analysis.fitted_projections import (
     same_projections,
     trained_projections,
 )
+from anglekit.analysis.given_models import Model, as_checkpoint, check_given, device_of, named_students, pad_id_of
+from anglekit.analysis.jobs.extract import offloaded_states
 from anglekit.analysis.jobs.unfinished import UnfinishedAnalysis
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.preparation import WHOLE, PreparedAnalysis, Shard, prepare
@@ -28,9 +30,8 @@ from anglekit.analysis.spec import AnalysisSpec, Key
 from anglekit.analysis.tables import tabulate
 from anglekit.errors import InputError
 from anglekit.models.check import evaluation_mode
-from anglekit.models.checkpoints import Checkpoint, load_checkpoint
+from anglekit.models.checkpoints import Checkpoint
 from anglekit.models.load_options import LoadOptions, check_roles
-from anglekit.models.memory.bare import check_apart
 from anglekit.models.sources import check_source
 from anglekit.probes.batch_plan import share_batches
 from anglekit.probes.batches import ProbeBatch
@@ -38,11 +39,8 @@ from anglekit.probes.data import ProbeData
 from anglekit.probes.in_memory import Probe, probe_in_memory
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.lanes import run_in_lanes
+from anglekit.runtime.placement import Placement
 from anglekit.runtime.processes import ALONE, Processes
-from anglekit.states.store import is_store, load_stored_teacher
-
-#: What stands for a model: a loaded checkpoint, a model in memory, or a directory or hub id.
-Model = Checkpoint | nn.Module | str | PathLike[str]
 
 
 def analyze(
@@ -81,18 +79,18 @@ def analyze(
         InputError: the models do not fit each other or the probe, or two of them share modules.
         RunError: no finite state was left.
     """
-    named = _named_students(students)
-    _check_apart(teacher, named)
+    named = named_students(students)
+    check_given(teacher, named)
     pad_id = None if tokenizer is None else tokenizer.pad_token_id
     if pad_id is None:
-        pad_id = next((pad for each in (teacher, *named.values()) if isinstance(pad := _pad_id(each), int)), None)
+        pad_id = next((pad for each in (teacher, *named.values()) if isinstance(pad := pad_id_of(each), int)), None)
     texts = probe_in_memory(probe, targets, pad_id)
     if tokenizer is None and isinstance(texts, ProbeData) and isinstance(teacher, nn.Module):
         raise InputError(
             f"the teacher, a {type(teacher).__name__} in memory, came without a tokenizer, and the probe holds texts",
             "give tokenizer=..., or token ids",
         )
-    beside = _device(teacher, *named.values())
+    beside = device_of(teacher, *named.values())
     load = options or (LoadOptions() if beside is None else LoadOptions(device=beside))
     for each in (teacher, *named.values()):
         if isinstance(each, str | PathLike):
@@ -100,84 +98,16 @@ def analyze(
             if each is not teacher and isinstance(teacher, str | PathLike):
                 check_roles(str(fspath(teacher)), str(fspath(each)))
     found = as_checkpoint(teacher, "teacher", tokenizer, load)
+    # A model that is larger than the memory is a teacher.
+    beside_it = load if load.placement.offload is None else replace(load, placement=Placement())
     checkpoints = []
     for name, student in named.items():
-        one = as_checkpoint(student, "student", tokenizer, load)
+        one = as_checkpoint(student, "student", tokenizer, beside_it)
         # A student made of the teacher's configuration bears the teacher's name.
         if isinstance(student, nn.Module) and one.name == found.name:
             one = replace(one, name="student")
         checkpoints.append(one if isinstance(name, int) else replace(one, name=name))
     return tabulate(*measure(found, checkpoints, texts, settings, progress=progress))
-
-
-def _named_students(students: Any) -> dict[str | int, Model]:  # noqa: ANN401 - whatever a program gives
-    """Return the students by their names, or by their places where they were not named."""
-    if isinstance(students, Checkpoint | nn.Module | str | PathLike):
-        return {0: students}
-    if isinstance(students, Mapping):
-        for name in students:
-            if not isinstance(name, str) or not name or set(name) & set("/\\\0"):
-                raise InputError(f"{name!r} is no name of a student", "give a word, which may stand in a file's name")
-        found: dict[str | int, Model] = dict(students)
-    elif isinstance(students, Iterable):
-        found = dict(enumerate(students))
-    else:
-        raise InputError(f"a {type(students).__name__} is no student", "give a model, a path, or several")
-    if not found:
-        raise InputError("there is no student", "give one or more after the teacher")
-    return found
-
-
-def _check_apart(teacher: Model, students: Mapping[str | int, Model]) -> None:
-    """Check that all are models, and that no student in memory shares modules with its teacher."""
-    labels = {
-        name: f"student {name}"
-        if isinstance(name, str)
-        else f"student {name + 1}"
-        if len(students) > 1
-        else "the student"
-        for name in students
-    }
-    for label, each in (("the teacher", teacher), *((labels[name], each) for name, each in students.items())):
-        if not isinstance(each, Checkpoint | nn.Module | str | PathLike):
-            raise InputError(
-                f"{label} is a {type(each).__name__}", "give a model, a Checkpoint, a directory or a hub id"
-            )
-    inside = {labels[name]: model for name, each in students.items() if (model := _in_memory(each)) is not None}
-    if (whole := _in_memory(teacher)) is not None:
-        check_apart(whole, inside)
-
-
-def _in_memory(given: Model) -> nn.Module | None:
-    return given.model if isinstance(given, Checkpoint) else given if isinstance(given, nn.Module) else None
-
-
-def _pad_id(given: Model) -> int | None:
-    """Return the id that a model pads with, where that is known without loading it."""
-    if isinstance(given, Checkpoint) and given.tokenizer is not None and given.tokenizer.pad_token_id is not None:
-        return int(given.tokenizer.pad_token_id)
-    return getattr(getattr(_in_memory(given), "config", None), "pad_token_id", None)
-
-
-def _device(*given: Model) -> str | None:
-    """Return where the first model in memory lies, to load directories beside it; None where there is none."""
-    models = (each for each in map(_in_memory, given) if each is not None)
-    weights = (next(model.parameters(), None) for model in models)
-    return next((str(weight.device) for weight in weights if weight is not None and not weight.is_meta), None)
-
-
-def as_checkpoint(given: Model, role: str, tokenizer: Tokenizer | None, options: LoadOptions) -> Checkpoint:
-    """Return a model as a checkpoint, with the given tokenizer where it has none."""
-    if isinstance(given, nn.Module):
-        told = str(getattr(getattr(given, "config", None), "name_or_path", "") or "")
-        return Checkpoint.of(given, tokenizer, name=None if told else role)
-    if isinstance(given, Checkpoint):
-        found = given
-    elif role == "teacher" and is_store(fspath(given)):
-        found = load_stored_teacher(fspath(given))
-    else:
-        found = load_checkpoint(str(fspath(given)), options)
-    return found if found.tokenizer is not None or tokenizer is None else replace(found, tokenizer=tokenizer)
 
 
 def measure(
@@ -213,10 +143,20 @@ def measure(
         InputError: the checkpoints do not fit each other or the probe, or a projection would be fitted on a shard.
         RunError: another process failed.
     """
-    with processes.together():
-        prepared = prepare(teacher, students, probe, settings or AnalysisSettings(), shard)
-        kept = None if unfinished is None else unfinished.load(prepared.spec)
     with ExitStack() as stack:
+        with processes.together():
+            prepared = prepare(teacher, students, probe, settings or AnalysisSettings(), shard)
+            if teacher.offloaded is not None:
+                if shard is not None or processes.count > 1:
+                    raise InputError(
+                        "--offload blocks reads each weight once, and the analysis is shared among jobs or processes",
+                        "extract the teacher's states once (anglekit extract --offload blocks), and share the analysis "
+                        "of these",
+                    )
+                place = None if unfinished is None else unfinished.teacher_states
+                teacher = stack.enter_context(offloaded_states(prepared, probe, place, progress=progress))
+                prepared = prepare(teacher, students, probe, settings or AnalysisSettings(), shard)
+            kept = None if unfinished is None else unfinished.load(prepared.spec)
         for checkpoint in (teacher, *students):
             stack.enter_context(evaluation_mode(checkpoint.model))
         spec = prepared.spec

@@ -23,6 +23,7 @@ from anglekit.errors import InputError, foreign_failures
 from anglekit.models.architectures import blocks, model_streams, named_final_norm, settle_streams, stack, width
 from anglekit.models.lengths import position_limit
 from anglekit.models.library_messages import quiet_transformers
+from anglekit.models.stored.offloaded import can_stand_in, stand_ins
 from anglekit.models.supported import supported_types
 from anglekit.runtime.placement import compute_device
 from anglekit.vocabulary import Batching, Stream
@@ -144,8 +145,9 @@ def check_model(model: PreTrainedModel) -> ModelFacts:
     in one token with each other. Where the configuration told another stream than the passes show, the passes win, for
     all models of that type from then on (`settle_streams`).
 
-    Weights that are elsewhere (on the disk, or sharded) are not run: see `ModelFacts.unchecked`. The usual facts then
-    stand there, and of padding what the census of types knows.
+    Random weights stand for those that lie on the disk: what is asked follows from how the model is built. Weights that
+    are elsewhere (sharded) are not run: see `ModelFacts.unchecked`. The usual facts then stand there, and of padding
+    what the census of types knows.
 
     Args:
         model: a transformers model, with or without a head, on its device.
@@ -156,6 +158,9 @@ def check_model(model: PreTrainedModel) -> ModelFacts:
     streams = model_streams(model.config)
     n_blocks = {stream: len(blocks(model, stream)) for stream in streams}
     reason = _not_here(model)
+    if reason and can_stand_in(model):
+        with stand_ins(model):
+            return check_model(model)
     if reason:
         usual = {stream: StreamFacts(final_norm=named_final_norm(model, stream) or "") for stream in streams}
         known = supported_types().get(str(model.config.model_type))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -54,6 +55,7 @@ from anglekit.models.stored.corrections import (
     labels_of,
     merge_corrections,
 )
+from anglekit.models.stored.offloaded import blocks_on_disk, tensor_digest
 from anglekit.models.stored.quantized import (
     ask_for_plain_weights,
     cannot_load_quantized,
@@ -64,7 +66,7 @@ from anglekit.models.stored.quantized import (
 )
 from anglekit.models.text_stack import check_head, is_composite, load_text_model, model_class, text_config
 from anglekit.runtime.files import read_document
-from anglekit.runtime.placement import device_names, is_placed, whole_state
+from anglekit.runtime.placement import device_names, is_placed, read_weight
 from anglekit.vocabulary import PRECISIONS, STUDENT_FILE, Stream
 
 
@@ -114,6 +116,8 @@ class Checkpoint:
         quantized: how the weights were stored quantised, and what they were turned into; "" for plain ones.
         left_out: stored weights that are no part of the model, in words.
         adapter: what corrected the weights, and whose they were: `lora on org/base`; or "".
+        offloaded: of a model whose blocks stay in their files (`Placement.offload`), the weights that take no part in
+            its hash, which is "" until all were read; None of any other.
     """
 
     source: str
@@ -129,6 +133,7 @@ class Checkpoint:
     adapter: str = ""
     quantized: str = ""
     left_out: str = ""
+    offloaded: frozenset[str] | None = None
 
     @classmethod
     def of(
@@ -309,7 +314,8 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
     # ESM-2's head for contacts has a part for each block; no state depends on it.
     unused = of_the_whole(model, whole, report) if whole_depth else set()
     _check_complete(source, report, unused)
-    sha256 = weights_hash(model, without={*report["missing_keys"], *unused})
+    without, offloaded = frozenset({*report["missing_keys"], *unused}), options.placement.offload is not None
+    sha256 = "" if offloaded else weights_hash(model, without)
     facts = facts_of(model)
     directory = Path(source)
     note = directory / STUDENT_FILE
@@ -328,6 +334,7 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
         adapter=adapter_of(source),
         quantized=quantized_of(described, model),
         left_out=_left_out(source, described),
+        offloaded=without if offloaded else None,
     )
 
 
@@ -390,10 +397,16 @@ def load_weights(
     if getattr(config, "rescale_every", 0):
         # RWKV's, which changes weights and states when it evaluates, and not when it trains.
         config.rescale_every = 0
+    placed_by_blocks = options.placement.offload is not None
+    if placed_by_blocks and corrected:
+        raise InputError(
+            f"{source} corrects the weights of another model, and --offload blocks leaves weights as they are stored",
+            "save the merged model",
+        )
     arguments = {
         "revision": options.revision,
         "dtype": DTYPES[options.dtype],
-        "use_safetensors": None if options.allow_pickle else True,
+        "use_safetensors": True if placed_by_blocks or not options.allow_pickle else None,
         "trust_remote_code": options.trust_remote_code,
         **options.placement.loading(DTYPES[options.dtype]),
         "output_loading_info": True,
@@ -407,8 +420,11 @@ def load_weights(
         bounded_construction(source, stored),
     ):
         if composite:
-            model, report = load_text_model(auto_class, source, whole, config, arguments)
+            place = options.place if placed_by_blocks else None
+            model, report = load_text_model(auto_class, source, whole, config, arguments, blocks_run_on=place)
         else:
+            if placed_by_blocks:
+                arguments["device_map"] = _blocks_stay(loaded_by, config, options)
             model, report = cast("Any", loaded_by).from_pretrained(source, config=config, **arguments)
     check_scales(source, model, report["unexpected_keys"])
     if method:
@@ -423,6 +439,21 @@ def load_weights(
     placed = options.placement.spread or is_placed(model)
     nn.Module.eval(model)
     return model if placed else nn.Module.to(model, options.place), report
+
+
+def _blocks_stay(
+    loaded_by: Any,  # noqa: ANN401 - a class, or one of transformers' auto classes
+    config: PretrainedConfig,
+    options: LoadOptions,
+) -> dict[str, str]:
+    """Return the map of devices of a model whose blocks stay in their files."""
+    copied = copy.deepcopy(config)
+    with torch.device("meta"):
+        if hasattr(loaded_by, "from_config"):
+            model = loaded_by.from_config(copied, trust_remote_code=options.trust_remote_code)
+        else:
+            model = loaded_by(copied)
+    return blocks_on_disk(model, model, options.place)
 
 
 def _of_the_base(corrections: Corrections, options: LoadOptions) -> LoadOptions:
@@ -455,18 +486,22 @@ def weights_source(source: str) -> str:
     return corrections.base if corrections is not None and corrections.alone else source
 
 
-def weights_hash(model: nn.Module, without: Collection[str] = ()) -> str:
-    """Return the sha256 of a model's weights: names, shapes, types and bytes, in the order of the names.
+def weights_hash(model: nn.Module, without: Collection[str] = (), known: Mapping[str, bytes] | None = None) -> str:
+    """Return the sha256 of a model's weights: that of what each adds (`tensor_digest`), in the order of their names.
 
-    It does not depend on how the file was sharded, nor on a head if that was not loaded. `without` leaves out
-    weights that the checkpoint did not hold (a pooler), which are drawn at random.
+    It does not depend on how the file was sharded, nor on a head if that was not loaded, nor on the order in which the
+    weights were read.
+
+    Args:
+        model: its weights may lie on the disk; they are then read one at a time.
+        without: weights that take no part: those that the checkpoint did not hold (a pooler), which are random.
+        known: digests of weights that were read before, by name.
     """
-    digest = hashlib.sha256()
-    for name, tensor in whole_state(model):
-        if name in without:
-            continue
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    digest, known = hashlib.sha256(), known or {}
+    for name, tensor in sorted(model.state_dict().items()):
+        if name not in without:
+            found = known.get(name)
+            digest.update(tensor_digest(name, read_weight(model, name, tensor)) if found is None else found)
     return digest.hexdigest()
 
 

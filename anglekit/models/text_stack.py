@@ -24,6 +24,7 @@ from anglekit.errors import InputError
 from anglekit.models.architectures import depth, model_streams
 from anglekit.models.chosen_blocks import with_blocks
 from anglekit.models.stored.corrections import merge_corrections
+from anglekit.models.stored.offloaded import blocks_on_disk
 
 # Text models for which transformers has no class with a head, and the types that compute the same on plain text (rotary
 # angles of three equal positions are those of one) with their settings. `load_text_model` runs both on a text before it
@@ -255,6 +256,8 @@ def load_text_model(
     whole: PretrainedConfig,
     config: PretrainedConfig,
     arguments: Mapping[str, Any],
+    *,
+    blocks_run_on: str | None = None,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Load the text model out of a composite checkpoint; its other parts get no memory.
 
@@ -268,6 +271,8 @@ def load_text_model(
         whole: the composite's configuration; left as it is.
         config: what `text_config` made of it, of all blocks or of the first ones.
         arguments: of `from_pretrained`.
+        blocks_run_on: leave the text model's blocks in their files and put the rest of it on this device; None: as the
+            arguments say.
 
     Returns:
         The text model, and the report of `from_pretrained` in the names of the text model.
@@ -289,6 +294,10 @@ def load_text_model(
     holder_class, whole = _whole_class(whole, fitted, headed=auto_class is not AutoModel)
     tied = bool(getattr(whole, "tie_word_embeddings", False) or getattr(fitted, "tie_word_embeddings", False))
     stripped: Any = _stripped(holder_class, kind, heads=tied or auto_class is not AutoModel)
+    if blocks_run_on is not None:
+        with torch.device("meta"):
+            empty = stripped(copy.deepcopy(whole))
+        arguments = {**arguments, "device_map": blocks_on_disk(empty, _text_part(empty, kind), blocks_run_on)}
     holder, report = stripped.from_pretrained(source, config=whole, **arguments)
     if getattr(holder, "_hf_peft_config_loaded", False):
         # Before weights are taken over by their names, which corrections change.

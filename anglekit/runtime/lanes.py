@@ -23,24 +23,24 @@ Made = TypeVar("Made")
 _MOST_LANES = 2
 
 
-def lane_count(models: Sequence[PreTrainedModel], devices: Iterable[torch.device]) -> int:
+def lane_count(models: Sequence[PreTrainedModel], devices: Iterable[torch.device], *, held: bool = False) -> int:
     """Return how many batches may be on their way at once: 2 where it is faster and safe, else 1.
 
     It is faster where all models compute on a CPU with two threads to give. It is not safe where something in a model
-    changes from pass to pass: weights that hooks bring from elsewhere, rotary tables that are made for each length, or
-    code that does not come with transformers.
+    changes from pass to pass: weights that hooks bring from elsewhere (unless they are `held` for all passes), rotary
+    tables that are made for each length, or code that does not come with transformers.
     """
     if torch.get_num_threads() < _MOST_LANES or not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
         return 1
     # Both settings belong to one thread; a lane's own thread would not see them.
     if torch.get_default_device().type != "cpu" or torch.is_autocast_enabled("cpu"):
         return 1
-    steady = all(device.type == "cpu" for device in devices) and all(map(_is_steady, models))
+    steady = all(device.type == "cpu" for device in devices) and all(_is_steady(model, held=held) for model in models)
     return _MOST_LANES if steady else 1
 
 
-def _is_steady(model: PreTrainedModel) -> bool:
-    if is_placed(model) or not type(model).__module__.startswith("transformers."):
+def _is_steady(model: PreTrainedModel, *, held: bool) -> bool:
+    if (is_placed(model) and not held) or not type(model).__module__.startswith("transformers."):
         return False
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from anglekit.errors import InputError
 from anglekit.settings_fields import HARDWARE, SettingError, check_settings, documented, setting
@@ -22,6 +22,8 @@ DEVICE_MAPS: Final = ("auto", "balanced", "balanced_low_0", "sequential")
 #: The device that is chosen where none is named, and what it means; the other names are torch's.
 AUTO: Final = "auto"
 AUTO_HELP: Final = "auto takes an accelerator if there is one"
+#: What may stay in its files while a model runs.
+OFFLOADS: Final = ("blocks",)
 #: Precisions of weights that bitsandbytes makes while they are loaded.
 QUANTIZATIONS: Final = ("8bit", "4bit")
 
@@ -51,7 +53,18 @@ class Placement:
         None, "With --device-map auto: the most of each device, 0=10GiB,cpu=30GiB.", shown="all", group=HARDWARE
     )
     offload_folder: str | None = setting(
-        None, "With --device-map: where weights go that the disk holds and no safetensors file has.", group=HARDWARE
+        None,
+        "With --device-map or --offload: where weights go that the disk holds and no safetensors file has.",
+        group=HARDWARE,
+    )
+    offload: str | None = setting(
+        None,
+        "Leave the teacher's blocks in their safetensors files and run all texts through block after block, so that "
+        "each weight is read once: for a model that is larger than the memory.",
+        names=OFFLOADS,
+        metavar="blocks",
+        shown="no",
+        group=HARDWARE,
     )
     quantization: str | None = setting(
         None,
@@ -70,10 +83,19 @@ class Placement:
                 f"{self.quantization} needs the `bitsandbytes` package, which is not installed",
                 "install it: pip install bitsandbytes, or load with --dtype bfloat16",
             )
-        for name in ("max_memory", "offload_folder"):
-            value = getattr(self, name)
-            if value is not None and self.device_map is None:
-                raise SettingError(name, f"{value!r} came without a device map, which it belongs to", "add one")
+        if self.max_memory is not None and self.device_map is None:
+            raise SettingError(
+                "max_memory", f"{self.max_memory!r} came without a device map, which it belongs to", "add one"
+            )
+        if self.offload_folder is not None and self.device_map is None and self.offload is None:
+            raise SettingError(
+                "offload_folder",
+                f"{self.offload_folder!r} came without a device map or offloaded blocks, to which it belongs",
+                "add one of them",
+            )
+        other = "device_map" if self.device_map is not None else "quantization"
+        if self.offload is not None and getattr(self, other) is not None:
+            raise SettingError("offload", f"{self.offload!r} came with {other}", "choose one of the two")
         if self.parts is not None and self.max_memory is not None:
             raise SettingError(
                 "max_memory",
@@ -85,7 +107,7 @@ class Placement:
     @property
     def spread(self) -> bool:
         """Whether transformers places the model, so that it must not be moved."""
-        return self.device_map is not None or self.quantization is not None
+        return any(each is not None for each in (self.device_map, self.quantization, self.offload))
 
     @property
     def parts(self) -> dict[str, str | int] | None:
@@ -215,11 +237,19 @@ def device_names(model: PreTrainedModel) -> str:
 def whole_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield a model's weights in the order of their names; those on the disk are read one at a time."""
     for name, tensor in sorted(model.state_dict().items()):
-        if not tensor.is_meta:
-            yield name, tensor.detach()
-            continue
-        owner, _, leaf = name.rpartition(".")
-        stored = getattr(getattr(model.get_submodule(owner), "_hf_hook", None), "weights_map", None)
-        if stored is None:
-            raise InputError(f"the weight {name} of {type(model).__name__} was not loaded", "load the whole model")
-        yield name, stored[leaf].detach().to(tensor.dtype)
+        yield name, read_weight(model, name, tensor)
+
+
+def read_weight(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
+    """Return a weight of a model's `state_dict`, read from the disk if it is there.
+
+    Raises:
+        InputError: it was not loaded.
+    """
+    if not tensor.is_meta:
+        return tensor.detach()
+    owner, _, leaf = name.rpartition(".")
+    stored = getattr(getattr(model.get_submodule(owner), "_hf_hook", None), "weights_map", None)
+    if stored is None:
+        raise InputError(f"the weight {name} of {type(model).__name__} was not loaded", "load the whole model")
+    return cast("Tensor", stored[leaf].detach().to(tensor.dtype))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
+import greenlet
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -41,7 +42,7 @@ class LayerRecorder:
     Attributes:
         states: after a forward pass, `states[stream][layer]` of shape (batch, length, width).
         keep: called with stream, layer and state, as each state comes; puts it into `states` unless replaced. A
-            replacement applies only to passes in the thread that set it.
+            replacement applies only to passes in the thread or coroutine (greenlet) that set it.
 
     Raises:
         InputError: a stream that the model does not have, a layer out of range, a model that cannot be read layer by
@@ -83,7 +84,7 @@ class LayerRecorder:
         self.layers = {stream: tuple(sorted(set(wanted))) for stream, wanted in layers.items()}
         self.final_norm: FinalNorm = final_norm
         self.states: dict[Stream, dict[int, Tensor]] = {stream: {} for stream in layers}
-        self._of_thread = threading.local()
+        self._running: WeakKeyDictionary[greenlet.greenlet, _Running] = WeakKeyDictionary()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._modes: dict[Stream, ModuleModes] = {}
 
@@ -116,11 +117,20 @@ class LayerRecorder:
 
     @property
     def keep(self) -> Callable[[Stream, int, Tensor], None]:  # noqa: D102 - see the class
-        return getattr(self._of_thread, "keep", self._keep_whole)
+        return self._here.keep or self._keep_whole
 
     @keep.setter
     def keep(self, take: Callable[[Stream, int, Tensor], None]) -> None:
-        self._of_thread.keep = take
+        self._here.keep = take
+
+    @property
+    def _here(self) -> _Running:
+        """What belongs to this thread, or to this coroutine in it: passes on their way at once do not meet."""
+        coroutine = greenlet.getcurrent()
+        found = self._running.get(coroutine)
+        if found is None:
+            found = self._running[coroutine] = _Running()
+        return found
 
     def _keep_whole(self, stream: Stream, layer: int, state: Tensor) -> None:
         self.states[stream][layer] = state
@@ -140,9 +150,8 @@ class LayerRecorder:
 
     @property
     def _passes(self) -> dict[Stream, _StreamPass]:
-        """The streams' passes that run now, in this thread."""
-        running: dict[Stream, _StreamPass] = vars(self._of_thread).setdefault("passes", {})
-        return running
+        """The streams' passes that run now."""
+        return self._here.passes
 
     def _take(self, stream: Stream, layer: int, state: Tensor, *, own_end: bool = False) -> None:
         """Bring a state into its form and keep it; here alone states become (batch, length, width)."""
@@ -181,6 +190,14 @@ class _StreamPass:
 
     size: tuple[int, int] | None
     came: list[int] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _Running:
+    """What a thread or coroutine has on its way: what keeps its states, and the streams' passes."""
+
+    keep: Callable[[Stream, int, Tensor], None] | None = None
+    passes: dict[Stream, _StreamPass] = field(default_factory=dict)
 
 
 def _check_came(model: PreTrainedModel, stream: Stream, layers: Sequence[int], came: Sequence[int]) -> None:
@@ -240,11 +257,9 @@ class _TokenCollector:
         self.rows = {stream: {layer: row for row, layer in enumerate(kept)} for stream, kept in layers.items()}
         self.index = {stream: batch.token_index(stream) for stream in layers}
         self.states: dict[Stream, Tensor] = {}
-        self.came: dict[Stream, list[int]] = {stream: [] for stream in layers}
 
     def keep(self, stream: Stream, layer: int, state: Tensor) -> None:
         """Copy one layer's tokens to its row."""
-        self.came[stream].append(layer)
         flat = state.flatten(0, 1)
         index = self.index[stream] = self.index[stream].to(flat.device)
         rows = self.states.get(stream)
@@ -262,6 +277,36 @@ class _TokenCollector:
             row.copy_(flat.index_select(0, index))
 
 
+def run_recorded(recorder: LayerRecorder, batch: ProbeBatch, keep: Callable[[Stream, int, Tensor], None]) -> None:
+    """Run the recorder's model on a batch without gradients, and have each state kept as it comes.
+
+    Args:
+        recorder: entered, its model in evaluation mode.
+        batch: the examples.
+        keep: called with stream, layer and state, (batch, length, width), padding included.
+
+    Raises:
+        InputError: a layer did not come exactly once.
+    """
+    came: dict[Stream, list[int]] = {stream: [] for stream in recorder.layers}
+
+    def keep_once(stream: Stream, layer: int, state: Tensor) -> None:
+        came[stream].append(layer)
+        keep(stream, layer, state)
+
+    before, recorder.keep = recorder.keep, keep_once
+    try:
+        # A model whose modes are set back tells of each change.
+        quiet = quiet_transformers() if recorder.facts.restless == "modes" else nullcontext()
+        with quiet, torch.inference_mode():
+            recorder.model.base_model(**forward_inputs(recorder.model, batch))
+    finally:
+        recorder.keep = before
+    for stream, layers in recorder.layers.items():
+        # Where a stack is bypassed, no hook of it tells; a row that nothing was written to must not be read.
+        _check_came(recorder.model, stream, layers, came[stream])
+
+
 def token_states(
     recorder: LayerRecorder, batch: ProbeBatch, workspace: Workspace | None = None
 ) -> dict[Stream, TokenStates]:
@@ -277,15 +322,5 @@ def token_states(
         workspace: used by this recorder alone; the next call with it overwrites the states. None: the caller owns them.
     """
     collector = _TokenCollector(recorder.layers, batch, workspace or Workspace())
-    keep, recorder.keep = recorder.keep, collector.keep
-    try:
-        # A model whose modes are set back tells of each change.
-        quiet = quiet_transformers() if recorder.facts.restless == "modes" else nullcontext()
-        with quiet, torch.inference_mode():
-            recorder.model.base_model(**forward_inputs(recorder.model, batch))
-    finally:
-        recorder.keep = keep
-    for stream, layers in recorder.layers.items():
-        # Where a stack is bypassed, no hook of it tells; a row that nothing was written to must not be read.
-        _check_came(recorder.model, stream, layers, collector.came[stream])
+    run_recorded(recorder, batch, collector.keep)
     return {stream: TokenStates(recorder.layers[stream], states) for stream, states in collector.states.items()}

@@ -467,9 +467,11 @@ class StoredTeacher(Checkpoint):
 
     Attributes:
         store: the states.
+        passing: the store is made for this analysis alone, and no result speaks of it.
     """
 
     store: StateStore
+    passing: bool = False
 
     @property
     def dtype_words(self) -> str:
@@ -487,7 +489,8 @@ class StoredTeacher(Checkpoint):
     def provenance(self) -> dict[str, Any]:
         """Return what a result records: the checkpoint whose states these are."""
         told = msgspec.to_builtins(self.store.document.model)
-        return {**{name: value for name, value in told.items() if name != "name"}, "states": self.store.rounding_words}
+        states = {} if self.passing else {"states": self.store.rounding_words}
+        return {**{name: value for name, value in told.items() if name != "name"}, **states}
 
 
 def load_stored_teacher(directory: str | Path) -> StoredTeacher:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import msgspec
@@ -18,17 +20,19 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 from torch.linalg import vector_norm
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.analysis.analyze import Model, as_checkpoint
+from anglekit.analysis.given_models import Model, as_checkpoint
 from anglekit.analysis.jobs.unfinished import unfinished_directory
-from anglekit.analysis.preparation import package_versions, tokenized_probe
+from anglekit.analysis.preparation import PreparedAnalysis, package_versions, tokenized_probe
 from anglekit.analysis.recorders import progress_batches
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError, RunError, suggest
 from anglekit.geometry.angles import angle_degrees
 from anglekit.models.check import evaluation_mode, facts_of
-from anglekit.models.checkpoints import Checkpoint, quiet_transformers
+from anglekit.models.checkpoint_files import weight_file_stamps
+from anglekit.models.checkpoints import Checkpoint, quiet_transformers, weights_hash
 from anglekit.models.load_options import LoadOptions
 from anglekit.probes.batches import ProbeBatch, TokenizedProbe
 from anglekit.probes.in_memory import Probe, probe_in_memory
@@ -39,7 +43,8 @@ from anglekit.runtime.locks import DirectoryLock
 from anglekit.runtime.placement import compute_device
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.runtime.workspace import Workspace
-from anglekit.states.recorder import LayerRecorder, TokenStates, token_states
+from anglekit.states.block_by_block import run_block_by_block
+from anglekit.states.recorder import LayerRecorder, TokenStates, run_recorded, token_states
 from anglekit.states.store import (
     FORMAT,
     MODEL_DIRECTORY,
@@ -50,8 +55,10 @@ from anglekit.states.store import (
     ShardRecord,
     StateStore,
     StoreDocument,
+    StoredTeacher,
     example_digests,
     is_store,
+    load_stored_teacher,
     restored,
     rounded,
 )
@@ -61,6 +68,11 @@ from anglekit.vocabulary import STORE_FILE, Stream
 SHARD_BYTES: Final = 32 << 20
 _PLAN_FILE, _LOCK = "plan.json", "lock"
 _ROUNDING: Final = "rounding"
+#: The most that texts may hold between two blocks of a model whose blocks stay in their files. What is more goes in a
+#: later round, for which every weight is read again: by then a round has computed for much longer than reading takes.
+IN_FLIGHT_BYTES: Final = 1 << 30
+# States of the width that a batch holds there: its own, one before a sum, masks.
+_HELD_STATES = 3
 # Tokens of a batch on which the rounding is measured: enough for a mean, and a small part of the pass.
 _MEASURED = 64
 
@@ -89,6 +101,7 @@ def prepare_extraction(
     *,
     layers: Sequence[int] | None = None,
     stored: str = "float32",
+    read_beside: Sequence[Checkpoint] = (),
 ) -> PreparedExtraction:
     """Check that everything fits, tokenise, and say what will be written.
 
@@ -99,6 +112,7 @@ def prepare_extraction(
             are not asked.
         layers: the layers of each stream, 0 the embedding; None: all.
         stored: the precision of the store, a name of `STORED_DTYPES`.
+        read_beside: models that will read the same texts: those are cut to what all can take.
 
     Raises:
         InputError: a layer or precision that does not exist, or texts that the model cannot read.
@@ -119,7 +133,13 @@ def prepare_extraction(
             )
         chosen[stream] = list(wanted)
     facts = facts_of(model.model)
-    probe = replace(tokenized_probe(model, [], data, settings), batching=facts.batching)
+    if model.offloaded is not None and facts.restless:
+        raise InputError(
+            f"a {model.model.config.model_type} changes itself in a pass, and with --offload blocks all passes are on "
+            "their way at once",
+            "leave --offload out",
+        )
+    probe = replace(tokenized_probe(model, read_beside, data, settings), batching=facts.batching)
     # A later reading may leave tokens out; the store leaves out none.
     probe = replace(
         probe,
@@ -161,6 +181,7 @@ def extract_states(
     layers: Sequence[int] | None = None,
     stored: str = "float32",
     tokenizer: Tokenizer | None = None,
+    read_beside: Sequence[Checkpoint] = (),
     overwrite: bool = False,
     processes: Processes = ALONE,
     progress: bool = False,
@@ -172,6 +193,9 @@ def extract_states(
     Shards are written into `OUT.unfinished`, each whole or not at all; a run that was stopped goes on with those that
     are missing. The directory gets its name when all are there. The same store, if it is there already, is returned.
 
+    A model whose blocks stay in their files (`Placement.offload`) runs all texts through block after block, so that
+    each weight is read once, or once for each `IN_FLIGHT_BYTES` of what the texts need between two blocks.
+
     Args:
         out: the store's directory.
         model: whose states: a `Checkpoint`, a model in memory, a directory or a hub id.
@@ -180,6 +204,7 @@ def extract_states(
         layers: see `prepare_extraction`.
         stored: see `prepare_extraction`.
         tokenizer: that of a model in memory.
+        read_beside: see `prepare_extraction`.
         overwrite: replace a store that is there.
         processes: those that share the shards; each calls this function alike.
         progress: show a progress bar on the terminal.
@@ -193,9 +218,15 @@ def extract_states(
     with processes.together():
         model = as_checkpoint(model, "model", tokenizer, LoadOptions())
         data = probe_in_memory(probe)
-        prepared = prepare_extraction(model, data, settings or AnalysisSettings(), layers=layers, stored=stored)
+        prepared = prepare_extraction(
+            model, data, settings or AnalysisSettings(), layers=layers, stored=stored, read_beside=read_beside
+        )
+        if model.offloaded is not None and processes.count > 1:
+            raise InputError(
+                f"--offload blocks reads each weight once, and {processes.count} processes were launched", "start one"
+            )
         # A run that was stopped after its last step had nothing left to do.
-        there = None if overwrite else _same_store(out, prepared)
+        there = None if overwrite else _same_store(out, model, prepared)
         if there is None:
             check_replaceable(out, STORE_FILE, overwrite=overwrite)
     if processes.all(there is not None) and there is not None:
@@ -205,9 +236,12 @@ def extract_states(
         with processes.together():
             if processes.first:
                 stack.enter_context(DirectoryLock(unfinished, _LOCK, holder="extraction"))
-                _begin(unfinished, prepared)
+                _begin(unfinished, model, prepared)
         with processes.together():
-            _write_shards(unfinished, model, prepared, processes, progress=progress)
+            if model.offloaded is None:
+                _write_shards(unfinished, model, prepared, processes, progress=progress)
+            else:
+                prepared = _write_by_blocks(unfinished, model, prepared, progress=progress)
         with processes.together():
             if processes.first:
                 _complete(unfinished, model, prepared)
@@ -217,19 +251,61 @@ def extract_states(
     return StateStore(out)
 
 
-def _same_store(out: Path, prepared: PreparedExtraction) -> StateStore | None:
+@contextmanager
+def offloaded_states(
+    prepared: PreparedAnalysis, probe: Probe, place: Path | None, *, progress: bool
+) -> Iterator[StoredTeacher]:
+    """Store the states of a teacher whose blocks stay in their files for the length of an analysis.
+
+    Args:
+        prepared: the analysis of that teacher.
+        probe: its texts.
+        place: the directory of the store, in which a run that was stopped goes on; None: a temporary one.
+        progress: show a progress bar on the terminal.
+
+    Yields:
+        The teacher, read from the store.
+
+    Raises:
+        InputError: as `extract_states`.
+        RunError: as `extract_states`.
+    """
+    with ExitStack() as stack:
+        if place is None:
+            place = Path(stack.enter_context(TemporaryDirectory(prefix="anglekit-states-"))) / "states"
+        extract_states(
+            place,
+            prepared.teacher,
+            probe,
+            prepared.spec.settings,
+            layers=prepared.spec.settings.teacher_layers,
+            read_beside=prepared.students,
+            progress=progress,
+        )
+        yield replace(load_stored_teacher(place), source=prepared.teacher.source, passing=True)
+
+
+def _same_store(out: Path, model: Checkpoint, prepared: PreparedExtraction) -> StateStore | None:
     """Return the store that is there, if it is the one that would be written."""
     if not is_store(out):
         return None
     store = StateStore(out)
     plain = msgspec.structs.replace(store.document, shards=[], rounding=Rounding(), packages={})
-    same = msgspec.to_builtins(plain) == msgspec.to_builtins(_without_versions(prepared.document))
+    wanted = _without_versions(prepared.document)
+    if model.offloaded is not None:
+        wanted = _of_weights(wanted, weights_hash(model.model, model.offloaded))
+    same = msgspec.to_builtins(plain) == msgspec.to_builtins(wanted)
     return store if same and store.holds(example_digests(prepared.probe)) else None
 
 
 def _without_versions(document: StoreDocument) -> StoreDocument:
     """Return a document that another minor version of a package would write alike."""
     return msgspec.structs.replace(document, packages={})
+
+
+def _of_weights(document: StoreDocument, sha256: str) -> StoreDocument:
+    """Return a document that says of which weights the states are."""
+    return msgspec.structs.replace(document, model=msgspec.structs.replace(document.model, sha256=sha256))
 
 
 def _bytes_of_tokens(layers: Mapping[Stream, Sequence[int]], width: int, stored: str) -> dict[Stream, int]:
@@ -262,22 +338,32 @@ def _shard_name(number: int) -> str:
 
 
 class _Plan(msgspec.Struct, frozen=True):
-    """What an unfinished store will hold, so that a run that goes on is of the same."""
+    """What an unfinished store will hold, so that a run that goes on is of the same.
+
+    Attributes:
+        document: the store's; of a model whose blocks stay in their files without its hash, which is not known yet.
+        texts: the hash of what is read.
+        files: of such a model, its files with their sizes and times.
+    """
 
     document: StoreDocument
     texts: str
+    files: tuple[tuple[str, int, int], ...] = ()
 
     @classmethod
-    def of(cls, prepared: PreparedExtraction) -> _Plan:
+    def of(cls, model: Checkpoint, prepared: PreparedExtraction) -> _Plan:
         digest = hashlib.sha256(example_digests(prepared.probe).tobytes())
         for batch in prepared.probe.plan:
             digest.update(prepared.probe.rows[batch].tobytes() + b"|")
-        return cls(_without_versions(prepared.document), digest.hexdigest())
+        # Of a hub's checkpoint the configuration tells the commit.
+        here = model.offloaded is not None and Path(model.source).is_dir()
+        files = weight_file_stamps(Path(model.source)) if here else ()
+        return cls(_without_versions(prepared.document), digest.hexdigest(), files)
 
 
-def _begin(unfinished: Path, prepared: PreparedExtraction) -> None:
+def _begin(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction) -> None:
     """Write down what is extracted, or refuse to go on with something else or without room."""
-    plan, file = _Plan.of(prepared), unfinished / _PLAN_FILE
+    plan, file = _Plan.of(model, prepared), unfinished / _PLAN_FILE
     for left in unfinished.glob(f"{SHARD_SCRATCH}*"):
         left.unlink()
     if file.exists():
@@ -303,11 +389,7 @@ def _write_shards(
 ) -> None:
     """Write this process's shards that are not there."""
     layers = prepared.document.layers
-    missing = [
-        number
-        for number in range(len(prepared.shards))
-        if number % processes.count == processes.rank and not (unfinished / _shard_name(number)).exists()
-    ]
+    missing = _missing(unfinished, prepared, processes)
     digests = example_digests(prepared.probe)
     with evaluation_mode(model.model), LayerRecorder(model.model, layers, prepared.document.final_norm) as recorder:
         restless = bool(recorder.facts.restless)
@@ -327,7 +409,7 @@ def _write_shards(
             own = prepared.shards[shard]
             if filled is None:
                 filled = _Shard(unfinished / _shard_name(shard), prepared, own, digests)
-            filled.add(found)
+            filled.add(number, found)
             if number == own[-1]:
                 # What was filled comes to the disk while the next shard is computed.
                 saving.append(disk.submit(filled.finish))
@@ -340,13 +422,79 @@ def _write_shards(
             each.result()
 
 
+def _missing(unfinished: Path, prepared: PreparedExtraction, processes: Processes = ALONE) -> list[int]:
+    """Return the numbers of this process's shards that are not there."""
+    return [
+        number
+        for number in range(len(prepared.shards))
+        if number % processes.count == processes.rank and not (unfinished / _shard_name(number)).exists()
+    ]
+
+
+def _write_by_blocks(
+    unfinished: Path, model: Checkpoint, prepared: PreparedExtraction, *, progress: bool
+) -> PreparedExtraction:
+    """Write the shards that are not there block after block; return the extraction with the hash of the weights."""
+    document, probe = prepared.document, prepared.probe
+    digests, known = example_digests(probe), dict[str, bytes]()
+    with evaluation_mode(model.model), LayerRecorder(model.model, document.layers, document.final_norm) as recorder:
+        lanes = lane_count([model.model], [compute_device(model.model)], held=True)
+        n_blocks = sum(model.depth(stream) for stream in model.streams)
+        rounds = list(_rounds(_missing(unfinished, prepared), prepared, model.width * model.model.dtype.itemsize))
+        with tqdm(desc="extracting", unit="block", total=n_blocks * len(rounds), disable=not progress) as bar:
+            for numbers in rounds:
+                shards = [
+                    _Shard(unfinished / _shard_name(number), prepared, prepared.shards[number], digests)
+                    for number in numbers
+                ]
+                passes = [
+                    partial(_pass_into, shard, recorder, probe, batch)
+                    for number, shard in zip(numbers, shards, strict=True)
+                    for batch in prepared.shards[number]
+                ]
+                known |= run_block_by_block(model.model, model.streams, passes, lanes=lanes, on_block=bar.update)
+                del passes
+                while shards:
+                    shards.pop(0).finish()
+    sha256 = weights_hash(model.model, model.offloaded or (), known)
+    return replace(prepared, document=_of_weights(document, sha256))
+
+
+def _rounds(numbers: Sequence[int], prepared: PreparedExtraction, bytes_of_a_state: int) -> Iterator[list[int]]:
+    """Yield the shards whose batches are on their way at once: what they hold while they wait has its bound."""
+    held: list[int] = []
+    room = IN_FLIGHT_BYTES
+    for number in numbers:
+        padded = sum(int(prepared.probe.padded_tokens[batch]) for batch in prepared.shards[number])
+        if held and padded * bytes_of_a_state * _HELD_STATES > room:
+            yield held
+            held, room = [], IN_FLIGHT_BYTES
+        held.append(number)
+        room -= padded * bytes_of_a_state * _HELD_STATES
+    if held:
+        yield held
+
+
+def _pass_into(shard: _Shard, recorder: LayerRecorder, probe: TokenizedProbe, number: int) -> None:
+    """Run a batch and write each state into its shard as it comes."""
+    (batch,) = probe.batches(numbers=[number])
+    index = {stream: batch.token_index(stream) for stream in recorder.layers}
+
+    def keep(stream: Stream, layer: int, state: Tensor) -> None:
+        rows = state.flatten(0, 1).index_select(0, index[stream].to(state.device))
+        shard.add_layer(number, stream, layer, rows.cpu())
+
+    run_recorded(recorder, batch, keep)
+    shard.end_batch(number)
+
+
 class _Shard:
-    """A shard while its batches come."""
+    """A shard while its batches come, each whole and in turn, or all of them layer by layer."""
 
     def __init__(self, file: Path, prepared: PreparedExtraction, batches: range, digests: NDArray[np.uint8]) -> None:
         document, probe = prepared.document, prepared.probe
         examples = np.concatenate([probe.plan[number] for number in batches])
-        self.stored = document.stored
+        self.stored, self.layers = document.stored, document.layers
         known = {
             "digests": torch.from_numpy(digests[examples]),
             "rows": torch.from_numpy(probe.rows[examples]),
@@ -356,11 +504,16 @@ class _Shard:
             _ROUNDING: (torch.float64, (4,)),
             **{name: (tensor.dtype, tensor.shape) for name, tensor in known.items()},
         }
-        self.filled = dict.fromkeys(document.layers, 0)
-        self.worst = Rounding()
-        self.measured = 0
+        #: By batch and stream, where its tokens stand.
+        self.places: dict[tuple[int, Stream], slice] = {}
+        self._exact: dict[tuple[int, Stream], Tensor] = {}
+        self._turned: dict[tuple[int, Stream], tuple[Rounding, int]] = {}
         for stream, held in document.layers.items():
-            shape = (int(known[f"{stream}.lengths"].sum()), len(held), document.model.width or 0)
+            end = 0
+            for batch in batches:
+                begin, end = end, end + int(_lengths(probe, stream)[probe.plan[batch]].sum())
+                self.places[batch, stream] = slice(begin, end)
+            shape = (end, len(held), document.model.width or 0)
             shapes[f"{stream}.states"] = (STORED_DTYPES[self.stored], shape)
             if self.stored == "int8":
                 shapes[f"{stream}.scales"] = (torch.float32, shape[:2])
@@ -368,56 +521,88 @@ class _Shard:
         for name, tensor in known.items():
             self.new.tensors[name].copy_(tensor)
 
-    def add(self, states: Mapping[Stream, TokenStates]) -> None:
+    def add(self, batch: int, states: Mapping[Stream, TokenStates]) -> None:
         """Take in the states of a batch, each stream's (layers, tokens, width)."""
         for stream, found in states.items():
             by_token = found.states.cpu().transpose(0, 1)
-            begin = self.filled[stream]
-            end = self.filled[stream] = begin + len(by_token)
-            target = self.new.tensors[f"{stream}.states"][begin:end]
-            if by_token.dtype == target.dtype:
-                target.copy_(by_token)
-                continue
-            small, scales = rounded(by_token, self.stored)
-            target.copy_(small)
-            if scales is not None:
-                self.new.tensors[f"{stream}.scales"][begin:end] = scales
-            few = slice(0, _MEASURED)
-            self._measure(by_token[few], restored(small[few], None if scales is None else scales[few]))
+            self._put(batch, stream, slice(None), by_token)
+            if self._rounds(by_token):
+                self._exact[batch, stream] = by_token[:_MEASURED]
+        self.end_batch(batch)
 
-    def _measure(self, states: Tensor, kept: Tensor) -> None:
-        """Take in how far rounding moved some states, both (tokens, layers, width)."""
-        exact, moved = states.double(), kept.double()
-        length = vector_norm(exact, dim=-1).clamp(min=torch.finfo(torch.float64).tiny)
-        distance = float(torch.nan_to_num(vector_norm(exact - moved, dim=-1) / length).max())
-        one, other = (each - each.mean(1, keepdim=True) for each in (exact, moved))
-        # A layer in the middle of all has no direction to turn.
-        degrees = torch.nan_to_num(angle_degrees(one, other))
-        total = self.measured + degrees.numel()
-        mean = (self.worst.mean_degrees * self.measured + float(degrees.sum())) / total if total else 0.0
-        self.measured = total
-        self.worst = Rounding(
-            max(self.worst.distance, distance), mean, max(self.worst.most_degrees, float(degrees.max()))
-        )
+    def add_layer(self, batch: int, stream: Stream, layer: int, states: Tensor) -> None:
+        """Take in the states of one layer of a batch, (tokens, width)."""
+        column, held = self.layers[stream].index(layer), len(self.layers[stream])
+        self._put(batch, stream, slice(column, column + 1), states[:, None])
+        if self._rounds(states):
+            few = states[:_MEASURED]
+            exact = self._exact.setdefault((batch, stream), few.new_empty(len(few), held, few.shape[1]))
+            exact[:, column] = few
+
+    def _rounds(self, states: Tensor) -> bool:
+        return states.dtype != STORED_DTYPES[self.stored]
+
+    def _put(self, batch: int, stream: Stream, columns: slice, states: Tensor) -> None:
+        """Write states, (tokens, layers, width), where they belong."""
+        place = self.places[batch, stream]
+        target = self.new.tensors[f"{stream}.states"][place, columns]
+        if states.dtype == target.dtype:
+            target.copy_(states)
+            return
+        small, scales = rounded(states, self.stored)
+        target.copy_(small)
+        if scales is not None:
+            self.new.tensors[f"{stream}.scales"][place, columns] = scales
+
+    def end_batch(self, batch: int) -> None:
+        """Measure how far rounding moved some states of a batch that is whole."""
+        for stream in self.layers:
+            if (exact := self._exact.pop((batch, stream), None)) is None:
+                continue
+            begin = self.places[batch, stream].start
+            few = slice(begin, begin + len(exact))
+            scales = self.new.tensors.get(f"{stream}.scales")
+            kept = restored(self.new.tensors[f"{stream}.states"][few], None if scales is None else scales[few])
+            self._turned[batch, stream] = _rounding_of(exact, kept)
 
     def finish(self) -> None:
         """Give the file its name."""
-        told = (self.worst.distance, self.worst.mean_degrees, self.worst.most_degrees, float(self.measured))
+        rounding, measured = _merged(self._turned[key] for key in self.places if key in self._turned)
+        told = (rounding.distance, rounding.mean_degrees, rounding.most_degrees, float(measured))
         self.new.tensors[_ROUNDING].copy_(torch.tensor(told, dtype=torch.float64))
         self.new.finish()
 
 
+def _rounding_of(states: Tensor, kept: Tensor) -> tuple[Rounding, int]:
+    """Return how far rounding moved states, both (tokens, layers, width), and on how many vectors that rests."""
+    exact, moved = states.double(), kept.double()
+    length = vector_norm(exact, dim=-1).clamp(min=torch.finfo(torch.float64).tiny)
+    distance = float(torch.nan_to_num(vector_norm(exact - moved, dim=-1) / length).max())
+    one, other = (each - each.mean(1, keepdim=True) for each in (exact, moved))
+    # A layer in the middle of all has no direction to turn.
+    degrees = torch.nan_to_num(angle_degrees(one, other))
+    return Rounding(distance, float(degrees.mean()), float(degrees.max())), degrees.numel()
+
+
+def _merged(several: Iterable[tuple[Rounding, float]]) -> tuple[Rounding, float]:
+    """Return several roundings as one, with the number of all vectors."""
+    found, measured = Rounding(), 0.0
+    for one, count in several:
+        total = measured + count
+        mean = (found.mean_degrees * measured + one.mean_degrees * count) / total if total else 0.0
+        found = Rounding(max(found.distance, one.distance), mean, max(found.most_degrees, one.most_degrees))
+        measured = total
+    return found, measured
+
+
 def _complete(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction) -> None:
     """Write what belongs beside the shards, states.json last."""
-    records, rounding, measured = [], Rounding(), 0.0
+    records, roundings = [], []
     for number, own in enumerate(prepared.shards):
         file = unfinished / _shard_name(number)
         with safe_open(file, framework="numpy") as opened:
             *told, count = opened.get_tensor(_ROUNDING).tolist()
-        one = Rounding(*told)
-        mean = (rounding.mean_degrees * measured + one.mean_degrees * count) / max(measured + count, 1)
-        measured += count
-        rounding = Rounding(max(rounding.distance, one.distance), mean, max(rounding.most_degrees, one.most_degrees))
+        roundings.append((Rounding(*told), count))
         examples = np.concatenate([prepared.probe.plan[batch] for batch in own])
         tokens = {stream: int(_lengths(prepared.probe, stream)[examples].sum()) for stream in prepared.document.layers}
         records.append(ShardRecord(file.name, len(examples), tokens, file.stat().st_size))
@@ -428,6 +613,7 @@ def _complete(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction)
                 model.tokenizer.save_pretrained(unfinished / MODEL_DIRECTORY)
     except OSError as error:
         raise RunError(f"cannot write {unfinished / MODEL_DIRECTORY}: {error.strerror or error}") from error
+    rounding, _ = _merged(roundings)
     write_json(unfinished / STORE_FILE, msgspec.structs.replace(prepared.document, shards=records, rounding=rounding))
     (unfinished / _PLAN_FILE).unlink()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from anglekit.analysis.preparation import WHOLE, Shard, prepare
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.analysis.tables import tabulate
 from anglekit.errors import InputError
-from anglekit.models.checkpoints import Checkpoint
+from anglekit.models.checkpoints import Checkpoint, weights_hash
 from anglekit.probes.in_memory import Probe
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.processes import ALONE, Processes
@@ -100,6 +101,8 @@ def _finished(
 ) -> Geometry:
     """Return the result that a run which is started again finds finished, if it is that of this analysis."""
     geometry = Geometry.load(out)
+    if teacher.offloaded is not None:
+        teacher = replace(teacher, sha256=weights_hash(teacher.model, teacher.offloaded))
     wanted = prepare(teacher, students, probe, settings, shard).spec.record
     of_run = ("packages", "python", "device")
     for what, there, here in (

@@ -20,6 +20,7 @@ from anglekit.runtime.processes import ALONE, Processes
 
 _LOCK, _PROCESS, _SCRATCH = "lock", "process-", ".writing-"
 _SPEC, _SHARD = "subject", "shard"
+_STATES = "teacher-states"
 
 
 def unfinished_directory(out: Path) -> Path:
@@ -79,6 +80,8 @@ class UnfinishedAnalysis:
         ending = f"-of-{self.processes.count}.safetensors"
         for entry in sorted(self.directory.iterdir()):
             if entry.name == _LOCK:
+                continue
+            if entry.name.startswith(_STATES):
                 continue
             if not entry.name.startswith(_PROCESS):
                 raise InputError(f"{self.directory} holds {entry.name!r}, which is not of an analysis", "move it away")
@@ -148,10 +151,15 @@ class UnfinishedAnalysis:
         """Where the result is written before it is put in its place: what a kill leaves goes with the directory."""
         return self.directory / f"{_SCRATCH}result"
 
+    @property
+    def teacher_states(self) -> Path:
+        """Where the states of a teacher whose blocks stay in their files lie until the result is there."""
+        return self.directory / _STATES
+
     def remove(self) -> None:
         """Remove what was kept: the result is there."""
         for entry in self.directory.iterdir():
-            if entry.name.startswith((_PROCESS, _SCRATCH)):
+            if entry.name.startswith((_PROCESS, _SCRATCH, _STATES)):
                 _remove(entry)
 
 

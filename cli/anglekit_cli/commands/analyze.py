@@ -144,7 +144,8 @@ def analyze(
         check_layers(checkpoint_of(teacher), settings.teacher_layers)
     verbose = bool(context.find_root().params.get("verbose"))
     if stored:
-        options.check_effects({"--teacher-device": teacher_device is not None}, "came with a state store as teacher")
+        unused = {"--teacher-device": teacher_device is not None, "--offload": placement.offload is not None}
+        options.check_effects(unused, "came with a state store as teacher")
     if stored and dry_run:
         raise InputError(
             f"{teacher} is a state store, and --dry-run estimates what running a teacher takes",
@@ -181,10 +182,14 @@ def analyze(
             loading = []
             for number, source in enumerate((teacher, *students)):
                 own = teacher_device if number == 0 else student_device
+                # A model that is larger than the memory is a teacher.
+                placed = placement if number == 0 or placement.offload is None else Placement()
                 there = replace(
                     load,
                     device=own or own_device,
-                    placement=placement if own is None else Placement(quantization=placement.quantization),
+                    placement=placed
+                    if own is None
+                    else Placement(quantization=placed.quantization, offload=placed.offload),
                 )
                 blocks = None
                 if number or not stored:
