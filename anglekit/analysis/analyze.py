@@ -39,7 +39,7 @@ from anglekit.probes.data import ProbeData
 from anglekit.probes.in_memory import Probe, probe_in_memory
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.lanes import run_in_lanes
-from anglekit.runtime.placement import Placement
+from anglekit.runtime.placement import Placement, check_offload
 from anglekit.runtime.processes import ALONE, Processes
 
 
@@ -147,12 +147,7 @@ def measure(
         with processes.together():
             prepared = prepare(teacher, students, probe, settings or AnalysisSettings(), shard)
             if teacher.offloaded is not None:
-                if shard is not None or processes.count > 1:
-                    raise InputError(
-                        "--offload blocks reads each weight once, and the analysis is shared among jobs or processes",
-                        "extract the teacher's states once (anglekit extract --offload blocks), and share the analysis "
-                        "of these",
-                    )
+                check_offload("blocks", shared=shard is not None or processes.count > 1)
                 place = None if unfinished is None else unfinished.teacher_states
                 teacher = stack.enter_context(offloaded_states(prepared, probe, place, progress=progress))
                 prepared = prepare(teacher, students, probe, settings or AnalysisSettings(), shard)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
+from anglekit.analysis.jobs.extract import waiting_bytes
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.preparation import PreparedAnalysis, Shard, prepare
 from anglekit.analysis.settings import AnalysisSettings
@@ -35,6 +36,7 @@ from anglekit.models.checkpoints import (
 from anglekit.models.cost import attention_heads, model_cost, without_memory
 from anglekit.models.load_options import LoadOptions
 from anglekit.models.projections import load_adapters
+from anglekit.models.stored.offloaded import blocks_on_disk
 from anglekit.probes.batches import ProbeBatch, TokenizedProbe
 from anglekit.probes.data import ProbeData
 from anglekit.runtime.lanes import lane_count, slot_count
@@ -58,7 +60,9 @@ class ModelForecast:
         checkpoint: its tokenizer and adapters, and the model without memory, on the meta device.
         device: where it computes.
         bytes: of its weights, by the device that holds them; `disk` among them.
-        largest_module: bytes of the largest module with weights of its own.
+        largest_module: bytes of the largest module with weights of its own; where the blocks stay in their files, of
+            the largest block.
+        by_blocks: whether they do (`Placement.offload`).
         stored: bytes of these weights in their files.
         mapped: whether the file itself is the memory that holds them, as on a CPU in the stored precision.
         itemsize: bytes of a value of its states.
@@ -68,6 +72,7 @@ class ModelForecast:
     device: torch.device
     bytes: Mapping[str, int]
     largest_module: int
+    by_blocks: bool
     stored: int
     mapped: bool
     itemsize: int
@@ -127,6 +132,9 @@ def _parts(prepared: PreparedAnalysis, models: Sequence[ModelForecast], program:
                 add(device, "weights", number)
             else:
                 add(str(each.device), "weights from disk", 2 * each.largest_module)
+    if models[0].by_blocks:
+        padded = int(prepared.measured.padded_tokens.sum())
+        add(str(main), "texts between blocks", waiting_bytes(padded, spec.teacher_width * models[0].itemsize))
     layers = [{stream: len(chosen.teacher) for stream, chosen in spec.layers.items()}]
     layers += [
         {stream: len(chosen.students[position]) for stream, chosen in spec.layers.items()}
@@ -246,6 +254,7 @@ class AnalysisForecast:
         flops: of all forward passes: 2 x the parameters that a token meets x padded tokens.
         parts: for each device what it holds at its peak, in bytes.
         layers: in words, what is looked at.
+        states_on_disk: bytes of the teacher's states that lie on the disk while it runs; 0 where its blocks do not.
     """
 
     models: tuple[ModelForecast, ...]
@@ -256,6 +265,7 @@ class AnalysisForecast:
     flops: float
     parts: Mapping[str, Mapping[str, int]]
     layers: str
+    states_on_disk: int
 
     def peak(self, device: str = "cpu") -> int:
         """Return the bytes that a device holds at its peak; `cpu` is main memory, the program included."""
@@ -284,6 +294,7 @@ class AnalysisForecast:
             "largest_batch_padded_tokens": self.padded_tokens,
             "batches": self.batches,
             "flops": self.flops,
+            "states_on_disk_bytes": self.states_on_disk,
             "memory_bytes": {device: {**parts, "peak": self.peak(device)} for device, parts in self.parts.items()},
         }
 
@@ -305,6 +316,8 @@ class AnalysisForecast:
         for device, parts in self.parts.items():
             shown = ", ".join(f"{name} {_size(number)}" for name, number in parts.items() if number)
             lines.append(f"memory of {device}: about {_size(self.peak(device))} at the peak ({shown})")
+        if self.states_on_disk:
+            lines.append(f"on the disk while it runs: {_size(self.states_on_disk)} of the teacher's states")
         lines.append("Nothing was computed and no weight was read.")
         return "\n".join(lines)
 
@@ -348,6 +361,12 @@ def forecast_analysis(
             f"{stream}: {len(chosen.teacher)} teacher layers seen from {sum(map(len, chosen.students))} student layers"
             for stream, chosen in prepared.spec.layers.items()
         ),
+        states_on_disk=sum(
+            measured.n_tokens(stream) * len(chosen.teacher) * models[0].checkpoint.width * models[0].itemsize
+            for stream, chosen in prepared.spec.layers.items()
+        )
+        if models[0].by_blocks
+        else 0,
     )
 
 
@@ -379,6 +398,7 @@ def _unloaded(source: str, options: LoadOptions) -> ModelForecast:
         device=torch.device(next((device for device in by_device if device != "disk"), options.place)),
         bytes=by_device,
         largest_module=largest,
+        by_blocks=options.placement.offload is not None,
         stored=stored,
         mapped=same and set(by_device) == {"cpu"} and options.placement.quantization is None,
         itemsize=dtype.itemsize,
@@ -424,13 +444,17 @@ def _by_device(model: PreTrainedModel, options: LoadOptions) -> tuple[dict[str, 
             each = _PACKED_BYTES[options.placement.quantization]
         size = int(tensor.numel() * each)
         found[device] = found.get(device, 0) + size
+        if options.placement.offload is not None:  # a block is brought in as a whole
+            owner = next((place for place in places if name.startswith(f"{place}.")), owner) if device == "disk" else ""
         modules[owner] = modules.get(owner, 0) + size
-    return found, max(modules.values(), default=0)
+    return found, max((size for owner, size in modules.items() if owner), default=0)
 
 
 def _places(model: PreTrainedModel, options: LoadOptions) -> dict[str, str]:
     """Return the device of every part, as accelerate would choose it where a map is to be made."""
     placement = options.placement
+    if placement.offload is not None:
+        return blocks_on_disk(model, model, options.place)
     if placement.device_map is None:
         return {"": options.place}
     parts: Mapping[str, Any] | None = placement.parts

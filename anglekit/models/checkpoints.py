@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import tempfile
+import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -413,6 +414,11 @@ def load_weights(
         # The caller reports it in one line; transformers' own error would point to a table.
         "ignore_mismatched_sizes": True,
     }
+    scratch = None
+    if placed_by_blocks and options.placement.offload_folder is None:
+        # For weights that transformers puts together while it loads them (experts), which are then in no file.
+        scratch = tempfile.TemporaryDirectory(prefix="anglekit-weights-")
+        arguments["offload_folder"] = scratch.name
     # A configuration decides what is built, so a damaged one can make any model class fail in any way.
     with (
         quiet_transformers(),
@@ -426,6 +432,8 @@ def load_weights(
             if placed_by_blocks:
                 arguments["device_map"] = _blocks_stay(loaded_by, config, options)
             model, report = cast("Any", loaded_by).from_pretrained(source, config=config, **arguments)
+    if scratch is not None:
+        weakref.finalize(model, scratch.cleanup)
     check_scales(source, model, report["unexpected_keys"])
     if method:
         model = turned_plain(model, source, method, DTYPES[options.dtype])

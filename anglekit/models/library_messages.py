@@ -1,4 +1,4 @@
-"""What transformers writes on the terminal, kept off it where it would mislead."""
+"""What transformers and accelerate write on the terminal, kept off it where it would mislead."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ def quiet_transformers() -> Iterator[None]:
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.CRITICAL)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # That some weights are on the disk is what was asked for.
+    accelerate = logging.getLogger("accelerate")
+    before = accelerate.level
+    accelerate.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        accelerate.setLevel(before)
         transformers_logging.set_verbosity(level)
         if bar:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

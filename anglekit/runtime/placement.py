@@ -176,6 +176,16 @@ class Placement:
         return told
 
 
+def check_offload(offload: str | None, *, shared: bool) -> None:
+    """Raise the InputError for blocks that stay in their files while several jobs or processes share the texts."""
+    if offload is not None and shared:
+        raise InputError(
+            f"--offload {offload} reads each weight once, and the texts are shared among jobs or processes",
+            "start one; or extract the teacher's states once (anglekit extract --offload blocks), and share the "
+            "analysis of these",
+        )
+
+
 def chosen_device(device: str) -> str:
     """Return the device that a name means: that of `auto` is an accelerator if there is one, else the processor."""
     if device != AUTO:

@@ -150,10 +150,15 @@ class _Crew:
             self._run(one)
 
     def _go_on(self, number: int) -> None:
-        for one in self.waiting.pop(number, []):
+        here = self.waiting.get(number, [])
+        # Those that come to this block again stand behind the others.
+        for _ in range(len(here)):
+            one = here.pop(0)
             one.open = number
             self._run(one)
             one.open = None
+        if not here:
+            self.waiting.pop(number, None)
 
     def _run(self, one: _Pass) -> None:
         # Each pass switches the mode of this thread on and off; around all of them it is on throughout.

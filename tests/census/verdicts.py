@@ -25,6 +25,7 @@ from torch.nn.functional import cosine_similarity
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from anglekit.analysis.analyze import analyze
+from anglekit.analysis.jobs.extract import extract_states
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.distillation.students.create import create_student, student_shape
 from anglekit.errors import AnglekitError
@@ -33,7 +34,9 @@ from anglekit.models.checkpoints import Checkpoint, load_checkpoint
 from anglekit.models.load_options import LoadOptions
 from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
+from anglekit.runtime.placement import Placement
 from anglekit.states.recorder import LayerRecorder
+from anglekit.states.store import mapped_tensors
 from anglekit.vocabulary import Stream
 from tests.census.small_models import HIGHEST_WORD, LOWEST_WORD, inputs_for, small_model, some_ids
 from tests.census.truth import (
@@ -53,7 +56,7 @@ from tests.census.truth import (
 
 #: What is asked of every type, in this order.
 QUESTIONS: Final = (
-    *("states", "final_norm", "shortened"),
+    *("states", "final_norm", "shortened", "offloaded"),
     *("copied", "copied_otherwise", "random", "reloaded"),
     *("analysis", "batches", "long_texts"),
 )
@@ -152,6 +155,7 @@ class _Verdicts:
             return self.said
         self._ask("final_norm", lambda: self._final_norm(teacher))
         self._ask("shortened", self._shortened)
+        self._ask("offloaded", lambda: self._offloaded(teacher))
         copied = self._ask("copied", lambda: self._copied(teacher, None))
         self._ask("copied_otherwise", lambda: self._copied(teacher, _OTHER_BLOCKS))
         made = self._ask("random", lambda: self._random(teacher))
@@ -231,6 +235,22 @@ class _Verdicts:
             if own is not None and not (self.two and stream == "decoder"):
                 ours = recorder.states[cast("Stream", stream)]
                 _compare(f"{stream} states", [ours[layer] for layer in sorted(ours)], own[:-1])
+
+    def _offloaded(self, teacher: Checkpoint) -> None:
+        """Compare stored states of the model run whole with those of one whose blocks stay in their files."""
+        options = LoadOptions(device="cpu", placement=Placement(offload="blocks"))
+        spread = load_checkpoint(str(self.folder / "teacher"), options)
+        settings = AnalysisSettings(token_budget=16)  # several batches on their way
+        whole = extract_states(self.folder / "whole", teacher, _probe(), settings)
+        read = extract_states(self.folder / "by-blocks", spread, _probe(), settings)
+        if read.document.model.sha256 != teacher.sha256:
+            raise WrongError("another hash of the weights")
+        if read.document.facts != whole.document.facts:
+            raise WrongError(f"{read.document.facts} instead of {whole.document.facts}")
+        for shard in whole.document.shards:
+            ours, theirs = (dict(mapped_tensors(store.directory / shard.file)) for store in (read, whole))
+            for name, states in theirs.items():
+                _compare(name, [ours[name]], [states])
 
     # ---- students ----
 

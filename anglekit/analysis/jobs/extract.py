@@ -30,6 +30,7 @@ from anglekit.analysis.recorders import progress_batches
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError, RunError, suggest
 from anglekit.geometry.angles import angle_degrees
+from anglekit.models.architectures import depth
 from anglekit.models.check import evaluation_mode, facts_of
 from anglekit.models.checkpoint_files import weight_file_stamps
 from anglekit.models.checkpoints import Checkpoint, quiet_transformers, weights_hash
@@ -40,7 +41,7 @@ from anglekit.results.document import ModelRecord, ProbeRecord
 from anglekit.runtime.files import check_replaceable, read_document, write_json
 from anglekit.runtime.lanes import lane_count, run_in_lanes, slot_count
 from anglekit.runtime.locks import DirectoryLock
-from anglekit.runtime.placement import compute_device
+from anglekit.runtime.placement import check_offload, compute_device
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.runtime.workspace import Workspace
 from anglekit.states.block_by_block import run_block_by_block
@@ -123,13 +124,13 @@ def prepare_extraction(
         raise InputError("the official reading counts padding, which a store has none of", "leave --reading out")
     chosen: dict[Stream, list[int]] = {}
     for stream in model.streams:
-        depth = model.depth(stream)
-        wanted = range(depth + 1) if layers is None else sorted(set(layers))
-        wrong = [layer for layer in wanted if not 0 <= layer <= depth]
+        deepest = model.depth(stream)
+        wanted = range(deepest + 1) if layers is None else sorted(set(layers))
+        wrong = [layer for layer in wanted if not 0 <= layer <= deepest]
         if wrong or not len(wanted):
             raise InputError(
                 f"the {stream} of {model.source} has no layer {wrong[0]}" if wrong else "no layers came",
-                f"layers run from 0 (embedding) to {depth}",
+                f"layers run from 0 (embedding) to {deepest}",
             )
         chosen[stream] = list(wanted)
     facts = facts_of(model.model)
@@ -221,10 +222,8 @@ def extract_states(
         prepared = prepare_extraction(
             model, data, settings or AnalysisSettings(), layers=layers, stored=stored, read_beside=read_beside
         )
-        if model.offloaded is not None and processes.count > 1:
-            raise InputError(
-                f"--offload blocks reads each weight once, and {processes.count} processes were launched", "start one"
-            )
+        if model.offloaded is not None:
+            check_offload("blocks", shared=processes.count > 1)
         # A run that was stopped after its last step had nothing left to do.
         there = None if overwrite else _same_store(out, model, prepared)
         if there is None:
@@ -369,7 +368,8 @@ def _begin(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction) ->
     if file.exists():
         kept = read_document(file, _Plan, f"remove {unfinished} to begin anew", most_bytes=1 << 28)
         if msgspec.to_builtins(kept) != msgspec.to_builtins(plan):
-            what = "texts" if kept.document == plan.document else "layers, settings or weights"
+            same = (kept.document, kept.files) == (plan.document, plan.files)
+            what = "texts" if same else "layers, settings or weights"
             raise InputError(
                 f"{unfinished} holds an unfinished store of other {what}", "remove it to begin anew, or change --out"
             )
@@ -439,7 +439,7 @@ def _write_by_blocks(
     digests, known = example_digests(probe), dict[str, bytes]()
     with evaluation_mode(model.model), LayerRecorder(model.model, document.layers, document.final_norm) as recorder:
         lanes = lane_count([model.model], [compute_device(model.model)], held=True)
-        n_blocks = sum(model.depth(stream) for stream in model.streams)
+        n_blocks = sum(depth(model.model.config, stream) for stream in model.streams)
         rounds = list(_rounds(_missing(unfinished, prepared), prepared, model.width * model.model.dtype.itemsize))
         with tqdm(desc="extracting", unit="block", total=n_blocks * len(rounds), disable=not progress) as bar:
             for numbers in rounds:
@@ -460,17 +460,22 @@ def _write_by_blocks(
     return replace(prepared, document=_of_weights(document, sha256))
 
 
+def waiting_bytes(padded_tokens: int, bytes_of_a_state: int) -> int:
+    """Return what texts hold while they wait between two blocks, at most: what is more goes in a later round."""
+    return min(IN_FLIGHT_BYTES, padded_tokens * bytes_of_a_state * _HELD_STATES)
+
+
 def _rounds(numbers: Sequence[int], prepared: PreparedExtraction, bytes_of_a_state: int) -> Iterator[list[int]]:
-    """Yield the shards whose batches are on their way at once: what they hold while they wait has its bound."""
-    held: list[int] = []
-    room = IN_FLIGHT_BYTES
+    """Yield the shards whose batches are on their way at once; a shard that holds more than the bound goes alone."""
+    held, room = list[int](), IN_FLIGHT_BYTES
     for number in numbers:
         padded = sum(int(prepared.probe.padded_tokens[batch]) for batch in prepared.shards[number])
-        if held and padded * bytes_of_a_state * _HELD_STATES > room:
+        needed = padded * bytes_of_a_state * _HELD_STATES
+        if held and needed > room:
             yield held
             held, room = [], IN_FLIGHT_BYTES
         held.append(number)
-        room -= padded * bytes_of_a_state * _HELD_STATES
+        room -= needed
     if held:
         yield held
 

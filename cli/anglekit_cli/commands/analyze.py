@@ -15,7 +15,7 @@ from anglekit.models.load_options import LoadOptions, check_roles, checkpoint_of
 from anglekit.models.sources import check_layers
 from anglekit.runtime.files import check_replaceable
 from anglekit.runtime.launch import launched_together
-from anglekit.runtime.placement import AUTO, Placement, check_device
+from anglekit.runtime.placement import AUTO, Placement, check_device, check_offload
 from anglekit.settings_fields import HARDWARE, OUTPUT
 from anglekit.vocabulary import GEOMETRY_FILE, STORE_FILE
 from anglekit_cli import options
@@ -131,6 +131,7 @@ def analyze(
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
     if not resume:
         options.check_effects({"--save-every": save_every != _SAVE_EVERY}, "came without --resume")
+    check_offload(placement.offload, shared=part is not None or not alone)
     stored = (Path(teacher) / STORE_FILE).is_file()
     models = students if stored else [teacher, *students]
     options.check_sources(models, [probe], columns=columns, revision=load.revision)

@@ -14,7 +14,7 @@ from anglekit.models.load_options import LoadOptions, checkpoint_of
 from anglekit.models.sources import check_layers
 from anglekit.runtime.files import check_replaceable
 from anglekit.runtime.launch import launched_together
-from anglekit.runtime.placement import AUTO, Placement, check_device
+from anglekit.runtime.placement import AUTO, Placement, check_device, check_offload
 from anglekit.settings_fields import DATA, MEASURED, OUTPUT
 from anglekit.vocabulary import STORE_FILE, STORED_NAMES
 from anglekit_cli import options
@@ -84,6 +84,7 @@ def extract(
         check_replaceable(out, STORE_FILE, overwrite=overwrite)
     read = prompts or ("alone" if columns.target in (None, "-") else "included")
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
+    check_offload(placement.offload, shared=not alone)
     options.check_sources([model], [data], columns=columns, revision=load.revision)
     if alone:
         check_layers(checkpoint_of(model), chosen)
