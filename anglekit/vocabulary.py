@@ -133,14 +133,20 @@ def is_init(init: str) -> bool:
 
 
 #: The kinds of tasks: each is itself a task, for one's own data.
-CLASSIFICATION, SEQ2SEQ, LANGUAGE_MODEL, COMPLETION, MULTIPLE_CHOICE = (
-    *("classification", "seq2seq", "language-model"),
+CLASSIFICATION, SEVERAL_LABELS, NUMBERS, SEQ2SEQ, LANGUAGE_MODEL, COMPLETION, MULTIPLE_CHOICE = (
+    *("classification", "multi-label", "regression", "seq2seq", "language-model"),
     *("completion", "multiple-choice"),
 )
+#: Kinds whose labels are classes, and all that have labels.
+CLASSED = (CLASSIFICATION, SEVERAL_LABELS)
+LABELLED = (*CLASSED, NUMBERS)
 #: The tasks and their kinds, in the order of `distillation.tasks.registry`, which says what each is.
 TASK_KINDS: Mapping[str, str] = {
     CLASSIFICATION: CLASSIFICATION,
+    SEVERAL_LABELS: SEVERAL_LABELS,
+    NUMBERS: NUMBERS,
     **dict.fromkeys(("mnli", "qqp", "qnli", "sst2", "mrpc", "cola", "rte", "wnli"), CLASSIFICATION),
+    "stsb": NUMBERS,
     **dict.fromkeys((SEQ2SEQ, "dart", "wmt16-en-ro"), SEQ2SEQ),
     LANGUAGE_MODEL: LANGUAGE_MODEL,
     COMPLETION: COMPLETION,
@@ -154,6 +160,10 @@ TASK_STREAMS: Mapping[str, tuple[Stream, ...]] = {
     SEQ2SEQ: STREAMS,
     **dict.fromkeys((LANGUAGE_MODEL, COMPLETION, MULTIPLE_CHOICE), ("decoder",)),
 }
+
+#: What labels a head with outputs for labels is for: transformers' own `problem_type`.
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+SINGLE_LABEL, MULTI_LABEL, REGRESSION = PROBLEM_TYPES = get_args(ProblemType)
 
 #: Precisions of models and of forward passes.
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -172,9 +182,13 @@ SCORE_RANGES: Mapping[str, tuple[float, float]] = {
     "accuracy_normalized": (0.0, 1.0),
     "f1": (0.0, 1.0),
     "macro_f1": (0.0, 1.0),
+    "micro_f1": (0.0, 1.0),
+    "subset_accuracy": (0.0, 1.0),
     "exact_match": (0.0, 1.0),
     "normalized_exact_match": (0.0, 1.0),
     "matthews": (-1.0, 1.0),
+    "pearson": (-1.0, 1.0),
+    "spearman": (-1.0, 1.0),
     "bleu": (0.0, 100.0),
     "chrf": (0.0, 100.0),
     "perplexity": (1.0, float("inf")),

@@ -23,9 +23,13 @@ from anglekit.vocabulary import given_name, matches_layers
 _SCORE_WORDS: Final[Mapping[str, str]] = {
     "f1": "F1",
     "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "subset_accuracy": "subset accuracy",
     "bleu": "BLEU",
     "chrf": "chrF",
     "matthews": "Matthews' correlation",
+    "pearson": "Pearson's correlation",
+    "spearman": "Spearman's correlation",
 }
 #: What helps students that are not surely better than they were, by what leaves them no room (`Reference.reached`).
 _ADVICE: Final[Mapping[str | None, str]] = {

@@ -5,6 +5,7 @@ Values alone: torch and transformers are imported where a run asks for them.
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import math
 import re
@@ -32,15 +33,17 @@ from anglekit.settings_fields import (
     setting,
 )
 from anglekit.vocabulary import (
-    CLASSIFICATION,
+    CLASSED,
     COMPLETION,
     GIVEN,
     INITS,
     KL_DIRECTIONS,
+    LABELLED,
     LANGUAGE_MODEL,
     MULTIPLE_CHOICE,
     PRECISIONS,
     SEQ2SEQ,
+    SEVERAL_LABELS,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +78,8 @@ _NAME_LETTERS: Final = "letters, digits, points, hyphens and underscores, a lett
 _USUAL_NAMES: Final = "by its usual names"
 _THE_TASKS: Final = "the task's"
 _THE_RUNS: Final = "the run's, or the task's"
+_MOST_CLASSES: Final = 100_000
+BALANCED: Final = "balanced"
 
 
 @documented
@@ -92,13 +97,13 @@ class DataSettings:
     """
 
     text: str | None = setting(
-        None, "Column of the text.", shown=_USUAL_NAMES, group=DATA, tasks=(CLASSIFICATION, LANGUAGE_MODEL)
+        None, "Column of the text.", shown=_USUAL_NAMES, group=DATA, tasks=(*LABELLED, LANGUAGE_MODEL)
     )
     text_pair: str | None = setting(
-        None, "Column of the second text; '-' for none.", shown=_USUAL_NAMES, group=DATA, tasks=(CLASSIFICATION,)
+        None, "Column of the second text; '-' for none.", shown=_USUAL_NAMES, group=DATA, tasks=LABELLED
     )
     label: str | None = setting(
-        None, "Column of the label.", shown=_USUAL_NAMES, group=DATA, tasks=(CLASSIFICATION, MULTIPLE_CHOICE)
+        None, "Column of the label.", shown=_USUAL_NAMES, group=DATA, tasks=(*LABELLED, MULTIPLE_CHOICE)
     )
     source: str | None = setting(
         None, "seq2seq: column of the source.", shown=_USUAL_NAMES, group=DATA, tasks=(SEQ2SEQ,)
@@ -131,9 +136,87 @@ class DataSettings:
         tasks=(MULTIPLE_CHOICE,),
     )
     limit: int | None = setting(None, "Use only the first rows of each table.", at_least=1, group=DATA)
+    classes: str | None = setting(
+        None,
+        "The classes, with commas, in the order of their numbers; one number N is N classes that are numbers from 0.",
+        metavar="NAMES",
+        shown="the task's, the teacher's or the data's",
+        group=DATA,
+        tasks=CLASSED,
+    )
+    no_label: str | None = setting(
+        None,
+        "Labels that mean that there is none, with commas (-, -1): rows with them, or without any, are left out and "
+        "counted.",
+        metavar="LABELS",
+        shown="every row needs one",
+        group=DATA,
+        tasks=LABELLED,
+    )
+    drop_labels: str | None = setting(
+        None,
+        "Classes whose rows are left out and counted, with commas.",
+        metavar="LABELS",
+        shown="none",
+        group=DATA,
+        tasks=LABELLED,
+    )
+    label_map: str | None = setting(
+        None,
+        "What a trained model's labels, by name or number, are called in the data: LABEL_0=negative,LABEL_1=positive.",
+        metavar="MODEL=DATA,...",
+        shown="by its own names",
+        group=DATA,
+        tasks=CLASSED,
+    )
+    label_separator: str = setting(
+        ",", "multi-label: what stands between the labels in a text.", group=DATA, tasks=(SEVERAL_LABELS,)
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
+        for name in ("classes", "no_label", "drop_labels", "label_map"):
+            if (text := getattr(self, name)) is not None and not all(names_listed(text)):
+                raise SettingError(name, f"is {text!r}, nothing in one place", "give names with commas between")
+        if self.classes is not None and len(self.class_names) < 2:
+            raise SettingError("classes", f"is {self.classes!r}", allowed="allowed: two or more, or their number")
+        if len(set(self.class_names)) < len(self.class_names):
+            raise SettingError("classes", f"is {self.classes!r}", "give each class its own name")
+        if not self.label_separator:
+            raise SettingError("label_separator", "is empty", "give what stands between the labels, such as a comma")
+        for entry in () if self.label_map is None else names_listed(self.label_map):
+            if not all(part.strip() for part in entry.partition("=")):
+                raise SettingError(
+                    "label_map", f"has the entry {entry!r}", allowed="allowed: MODEL=DATA, such as LABEL_0=negative"
+                )
+        sources = [model for model, _ in self.labels_mapped]
+        if len(set(sources)) < len(sources):
+            raise SettingError("label_map", f"is {self.label_map!r}", "give each label of the model once")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of `classes`, in order; () where none were given."""
+        names = () if self.classes is None else names_listed(self.classes)
+        if len(names) == 1 and names[0].isdecimal() and int(names[0]) <= _MOST_CLASSES:
+            return tuple(map(str, range(int(names[0]))))
+        return names
+
+    @property
+    def labels_left_out(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The labels of `no_label` and of `drop_labels`."""
+        none, dropped = (frozenset(names_listed(text or "")) for text in (self.no_label, self.drop_labels))
+        return none, dropped
+
+    @property
+    def labels_mapped(self) -> tuple[tuple[str, str], ...]:
+        """The entries of `label_map`: a model's label, by name or number, and the data's name for it."""
+        entries = () if self.label_map is None else names_listed(self.label_map)
+        return tuple((model.strip(), data.strip()) for model, _, data in (entry.partition("=") for entry in entries))
+
+    def label_options(self) -> dict[str, str]:
+        """Return by option's name what was given about labels beside their column."""
+        names = ("classes", "no_label", "drop_labels", "label_map")
+        return {f"--{name.replace('_', '-')}": value for name in names if (value := getattr(self, name)) is not None}
 
 
 @documented
@@ -369,6 +452,15 @@ class TrainSettings:
         1.0, "Length to which gradients are clipped; 0 clips none.", at_least=0.0, group=OPTIMISER
     )
     label_smoothing: float = setting(0.0, "Of the cross-entropy.", at_least=0.0, below=1.0, group=LOSSES)
+    class_weights: str | None = setting(
+        None,
+        f"What examples of a class count in the loss on labels: {BALANCED} (each class as much as the others), or "
+        "NAME=NUMBER with commas.",
+        metavar="WEIGHTS",
+        shown="1",
+        group=LOSSES,
+        tasks=CLASSED,
+    )
     temperature: float | None = setting(None, "Of the KL.", above=0.0, shown="1", group=LOSSES)
     kl_direction: str | None = setting(
         None,
@@ -480,11 +572,32 @@ class TrainSettings:
                 "came, and a constant schedule has none",
                 "take --schedule constant_with_warmup, or leave it out",
             )
+        if self.class_weights is not None and self.class_weights != BALANCED:
+            self._check_class_weights(names_listed(self.class_weights))
         for name in self.report_to.split(","):
             if name.strip() not in TRACKERS and self.report_to != NO_TRACKER:
                 raise SettingError(
                     "report_to", f"is {self.report_to!r}", allowed=suggest(name.strip(), (*TRACKERS, NO_TRACKER))
                 )
+
+    def _check_class_weights(self, entries: Sequence[str]) -> None:
+        allowed = f"allowed: {BALANCED}, or NAME=NUMBER with commas, such as positive=2.5"
+        for entry in entries or ("",):
+            name, _, number = entry.rpartition("=")
+            try:
+                fits = bool(name.strip()) and 0.0 <= float(number) < float("inf")
+            except ValueError:
+                fits = False
+            if not fits:
+                raise SettingError("class_weights", f"has the entry {entry!r}", allowed=allowed)
+
+    @property
+    def weight_of_class(self) -> dict[str, float]:
+        """The weights of `class_weights` by the class's name; empty where they are balanced, or all 1."""
+        if self.class_weights in (None, BALANCED):
+            return {}
+        entries = (entry.rpartition("=") for entry in names_listed(self.class_weights or ""))
+        return {name.strip(): float(number) for name, _, number in entries}
 
     @property
     def trackers(self) -> tuple[str, ...]:
@@ -629,6 +742,11 @@ class TrainSettings:
             use_cpu=self.device == "cpu",
             remove_unused_columns=False,
         )
+
+
+def names_listed(text: str) -> tuple[str, ...]:
+    """Return the names in a list with commas; a name with a comma stands in double quotes. () of an empty text."""
+    return tuple(name.strip() for row in csv.reader([text], skipinitialspace=True) for name in row)
 
 
 def _is_installed(module: str) -> bool:

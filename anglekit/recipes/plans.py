@@ -18,7 +18,7 @@ def classifies(recipe: Recipe) -> bool:
     """Whether the task gives texts labels; the others have models that write."""
     from anglekit.distillation.tasks.registry import task_by_name
 
-    return hasattr(task_by_name(recipe.task), "labels")
+    return task_by_name(recipe.task).problem_type is not None
 
 
 def teacher_config(recipe: Recipe, *, offline: bool = False) -> tuple[PretrainedConfig, str]:

@@ -27,7 +27,10 @@ _RESULT_COLUMNS: Final = (
 )
 #: Scores that we compute as fractions and papers print in percent.
 _FRACTIONS: Final = frozenset(
-    ("accuracy", "accuracy_normalized", "f1", "macro_f1", "matthews", "exact_match", "normalized_exact_match")
+    (
+        *("accuracy", "accuracy_normalized", "f1", "macro_f1", "micro_f1", "subset_accuracy"),
+        *("matthews", "pearson", "spearman", "exact_match", "normalized_exact_match"),
+    )
 )
 #: A student this many points below the teacher has not learnt what there is to learn.
 _FAR_BELOW: Final = 10.0

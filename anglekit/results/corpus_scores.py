@@ -180,5 +180,35 @@ def matthews(counts: Numbers) -> ScoreAndGradient:
     return value, gradient
 
 
+# ---- scores of examples that may have several labels ----
+
+
+def micro_label_f1(counts: Numbers) -> ScoreAndGradient:
+    """Return the F1 of all decisions together, in [0, 1]; 0 where no label occurs on either side.
+
+    Args:
+        counts: for each label the examples found, predicted with it, and with it, (3, labels); so is the gradient.
+    """
+    value, gradient = f1(counts.sum(axis=1))
+    return value, np.repeat(gradient[:, None], counts.shape[1], axis=1)
+
+
+def macro_label_f1(counts: Numbers) -> ScoreAndGradient:
+    """Return the mean F1 of the labels; a label that occurs on neither side counts as 0.
+
+    Args:
+        counts: for each label the examples found, predicted with it, and with it, (3, labels); so is the gradient.
+    """
+    each = [f1(own) for own in counts.T]
+    gradient = np.stack([slope for _, slope in each], axis=1) / len(each)
+    return float(np.mean([value for value, _ in each])), gradient
+
+
+#: The scores that follow from the labels that each example was given, and those that it has.
+LABEL_SCORES: Final[Mapping[str, Callable[[Numbers], ScoreAndGradient]]] = {
+    "micro_f1": micro_label_f1,
+    "macro_f1": macro_label_f1,
+}
+
 #: The scores that follow from each example's predicted and true class.
 CLASS_SCORES: Final[Mapping[str, Callable[[Numbers], ScoreAndGradient]]] = {"macro_f1": macro_f1, "matthews": matthews}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from anglekit.errors import InputError, foreign_failures
-from anglekit.results.corpus_scores import CLASS_SCORES, CORPUS_SCORES, Numbers, ScoreAndGradient
+from anglekit.results.corpus_scores import CLASS_SCORES, CORPUS_SCORES, LABEL_SCORES, Numbers, ScoreAndGradient
+from anglekit.results.correlations import CORRELATIONS
 from anglekit.runtime.files import write_whole
 
 EXAMPLES_FILE: Final = "examples.parquet"
@@ -27,10 +28,18 @@ ExampleColumns = Mapping[str, NDArray[Any]]
 
 _KEYS: Final = ("model", "data", "example")
 _PREDICTION, _TARGET = "prediction", "target"
+#: The numbers that a regression predicts, and those that it should.
+PREDICTED_NUMBER, TARGET_NUMBER = "predicted_number", "target_number"
+#: Before a label's name: whether it was given to an example, and whether the example has it, as 0 or 1.
+PREDICTED_LABEL, TARGET_LABEL = "predicted:", "target:"
+#: The score of one label is `f1:` and its name.
+LABEL_F1: Final = "f1:"
 # A row's numbers do not compress below a byte, but a small file may be all repetition.
 _ROWS_PER_BYTE, _MORE_ROWS = 4, 1_000_000
+#: Each takes two columns.
+MOST_LABELS: Final = 1000
 # BLEU and chrF together have 28 columns of parts.
-_MOST_COLUMNS: Final = 200
+_MOST_COLUMNS: Final = 2 * MOST_LABELS + 200
 _MOST_CLASSES: Final = 2**31
 # Far above the rounding of sums, far below one example of any table.
 _ROUNDING: Final = 1e-9
@@ -43,8 +52,11 @@ class ExampleScores:
     Attributes:
         tables: by model and table, the columns. A score that is a mean over examples (accuracy, exact match) has a
             column of its name. One that is not has columns `SCORE:PART`, whose sums give it
-            (`corpus_scores.CORPUS_SCORES`), or follows from `prediction` and `target`, which are class numbers. `loss`
-            is the cross-entropy, in nats.
+            (`corpus_scores.CORPUS_SCORES`), or follows from `prediction` and `target`, which are class numbers, from
+            `predicted_number` and `target_number` (`correlations.CORRELATIONS`), or from `predicted:LABEL` and
+            `target:LABEL` of every label, 0 or 1 (`corpus_scores.LABEL_SCORES`, and `f1:LABEL` of one label). `loss`
+            is what the task's loss on labels is of an example: the cross-entropy, in nats, the mean of that over its
+            labels, or the squared error.
     """
 
     tables: Mapping[tuple[str, str], ExampleColumns]
@@ -72,10 +84,9 @@ class ExampleScores:
         if score in columns:
             return np.asarray(columns[score], dtype=np.float64)
         number = self.n_examples(model, data)
-        (value, gradient), parts = _of_weights(columns, score, np.ones(number))
+        value, effects = _of_weights(columns, score, np.ones(number))
         if not np.isfinite(value):
             return np.full(number, value)
-        effects = parts.projected(gradient)
         influences: Numbers = number * (effects - effects.mean())
         return value + influences
 
@@ -100,7 +111,7 @@ class ExampleScores:
             )
         if score in columns:
             return float(weights @ np.asarray(columns[score], dtype=np.float64) / weights.sum())
-        return _of_weights(columns, score, weights)[0][0]
+        return _of_weights(columns, score, weights)[0]
 
     def _columns(self, model: str, data: str) -> ExampleColumns:
         if (model, data) not in self.tables:
@@ -116,57 +127,59 @@ class ExampleScores:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_KEYS))
 
 
-@dataclass(frozen=True, eq=False)
-class _DenseParts:
-    """What each example adds, (examples, parts)."""
+def _of_weights(columns: ExampleColumns, score: str, weights: Numbers) -> tuple[float, Numbers]:
+    """Return a score of weighted examples that is no mean over them, and how it changes with each weight, (examples,).
 
-    added: Numbers
-
-    def projected(self, gradient: Numbers) -> Numbers:
-        """Return each example's parts times the gradient, (examples,)."""
-        effects: Numbers = self.added @ gradient
-        return effects
-
-
-@dataclass(frozen=True, eq=False)
-class _ClassParts:
-    """Each example's classes, numbered from 0 without gaps, both (examples,): it adds to two of them at most."""
-
-    predicted: NDArray[np.intp]
-    target: NDArray[np.intp]
-
-    def projected(self, gradient: Numbers) -> Numbers:
-        """Return each example's counts times the gradient (3, classes), (examples,)."""
-        found = np.where(self.predicted == self.target, gradient[0, self.target], 0.0)
-        effects: Numbers = found + gradient[1, self.predicted] + gradient[2, self.target]
-        return effects
-
-
-def _of_weights(
-    columns: ExampleColumns, score: str, weights: Numbers
-) -> tuple[ScoreAndGradient, _DenseParts | _ClassParts]:
-    """Return a corpus score of weighted examples with its gradient, and the parts that it is the gradient for."""
+    The change may lack a constant, the same for all examples.
+    """
     if score in CORPUS_SCORES and set(names := CORPUS_SCORES[score].columns(score)) <= columns.keys():
         added = np.stack([np.asarray(columns[name], dtype=np.float64) for name in names], axis=1)
-        return CORPUS_SCORES[score].of_sums(weights @ added), _DenseParts(added)
+        value, gradient = CORPUS_SCORES[score].of_sums(weights @ added)
+        return value, added @ gradient
+    if score in CORRELATIONS and {PREDICTED_NUMBER, TARGET_NUMBER} <= columns.keys():
+        predicted, target = (np.asarray(columns[name], dtype=np.float64) for name in (PREDICTED_NUMBER, TARGET_NUMBER))
+        return CORRELATIONS[score](predicted, target, weights)
     if score in CLASS_SCORES and {_PREDICTION, _TARGET} <= columns.keys():
-        number = len(weights)
-        both = np.concatenate([columns[_PREDICTION], columns[_TARGET]])
-        known, classes = np.unique(both, return_inverse=True)
-        predicted, target = classes[:number], classes[number:]
-        hits = predicted == target
-        counts = np.stack(
-            [
-                np.bincount(target[hits], weights[hits], len(known)),
-                np.bincount(predicted, weights, len(known)),
-                np.bincount(target, weights, len(known)),
-            ],
-            dtype=np.float64,
-        )
-        return CLASS_SCORES[score](counts), _ClassParts(predicted, target)
+        return _of_classes(columns, score, weights)
+    labels = [name.removeprefix(TARGET_LABEL) for name in columns if name.startswith(TARGET_LABEL)]
+    if labels and score.startswith(LABEL_F1) and score.removeprefix(LABEL_F1) in labels:
+        return _of_labels(columns, [score.removeprefix(LABEL_F1)], LABEL_SCORES["micro_f1"], weights)
+    if labels and score in LABEL_SCORES:
+        return _of_labels(columns, labels, LABEL_SCORES[score], weights)
     raise InputError(
         f"the examples have no column from which {score!r} follows", allowed=f"there are {', '.join(columns)}"
     )
+
+
+def _of_classes(columns: ExampleColumns, score: str, weights: Numbers) -> tuple[float, Numbers]:
+    number = len(weights)
+    both = np.concatenate([columns[_PREDICTION], columns[_TARGET]])
+    known, classes = np.unique(both, return_inverse=True)
+    predicted, target = classes[:number], classes[number:]
+    hits = predicted == target
+    counts = np.stack(
+        [
+            np.bincount(target[hits], weights[hits], len(known)),
+            np.bincount(predicted, weights, len(known)),
+            np.bincount(target, weights, len(known)),
+        ],
+        dtype=np.float64,
+    )
+    value, gradient = CLASS_SCORES[score](counts)
+    # An example adds to two classes at most.
+    found = np.where(hits, gradient[0, target], 0.0)
+    return value, found + gradient[1, predicted] + gradient[2, target]
+
+
+def _of_labels(
+    columns: ExampleColumns, labels: Sequence[str], of_counts: Callable[[Numbers], ScoreAndGradient], weights: Numbers
+) -> tuple[float, Numbers]:
+    given, true = (
+        np.stack([np.asarray(columns[prefix + label], dtype=np.float64) for label in labels], axis=1)
+        for prefix in (PREDICTED_LABEL, TARGET_LABEL)
+    )
+    value, gradient = of_counts(np.stack([weights @ (given * true), weights @ given, weights @ true]))
+    return value, (given * true) @ gradient[0] + given @ gradient[1] + true @ gradient[2]
 
 
 # ---- the file ----

@@ -66,13 +66,21 @@ def parquet_class_names(path: Path) -> dict[str, tuple[str, ...]]:
     try:
         written = (pq.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
         features = json.loads(written)["info"]["features"]
-        return {
-            str(name): tuple(map(str, feature["names"]))
-            for name, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
-        }
+        names = {str(name): _class_names(feature) for name, feature in features.items()}
+        return {name: found for name, found in names.items() if found}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}  # what another tool wrote there says nothing of classes
+
+
+def _class_names(feature: Any) -> tuple[str, ...]:  # noqa: ANN401 - a feature of `datasets`, as json
+    """Return the classes of a feature, or of the lists that it holds; () where it has none."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return _class_names(feature[0])
+    if not isinstance(feature, dict):
+        return ()
+    if feature.get("_type") == "ClassLabel":
+        return tuple(map(str, feature.get("names") or ()))
+    return _class_names(feature.get("feature")) if feature.get("_type") in ("List", "LargeList", "Sequence") else ()
 
 
 def _is_text(kind: Any) -> bool:  # noqa: ANN401 - pyarrow has no types

@@ -52,10 +52,10 @@ def _table(source: str, rows: Any) -> Table:  # noqa: ANN401 - datasets has no t
     store = KeptRows(source)
     for piece in rows_from_arrow([table], source, table.schema):
         store.add(piece)
+    # The classes of a column of lists are those of what the lists hold.
+    kinds = {name: getattr(feature, "feature", feature) for name, feature in (rows.features or {}).items()}
     names = {
-        name: tuple(feature.names)
-        for name, feature in (rows.features or {}).items()
-        if type(feature).__name__ == "ClassLabel" and feature.names
+        name: tuple(kind.names) for name, kind in kinds.items() if type(kind).__name__ == "ClassLabel" and kind.names
     }
     made = Table(source, store, "", class_names=names)
     return replace(made, sha256=rows_sha256(made.frame))

@@ -21,6 +21,7 @@ from anglekit.distillation.settings import (
     HubSettings,
     ScoringSettings,
     TrainSettings,
+    names_listed,
     split_name,
     student_sources,
 )
@@ -199,8 +200,9 @@ Teacher = Annotated[str, typer.Argument(metavar="TEACHER", help="Directory or hu
 Task = Annotated[
     str,
     typer.Option(
-        help="For your own data: classification, seq2seq, language-model, completion or multiple-choice. Known data: "
-        "mnli, qqp, qnli, sst2, mrpc, cola, rte, wnli, dart, wmt16-en-ro, hellaswag, coqa.",
+        help="For your own data: classification, multi-label, regression, seq2seq, language-model, completion or "
+        "multiple-choice. Known data: mnli, qqp, qnli, sst2, mrpc, cola, rte, wnli, stsb, dart, wmt16-en-ro, "
+        "hellaswag, coqa.",
         rich_help_panel=DATA,
     ),
 ]
@@ -429,6 +431,13 @@ def columns_read(columns: Mapping[str, Sequence[str]]) -> str:
     return "columns read: " + "; ".join(f"{', '.join(read)} ({', '.join(names)})" for read, names in tables.items())
 
 
+def rows_left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
+    """Return in a line which rows of each table were left out, and why."""
+    from anglekit.distillation.tasks.labelled.label_cells import left_out_words
+
+    return "left out: " + "; ".join(f"{left_out_words(rows)} ({name})" for name, rows in left_out.items())
+
+
 # ---- what is refused before anything heavy is loaded ----
 
 
@@ -580,8 +589,12 @@ def check_sources(
         return
     named = {} if columns is None else vars(columns)
     roles = ("text", "text_pair", "label", "source", "target", "prompt", "completion")
+    given = {role: named[role] for role in roles if named.get(role) is not None}
+    # Only where examples may have several labels is each in a column of its own.
+    labels = names_listed(given.pop("label", "")) if task == "multi-label" else ()
     for source in (*tables, *(split_name(entry)[1] for entry in named_tables or ())):
-        check_columns(source, {role: named[role] for role in roles if named.get(role) is not None})
+        for several in [{"label": name} for name in labels] or [{}]:
+            check_columns(source, given | several)
         if columns is not None and TASK_KINDS.get(str(task)) == CLASSIFICATION:
             check_classified(source, columns)
     for model in dict.fromkeys(models):

@@ -34,9 +34,9 @@ from anglekit.distillation.runs.run import Run, begin_distillation, objective_of
 from anglekit.distillation.settings import OPTIMIZERS, EncodingSettings, TrainSettings
 from anglekit.distillation.sweep.arms import train_side_by_side
 from anglekit.distillation.sweep.shared_teacher import SharedTeacher
-from anglekit.distillation.tasks.classification import ClassificationTask
 from anglekit.distillation.tasks.data import TokenizedExamples
-from anglekit.distillation.tasks.label_sets import LabelSet
+from anglekit.distillation.tasks.labelled.classification import ClassificationTask
+from anglekit.distillation.tasks.labelled.label_sets import LabelSet
 from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.tasks.registry import task_by_name

@@ -19,7 +19,9 @@ from anglekit.results.example_scores import (
     write_example_scores,
 )
 
-SCORES = ("accuracy", "loss", "f1", "macro_f1", "matthews", "bleu", "chrf", "perplexity")
+SCORES = ("accuracy", "loss", "f1", "macro_f1", "matthews", "bleu", "chrf", "perplexity", "pearson", "spearman")
+#: Of examples that may have several labels, whose macro F1 is another one.
+LABEL_SCORES = ("micro_f1", "macro_f1", "f1:anger", "f1:joy: great", "subset_accuracy")
 
 
 def columns_of(seed, number=40, classes=3):
@@ -38,6 +40,8 @@ def columns_of(seed, number=40, classes=3):
         "perplexity:loss": draw.exponential(size=number) * 20,
         "perplexity:tokens": draw.integers(1, 30, number),
     }
+    truth = draw.integers(0, 6, number) / 2.0
+    columns |= {"target_number": truth, "predicted_number": truth + draw.integers(-4, 5, number) / 4.0}
     lengths = draw.integers(5, 30, number)
     for score, orders in (("bleu", 4), ("chrf", 6)):
         for n in range(1, orders + 1):
@@ -48,14 +52,29 @@ def columns_of(seed, number=40, classes=3):
     return columns | {"bleu:tokens": lengths, "bleu:reference_tokens": draw.integers(12, 37, number)}
 
 
+def labels_of(seed, number=40):
+    """Columns of a model of some use that gives examples any number of three labels."""
+    draw = np.random.default_rng(seed)
+    target = (draw.random((number, 3)) < (0.5, 0.3, 0.4)).astype(np.int64)
+    given_labels = np.where(draw.random((number, 3)) < 0.7, target, 1 - target)
+    columns = {"subset_accuracy": (target == given_labels).all(1).astype(np.int64)}
+    for place, label in enumerate(("anger", "joy: great", "target:fear")):
+        columns |= {f"predicted:{label}": given_labels[:, place], f"target:{label}": target[:, place]}
+    return columns
+
+
+EVERY = [(columns_of, score) for score in SCORES] + [(labels_of, score) for score in LABEL_SCORES]
+
+
 @pytest.fixture
 def found():
     return ExampleScores({(model, "dev"): columns_of(seed) for seed, model in enumerate(("student", "teacher"))})
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.sampled_from(SCORES))
-def test_the_mean_of_the_values_is_the_score(seed, number, score):
-    found = ExampleScores({("student", "dev"): columns_of(seed, number)})
+@given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.sampled_from(EVERY))
+def test_the_mean_of_the_values_is_the_score(seed, number, kind):
+    columns, score = kind
+    found = ExampleScores({("student", "dev"): columns(seed, number)})
     values = found.values("student", "dev", score)
     value = found.score("student", "dev", score)
     assert values.shape == (number,)
@@ -68,11 +87,11 @@ def test_the_values_of_a_mean_are_what_it_is_the_mean_of(found):
     assert not set(found.values("student", "dev", "macro_f1")) <= {0.0, 1.0}
 
 
-@pytest.mark.parametrize("score", SCORES)
-def test_the_values_tell_what_a_little_more_of_an_example_does(score):
+@pytest.mark.parametrize(("columns", "score"), EVERY)
+def test_the_values_tell_what_a_little_more_of_an_example_does(columns, score):
     """The definition of an influence: the change of the score as one example's weight grows from 1 / n."""
     number, step = 40, 1e-5
-    found = ExampleScores({("student", "dev"): columns_of(5, number)})
+    found = ExampleScores({("student", "dev"): columns(5, number)})
     values, whole = found.values("student", "dev", score), found.score("student", "dev", score)
     for example in range(0, number, 7):
         weights = np.full(number, 1.0 - step)
@@ -83,8 +102,9 @@ def test_the_values_tell_what_a_little_more_of_an_example_does(score):
         )
 
 
-@pytest.mark.parametrize("score", SCORES)
-def test_a_resample_has_the_score_of_the_table_that_it_is(found, score):
+@pytest.mark.parametrize(("made", "score"), EVERY)
+def test_a_resample_has_the_score_of_the_table_that_it_is(made, score):
+    found = ExampleScores({("student", "dev"): made(0)})
     counts = np.random.default_rng(1).multinomial(40, np.full(40, 1 / 40))
     rows = np.repeat(np.arange(40), counts)
     columns = {name: values[rows] for name, values in found.tables["student", "dev"].items()}
@@ -98,7 +118,7 @@ def test_values_have_the_variance_that_resampling_shows():
     number = 400
     found = ExampleScores({("student", "dev"): columns_of(3, number)})
     draw = np.random.default_rng(0)
-    for score in ("macro_f1", "bleu", "chrf", "matthews", "perplexity"):
+    for score in ("macro_f1", "bleu", "chrf", "matthews", "perplexity", "pearson", "spearman"):
         resampled = [
             found.score("student", "dev", score, draw.multinomial(number, np.full(number, 1 / number)))
             for _ in range(400)
@@ -156,8 +176,8 @@ DAMAGES = {
     "model 'pupil'": lambda frame: frame.replace({"model": {"student": "pupil"}}),
     "not numbered from 0": lambda frame: frame.drop(index=5),
     "are not numbered from 0 in order": lambda frame: frame.iloc[::-1],
-    "it has 203 columns": lambda frame: pd.concat(
-        [frame[["model", "data", "example"]], *(pd.Series(0, frame.index, name=str(n)) for n in range(200))], axis=1
+    "it has 2,303 columns": lambda frame: pd.concat(
+        [frame[["model", "data", "example"]], *(pd.Series(0, frame.index, name=str(n)) for n in range(2300))], axis=1
     ),
 }
 

@@ -189,7 +189,9 @@ class _MaskedSquares(torch.autograd.Function):
         return slope if student else None, -slope if teacher else None, None
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> LossTerm:
+def cross_entropy(
+    logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> LossTerm:
     """Sum the cross-entropy over labels other than -100.
 
     Args:
@@ -197,6 +199,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
             predict the next token: pass both through `next_token_targets` first.
         labels: int64 (...); -100 is ignored.
         label_smoothing: the share of each target that is spread over all classes, in [0, 1).
+        class_weights: (classes,), what an item of each class counts; None: 1. The count is then the sum of the items'
+            weights, as in torch's own mean.
 
     Raises:
         InputError: shapes that do not agree.
@@ -208,7 +212,11 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
     # Ignored rows are left out rather than handed to `ignore_index`: NaN logits there would reach the gradient.
     index = valid_positions(labels != IGNORE_INDEX, labels.shape, logits.device)
     rows, targets = _rows(logits, index), labels.reshape(-1)[index]
-    return LossTerm(F.cross_entropy(rows, targets, reduction="sum", label_smoothing=label_smoothing), _count(index))
+    if class_weights is None:
+        return LossTerm(F.cross_entropy(rows, targets, reduction="sum", label_smoothing=label_smoothing), _count(index))
+    weights = class_weights.to(rows)
+    total = F.cross_entropy(rows, targets, weights, reduction="sum", label_smoothing=label_smoothing)
+    return LossTerm(total, weights[targets].sum())
 
 
 def kl_divergence(

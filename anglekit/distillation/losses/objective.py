@@ -22,6 +22,7 @@ from anglekit.distillation.losses.functional import (
     shared_logits,
     valid_positions,
 )
+from anglekit.distillation.losses.label_losses import binary_cross_entropy, binary_kl_divergence, squared_error
 from anglekit.distillation.losses.official import (
     OFFICIAL,
     OfficialLosses,
@@ -30,7 +31,18 @@ from anglekit.distillation.losses.official import (
 )
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
-from anglekit.vocabulary import KL_DIRECTIONS, READINGS, FinalNorm, Reading, Stream
+from anglekit.vocabulary import (
+    KL_DIRECTIONS,
+    MULTI_LABEL,
+    PROBLEM_TYPES,
+    READINGS,
+    REGRESSION,
+    SINGLE_LABEL,
+    FinalNorm,
+    ProblemType,
+    Reading,
+    Stream,
+)
 
 #: For each stream the matched (student layer, teacher layer).
 LayerPairs = Mapping[Stream, Sequence[tuple[int, int]]]
@@ -59,6 +71,10 @@ class DistillationObjective:
     the official reading the paper's normalisations hold for each batch, and a term's count is 1 for a batch, so that
     accumulation averages batches.
 
+    The term `ce` compares with the labels and the term `kl` with the teacher's answers, each as the problem type asks:
+    cross-entropy and KL of one class or token; binary cross-entropy and KL of each label by itself (`label_losses`);
+    squared errors of a number.
+
     Attributes:
         pairs: the matched layers by stream; streams without pairs have no hidden term.
         weights: of cross-entropy, KL and hidden loss. A term of weight 0 is neither computed nor logged.
@@ -75,6 +91,10 @@ class DistillationObjective:
             where that tells: labels of one number an example and decoder inputs are not shifted.
         pad_token_id: of decoder inputs, read by the official reading of encoder-decoders.
         shared_entries: the KL is over the first so many entries of the vocabulary, renormalised over them; None: all.
+        problem_type: of a head with outputs for labels, by transformers' names; None: that of the student's
+            configuration (`objective_for`), and one class where that has none.
+        class_weights: what an example of each class counts in the cross-entropy; with several labels an example, what
+            each label counts where it is there. None: 1.
 
     Raises:
         InputError: a name or number that is not allowed.
@@ -96,6 +116,8 @@ class DistillationObjective:
     causal: bool | None = None
     pad_token_id: int | None = None
     shared_entries: int | None = None
+    problem_type: ProblemType | None = None
+    class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.reading not in READINGS:
@@ -114,6 +136,15 @@ class DistillationObjective:
             raise InputError(f"label smoothing is {self.label_smoothing}", allowed="allowed: at least 0 and below 1")
         if self.shared_entries is not None and self.shared_entries < 1:
             raise InputError(f"shared_entries is {self.shared_entries}", allowed="allowed: at least 1")
+        if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
+            raise InputError(
+                f"no problem type {self.problem_type!r}", allowed=suggest(self.problem_type, PROBLEM_TYPES)
+            )
+        if self.problem_type == REGRESSION and (self.class_weights is not None or self.label_smoothing):
+            given = "class weights" if self.class_weights is not None else "label smoothing"
+            raise InputError(f"{given} came for a regression, which has no classes", "leave them out")
+        if self.class_weights is not None and not all(0.0 <= one < float("inf") for one in self.class_weights):
+            raise InputError(f"the class weights are {self.class_weights}", allowed="allowed: finite numbers from 0")
         if not self.term_names:
             raise InputError(
                 "nothing would be trained: no layer is matched and the weights of ce and kl are 0",
@@ -217,14 +248,19 @@ class DistillationObjective:
         labels = _labels(inputs)
         return next_token_labels(labels) if self._is_causal(inputs) else labels
 
+    @property
+    def _one_class(self) -> bool:
+        """Whether a row of logits predicts one class or token."""
+        return self.problem_type in (None, SINGLE_LABEL)
+
     def _is_causal(self, inputs: Inputs) -> bool:
         """Return whether labels are shifted by one, as the objective says or the batch shows.
 
         Raises:
             InputError: neither does.
         """
-        if self.causal is not None:
-            return self.causal
+        if self.causal is not None or not self._one_class:
+            return bool(self.causal)
         labels = _optional(inputs, "labels")
         if labels is None or labels.dim() == 1 or "decoder_input_ids" in inputs:
             return False
@@ -264,13 +300,22 @@ class DistillationObjective:
     def _cross_entropy(self, logits: Tensor, labels: Tensor | None) -> LossTerm:
         if labels is None:
             raise InputError("the cross-entropy needs labels and a batch has none", "give labels")
-        return cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if self.problem_type == REGRESSION:
+            return squared_error(logits, labels)
+        weights = None if self.class_weights is None else torch.tensor(self.class_weights)
+        if self.problem_type == MULTI_LABEL:
+            return binary_cross_entropy(logits, labels, label_smoothing=self.label_smoothing, positive_weights=weights)
+        return cross_entropy(logits, labels, label_smoothing=self.label_smoothing, class_weights=weights)
 
     def _kl(self, logits: Tensor, teacher: Tensor | None, mask: Tensor | None) -> LossTerm:
         if teacher is None:
             raise InputError("the KL loss needs the teacher's logits and the teacher gave none", "use one with a head")
         temperature = self.temperature or (self._official_losses.temperature if self.official else 1.0)
         direction = self.kl_direction or (self._official_losses.kl_direction if self.official else "forward")
+        if self.problem_type == REGRESSION:
+            return squared_error(logits, teacher)
+        if self.problem_type == MULTI_LABEL:
+            return binary_kl_divergence(logits, teacher, temperature=temperature, direction=direction)
         return kl_divergence(
             logits, teacher, mask, temperature=temperature, direction=direction, shared_entries=self.shared_entries
         )
@@ -292,7 +337,11 @@ class DistillationObjective:
     def _count(self, name: str, inputs: Inputs) -> Tensor:
         if name == "ce":
             labels = _labels(inputs)
+            if not self._one_class:
+                return torch.tensor(len(labels), device=labels.device)
             targets = labels[:, 1:] if self._is_causal(inputs) else labels
+            if self.class_weights is not None:
+                return torch.tensor(self.class_weights, device=labels.device)[targets[targets != IGNORE_INDEX]].sum()
             return (targets != IGNORE_INDEX).sum()
         mask = self._kl_mask(inputs) if name == "kl" else self._stream_mask(_stream_of(name), inputs)
         if mask is not None:
@@ -307,7 +356,9 @@ class DistillationObjective:
         """Return the rows of logits that KL reads, aligned with them; None where every row counts."""
         labels = _optional(inputs, "labels")
         if not self._is_causal(inputs):
-            return None if labels is None or labels.dim() == 1 else labels != IGNORE_INDEX
+            if labels is None or labels.dim() == 1 or not self._one_class:
+                return None
+            return labels != IGNORE_INDEX
         if labels is not None and not self._kl_reads_prompt(inputs):
             return next_token_labels(labels) != IGNORE_INDEX
         mask = _optional(inputs, "attention_mask")

@@ -31,7 +31,15 @@ from anglekit.plots.model_scores import draw_model_scores
 from anglekit.results.example_scores import ExampleScores
 from anglekit.results.scores import RunScores, ScoreRow
 from anglekit.runtime.files import write_whole
-from anglekit.vocabulary import CONTROL_ARMS, RANDOM_TEACHER, SCORE_RANGES, STRATEGIES, WITHOUT_TEACHER
+from anglekit.vocabulary import (
+    CONTROL_ARMS,
+    MULTI_LABEL,
+    RANDOM_TEACHER,
+    REGRESSION,
+    SCORE_RANGES,
+    STRATEGIES,
+    WITHOUT_TEACHER,
+)
 
 #: The line of the card's program that names the checkpoint.
 THIS_DIRECTORY: Final = 'checkpoint = "."  # this directory, or its name on the Hub'
@@ -50,9 +58,15 @@ _PROGRAMS: Final[Mapping[str, tuple[str, str]]] = {
     "AutoModelForSeq2SeqLM": _GENERATES,
     "AutoModelForCausalLM": _GENERATES,
 }
+#: What the program does with the outputs for labels that are not one class.
+_OUTPUTS_READ: Final[Mapping[str | None, str]] = {
+    MULTI_LABEL: "print([model.config.id2label[n] for n, one in enumerate(model(**batch).logits[0]) if one > 0])",
+    REGRESSION: "print(model(**batch).logits.item())",
+}
 _SETTINGS: Final = (
     *("epochs", "max_steps", "batch_size", "accumulation", "learning_rate", "schedule", "warmup", "optimizer"),
-    *("weight_decay", "max_grad_norm", "label_smoothing", "max_length", "target_max_length", "select", "lora_rank"),
+    *("weight_decay", "max_grad_norm", "label_smoothing", "class_weights", "max_length", "target_max_length", "select"),
+    "lora_rank",
 )
 
 
@@ -249,7 +263,8 @@ def _score_note(levels: pd.DataFrame, facts: CardFacts) -> str:
 
 
 def _program(facts: CardFacts) -> str:
-    auto = task_by_name(facts.config.task).model_class.__name__
+    task = task_by_name(facts.config.task)
+    auto = task.model_class.__name__
     lines = [
         f"from transformers import {auto}, AutoTokenizer",
         "",
@@ -257,7 +272,7 @@ def _program(facts: CardFacts) -> str:
         "tokenizer = AutoTokenizer.from_pretrained(checkpoint)",
         f"model = {auto}.from_pretrained(checkpoint)",
         'batch = tokenizer("a text", return_tensors="pt")',
-        _PROGRAMS[auto][1],
+        _OUTPUTS_READ.get(task.problem_type, _PROGRAMS[auto][1]),
     ]
     needs = "It needs the package peft: LoRA's corrections lie beside the weights.\n\n" if facts.peft else ""
     return needs + "```python\n" + "\n".join(lines) + "\n```"
@@ -269,8 +284,9 @@ def _facts_table(facts: Sequence[tuple[str, object]]) -> TextTable:
 
 def _taught(facts: CardFacts, plan: DistillationPlan) -> list[tuple[str, object]]:
     strategy = STRATEGIES.get(plan.matched_as)
-    terms = [f"{plan.weights.ce:g} x cross-entropy"]
-    terms += [] if plan.control == WITHOUT_TEACHER else [f"{plan.weights.kl:g} x KL"]
+    on_labels, on_teacher = task_by_name(facts.config.task).loss_names
+    terms = [f"{plan.weights.ce:g} x {on_labels}"]
+    terms += [] if plan.control == WITHOUT_TEACHER else [f"{plan.weights.kl:g} x {on_teacher}"]
     if any(matching.pairs for matching in plan.matchings):
         terms.append(f"{plan.weights.hidden:g} x hidden ({plan.hidden_loss})")
     origin = facts.provenance.origin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ class Evaluation:
         scoring: by table, how the scores were computed: sacreBLEU's signatures, beams.
         settings: by checkpoint, what was taken from its run.
         columns: by table, the columns that were read.
+        labels: a row for each checkpoint, table and label, where examples may have several: `checkpoint`, `data`,
+            `label`, `examples` that have it, `f1`, `precision` and `recall`. Empty elsewhere.
+        left_out: by table, how many rows were left out, by the label that they have; "" for rows without one.
     """
 
     scores: pd.DataFrame
@@ -42,6 +45,8 @@ class Evaluation:
     scoring: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Mapping[str, Any]]
     columns: Mapping[str, tuple[str, ...]]
+    labels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -72,7 +77,7 @@ def evaluate(
         >>> found = anglekit.evaluate(["runs/teacher", "runs/forward"], task="sst2", data="dev.tsv")
         >>> found.scores  # a pandas frame: a row for each checkpoint and table
     """
-    chosen = task_by_name(task)
+    chosen = task_by_name(task).configured(columns)
     checkpoints = one_or_more(checkpoints)
     if not checkpoints or not data:
         raise InputError("nothing to evaluate: give at least one checkpoint and one table")
@@ -84,6 +89,7 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     parts: list[pd.DataFrame] = []
     notes: dict[str, Any] = {}
+    labels: list[dict[str, Any]] = []
     for source in checkpoints:
         settings = asked.or_else(taken[source])
         loaded = load_trained(source, chosen, load)
@@ -100,13 +106,22 @@ def evaluate(
             keys = {"checkpoint": source, "data": table.name, "example": range(examples.n_rows)}
             parts.append(pd.DataFrame({**keys, **report.examples}))
             notes[table.name] = dict(report.notes)
+            labels += [
+                {"checkpoint": source, "data": table.name, **row} for row in notes[table.name].pop("by_label", ())
+            ]
     used = {
         source: {name: value for name, value in found.given().items() if getattr(asked, name) is None}
         for source, found in taken.items()
         if found.given()
     }
     return Evaluation(
-        pd.DataFrame(rows), pd.concat(parts, ignore_index=True), notes, used, {one.name: one.columns for one in tables}
+        pd.DataFrame(rows),
+        pd.concat(parts, ignore_index=True),
+        notes,
+        used,
+        {one.name: one.columns for one in tables},
+        pd.DataFrame(labels),
+        {one.name: left_out for one in tables if (left_out := one.provenance().get("left_out"))},
     )
 
 

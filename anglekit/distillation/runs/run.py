@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pandas as pd
@@ -96,8 +97,15 @@ class RunResult:
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """The columns that were read, by table; empty for a run that did not record them."""
-        config = read_document(Path(self.directory) / RUN_CONFIG_FILE, RunConfig, "start the run anew")
-        return {name: tuple(read.get("columns", ())) for name, read in config.tables.items()}
+        return {name: tuple(read.get("columns", ())) for name, read in self._tables().items()}
+
+    @property
+    def left_out(self) -> dict[str, dict[str, int]]:
+        """How many rows were left out, by table and label; "" for rows without one."""
+        return {name: dict(read["left_out"]) for name, read in self._tables().items() if read.get("left_out")}
+
+    def _tables(self) -> dict[str, dict[str, Any]]:
+        return read_document(Path(self.directory) / RUN_CONFIG_FILE, RunConfig, "start the run anew").tables
 
 
 @dataclass(eq=False)
@@ -310,6 +318,7 @@ def objective_of_plan(
         label_smoothing=settings.label_smoothing,
         shared_entries=None if given is None else given.shared_entries,
         **data.task.objective_options(data.tokenizer),
+        **data.task.label_losses(settings, data.train),
     )
 
 

@@ -59,7 +59,7 @@ def finetune(
         >>> run.checkpoint
         'runs/teacher/checkpoint'
     """
-    chosen = task_by_name(task)
+    chosen = task_by_name(task).configured(data)
     settings, load = settings or TrainSettings(), loaded_for_training(load)
     settings = settings.completed(epochs=chosen.teacher_epochs, learning_rate=chosen.teacher_learning_rate)
     source = checkpoint_of(model)
@@ -80,6 +80,7 @@ def finetune(
                 weights=LossWeights(1.0, 0.0, 0.0),
                 label_smoothing=settings.label_smoothing,
                 **settled.objective_options(loaded.tokenizer),
+                **settled.label_losses(settings, prepared.train),
             ),
             origin=loaded.provenance(),
             title=f"fine-tune {chosen.name}" if progress else None,
@@ -238,6 +239,7 @@ def load_teacher_and_data(
 
     Quick refusals come first.
     """
+    task = task.configured(data)
     task.check_config(config, source)
     tables, evaluations = _read_tables(task, train, validation, data)
     settled = task.for_teacher(tables, config)

@@ -69,7 +69,7 @@ class TokenizedExamples(Dataset[dict[str, Any]]):
     Args:
         tokens: sequences by the name that the collator reads; `input_ids` at least. Sequences named `labels` are a
             second stream's tokens.
-        numbers: by name, one for each example, (examples,).
+        numbers: by name, one for each example, (examples,), or one for each of its labels, (examples, labels).
         table: where the examples came from, for scores that need more than tokens.
         scored: the same examples in the form that scores read, where losses read another.
         rows: of each example the row of the table that it is a part of, (examples,); None: its own.
@@ -81,7 +81,7 @@ class TokenizedExamples(Dataset[dict[str, Any]]):
     def __init__(
         self,
         tokens: Mapping[str, Sequence[Sequence[int]]],
-        numbers: Mapping[str, NDArray[np.int64]] | None = None,
+        numbers: Mapping[str, NDArray[Any]] | None = None,
         *,
         table: TextTable | None = None,
         scored: TokenizedExamples | None = None,
@@ -110,7 +110,12 @@ class TokenizedExamples(Dataset[dict[str, Any]]):
             name: flat[int(self._ends[name][index]) : int(self._ends[name][index + 1])].tolist()
             for name, flat in self._flat.items()
         }
-        return example | {name: int(values[index]) for name, values in self.numbers.items()}
+        return example | {name: values[index].tolist() for name, values in self.numbers.items()}
+
+    def first(self, number: int) -> TokenizedExamples:
+        """Return the first examples, without their table."""
+        tokens = {name: [self[place][name] for place in range(min(number, len(self)))] for name in self._flat}
+        return TokenizedExamples(tokens, {name: values[:number] for name, values in self.numbers.items()})
 
     @property
     def n_rows(self) -> int:

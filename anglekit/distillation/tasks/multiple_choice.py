@@ -15,7 +15,7 @@ from anglekit.distillation.settings import DataSettings
 from anglekit.distillation.tasks.causal import CausalTask, log_likelihoods
 from anglekit.distillation.tasks.completion import Prompts, completion_examples
 from anglekit.distillation.tasks.data import TokenizedExamples, origin
-from anglekit.distillation.tasks.label_sets import label_text
+from anglekit.distillation.tasks.labelled.label_cells import label_text
 from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError

@@ -7,8 +7,10 @@ from functools import partial
 from typing import Final
 
 from anglekit.distillation.tasks.causal import LanguageModelTask
-from anglekit.distillation.tasks.classification import ClassificationTask
 from anglekit.distillation.tasks.completion import CompletionTask, ConversationTask
+from anglekit.distillation.tasks.labelled.classification import ClassificationTask
+from anglekit.distillation.tasks.labelled.multi_label import MultiLabelTask
+from anglekit.distillation.tasks.labelled.regression import RegressionTask
 from anglekit.distillation.tasks.multiple_choice import HellaSwagTask, MultipleChoiceTask
 from anglekit.distillation.tasks.seq2seq import Seq2SeqTask
 from anglekit.distillation.tasks.task import Task
@@ -23,6 +25,10 @@ _TASKS = (
         source="your own data",
         scores=("accuracy", "macro_f1"),
     ),
+    MultiLabelTask(
+        name="multi-label", description="texts or pairs of texts with any number of labels", source="your own data"
+    ),
+    RegressionTask(name="regression", description="texts or pairs of texts with a number", source="your own data"),
     _glue(
         name="mnli",
         description="does the premise entail the hypothesis, contradict it, or neither",
@@ -85,6 +91,13 @@ _TASKS = (
         text="sentence1",
         text_pair="sentence2",
         labels=("not_entailment", "entailment"),
+    ),
+    RegressionTask(
+        name="stsb",
+        description="how similar are two sentences, from 0 to 5",
+        source="Wang et al. 2019, arXiv 1804.07461 (GLUE)",
+        text="sentence1",
+        text_pair="sentence2",
     ),
     Seq2SeqTask(name="seq2seq", description="write a target for a source", source="your own data"),
     Seq2SeqTask(

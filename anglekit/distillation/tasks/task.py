@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from transformers import EvalPrediction, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
+from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings, TrainSettings
 from anglekit.distillation.tasks.data import PaddedBatches, TextTable, TokenizedExamples
 from anglekit.errors import InputError, suggest
 from anglekit.models.architectures import model_streams
@@ -19,7 +19,7 @@ from anglekit.models.text_stack import check_head
 from anglekit.results.example_scores import ExampleColumns
 from anglekit.tables.read import read_table
 from anglekit.tables.table import Table
-from anglekit.vocabulary import LOWER_IS_BETTER
+from anglekit.vocabulary import LOWER_IS_BETTER, ProblemType
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 """What makes a batch of tensors out of examples."""
@@ -119,6 +119,10 @@ class Task(ABC):
     #: What to call a model that can do this task, and its head.
     model_kind: ClassVar[str]
     head: ClassVar[str] = "language-model"
+    #: What the labels of a head with outputs for labels are; None where the head writes texts.
+    problem_type: ClassVar[ProblemType | None] = None
+    #: What the losses on labels and on the teacher's answers are.
+    loss_names: ClassVar[tuple[str, str]] = ("cross-entropy", "KL")
     #: Whether fine-tuning may begin with a new head.
     new_head: ClassVar[bool] = False
     #: Whether the end-of-text token may pad where a tokenizer has no pad token (GPT-2's, Llama's); the mask hides it.
@@ -157,6 +161,16 @@ class Task(ABC):
         check_head(self.model_class, config)
 
     # ---- columns ----
+
+    def configured(self, columns: DataSettings | None) -> Self:
+        """Return the task with what a user said of its labels.
+
+        Raises:
+            InputError: something was said that this kind of task does not have.
+        """
+        for option, value in ({} if columns is None else columns.label_options()).items():
+            raise InputError(f"{option} {value} came with task {self.name}, which has no classes", "leave it out")
+        return self
 
     def read(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> Any:  # noqa: ANN401
         """Return a table's texts, of the kind's own `TextTable`.
@@ -271,7 +285,27 @@ class Task(ABC):
         """Return the fields of `DistillationObjective` that follow from the kind of task."""
         return {"causal": False}
 
+    def label_losses(self, settings: TrainSettings, train: TokenizedExamples) -> dict[str, Any]:
+        """Return the fields of `DistillationObjective` that say how labels and the teacher's answers are compared.
+
+        Raises:
+            InputError: a setting of losses that this kind of task does not have.
+        """
+        if settings.class_weights is not None:
+            raise InputError(
+                f"--class-weights {settings.class_weights} came with task {self.name}, which has no classes",
+                "leave it out",
+            )
+        return {}
+
     # ---- scores ----
+
+    def doubts(self, examples: TokenizedExamples, scored: ScoredModel) -> tuple[str, ...]:
+        """Return, a sentence each, what speaks against a trained model's answers to some training examples.
+
+        Nothing speaks against them where it could be chance.
+        """
+        return ()
 
     def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
         """Return a function that scores the logits of a validation, or None where scores need more than logits."""

@@ -28,7 +28,7 @@ from anglekit.models.check import facts_of
 from anglekit.models.memory.bare import check_apart
 from anglekit.probes.shared_vocabulary import vocabulary_entries
 from anglekit.states.recorder import LayerRecorder
-from anglekit.vocabulary import NONE, Stream
+from anglekit.vocabulary import NONE, REGRESSION, Stream
 
 Inputs = Mapping[str, Any]
 #: What may stand for the matched layers: a strategy's name, the matching of each stream, or a whole objective.
@@ -126,6 +126,10 @@ def objective_for(
     if objective.causal is None:
         facts_of(student)  # which knows the streams
         told["causal"] = model_streams(config) == ("decoder",) and _speaks(student)
+    if objective.problem_type is None and not _speaks(student):
+        stated = getattr(config, "problem_type", None)
+        # As transformers reads a head of one output.
+        told["problem_type"] = stated or (REGRESSION if getattr(config, "num_labels", None) == 1 else None)
     if objective.family is None:
         told["family"] = MODEL_FAMILIES[model_family(config)].official_losses
     if objective.pad_token_id is None and isinstance(getattr(config, "pad_token_id", None), int):

@@ -70,6 +70,8 @@ def evaluate(
     from anglekit.display.tables import aligned_text, frame_table
 
     typer.echo(aligned_text(frame_table(scores)))
+    if len(found.labels):
+        typer.echo(aligned_text(frame_table(found.labels)))
     # sacreBLEU's signatures, each once: they say what the scores mean.
     signatures = dict.fromkeys(
         f"{name}: {text}" for notes in found.scoring.values() for name, text in notes.get("signatures", {}).items()
@@ -77,6 +79,8 @@ def evaluate(
     for line in signatures:
         typer.echo(line)
     typer.echo(options.columns_read(found.columns), err=True)
+    if found.left_out:
+        typer.echo(options.rows_left_out(found.left_out), err=True)
     for source, settings in found.settings.items():
         if settings:
             named = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())

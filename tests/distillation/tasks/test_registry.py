@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from transformers import BertConfig, RobertaConfig
 
 from anglekit.distillation.settings import DataSettings, EncodingSettings, evaluation_sources
-from anglekit.distillation.tasks.classification import ClassificationTask, LabelledTexts
 from anglekit.distillation.tasks.data import TokenizedExamples, length_sorted_batches
-from anglekit.distillation.tasks.label_sets import LabelSet, label_text, labels_in_data, labels_of_config
+from anglekit.distillation.tasks.labelled.classification import ClassificationTask
+from anglekit.distillation.tasks.labelled.label_cells import label_text
+from anglekit.distillation.tasks.labelled.label_sets import LabelSet, labels_in_data, labels_of_config
+from anglekit.distillation.tasks.labelled.labelled_task import LabelledTexts
 from anglekit.distillation.tasks.registry import TASKS, task_by_name
 from anglekit.distillation.tasks.scores import SCORES, accuracy, class_scores, f1, macro_f1, matthews
 from anglekit.errors import InputError
@@ -122,7 +124,7 @@ def test_labels_are_found_by_name_case_and_number():
     assert [named.index(text) for text in ("neg", "POS", "pos", "0", "other")] == [0, 1, 1, None, None]
     assert [generic.index(text) for text in ("2", "LABEL_1", "label_1", "3", "neg")] == [2, 1, 1, None, None]
     assert LabelSet(("a", "A")).index("a") == 0
-    assert named.classes(["POS", "neg", "pos"], "t").tolist() == [1, 0, 1]
+    assert named.classes(["POS", "neg", "pos"], in_table).tolist() == [1, 0, 1]
 
 
 def test_labels_of_data_are_ordered_by_number_or_alphabet():
@@ -145,9 +147,14 @@ def test_label_names_survive_a_configuration(tmp_path):
 def test_wrong_labels_name_the_row():
     labels = LabelSet(("neg", "pos"))
     with pytest.raises(InputError, match=r"t.csv has label 'meh' in row 1 \(counted from 0\); allowed: neg, pos"):
-        labels.classes(["neg", "meh"], "t.csv")
+        labels.classes(["neg", "meh"], in_table)
     with pytest.raises(InputError, match=r"t.csv has no label in row 2"):
-        labels.classes(["neg", "pos", None], "t.csv")
+        labels.classes(["neg", "pos", None], in_table)
+
+
+def in_table(row):
+    """Say that a label is in a row of t.csv."""
+    return "t.csv", f"row {row} (counted from 0)"
 
 
 def config_with(*names):
@@ -162,10 +169,12 @@ def labelled(texts):
         name="train",
         source="t.tsv",
         sha256="0",
-        columns=(),
+        columns=("label",),
         texts=tuple(map(str, texts)),
         pairs=None,
         labels=tuple(texts),
+        rows=tuple(range(len(texts))),
+        file_row=lambda row: ("t.tsv", row),
     )
 
 
@@ -183,7 +192,7 @@ def test_the_teachers_order_counts_and_the_tasks_numbers_are_named():
     assert texts == ["entailment", "contradiction", "neutral"]
     assert task.named(["0", "entailment"]) == ["0", "entailment"]
     labels = classes_of("mnli", texts, config_with("CONTRADICTION", "NEUTRAL", "ENTAILMENT"))
-    assert labels.classes(texts, "t").tolist() == [2, 0, 1]
+    assert labels.classes(texts, in_table).tolist() == [2, 0, 1]
     assert classes_of("mnli", texts, BertConfig(num_labels=3)).names == task.labels
     assert classes_of("mnli", texts).names == task.labels
 
@@ -196,14 +205,24 @@ def test_numbers_are_accepted_by_a_teacher_without_names():
 @pytest.mark.parametrize(
     ("task", "texts", "teacher", "message"),
     [
-        ("classification", ["neg", "meh", "pos"], config_with("neg", "pos"), "has 'meh', which the teacher lacks"),
+        (
+            "classification",
+            ["neg", "meh", "pos"],
+            config_with("neg", "pos"),
+            "has 'meh' in row 1 .*, which the teacher lacks",
+        ),
         ("classification", ["neg"], config_with("neg", "pos"), "has no 'pos'; the teacher's are neg, pos"),
-        ("classification", ["neg", "pos"], BertConfig(num_labels=2), "the teacher lacks; the teacher's are LABEL_0"),
+        (
+            "classification",
+            ["neg", "pos"],
+            BertConfig(num_labels=2),
+            "the teacher lacks; the teacher's are LABEL_0, LABEL_1; .*--label-map",
+        ),
         ("classification", ["0", "1", "2"], BertConfig(num_labels=2), "has '2'"),
         ("mnli", ["entailment"], config_with("neg", "pos"), "the teacher has 2 labels .* task mnli has 3"),
         ("sst2", ["negative", "meh"], None, "has label 'meh' in row 1"),
         # Numbers of classes are read as such if all are: 1 is right, and 3 is not.
-        ("sst2", ["1", "3"], config_with("negative", "positive"), "has '3', which the teacher lacks"),
+        ("sst2", ["1", "3"], config_with("negative", "positive"), "has '3' in row 1 .*, which the teacher lacks"),
         ("sst2", ["1", "3"], None, "has label '3' in row 1"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Texts with labels: one class, several of them, or a number."""

@@ -1,0 +1,136 @@
+"""Cells of a label column: which rows have no label or one that is left out, and what the others say."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from anglekit.display.counts import counted
+from anglekit.distillation.settings import DataSettings
+from anglekit.errors import InputError
+
+Label = TypeVar("Label")
+
+
+@dataclass(frozen=True)
+class KeptLabels(Generic[Label]):
+    """The labels of the rows that stay.
+
+    Attributes:
+        labels: one for each row; None where a row has none.
+        rows: their numbers in the table, counted from 0.
+        left_out: rows that do not stay, by the label that they have; "" for rows without one.
+    """
+
+    labels: tuple[Label | None, ...]
+    rows: tuple[int, ...]
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def kept_labels(
+    cells: Sequence[Any],
+    columns: DataSettings,
+    read: Callable[[int, Any], Label | None],
+    where: str,
+    name: Callable[[str], str] = lambda text: text,
+) -> KeptLabels[Label]:
+    """Return the labels of the rows that a user wants, and what is left out.
+
+    Args:
+        cells: of a label column.
+        columns: which labels are left out.
+        read: the label of a row's cell; None where it has none.
+        where: the table, for messages.
+        name: what a label is called, by its text.
+
+    Raises:
+        InputError: no row is left.
+    """
+    none, dropped = columns.labels_left_out
+    labels: list[Label | None] = []
+    rows: list[int] = []
+    left_out: Counter[str] = Counter()
+    for row, cell in enumerate(cells):
+        single = not isinstance(cell, list | tuple | dict)
+        text = label_text(cell) if single else None
+        if single and text is None and columns.no_label is not None:
+            left_out[""] += 1
+        elif text is not None and (text in none or {text, name(text)} & dropped):
+            left_out[text] += 1
+        else:
+            labels.append(read(row, cell))
+            rows.append(row)
+    if cells and not rows:
+        raise InputError(f"no row of {where} is left: {left_out_words(left_out)}", "leave fewer labels out")
+    return KeptLabels(tuple(labels), tuple(rows), dict(left_out))
+
+
+def left_out_words(left_out: Mapping[str, int]) -> str:
+    """Return in words how many rows were left out: `785 rows labelled '-', 2 rows without a label`."""
+    return ", ".join(
+        f"{counted(number, 'row')} " + (f"labelled {text!r}" if text else "without a label")
+        for text, number in left_out.items()
+    )
+
+
+def label_text(value: object) -> str | None:
+    """Return a label as text: 1, 1.0 and " 1" are all "1"; None for a missing label."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if isinstance(value, bool | np.bool_):
+        return str(int(value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip() or None
+
+
+def label_number(value: object, where: str) -> float | None:
+    """Return a label as a number; None for a missing one.
+
+    Raises:
+        InputError: it is no number, or not a finite one; `where` names its place.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        # A boolean is a number to Python, and a class to people.
+        number = float("nan") if isinstance(value, bool) or not isinstance(value, int | float | str) else float(value)
+    except (ValueError, OverflowError):
+        number = float("nan")
+    if isinstance(value, float) and np.isnan(value):
+        return None
+    if not np.isfinite(number):
+        raise InputError(
+            f"{where} holds the label {str(value)[:40]!r}, which is no finite number",
+            "name a column of numbers with --label; for classes take --task classification",
+        )
+    return number
+
+
+def label_list(value: object, separator: str) -> list[Any] | None:
+    """Return the labels of a cell that may have several; None for a missing one.
+
+    A list stays one, also one that is written as text, in json or as Python writes it; any other text is split.
+    """
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if isinstance(value, list | tuple | np.ndarray):
+        return list(value)
+    if not isinstance(value, str):
+        return [value]
+    text = value.strip()
+    if text.startswith("[") and text.endswith("]"):
+        for reads in (json.loads, ast.literal_eval):
+            try:
+                found = reads(text)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            if isinstance(found, list):
+                return found
+    return [part.strip() for part in text.split(separator) if part.strip()]
