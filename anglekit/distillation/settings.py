@@ -49,6 +49,8 @@ from anglekit.vocabulary import (
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
+#: The settings of `DataSettings` that name columns.
+COLUMNS: Final = ("text", "text_pair", "label", "source", "target", "prompt", "completion", "choices")
 SELECTIONS: Final = ("best", "last")
 # One kernel for all of a step's arithmetic: on a CPU the plain AdamW takes a fifth of a small student's step.
 OPTIMIZERS: Final[Mapping[str, str]] = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "sgd": "sgd"}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import Any
 
-from anglekit.distillation.settings import DataSettings, TrainSettings
+from anglekit.distillation.settings import COLUMNS, DataSettings, TrainSettings
 from anglekit.errors import AnglekitError, InputError, RunError
 from anglekit.recipes.recipe import Recipe
 from anglekit.settings_fields import declarations
@@ -86,9 +87,9 @@ def _columns_there(columns: DataSettings, train: str) -> DataSettings:
     if train.startswith("hub:"):
         return columns
     there = set(read_table(train, limit=1).names) | {NO_COLUMN}
-    names = [one.name for one in fields(columns) if one.name not in ("prefix", "limit")]
-    absent = [name for name in names if not set((getattr(columns, name) or NO_COLUMN).split(",")) <= there]
-    return replace(columns, **dict.fromkeys(absent))
+    absent = [name for name in COLUMNS if not set((getattr(columns, name) or NO_COLUMN).split(",")) <= there]
+    usual: dict[str, Any] = dict.fromkeys(absent)
+    return replace(columns, **usual)
 
 
 def _named(given: Sequence[str], names: tuple[str, ...]) -> dict[str, str]:
