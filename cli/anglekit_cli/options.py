@@ -576,7 +576,7 @@ def check_sources(
     task: str | None = None,
     revision: str | None = None,
 ) -> None:
-    """Refuse models and tables that do not exist, columns that the tables lack, an unknown task and one not theirs.
+    """Refuse models and tables that do not exist, columns that the tables lack, and models that cannot do the task.
 
     A model that the hub is asked for by a plain name is said to be one.
 
@@ -584,7 +584,6 @@ def check_sources(
     """
     from anglekit.tables.read import check_columns
 
-    check_names("--task", [task] if task is not None else (), TASK_NAMES)
     if launched_together():
         return
     named = {} if columns is None else vars(columns)
@@ -595,13 +594,14 @@ def check_sources(
     for source in (*tables, *(split_name(entry)[1] for entry in named_tables or ())):
         for several in [{"label": name} for name in labels] or [{}]:
             check_columns(source, given | several)
-        if columns is not None and TASK_KINDS.get(str(task)) == CLASSIFICATION:
+        if columns is not None and task is not None and TASK_KINDS[task] == CLASSIFICATION:
             check_classified(source, columns)
     for model in dict.fromkeys(models):
         if note := check_source(model, revision=revision):
             typer.echo(f"note: {note}", err=True)
-        needed, shape = TASK_STREAMS.get(TASK_KINDS.get(str(task), "")), plain_shape(checkpoint_of(model))
-        if needed is not None and shape is not None and shape.streams != needed:
+        needed = () if task is None else TASK_STREAMS.get(TASK_KINDS[task], ())
+        shape = plain_shape(checkpoint_of(model)) if needed else None
+        if shape is not None and shape.streams != needed:
             raise InputError(
                 f"task {task} needs a model with {' and '.join(needed)}, and {model} is a {shape.type} model with "
                 f"{' and '.join(shape.streams)}",

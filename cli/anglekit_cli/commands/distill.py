@@ -92,7 +92,7 @@ def distill(
         teacher, [student] if student is not None else [], made, mapped=layer_map is not None
     )
     options.check_sources(given, [] if probe is None else [probe])
-    options.check_sources([teacher], [train], validation, columns=columns, task=task, revision=load.revision)
+    options.check_sources([teacher], task=task, revision=load.revision)
     check_plain_plan(
         teacher,
         layers=layers,
@@ -103,6 +103,7 @@ def distill(
         layer_map=layer_map,
         copy_map=copy,
     )
+    options.check_sources([], [train], validation, columns=columns, task=task)
     settings.check_packages()
     hub.check_here()
     load = options.teacher_loading(load, settings, placement)

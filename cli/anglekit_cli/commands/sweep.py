@@ -141,7 +141,7 @@ def sweep(
     made |= {} if inits else {"--encoder-layers": encoder_layers, "--decoder-layers": decoder_layers}
     given = options.check_students(teacher, student or (), made)
     options.check_sources(given)
-    options.check_sources([teacher], [train], validation, columns=columns, task=task, revision=load.revision)
+    options.check_sources([teacher], task=task, revision=load.revision)
     if inits or not given:
         check_plain_plan(
             teacher,
@@ -151,6 +151,7 @@ def sweep(
             width=width,
             copy_map=copy,
         )
+    options.check_sources([], [train], validation, columns=columns, task=task)
     settings.check_packages()
 
     from anglekit.distillation.matching.map_text import parse_copy_map
