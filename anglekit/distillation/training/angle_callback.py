@@ -11,12 +11,14 @@ from accelerate.utils import extract_model_from_parallel
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from anglekit.analysis.analyze import analyze
+from anglekit.analysis.given_models import Model, as_checkpoint
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.distillation.training.process_states import ProcessStates
 from anglekit.distillation.training.trackers import log_figure, takes_figures
 from anglekit.errors import InputError
 from anglekit.models.architectures import model_streams
 from anglekit.models.checkpoints import Checkpoint
+from anglekit.models.load_options import LoadOptions
 from anglekit.plots.figures.angles_heatmap import angles_heatmap
 from anglekit.probes.data import ProbeData
 from anglekit.results.geometry import Geometry
@@ -34,7 +36,7 @@ def step_directory(out: Path, step: int) -> Path:
 class AngleCallback(TrainerCallback):
     """Measures the angles at the student while it is trained, before the first step and after every `every` steps.
 
-        AngleCallback(load_checkpoint("runs/teacher"), read_probe("dev.csv"), every=500, out="angles").attach(trainer)
+        AngleCallback("runs/teacher", read_probe("dev.csv"), every=500, out="angles").attach(trainer)
 
     It does not affect training: the student's modes, the random states and the gradients are restored, so that its
     weights are the same bit for bit. A measurement costs the forward passes of teacher and student over the probe and
@@ -42,7 +44,8 @@ class AngleCallback(TrainerCallback):
     32, which is 1% of the time if `every` is 500. Its duration is logged.
 
     Args:
-        teacher: the model whose layers are measured.
+        teacher: the model whose layers are measured, as `analyze` takes it; the directory of a state store spares its
+            passes.
         probe: the texts; a few hundred are enough.
         every: optimiser steps between measurements.
         out: a directory for the Geometry of each step (`geometry-step-0`, ...), or None to keep numbers only.
@@ -55,12 +58,12 @@ class AngleCallback(TrainerCallback):
         geometry: the last one measured, or None.
 
     Raises:
-        InputError: `every` is less than 1.
+        InputError: `every` is less than 1, or the teacher cannot be loaded.
     """
 
     def __init__(
         self,
-        teacher: Checkpoint,
+        teacher: Model,
         probe: ProbeData,
         *,
         every: int,
@@ -72,7 +75,7 @@ class AngleCallback(TrainerCallback):
             raise InputError(
                 f"angles were asked for every {every} steps", allowed="allowed: at least 1", setting="every"
             )
-        self.teacher = teacher
+        self.teacher = as_checkpoint(teacher, "teacher", None, LoadOptions())
         self.probe = probe
         self.every = every
         self.out = None if out is None else Path(out)

@@ -10,6 +10,7 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from anglekit.analysis.analyze import analyze
+from anglekit.analysis.jobs.extract import extract_states
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.distillation.training.angle_callback import AngleCallback, step_directory
 from anglekit.errors import InputError
@@ -104,6 +105,15 @@ def test_what_is_logged_and_saved_is_the_analysis_of_the_student_at_that_step(tm
     assert logged[-1]["angle_seconds"] > 0
     first = Geometry.load(step_directory(tmp_path / "angles", 0)).angles
     assert np.abs(first["mean_cosine"] - expected["mean_cosine"]).max() > 1e-6
+
+
+def test_a_teacher_in_a_store_gives_the_same_numbers(tmp_path, teacher, probe):
+    extract_states(tmp_path / "states", teacher, probe)
+    trainer = make_trainer(tmp_path / "run")
+    read, live = (AngleCallback(each, probe, every=1).attach(trainer) for each in (tmp_path / "states", teacher))
+    trainer.train()
+    for one, other in zip(read.history, live.history, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
 def test_a_plain_trainer_takes_it_too(tmp_path, teacher, probe):
