@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -16,10 +16,11 @@ from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from anglekit.analysis.spec import AnalysisSpec, Count, Key
+from anglekit.analysis.token_texts import TokenText
 from anglekit.errors import InputError, foreign_failures
 from anglekit.geometry.cka import CrossSums
 from anglekit.geometry.named_tensors import numbered, prefixed, within
-from anglekit.geometry.sums import ExampleMeans, GeometrySums
+from anglekit.geometry.sums import AngleExtremes, ExampleMeans, GeometrySums
 from anglekit.geometry.token_sample import TokenSample
 from anglekit.results.document import SketchToken
 from anglekit.runtime.files import MOST_JSON_BYTES
@@ -44,6 +45,8 @@ class Measurement:
         fresh: for every stream and student, an untrained student's states at the sampled tokens; empty unless wanted.
         cross: for every stream, where the CKA of the whole probe is wanted.
         sketches: for every stream and student the token of the sketch; in the part that read the first batch.
+        extremes: for every stream and student the tokens of the extreme angles; empty unless wanted.
+        texts: what these tokens read, by stream and token; in the part that read them.
     """
 
     n_batches: int
@@ -54,6 +57,8 @@ class Measurement:
     fresh: Mapping[Key, TokenSample]
     cross: Mapping[Stream, CrossSums]
     sketches: Mapping[Key, SketchToken]
+    extremes: Mapping[Key, AngleExtremes] = field(default_factory=dict)
+    texts: Mapping[tuple[Stream, int], TokenText] = field(default_factory=dict)
 
     @classmethod
     def zeros(
@@ -82,6 +87,11 @@ class Measurement:
             fresh={key: TokenSample.empty(spec.capacity) for key in spec.keys if spec.settings.nulls == "all"},
             cross={stream: CrossSums.zeros(*spec.cross_layers(stream), device) for stream in spec.cross_streams},
             sketches={},
+            extremes={
+                key: AngleExtremes.zeros(len(spec.vertices(key)), len(spec.layers[key[0]].teacher), device)
+                for key in spec.keys
+                if spec.settings.keep_extremes
+            },
         )
 
     def __add__(self, other: Measurement) -> Measurement:
@@ -99,6 +109,8 @@ class Measurement:
             _merged(self.fresh, other.fresh),
             _merged(self.cross, other.cross),
             {**self.sketches, **other.sketches},
+            _merged(self.extremes, other.extremes),
+            {**self.texts, **other.texts},
         )
 
     def to(self, device: torch.device | str) -> Measurement:
@@ -109,12 +121,16 @@ class Measurement:
             samples={stream: sample.to(device) for stream, sample in self.samples.items()},
             fresh={key: sample.to(device) for key, sample in self.fresh.items()},
             cross={stream: sums.to(device) for stream, sums in self.cross.items()},
+            extremes={key: found.to(device) for key, found in self.extremes.items()},
         )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors, by the names that they have in a file."""
         projections = [numbered(_name("projections", key), matrices) for key, matrices in self.projections.items()]
-        parts = (("sums", self.sums), ("samples", self.samples), ("fresh", self.fresh), ("cross", self.cross))
+        parts: tuple[tuple[str, Mapping[Any, Any]], ...] = (
+            *(("sums", self.sums), ("samples", self.samples), ("fresh", self.fresh), ("cross", self.cross)),
+            ("extremes", self.extremes),
+        )
         named = [prefixed(_name(part, key), state.tensors()) for part, states in parts for key, state in states.items()]
         return {name: tensor for each in (*named, *projections) for name, tensor in each.items()}
 
@@ -127,11 +143,12 @@ class Measurement:
             samples=_refilled("samples", self.samples, tensors),
             fresh=_refilled("fresh", self.fresh, tensors),
             cross=_refilled("cross", self.cross, tensors),
+            extremes=_refilled("extremes", self.extremes, tensors),
         )
 
 
 _Place = TypeVar("_Place", Key, Stream)
-_State = TypeVar("_State", GeometrySums, TokenSample, CrossSums)
+_State = TypeVar("_State", GeometrySums, TokenSample, CrossSums, AngleExtremes)
 
 
 def _merged(mine: Mapping[_Place, _State], theirs: Mapping[_Place, _State]) -> dict[_Place, _State]:
@@ -154,12 +171,19 @@ class _Sketch(Struct, array_like=True):
     token: SketchToken
 
 
+class _Text(Struct, array_like=True):
+    stream: Stream
+    token: int
+    text: TokenText
+
+
 class _Facts(Struct):
     """What a file says of a measurement beside its tensors."""
 
     n_batches: Count
     n_examples: Count
     sketches: list[_Sketch]
+    texts: list[_Text] = []
 
 
 def measurement_bytes(measurement: Measurement) -> bytes:
@@ -187,7 +211,8 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _facts(measurement: Measurement) -> str:
     sketches = [_Sketch(stream, position, token) for (stream, position), token in measurement.sketches.items()]
-    return msgspec.json.encode(_Facts(measurement.n_batches, measurement.n_examples, sketches)).decode()
+    texts = [_Text(stream, token, text) for (stream, token), text in measurement.texts.items()]
+    return msgspec.json.encode(_Facts(measurement.n_batches, measurement.n_examples, sketches, texts)).decode()
 
 
 def measurement_from_bytes(spec: AnalysisSpec, content: bytes) -> Measurement:
@@ -252,7 +277,8 @@ def _restored(spec: AnalysisSpec, tensors: dict[str, Tensor], facts: str) -> Mea
         raise ValueError(f"it counts {told.n_batches} batches of {spec.n_batches}")
     if not sketches.keys() <= set(spec.keys):
         raise ValueError(f"it holds a sketch of {min(sketches.keys() - set(spec.keys))}")
-    return replace(measurement, n_batches=told.n_batches, n_examples=told.n_examples, sketches=sketches)
+    texts = {(each.stream, each.token): each.text for each in told.texts}
+    return replace(measurement, n_batches=told.n_batches, n_examples=told.n_examples, sketches=sketches, texts=texts)
 
 
 def _expected(spec: AnalysisSpec, tensors: Mapping[str, Tensor]) -> Measurement:

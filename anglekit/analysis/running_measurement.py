@@ -19,6 +19,7 @@ from anglekit.analysis.preparation import PreparedAnalysis
 from anglekit.analysis.recorders import BatchStates, sum_device, token_ids
 from anglekit.analysis.sketch_token import sketch_token
 from anglekit.analysis.spec import Key
+from anglekit.analysis.token_texts import TokenText, TokenTexts
 from anglekit.geometry.accumulator import SumsAccumulator, accumulate_batch
 from anglekit.geometry.token_sample import TokenSample, TokenSampler, example_means
 from anglekit.models.check import adopt_facts
@@ -58,9 +59,11 @@ class RunningMeasurement:
                 device=sum_device(prepared.teacher, prepared.students),
                 split_clusters=spec.split_clusters if spec.repeats else None,
                 sums=sums,
+                extremes=start.extremes.get(key),
             )
             for key, sums in start.sums.items()
         }
+        self._texts = TokenTexts(prepared.teacher.tokenizer, dict(start.texts))
         self._special_ids = _special_ids(prepared.teacher)
         rows = np.delete(prepared.measured.rows, prepared.measured.repeats)
         self._samplers = {stream: TokenSampler(spec.settings.seed, spec.capacity, rows) for stream in spec.layers}
@@ -80,7 +83,9 @@ class RunningMeasurement:
                 batch.token_example(stream),
                 batch.examples,
                 batch.clusters,
+                self._places(batch, stream),
             )
+            self._keep_texts(batch, stream)
         for stream, position in self._spec.keys if sketched else ():
             seen = (teacher[stream], students[position][stream])
             projections = self._start.projections.get((stream, position))
@@ -89,6 +94,21 @@ class RunningMeasurement:
             found = sketch_token(self._spec, (stream, position), projections, seen, examples, piece)
             if found is not None:
                 self._sketches[stream, position] = found
+
+    def _places(self, batch: ProbeBatch, stream: Stream) -> Tensor | None:
+        """Return each token's place in its sequence, int64 (tokens,), where the extremes are wanted."""
+        if not self._start.extremes:
+            return None
+        ids = batch.input_ids if stream != "decoder" or batch.decoder_input_ids is None else batch.decoder_input_ids
+        return batch.token_index(stream) % ids.shape[1]
+
+    def _keep_texts(self, batch: ProbeBatch, stream: Stream) -> None:
+        """Take the texts of the tokens of this batch that are extreme so far."""
+        own = [found for key, found in self._start.extremes.items() if key[0] == stream]
+        if not own:
+            return
+        numbers = {number for found in own for number in found.token.flatten().tolist()}
+        self._texts.add(batch, stream, numbers)
 
     def _sample(self, batch: ProbeBatch, states: BatchStates) -> None:
         for stream, sampler in self._samplers.items():
@@ -117,7 +137,15 @@ class RunningMeasurement:
             self._start.fresh if fresh is None else fresh,
             self._start.cross,
             dict(self._sketches),
+            self._start.extremes,
+            self._wanted_texts(),
         )
+
+    def _wanted_texts(self) -> dict[tuple[Stream, int], TokenText]:
+        wanted = {
+            (key[0], number) for key, found in self._start.extremes.items() for number in found.token.flatten().tolist()
+        }
+        return {place: text for place, text in self._texts.found.items() if place in wanted}
 
 
 def fresh_samples(

@@ -81,6 +81,13 @@ class AnalysisSettings:
         group=MEASURED,
     )
 
+    keep_extremes: bool = setting(
+        False,
+        "Keep for every angle the tokens where it is smallest and largest, with the words around them: the result then "
+        "holds words of the probe.",
+        group=MEASURED,
+    )
+
     def __post_init__(self) -> None:
         check_settings(self)
         if self.reading == "official" and (self.teacher_layers is not None or self.vertices is not None):

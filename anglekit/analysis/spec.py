@@ -186,8 +186,11 @@ def settings_record(
     settings: AnalysisSettings, names: Sequence[str], layers: Mapping[Stream, StreamLayers]
 ) -> dict[str, Any]:
     """Return what a Geometry records of the settings: as they were given, the layers as they were found."""
+    kept = asdict(settings)
+    if not settings.keep_extremes:  # as earlier versions, which did not have it
+        del kept["keep_extremes"]
     return {
-        **asdict(settings),
+        **kept,
         "teacher_layers": {stream: list(chosen.teacher) for stream, chosen in layers.items()},
         "vertices": {
             name: {stream: list(chosen.students[position]) for stream, chosen in layers.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,10 +15,12 @@ from anglekit.analysis.fitted_projections import explained_variance
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.sample_tables import LayerCka, layer_cka, sample_rows
 from anglekit.analysis.spec import AnalysisSpec
+from anglekit.analysis.token_texts import TokenText
 from anglekit.errors import RunError
 from anglekit.geometry.angles import pair_labels
 from anglekit.geometry.similarity import centred_cosines
-from anglekit.geometry.sums import BlockSums, GeometrySums, SideSums, cosine_standard_error
+from anglekit.geometry.sums import BlockSums, GeometrySums, SideSums, cosine_standard_error, token_place
+from anglekit.results.columns import EXTREMES
 from anglekit.results.document import StreamCounts, ZeroDirection
 from anglekit.results.geometry import Geometry
 from anglekit.results.rows import Rows, data_frame
@@ -48,6 +51,7 @@ def tabulate(spec: AnalysisSpec, measurement: Measurement) -> Geometry:
     record = spec.record
     return Geometry(
         **{table: data_frame(parts) for table, parts in (rows | sampled_rows).items()},
+        **({"extremes": _extremes(spec, measurement)} if measurement.extremes else {}),
         settings=record.settings,
         provenance=msgspec.to_builtins(record.provenance),
         counts={
@@ -222,6 +226,37 @@ def _example_angles(sums: GeometrySums) -> Array:
         whole = np.nanmean(pairs[vertex])
         own[vertex] += whole - np.average(own[vertex, known], weights=tokens[vertex, known])
     return own
+
+
+def _extremes(spec: AnalysisSpec, measurement: Measurement) -> pd.DataFrame:
+    """Return `extremes.parquet`; a pair without any angle has no row."""
+    parts: list[Rows] = []
+    for (stream, position), found in measurement.extremes.items():
+        chosen = spec.layers[stream]
+        vertex, i, k = pair_labels(chosen.students[position], chosen.teacher)
+        for end, name in enumerate(EXTREMES):
+            there = np.isfinite(_array(found.cosine)[end])
+            numbers = _array(found.token)[end][there]
+            places = np.array([token_place(int(number)) for number in numbers], dtype=np.int64).reshape(-1, 2)
+            texts = [measurement.texts.get((stream, int(number)), TokenText("", "", "")) for number in numbers]
+            parts.append(
+                {
+                    "student": spec.names[position],
+                    "stream": stream,
+                    "vertex": vertex[there],
+                    "teacher_i": i[there],
+                    "teacher_k": k[there],
+                    "extreme": name,
+                    "angle_degrees": _array(found.degrees())[end][there],
+                    "example": places[:, 0],
+                    "place": places[:, 1],
+                    **{
+                        part: np.array([getattr(text, part) for text in texts], dtype=object)
+                        for part in ("before", "token", "after")
+                    },
+                }
+            )
+    return data_frame(parts).astype(dict.fromkeys(("before", "token", "after"), "str"))
 
 
 def _stream_counts(sums: GeometrySums, vertices: Sequence[int], teacher_layers: Sequence[int]) -> StreamCounts:

@@ -12,12 +12,14 @@ from anglekit.geometry.angles import angles_from_products, chance_factors, layer
 from anglekit.geometry.products import TokenProducts, take_products
 from anglekit.geometry.similarity import pair_cosines, pair_distances
 from anglekit.geometry.sums import (
+    AngleExtremes,
     BlockSums,
     ExampleMeans,
     GeometrySums,
     RepeatSums,
     SideSums,
     cosine_bins,
+    token_numbers,
 )
 from anglekit.runtime.workspace import Workspace
 from anglekit.vocabulary import N_BINS
@@ -42,6 +44,7 @@ class SumsAccumulator:
         split_clusters: the clusters of examples that read the same and come in more than one update, ascending; None:
             no two examples read the same.
         sums: what was summed before and grows on in place, on `device`; None: nothing.
+        extremes: grow along with the sums, in place; None: they are not wanted.
 
     Attributes:
         sums: the state so far. Its tensors grow in place; add two states for a new one.
@@ -59,6 +62,7 @@ class SumsAccumulator:
         device: torch.device | str = "cpu",
         split_clusters: Sequence[int] | None = None,
         sums: GeometrySums | None = None,
+        extremes: AngleExtremes | None = None,
     ) -> None:
         own_width = None if projections is None else student_width or teacher_width
         n_split = None if split_clusters is None else len(split_clusters)
@@ -66,6 +70,7 @@ class SumsAccumulator:
         self.sums = sums or GeometrySums.zeros(teacher_layers, vertices, teacher_width, own_width, device, n_split)
         self.device = torch.device(device)
         self.epsilon = epsilon
+        self.extremes = extremes
         self.projections = None if projections is None else [p.to(self.device, torch.float64) for p in projections]
         i, k = layer_pairs(teacher_layers)
         self._pairs = i.to(self.device), k.to(self.device)
@@ -128,7 +133,14 @@ class SumsAccumulator:
         _add_blocks((sums.teacher_student,), products.cross, teacher, vertex, complete)
         _add_blocks((sums.student_student,), products.student, student, student, complete)
 
-    def _add_angles(self, products: TokenProducts, member: Tensor, batch: _BatchExamples, where: slice) -> None:
+    def _add_angles(
+        self,
+        products: TokenProducts,
+        member: Tensor,
+        batch: _BatchExamples,
+        where: slice,
+        tokens: Tensor | None,
+    ) -> None:
         teacher_squared, vertex_squared, _ = products.squared()
         angles = angles_from_products(products.teacher, products.cross, vertex_squared, epsilon=self.epsilon)
         sums, cosine = self.sums.angles, angles.cosine
@@ -150,6 +162,8 @@ class SumsAccumulator:
         ones = self._one.expand_as(bins) if valid is None else valid.flatten().to(torch.int64)
         sums.histogram.view(-1).scatter_add_(0, bins, ones)
         self._add_chance(teacher_squared, vertex_squared)
+        if self.extremes is not None and tokens is not None:
+            self.extremes.update(cosine, valid, tokens)
 
         n_pairs = max(cosine.shape[1], 1) if valid is None else valid.sum(1).clamp_(min=1)
         batch.angle[:, where] += torch.rad2deg(angle.sum(1) / n_pairs) @ member
@@ -243,6 +257,7 @@ def accumulate_batch(
     token_example: Tensor,
     examples: Tensor,
     clusters: Tensor | None = None,
+    places: Tensor | None = None,
 ) -> None:
     """Add one batch of whole examples to several students' sums; the teacher's products are taken once.
 
@@ -253,6 +268,7 @@ def accumulate_batch(
         token_example: for each token the position of its example in `examples`, int64 (tokens,), ascending.
         examples: the row numbers of the examples, int64 (examples,).
         clusters: for each example a number that those share which read the same, int64 (examples,); None: all differ.
+        places: for each token its place in its example's sequence, int64 (tokens,); None: no extremes are kept.
     """
     n_tokens, n_examples = len(token_example), len(examples)
     if not accumulators or n_tokens == 0:
@@ -265,6 +281,9 @@ def accumulate_batch(
     # Known on the host, so that cutting the batch into runs asks the accelerator nothing.
     host_example = token_example.cpu()
     batches = [_BatchExamples.zeros(accumulator, n_examples) for accumulator in accumulators]
+    named = None
+    if places is not None:
+        named = token_numbers(examples.to(device)[token_example.to(device)], places.to(device))
     for start in range(0, n_tokens, run):
         tokens = slice(start, min(start + run, n_tokens))
         first, last = int(host_example[tokens.start]), int(host_example[tokens.stop - 1]) + 1
@@ -282,7 +301,8 @@ def accumulate_batch(
                     student_sum=_sum_over(states, tokens, complete),
                 )
             accumulator._add_layers(run_products, complete)
-            accumulator._add_angles(run_products, member, batch, slice(first, last))
+            numbers = None if named is None else named[tokens]
+            accumulator._add_angles(run_products, member, batch, slice(first, last), numbers)
     for accumulator, batch in zip(accumulators, batches, strict=True):
         accumulator._add_examples(batch, examples, clusters)
 

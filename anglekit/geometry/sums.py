@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -435,3 +436,98 @@ def cosine_standard_error(angles: AngleSums) -> NDArray[np.float64]:
     # numpy's square root: that of torch may round otherwise from one build to the next.
     error: NDArray[np.float64] = np.sqrt(examples / (examples - 1) * np.clip(residual, 0, None)) / n
     return error
+
+
+#: The places in `AngleExtremes.cosine`: the token with the smallest angle, and the one with the largest.
+SMALLEST, LARGEST = 0, 1
+_SIGN: Final = (1.0, -1.0)
+# A token's number: its example's row, and its place in the example's sequence.
+_PLACES: Final = 1 << 24
+_NOWHERE: Final = 2**62
+
+
+def token_numbers(rows: Tensor, places: Tensor) -> Tensor:
+    """Return a number for each token, which tells its example and its place, int64 (tokens,).
+
+    Args:
+        rows: the row number of each token's example, int64 (tokens,), below 2^38.
+        places: its place in the example's sequence, counted from 0, int64 (tokens,), below 2^24.
+    """
+    return rows * _PLACES + places
+
+
+def token_place(number: int) -> tuple[int, int]:
+    """Return a token's row and place from its number; (-1, -1) of the number that stands for no token."""
+    return (-1, -1) if number == _NOWHERE else divmod(number, _PLACES)
+
+
+@dataclass(eq=False)
+class AngleExtremes:
+    """The tokens with the smallest and the largest angle; grows in place, and merges by `+`.
+
+    Of tokens with equal cosines it is the first, by example and place, so that neither batches nor parts nor their
+    order change it. The merge is associative, and `zeros` is its identity.
+
+    Attributes:
+        cosine: the cosine at the smallest angle, and minus that at the largest, float64 (2, vertices, pairs); minus
+            infinity where no token has an angle.
+        token: their tokens by `token_numbers`, int64 of that shape; 2^62 where there is none.
+    """
+
+    cosine: Tensor
+    token: Tensor
+
+    @classmethod
+    def zeros(cls, vertices: int, teacher_layers: int, device: torch.device | str = "cpu") -> AngleExtremes:
+        """Return the extremes of no tokens: the identity of `+`."""
+        shape = (2, vertices, teacher_layers * (teacher_layers - 1) // 2)
+        return cls(
+            torch.full(shape, -torch.inf, dtype=torch.float64, device=device),
+            torch.full(shape, _NOWHERE, dtype=torch.int64, device=device),
+        )
+
+    def update(self, cosine: Tensor, valid: Tensor | None, token: Tensor) -> None:
+        """Take in some tokens.
+
+        Args:
+            cosine: at every vertex for every pair, float64 (vertices, pairs, tokens).
+            valid: which of them are defined, bool of that shape; None: all.
+            token: the tokens' numbers, int64 (tokens,).
+        """
+        for end, sign in enumerate(_SIGN):
+            signed = sign * cosine if valid is None else torch.where(valid, sign * cosine, -torch.inf)
+            most = signed.amax(-1)
+            first = torch.where(signed == most.unsqueeze(-1), token, _NOWHERE).amin(-1)
+            self._take(end, most, torch.where(torch.isfinite(most), first, _NOWHERE))
+
+    def _take(self, end: int, cosine: Tensor, token: Tensor) -> None:
+        kept, place = self.cosine[end], self.token[end]
+        better = (cosine > kept) | ((cosine == kept) & (token < place))
+        self.cosine[end] = torch.where(better, cosine, kept)
+        self.token[end] = torch.where(better, token, place)
+
+    def __add__(self, other: AngleExtremes) -> AngleExtremes:
+        """Return the extremes of both sets of tokens."""
+        merged = AngleExtremes(self.cosine.clone(), self.token.clone())
+        for end in (SMALLEST, LARGEST):
+            merged._take(end, other.cosine[end], other.token[end])
+        return merged
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is held, by name."""
+        return {"cosine": self.cosine, "token": self.token}
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> AngleExtremes:
+        """Return the extremes of these tensors."""
+        return AngleExtremes(**tensors)
+
+    def to(self, device: torch.device | str) -> AngleExtremes:
+        """Return the extremes on a device."""
+        return AngleExtremes(self.cosine.to(device), self.token.to(device))
+
+    def degrees(self) -> Tensor:
+        """Return the angles in degrees, float64 (2, vertices, pairs); NaN where there is none."""
+        sign = self.cosine.new_tensor(_SIGN)[:, None, None]
+        known = torch.isfinite(self.cosine)
+        cosine = torch.where(known, sign * self.cosine, torch.nan).clamp(-1.0, 1.0)
+        return torch.rad2deg(torch.acos(cosine))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 # A column has the same type in all tables: text, a whole number, or any number.
-_TEXTS = ("student", "stream", "side", "side_a", "side_b", "states", "null", "tokens", "view")
+_TEXTS = (
+    *("student", "stream", "side", "side_a", "side_b", "states", "null", "tokens", "view"),
+    *("extreme", "before", "token", "after"),
+)
 _WHOLE = (
     *("vertex", "teacher_i", "teacher_k", "layer", "layer_a", "layer_b", "example", "dimension", "top_dimension"),
-    *("bin", "count", "n", "n_tokens", "n_examples"),
+    *("bin", "count", "n", "n_tokens", "n_examples", "place"),
 )
 
 
@@ -78,7 +81,11 @@ OPTIONAL_COLUMNS: dict[str, Mapping[str, str]] = {
         *(f"{name}{ending}" for name in SIMILARITIES for ending in SIMILARITY_ENDINGS),
         "n",
     ),
+    "extremes": _columns(*_PAIR, "extreme", "angle_degrees", "example", "place", "before", "token", "after"),
 }
+
+#: The values of `extreme`: the token with the smallest angle, and the one with the largest.
+EXTREMES = ("smallest", "largest")
 
 #: What names a row of each table, in order: the dimensions of its labelled arrays. The other columns are measured.
 KEYS: dict[str, tuple[str, ...]] = {
@@ -92,4 +99,5 @@ KEYS: dict[str, tuple[str, ...]] = {
     "dimensions": ("student", "stream", "side", "layer", "dimension"),
     "angle_views": (*_PAIR, "tokens", "view"),
     "similarity": (*_TWO_LAYERS, "states"),
+    "extremes": (*_PAIR, "extreme"),
 }

@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 
 from anglekit.display.counts import counted
-from anglekit.display.html import element, notebook_table
+from anglekit.display.html import Markup, element, notebook_table
 from anglekit.errors import InputError, suggest
 from anglekit.results.chance import ChanceVerdict, against_chance
 from anglekit.results.columns import COLUMNS, KEYS, OPTIONAL_COLUMNS
 from anglekit.results.document import Arm, GeometryDocument
+from anglekit.results.explorer.cells import ExploredCells, explored_cells
+from anglekit.results.explorer.document import Explorer, explorer_of
 from anglekit.results.files import SCHEMA_VERSION, read_geometry_json, read_tables
 from anglekit.results.overview import analysis_notes, layer_table, resolution_notes, summary_rows
 from anglekit.runtime.files import convert_document, whole_directory, write_json
@@ -82,6 +84,9 @@ class Geometry:
         similarity: representation similarity between any two layers, of example means (whose `debiased_cka` is `cka`)
             and of tokens: `debiased_cka, linear_cka, procrustes_distance, mutual_neighbours`, each with `_se`, its mean
             over permutations `_null`, and `_p` and `_p_adjusted` as of `cka`.
+        extremes: for every vertex and pair the tokens of the whole probe with the `smallest` and the `largest` angle
+            (column `extreme`): `angle_degrees`, the row number of its `example`, its `place` in that, counted from 0,
+            and the words `before, token, after`. Empty unless the analysis was asked to keep them (`keep_extremes`).
     """
 
     angles: pd.DataFrame
@@ -99,6 +104,7 @@ class Geometry:
     dimensions: pd.DataFrame = field(default_factory=_empty_table("dimensions"))
     angle_views: pd.DataFrame = field(default_factory=_empty_table("angle_views"))
     similarity: pd.DataFrame = field(default_factory=_empty_table("similarity"))
+    extremes: pd.DataFrame = field(default_factory=_empty_table("extremes"))
 
     def __post_init__(self) -> None:
         for table, columns in (COLUMNS | OPTIONAL_COLUMNS).items():
@@ -120,7 +126,7 @@ class Geometry:
         return f"<Geometry of {name or 'a teacher'} seen from {named or 'no student'}, {examples}; rows: {tables}>"
 
     def _repr_html_(self) -> str:
-        """Show the verdict against chance and a row for each student layer in a notebook."""
+        """Show the verdict against chance, every angle to look into, and a row for each student layer."""
         verdict = self.against_chance()
         teacher = self.document.provenance.teacher.name or "teacher"
         named = ", ".join(self.students) if len(self.students) <= 5 else f"{len(self.students)} students"
@@ -128,8 +134,20 @@ class Geometry:
             "div",
             element("p", element("strong", f"Geometry of {teacher} seen from {named}")),
             element("p", verdict.sentence),
-            notebook_table(layer_table(verdict.rows)),
+            Markup(self.explorer()._repr_html_()),
+            element("details", element("summary", "all numbers"), notebook_table(layer_table(verdict.rows))),
         )
+
+    def explored_cells(self) -> ExploredCells:
+        """Return what there is to look into: every angle beside chance, with its interval and histogram."""
+        tables = (self.angles, self.nulls, self.histograms, self.examples, self.extremes)
+        return explored_cells(*tables, self.document.provenance.students)
+
+    def explorer(self) -> Explorer:
+        """Return this Geometry to look into, as `anglekit.explore` does."""
+        teacher = self.document.provenance.teacher.name or "the teacher"
+        title = f"The layers of {teacher}, seen from its students"
+        return explorer_of(self.explored_cells(), title, self.against_chance().sentence)
 
     def summary_rows(self) -> list[dict[str, Any]]:
         """Return one row for each student, stream and vertex; the means of its pairs, each weighing the same."""
