@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from anglekit.probes.tokenize import tokenize_probe as tokenize_probe
     from anglekit.recipes.reproduce import Reproduction as Reproduction
     from anglekit.recipes.reproduce import run_demo as run_demo
+    from anglekit.results.explorer.explore import explore as explore
     from anglekit.results.geometry import Geometry as Geometry
     from anglekit.states.recorder import LayerRecorder as LayerRecorder
     from anglekit.states.store import StateStore as StateStore
@@ -102,6 +103,7 @@ _HOMES = {
     "distill": "anglekit.distillation.runs.train",
     "draw": "anglekit.plots.draw",
     "evaluate": "anglekit.distillation.runs.evaluate",
+    "explore": "anglekit.results.explorer.explore",
     "extract_states": "anglekit.analysis.jobs.extract",
     "figure1": "anglekit.plots.figure1.figure1",
     "finetune": "anglekit.distillation.runs.train",

@@ -9,7 +9,7 @@ from typing import Final
 
 from anglekit.display.tables import TextTable, printable
 
-_VOID = frozenset({"br", "col", "hr", "link", "meta"})
+_VOID = frozenset({"br", "col", "hr", "input", "link", "meta"})
 
 
 class Markup(str):

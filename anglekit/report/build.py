@@ -78,7 +78,7 @@ def build_report(
     styles = StyleSheet()
     figures, not_drawn = draw_all(findings, styles, tick or (lambda _: None), workers)
     left_out = (
-        f"{reported.label}: figures of single students are drawn for the first {MOST_STUDENTS} of "
+        f"{reported.label}: figures for print of single students are drawn for the first {MOST_STUDENTS} of "
         f"{len(reported.geometry.students)}; draw others with anglekit plot --only-student"
         for reported in findings.geometries
         if len(reported.geometry.students) > MOST_STUDENTS

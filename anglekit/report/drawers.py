@@ -45,8 +45,8 @@ class DrawingTask:
         return inputs if self.place is None else FigureInputs([inputs.geometries[self.place]])
 
 
-#: Starts a drawing, at a width and on a dark ground or not; returns a function that waits for its svg file.
-Begin = Callable[[DrawingTask, str, bool], Callable[[], bytes]]
+#: Starts a drawing at a width; returns a function that waits for its svg file.
+Begin = Callable[[DrawingTask, str], Callable[[], bytes]]
 
 
 def usable_cores() -> int:
@@ -61,14 +61,14 @@ def drawers(inputs: FigureInputs, workers: int) -> Iterator[Begin]:
     With one worker, this process draws, and only when the file is asked for. The file is the same whoever draws it.
     """
     if workers == 1:
-        yield lambda task, width, dark: partial(_svg_file, inputs, task, width, dark)
+        yield lambda task, width: partial(_svg_file, inputs, task, width)
         return
     # Not forked: the libraries loaded here may hold threads and locks.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _receive, (inputs,))
 
-    def begin(task: DrawingTask, width: str, dark: bool) -> Callable[[], bytes]:
+    def begin(task: DrawingTask, width: str) -> Callable[[], bytes]:
         with _interrupts_waiting():  # the first drawing starts the processes
-            future = pool.submit(_svg_file_here, task, width, dark)
+            future = pool.submit(_svg_file_here, task, width)
 
         def wait() -> bytes:
             try:
@@ -110,9 +110,9 @@ def _interrupts_waiting() -> Iterator[None]:
         handler(signal.SIGINT, None)
 
 
-def _svg_file(inputs: FigureInputs, task: DrawingTask, width: str, dark: bool) -> bytes:
+def _svg_file(inputs: FigureInputs, task: DrawingTask, width: str) -> bytes:
     chosen = task.chosen(inputs)
-    figure = draw_figure(task.name, chosen.geometries, scores=chosen.scores, width=width, dark=dark, **task.options)
+    figure = draw_figure(task.name, chosen.geometries, scores=chosen.scores, width=width, **task.options)
     return figure_bytes(figure, "svg")
 
 
@@ -134,5 +134,5 @@ def _end_with_the_parent() -> None:
         os._exit(1)
 
 
-def _svg_file_here(task: DrawingTask, width: str, dark: bool) -> bytes:
-    return _svg_file(_received[0], task, width, dark)
+def _svg_file_here(task: DrawingTask, width: str) -> bytes:
+    return _svg_file(_received[0], task, width)

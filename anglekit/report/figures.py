@@ -1,4 +1,4 @@
-"""The report's figures: each that the results can fill, drawn once for all students or once for each student."""
+"""The figures for print that the page folds away: each that the results can fill, drawn once, or once for a student."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from anglekit.report.drawers import DrawingTask, drawers, usable_cores
 from anglekit.report.gather import Findings
 from anglekit.report.svg import StyleSheet, inline_svg
 
-#: Figures with one drawing for each student: the panels of ten students are too many for one drawing.
-BY_STUDENT: Final = frozenset({"angles-heatmap", "null-heatmap", "layer-distance", "layer-cosine", "layer-cka"})
+#: What the page shows itself, cell by cell: these are not drawn a second time.
+SHOWN_AS_CELLS: Final = frozenset({"angles-heatmap", "null-heatmap"})
 
-#: Those that fit in a column, the teacher above the student: one drawing serves a page and a telephone.
-_SLIM: Final = frozenset({"layer-distance", "layer-cosine", "layer-cka"})
+#: Figures with one drawing for each student, of a column's width: the panels of ten are too many for one drawing.
+BY_STUDENT: Final = frozenset({"layer-distance", "layer-cosine", "layer-cka"})
 
-#: The most students of each Geometry that get such a drawing: each one makes the page larger.
-MOST_STUDENTS: Final = 24
+#: The most students of each Geometry that get such a drawing: each one makes the page larger and later.
+MOST_STUDENTS: Final = 8
 
-# A drawing process takes a second or two to start; a drawing, in light and dark, takes about half a second.
-_DRAWINGS_A_WORKER: Final = 10
+# A drawing process takes a few seconds to start; a drawing takes about half a second.
+_DRAWINGS_A_WORKER: Final = 12
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,13 @@ class Drawing:
 
     Attributes:
         task: what it shows.
-        svg: for a page's width.
-        narrow: the same figure for a telephone's width; None where the wide one serves there too.
+        svg: of a page's or of a column's width.
         facts: its main numbers, in a sentence.
     """
 
     task: DrawingTask
     svg: Markup
-    narrow: Markup | None
     facts: str
-
-    @property
-    def slim(self) -> bool:
-        """Whether `svg` is narrow enough for a telephone too."""
-        return self.task.name in _SLIM
 
 
 @dataclass(frozen=True)
@@ -80,30 +73,24 @@ def draw_all(
         RunError: a drawing process ended too early.
     """
     figures, refused = [], []
-    inputs = FigureInputs([reported.geometry for reported in findings.geometries], findings.scores)
+    inputs = findings.figure_inputs
     # The scores are the answer, and the angles explain it.
-    names = sorted(FIGURES, key=lambda name: FIGURES[name].uses == "geometries")
+    names = sorted((name for name in FIGURES if name not in SHOWN_AS_CELLS), key=_after_scores)
     tasks = {name: _tasks(name, findings) for name in names}
     reasons = {name: _why_not(own, inputs) for name, own in tasks.items()}
     able = {name: own for name, own in tasks.items() if reasons[name] is None}
     if workers is None:
         workers = max(1, min(usable_cores(), sum(map(len, able.values())) // _DRAWINGS_A_WORKER))
     with drawers(inputs, workers) as begin:
-        begun = {
-            name: [
-                {(width, dark): begin(task, width, dark) for width in _widths(task) for dark in (False, True)}
-                for task in own
-            ]
-            for name, own in able.items()
-        }
+        begun = {name: [begin(task, _width(task)) for task in own] for name, own in able.items()}
         for name in names:
             figure = FIGURES[name]
             try:
                 if reasons[name] is not None:
                     raise InputError(str(reasons[name]))
                 drawings = tuple(
-                    _drawing(task, files, inputs, styles, tick)
-                    for task, files in zip(able[name], begun[name], strict=True)
+                    _drawing(task, file, inputs, styles, tick)
+                    for task, file in zip(able[name], begun[name], strict=True)
                 )
             except InputError as error:
                 refused.append(f"{figure.title}: {error}")
@@ -111,6 +98,10 @@ def draw_all(
             if drawings:
                 figures.append(ReportFigure(name, figure.title, figure.reading, drawings))
     return figures, refused
+
+
+def _after_scores(name: str) -> bool:
+    return FIGURES[name].uses == "geometries"
 
 
 def _tasks(name: str, findings: Findings) -> list[DrawingTask]:
@@ -143,15 +134,13 @@ def _why_not(tasks: Sequence[DrawingTask], inputs: FigureInputs) -> str | None:
     return None
 
 
-def _widths(task: DrawingTask) -> tuple[str, ...]:
-    """Return the widths at which to make a drawing, the main one last."""
-    main = "column" if task.name in _SLIM else "page"
-    return (main,) if task.student is not None else tuple(dict.fromkeys(("column", main)))
+def _width(task: DrawingTask) -> str:
+    return "page" if task.student is None else "column"
 
 
 def _drawing(
     task: DrawingTask,
-    files: dict[tuple[str, bool], Callable[[], bytes]],
+    file: Callable[[], bytes],
     inputs: FigureInputs,
     styles: StyleSheet,
     tick: Callable[[str], None],
@@ -159,12 +148,5 @@ def _drawing(
     tick(task.name if task.student is None else f"{task.name}, {task.student}")
     figure, chosen = FIGURES[task.name], task.chosen(inputs)
     data = figure_data(task.name, chosen.geometries, scores=chosen.scores, **task.options)
-    alt = figure.alt(data)
-
-    def svg(width: str, key: str) -> Markup:
-        light, dark = files[width, False](), files[width, True]()
-        return inline_svg(light, dark, key=key, title=figure.title, description=alt, styles=styles)
-
-    *narrower, main = _widths(task)
-    narrow = svg(narrower[0], f"{task.key}-narrow") if narrower else None
-    return Drawing(task, svg(main, task.key), narrow, figure.facts(data))
+    svg = inline_svg(file(), key=task.key, title=figure.title, description=figure.alt(data), styles=styles)
+    return Drawing(task, svg, figure.facts(data))

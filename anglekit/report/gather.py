@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,15 @@ import pandas as pd
 
 from anglekit.comparison.compare import ANGLE_MARGIN, compare
 from anglekit.comparison.equivalence import check_margin
-from anglekit.comparison.evidence import read_evidence
+from anglekit.comparison.evidence import Evidence, read_evidence
 from anglekit.comparison.result import Comparison
 from anglekit.comparison.verdict import Headline
 from anglekit.display.counts import counted
 from anglekit.errors import InputError
+from anglekit.plots.inputs import FigureInputs
 from anglekit.results.chance import ChanceVerdict
 from anglekit.results.geometry import Geometry
+from anglekit.results.training_records import read_training_records
 from anglekit.settings_fields import one_or_more
 
 _OFFICIAL = (
@@ -42,12 +44,31 @@ class ReportedGeometry:
 
 
 @dataclass(frozen=True, eq=False)
+class ReportedScores:
+    """Scores in the report: those that can be put together.
+
+    Attributes:
+        table: with the columns `results.scores.SCORE_COLUMNS`.
+        primary: the score that the answer is about.
+        teacher: the teacher's scores, by evaluation table and score.
+        chance: what one answer to every example reaches, by evaluation table and score.
+        costs: sizes and speeds, with the columns `results.training_records.COST_COLUMNS`; empty where none are kept.
+    """
+
+    table: pd.DataFrame
+    primary: str
+    teacher: Mapping[tuple[str, str], float]
+    chance: Mapping[tuple[str, str], float]
+    costs: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
 class Findings:
     """Everything that a report shows, except its figures.
 
     Attributes:
         geometries: the Geometries.
-        scores: tables of scores, one for each task.
+        scored: scores, one for each task.
         comparison: of strategies, or None.
         not_compared: why there is none, in a sentence; empty where there is one.
         warnings: what a reader should know, a sentence each.
@@ -55,11 +76,21 @@ class Findings:
     """
 
     geometries: tuple[ReportedGeometry, ...]
-    scores: tuple[pd.DataFrame, ...]
+    scored: tuple[ReportedScores, ...]
     comparison: Comparison | None
     not_compared: str
     warnings: tuple[str, ...]
     score_margin: float | None = None
+
+    @property
+    def scores(self) -> tuple[pd.DataFrame, ...]:
+        """The tables of scores, one for each task."""
+        return tuple(one.table for one in self.scored)
+
+    @property
+    def figure_inputs(self) -> FigureInputs:
+        """What the figures are drawn from."""
+        return FigureInputs([reported.geometry for reported in self.geometries], self.scores)
 
     @property
     def headline(self) -> Headline:
@@ -93,9 +124,10 @@ def gather(
     if score_margin is not None:
         check_margin(score_margin, "--score-margin")
     try:
-        found, apart = [read_evidence(given)], ""
+        found, apart, origins = [read_evidence(given)], "", [given]
     except InputError as error:  # each directory by itself
-        found = [read_evidence([source]) for source in dict.fromkeys(given)]
+        origins = [[source] for source in dict.fromkeys(given)]
+        found = [read_evidence(source) for source in origins]
         apart = _not_compared(error)
     named = [pair for evidence in found for pair in evidence.geometries]
     if labels is not None and len(labels) != len(named):
@@ -121,8 +153,17 @@ def gather(
         *(comparison.notes if comparison is not None else [note for evidence in found for note in evidence.notes]),
         *(f"{reported.label}: {note}" for reported in geometries for note in reported.geometry.notes()),
     ]
-    scores = tuple(evidence.scores for evidence in found if not evidence.scores.empty)
-    return Findings(geometries, scores, comparison, not_compared, tuple(dict.fromkeys(warnings)), score_margin)
+    scored = tuple(
+        _scored(evidence, origin) for evidence, origin in zip(found, origins, strict=True) if not evidence.scores.empty
+    )
+    return Findings(geometries, scored, comparison, not_compared, tuple(dict.fromkeys(warnings)), score_margin)
+
+
+def _scored(evidence: Evidence, sources: Sequence[str | Path | Geometry]) -> ReportedScores:
+    primary = evidence.primary or str(evidence.scores["score"].iloc[0])
+    directories = [Path(source) for source in sources if not isinstance(source, Geometry)]
+    costs = read_training_records(directories).costs
+    return ReportedScores(evidence.scores, primary, evidence.teacher, evidence.chance, costs)
 
 
 def _not_compared(error: InputError) -> str:

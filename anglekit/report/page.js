@@ -31,23 +31,12 @@
       });
     }
   }
-  // Switching: without this script the drawings of all students stand one under the other.
-  const picker = document.querySelector(".picker");
-  if (picker) {
-    const select = picker.querySelector("select");
-    const drawings = document.querySelectorAll(".student");
-    const show = () => {
-      for (const drawing of drawings) drawing.hidden = drawing.dataset.student !== select.value;
-    };
-    const step = (by) => {
-      const count = select.options.length;
-      select.selectedIndex = (select.selectedIndex + by + count) % count;
-      show();
-    };
-    picker.querySelector("[data-step='-1']").addEventListener("click", () => step(-1));
-    picker.querySelector("[data-step='1']").addEventListener("click", () => step(1));
-    select.addEventListener("change", show);
-    picker.hidden = false;
-    show();
-  }
+  // A link into a fold opens it, and paper shows what is folded.
+  const unfold = () => {
+    const target = location.hash.length > 1 ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
+    for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS") node.open = true;
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+  addEventListener("beforeprint", () => { for (const fold of document.querySelectorAll(".fold")) fold.open = true; });
 })();

@@ -1,10 +1,8 @@
-"""The page: verdict, how to read it, figures, tables, settings and provenance, warnings."""
+"""The page: the verdict, the scores and sizes, the angles beside chance; everything else is folded."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Final
 
@@ -13,11 +11,14 @@ from anglekit.comparison.family import overall_verdict
 from anglekit.comparison.result import Comparison
 from anglekit.display.counts import counted
 from anglekit.display.html import Markup, element, facts_table, joined, page_table
-from anglekit.report.figures import Drawing, ReportFigure
+from anglekit.report.answers import answer_markup, answer_tables
+from anglekit.report.figures import SHOWN_AS_CELLS, Drawing, ReportFigure
 from anglekit.report.gather import Findings, ReportedGeometry
 from anglekit.report.provenance import analysis_facts, students_table
 from anglekit.report.svg import StyleSheet
 from anglekit.results.chance import Standing
+from anglekit.results.explorer.document import head, inline
+from anglekit.results.explorer.markup import choice, layer_panels, pair_cells, resource, student_words
 from anglekit.results.overview import layer_table
 
 HOW_TO_READ: Final = (
@@ -40,6 +41,8 @@ _STANDINGS: Final[dict[Standing, str]] = {
     "unresolved": "like chance",
     "unknown": "not measured",
 }
+#: Sentences of a box that stand open; the others are folded with how it was decided.
+_OPEN_REASONS: Final = 3
 
 
 def page(
@@ -51,30 +54,36 @@ def page(
     title: str,
 ) -> str:
     """Return the document; `not_drawn` holds a sentence for each figure that could not be drawn."""
-    parts = [
-        ("verdict", "Verdict", _verdicts(findings)),
-        ("figures", "Figures", _figures(figures, not_drawn)),
-        ("tables", "Tables", _tables(findings)),
+    keys = _student_keys(findings)
+    open_parts = [
+        ("verdict", "Verdict", joined(_verdict(findings), _answers(findings, keys), _choice(findings, keys))),
+        ("why", "Why: the angles beside chance", _why(findings, keys)),
+    ]
+    folded = [
+        ("figures", f"Figures for print ({len(figures)})", _figures(figures, not_drawn, keys)),
+        ("tables", "All tables", _tables(findings)),
         ("settings", "Settings and provenance", _settings(findings)),
         ("warnings", f"Warnings ({len(warnings)})", _warnings(warnings)),
     ]
-    shown = [(key, name, content) for key, name, content in parts if content]
-    reading = HOW_TO_READ if findings.geometries else SCORES_HOW_TO_READ
-    links = (element("li", element("a", name, href=f"#{key}")) for key, name, _ in shown)
+    shown = [(key, name, content) for key, name, content in open_parts if content]
+    folds = [(key, name, content) for key, name, content in folded if content]
+    links = (element("li", element("a", name, href=f"#{key}")) for key, name, _ in (*shown, *folds))
     sections = [
         element(
             "section",
-            # The verdicts are headings themselves; this part's own heading is only for screen readers.
+            # The verdict is a heading itself; this part's own heading is only for screen readers.
             element("h2", name, id=f"{key}-heading", class_="unseen" if key == "verdict" else None),
             content,
-            element("div", element("h2", "How to read it"), element("p", reading), class_="reading")
-            if key == "verdict"
-            else None,
             id=key,
             aria_labelledby=f"{key}-heading",
         )
         for key, name, content in shown
     ]
+    sections += [
+        element("details", element("summary", element("h2", name)), element("div", content), id=key, class_="fold")
+        for key, name, content in folds
+    ]
+    script = resource("explorer.js") + _resource("page.js")
     body = element(
         "body",
         element(
@@ -86,47 +95,39 @@ def page(
         ),
         element("main", element("nav", element("ul", *links), aria_label="Contents"), *sections),
         element("footer", f"Made by anglekit {anglekit.__version__}.", class_="foot"),
-        _inline("script", _resource("page.js")),
+        inline("script", script),
     )
-    style = _resource("page.css") + styles.css()
-    return f"<!doctype html>\n{element('html', _head(title, style), body, lang='en')}\n"
-
-
-def _head(title: str, style: str) -> Markup:
-    # The page fetches nothing, and only its own scripts and styles apply.
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            "img-src data:",
-            f"style-src '{_digest(style)}'",
-            f"script-src '{_digest(_resource('page.js'))}'",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
-    return element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("link", rel="icon", href="data:,"),
-        element("title", title),
-        _inline("style", style),
-    )
-
-
-def _inline(name: str, content: str) -> Markup:
-    return Markup(f"<{name}>{content}</{name}>")
-
-
-def _digest(content: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
+    style = resource("explorer.css") + _resource("page.css") + styles.css()
+    return f"<!doctype html>\n{element('html', joined(head(title, style, script), body), lang='en')}\n"
 
 
 def _resource(name: str) -> str:
     return files("anglekit.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _student_keys(findings: Findings) -> dict[str, str]:
+    """Return a key in the page for each student, by name; scores without a Geometry count by strategy and weights."""
+    names = [
+        student.name for reported in findings.geometries for student in reported.geometry.document.provenance.students
+    ]
+    return {name: f"s{number}" for number, name in enumerate(dict.fromkeys(names))}
+
+
+def _arm_keys(findings: Findings, keys: Mapping[str, str]) -> dict[tuple[str, str], list[str]]:
+    """Return the keys of the students of each strategy and initialisation."""
+    arms: dict[tuple[str, str], list[str]] = {}
+    for reported in findings.geometries:
+        for name, arm in reported.geometry.arms.items():
+            arms.setdefault((arm.strategy, arm.init), []).append(keys[name])
+    return arms
+
+
+def _choice(findings: Findings, keys: Mapping[str, str]) -> Markup | None:
+    students = [
+        student for reported in findings.geometries for student in reported.geometry.document.provenance.students
+    ]
+    words = {keys[student.name]: student_words(student) for student in students}
+    return choice(words) if len(words) > 1 else None
 
 
 def _lede(findings: Findings) -> str:
@@ -145,15 +146,12 @@ def _lede(findings: Findings) -> str:
     return "; ".join(parts) + "."
 
 
-def _verdicts(findings: Findings) -> Markup:
+def _verdict(findings: Findings) -> Markup:
+    if findings.comparison is not None:
+        return _comparison_box(findings.comparison)
     # What stands above all is not repeated in its box.
     reason = "" if findings.not_compared == findings.headline.line else findings.not_compared
-    named, first = len(findings.geometries) > 1, findings.headline.line
-    alone = [_chance_box(reported, first, named=named) for reported in findings.geometries]
-    if findings.comparison is None:
-        refused = _box("Does it matter which layer?", [("not compared", "undecided")], "undecided", reason, (), ())
-        return joined(*alone, refused)
-    return joined(_comparison_box(findings.comparison), *alone)
+    return _box("Does it matter which layer?", [("not compared", "undecided")], "undecided", reason, (), ())
 
 
 def _comparison_box(comparison: Comparison) -> Markup:
@@ -173,12 +171,37 @@ def _comparison_box(comparison: Comparison) -> Markup:
     )
 
 
+def _answers(findings: Findings, keys: Mapping[str, str]) -> Markup:
+    arms = _arm_keys(findings, keys)
+    tables = zip(answer_tables(findings), findings.scored, strict=True)
+    return joined(*(answer_markup(answers, scored.costs, arms) for answers, scored in tables))
+
+
+def _why(findings: Findings, keys: Mapping[str, str]) -> Markup:
+    """Return for each Geometry its angles beside chance; the first stands open, the others are folded."""
+    if not findings.geometries:
+        return element("p", SCORES_HOW_TO_READ, class_="reading")
+    named, first = len(findings.geometries) > 1, findings.headline.line
+    parts = []
+    for place, reported in enumerate(findings.geometries):
+        cells = reported.geometry.explored_cells()
+        part = joined(
+            _chance_box(reported, first, named=named),
+            layer_panels(cells, keys),
+            element("h3", "Every pair of the teacher's layers"),
+            pair_cells(cells, keys, f"cells-{place}"),
+        )
+        folded = element("details", element("summary", element("h3", reported.label)), part, class_="fold")
+        parts.append(part if place == 0 else folded)
+    return joined(*parts, element("p", element("strong", "How to read it. "), HOW_TO_READ, class_="reading"))
+
+
 def _chance_box(reported: ReportedGeometry, first: str, *, named: bool) -> Markup:
     verdict = reported.verdict
     question = "How do the angles compare with chance?" + (f" {reported.label}" if named else "")
     answers = [(_STANDINGS[verdict.standing], "plain")]
     sentence = "" if verdict.sentence == first else verdict.sentence
-    return _box(question, answers, "plain", sentence, verdict.reasons, ())
+    return _box(question, answers, "plain", sentence, (), verdict.reasons)
 
 
 def _box(
@@ -189,14 +212,17 @@ def _box(
     reasons: Sequence[str],
     method: Sequence[str],
 ) -> Markup:
+    more = [*reasons[_OPEN_REASONS:], *method]
     return element(
         "div",
         element("h3", question, class_="question"),
-        element("p", *(element("span", one, class_=f"answer {_tone(own)}") for one, own in answers), class_="answers"),
+        element(
+            "p", *(element("span", one, class_=f"answer-mark {_tone(own)}") for one, own in answers), class_="answers"
+        ),
         element("p", sentence, class_="sentence") if sentence else None,
-        element("ul", *(element("li", _capital(one)) for one in reasons)) if reasons else None,
-        element("details", element("summary", "How this was decided"), *(element("p", line) for line in method))
-        if method
+        element("ul", *(element("li", _capital(one)) for one in reasons[:_OPEN_REASONS])) if reasons else None,
+        element("details", element("summary", "More, and how this was decided"), *(element("p", line) for line in more))
+        if more
         else None,
         class_=f"verdict {_tone(tone)}",
     )
@@ -211,39 +237,23 @@ def _capital(sentence: str) -> str:
     return f"{sentence[:1].upper()}{sentence[1:]}"
 
 
-def _figures(figures: Sequence[ReportFigure], not_drawn: Sequence[str]) -> Markup:
-    own = [figure for figure in figures if figure.by_student]
-    students = list(
-        dict.fromkeys(one.task.student for figure in own for one in figure.drawings if one.task.student is not None)
-    )
-    keys = {student: f"s{number}" for number, student in enumerate(students)}
+def _figures(figures: Sequence[ReportFigure], not_drawn: Sequence[str], keys: Mapping[str, str]) -> Markup:
     missing = f"{len(not_drawn)} figure{'s' if len(not_drawn) > 1 else ''} that this could not fill"
+    cells = ", ".join(sorted(SHOWN_AS_CELLS))
     return joined(
-        *(_figure(figure, keys) for figure in figures if not figure.by_student),
-        element("h3", "Student by student", class_="part") if own else None,
-        _picker(keys) if len(keys) > 1 else None,
-        *(_figure(figure, keys) for figure in own),
+        element(
+            "p", f"The cells above are drawn for print by anglekit plot DIR --figure NAME: {cells}.", class_="note"
+        ),
+        *(_figure(figure, keys) for figure in figures),
         element("details", element("summary", missing), element("ul", *(element("li", one) for one in not_drawn)))
         if not_drawn
         else None,
     )
 
 
-def _picker(keys: dict[str, str]) -> Markup:
-    return element(
-        "div",
-        element("label", "Student", for_="student"),
-        element("select", *(element("option", name, value=key) for name, key in keys.items()), id="student"),
-        element("button", "‹", type="button", data_step="-1", aria_label="Previous student"),  # noqa: RUF001
-        element("button", "›", type="button", data_step="1", aria_label="Next student"),  # noqa: RUF001
-        class_="picker",
-        hidden=True,
-    )
-
-
-def _figure(figure: ReportFigure, keys: dict[str, str]) -> Markup:
+def _figure(figure: ReportFigure, keys: Mapping[str, str]) -> Markup:
     single = len(figure.drawings) == 1
-    student = " --student NAME" if figure.by_student else ""
+    student = " --only-student NAME" if figure.by_student else ""
     command = f"anglekit plot DIR --figure {figure.name}{student} --out {figure.name}.pdf"
     return element(
         "figure",
@@ -251,25 +261,26 @@ def _figure(figure: ReportFigure, keys: dict[str, str]) -> Markup:
         *(_drawing(drawing, keys, single=single) for drawing in figure.drawings),
         element("p", "Draw it for print: ", element("code", command), class_="command"),
         id=f"figure-{figure.name}",
+        class_="print",
     )
 
 
-def _drawing(drawing: Drawing, keys: dict[str, str], *, single: bool) -> Markup:
+def _drawing(drawing: Drawing, keys: Mapping[str, str], *, single: bool) -> Markup:
     student = drawing.task.student
     name = ", ".join(part for part in (drawing.task.label, student) if part)
-    facts = element("p", drawing.facts, class_="note")
     # A student's name is in the drawing; its heading is only for screen readers.
-    unseen = "unseen" if student is not None else None
-    heading = element("h4", name, class_=unseen) if name and not (single and student is None) else None
-    if drawing.slim:
-        box = element("div", drawing.svg, class_="slim")
-    elif drawing.narrow is None:
-        box = element("div", drawing.svg, class_="pan", role="region", aria_label=f"Figure of {name}", tabindex="0")
-    else:
-        box = joined(element("div", drawing.svg, class_="wide"), element("div", drawing.narrow, class_="narrow"))
-    if student is None:
-        return element("div", heading, facts, box, class_="drawn")
-    return element("div", heading, facts, box, class_="drawn student", data_student=keys[student])
+    heading = element("h4", name, class_="unseen" if student is not None else None)
+    label = f"Figure of {name}" if name else "Figure"
+    return element(
+        "div",
+        heading if name and not (single and student is None) else None,
+        element("p", drawing.facts, class_="note"),
+        element("div", drawing.svg, class_="paper slim")
+        if student is not None
+        else element("div", drawing.svg, class_="paper wide", role="region", aria_label=label, tabindex="0"),
+        class_="drawn",
+        data_student=None if student is None else keys[student],
+    )
 
 
 def _tables(findings: Findings) -> Markup:

@@ -1,8 +1,6 @@
-"""A figure's svg, prepared for a page: small, with ids of its own, in light and dark colours.
+"""A figure's svg, prepared for a page: small, with ids of its own, its styles as classes that the page shares.
 
-Matplotlib writes a colour into every mark. The same figure drawn on a light and on a dark ground has the same marks in
-the same order, so both become one drawing whose styles are classes. Each class holds the light style, and the dark one
-where it differs.
+Matplotlib writes a style into every mark, and the page's policy allows no style outside of its style sheet.
 """
 
 from __future__ import annotations
@@ -28,40 +26,29 @@ _UNMOVED = re.compile(r"rotate\(-?0(?:\.0)?(?: [^)]*)?\)")
 class StyleSheet:
     """The classes given to the drawings' styles, in the order of their first use."""
 
-    classes: dict[tuple[str, str], str] = field(default_factory=dict)
+    classes: dict[str, str] = field(default_factory=dict)
 
-    def class_of(self, light: str, dark: str) -> str:
-        """Return the class of a style on a light ground and on a dark one."""
-        return self.classes.setdefault((_tidy(light), _tidy(dark)), f"s{len(self.classes)}")
+    def class_of(self, style: str) -> str:
+        """Return the class of a style."""
+        return self.classes.setdefault(_tidy(style), f"s{len(self.classes)}")
 
     def css(self) -> str:
         """Return the rules of all classes."""
-        rules = "".join(f".{name}{{{light}}}" for (light, _), name in self.classes.items())
-        dark = "".join(f".{name}{{{dark}}}" for (light, dark), name in self.classes.items() if dark != light)
-        return rules + (f"@media screen and (prefers-color-scheme:dark){{{dark}}}" if dark else "")
+        return "".join(f".{name}{{{style}}}" for style, name in self.classes.items())
 
 
-def inline_svg(light: bytes, dark: bytes, *, key: str, title: str, description: str, styles: StyleSheet) -> Markup:
-    """Return a figure's two svg files, on a light and on a dark ground, as a drawing for a page.
+def inline_svg(source: bytes, *, key: str, title: str, description: str, styles: StyleSheet) -> Markup:
+    """Return a figure's svg file as a drawing for a page.
 
     Its ids start with `key`, which must be unique in the page; its styles are added to the page's.
     """
-
-    def drawing(one: _Tree, other: _Tree, key: str, kind: str) -> Markup:
-        names = joined(element("title", title, id=f"{key}-title"), element("desc", description, id=f"{key}-desc"))
-        box = " ".join(_short(float(part)) for part in one.root.attrib["viewBox"].split())
-        return Markup(
-            f'<svg class="{kind}" viewBox="{box}" role="img" aria-labelledby="{key}-title" '
-            f'aria-describedby="{key}-desc">{names}{_marks(styles, one, other)}</svg>'
-        )
-
-    trees = _Tree.read(light, key), _Tree.read(dark, key)
-    if _same_marks(*trees):
-        return drawing(*trees, key, "drawing")
-    # Marks that differ cannot share a drawing: the page holds both, and its style shows one.
-    night = _Tree.read(dark, f"{key}-n")
-    day = drawing(trees[0], trees[0], key, "drawing day")
-    return joined(day, drawing(night, night, f"{key}-n", "drawing night"))
+    tree = _Tree.read(source, key)
+    names = joined(element("title", title, id=f"{key}-title"), element("desc", description, id=f"{key}-desc"))
+    box = " ".join(_short(float(part)) for part in tree.root.attrib["viewBox"].split())
+    return Markup(
+        f'<svg class="drawing" viewBox="{box}" role="img" aria-labelledby="{key}-title" '
+        f'aria-describedby="{key}-desc">{names}{_marks(styles, tree)}</svg>'
+    )
 
 
 @dataclass(frozen=True)
@@ -106,29 +93,19 @@ class _Tree:
         return _REFERENCE.sub(lambda found: f"url(#{self.ids.get(found[1], found[1])})", value)
 
 
-def _same_marks(one: _Tree, other: _Tree) -> bool:
-    """Return whether two drawings differ only in their styles."""
-    left, right = list(one.root.iter()), list(other.root.iter())
-    return len(left) == len(right) and all(
-        a.tag == b.tag and a.text == b.text and one.attributes(a) == other.attributes(b)
-        for a, b in zip(left, right, strict=True)
-        if _tag(a) not in _LEFT_OUT
-    )
-
-
-def _marks(styles: StyleSheet, light: _Tree, dark: _Tree) -> str:
+def _marks(styles: StyleSheet, tree: _Tree) -> str:
     """Return the contents of a drawing, with its styles as classes."""
 
-    def inside(one: ElementTree.Element, other: ElementTree.Element) -> Iterator[str]:
-        for child, twin in zip(one, other, strict=True):
+    def inside(node: ElementTree.Element) -> Iterator[str]:
+        for child in node:
             tag = _tag(child)
             if tag in _LEFT_OUT:
                 continue
-            attributes = light.attributes(child)
-            style = light.style(child)
+            attributes = tree.attributes(child)
+            style = tree.style(child)
             if style:
-                attributes["class"] = styles.class_of(style, dark.style(twin))
-            children = "".join(inside(child, twin))
+                attributes["class"] = styles.class_of(style)
+            children = "".join(inside(child))
             text = (child.text or "") if tag in ("text", "tspan") else ""
             if tag == "defs" and not children:
                 continue
@@ -141,7 +118,7 @@ def _marks(styles: StyleSheet, light: _Tree, dark: _Tree) -> str:
             if tag == "tspan":
                 yield joined(child.tail or "")
 
-    return "".join(inside(light.root, dark.root))
+    return "".join(inside(tree.root))
 
 
 def _tag(node: ElementTree.Element) -> str:

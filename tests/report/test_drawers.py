@@ -17,9 +17,9 @@ def task(name: str, **options: object) -> DrawingTask:
 
 
 SHEETS = [
-    (task("acute-fraction"), "column", False),
-    (task("layer-cosine", students="forward-teacher-seed0"), "column", True),
-    (task("layer-norms"), "page", False),
+    (task("acute-fraction"), "column"),
+    (task("layer-cosine", students="forward-teacher-seed0"), "column"),
+    (task("layer-norms"), "page"),
 ]
 
 
@@ -42,19 +42,19 @@ def test_other_processes_draw_the_same_files_and_tell_their_errors(inputs):
     assert all(b"<svg" in file for file in own)
     assert len(set(own)) == len(SHEETS)
     with drawers(inputs, 2) as begin:
-        wrong = begin(task("layer-cosine", students="nobody"), "column", False)
+        wrong = begin(task("layer-cosine", students="nobody"), "column")
         waiting = [begin(*sheet) for sheet in SHEETS]
         assert [wait() for wait in waiting] == own
         with pytest.raises(InputError, match="nobody"):
             wrong()
-        ended = begin(task("layer-norms", students=_Ends()), "page", False)
+        ended = begin(task("layer-norms", students=_Ends()), "page")
         with pytest.raises(RunError, match="ended before its figure; draw in this one: --processes 1"):
             ended()
 
 
 def test_nothing_is_drawn_before_it_is_waited_for_by_one_worker(inputs):
     with drawers(inputs, 1) as begin:
-        wait = begin(task("no-such-figure"), "page", False)
+        wait = begin(task("no-such-figure"), "page")
         with pytest.raises(InputError, match="no-such-figure"):
             wait()
 

@@ -40,46 +40,37 @@ def test_markup_is_not_escaped_twice_and_attributes_are_left_out():
     assert joined(Markup("<br>")) == "<br>"
 
 
-def drawing(dark: bool, *, marks: int = 3, text: str = "a < b") -> bytes:
-    figure = Figure(figsize=(3, 2), facecolor="#15181c" if dark else "#ffffff")
+def drawing(*, text: str = "a < b") -> bytes:
+    figure = Figure(figsize=(3, 2))
     ax = figure.add_subplot()
-    ax.plot(range(marks), [0.1, 0.7, 0.25, 0.5][:marks], "o-", color="#e6e6e6" if dark else "#1a1a1a")
+    ax.plot(range(3), [0.1, 0.7, 0.25], "o-", color="#1a1a1a")
     ax.text(0.5, 0.3, text)
     ax.set_xlim(0.2, 1.7)
     return figure_bytes(figure, "svg")
 
 
-def inline(light: bytes, dark: bytes, key: str = "f") -> tuple[str, StyleSheet]:
+def inline(source: bytes, key: str = "f") -> tuple[str, StyleSheet]:
     styles = StyleSheet()
-    return inline_svg(light, dark, key=key, title="T <", description="D &", styles=styles), styles
+    return inline_svg(source, key=key, title="T <", description="D &", styles=styles), styles
 
 
-def test_one_drawing_serves_both_grounds_and_is_much_smaller():
-    light, dark = drawing(False), drawing(True)
-    written, styles = inline(light, dark)
+def test_a_drawing_is_smaller_and_its_styles_are_the_pages():
+    source = drawing()
+    written, styles = inline(source)
     assert written.count("<svg") == 1
-    assert len(written) < len(light) / 2
+    assert len(written) < len(source) / 2
     parsed = ElementTree.fromstring(written)
     assert parsed.find("title").text == "T <"
     assert parsed.find("desc").text == "D &"
     assert "a < b" in [node.text for node in parsed.iter("text")]
     assert " style=" not in written
-    day, night = styles.css().split("@media", 1)
-    assert "#1a1a1a" in day
-    assert "#e6e6e6" not in day
-    assert "#e6e6e6" in night
-
-
-def test_drawings_of_other_marks_both_stand_in_the_page():
-    written, _ = inline(drawing(False), drawing(True, marks=4))
-    assert written.count('<svg class="drawing day"') == written.count('<svg class="drawing night"') == 1
-    ids = re.findall(r' id="([^"]+)"', written)
-    assert len(ids) == len(set(ids))
+    assert "#1a1a1a" in styles.css()
+    assert "#1a1a1a" not in written
 
 
 def test_ids_are_the_drawings_own_and_references_hold():
-    first, _ = inline(drawing(False), drawing(True), "one")
-    second, _ = inline(drawing(False), drawing(True), "two")
+    first, _ = inline(drawing(), "one")
+    second, _ = inline(drawing(), "two")
     ids = re.findall(r' id="([^"]+)"', first + second)
     assert len(ids) == len(set(ids))
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', first + second))
@@ -105,7 +96,7 @@ def corners(path: str) -> np.ndarray:
 def test_a_path_keeps_its_places_to_a_hundredth_however_long_it_is(points):
     path = " ".join(f"{'M' if not number else 'L'} {x:.6f} {y:.6f}" for number, (x, y) in enumerate(points))
     source = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="{path}"/></svg>'.encode()
-    written, _ = inline(source, source)
+    written, _ = inline(source)
     kept = ElementTree.fromstring(written).find("path").attrib["d"]
     assert np.abs(corners(kept) - np.asarray(points)).max() < 0.0051
 

@@ -45,8 +45,9 @@ def report(
 ) -> None:
     """Write everything that was found as one HTML page.
 
-    It holds the verdict, how to read it, figures, tables, settings and warnings. The page needs no network and can
-    be read without script, in light and dark, on a telephone and on paper.
+    First the verdict, then scores, sizes and speeds, then the angles beside chance, which can be looked into cell by
+    cell; figures, tables, settings and warnings are folded. The page needs no network and can be read without script,
+    in light and dark, on a telephone and on paper.
     """
     options.check_target(out, "a report's file", (".html", ".htm"))
     options.check_new(out, overwrite=overwrite)
