@@ -265,6 +265,7 @@ def _provenance(
             text_pair=probe.text_pair_column,
             target=probe.target_column,
         ),
+        probe_notes=probe.notes,
         packages=package_versions(),
         python=platform.python_version(),
         device=device_names(

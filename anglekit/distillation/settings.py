@@ -138,6 +138,13 @@ class DataSettings:
         tasks=(MULTIPLE_CHOICE,),
     )
     limit: int | None = setting(None, "Use only the first rows of each table.", at_least=1, group=DATA)
+    columns: str | None = setting(
+        None,
+        "Names of all columns of csv and tsv files without a header, with commas between.",
+        metavar="NAMES",
+        shown="the first line",
+        group=DATA,
+    )
     classes: str | None = setting(
         None,
         "The classes, with commas, in the order of their numbers; one number N is N classes that are numbers from 0.",
@@ -177,6 +184,8 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.columns is not None and not all(self.names or ()):
+            raise SettingError("columns", f"is {self.columns!r}", allowed="allowed: names with commas between")
         for name in ("classes", "no_label", "drop_labels", "label_map"):
             if (text := getattr(self, name)) is not None and not all(names_listed(text)):
                 raise SettingError(name, f"is {text!r}, nothing in one place", "give names with commas between")
@@ -219,6 +228,11 @@ class DataSettings:
         """Return by option's name what was given about labels beside their column."""
         names = ("classes", "no_label", "drop_labels", "label_map")
         return {f"--{name.replace('_', '-')}": value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The columns of files without a header."""
+        return None if self.columns is None else tuple(name.strip() for name in self.columns.split(","))
 
 
 @documented

@@ -61,6 +61,7 @@ class TokenInputs:
     texts: tuple[str, ...] = ()
     text_pair_column: str | None = None
     skipped_rows: int = 0
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.text.lengths)

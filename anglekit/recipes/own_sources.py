@@ -86,7 +86,7 @@ def _columns_there(columns: DataSettings, train: str) -> DataSettings:
     """Return the columns without those that a user's own table does not have."""
     if train.startswith("hub:"):
         return columns
-    there = set(read_table(train, limit=1).names) | {NO_COLUMN}
+    there = set(read_table(train, limit=1, column_names=columns.names).names) | {NO_COLUMN}
     absent = [name for name in COLUMNS if not set((getattr(columns, name) or NO_COLUMN).split(",")) <= there]
     usual: dict[str, Any] = dict.fromkeys(absent)
     return replace(columns, **usual)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from anglekit.errors import InputError
+from anglekit.tables.shapes import triples_text
 from anglekit.tables.table import Table
 
 Row = Mapping[str, Any]
@@ -30,8 +31,7 @@ def _triples(row: Row) -> Iterator[dict[str, Any]]:
 
     Where the row has several `references`, or `annotations.text`, these are the target.
     """
-    triples = _listed(row["tripleset"], "tripleset")
-    source = " | ".join(" : ".join(" ".join(str(part).split()) for part in triple) for triple in triples)
+    source = triples_text(_listed(row["tripleset"], "tripleset"))
     references = next((row[name] for name in ("references", "annotations.text") if row.get(name)), None)
     target = row.get("target") if references is None else _listed(references, "references")
     yield {"source": source, "target": target}

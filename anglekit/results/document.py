@@ -85,13 +85,15 @@ class ProbeRecord(Struct, frozen=True):
 class Provenance(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was analysed, on what, and with which versions; `shard` names a part of the probe, such as "2/3".
 
-    Where states have half precision, `state_rounding` is how far rounding moves one, as a share of its length, and
-    `cosine_resolution` how far it moves the cosine of two.
+    `probe_notes` say how the probe's table was read, where that is not plain. Where states have half precision,
+    `state_rounding` is how far rounding moves one, as a share of its length, and `cosine_resolution` how far it moves
+    the cosine of two.
     """
 
     teacher: ModelRecord = field(default_factory=ModelRecord)
     students: list[ModelRecord]
     probe: ProbeRecord = field(default_factory=ProbeRecord)
+    probe_notes: tuple[str, ...] = ()
     packages: dict[str, str] = {}
     python: str | None = None
     device: str | None = None

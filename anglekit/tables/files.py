@@ -68,6 +68,7 @@ def read_table_files(
         notes=tuple(found.notes),
         class_names=parquet_class_names(files.paths[0]) if files.kind == ".parquet" else {},
         parts=() if one else tuple(found.parts),
+        has_header=files.kind in (".csv", ".tsv") and names is None,
     )
 
 

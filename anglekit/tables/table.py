@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ class Table:
             is of a known shape (`tables.shapes`).
         shape: the known shape's name; "" where it is of none.
         first_row: the number of the first row in the source, for a piece of a table.
+        origins: of each row the number of the row of the source that it was made of; None: its own.
+        has_header: whether the columns' names are a file's first line.
     """
 
     source: str
@@ -47,6 +49,8 @@ class Table:
     roles: Mapping[str, str] = field(default_factory=dict)
     shape: str = ""
     first_row: int = 0
+    origins: Sequence[int] | None = None
+    has_header: bool = False
 
     def __len__(self) -> int:
         return self.rows.n_rows if isinstance(self.rows, KeptRows) else len(self.rows)
@@ -75,6 +79,25 @@ class Table:
         cells = self.rows.column(outer) if isinstance(self.rows, KeptRows) else self.rows[outer].tolist()
         return [_inside(cell, inside) for cell in cells] if inside else cells
 
+    def first(self, name: str, n_rows: int = 1000) -> list[Any]:
+        """Return a column's cells in the first rows."""
+        if not isinstance(self.rows, KeptRows):
+            return self.rows[name].head(n_rows).tolist()
+        cells: list[Any] = []
+        for piece in self.rows.pieces([name]):
+            if len(cells) >= n_rows:
+                break
+            cells += piece[name]
+        return cells[:n_rows]
+
+    def each_row(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows, each by column."""
+        names = self.names
+        pieces = self.rows.pieces(names) if isinstance(self.rows, KeptRows) else [self.rows.to_dict("list")]
+        for piece in pieces:
+            for cells in zip(*(piece[name] for name in names), strict=True):
+                yield dict(zip(names, cells, strict=True))
+
     def has(self, name: str) -> bool:
         """Return whether there is a column of this name, also inside the cells of another one."""
         try:
@@ -94,12 +117,13 @@ class Table:
 
     def file_row(self, row: int) -> tuple[str, int]:
         """Return in which file a row lies, and its number there, counted from 0."""
-        number = row + self.first_row
+        place = (row if self.origins is None else self.origins[row]) + self.first_row
+        number = place
         for name, n_rows in self.parts:
             if number < n_rows:
                 return name, number
             number -= n_rows
-        return self.source, row + self.first_row
+        return self.source, place
 
     def cell_place(self, column: str, row: int) -> str:
         """Return in words where a cell lies: the file, the column and the number of the row."""

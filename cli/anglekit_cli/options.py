@@ -194,7 +194,10 @@ def layer_numbers(name: str, text: str) -> tuple[int, ...]:
 
 # ---- options that several commands have ----
 
-_TABLES = ".jsonl, .csv, .tsv, .parquet, hub:NAME[/CONFIG]:SPLIT or builtin:NAME[:SPLIT]"
+_TABLES = (
+    ".jsonl, .json, .csv, .tsv (also .gz, .bz2, .xz, .zst), .parquet, a folder or a quoted pattern of them, "
+    "hub:NAME[/CONFIG]:SPLIT or builtin:NAME[:SPLIT]"
+)
 
 Teacher = Annotated[str, typer.Argument(metavar="TEACHER", help="Directory or hub id of a trained teacher.")]
 Task = Annotated[
@@ -316,7 +319,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the scores as json."
 ProbeColumns = Annotated[
     DataSettings,
     Options(
-        only=("text", "text_pair", "target", "limit"),
+        only=("text", "text_pair", "target", "limit", "columns"),
         changes={
             "target": {"help": "Column of the target, read teacher-forced."},
             "limit": {"help": "Use that many examples, drawn at random.", "flags": ("--sample",)},
@@ -423,12 +426,17 @@ def names_of(option: str, text: str | None) -> tuple[str, ...] | None:
     return found
 
 
-def columns_read(columns: Mapping[str, Sequence[str]]) -> str:
-    """Return in a line which columns were read of each table; tables of the same columns stand together."""
+def columns_read(columns: Mapping[str, Sequence[str]], notes: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Return in a line which columns were read of each table, and a line for each note on how they were read.
+
+    Tables of the same columns stand together.
+    """
     tables: dict[tuple[str, ...], list[str]] = {}
     for name, read in columns.items():
         tables.setdefault(tuple(read), []).append(name)
-    return "columns read: " + "; ".join(f"{', '.join(read)} ({', '.join(names)})" for read, names in tables.items())
+    line = "columns read: " + "; ".join(f"{', '.join(read)} ({', '.join(names)})" for read, names in tables.items())
+    told = dict.fromkeys(note for own in (notes or {}).values() for note in own)
+    return "\n".join([line, *(f"note: {note}" for note in told)])
 
 
 def rows_left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
@@ -586,16 +594,16 @@ def check_sources(
 
     if launched_together():
         return
-    named = {} if columns is None else vars(columns)
+    named, names = ({}, None) if columns is None else (vars(columns), columns.names)
     roles = ("text", "text_pair", "label", "source", "target", "prompt", "completion")
     given = {role: named[role] for role in roles if named.get(role) is not None}
     # Only where examples may have several labels is each in a column of its own.
     labels = names_listed(given.pop("label", "")) if task == "multi-label" else ()
     for source in (*tables, *(split_name(entry)[1] for entry in named_tables or ())):
         for several in [{"label": name} for name in labels] or [{}]:
-            check_columns(source, given | several)
+            check_columns(source, given | several, names)
         if columns is not None and task is not None and TASK_KINDS[task] == CLASSIFICATION:
-            check_classified(source, columns)
+            check_classified(source, columns, task == CLASSIFICATION)
     for model in dict.fromkeys(models):
         if note := check_source(model, revision=revision):
             typer.echo(f"note: {note}", err=True)
@@ -609,17 +617,23 @@ def check_sources(
             )
 
 
-def check_classified(source: str, columns: DataSettings) -> None:
-    """Refuse a table without a column of texts or of labels, as far as its header tells: that of json is every row."""
+def check_classified(source: str, columns: DataSettings, finds_texts: bool = True) -> None:
+    """Refuse a table without a column of texts or of labels, as far as its header tells: that of json is every row.
+
+    A task that knows its columns' names finds its texts itself.
+    """
     from anglekit.tables.columns import find_column, find_text_columns
     from anglekit.tables.read import read_table
+    from anglekit.tables.shapes import as_known_shape
 
     # Whatever else says how the table is read is left to the run.
-    plain = set(changed(columns)) <= {"text", "text_pair", "label", "limit"}
+    plain = set(changed(columns)) <= {"text", "text_pair", "label", "limit", "columns"}
     if not plain or not source.lower().endswith((".csv", ".tsv", ".parquet")):
         return
-    table = read_table(source, limit=1)
-    find_text_columns(table, columns.text, columns.text_pair)
+    given = (columns.text, columns.text_pair, columns.label)
+    table = as_known_shape(read_table(source, limit=1, column_names=columns.names), given)
+    if finds_texts:
+        find_text_columns(table, columns.text, columns.text_pair)
     find_column(table, "label", columns.label)
 
 

@@ -341,7 +341,8 @@ def test_named_columns_win_over_usual_ones():
     assert find_text_columns(table_with("text_pair"), text="text_pair") == ("text_pair", None)
     qnli = table_with("sentence", "question")
     assert find_text_columns(qnli, text_pair="sentence") == ("question", "sentence")
-    assert find_text_columns(qnli, text_pair=NO_COLUMN) == ("sentence", None)
+    with pytest.raises(InputError, match="2 columns that may be --text"):
+        find_text_columns(qnli, text_pair=NO_COLUMN)
 
 
 def test_find_column_reports_what_there_is():

@@ -38,6 +38,7 @@ class Evaluation:
         labels: a row for each checkpoint, table and label, where examples may have several: `checkpoint`, `data`,
             `label`, `examples` that have it, `f1`, `precision` and `recall`. Empty elsewhere.
         left_out: by table, how many rows were left out, by the label that they have; "" for rows without one.
+        notes: by table, what a person should know of how it was read.
     """
 
     scores: pd.DataFrame
@@ -47,6 +48,7 @@ class Evaluation:
     columns: Mapping[str, tuple[str, ...]]
     labels: pd.DataFrame = field(default_factory=pd.DataFrame)
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -122,6 +124,7 @@ def evaluate(
         {one.name: one.columns for one in tables},
         pd.DataFrame(labels),
         {one.name: left_out for one in tables if (left_out := one.provenance().get("left_out"))},
+        {one.name: one.notes for one in tables},
     )
 
 

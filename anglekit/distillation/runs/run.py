@@ -100,6 +100,11 @@ class RunResult:
         return {name: tuple(read.get("columns", ())) for name, read in self._tables().items()}
 
     @property
+    def notes(self) -> dict[str, tuple[str, ...]]:
+        """What a person should know of how tables were read, by table."""
+        return {name: tuple(read.get("notes", ())) for name, read in self._tables().items()}
+
+    @property
     def left_out(self) -> dict[str, dict[str, int]]:
         """How many rows were left out, by table and label; "" for rows without one."""
         return {name: dict(read["left_out"]) for name, read in self._tables().items() if read.get("left_out")}

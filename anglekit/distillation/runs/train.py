@@ -195,7 +195,9 @@ def distill(
         run = begin_distillation(loaded, prepared, plan, directory, settings, given=opened.get(plan.init), title=title)
         if angles_every is not None and probe is not None:
             read = data or DataSettings()
-            texts = read_probe(probe, text=read.text, text_pair=read.text_pair, target=read.target)
+            texts = read_probe(
+                probe, text=read.text, text_pair=read.text_pair, target=read.target, column_names=read.names
+            )
             seen = Checkpoint.of(loaded.model, loaded.tokenizer, name=checkpoint_name(teacher))
             AngleCallback(
                 seen,

@@ -24,6 +24,7 @@ from anglekit.distillation.tasks.text_columns import find_text_column, texts_of
 from anglekit.errors import InputError
 from anglekit.probes.encode import beginning, encode_texts, ending
 from anglekit.runtime.placement import compute_device
+from anglekit.tables.shapes import as_known_shape
 from anglekit.tables.table import Table
 
 
@@ -96,7 +97,13 @@ class LanguageModelTask(CausalTask):
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> Texts:
         """Return a table's texts; see `Task.read`."""
-        column = find_text_column(table, "text", columns.text)
+        known = as_known_shape(table, (columns.text,))
+        if known.shape and known.origins is not None and not table.has("text"):
+            raise InputError(
+                f"{table.source} is of a known shape ({known.shape}), of prompts and what follows them",
+                "take --task completion, or name a column with --text",
+            )
+        column = find_text_column(table if known.origins is not None else known, "text", columns.text)
         texts = tuple(text for text in texts_of(table, column, "text", may_be_missing=True) if text.strip())
         return Texts(**origin(table, name), columns=(column,), texts=texts)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, cast
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, Scor
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
 from anglekit.models.lengths import length_limit
+from anglekit.probes.conversations import Messages, plain_conversation, templated
 from anglekit.probes.encode import encode_completions, joined
+from anglekit.tables.shapes import as_known_shape, conversations_of
 from anglekit.tables.table import Table
 
 _USUAL_PROMPTS = ("prompt", "question", "context", "instruction", "input", "text", "source")
@@ -38,12 +40,33 @@ class Prompts(TextTable):
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def by_template(self, tokenizer: Tokenizer) -> Self:
+        """Return the prompts as the tokenizer's chat template has them, where they are conversations."""
+        return self
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PromptsAndCompletions(Prompts):
-    """A table's prompts and one or more completions of each; validation uses the first."""
+    """A table's prompts and one or more completions of each; validation uses the first.
+
+    Attributes:
+        completions: what follows each prompt.
+        conversations: the messages that each prompt stands for; None where prompts are texts.
+    """
 
     completions: tuple[tuple[str, ...], ...]
+    conversations: tuple[Messages, ...] | None = None
+
+    def by_template(self, tokenizer: Tokenizer) -> Self:
+        """Return prompts and completions as the tokenizer's chat template has them, where they are conversations."""
+        if self.conversations is None:
+            return self
+        both = [
+            templated(tokenizer, messages, own[0])
+            for messages, own in zip(self.conversations, self.completions, strict=True)
+        ]
+        prompts, completions = zip(*both, strict=True)
+        return replace(self, prompts=prompts, completions=tuple((text,) for text in completions), conversations=None)
 
 
 def completion_examples(
@@ -98,19 +121,27 @@ class CompletionTask(CausalTask):
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndCompletions:
         """Return a table's prompts and completions; see `Task.read`."""
+        table = as_known_shape(table, (columns.prompt, columns.completion))
         first = find_text_column(table, "prompt", columns.prompt, (self.prompt,), _USUAL_PROMPTS)
         second = find_text_column(table, "completion", columns.completion, (self.completion,), _USUAL_COMPLETIONS)
         if first == second:
             raise InputError(f"--prompt and --completion both name column {first!r} of {table.source}", "name two")
+        conversations = conversations_of(table, first)
+        if conversations is None:
+            prompts = texts_of(table, first, "prompt")
+        else:
+            prompts = tuple(map(plain_conversation, conversations))
         return PromptsAndCompletions(
             **origin(table, name),
             columns=(first, second),
-            prompts=texts_of(table, first, "prompt"),
+            prompts=prompts,
             completions=text_lists(table, second, "completion"),
+            conversations=conversations,
         )
 
     def examples(self, table: PromptsAndCompletions, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
         """Return prompts with their completions, and prompts alone for scoring; see `Task.tokenize`."""
+        table = table.by_template(bounded.tokenizer)
         places = [(row, text) for row, own in enumerate(table.completions) for text in (own if training else own[:1])]
         made = completion_examples(bounded, table, places, ends=True, loss_on_prompt=bounded.lengths.loss_on_prompt)
         scored = None
@@ -195,7 +226,10 @@ class ConversationTask(CompletionTask):
     def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndCompletions:
         """Return conversations, or prompts and completions where there are none; see `Task.read`."""
         answers = next((name for name in ("answers.input_text", "answers") if name in table.names), None)
-        found = answers is not None and {"story", "questions"} <= set(table.names)
+        # Rows as the hub has them; the original files, of objects, are a known shape.
+        found = (
+            answers is not None and {"story", "questions"} <= set(table.names) and not table.has("questions.input_text")
+        )
         if columns.prompt or columns.completion or not found or answers is None:
             return super().texts(table, columns, name)
         prompts, completions = _turns(table, answers)

@@ -19,6 +19,7 @@ from anglekit.distillation.tasks.labelled.label_cells import label_text
 from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
+from anglekit.tables.shapes import as_known_shape
 from anglekit.tables.table import Table
 
 _USUAL_PROMPTS = ("prompt", "context", "ctx", "question", "query", "text")
@@ -61,12 +62,13 @@ class MultipleChoiceTask(CausalTask):
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndChoices:
         """Return a table's prompts, choices and labels; see `Task.read`."""
+        table = as_known_shape(table, (columns.prompt, columns.choices, columns.label))
         first, prompts = self.read_prompts(table, columns)
         names, choices = self.read_choices(table, columns)
         label = find_text_column(table, "label", columns.label, (self.label,), _USUAL_LABELS)
         cells = table.column(label)
         right = [
-            _right(cell, own, f"{table.source}, row {row}")
+            _right(cell, own, "{}, row {}".format(*table.file_row(row)))
             for row, (cell, own) in enumerate(zip(cells, choices, strict=True))
         ]
         return PromptsAndChoices(
@@ -140,6 +142,8 @@ def right_choices(
 def _right(cell: object, choices: Sequence[str], where: str) -> int:
     """Return the number of the right choice, given by its number, its letter or its text."""
     text = label_text(cell)
+    if isinstance(cell, int) and not isinstance(cell, bool) and 0 <= cell < len(choices):
+        return cell  # the number of a choice, also where the texts of choices are numbers
     if text is not None and text in choices:
         return choices.index(text)
     if text is not None and text.isdecimal() and int(text) < len(choices):

@@ -18,6 +18,7 @@ from anglekit.distillation.tasks.text_columns import find_text_column, text_list
 from anglekit.errors import InputError
 from anglekit.models.lengths import length_limit, position_limit
 from anglekit.probes.encode import encode_texts
+from anglekit.tables.shapes import as_known_shape
 from anglekit.tables.table import Table
 
 _USUAL_SOURCES = ("source", "src", "input", "document", "article", "text")
@@ -78,6 +79,8 @@ class Seq2SeqTask(Task):
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> SourcesAndTargets:
         """Return a table's sources and targets; see `Task.read`."""
+        own = [name for name in (self.source_column, self.target_column) if name is not None and table.has(name)]
+        table = as_known_shape(table, (columns.source, columns.target, *own))
         first = find_text_column(table, "source", columns.source, (self.source_column,), _USUAL_SOURCES)
         second = find_text_column(table, "target", columns.target, (self.target_column,))
         if first == second:

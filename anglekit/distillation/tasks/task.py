@@ -184,7 +184,7 @@ class Task(ABC):
             InputError: the table cannot be read, lacks a column, or a cell holds something else.
         """
         columns = columns or DataSettings()
-        return self.texts(read_table(source, limit=columns.limit), columns, name)
+        return self.texts(read_table(source, limit=columns.limit, column_names=columns.names), columns, name)
 
     @abstractmethod
     def texts(self, table: Table, columns: DataSettings, name: str) -> TextTable:

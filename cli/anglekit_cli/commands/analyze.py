@@ -179,6 +179,7 @@ def analyze(
                 target=columns.target,
                 limit=columns.limit,
                 seed=settings.seed,
+                column_names=columns.names,
             )
             loading = []
             for number, source in enumerate((teacher, *students)):
@@ -290,7 +291,8 @@ def _summary(geometry: Geometry) -> str:
         f"{counted(document.counts.examples or 0, 'example')}, {counted(tokens, 'token')}"
         + (", official reading" if geometry.official else ""),
         options.columns_read(
-            {read.source or "the probe": [part for part in (read.text, read.text_pair, read.target) if part]}
+            {read.source or "the probe": [part for part in (read.text, read.text_pair, read.target) if part]},
+            {read.source or "the probe": document.provenance.probe_notes},
         ),
         "",
         aligned_text(layer_table(rows, short=True)),

@@ -78,7 +78,7 @@ def evaluate(
     )
     for line in signatures:
         typer.echo(line)
-    typer.echo(options.columns_read(found.columns), err=True)
+    typer.echo(options.columns_read(found.columns, found.notes), err=True)
     if found.left_out:
         typer.echo(options.rows_left_out(found.left_out), err=True)
     for source, settings in found.settings.items():

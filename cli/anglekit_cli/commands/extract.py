@@ -106,6 +106,7 @@ def extract(
                 target=columns.target,
                 limit=columns.limit,
                 seed=settings.seed,
+                column_names=columns.names,
             )
             there = replace(load, device=own_device, placement=placement)
             config = load_config(checkpoint_of(model), there)
@@ -152,5 +153,7 @@ def extract(
             f"{document.model.name}: {store.n_examples:,} different texts ({read_columns}), {size / 1e6:,.1f} MB, "
             f"{store.rounding_words}."
         )
+        for note in texts.notes:
+            typer.echo(f"note: {note}", err=True)
         where = f"It was in {out} already" if was_there else f"Written to {out}"
         typer.echo(f"{where}. Analyse with it: anglekit analyze {out} STUDENT --probe {data} --out geometry")

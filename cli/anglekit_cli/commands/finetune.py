@@ -73,6 +73,6 @@ def print_result(result: RunResult, *, quiet: bool, as_json: bool) -> None:
             typer.echo(aligned_text(frame_table(result.scores)))
         kept = "" if result.selected_step == result.steps else f", the best at step {result.selected_step}"
         typer.echo(f"{counted(result.steps, 'step')} in {result.train_seconds:.0f} s{kept}: {result.checkpoint}")
-        typer.echo(options.columns_read(result.columns), err=True)
+        typer.echo(options.columns_read(result.columns, result.notes), err=True)
         if left_out := result.left_out:
             typer.echo(options.rows_left_out(left_out), err=True)

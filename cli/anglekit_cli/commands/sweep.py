@@ -276,6 +276,6 @@ def _print_result(result: SweepResult, *, quiet: bool, as_json: bool) -> None:
         typer.echo(f"{counted(len(result.arms), 'student')} in {result.seconds:.0f} s{shared}: {result.directory}")
         if result.arms:
             first = next(iter(result.arms.values()))
-            typer.echo(options.columns_read(first.columns), err=True)
+            typer.echo(options.columns_read(first.columns, first.notes), err=True)
             if left_out := first.left_out:
                 typer.echo(options.rows_left_out(left_out), err=True)

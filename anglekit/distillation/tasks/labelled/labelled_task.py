@@ -28,6 +28,7 @@ from anglekit.errors import InputError
 from anglekit.probes.encode import encode_texts
 from anglekit.runtime.placement import compute_device
 from anglekit.tables.columns import find_text_columns
+from anglekit.tables.shapes import as_known_shape
 from anglekit.tables.table import Table
 from anglekit.vocabulary import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
@@ -99,6 +100,7 @@ class LabelledTask(Task):
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> LabelledTexts:
         """Return a table's texts and labels; see `Task.read`."""
+        table = as_known_shape(table, (columns.text, columns.text_pair, columns.label))
         present = set(table.names)
         text = columns.text or (self.text if self.text in present else None)
         pair = columns.text_pair
