@@ -37,7 +37,7 @@ def found() -> dict[str, object]:
 
 
 @pytest.fixture
-def libc_calls(monkeypatch) -> list[str]:
+def libc_calls(monkeypatch, nothing_frozen) -> list[str]:
     """The names of C functions that are looked up."""
     names: list[str] = []
     look_up = ctypes.CDLL.__getattr__

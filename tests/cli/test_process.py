@@ -51,7 +51,7 @@ class _Loop:
         self.itself = self
 
 
-def test_old_objects_are_out_of_the_collectors_way_inside_the_block_and_back_after_it():
+def test_old_objects_are_out_of_the_collectors_way_inside_the_block_and_back_after_it(nothing_frozen):
     old = weakref.ref(_Loop())
     gc.collect()
     assert old() is None, "the negative control: a loop is collected outside"
