@@ -5,12 +5,12 @@ Run it from the repository's root: `make figures`.
 
 from __future__ import annotations
 
+import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 from anglekit.plots.registry import FIGURES
+from anglekit_cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES_HOME = "figures"
@@ -36,15 +36,20 @@ GALLERY: dict[str, tuple[list[str], str]] = {
     "layer-distance": ([INFERENCE], ONE),
     "layer-cosine": ([INFERENCE], ONE),
     "layer-cka": ([INFERENCE], ONE),
+    "similarity-chance": ([INFERENCE], FEW),
     "layer-norms": ([INFERENCE], FEW),
     "anisotropy": ([INFERENCE], FEW),
     "dominant-dimensions": ([INFERENCE], ONE),
     "vertex-sweep": ([INFERENCE], FEW),
     "layer-trajectories": ([INFERENCE], FEW),
     "training-angles": (STEPS, ""),
+    "matching-distance": (STEPS, ""),
     "scores-by-strategy": ([SCORES], "--score-margin 0.02"),
     "angle-spread": ([INFERENCE, SCORES], ""),
 }
+
+#: Drawn from what runs keep beside their scores (logs, costs) or from controls, which the saved results lack.
+NOT_SAVED = ("learning-curves", "score-cost", "control-gain")
 
 INTRODUCTION = """# Gallery
 
@@ -53,7 +58,8 @@ command that makes it; `make figures` makes them all anew, and a test compares t
 
 The teacher is the 6-layer, 64-wide BERT that `anglekit demo` trains on its built-in sentence pairs (92.9% on the
 validation split), the students have 3 layers and 600 training steps. `data/gallery/README.md` says how the results were
-made.
+made. Three figures are drawn from what runs keep beside their scores, or from controls, which these results lack:
+`learning-curves`, `score-cost` and `control-gain`.
 """
 
 
@@ -80,12 +86,10 @@ def page() -> str:
 
 def main() -> None:
     """Draw everything."""
+    os.chdir(ROOT)
     for name in GALLERY:
-        subprocess.run(
-            [sys.executable, "-m", "anglekit_cli", *arguments(name, *targets(name)), "--overwrite"],
-            cwd=ROOT,
-            check=True,
-        )
+        # In one process: the imports take longer than a drawing.
+        app([*arguments(name, *targets(name)), "--overwrite"], standalone_mode=False, prog_name="anglekit")
     (ROOT / FIGURES_HOME / "README.md").write_text(page(), encoding="utf-8")
 
 

@@ -13,8 +13,10 @@ from matplotlib.figure import Figure, SubFigure
 
 from anglekit.errors import InputError
 from anglekit.plots.inputs import read_figure_inputs
+from anglekit.plots.presentation import Presentation
 from anglekit.plots.registry import FIGURES, checked_name, draw_figure
 from anglekit.results.geometry import Geometry
+from anglekit.results.training_records import TrainingRecords
 
 Source = Geometry | str | PathLike[str]
 Ground = TypeVar("Ground", Axes, SubFigure, Figure, Sequence[Axes])
@@ -36,15 +38,22 @@ def draw(
     *,
     ax: Any = None,
     scores: pd.DataFrame | Sequence[pd.DataFrame] | Mapping[str, pd.DataFrame] = (),
+    records: Sequence[TrainingRecords] = (),
     width: str = "page",
     dark: bool = False,
+    style: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    font: str | None = None,
+    titles: bool = True,
+    notes: bool = True,
+    names: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Any:
     """Draw a figure by name: `draw("layer-norms", geometry, ax=ax)`, `draw("figure1", "runs/mnli").savefig("a.pdf")`.
 
     A figure of its own has fonts embedded in its files. On axes of yours it takes your style and leaves out its notes;
     one panel needs one axes, several need a sequence of them; a `SubFigure` (or Figure) takes the whole, at its width.
-    Your own figure's files embed fonts as your `pdf.fonttype` says (42 is TrueType).
+    Your own figure's files embed fonts as your `pdf.fonttype` says (42 is TrueType). A figure that a page does not hold
+    goes on: its other pages are in `following` of what is returned.
 
     Args:
         name: a figure of `anglekit plot --figure`: `figure1`, `layer-norms`, `training-angles` and so on.
@@ -52,8 +61,14 @@ def draw(
             of sweeps and runs, or files of scores.
         ax: what to draw on; None: a Figure of its own.
         scores: tables of scores, one per task, where they are in memory; by the task's name in a dictionary.
+        records: what the runs of each of these tables keep beside their scores.
         width: `page` or `column`, of a figure of its own.
         dark: draw on a dark ground.
+        style: a style sheet of matplotlib, a `.mplstyle` file, or several (see `Presentation`).
+        font: a font that is installed.
+        titles: write headings.
+        notes: write the sentences under the figure.
+        names: what students, strategies or the `teacher` are called in it, by name.
         **options: `labels, students, stream, vertices, value, null, margin, bins`, those that the figure takes.
 
     Returns:
@@ -70,11 +85,12 @@ def draw(
     else:
         raise InputError(f"a {type(sources).__name__} cannot be drawn", "give a Geometry, a directory, or several")
     geometries: list[Geometry] = []
-    tables, score_names, names = list[pd.DataFrame](), list[str](), list[str | None]()
+    tables, score_names, places = list[pd.DataFrame](), list[str](), list[str | None]()
+    kept = list[TrainingRecords]()
     for each in given:
         if isinstance(each, Geometry):
             geometries.append(each)
-            names.append(None)
+            places.append(None)
             continue
         if not isinstance(each, str | PathLike):
             raise InputError(
@@ -82,8 +98,9 @@ def draw(
             )
         found = read_figure_inputs([Path(fspath(each))], over_training=spec.over_training)
         geometries += found.geometries
-        names += found.names
+        places += found.names
         tables += found.scores
+        kept += found.records
         score_names += found.score_names
     if isinstance(scores, Mapping):
         tables += scores.values()
@@ -91,9 +108,21 @@ def draw(
     else:
         tables += [scores] if isinstance(scores, pd.DataFrame) else scores
     if options.get("labels") is None and "labels" in spec.options:
-        labels = score_names if spec.uses == "scores" else names
-        count = len(tables) if spec.uses == "scores" else len(geometries)
+        scored = spec.uses in ("scores", "records")
+        labels = score_names if scored else places
+        count = len(tables) if scored else len(geometries)
         if len(labels) == count and count and None not in labels:
             options["labels"] = labels
-    drawn = draw_figure(name, geometries, scores=tables, width=width, dark=dark, ax=ax, **options)
+    chosen = Presentation(style=style, font=font, titles=titles, notes=notes, names=names or {})
+    drawn = draw_figure(
+        name,
+        geometries,
+        scores=tables,
+        records=[*kept, *records],
+        width=width,
+        dark=dark,
+        ax=ax,
+        presentation=chosen,
+        **options,
+    )
     return drawn if ax is None else ax

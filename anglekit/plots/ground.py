@@ -30,7 +30,13 @@ _LEAST_HEIGHT = 0.9
 
 
 class StyledFigure(Figure):
-    """A Figure whose files have their fonts embedded, whatever matplotlib's settings say when it is saved."""
+    """A Figure whose files have their fonts embedded, whatever matplotlib's settings say when it is saved.
+
+    Attributes:
+        following: the pages behind this one, of a figure that one page does not hold.
+    """
+
+    following: tuple[Figure, ...] = ()
 
     def savefig(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as of matplotlib
         """Write the figure; arguments as of `Figure.savefig`."""
@@ -131,6 +137,24 @@ def given_axes(count: int | None, what: str = "panel") -> Sequence[Axes]:
 def figure_of(axes: Sequence[Axes]) -> Figure:
     """Return the figure of the caller's axes."""
     return cast("Figure", axes[0].get_figure(root=True))
+
+
+def is_paged() -> bool:
+    """Whether a figure may go on on further pages: not on a part of the caller's figure, nor on its axes."""
+    return _GROUND.get() is None
+
+
+def pages_of(figure: Figure) -> tuple[Figure, ...]:
+    """Return all pages of a figure, itself first."""
+    return (figure, *getattr(figure, "following", ()))
+
+
+def bound(pages: Sequence[Figure]) -> Figure:
+    """Return the first of these pages, which holds the others in `following`."""
+    first, *others = pages
+    if others and isinstance(first, StyledFigure):
+        first.following = tuple(others)
+    return first
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -13,6 +13,7 @@ from anglekit.errors import InputError
 from anglekit.results.files import holds_geometry
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import ANGLES_FOLDER, read_score_table, scored_as
+from anglekit.results.training_records import TrainingRecords, read_training_records
 from anglekit.runtime.files import near_path
 
 
@@ -21,13 +22,15 @@ class FigureInputs:
     """What a figure is drawn from: Geometries, and a table of scores per task (`results.scores.SCORE_COLUMNS`).
 
     `names` are the names of the directories that the Geometries were read from; `score_names` are those of the sweeps
-    and files that the scores were read from. Single runs together make one table.
+    and files that the scores were read from. Single runs together make one table. `records` hold, for each table of
+    scores, what its runs keep beside them; of a file of scores nothing.
     """
 
     geometries: Sequence[Geometry]
     scores: Sequence[pd.DataFrame] = ()
     names: Sequence[str] = ()
     score_names: Sequence[str] = ()
+    records: Sequence[TrainingRecords] = ()
 
     @property
     def geometry(self) -> Geometry:
@@ -49,6 +52,7 @@ def read_figure_inputs(places: Sequence[str | Path], *, over_training: bool = Fa
     geometries: list[tuple[str, Geometry]] = []
     scores: list[tuple[str, pd.DataFrame]] = []
     runs: list[Path] = []
+    records: list[TrainingRecords] = []
     for place in _opened(places, over_training=over_training):
         name = place.resolve().name
         if place.suffix == ".csv" and place.is_file():
@@ -56,19 +60,23 @@ def read_figure_inputs(places: Sequence[str | Path], *, over_training: bool = Fa
             if table.empty:
                 raise InputError(f"{place} holds no score", "give the scores.csv of `anglekit sweep`")
             scores.append((name.removesuffix(".csv"), table))
+            records.append(TrainingRecords())
         elif scored_as(place) == "sweep":
             scores.append((name, read_evidence([place]).scores))
+            records.append(read_training_records([place]))
         elif scored_as(place) == "run" and not holds_geometry(place):
             runs.append(place)
         else:
             geometries.append((name, Geometry.load(place)))
     if runs:
         scores.append((runs[0].resolve().parent.name, read_evidence(runs).scores))
+        records.append(read_training_records(runs))
     return FigureInputs(
         geometries=tuple(geometry for _, geometry in geometries),
         names=tuple(name for name, _ in geometries),
         scores=tuple(table for _, table in scores),
         score_names=tuple(name for name, _ in scores),
+        records=tuple(records),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 
 from anglekit.plots.ground import drawn_on
 from anglekit.plots.inputs import FigureInputs
+from anglekit.plots.presentation import Presentation, display_names, presented
 from anglekit.plots.style import Theme, context, figure_width, theme
 
-#: What a figure is drawn from: Geometries, tables of scores, or both.
-Uses = Literal["geometries", "scores", "both"]
+#: What a figure is drawn from: Geometries, tables of scores, both, or scores with what runs keep beside them.
+Uses = Literal["geometries", "scores", "both", "records"]
 
 #: The options of a figure, as messages name them.
 OPTION_WORDS: Mapping[str, str] = MappingProxyType(
@@ -41,7 +42,7 @@ class FigureOptions:
 
     Attributes:
         labels: the tasks' names, one per Geometry or table of scores; of `training-angles` the directories' names.
-        students: the students to draw; all by default.
+        students: the students to draw, by name or pattern (`forward-*`); all by default.
         stream: `encoder` or `decoder`; both by default.
         vertices: the student layers to draw; by default all, or of more than 12 in a heat map, 12 over the depth.
         value: what is shown: a column of the figure's table, or a score.
@@ -103,8 +104,9 @@ class FigureSpec:
         dark: bool = False,
         ax: Any = None,  # noqa: ANN401 - what `drawn_on` takes
         name: str = "the figure",
+        presentation: Presentation | None = None,
     ) -> Figure:
-        """Draw the figure.
+        """Draw the figure; what does not fit on its page is on the pages in `ground.pages_of` of what is returned.
 
         Args:
             inputs: what it is drawn from.
@@ -113,20 +115,25 @@ class FigureSpec:
             dark: draw on a dark ground.
             ax: the caller's axes, or the part of a figure, to draw on; None: a new figure.
             name: what the figure is called where it does not fit there.
+            presentation: style, font, titles, notes and names; None: as usual.
 
         Raises:
-            InputError: nothing is left to draw, too much is, an option names what the inputs do not have, or `ax` is
-                too small, of another number of axes, or nothing to draw on.
+            InputError: nothing is left to draw, too much is, an option names what the inputs do not have, `ax` is too
+                small, of another number of axes, or nothing to draw on, or there is no such style or font.
         """
-        inches, look = figure_width(width), theme(dark)
-        if ax is None:
-            with context(look):
-                return self.draw(inputs, options, look, inches)
-        with drawn_on(name, ax) as room:
-            if room is None:  # on axes the caller's own style is in force
-                return self.draw(inputs, options, look, inches)
-            with context(look):
-                return self.draw(inputs, options, look, room)
+        inches, chosen = figure_width(width), presentation or Presentation()
+        arms = {student: arm for geometry in inputs.geometries for student, arm in geometry.arms.items()}
+        strategies = [str(name) for table in inputs.scores for name in table["strategy"].unique()]
+        with presented(replace(chosen, names=display_names(arms, strategies, chosen.names))):
+            look = theme(dark)
+            if ax is None:
+                with context(look):
+                    return self.draw(inputs, options, look, inches)
+            with drawn_on(name, ax) as room:
+                if room is None:  # on axes the caller's own style is in force
+                    return self.draw(inputs, options, look, inches)
+                with context(look):
+                    return self.draw(inputs, options, look, room)
 
     def caption(self, data: pd.DataFrame) -> str:
         """Return how to read the figure and what its numbers are."""

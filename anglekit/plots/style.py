@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import MaxNLocator
 
 from anglekit.comparison.cells import in_order
 from anglekit.errors import InputError, suggest
 from anglekit.plots.ground import EMBEDDED
+from anglekit.plots.presentation import presentation
 from anglekit.results.document import UNRECORDED
 from anglekit.vocabulary import GIVEN, given_name
 
@@ -37,6 +39,8 @@ PAGE_HEIGHT = 9.7
 #: For guides behind the data, and for the teacher.
 GUIDE_DASHES = (0, (2, 2))
 TEACHER_DASHES = (0, (4, 1.2))
+#: For the level that chance alone would give.
+CHANCE_DASHES = (0, (3.5, 2.0))
 #: These tell tasks, or the students of one panel, apart.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 
@@ -143,6 +147,18 @@ _MARKERS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+#: Line styles where the colour says the initialisation.
+STRATEGY_DASHES: Mapping[str, Any] = MappingProxyType(
+    {
+        "none": (0, (1.2, 1)),
+        "forward": "-",
+        "reverse": (0, (5, 1.2)),
+        "all-to-one": (0, (5, 1, 1, 1)),
+        "random": (0, (3, 1, 1, 1, 1, 1)),
+        "alone": (0, (1, 2)),
+        "random-teacher": (0, (8, 1.5)),
+    }
+)
 _OTHER_MARKERS = ("o", "v", "P", "<", ">", "h", "s", "d", "*", "p")
 
 
@@ -151,7 +167,8 @@ def _strategies(colours: Mapping[str, str]) -> Mapping[str, StrategyStyle]:
 
 
 # A search chose the strategies' colours: it maximised the smallest difference (CIELAB) between any two of them under
-# normal, protan, deutan and tritan vision. They keep away from the orange and blue that mean an initialisation.
+# normal, protan, deutan and tritan vision. They keep away from the orange and blue that mean an initialisation, and on
+# a white ground from black: no lightness is below 34.
 LIGHT_THEME = Theme(
     background="#FFFFFF",
     ink="#1A1A1A",
@@ -163,12 +180,12 @@ LIGHT_THEME = Theme(
     strategies=_strategies(
         {
             "none": "#8C8C8C",
-            "forward": "#1E9A52",
-            "reverse": "#C836BA",
-            "all-to-one": "#254E4C",
-            "random": "#554C00",
-            "alone": "#B08D18",
-            "random-teacher": "#A64AFB",
+            "forward": "#05AC5E",
+            "reverse": "#E35DE2",
+            "all-to-one": "#08586A",
+            "random": "#A11515",
+            "alone": "#E83303",
+            "random-teacher": "#A223F5",
         }
     ),
     neutral=("#3D3D3D", "#1E8A4C", "#B02BA4", "#6E6300", "#777777"),
@@ -198,8 +215,20 @@ NIGHT_THEME = Theme(
 
 
 def theme(dark: bool) -> Theme:
-    """Return the dark or the light theme."""
-    return NIGHT_THEME if dark else LIGHT_THEME
+    """Return the dark or the light theme, on the ground and with the ink of the style sheet that is in force."""
+    styled = presentation().settings()
+    ground = styled.get("axes.facecolor", styled.get("figure.facecolor"))
+    if ground is None or ground == "none":
+        base, ground = NIGHT_THEME if dark else LIGHT_THEME, None
+    else:
+        base = NIGHT_THEME if sum(to_rgb(ground)) < 1.5 else LIGHT_THEME
+    ink, colours = styled.get("text.color"), styled.get("image.cmap")
+    return replace(
+        base,
+        background=base.background if ground is None else to_hex(ground),
+        ink=base.ink if ink is None else to_hex(ink),
+        sequential=base.sequential if colours is None else str(colours),
+    )
 
 
 def strategy_styles(strategies: Sequence[str], look: Theme) -> dict[str, StrategyStyle]:
@@ -241,9 +270,14 @@ def behind_text(look: Theme) -> dict[str, Any]:
 def context(look: Theme) -> Iterator[None]:
     """Apply a theme on top of matplotlib's own defaults, so that the caller's settings cannot change a figure.
 
-    The caller's settings and backend are as before when the block ends.
+    The style sheet and the font of the presentation in force come on top. The caller's settings and backend are as
+    before when the block ends.
     """
-    with mpl.style.context(look.settings(), after_reset=True):
+    settings = look.settings() | presentation().settings()
+    family = settings["font.family"]
+    # A glyph that another font lacks is drawn in ours.
+    settings["font.family"] = list(dict.fromkeys([*([family] if isinstance(family, str) else family), FONT_FAMILY]))
+    with mpl.style.context(settings | dict(EMBEDDED), after_reset=True):
         yield
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from anglekit.results.joint_intervals import closed_form_sides, holds_permutation_test, with_joint_intervals
 from anglekit.results.overview import summary_rows
@@ -33,6 +35,26 @@ class ChanceVerdict:
     sentence: str
     reasons: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...]
+
+
+def chance_acute_fraction(null_cosine: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Return the share of acute angles that unrelated vectors would show: Phi(m sqrt(d) / sqrt(1 - m^2)).
+
+    Of two teacher states and a student state of lengths a, b and s with independent isotropic directions in d
+    dimensions, the product (T_i - S)(T_k - S) has mean s^2 and standard deviation sqrt((a^2 b^2 + a^2 s^2 + b^2 s^2) /
+    d), nearly normal for large d; both follow from the closed-form cosine m = s^2 / sqrt((a^2 + s^2) (b^2 + s^2)).
+    States that vary in a few directions only have fewer dimensions than `width`, and a share nearer to a half.
+
+    Args:
+        null_cosine: the closed-form chance level m of each pair, any shape.
+        width: d, of the teacher's states.
+    """
+    m = np.clip(np.asarray(null_cosine, dtype=np.float64), 0.0, 1.0)
+    with np.errstate(divide="ignore"):
+        z = np.where(m < 1.0, m * np.sqrt(width / np.maximum(1.0 - m * m, 1e-300)), np.inf)
+    return np.asarray(
+        np.where(np.isnan(m), np.nan, 0.5 * (1.0 + np.vectorize(math.erf, otypes=[float])(z / math.sqrt(2.0))))
+    )
 
 
 def against_chance(angles: pd.DataFrame, nulls: pd.DataFrame) -> ChanceVerdict:

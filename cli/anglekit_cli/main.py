@@ -39,7 +39,7 @@ EARLIER_NAMES: Final[Mapping[str, Mapping[str, str]]] = {
     "models": {"--students": "--distillable"},
     "plot": {
         "--task": "--task-name",
-        "--label": "--task-name",
+        "--label": "--rename",
         "--data": "--numbers",
         "--margin": "--score-margin",
         "--width": "--figure-width",

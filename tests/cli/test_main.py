@@ -121,6 +121,6 @@ def test_options_keep_their_earlier_names_which_no_help_shows(call):
     for name in ("--margin", "--angle-margin"):
         for arguments in ((name, "0"), (f"{name}=0",)):
             assert call("compare", ".", *arguments)[2].startswith("anglekit: --angle-margin is 0")
-    given = ["a", "--figure", "figure1", "--label", "x", "--student=b", "--vertex", "1", "--vertex=2"]
+    given = ["a", "--figure", "figure1", "--task", "x", "--student=b", "--vertex", "1", "--vertex=2"]
     read = commands["plot"].make_context("plot", given).params
     assert (read["task_name"], read["only_student"], read["vertices"]) == (["x"], ["b"], ["1", "2"])

@@ -181,17 +181,59 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, tmp_path: Path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["f.png"]
 
 
-def test_a_figure_that_no_page_holds_is_written_and_said(saved: Path, tmp_path: Path) -> None:
+def test_what_a_page_does_not_hold_is_on_further_pages(saved: Path, tmp_path: Path) -> None:
     options = ("--figure", "angles-heatmap", "--figure-width", "column", "--dpi", "20", "--out")
     tall = run(saved, *options, tmp_path / "tall.png")
+    pages = sorted(path.name for path in tmp_path.iterdir())
     assert tall.exit_code == 0
-    assert tall.stdout == f"{tmp_path / 'tall.png'}\n"
-    assert (
-        "inches high, more than a page holds (9.7); draw fewer panels with --only-student or --streams or"
-        in tall.stderr
-    )
-    short = run(saved, *options, tmp_path / "short.png", "--only-student", "copied", "--vertices", "1")
-    assert short.stderr == ""
+    assert tall.stderr == ""
+    assert pages == ["tall-2.png", "tall.png"]
+    assert tall.stdout == f"{tmp_path / 'tall.png'}\n{tmp_path / 'tall-2.png'}\n"
+    book = run(saved, *options, tmp_path / "tall.pdf")
+    assert book.stdout == f"{tmp_path / 'tall.pdf'}\n"
+    assert (tmp_path / "tall.pdf").read_bytes().count(b"/Type /Page\n") == 2
+    (tmp_path / "tall.png").unlink()
+    refused = run(saved, *options, tmp_path / "tall.png")
+    assert "tall-2.png exists; choose another file" in str(refused.exception)
+    assert not (tmp_path / "tall.png").exists()
+
+
+def test_a_figure_is_dressed_for_its_page(saved: Path, tmp_path: Path) -> None:
+    plain, dressed = tmp_path / "plain.svg", tmp_path / "dressed.svg"
+    own = tmp_path / "own.mplstyle"
+    own.write_text("axes.facecolor: fff0e0\ntext.color: 112233\nfont.size: 30\n", encoding="utf-8")
+    given = (saved, "--figure", "angles-heatmap", "--only-student", "cop*", "--streams", "encoder", "--vertices", "1")
+    looks = ("--style", "ggplot", "--style", own, "--font", "DejaVu Serif", "--no-title", "--no-note")
+    assert run(*given, "--out", plain).exit_code == 0
+    assert run(*given, *looks, "--rename", "copied=Student $A$", "--out", dressed).exit_code == 0
+    before, after = plain.read_text(), dressed.read_text()
+    assert ("copied" in before, "Layer 0: embeddings" in before, "DejaVu Serif" in before) == (True, True, False)
+    assert ("copied" in after, "Layer 0: embeddings" in after, "DejaVu Serif" in after) == (False, False, True)
+    assert "#112233" in after
+    assert "font: 30px" not in after
+    two = (saved, "--figure", "angles-heatmap", "--streams", "encoder", "--vertices", "1")
+    assert run(*two, "--rename", "copied=Student $A$", "--no-title", "--out", plain, "--overwrite").exit_code == 0
+    assert "Student $A$" in plain.read_text()  # it tells two blocks apart
+
+
+def test_bad_looks_are_one_line(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.mplstyle").write_text("nothing here\n", encoding="utf-8")
+    (tmp_path / "latin.mplstyle").write_bytes(b"font.family: Andr\xe9\n")
+    for looks, words in (
+        (("--style", "ggplt"), "no matplotlib style 'ggplt'; did you mean 'ggplot'?"),
+        (("--style", tmp_path / "absent.mplstyle"), "no matplotlib style"),
+        (("--style", tmp_path / "empty.mplstyle"), "holds no setting of matplotlib"),
+        (("--style", tmp_path / "latin.mplstyle"), "cannot be read as a style sheet"),
+        (("--font", "DejaVu Sons"), "the font 'DejaVu Sons' is not installed here"),
+        (("--rename", "forward"), "'forward' is no NAME=TEXT; give a student's name"),
+        (("--rename", "copid=A"), "no student or strategy 'copid' to call 'A' (--rename); did you mean 'copied'?"),
+        (("--only-student", "x*"), "no student meets 'x*'; allowed: copied, fresh"),
+    ):
+        result = run(saved, "--figure", "angles-heatmap", "--out", tmp_path / "f.png", *looks)
+        assert isinstance(result.exception, InputError), looks
+        assert words in str(result.exception)
+        assert "\n" not in str(result.exception)
+    assert not (tmp_path / "f.png").exists()
 
 
 def test_help_names_every_figure_and_value() -> None:
@@ -225,7 +267,10 @@ def test_the_numbers_go_beside_the_figure_or_alone(saved: Path, tmp_path: Path) 
     [
         (("--figure", "figure1"), "nothing to write; give a figure's file with --out"),
         (("--figure", "figure1", "--numbers", "f.txt"), "the numbers' file ends in .csv; change --numbers"),
-        (("--figure", "vertex-sweep", "--numbers", "f.csv"), "no vertex sweep; run `anglekit analyze --nulls default`"),
+        (
+            ("--figure", "vertex-sweep", "--numbers", "f.csv"),
+            "earlier anglekit; run `anglekit analyze --nulls default`",
+        ),
         (("--figure", "scores-by-strategy", "--numbers", "f.csv"), "drawn from scores; give directories of"),
         (("--figure", "figure1", "--out", "f.png", "--null", "formula"), "figure1 takes no null (--null)"),
         (("--figure", "figure1", "--out", "f.png", "--score-margin", "1"), "figure1 takes no margin (--score-margin)"),

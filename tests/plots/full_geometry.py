@@ -11,10 +11,12 @@ import pandas as pd
 from anglekit.results.columns import COLUMNS, OPTIONAL_COLUMNS
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import SCORE_COLUMNS
+from anglekit.results.training_records import COST_COLUMNS, LOG_COLUMNS, TrainingRecords
 
 WIDTH = 12
 TOKENS = 24
 FIVE = ("none", "forward", "reverse", "all-to-one", "random")
+SEVEN = ("alone", "none", "random-teacher", "forward", "reverse", "all-to-one", "random")
 PLACES = (0.0, 0.5, 1.0, 2.0)
 
 
@@ -210,3 +212,19 @@ def score_table(
         for (rank, strategy), init, seed in itertools.product(enumerate(strategies), inits, range(seeds))
     ]
     return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+
+
+def training_records(strategies: Sequence[str] = FIVE, inits: Sequence[str] = ("random", "teacher")) -> TrainingRecords:
+    """Return logs and costs of every arm of `score_table`, and the teacher's score: losses fall, scores rise."""
+    log, costs = [], []
+    for (rank, strategy), init, seed in itertools.product(enumerate(strategies), inits, range(3)):
+        arm = (strategy, init, seed)
+        for step in (10, 20, 30):
+            terms = {"weighted sum": 3.0, "ce": 1.0, "hidden": 2.0 + rank}
+            log += [(*arm, step, "loss", name, size / step + 0.01 * seed) for name, size in terms.items()]
+            log.append((*arm, step, "validation", "accuracy", 0.5 + step / 100 + 0.01 * rank + 0.001 * seed))
+        for model, parameters, time in (("teacher", 4_000_000, 8.0), ("student", 1_000_000, 2.0)):
+            costs.append((*arm, model, parameters, time, 0.9 * time, 1.5 * time, 16, 320, "cpu"))
+    level = {("validation", "accuracy"): 0.9}
+    frames = (pd.DataFrame(log, columns=list(LOG_COLUMNS)), pd.DataFrame(costs, columns=list(COST_COLUMNS)))
+    return TrainingRecords(*frames, teacher=level, chance={("validation", "accuracy"): 0.5})

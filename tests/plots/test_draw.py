@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 import anglekit
 from anglekit.errors import InputError
 from anglekit.plots.registry import FIGURES
-from tests.plots.full_geometry import full_geometry, score_table
+from tests.plots.full_geometry import FIVE, SEVEN, full_geometry, score_table, training_records
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,11 @@ def sources(name, geometry):
     steps = [
         dataclasses.replace(geometry, provenance={**geometry.provenance, "training_step": step}) for step in (0, 100)
     ]
-    given = {"scores": None, "both": geometry, "geometries": steps if name == "training-angles" else geometry}
-    return given[FIGURES[name].uses], [score_table()] if FIGURES[name].uses != "geometries" else []
+    spec = FIGURES[name]
+    given = {"scores": None, "records": None, "both": geometry, "geometries": steps if spec.over_training else geometry}
+    strategies = SEVEN if name == "control-gain" else FIVE
+    scores = {} if spec.uses == "geometries" else {"scores": [score_table(strategies)]}
+    return given[spec.uses], scores | ({"records": [training_records(strategies)]} if spec.uses == "records" else {})
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -38,7 +41,7 @@ def test_every_figure_is_drawn_on_a_part_of_a_figure_and_on_axes(one, name):
     own = left.add_subplot()
     settings = dict(mpl.rcParams)
 
-    assert anglekit.draw(name, given, scores=scores, ax=right) is right
+    assert anglekit.draw(name, given, **scores, ax=right) is right
     panels = [ax for ax in right.axes if ax.get_gid() != "colour-bar"]
 
     assert (left.axes, figure.canvas, dict(mpl.rcParams)) == ([own], canvas, settings)
@@ -51,7 +54,7 @@ def test_every_figure_is_drawn_on_a_part_of_a_figure_and_on_axes(one, name):
         with pytest.raises(InputError, match="give a SubFigure"):
             anglekit.draw(name, given, ax=axes)
         return
-    assert anglekit.draw(name, given, scores=scores, ax=axes) is axes
+    assert anglekit.draw(name, given, **scores, ax=axes) is axes
     drawn = [axes] if len(panels) == 1 else list(axes)
     assert all(ax.has_data() and ax.get_ylabel() for ax in drawn)
 

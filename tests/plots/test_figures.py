@@ -10,9 +10,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError
+from anglekit.plots.ground import pages_of
 from anglekit.plots.registry import FIGURES, draw_figure, figure_data, why_not
 from anglekit.plots.spec import FigureSpec
-from tests.plots.full_geometry import FIVE, full_geometry, score_table
+from anglekit.plots.style import PAGE_HEIGHT
+from tests.plots.full_geometry import FIVE, SEVEN, full_geometry, score_table, training_records
 
 TABLES = {  # the table without which a figure cannot be drawn, and what makes it
     "layer-distance": ("layers", "run `anglekit analyze` again"),
@@ -23,6 +25,7 @@ TABLES = {  # the table without which a figure cannot be drawn, and what makes i
     "dominant-dimensions": ("dimensions", "--nulls default"),
     "vertex-sweep": ("vertex_sweep", "--nulls default"),
     "layer-trajectories": ("layers", "run `anglekit analyze` again"),
+    "similarity-chance": ("layers", "--similarity default"),
 }
 
 
@@ -33,16 +36,18 @@ def steps(geometry, numbers=(0, 100, 300)):
     ]
 
 
-def drawable(geometries, scores=()):
+def drawable(geometries, scores=(), records=()):
     """The names of the figures that can be drawn from these."""
-    return [name for name in FIGURES if why_not(name, geometries, scores) is None]
+    return [name for name in FIGURES if why_not(name, geometries, scores, records) is None]
 
 
 def inputs(name: str, geometry):
-    """Geometries and scores that a figure can be drawn from."""
-    uses = FIGURES[name].uses
-    geometries = [] if uses == "scores" else steps(geometry) if name == "training-angles" else [geometry]
-    return geometries, [] if uses == "geometries" else [score_table()]
+    """Geometries, scores and what runs keep beside them, from which a figure can be drawn."""
+    spec = FIGURES[name]
+    geometries = [] if spec.uses in ("scores", "records") else steps(geometry) if spec.over_training else [geometry]
+    strategies = SEVEN if name == "control-gain" else FIVE
+    scores = [] if spec.uses == "geometries" else [score_table(strategies)]
+    return geometries, {"scores": scores, "records": [training_records(strategies)] if scores else []}
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +62,23 @@ def ten():
 
 @pytest.fixture(scope="module")
 def deep():
-    return full_geometry(("forward",), ("random",), teacher_layers=81, depth=20)
+    return full_geometry(("forward",), ("random",), teacher_layers=81, depth=6)
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if name != "figure1"])
 @pytest.mark.parametrize("look", [{}, {"width": "column", "dark": True}], ids=["page", "column-dark"])
 def test_readable_with_one_student_and_with_ten_and_at_depth(name: str, look, one, ten, deep, faults_of) -> None:
-    for geometry in (ten if FIGURES[name].uses == "both" else one, ten, deep):
+    alone = FIGURES[name].uses in ("scores", "records")
+    for geometry in (one, ten, deep)[1 if alone or FIGURES[name].uses == "both" else 0 : 2 if alone else 3]:
         if FIGURES[name].uses == "both" and geometry is deep:
             continue
-        geometries, scores = inputs(name, geometry)
-        figure = draw_figure(name, geometries, scores=scores, **look)
+        geometries, given = inputs(name, geometry)
+        figure = draw_figure(name, geometries, **given, **look)
         assert isinstance(figure, Figure)
-        assert faults_of(figure) == []
-        assert figure.get_size_inches()[0] == pytest.approx(3.03 if look else 6.30)
+        for page in pages_of(figure):
+            assert faults_of(page) == []
+            assert page.get_size_inches()[0] == pytest.approx(3.03 if look else 6.30)
+            assert page.get_size_inches()[1] <= PAGE_HEIGHT
 
 
 def test_the_check_of_readability_can_fail(one, faults_of) -> None:
@@ -85,15 +93,15 @@ def test_the_check_of_readability_can_fail(one, faults_of) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_numbers_and_words(name: str, ten) -> None:
-    geometries, scores = inputs(name, ten)
+    geometries, given = inputs(name, ten)
     spec = FIGURES[name]
     if name == "figure1":
         assert spec.facts(figure_data(name, geometries)).startswith("No student")
         return
-    data = figure_data(name, geometries, scores=scores, width="column", dark=True)
+    data = figure_data(name, geometries, **given, width="column", dark=True)
     assert isinstance(data, pd.DataFrame)
     assert len(data)
-    pd.testing.assert_frame_equal(data, figure_data(name, geometries, scores=scores))
+    pd.testing.assert_frame_equal(data, figure_data(name, geometries, **given))
     assert spec.title
     assert not spec.title.endswith(".")
     for words in (spec.caption(data), spec.alt(data)):
@@ -127,10 +135,13 @@ def test_without_an_angle_there_is_nothing_to_draw(name: str) -> None:
 
 def test_drawable_by_inputs(ten) -> None:
     some = drawable([ten])
-    assert set(FIGURES) - set(some) == {"training-angles", "scores-by-strategy", "angle-spread"}
+    trained, kept = {"training-angles", "matching-distance"}, {"learning-curves", "score-cost"}
+    assert set(FIGURES) - set(some) == trained | kept | {"scores-by-strategy", "angle-spread", "control-gain"}
     assert set(drawable([ten], [score_table()])) - set(some) == {"scores-by-strategy", "angle-spread"}
     assert drawable([], [score_table()]) == ["scores-by-strategy"]
-    assert "training-angles" in drawable(steps(ten))
+    assert drawable([], [score_table(SEVEN)]) == ["scores-by-strategy", "control-gain"]
+    assert set(drawable([], [score_table()], [training_records()])) == kept | {"scores-by-strategy"}
+    assert trained <= set(drawable(steps(ten)))
     assert drawable([], []) == []
 
 
@@ -140,7 +151,7 @@ def test_drawable_by_inputs(ten) -> None:
         ("scores-by-strategy", {"students": ["a"]}, r"takes no students \(--only-student\)"),
         ("layer-cka", {"vertices": [1]}, r"takes no vertices \(--vertices\)"),
         ("layer-cka", {"value": "mean_distance"}, "no value 'mean_distance'; .*allowed: cka"),
-        ("layer-cka", {"value": "linear_cka"}, "no linear_cka; run `anglekit analyze --similarity all`"),
+        ("layer-cka", {"value": "linear_cka"}, "no linear_cka: .*; run `anglekit analyze --similarity all`"),
         ("null-heatmap", {"null": "origin"}, "no null 'origin'; run `anglekit analyze --nulls all`"),
         ("null-heatmap", {"null": "permuted"}, "did you mean 'permuted-student'"),
         ("anisotropy", {"value": "row"}, "did you mean 'raw'"),
@@ -157,15 +168,18 @@ def test_drawable_by_inputs(ten) -> None:
     ],
 )
 def test_wrong_options(name: str, options: dict, message: str, ten) -> None:
-    geometries, scores = inputs(name, ten)
+    geometries, given = inputs(name, ten)
     with pytest.raises(InputError, match=message) as caught:
-        draw_figure(name, geometries, scores=scores, **options)
+        draw_figure(name, geometries, **given, **options)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("name", "count", "tables", "message"),
     [
+        ("learning-curves", 0, [score_table()], "what runs keep beside their scores; give directories"),
+        ("control-gain", 0, [score_table()], "anglekit sweep --controls alone,random-teacher"),
+        ("matching-distance", 1, [], "at least two steps"),
         ("scores-by-strategy", 1, [], "drawn from scores; give directories of `anglekit sweep`"),
         ("scores-by-strategy", 0, [score_table(("forward",))], "all scores are of one strategy"),
         ("scores-by-strategy", 0, [score_table().iloc[:0]], "holds no score"),

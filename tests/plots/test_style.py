@@ -24,26 +24,15 @@ from anglekit.plots.style import (
     round_ticks,
 )
 from anglekit.vocabulary import CONTROLS, GIVEN, INITS, STRATEGIES
+from tests.plots.vision import VISION, linear
 
-# Machado, Oliveira, Fernandes 2009, severity 1, linear sRGB
-VISION = {
-    "normal": np.eye(3),
-    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-}
 TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
 )
 
 
-def linear(colour: str) -> np.ndarray:
-    channels = np.array(to_rgb(colour))
-    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-
-
 def lab(colour: str, vision: str) -> np.ndarray:
-    seen = np.clip(np.array(VISION[vision]) @ linear(colour), 0, 1)
+    seen = np.clip(np.array(VISION[vision]) @ linear(np.array(to_rgb(colour))), 0, 1)
     xyz = TO_XYZ @ seen / np.array([0.95047, 1.0, 1.08883])
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
@@ -58,7 +47,7 @@ def smallest_difference(colours: list[str]) -> float:
 
 
 def contrast(colour: str, ground: str) -> float:
-    low, high = sorted(float(np.dot(TO_XYZ[1], linear(each))) for each in (colour, ground))
+    low, high = sorted(float(np.dot(TO_XYZ[1], linear(np.array(to_rgb(each))))) for each in (colour, ground))
     return (high + 0.05) / (low + 0.05)
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 
 from anglekit.plots.panels.labels import fit, layer_name, plain, text_extent, text_width, wrap
+from anglekit.plots.presentation import shown_name
 from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE, Theme, behind_text
 from anglekit.results.document import SketchToken
 
@@ -194,6 +195,18 @@ def draw_sketch(
     ax.plot([0], [0], "o", color=colour, markersize=5, markeredgecolor=look.background, zorder=5, gid="student")
     placer.points += [frame.inches(x, y) for x, y in arc]
     placer.points += [frame.inches(x, y) for _, x, y in others]
+    # A label keeps clear of the whole of a dot, not only of its centre.
+    reach = 0.02 if not plane.crowded else 0.0
+    centres = [
+        origin,
+        frame.inches(*plane.end_i),
+        frame.inches(*plane.end_k),
+        *(frame.inches(x, y) for _, x, y in others),
+    ]
+    for centre_x, centre_y in centres:
+        placer.points += [
+            (centre_x + dx * reach, centre_y + dy * reach) for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1))
+        ]
     corners = [frame.inches(x, y) for _, x, y in plane.path]
     placer.faint_points += [point for start, end in pairwise(corners) for point in _dense(start, end)]
     _draw_scale(figure, ax, look, frame, placer)
@@ -201,7 +214,8 @@ def draw_sketch(
         font = _STATE_SIZE if "$" in text else FONT_SIZE + 0.5 if required else SMALL_FONT_SIZE
         extent = text_extent(figure, text, font, math="$" in text)
         # A number far off misleads.
-        radii = (radius, radius + 0.07, radius + 0.16) if required else (radius, radius + 0.03)
+        far = (0.07, 0.16, 0.24)
+        radii = (radius, *(radius + more for more in far)) if required else (radius, radius + 0.03)
         place = placer.place(frame.inches(*anchor), extent, radii, _compass(direction), required=required)
         if place is not None:
             ax.text(
@@ -266,7 +280,7 @@ def _wanted_labels(plane: _Plane) -> Iterator[tuple[str, tuple[float, float], fl
 def sketch_caption(figure: Figure, entry: Mapping[str, Any], width: float) -> list[str]:
     """Return the lines that name the token, the vertex and the pair of a sketch, each at most `width` inches wide."""
     token = fit(figure, str(entry["token"]), width * 0.6, SMALL_FONT_SIZE, frame=lambda text: f"“{text}”")
-    student = fit(figure, str(entry["student"]), width * 0.9, SMALL_FONT_SIZE)
+    student = fit(figure, shown_name(str(entry["student"])), width * 0.9, SMALL_FONT_SIZE)
     pair = f"{int(entry['teacher_i'])} and {int(entry['teacher_k'])}"
     cosine = f"{float(entry['cosine']):.2f}".replace("-", "−")  # noqa: RUF001  as the axes write it
     sentence = (

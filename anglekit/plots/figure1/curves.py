@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from anglekit.comparison.cells import in_order
 from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.chosen import check_labels, choose
@@ -26,6 +27,7 @@ class Curve:
 
     Attributes:
         student: its name.
+        strategy: of matching; the student's own name where it is not recorded.
         init: `random`, `teacher` or None where it is not recorded.
         counts: cosines per bin, int64, shape (bins,), equal bins on [-1, 1].
         acute_fraction: the share of cosines above zero, weighted by tokens over the drawn rows.
@@ -33,6 +35,7 @@ class Curve:
     """
 
     student: str
+    strategy: str
     init: str | None
     counts: np.ndarray
     acute_fraction: float
@@ -55,6 +58,7 @@ class Panel:
         curves: a curve per student that has any finite cosine here.
         empty: the students that have none.
         pooled: in words, which vertices and pairs the curves pool.
+        strategy: the only one in the panel, where a panel of many curves was taken apart; else None.
     """
 
     label: str | None
@@ -63,6 +67,28 @@ class Panel:
     curves: tuple[Curve, ...]
     empty: tuple[str, ...]
     pooled: str
+    strategy: str | None = None
+
+
+def small_multiples(panels: Sequence[Panel], most_curves: int, most_panels: int) -> list[Panel]:
+    """Return the panels, those of more curves than can be told apart as one panel for each strategy.
+
+    Args:
+        panels: one per geometry and stream.
+        most_curves: that a panel may hold.
+        most_panels: that there may be; where there would be more, the panels stay as they are.
+    """
+    found = []
+    for panel in panels:
+        strategies = in_order(curve.strategy for curve in panel.curves)
+        if len(panel.curves) <= most_curves or len(strategies) < 2:
+            found.append(panel)
+            continue
+        for number, strategy in enumerate(strategies):
+            curves = tuple(curve for curve in panel.curves if curve.strategy == strategy)
+            empty = panel.empty if number == 0 else ()
+            found.append(replace(panel, curves=curves, empty=empty, strategy=strategy))
+    return found if len(found) <= most_panels else list(panels)
 
 
 def rebin(counts: np.ndarray, bins: int) -> np.ndarray:
@@ -110,6 +136,7 @@ def _panel(geometry: Geometry, label: str | None, stream: str, rows: pd.DataFram
         curves.append(
             Curve(
                 student=student,
+                strategy=geometry.arms[student].strategy,
                 init=geometry.student_init(student),
                 counts=counts,
                 acute_fraction=_pooled(own, "acute_fraction"),

@@ -6,19 +6,22 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from anglekit.plots.figure1.angle_sketch import draw_sketch, is_drawable, sketch_caption
-from anglekit.plots.figure1.curves import Panel, cosine_panels, figure1_data, figure1_facts
-from anglekit.plots.figure1.histograms import CurveStyle, Histogram, curve_styles
+from anglekit.plots.figure1.curves import Panel, cosine_panels, figure1_data, figure1_facts, small_multiples
+from anglekit.plots.figure1.histograms import MOST_SHARES, CurveStyle, Histogram, curve_styles
 from anglekit.plots.figure1.legend import build_legend, draw_legend
-from anglekit.plots.ground import given_axes, new_figure
+from anglekit.plots.ground import bound, given_axes, is_paged, new_figure
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.labels import fit, wrap
 from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, text_at
+from anglekit.plots.presentation import presentation, shown_name
 from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme
+from anglekit.plots.style import PAGE_HEIGHT, SMALL_FONT_SIZE, Theme
 from anglekit.results.geometry import Geometry
+from anglekit.vocabulary import matches_layers
 
 _TITLE = 0.36  # inches above an axes: the panel's title and, under it, the chance labels
 _BELOW = 0.50  # inches under an axes: tick labels, axis label; under the sketch its caption
@@ -64,18 +67,21 @@ def figure1(
 
 
 def _sketch_token(geometries: Sequence[Geometry], panels: Sequence[Panel]) -> Mapping[str, Any] | None:
-    """Return the first sketch token of a student and stream that is drawn, or None."""
+    """Return the first sketch token of a student and stream that is drawn, a matched student's if there is one."""
     drawn = {(curve.student, panel.stream) for panel in panels for curve in panel.curves}
-    for geometry in geometries:
-        for entry in geometry.sketch_tokens:
-            if is_drawable(entry) and (entry["student"], entry["stream"]) in drawn:
-                return entry
-    return None
+    found = [
+        (not matches_layers(geometry.arms[entry["student"]].strategy), entry)
+        for geometry in geometries
+        for entry in geometry.sketch_tokens
+        if is_drawable(entry) and (entry["student"], entry["stream"]) in drawn
+    ]
+    return min(found, key=lambda each: each[0])[1] if found else None
 
 
 def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, total_width: float) -> Figure:
     panels = cosine_panels(inputs.geometries, options)
     check_panel_count(len(panels), _MOST_PANELS, "draw fewer tasks")
+    panels = small_multiples(panels, MOST_SHARES, _MOST_PANELS)
     token = _sketch_token(inputs.geometries, panels)
     styles = curve_styles(panels, look)
     given_axes(None)
@@ -87,8 +93,9 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, total_width
     free = rows * columns - count
     cell = total_width / columns
     axes_height = 1.55 if columns == 2 else 1.4
-    notes = [line for note in _notes(panels) for line in wrap(figure, note, total_width - 0.1)]
-    caption = sketch_caption(figure, token, cell - 0.2) if token is not None else []
+    noted = presentation().notes
+    notes = [line for note in _notes(panels) for line in wrap(figure, note, total_width - 0.1)] if noted else []
+    caption = sketch_caption(figure, token, cell - 0.2) if token is not None and noted else []
     under_first = max(_BELOW, 0.08 + LINE * len(caption))
     heights = [_TITLE + axes_height + (under_first if row == 0 else _BELOW) for row in range(rows)]
 
@@ -98,20 +105,37 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, total_width
     if not beside:
         legend = build_legend(figure, panels, styles, look, total_width - 0.1)
     below = 0.08 + LINE * len(notes) + (0.0 if beside else legend.height + 0.06)
-    total_height = sum(heights) + below
-    starts = [total_height - sum(heights[:row]) for row in range(rows)]
-    figure.set_size_inches(total_width, total_height)
+    pages: list[Figure] = []
+    for own_rows in _paged(heights, PAGE_HEIGHT - below if is_paged() else np.inf):
+        page = figure if not pages else new_figure(total_width, 1.0)
+        total_height = sum(heights[row] for row in own_rows) + below
+        starts = dict(zip(own_rows, total_height - np.cumsum([0.0, *(heights[row] for row in own_rows)]), strict=False))
+        page.set_size_inches(total_width, total_height)
+        if 0 in starts:
+            _draw_sketch_panel(page, starts[0] - _TITLE, (cell, axes_height), token, caption, styles, look)
+        for position, panel in enumerate(panels, start=1):
+            if position // columns not in starts:
+                continue
+            left, top = (position % columns) * cell, starts[position // columns] - _TITLE
+            size = (cell - _LEFT - _RIGHT, axes_height)
+            Histogram(axes_at(page, left + _LEFT, top, *size), panel, styles, look, size).draw()
+            _title(page, left + 0.05, top, string.ascii_lowercase[position], panel, cell - 0.1)
+        if not beside or rows - 1 in starts:
+            corner = ((columns - free) * cell + 0.05, starts[own_rows[-1]] - _TITLE) if beside else (0.05, below - 0.02)
+            draw_legend(page, legend, *corner)
+        text_at(page, notes, 0.05, 0.04 + LINE * len(notes), spacing=1.15)
+        pages.append(page)
+    return bound(pages)
 
-    _draw_sketch_panel(figure, starts[0] - _TITLE, (cell, axes_height), token, caption, styles, look)
-    for position, panel in enumerate(panels, start=1):
-        left, top = (position % columns) * cell, starts[position // columns] - _TITLE
-        size = (cell - _LEFT - _RIGHT, axes_height)
-        Histogram(axes_at(figure, left + _LEFT, top, *size), panel, styles, look, size).draw()
-        _title(figure, left + 0.05, top, string.ascii_lowercase[position], panel, cell - 0.1)
-    corner = ((columns - free) * cell + 0.05, starts[-1] - _TITLE) if beside else (0.05, below - 0.02)
-    draw_legend(figure, legend, *corner)
-    text_at(figure, notes, 0.05, 0.04 + LINE * len(notes), spacing=1.15)
-    return figure
+
+def _paged(heights: Sequence[float], room: float) -> list[list[int]]:
+    """Return which rows stand on each page; each page has at least one."""
+    pages: list[list[int]] = [[]]
+    for row, height in enumerate(heights):
+        if pages[-1] and sum(heights[each] for each in pages[-1]) + height > room:
+            pages.append([])
+        pages[-1].append(row)
+    return pages
 
 
 def _title(figure: Figure, left: float, top: float, letter: str, panel: Panel | None, room: float) -> None:
@@ -121,7 +145,8 @@ def _title(figure: Figure, left: float, top: float, letter: str, panel: Panel | 
         text = f"({letter}) the angle, to scale"
     else:
         reading = " (official reading)" if panel.official else ""
-        name = f"{panel.label}, {panel.stream}" if panel.label else panel.stream
+        strategy = None if panel.strategy is None else shown_name(panel.strategy)
+        name = ", ".join(part for part in (panel.label, panel.stream, strategy) if part)
         text = fit(figure, name, room, weight="bold", frame=lambda part: f"({letter}) {part}{reading}")
     y = (top + _TITLE - 0.06) / total_height
     figure.text(left / total_width, y, text, ha="left", va="top", fontweight="bold", gid=f"title-{letter}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -14,13 +15,34 @@ from matplotlib.figure import Figure
 from anglekit.plots.figure1.curves import Curve, Panel
 from anglekit.plots.panels.labels import text_width
 from anglekit.plots.panels.layout import LINE
-from anglekit.plots.style import FONT_SIZE, MARKERS, SMALL_FONT_SIZE, Theme, init_kind, round_ticks
+from anglekit.plots.style import (
+    CHANCE_DASHES,
+    FONT_SIZE,
+    MARKERS,
+    SMALL_FONT_SIZE,
+    STRATEGY_DASHES,
+    Theme,
+    init_kind,
+    round_ticks,
+)
 
-# A panel with more students than this states the range of each initialisation instead of each share.
-_MOST_SHARES = 4
-CHANCE_DASHES = (0, (3.5, 2.0))
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)))
-_TINTS = (0.0, -0.3, 0.3, -0.5, 0.15)  # toward black (negative) or white; the hue has a meaning and stays
+#: A panel with more students than this states the range of each initialisation instead of each share.
+MOST_SHARES = 4
+# Of strategies without a style of their own, and of students whose strategy was not recorded.
+_OTHER_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)))
+# Toward black (negative) or white; the hue has a meaning and stays.
+_TINTS: Mapping[str, float] = MappingProxyType(
+    {
+        "none": 0.15,
+        "forward": 0.0,
+        "reverse": -0.3,
+        "all-to-one": 0.3,
+        "random": -0.5,
+        "alone": 0.4,
+        "random-teacher": -0.2,
+    }
+)
+_OTHER_TINTS = (0.0, -0.3, 0.3, -0.5, 0.15)
 
 
 @dataclass(frozen=True)
@@ -34,27 +56,28 @@ class CurveStyle:
 
 
 def curve_styles(panels: Sequence[Panel], look: Theme) -> dict[tuple[str, str | None], CurveStyle]:
-    """Return a style per student and initialisation, in the order of the panels.
+    """Return a style per student and initialisation.
 
-    The hue says how a student was initialised; students of one initialisation differ in tint, dashes and marker.
+    The hue says how a student was initialised, tint, dashes and marker its strategy, whatever others are drawn.
+    Students whose strategy is none that anglekit knows get theirs in the order of the panels.
     """
-    keys = dict.fromkeys((curve.student, curve.init) for panel in panels for curve in panel.curves)
-    ranks: dict[str | None, int] = {}
+    keys = {(curve.student, curve.init): curve.strategy for panel in panels for curve in panel.curves}
+    unknown = list(dict.fromkeys(strategy for strategy in keys.values() if strategy not in STRATEGY_DASHES))
+    neutral = [student for student, init in keys if init_kind(init) not in look.init]
     styles = {}
-    for position, (student, init) in enumerate(keys):
-        group = kind if (kind := init_kind(init)) in look.init else None
-        rank = ranks.setdefault(group, 0)
-        ranks[group] += 1
-        if group is None:
-            colour = text_colour = look.neutral[rank % len(look.neutral)]
+    for (student, init), strategy in keys.items():
+        rank = unknown.index(strategy) if strategy in unknown else 0
+        if (kind := init_kind(init)) in look.init:
+            colour = _tint(look.init[kind], _TINTS.get(strategy, _OTHER_TINTS[rank % len(_OTHER_TINTS)]))
+            text_colour = look.init_text[kind]
         else:
-            colour = _tint(look.init[group], _TINTS[rank % len(_TINTS)])
-            text_colour = look.init_text[group]
+            colour = text_colour = look.neutral[neutral.index(student) % len(look.neutral)]
+        known = look.strategies.get(strategy)
         styles[student, init] = CurveStyle(
             colour=colour,
             text_colour=text_colour,
-            dashes=_DASHES[rank % len(_DASHES)],
-            marker=MARKERS[position % len(MARKERS)],
+            dashes=STRATEGY_DASHES.get(strategy, _OTHER_DASHES[rank % len(_OTHER_DASHES)]),
+            marker=known.marker if known is not None else MARKERS[rank % len(MARKERS)],
         )
     return styles
 
@@ -112,7 +135,7 @@ class Histogram:
     def _draw_curve(self, curve: Curve) -> None:
         style, count = self._style(curve), len(self.panel.curves)
         edges = np.linspace(-1.0, 1.0, len(curve.counts) + 1)
-        fill = 0.28 if count <= 2 else 0.12 if count <= _MOST_SHARES else 0.04
+        fill = 0.28 if count <= 2 else 0.12 if count <= MOST_SHARES else 0.04
         self.ax.stairs(curve.density, edges, fill=True, color=style.colour, alpha=fill, linewidth=0, zorder=2)
         self.ax.stairs(
             curve.density,
@@ -141,7 +164,7 @@ class Histogram:
     def _share_lines(self) -> list[tuple[str, CurveStyle, bool]]:
         """Return the lines that state the acute shares: text, style, and whether it has a marker."""
         curves = self.panel.curves
-        if len(curves) <= _MOST_SHARES:
+        if len(curves) <= MOST_SHARES:
             return [(f"{percent(curve.acute_fraction)} acute", self._style(curve), len(curves) > 1) for curve in curves]
         groups: dict[str | None, list[Curve]] = {}
         for curve in curves:

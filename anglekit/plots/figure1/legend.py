@@ -11,9 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from anglekit.plots.figure1.curves import Panel
-from anglekit.plots.figure1.histograms import CHANCE_DASHES, CurveStyle
+from anglekit.plots.figure1.histograms import CurveStyle
 from anglekit.plots.panels.labels import fit, plain, text_width
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme, init_kind, init_words
+from anglekit.plots.presentation import shown_name
+from anglekit.plots.style import CHANCE_DASHES, SMALL_FONT_SIZE, Theme, init_kind, init_words
 
 # More students than this are listed by initialisation.
 _MOST_NAMES = 12
@@ -44,11 +45,20 @@ def build_legend(
     marked = any(len(panel.curves) > 1 for panel in panels)
     handles: list[Artist] = []
     parts: list[tuple[str, str]] = []
-    if len(styles) <= _MOST_NAMES:
-        for (student, init), style in styles.items():
-            marker = style.marker if marked else ""
-            handles.append(_line(style, style.dashes, marker))
-            parts.append((student, _init_words(init, look)))
+    arms: dict[tuple[str, str | None], list[str]] = {}
+    for curve in (curve for panel in panels for curve in panel.curves):
+        students = arms.setdefault((curve.strategy, curve.init), [])
+        if curve.student not in students:
+            students.append(curve.student)
+    if len(arms) <= _MOST_NAMES:
+        for (strategy, init), students in arms.items():
+            style = styles[students[0], init]
+            handles.append(_line(style, style.dashes, style.marker if marked else ""))
+            if len(students) > 1:
+                parts.append((shown_name(strategy), f", {len(students)} students{_init_words(init, look)}"))
+            else:
+                name = shown_name(students[0])
+                parts.append((name, _init_words(init, look) if name == students[0] else ""))
     else:
         groups: dict[str | None, list[CurveStyle]] = {}
         for (_, init), style in styles.items():

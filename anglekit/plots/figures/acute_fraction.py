@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.arm_lines import draw_arm_lines
 from anglekit.plots.panels.chosen import choose
+from anglekit.plots.panels.line_panels import Entry
 from anglekit.plots.panels.sentences import LAYER_NOTE, range_words, students_words
 from anglekit.plots.panels.tables import with_arms
 from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
-from anglekit.plots.style import GUIDE_DASHES, Theme
+from anglekit.plots.style import CHANCE_DASHES, Theme
+from anglekit.results.chance import chance_acute_fraction
 from anglekit.results.joint_intervals import cluster_counts
 from anglekit.results.overview import pair_mean
 from anglekit.results.student_t import t_quantile
@@ -41,7 +44,8 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     """Return a row per student, stream and vertex.
 
     Columns beside `student, strategy, init, seed, stream, vertex`: `acute_fraction` (share of tokens and pairs),
-    `low, high` (95%), `n_effective, n_tokens, n_pairs`.
+    `low, high` (95%), `chance_acute_fraction` (what unrelated vectors of the same lengths would show; NaN where the
+    teacher's width is not recorded), `n_effective, n_tokens, n_pairs`.
 
     The interval is Wilson's. Its number of draws is how many independent tokens would give the cosine its standard
     error, clustered by example: n = std^2 / se^2, mean over pairs. That error is an estimate itself, so the interval
@@ -49,6 +53,9 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     cosine's design effect and that pairs are fully dependent, so the interval is rather too wide than too narrow.
     """
     table = choose(inputs.geometries, options).rows(inputs.geometry.angles)
+    width = inputs.geometry.document.provenance.teacher.width
+    nulls = table["null_cosine"].to_numpy(np.float64)
+    table = table.assign(chance=np.nan if width is None else chance_acute_fraction(nulls, width))
     rows = []
     for (student, stream, vertex), pairs in table.groupby(["student", "stream", "vertex"], sort=False):
         share = pair_mean(pairs, "acute_fraction")
@@ -57,8 +64,10 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
         quantile = float(t_quantile(0.975, cluster_counts(pairs).max() - 1))
         low, high = wilson_interval(share, effective, quantile)
         n_pairs = int((pairs["n_tokens"] > 0).sum())
-        rows.append((student, stream, vertex, share, low, high, effective, n_tokens, n_pairs))
-    columns = ["student", "stream", "vertex", "acute_fraction", "low", "high", "n_effective", "n_tokens", "n_pairs"]
+        chance = pair_mean(pairs, "chance")
+        rows.append((student, stream, vertex, share, low, high, chance, effective, n_tokens, n_pairs))
+    columns = ["student", "stream", "vertex", "acute_fraction", "low", "high"]
+    columns += ["chance_acute_fraction", "n_effective", "n_tokens", "n_pairs"]
     return with_arms(pd.DataFrame(rows, columns=columns), inputs.geometry)
 
 
@@ -73,8 +82,20 @@ def _effective_tokens(pairs: pd.DataFrame) -> float:
 
 
 def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
+    data = _data(inputs, options)
+    known = bool(data["chance_acute_fraction"].notna().any())
+    chance = (
+        "Dashed: chance, the share that unrelated vectors of the same lengths would show, all dimensions alike."
+        if known
+        else "No chance level: the teacher's width was not recorded."
+    )
+
+    def behind(ax: Axes) -> None:
+        # From half to all: differences of a percent are not spread over the whole axis.
+        ax.update_datalim([(float(data["vertex"].min()), 48.0), (float(data["vertex"].min()), 102.0)])
+
     return draw_arm_lines(
-        _data(inputs, options),
+        data,
         look,
         width,
         value="acute_fraction",
@@ -83,15 +104,19 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         ylabel="acute angles (%)",
         notes=[
             "Share of tokens and pairs of teacher layers; bars or bands: 95% intervals, clustered by example. "
-            f"Dotted: half of them. {LAYER_NOTE}"
+            f"{chance} {LAYER_NOTE}"
         ],
-        behind=lambda ax: ax.axhline(50.0, color=look.faint, linewidth=0.7, linestyle=GUIDE_DASHES, zorder=1),
+        behind=behind,
         factor=100.0,
+        dashed="chance_acute_fraction" if known else None,
+        legend=[Entry.line("chance", look.ink, linewidth=0.9, linestyle=CHANCE_DASHES)] if known else [],
     )
 
 
 def _facts(data: pd.DataFrame) -> str:
-    return f"{students_words(data)}: {range_words(100 * data['acute_fraction'], '.0f', '%')} acute."
+    chance = range_words(100 * data["chance_acute_fraction"], ".0f", "%")
+    known = f", {chance} by chance" if data["chance_acute_fraction"].notna().any() else ""
+    return f"{students_words(data)}: {range_words(100 * data['acute_fraction'], '.0f', '%')} acute{known}."
 
 
 ACUTE_FRACTION = FigureSpec(

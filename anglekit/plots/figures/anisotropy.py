@@ -8,25 +8,29 @@ from matplotlib.figure import Figure
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.arm_lines import draw_arm_lines
 from anglekit.plots.panels.chosen import choose, choose_value, require, stream_order
+from anglekit.plots.panels.labels import plain
 from anglekit.plots.panels.matrix_panels import MatrixBlock, MatrixPanel, ShownValue, draw_matrix_blocks
-from anglekit.plots.panels.sentences import LAYER_NOTE, teacher_and_students_facts
-from anglekit.plots.panels.tables import teacher_once, with_arms
+from anglekit.plots.panels.sentences import LAYER_NOTE, PLACE_NOTE, teacher_and_students_facts
+from anglekit.plots.panels.tables import teacher_once, with_arms, with_places
+from anglekit.plots.presentation import shown_name
 from anglekit.plots.spec import STUDENTS, FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, Theme
 from anglekit.results.student_t import t_quantile
 from anglekit.vocabulary import VIEWS
 
 _MOST_DIMENSIONS = 8
-_SHOWN = ShownValue("part of the cosine (no unit)", centre=0.0)
-_REMEDY = "run `anglekit analyze --nulls default`"
+_SHOWN = ShownValue("part of the cosine (no unit)", centre=0.0, least=0.05)
+# Panels whose largest part is below this share of the largest of all are left out: they would be blank.
+_LEAST_SHARE = 0.2
+_OPTION = "--nulls default"
 
 
 def _check(inputs: FigureInputs) -> None:
-    require(inputs.geometry.anisotropy, "mean_cosine", "table of anisotropy", _REMEDY)
+    require(inputs.geometry.anisotropy, "mean_cosine", "table of anisotropy", _OPTION)
 
 
 def _check_dimensions(inputs: FigureInputs) -> None:
-    require(inputs.geometry.dimensions, "dimension", "table of dimensions", _REMEDY)
+    require(inputs.geometry.dimensions, "dimension", "table of dimensions", _OPTION)
     _check(inputs)
 
 
@@ -34,7 +38,8 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     """Return a row per side and layer, the teacher's once, with an empty student.
 
     Columns beside `student, strategy, init, seed, stream, side, layer, view`: `mean_cosine` of tokens of different
-    examples, its 95% interval `low, high`, the dimension that adds most and its share, `n_tokens`.
+    examples, its 95% interval `low, high`, the dimension that adds most and its share, `n_tokens`, and `place`, the
+    teacher layer beside which it is drawn (`with_places`).
     """
     view = choose_value(options.value, VIEWS)
     chosen = choose(inputs.geometries, options)
@@ -44,7 +49,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     table = table.assign(low=table["mean_cosine"] - half, high=table["mean_cosine"] + half)
     columns = ["student", "stream", "side", "layer", "view", "mean_cosine", "low", "high"]
     table = table[[*columns, "top_dimension", "top_share", "n_tokens"]]
-    return with_arms(teacher_once(table, ["stream", "layer"]), inputs.geometry)
+    return with_places(with_arms(teacher_once(table, ["stream", "layer"]), inputs.geometry), inputs.geometry)
 
 
 def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
@@ -54,12 +59,13 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         look,
         width,
         value="mean_cosine",
-        x="layer",
-        xlabel="layer (own numbering)",
+        x="place",
+        xlabel="teacher layer",
         ylabel="mean cosine (no unit)",
         notes=[
             f"Cosine between tokens of different examples, states {choose_value(options.value, VIEWS)}; bars and "
-            f"bands: 95% intervals, of a sample of up to {int(data['n_tokens'].max())} tokens. {LAYER_NOTE}"
+            f"bands: 95% intervals, of a sample of up to {int(data['n_tokens'].max())} tokens. "
+            f"{PLACE_NOTE} {LAYER_NOTE}"
         ],
         behind=lambda ax: ax.axhline(0.0, color=look.faint, linewidth=0.7, linestyle=GUIDE_DASHES, zorder=1),
     )
@@ -104,7 +110,8 @@ def _sizes(rows: pd.DataFrame) -> pd.Series:
 
 def _draw_dimensions(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
     data = _dimensions_data(inputs, options)
-    blocks = []
+    blocks, blank = [], list[str]()
+    least = _LEAST_SHARE * max(float(data["contribution"].abs().max()), _SHOWN.least)
     for stream in stream_order(data["stream"]):
         rows = data[data["stream"] == stream]
         order = _sizes(rows).sort_values().index
@@ -113,7 +120,9 @@ def _draw_dimensions(inputs: FigureInputs, options: FigureOptions, look: Theme, 
             own = rows[rows["student"] == student].pivot_table(
                 index="dimension", columns="layer", values="contribution", dropna=False
             )
-            if len(own):
+            if student and len(own) and not own.abs().max().max() >= least:
+                blank.append(plain(shown_name(student)))
+            elif len(own):
                 own = own.reindex(index=order)
                 panels.append(MatrixPanel(student or "teacher", own, "layer (own numbering)", "dimension"))
         blocks.append(MatrixBlock("Dominant dimensions", f", {stream}", tuple(panels)))
@@ -122,6 +131,8 @@ def _draw_dimensions(inputs: FigureInputs, options: FigureOptions, look: Theme, 
         "over all panels, the largest on top.",
         LAYER_NOTE,
     ]
+    if blank:
+        notes.append(f"Left out, since no dimension adds {least:.2g} there: {'; '.join(dict.fromkeys(blank))}.")
     if inputs.geometry.projections:
         notes.append("Students of another width have dimensions of their own: their numbers are not the teacher's.")
     return draw_matrix_blocks(blocks, _SHOWN, look, width, notes, most_annotated=0)

@@ -28,6 +28,7 @@ from anglekit.results.geometry import Geometry
 _KEY = ["student", "stream", "side_a", "layer_a", "side_b", "layer_b"]
 # A value is told from chance where fewer permutations than this find as much anywhere between the same two sides.
 _LEVEL = 0.05
+_TEST = "permuted examples; 5% for all pairs of layers of the same two sides together"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ _DISTANCES = {
         "Euclidean distance of two layers' states of one token, mean over tokens",
     ),
     "procrustes_distance": _LayerValue(
-        ShownValue("Procrustes distance (no unit)", limits=(0.0, None)),
+        ShownValue("Procrustes distance (no unit)", limits=(0.0, None), least=0.25),
         "distance of example means after the best rotation and scaling",
         "example-mean",
         tested=True,
@@ -67,11 +68,11 @@ _DISTANCES = {
 }
 _COSINES = {
     "mean_cosine": _LayerValue(
-        ShownValue("mean cosine (no unit)", centre=0.0),
+        ShownValue("mean cosine (no unit)", centre=0.0, least=0.25),
         "cosine of two layers' states of one token, mean over tokens",
     ),
     "centred_cosine": _LayerValue(
-        ShownValue("centred cosine (no unit)", centre=0.0),
+        ShownValue("centred cosine (no unit)", centre=0.0, least=0.25),
         "cosine after each layer's mean state is taken out",
     ),
 }
@@ -130,7 +131,7 @@ def _layer_heatmap(title: str, summary: str, reading: str, values: Mapping[str, 
         notes = [f"{kind.meaning[0].upper()}{kind.meaning[1:]}.", LAYER_NOTE, *missing_note(blocks, "no value")]
         if f"{value}_null" in table:
             notes.append(f"By chance, with examples permuted: {range_words(table[f'{value}_null'], '.2f')}.")
-        notes += untold_note(blocks)
+        notes += untold_note(blocks, _TEST)
         if inputs.geometry.projections:
             notes.append("Students of another width are shown after their projection to the teacher's.")
         return draw_matrix_blocks(blocks, kind.shown, look, width, notes)
@@ -179,9 +180,9 @@ def _untold_words(rows: pd.DataFrame, value: str) -> str:
 
 def _check(geometry: Geometry, value: str, values: Mapping[str, _LayerValue]) -> None:
     if value == "cka":
-        require(geometry.layers, value, "CKA", "run `anglekit analyze --similarity default`")
+        require(geometry.layers, value, "CKA", "--similarity default")
     elif values[value].states is not None:
-        require(geometry.similarity, value, value, "run `anglekit analyze --similarity all`")
+        require(geometry.similarity, value, value, "--similarity all")
     else:
         require(geometry.layers, value, f"{value} between layers")
 
@@ -192,11 +193,12 @@ def _blocks(data: pd.DataFrame, value: str, geometry: Geometry) -> list[MatrixBl
     for stream in stream_order(data["stream"]):
         rows = data[data["stream"] == stream]
         own = rows[rows["side_b"] == "teacher"]
-        panels = []
         if len(own):
             whole, untold = (symmetric_matrix(own, each, "layer_a", "layer_b") for each in (value, "untold"))
             title = "teacher with itself"
-            panels.append(MatrixPanel(title, whole, "teacher layer", "teacher layer", untold=untold > 0))
+            panel = MatrixPanel(title, whole, "teacher layer", "teacher layer", untold=untold > 0)
+            blocks.append(MatrixBlock("Teacher", f", {plain(stream)}", (panel,)))
+        panels = []
         for student in geometry.students:
             across = rows[(rows["student"] == student) & (rows["side_b"] == "student")]
             if len(across):
@@ -205,7 +207,8 @@ def _blocks(data: pd.DataFrame, value: str, geometry: Geometry) -> list[MatrixBl
                     for each in (value, "untold")
                 )
                 panels.append(MatrixPanel(student, matrix, "teacher layer", "student layer", untold=untold > 0))
-        blocks.append(MatrixBlock("Teacher with itself and with students", f", {plain(stream)}", tuple(panels)))
+        if panels:
+            blocks.append(MatrixBlock("Students", f", {plain(stream)}", tuple(panels)))
     return blocks
 
 

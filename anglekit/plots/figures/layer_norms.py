@@ -9,12 +9,11 @@ from matplotlib.figure import Figure
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.arm_lines import draw_arm_lines
 from anglekit.plots.panels.chosen import choose, require
-from anglekit.plots.panels.sentences import LAYER_NOTE, teacher_and_students_facts
-from anglekit.plots.panels.tables import teacher_once, with_arms
+from anglekit.plots.panels.line_panels import begin_at_zero
+from anglekit.plots.panels.sentences import LAYER_NOTE, PLACE_NOTE, teacher_and_students_facts
+from anglekit.plots.panels.tables import teacher_once, with_arms, with_places
 from anglekit.plots.spec import STUDENTS, FigureOptions, FigureSpec
 from anglekit.plots.style import Theme
-
-_LEAST_REACH = 0.05  # the axis shows at least this fraction of the middle on both sides
 
 
 def _check(inputs: FigureInputs) -> None:
@@ -22,34 +21,34 @@ def _check(inputs: FigureInputs) -> None:
 
 
 def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
-    """Return a row per side and layer: `student, strategy, init, seed, stream, side, layer, mean_norm`.
+    """Return a row per side and layer: `student, strategy, init, seed, stream, side, layer, mean_norm, place`.
 
-    The teacher's rows come once per stream, with an empty student. A student's norm is in its own width.
+    The teacher's rows come once per stream, with an empty student. A student's norm is in its own width; `place` is the
+    teacher layer beside which it is drawn (`with_places`).
     """
     chosen = choose(inputs.geometries, options)
     table = chosen.rows(inputs.geometry.layers).rename(columns={"side_a": "side", "layer_a": "layer"})
     table = table.loc[table["mean_norm"].notna(), ["student", "stream", "side", "layer", "mean_norm"]]
-    return with_arms(teacher_once(table, ["stream", "layer"]), inputs.geometry)
+    return with_places(with_arms(teacher_once(table, ["stream", "layer"]), inputs.geometry), inputs.geometry)
 
 
 def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
     data = _data(inputs, options)
     first = float(data["layer"].min())
-    middle = float(data["mean_norm"].max() + data["mean_norm"].min()) / 2
 
     def behind(ax: Axes) -> None:
-        # After a layer norm all lengths are nearly one: an axis of hundredths of a percent would suggest a difference.
-        ax.update_datalim([(first, (1 - _LEAST_REACH) * middle), (first, (1 + _LEAST_REACH) * middle)])
+        # A length is compared as a share: an axis that begins above 0 would make a difference of a part look like all.
+        begin_at_zero(ax, first)
 
     return draw_arm_lines(
         data,
         look,
         width,
         value="mean_norm",
-        x="layer",
-        xlabel="layer (own numbering)",
+        x="place",
+        xlabel="teacher layer",
         ylabel="mean norm (state units)",
-        notes=[f"Mean over tokens of the Euclidean norm, each model in its own width. {LAYER_NOTE}"],
+        notes=[f"Mean over tokens of the Euclidean norm, each model in its own width. {PLACE_NOTE} {LAYER_NOTE}"],
         behind=behind,
     )
 

@@ -16,8 +16,8 @@ from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.arm_lines import arm_legend, students_in_order, teacher_entry
 from anglekit.plots.panels.chosen import choose, require, stream_order
 from anglekit.plots.panels.line_panels import LinePanel, draw_line_panels, integer_ticks
-from anglekit.plots.panels.sentences import LAYER_NOTE, students_words
-from anglekit.plots.panels.tables import symmetric_matrix, with_arms
+from anglekit.plots.panels.sentences import LAYER_NOTE, PLACE_NOTE, students_words
+from anglekit.plots.panels.tables import symmetric_matrix, with_arms, with_places
 from anglekit.plots.spec import STUDENTS, FigureOptions, FigureSpec
 from anglekit.plots.style import (
     SMALL_FONT_SIZE,
@@ -103,8 +103,8 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     """Return a row per model and layer.
 
     Columns beside `student, strategy, init, seed, stream, side, layer`: `x, y` in the plane and the distance
-    `off_plane`, all in the states' own units, and the plane's `explained_x, explained_y`. The teacher's rows come once
-    per stream, with an empty student.
+    `off_plane`, all in the states' own units, the plane's `explained_x, explained_y`, and `place`, the teacher layer
+    beside which the distance is drawn (`with_places`). The teacher's rows come once per stream, with an empty student.
     """
     chosen = choose(inputs.geometries, options)
     table = chosen.rows(inputs.geometry.layers)
@@ -127,7 +127,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
             frames.append(_frame(student, stream, list(matrix.index), matrix.to_numpy(np.float64) ** 2, plane))
     data = pd.concat(frames, ignore_index=True)
     data = data.sort_values("side", key=lambda side: side != "teacher", kind="stable", ignore_index=True)
-    return with_arms(data, inputs.geometry)
+    return with_places(with_arms(data, inputs.geometry), inputs.geometry)
 
 
 def _frame(student: str, stream: str, layers: Sequence[int], squared: Array, plane: Plane) -> pd.DataFrame:
@@ -160,7 +160,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         xlabel="",
         ylabel="",
         legend=[teacher_entry(look), *arm_legend(data[data["side"] == "student"], look)],
-        notes=[_explained_words(data), _METHOD, LAYER_NOTE],
+        notes=[_explained_words(data), _METHOD, f"{PLACE_NOTE} {LAYER_NOTE}"],
         height=2.1,
         most_columns=2,
         shared=False,
@@ -189,7 +189,9 @@ def _panels(data: pd.DataFrame, stream: str, look: Theme) -> list[LinePanel]:
             _draw_off_plane(ax, rows, some, styles, look)
 
         panels.append(LinePanel(title, plane, colour, "axis 2 (state units)", "axis 1 (state units)"))
-        panels.append(LinePanel("distance from that plane", off, colour, "distance (state units)", "layer"))
+        panels.append(
+            LinePanel("distance from that plane", off, colour, "distance (state units)", "teacher layer", stream)
+        )
     return panels
 
 
@@ -219,6 +221,7 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
             bbox=None if few else behind_text(look),
         )
     _draw_ring(ax, teacher, look.ink)
+    ax.update_datalim(rows[["x", "y"]].to_numpy(float))  # all planes of a stream show the same part of it
     for student, style in students_in_order(own, styles):
         line = own[own["student"] == student].sort_values("layer")
         size = 3.4 if len(line) <= _NAMED_LAYERS else 1.8
@@ -239,7 +242,7 @@ def _draw_off_plane(
     for student, style in students_in_order(own, styles):
         line = own[own["student"] == student].sort_values("layer")
         size = 3.4 if len(line) <= _NAMED_LAYERS else 0.0
-        _draw_student(ax, line["layer"], line["off_plane"], style, look, size)
+        _draw_student(ax, line["place"], line["off_plane"], style, look, size)
     ax.set_ylim(bottom=0.0)
     integer_ticks(ax)
 

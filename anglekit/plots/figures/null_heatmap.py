@@ -24,7 +24,7 @@ _DEFAULT_NULL = "permuted-student"
 _CLOSED_FORM = "formula"
 
 _VALUE = "observed_minus_null"
-_SHOWN = ShownValue("observed minus null cosine (no unit)", centre=0.0)
+_SHOWN = ShownValue("observed minus null cosine (no unit)", centre=0.0, least=0.1)
 
 
 def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
@@ -73,8 +73,19 @@ def _against(geometry: Geometry, null: str) -> pd.DataFrame:
 def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
     data = _data(inputs, options)
     return draw_pair_matrices(
-        data, inputs.geometry, look, width, value=_VALUE, shown=_SHOWN, first_note=_null_words(data)
+        data.assign(untold=_untold(data)),
+        inputs.geometry,
+        look,
+        width,
+        value=_VALUE,
+        shown=_SHOWN,
+        first_note=_null_words(data),
     )
+
+
+def _untold(data: pd.DataFrame) -> pd.Series:
+    """Return which pairs cannot be told from the null; none where it has no intervals."""
+    return (data["joint_low"] <= 0) & (data["joint_high"] >= 0)
 
 
 def _null_words(data: pd.DataFrame) -> str:

@@ -18,7 +18,7 @@ from anglekit.plots.panels.line_panels import Entry
 from anglekit.plots.panels.sentences import LAYER_NOTE, students_words
 from anglekit.plots.panels.tables import pair_means, with_arms
 from anglekit.plots.spec import VERTICES, FigureOptions, FigureSpec
-from anglekit.plots.style import GUIDE_DASHES, Theme, round_ticks
+from anglekit.plots.style import CHANCE_DASHES, GUIDE_DASHES, Theme, round_ticks
 from anglekit.results.geometry import Geometry
 
 #: What can be drawn: the axis label, the middle, and the column with the chance level, or None.
@@ -46,13 +46,16 @@ def training_step(geometry: Geometry, label: str | None = None) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def _check(inputs: FigureInputs) -> None:
+def check_steps(inputs: FigureInputs) -> None:
     """Check that there are several steps on one probe.
 
     Steps that stand only in a directory's name are not known here: such Geometries are assumed to have one.
     """
     if len(inputs.geometries) < 2:
-        raise InputError("the angle over training needs Geometries of at least two steps", "give a directory of each")
+        raise InputError(
+            "what changes over training needs Geometries of at least two steps",
+            "give the directory of a run of `anglekit distill --angles-every STEPS --probe TABLE`, or one of each step",
+        )
     steps = {training_step(geometry) for geometry in inputs.geometries}
     if None not in steps and len(steps) < 2:
         raise InputError(f"all Geometries are of training step {steps.pop()}", "give directories of several steps")
@@ -62,24 +65,34 @@ def _check(inputs: FigureInputs) -> None:
         )
 
 
-def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
-    """Return a row per step, student, stream and vertex: the value and `chance_cosine`, means over tokens and pairs.
+def steps_of(geometries: Sequence[Geometry], options: FigureOptions) -> list[tuple[int, Geometry]]:
+    """Return the Geometries with their training steps; `options.labels` are the names of their directories.
 
-    Where every Geometry holds one student and no step comes twice, the Geometries count as checkpoints of one run.
+    Raises:
+        InputError: nothing tells the step of one, or the labels are not one each.
     """
-    value = choose_value(options.value, _VALUES)
-    labels: Sequence[str | None] = check_labels(options.labels, len(inputs.geometries)) or [None] * len(
-        inputs.geometries
-    )
-    chosen = choose(inputs.geometries, options)
-    frames = []
-    for geometry, label in zip(inputs.geometries, labels, strict=True):
+    labels: Sequence[str | None] = check_labels(options.labels, len(geometries)) or [None] * len(geometries)
+    found = []
+    for geometry, label in zip(geometries, labels, strict=True):
         step = training_step(geometry, label)
         if step is None:
             raise InputError(
                 f"nothing tells the training step of {label or 'a Geometry'}",
                 "name its directory like geometry-step-200",
             )
+        found.append((step, geometry))
+    return found
+
+
+def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
+    """Return a row per step, student, stream and vertex: the value and `chance_cosine`, means over tokens and pairs.
+
+    Where every Geometry holds one student and no step comes twice, the Geometries count as checkpoints of one run.
+    """
+    value = choose_value(options.value, _VALUES)
+    chosen = choose(inputs.geometries, options)
+    frames = []
+    for step, geometry in steps_of(inputs.geometries, options):
         key = ["student", "stream", "vertex"]
         means = pair_means(chosen.rows(geometry.angles), key, value, chance_cosine="null_cosine")
         means.insert(0, "step", step)
@@ -105,7 +118,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         words = "half" if middle == 0.5 else "right angle"
         legend.append(Entry.line(words, look.faint, linestyle=GUIDE_DASHES, linewidth=0.8))
     if chance is not None:
-        legend.append(Entry.line("chance (closed form)", look.ink, linestyle=(0, (3, 2)), linewidth=0.8))
+        legend.append(Entry.line("chance (closed form)", look.ink, linestyle=CHANCE_DASHES, linewidth=0.8))
 
     def behind(ax: Axes) -> None:
         if guided:
@@ -155,5 +168,5 @@ TRAINING_ANGLES = FigureSpec(
     draw=_draw,
     many=True,
     over_training=True,
-    check=_check,
+    check=check_steps,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,10 +12,14 @@ from matplotlib.figure import Figure
 from anglekit.comparison.cells import in_order
 from anglekit.plots.panels.chosen import stream_order
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels, integer_ticks
+from anglekit.plots.presentation import shown_name
 from anglekit.plots.style import (
+    CHANCE_DASHES,
+    SMALL_FONT_SIZE,
     TEACHER_DASHES,
     StrategyStyle,
     Theme,
+    behind_text,
     init_colour,
     init_order,
     init_words,
@@ -37,18 +42,23 @@ def draw_arm_lines(
     notes: Sequence[str],
     behind: Callable[[Axes], object],
     factor: float = 1.0,
+    dashed: str | None = None,
+    legend: Sequence[Entry] = (),
 ) -> Figure:
     """Draw a column by layer, a panel per stream and initialisation.
 
-    `data` has columns `student, strategy, init, stream`, x (layer numbers) and value, and `low, high` where there are
-    intervals. Rows with an empty student are the teacher's; its line is in all panels of the stream. `behind` draws
-    what stands behind the lines; `factor` converts the column's unit to the figure's.
+    `data` has columns `student, strategy, init, stream`, x (numbers of layers) and value, `low, high` where there are
+    intervals, and `layer` where x is not the layer's own number. Rows with an empty student are the teacher's; its line
+    is in all panels of the stream. `dashed` is a column that is drawn so in the student's colour, such as a chance
+    level, and `legend` explains it. `behind` draws what stands behind the lines; `factor` converts the column's unit to
+    the figure's. A few values far off all others are broken out: the axis ends before them, and they are written there.
 
     Raises:
         InputError: there is no student, or there are too many panels.
     """
     teacher, own = data[data["student"] == ""], data[data["student"] != ""]
     styles = strategy_styles(list(own["strategy"]), look)
+    ends = broken_range(data[value].to_numpy(float) * factor)
     panels = []
     for stream in stream_order(own["stream"]):
         of_stream = own[own["stream"] == stream]
@@ -58,8 +68,10 @@ def draw_arm_lines(
                 behind(ax)
                 if len(teacher):
                     _draw_teacher(ax, teacher[teacher["stream"] == stream].sort_values(x), x, value, look)
-                _draw_students(ax, rows, x, value, styles, look, factor)
+                _draw_students(ax, rows, x, value, styles, look, factor, dashed)
                 integer_ticks(ax)
+                if ends is not None:
+                    _break_out(ax, rows, x, value, styles, look, factor, ends)
 
             panels.append(LinePanel(f"{stream}, {init_words(init)}", draw, init_colour(init, look)))
     return draw_line_panels(
@@ -68,20 +80,27 @@ def draw_arm_lines(
         width,
         xlabel=xlabel,
         ylabel=ylabel,
-        legend=[*([teacher_entry(look)] if len(teacher) else []), *arm_legend(own, look)],
-        notes=notes,
+        legend=[*([teacher_entry(look)] if len(teacher) else []), *arm_legend(own, look), *legend],
+        notes=[*notes, "Arrows: values beyond the axis, which are written there."] if ends is not None else notes,
         most_columns=2,
     )
 
 
 def _draw_students(
-    ax: Axes, rows: pd.DataFrame, x: str, value: str, styles: dict[str, StrategyStyle], look: Theme, factor: float
+    ax: Axes,
+    rows: pd.DataFrame,
+    x: str,
+    value: str,
+    styles: dict[str, StrategyStyle],
+    look: Theme,
+    factor: float,
+    dashed: str | None,
 ) -> None:
     students = students_in_order(rows, styles)
     few = rows[x].nunique() <= _FEW_LAYERS
     bars = "low" in rows.columns
     for rank, (student, style) in enumerate(students):
-        own = rows[rows["student"] == student].sort_values(x)
+        own = rows[rows["student"] == student].sort_values("layer" if "layer" in rows else x)
         shift = (rank - (len(students) - 1) / 2) * min(_SPREAD / len(students), 0.12) if few and bars else 0
         places = own[x].to_numpy(float) + shift
         if bars:
@@ -103,6 +122,93 @@ def _draw_students(
             linewidth=1.0,
             zorder=4,
             gid=f"student-{student}",
+        )
+        if dashed is not None and own[dashed].notna().any():
+            ax.plot(
+                own[x],
+                own[dashed].to_numpy(float) * factor,
+                color=style.colour,
+                linewidth=0.9,
+                linestyle=CHANCE_DASHES,
+                zorder=3,
+                gid=f"chance-{student}",
+            )
+        if "layer" in own and not own[x].is_monotonic_increasing:
+            _number_layers(ax, own, places, value, style, look, factor)
+
+
+def _number_layers(
+    ax: Axes, own: pd.DataFrame, places: np.ndarray, value: str, style: StrategyStyle, look: Theme, factor: float
+) -> None:
+    """Write a student's own layer numbers beside its points, where they do not rise from left to right."""
+    for place, number, layer in zip(places, own[value].to_numpy(float) * factor, own["layer"], strict=True):
+        if np.isfinite(number):
+            ax.annotate(
+                str(int(layer)),
+                (place, number),
+                xytext=(4.0, 3.0),
+                textcoords="offset points",
+                fontsize=SMALL_FONT_SIZE,
+                color=style.colour,
+                bbox=behind_text(look),
+                zorder=6,
+                annotation_clip=True,
+            )
+
+
+def broken_range(values: np.ndarray) -> tuple[float, float] | None:
+    """Return the range of all values but a few that lie far off the others; None where none does.
+
+    At most an eighth of the values, and three at each end, are left out, and only where that leaves less than a third
+    of the range.
+    """
+    known = np.sort(values[np.isfinite(values)])
+    most = min(len(known) // 8, 3)
+    spans = [
+        (low + high, known[len(known) - 1 - high] - known[low], low, high)
+        for low in range(most + 1)
+        for high in range(most + 1)
+    ]
+    if len(spans) < 2:
+        return None
+    whole = spans[0][1]
+    _, span, low, high = min((each for each in spans if each[1] < whole / 3), default=spans[0])
+    if low + high == 0 or not span > 0:
+        return None
+    return float(known[low]), float(known[len(known) - 1 - high])
+
+
+def _break_out(
+    ax: Axes,
+    rows: pd.DataFrame,
+    x: str,
+    value: str,
+    styles: dict[str, StrategyStyle],
+    look: Theme,
+    factor: float,
+    ends: tuple[float, float],
+) -> None:
+    """End the axis at a range, and write the values beyond it at its edge, each with an arrow."""
+    margin = 0.12 * (ends[1] - ends[0])
+    low, high = ends[0] - margin, ends[1] + 2 * margin
+    ax.set_ylim(low, high)
+    for row in rows.to_dict("records"):
+        number = float(row[value]) * factor
+        if not np.isfinite(number) or low <= number <= high:
+            continue
+        above = number > high
+        ax.annotate(
+            f"{number:.3g} {'↑' if above else '↓'}",
+            (float(row[x]), high if above else low),
+            xytext=(-3.0, -1.0 if above else 1.0),
+            textcoords="offset points",
+            ha="right",
+            va="top" if above else "bottom",
+            fontsize=SMALL_FONT_SIZE,
+            color=look.ink,
+            bbox=behind_text(look),
+            zorder=7,
+            gid=f"beyond-{row['student']}",
         )
 
 
@@ -131,12 +237,12 @@ def students_in_order(rows: pd.DataFrame, styles: dict[str, StrategyStyle]) -> l
 
 def teacher_entry(look: Theme) -> Entry:
     """Return the legend's entry of the teacher."""
-    return Entry.line("teacher", look.ink, linewidth=1.4, linestyle=TEACHER_DASHES)
+    return Entry.line(shown_name("teacher"), look.ink, linewidth=1.4, linestyle=TEACHER_DASHES)
 
 
 def arm_legend(data: pd.DataFrame, look: Theme, *, lines: bool = True) -> list[Entry]:
     """Return an entry per strategy."""
     return [
-        Entry.line(name, style.colour, marker=style.marker, linestyle="-" if lines else "none")
+        Entry.line(shown_name(name), style.colour, marker=style.marker, linestyle="-" if lines else "none")
         for name, style in strategy_styles(list(data["strategy"]), look).items()
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import pandas as pd
 
@@ -41,10 +42,7 @@ def choose(geometries: Sequence[Geometry], options: FigureOptions, *, few: bool 
     if not geometries:
         raise InputError("no geometry to draw", "give at least one directory of `anglekit analyze --out`")
     students = list(dict.fromkeys(name for geometry in geometries for name in geometry.students))
-    wanted = [options.students] if isinstance(options.students, str) else options.students
-    for name in wanted or ():
-        if name not in students:
-            raise InputError(f"no student {name!r}", allowed=suggest(name, students))
+    wanted = _named(options.students, students)
     streams = stream_order(name for geometry in geometries for name in geometry.angles["stream"].unique())
     if options.stream is not None and options.stream not in streams:
         raise InputError(f"no stream {options.stream!r}", allowed=suggest(options.stream, streams))
@@ -62,6 +60,25 @@ def choose(geometries: Sequence[Geometry], options: FigureOptions, *, few: bool 
     if not any(len(chosen.rows(geometry.angles)) for geometry in geometries):
         raise nothing_to_draw()
     return chosen
+
+
+def _named(wanted: str | Sequence[str] | None, students: Sequence[str]) -> list[str] | None:
+    """Return the students of the given names and patterns (`forward-*`); None where all are wanted.
+
+    Raises:
+        InputError: a name or a pattern meets no student.
+    """
+    if wanted is None:
+        return None
+    found = list[str]()
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        # A name that holds a bracket is a name before it is a pattern.
+        met = [name] if name in students else [each for each in students if fnmatchcase(each, name)]
+        if not met:
+            what = f"no student meets {name!r}" if set(name) & set("*?[") else f"no student {name!r}"
+            raise InputError(what, allowed=suggest(name, students))
+        found += met
+    return found
 
 
 def stream_order(streams: Iterable[str]) -> list[str]:
@@ -89,7 +106,22 @@ def check_labels(
     return labels
 
 
-def require(table: pd.DataFrame, column: str, what: str, remedy: str = "run `anglekit analyze` again") -> None:
-    """Raise InputError for a table of a Geometry that is empty or has no value in a column."""
-    if not len(table) or not table[column].notna().any():
-        raise InputError(f"this Geometry has no {what}", remedy)
+def require(table: pd.DataFrame, column: str, what: str, option: str | None = None) -> None:
+    """Raise InputError for a table of a Geometry that is empty or has no value in a column.
+
+    Args:
+        table: of a Geometry.
+        column: of it.
+        what: the column holds, in words.
+        option: of `anglekit analyze`, with the value that fills the column; None: every analysis does.
+    """
+    if len(table) and table[column].notna().any():
+        return
+    causes = [f"it was analysed with {option.partition(' ')[0]} none"] if option else []
+    causes += ["was measured while a run trained"] if option else ["its student has another width and no --projection"]
+    causes += ["comes from an earlier anglekit"]
+    again = f"run `anglekit analyze {option}`" if option else "run `anglekit analyze` again"
+    raise InputError(
+        f"this Geometry has no {what}: {', '.join(causes[:-1])} or {causes[-1]}",
+        f"{again}{', of a run its last checkpoint' if option else ', with --projection for another width'}",
+    )

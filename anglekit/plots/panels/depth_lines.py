@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from anglekit.plots.panels.chosen import stream_order
 from anglekit.plots.panels.line_panels import Entry, LayerBar, LinePanel, draw_line_panels
-from anglekit.plots.style import Theme, init_colour
+from anglekit.plots.presentation import shown_name
+from anglekit.plots.style import CHANCE_DASHES, Theme, init_colour
 
 _MARKED_LINES = 8  # with more lines, points are not marked
 
@@ -69,9 +70,10 @@ def draw_depth_lines(
                         gid=f"vertex-{vertex}",
                     )
                     if dashed is not None:
-                        ax.plot(line[x], line[dashed], color=colour, linewidth=0.8, linestyle=(0, (3, 2)), zorder=2)
+                        ax.plot(line[x], line[dashed], color=colour, linewidth=0.8, linestyle=CHANCE_DASHES, zorder=2)
 
-            title = f"{student}, {stream}" if len(streams) > 1 else str(student)
+            shown = shown_name(str(student))
+            title = f"{shown}, {stream}" if len(streams) > 1 else shown
             panels.append(LinePanel(title, draw, init_colour(str(rows["init"].iloc[0]), look)))
     return draw_line_panels(
         panels,

@@ -5,26 +5,34 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from anglekit.plots.style import FONT_FAMILY, FONT_SIZE, SMALL_FONT_SIZE
+from anglekit.plots.style import FONT_SIZE, SMALL_FONT_SIZE
 
 _ELLIPSIS = "…"
 
 
 @functools.cache
-def _glyphs() -> frozenset[int]:
-    return frozenset(get_font(findfont(FontProperties(family=FONT_FAMILY))).get_charmap())
+def _glyphs(families: tuple[str, ...]) -> frozenset[int]:
+    """Return the characters that one of these fonts has."""
+    files = [findfont(FontProperties(family=[family])) for family in families]
+    return frozenset(code for file in files for code in get_font(file).get_charmap())
+
+
+def _families() -> tuple[str, ...]:
+    """Return the fonts that are in force, the first one first."""
+    return tuple(mpl.rcParams["font.family"])
 
 
 def plain(text: str) -> str:
     """Return text that can be drawn: characters without a glyph become code points, dollar signs are literal."""
-    drawable = []
+    drawable, glyphs = [], _glyphs(_families())
     for character in text:
         code = ord(character)
-        if character.isprintable() and code in _glyphs():
+        if character.isprintable() and code in glyphs:
             drawable.append(character)
         else:
             drawable.append(f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
@@ -50,7 +58,7 @@ def text_extent(
     """
     canvas = figure.canvas
     renderer = (canvas if isinstance(canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)).get_renderer()  # type: ignore[no-untyped-call]
-    font = FontProperties(family=FONT_FAMILY, size=size, weight=weight)
+    font = FontProperties(family=list(_families()), size=size, weight=weight)
     drawn = text if math else text.replace(r"\$", "$")
     width, height, _ = renderer.get_text_width_height_descent(drawn, font, ismath=math)
     return float(width) / figure.dpi, float(height) / figure.dpi

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -14,13 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from anglekit.plots.ground import figure_of, given_axes, new_figure
+from anglekit.plots.ground import bound, figure_of, given_axes, is_paged, new_figure
 from anglekit.plots.panels.labels import fit, plain, text_width, wrap
 from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, colour_bar_at, text_at
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme, round_ticks
+from anglekit.plots.presentation import presentation
+from anglekit.plots.style import PAGE_HEIGHT, SMALL_FONT_SIZE, Theme, round_ticks
 
 _LEFT, _RIGHT = 0.56, 0.12  # inches beside an axes
 _TITLE, _BELOW = 0.24, 0.42  # inches over and under an axes
+_UNTITLED = 0.08  # inches over an axes that has no title
 _ROW = 0.15  # inches: a row of the legend
 _HANDLE = 0.34  # inches: an entry's line and the gap to its name
 _GAP = 0.14  # inches between entries
@@ -30,13 +33,17 @@ _MOST_PANELS = 60
 
 @dataclass(frozen=True)
 class LinePanel:
-    """A panel: its title and the title's colour, what draws into its axes, and axis labels of its own."""
+    """A panel: its title and the title's colour, what draws into its axes, and axis labels of its own.
+
+    Panels of one `group` show the same range of y; one without a group has its own.
+    """
 
     title: str
     draw: Callable[[Axes], None]
     colour: str | None = None
     ylabel: str | None = None
     xlabel: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,12 @@ def integer_ticks(ax: Axes, most: int = 7) -> None:
     ax.xaxis.set_major_locator(round_ticks(most, integer=True))
 
 
+def begin_at_zero(ax: Axes, x: float) -> None:
+    """Let the y axis begin at 0, whatever is drawn into it; `x` is a place that it covers."""
+    (line,) = ax.plot([x], [0.0], linestyle="none")
+    line.sticky_edges.y.append(0.0)
+
+
 def draw_line_panels(
     panels: Sequence[LinePanel],
     look: Theme,
@@ -90,72 +103,100 @@ def draw_line_panels(
     height: float = 1.55,
     most_columns: int = 3,
     shared: bool = True,
+    widest: float | None = None,
+    below_axes: float = _BELOW,
+    left: float = _LEFT,
 ) -> Figure:
     """Draw panels in a grid, a legend under them and notes (sentences) under that; sizes are inches.
 
-    `xlabel` and `ylabel` are for panels without their own; a page has at most `most_columns` side by side. The
-    bar is beside the first row; with `shared` all panels show the same range of y. The theme's settings are in force.
+    `xlabel` and `ylabel` are for panels without their own; a page has at most `most_columns` side by side, each at most
+    `widest` wide, with `below_axes` under its axes and `left` beside them. The bar is beside the first row; panels of
+    one `LinePanel.group` show the same range of y, or with `shared` all panels do. What a page does not hold is on the
+    following ones. The theme's settings are in force.
 
     Raises:
         InputError: there is no panel, or there are more than a figure holds.
     """
     check_panel_count(len(panels), _MOST_PANELS, "choose students or a stream")
+    if shared:
+        panels = [replace(panel, group="all") for panel in panels]
     if own := given_axes(len(panels)):
-        return _drawn_on(own, panels, xlabel, ylabel, legend, bar, shared=shared)
+        return _drawn_on(own, panels, xlabel, ylabel, legend, bar)
     figure = new_figure(total_width, 1.0)
     columns = min(len(panels), most_columns if total_width > 4 else 1)
     rows = -(-len(panels) // columns)
     columns = -(-len(panels) // rows)  # rows of nearly equal length
     room = total_width - (_BAR if bar else 0.0)
-    cell = room / columns
-    lines = [line for note in notes for line in wrap(figure, note, total_width - 0.1)]
+    cell = room / columns if widest is None else min(room / columns, widest)
+    sentences = notes if presentation().notes else ()
+    lines = [line for note in sentences for line in wrap(figure, note, total_width - 0.1)]
     placed = _flow(figure, legend, total_width - 0.1)
     legend_height = _ROW * (max(row for row, *_ in placed) + 1) + 0.06 if placed else 0.0
     below = LINE * len(lines) + 0.08
-    total_height = rows * (_TITLE + height + _BELOW) + legend_height + below + 0.02
-    figure.set_size_inches(total_width, total_height)
-    axes = []
-    for position, panel in enumerate(panels):
-        left = (position % columns) * cell + _LEFT
-        top = total_height - (position // columns) * (_TITLE + height + _BELOW) - _TITLE
-        ax = axes_at(figure, left, top, cell - _LEFT - _RIGHT, height)
-        panel.draw(ax)
-        ax.set_xlabel(xlabel if panel.xlabel is None else panel.xlabel)
-        ax.set_ylabel(panel.ylabel if panel.ylabel is not None else ylabel if position % columns == 0 else "")
-        title = fit(figure, panel.title, cell - 0.1, weight="bold")
-        figure.text(
-            (left - _LEFT + 0.05) / total_width,
-            (top + _TITLE - 0.05) / total_height,
-            title,
-            ha="left",
-            va="top",
-            fontweight="bold",
-            color=panel.colour or look.ink,
-            gid="title",
-        )
-        axes.append(ax)
-    if shared:
-        _share_range(axes)
-    if bar is not None:
-        colour_bar_at(
-            figure,
-            columns * cell + 0.02,
-            total_height - _TITLE,
-            height,
-            scale=bar.scale,
-            colours=bar.colours,
-            label=bar.label,
-            integer=True,
-        )
-    _draw_legend(figure, legend, placed, below + legend_height - 0.02)
-    text_at(figure, lines, 0.05, below)
-    return figure
+    alone = len(panels) == 1 and not presentation().titles
+    above = _UNTITLED if alone else _TITLE
+    step = above + height + below_axes
+    most_rows = max(int((PAGE_HEIGHT - legend_height - below - 0.02) // step), 1) if is_paged() else rows
+    per_page = most_rows * columns
+    pages, axes = list[Figure](), list[Axes]()
+    for first in range(0, len(panels), per_page):
+        some = panels[first : first + per_page]
+        page = figure if not pages else new_figure(total_width, 1.0)
+        own_rows = -(-len(some) // columns)
+        total_height = own_rows * step + legend_height + below + 0.02
+        page.set_size_inches(total_width, total_height)
+        for position, panel in enumerate(some):
+            start = (position % columns) * cell
+            top = total_height - (position // columns) * step - above
+            ax = axes_at(page, start + left, top, cell - left - _RIGHT, height)
+            panel.draw(ax)
+            ax.set_xlabel(xlabel if panel.xlabel is None else panel.xlabel)
+            ax.set_ylabel(panel.ylabel if panel.ylabel is not None else ylabel if position % columns == 0 else "")
+            if not alone:
+                _write_title(page, panel, start + 0.05, top + above - 0.05, cell - 0.1, look)
+            axes.append(ax)
+        if bar is not None:
+            colour_bar_at(
+                page,
+                columns * cell + 0.02,
+                total_height - above,
+                height,
+                scale=bar.scale,
+                colours=bar.colours,
+                label=bar.label,
+                integer=True,
+            )
+        _draw_legend(page, legend, placed, below + legend_height - 0.02)
+        text_at(page, lines, 0.05, below)
+        pages.append(page)
+    _share_ranges(axes, panels)
+    return bound(pages)
 
 
-def _share_range(axes: Sequence[Axes]) -> None:
-    lows, highs = zip(*(ax.get_ylim() for ax in axes), strict=True)
-    for ax in axes:
-        ax.set_ylim(min(lows), max(highs))
+def _write_title(figure: Figure, panel: LinePanel, left: float, top: float, room: float, look: Theme) -> None:
+    total_width, total_height = figure.get_size_inches()
+    figure.text(
+        left / total_width,
+        top / total_height,
+        fit(figure, panel.title, room, weight="bold"),
+        ha="left",
+        va="top",
+        fontweight="bold",
+        color=panel.colour or look.ink,
+        gid="title",
+    )
+
+
+def _share_ranges(axes: Sequence[Axes], panels: Sequence[LinePanel]) -> None:
+    """Give the panels of one group the same range of y."""
+    groups: dict[str, list[Axes]] = {}
+    for ax, panel in zip(axes, panels, strict=True):
+        if panel.group is not None:
+            groups.setdefault(panel.group, []).append(ax)
+    for members in groups.values():
+        lows, highs = zip(*(ax.get_ylim() for ax in members), strict=True)
+        for ax in members:
+            ax.set_ylim(min(lows), max(highs))
 
 
 def _drawn_on(
@@ -165,8 +206,6 @@ def _drawn_on(
     ylabel: str,
     legend: Sequence[Entry],
     bar: LayerBar | None,
-    *,
-    shared: bool,
 ) -> Figure:
     """Draw the panels on the caller's axes, in the caller's style, with the legend in the last one and no notes."""
     for ax, panel in zip(axes, panels, strict=True):
@@ -174,8 +213,7 @@ def _drawn_on(
         ax.set_xlabel(xlabel if panel.xlabel is None else panel.xlabel)
         ax.set_ylabel(ylabel if panel.ylabel is None else panel.ylabel)
         ax.set_title(plain(panel.title))
-    if shared:
-        _share_range(axes)
+    _share_ranges(axes, panels)
     figure = figure_of(axes)
     if legend:
         axes[-1].legend([entry.handle for entry in legend], [plain(entry.name) for entry in legend])
@@ -204,7 +242,7 @@ def _draw_legend(figure: Figure, legend: Sequence[Entry], placed: Sequence[tuple
     for entry, (row, left, name) in zip(legend, placed, strict=True):
         y = (top - _ROW * (row + 0.5)) / total_height
         x = 0.05 + left
-        handle = entry.handle
+        handle = copy(entry.handle)  # an artist belongs to one page
         if isinstance(handle, Line2D):
             middle = handle.get_linestyle() in ("None", "none", "", " ")
             ends = [x + 0.13] if middle else [x, x + 0.13, x + 0.26]

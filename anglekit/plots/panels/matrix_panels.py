@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from anglekit.plots.ground import figure_of, given_axes, new_figure
+from anglekit.plots.ground import bound, figure_of, given_axes, is_paged, new_figure
 from anglekit.plots.panels.labels import fit, plain, wrap
 from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, colour_bar_at, text_at
-from anglekit.plots.style import SMALL_FONT_SIZE, Theme
+from anglekit.plots.presentation import presentation, shown_name
+from anglekit.plots.style import PAGE_HEIGHT, SMALL_FONT_SIZE, Theme
 
 _ANNOTATED_COLUMNS = 8  # with more, cells carry no numbers
 _CELL = 0.26  # inches: a cell that holds a number of two decimals at 7 points
@@ -37,7 +36,6 @@ _FLAT = 0.22  # inches: the largest height of a row where rows and columns diffe
 _BAR = 2.4  # inches: a colour bar as long as its label
 _ANNOTATED_PANELS = 16  # with more, panels are drawn small, without numbers
 _MOST_PANELS = 80
-_FAINT = 0.7  # how far a faint cell is from its colour
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,8 @@ class ShownValue:
         factor: converts the table's unit to the label's.
         centre: the meaningful middle of a diverging scale (in the label's unit), or None for a sequential one.
         limits: the range that a sequential scale covers at least, or None to span the data.
+        least: how far a diverging scale reaches from its middle at least, and a sequential one from end to end, so
+            that differences of no account stay pale.
         decimals: of the numbers in the cells.
         flipped: give small values the colour of large cosines (for angles: acute is small).
     """
@@ -59,6 +59,7 @@ class ShownValue:
     limits: tuple[float | None, float | None] = (None, None)
     decimals: int = 2
     flipped: bool = False
+    least: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class MatrixPanel:
     """A matrix in the colour bar's unit; index and columns are the tick labels. Rows go up, columns to the right.
 
     An open diagonal has no values: it stays blank, and a line marks it. `untold` marks, cell by cell, values that
-    cannot be told from chance: they are drawn faint.
+    cannot be told from chance: they have no colour, and dots where cells carry numbers.
     """
 
     title: str
@@ -101,12 +102,12 @@ def _colour_scale(blocks: Sequence[MatrixBlock], shown: ShownValue) -> Normalize
     )
     values = values[np.isfinite(values)]
     if shown.centre is not None:
-        reach = float(np.abs(values - shown.centre).max()) if values.size else 1.0
+        reach = max(float(np.abs(values - shown.centre).max()) if values.size else 1.0, shown.least)
         return Normalize(shown.centre - (reach or 1.0), shown.centre + (reach or 1.0))
     ends = np.array([*values, *(end for end in shown.limits if end is not None)])
     if not ends.size:
         return Normalize(0.0, 1.0)
-    low, high = float(ends.min()), float(ends.max())
+    low, high = float(ends.min()), max(float(ends.max()), float(ends.min()) + shown.least)
     return Normalize(low, high if high > low else low + 1.0)
 
 
@@ -133,20 +134,43 @@ class _Layout:
         rows, columns = panel.matrix.shape
         return columns * self.cell, rows * self.row
 
+    def rows_of(self, block: MatrixBlock) -> list[tuple[MatrixPanel, ...]]:
+        """Return a block's panels row by row."""
+        starts = range(0, len(block.panels), self.columns)
+        return [block.panels[start : start + self.columns] for start in starts]
 
-def _lay_out(blocks: Sequence[MatrixBlock], room: float, most_annotated: int) -> _Layout:
-    """Return a layout with all cells of one size, in which annotated cells are large enough to read."""
+    def height(self, row: Sequence[MatrixPanel]) -> float:
+        """Return the height of a row of panels, with titles and labels."""
+        return _TITLE + max(self.size(panel)[1] for panel in row) + _BELOW
+
+
+def _lay_out(blocks: Sequence[MatrixBlock], room: float, most_annotated: int, height: float) -> _Layout:
+    """Return a layout with all cells of one size.
+
+    Annotated cells are large enough to read. Panels that would not fit in `height` inches are drawn small, without
+    numbers.
+    """
+    annotated = _are_annotated(blocks, most_annotated)
+    roomy = _layout(blocks, room, annotated=annotated, largest=2.4)
+    if not annotated or _height(blocks, roomy) <= height:
+        return roomy
+    return _layout(blocks, room, annotated=False, largest=1.5)
+
+
+def _height(blocks: Sequence[MatrixBlock], layout: _Layout) -> float:
+    return sum(_NAME + sum(map(layout.height, layout.rows_of(block))) for block in blocks)
+
+
+def _layout(blocks: Sequence[MatrixBlock], room: float, *, annotated: bool, largest: float) -> _Layout:
     panels = [panel for block in blocks for panel in block.panels]
     widest = max(panel.matrix.shape[1] for panel in panels)
     tallest = max(panel.matrix.shape[0] for panel in panels)
     most = max(len(block.panels) for block in blocks)
-    annotated = _are_annotated(blocks, most_annotated)
     gap = _NAMED_GAP if any(len({panel.ylabel for panel in block.panels}) > 1 for block in blocks) else _GAP
     smallest = max(_CELL * widest, 0.9) if annotated else 1.0
     columns = max(1, min(most, 4, int((room + gap) // (smallest + gap))))
     columns = -(-most // -(-most // columns))  # rows of nearly equal length
-    largest = max(0.4 * widest, 1.0) if annotated else 2.4
-    width = min((room - (columns - 1) * gap) / columns, largest)
+    width = min((room - (columns - 1) * gap) / columns, max(0.4 * widest, 1.0) if annotated else largest)
     cell = width / widest
     square = all(panel.matrix.shape[0] == panel.matrix.shape[1] for panel in panels)
     row = cell if square else max(min(cell, _FLAT), min(_ROW, 1.6 / tallest))
@@ -154,7 +178,7 @@ def _lay_out(blocks: Sequence[MatrixBlock], room: float, most_annotated: int) ->
 
 
 def _are_annotated(blocks: Sequence[MatrixBlock], most: int = _ANNOTATED_PANELS) -> bool:
-    """Return whether cells carry their numbers: only where there are few cells, in few panels."""
+    """Return whether cells could carry their numbers: only where there are few cells, in few panels."""
     panels = [panel for block in blocks for panel in block.panels]
     return len(panels) <= most and all(panel.matrix.shape[1] <= _ANNOTATED_COLUMNS for panel in panels)
 
@@ -180,48 +204,101 @@ def draw_matrix_blocks(
     check_panel_count(sum(len(block.panels) for block in blocks), _MOST_PANELS, advice)
     if own := given_axes(sum(len(block.panels) for block in blocks)):
         return _drawn_on(own, blocks, shown, look, most_annotated)
-    layout = _lay_out(blocks, total_width - _LEFT - _RIGHT, most_annotated)
     figure = new_figure(total_width, 1.0)
-    lines = wrap(figure, " ".join(notes), total_width - 0.1)
+    lines = wrap(figure, " ".join(notes), total_width - 0.1) if presentation().notes else []
     below = LINE * len(lines) + 0.08
-    rows = [
-        [block.panels[start : start + layout.columns] for start in range(0, len(block.panels), layout.columns)]
-        for block in blocks
-    ]
-    heights = [[max(layout.size(panel)[1] for panel in row) for row in own] for own in rows]
-    panel_heights = sum(_TITLE + height + _BELOW for own in heights for height in own)
-    total_height = panel_heights + len(blocks) * _NAME + below + 0.04
-    figure.set_size_inches(total_width, total_height)
+    room = PAGE_HEIGHT - below - 0.04 if is_paged() else np.inf
+    layout = _lay_out(blocks, total_width - _LEFT - _RIGHT, most_annotated, room)
     scale = _colour_scale(blocks, shown)
+    pages: list[Figure] = []
+    for shelves in _paged(blocks, layout, room):
+        page = figure if not pages else new_figure(total_width, 1.0)
+        _draw_page(page, shelves, layout, scale, shown, look, below)
+        text_at(page, lines, 0.05, below)
+        pages.append(page)
+    return bound(pages)
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """A row of panels on a page: under its block's heading where it has one, above the row that follows it."""
+
+    block: MatrixBlock
+    panels: tuple[MatrixPanel, ...]
+    headed: bool
+    following: int
+
+    def height(self, layout: _Layout) -> float:
+        return layout.height(self.panels) + _NAME * self.headed
+
+
+def _paged(blocks: Sequence[MatrixBlock], layout: _Layout, room: float) -> list[list[_Shelf]]:
+    """Return the rows of panels page by page; each page has at least one, and a block's heading comes on each page."""
+    # A heading tells blocks apart, or says what a single one is about.
+    titled = presentation().titles or len(blocks) > 1
+    pages: list[list[_Shelf]] = [[]]
+    for block in blocks:
+        rows = layout.rows_of(block)
+        for number, row in enumerate(rows):
+            following = len(rows[number + 1]) if number + 1 < len(rows) else 0
+            shelf = _Shelf(block, row, titled and (number == 0 or not pages[-1]), following)
+            used = sum(each.height(layout) for each in pages[-1])
+            if pages[-1] and used + shelf.height(layout) > room:
+                pages.append([])
+                shelf = replace(shelf, headed=titled)
+            pages[-1].append(shelf)
+    return pages
+
+
+def _draw_page(
+    figure: Figure,
+    shelves: Sequence[_Shelf],
+    layout: _Layout,
+    scale: Normalize,
+    shown: ShownValue,
+    look: Theme,
+    below: float,
+) -> None:
+    """Draw rows of panels and the colour bar beside them."""
+    total_width = figure.get_size_inches()[0]
+    panel_heights = sum(shelf.height(layout) for shelf in shelves)
+    total_height = panel_heights + below + 0.04
+    figure.set_size_inches(total_width, total_height)
     top = total_height - 0.04
-    for block, own_rows, own_heights in zip(blocks, rows, heights, strict=True):
-        name = fit(figure, block.name, total_width - 0.1, weight="bold", frame=lambda text, b=block: text + b.suffix)  # type: ignore[misc]
-        figure.text(0.05 / total_width, top / total_height, name, fontweight="bold", ha="left", va="top")
-        top -= _NAME
-        for number, (row, height) in enumerate(zip(own_rows, own_heights, strict=True)):
-            below_it = own_rows[number + 1] if number + 1 < len(own_rows) else ()
-            for position, panel in enumerate(row):
-                left = _LEFT + position * (layout.width + layout.gap)
-                ax = axes_at(figure, left, top - _TITLE, *layout.size(panel))
-                _draw_matrix(ax, panel, shown, scale, look, layout)
-                beside = layout.gap if position + 1 < layout.columns else _BESIDE
-                ax.set_title(fit(figure, panel.title, layout.width + beside - 0.06), pad=3, loc="left")
-                ax.set_xlabel(panel.xlabel if len(below_it) <= position else "")
-                ax.set_ylabel(panel.ylabel if position == 0 or panel.ylabel != row[position - 1].ylabel else "")
-            top -= _TITLE + height + _BELOW
+    for number, shelf in enumerate(shelves):
+        block, row = shelf.block, shelf.panels
+        if shelf.headed:
+            name = fit(
+                figure,
+                shown_name(block.name),
+                total_width - 0.1,
+                weight="bold",
+                frame=lambda text, b=block: text + b.suffix,  # type: ignore[misc]
+            )
+            figure.text(0.05 / total_width, top / total_height, name, fontweight="bold", ha="left", va="top")
+            top -= _NAME
+        last = number + 1 == len(shelves)
+        for position, panel in enumerate(row):
+            left = _LEFT + position * (layout.width + layout.gap)
+            ax = axes_at(figure, left, top - _TITLE, *layout.size(panel))
+            _draw_matrix(ax, panel, shown, scale, look, layout)
+            beside = layout.gap if position + 1 < layout.columns else _BESIDE
+            ax.set_title(fit(figure, shown_name(panel.title), layout.width + beside - 0.06), pad=3, loc="left")
+            ax.set_xlabel(panel.xlabel if last or shelf.following <= position else "")
+            ax.set_ylabel(panel.ylabel if position == 0 or panel.ylabel != row[position - 1].ylabel else "")
+        top -= layout.height(row)
     used = _LEFT + layout.columns * layout.width + (layout.columns - 1) * layout.gap
-    bar = max(heights[0][0], min(_BAR, panel_heights - _TITLE - _BELOW))  # its label needs room
+    first = layout.height(shelves[0].panels) - _TITLE - _BELOW
+    bar = max(first, min(_BAR, panel_heights - _TITLE - _BELOW))  # its label needs room
     colour_bar_at(
         figure,
         used + _BESIDE + 0.02,
-        total_height - _NAME - _TITLE - 0.04,
+        total_height - _NAME * shelves[0].headed - _TITLE - 0.04,
         bar,
         scale=scale,
         colours=_colour_map(shown, look),
         label=shown.label,
     )
-    text_at(figure, lines, 0.05, below)
-    return figure
 
 
 def _drawn_on(
@@ -236,59 +313,54 @@ def _drawn_on(
         cell, row = box.width / figure.dpi / columns, box.height / figure.dpi / rows
         roomy = _are_annotated(blocks, most_annotated) and cell >= _CELL and row >= LINE
         _draw_matrix(ax, panel, shown, scale, look, _Layout(1, cell * columns, _GAP, cell, row, roomy))
-        heading = f"{plain(block.name)}{block.suffix}\n" if len(blocks) > 1 else ""
-        ax.set_title(f"{heading}{plain(panel.title)}")
+        heading = f"{plain(shown_name(block.name))}{block.suffix}\n" if len(blocks) > 1 else ""
+        ax.set_title(f"{heading}{plain(shown_name(panel.title))}")
         ax.set_xlabel(panel.xlabel)
         ax.set_ylabel(panel.ylabel)
     figure.colorbar(ScalarMappable(norm=scale, cmap=_colour_map(shown, look)), ax=list(axes), label=shown.label)
     return figure
 
 
-@contextmanager
-def _nothing_drawn(ax: Axes) -> Iterator[None]:
-    """Keep seaborn from drawing the whole figure for every panel to look for labels that overlap: it finds none.
-
-    With many panels that takes most of the time, because each new panel draws all earlier ones again.
-    """
-    figure = cast("Figure", ax.get_figure(root=True))
-    canvas = figure.canvas
-    FigureCanvasBase(figure)  # draws nothing
-    try:
-        yield
-    finally:
-        figure.set_canvas(canvas)
-
-
 def _draw_matrix(
     ax: Axes, panel: MatrixPanel, shown: ShownValue, scale: Normalize, look: Theme, layout: _Layout
 ) -> None:
     annotated, size = layout.annotated, layout.size(panel)
-    labels = panel.matrix.map(lambda number: _cell_text(number, shown)) if annotated else False
-    with _nothing_drawn(ax):
-        sns.heatmap(
-            panel.matrix,
-            ax=ax,
-            cmap=_colour_map(shown, look),
-            vmin=scale.vmin,
-            vmax=scale.vmax,
-            cbar=False,
-            annot=labels,
-            fmt="",
-            annot_kws={"fontsize": SMALL_FONT_SIZE},
-            xticklabels=False,
-            yticklabels=False,
-            rasterized=not annotated,
-        )
-    ax.invert_yaxis()
+    values = panel.matrix.to_numpy(np.float64)
+    rows, columns = values.shape
+    colours = mpl.colormaps[_colour_map(shown, look)]
+    ax.grid(visible=False)
+    ax.pcolormesh(
+        np.arange(columns + 1),
+        np.arange(rows + 1),
+        np.ma.masked_invalid(values),
+        cmap=colours,
+        norm=scale,
+        rasterized=not annotated,
+    )
+    ax.set_xlim(0, columns)
+    ax.set_ylim(0, rows)
+    # On many small cells a hatch is noise.
     if panel.missing.any():
-        hatch = "/////" if annotated else None  # on many small cells a hatch is noise: plain grey
-        _cover(ax, panel.missing, "missing", facecolor=look.blank, edgecolor=look.faint, linewidth=0, hatch=hatch)
+        _cover(ax, panel.missing, "missing", look.blank, look, "/////" if annotated else None)
+    untold = np.zeros(values.shape, dtype=bool)
     if panel.untold is not None and (untold := panel.untold.to_numpy(bool) & ~panel.missing).any():
-        _cover(ax, untold, "untold", facecolor=look.blank, linewidth=0, alpha=_FAINT)
-        for text in ax.texts:
-            column, row = text.get_position()
-            if untold[int(row), int(column)]:
-                text.set_color(look.ink)
+        _cover(ax, untold, "untold", look.background, look, "...." if annotated else None)
+    if annotated:
+        for (row, column), number in np.ndenumerate(values):
+            if not np.isfinite(number):
+                continue
+            # Relative luminance: dark text on light cells.
+            light = np.dot(_linear(colours(scale(number))[:3]), (0.2126, 0.7152, 0.0722)) > 0.408
+            ax.text(
+                column + 0.5,
+                row + 0.5,
+                _cell_text(number, shown),
+                color=look.ink if untold[row, column] else "0.15" if light else "w",
+                fontsize=SMALL_FONT_SIZE,
+                ha="center",
+                va="center",
+                bbox=_uncovered(look) if untold[row, column] else None,
+            )
     if panel.open_diagonal:  # a blank cell looks like the middle of a diverging scale
         count = len(panel.matrix)
         ax.plot([0, count], [0, count], color=look.faint, linewidth=0.6, scalex=False, scaley=False, gid="diagonal")
@@ -300,12 +372,28 @@ def _draw_matrix(
         spine.set_visible(True)
 
 
-def _cover(ax: Axes, which: np.ndarray, name: str, **drawn: Any) -> None:  # noqa: ANN401 - matplotlib's own
-    """Lay patches over some cells: bool (rows, columns)."""
+def _linear(colour: Sequence[float]) -> np.ndarray:
+    """Return linear light of an sRGB colour."""
+    channels = np.asarray(colour, dtype=np.float64)
+    return np.where(channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def _uncovered(look: Theme) -> dict[str, Any]:
+    """Return the box that keeps a number readable over the dots of its cell."""
+    return {"facecolor": look.background, "linewidth": 0, "boxstyle": "square,pad=0.05"}
+
+
+def _cover(ax: Axes, which: np.ndarray, name: str, ground: str, look: Theme, hatch: str | None) -> None:
+    """Lay a ground over some cells: bool (rows, columns); hatched patches, or where there is no hatch one mesh."""
+    if hatch is None:
+        rows, columns = which.shape
+        covered = np.ma.masked_array(np.zeros(which.shape), ~which)
+        edges = np.arange(columns + 1), np.arange(rows + 1)
+        ax.pcolormesh(*edges, covered, cmap=ListedColormap([ground]), rasterized=True, gid=name)
+        return
     cells = [Rectangle((float(column), float(row)), 1, 1) for row, column in np.argwhere(which)]
-    collection = PatchCollection(cells, **drawn)
-    collection.set_gid(name)
-    ax.add_collection(collection)
+    edge = look.blank if ground == look.background else look.faint
+    ax.add_collection(PatchCollection(cells, facecolor=ground, edgecolor=edge, linewidth=0, hatch=hatch, gid=name))
 
 
 def _cell_text(number: float, shown: ShownValue) -> str:
@@ -337,14 +425,12 @@ def missing_note(blocks: Sequence[MatrixBlock], reason: str) -> list[str]:
     panels = [panel for block in blocks for panel in block.panels]
     if not any(panel.missing.any() for panel in panels):
         return []
-    return [f"{'Hatched' if _are_annotated(blocks) else 'Grey'}: {reason}."]
+    return [f"Grey: {reason}."]
 
 
-def untold_note(blocks: Sequence[MatrixBlock]) -> list[str]:
-    """Return the sentence that explains faint cells, if there are any."""
+def untold_note(blocks: Sequence[MatrixBlock], test: str) -> list[str]:
+    """Return the sentence that explains blank cells, if there are any; `test` says how they were tested."""
     panels = [panel for block in blocks for panel in block.panels if panel.untold is not None]
     if not any((panel.untold.to_numpy(bool) & ~panel.missing).any() for panel in panels if panel.untold is not None):
         return []
-    return [
-        "Faint: not told from chance (permuted examples; 5% for all pairs of layers of the same two sides together)."
-    ]
+    return [f"Blank or dotted: not told from chance ({test})."]

@@ -7,6 +7,9 @@ import pandas as pd
 
 LAYER_NOTE = "Layer 0: embeddings; layer b + 1: output of block b."
 
+#: How the layers of students are put beside the teacher's.
+PLACE_NOTE = "A student's layer stands at the teacher layer that taught it; one that none taught, by its depth."
+
 
 def range_words(values: pd.Series, form: str, unit: str = "") -> str:
     """Return the range of a column's finite values in words; `form` is a number format such as `.2f`."""

@@ -34,6 +34,32 @@ def teacher_once(table: pd.DataFrame, key: Sequence[str], side: str = "side") ->
     return pd.concat([teacher, table[table[side] == "student"]], ignore_index=True)
 
 
+def with_places(table: pd.DataFrame, geometry: Geometry) -> pd.DataFrame:
+    """Return a table by side and layer with the column `place`: the teacher layer beside which a layer is drawn.
+
+    A student's layer stands beside the layer that taught it. One that no layer taught, or of which that is not
+    recorded, stands where its share of the student's depth lies in the teacher.
+    """
+    told = geometry.document.provenance
+    students = {student.name: student for student in told.students}
+    deepest = table.groupby(["student", "stream"])["layer"].max()
+
+    def place(side: str, student: str, stream: str, layer: int) -> float:
+        if side == "teacher":
+            return float(layer)
+        taught = students[student].taught_by.get(stream, {}).get(str(layer))
+        if taught is not None:
+            return float(taught)
+        teacher = told.teacher.depth.get(stream) or deepest.get(("", stream), layer)
+        own = students[student].depth.get(stream) or deepest.get((student, stream), layer)
+        return float(layer) * float(teacher) / max(float(own), 1.0)
+
+    keys = table[["side", "student", "stream", "layer"]].itertuples(index=False, name=None)
+    return table.assign(
+        place=[place(str(side), str(who), str(stream), int(layer)) for side, who, stream, layer in keys]
+    )
+
+
 def pair_means(table: pd.DataFrame, key: Sequence[str], value: str, **others: str) -> pd.DataFrame:
     """Return means over pairs of teacher layers: the key, the value, and `others` under new names."""
     columns = {value: value, **others}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,9 +11,6 @@ from anglekit.errors import InputError, suggest
 from anglekit.settings_fields import FIGURE, OUTPUT
 from anglekit.vocabulary import BOTH, STREAMS
 from anglekit_cli import options
-
-if TYPE_CHECKING:
-    from anglekit.results.geometry import Geometry
 
 _DPI = 300.0
 
@@ -40,13 +35,18 @@ def plot(
             "null-heatmap: the same, observed minus null. "
             "acute-fraction: the share of acute angles by student layer. "
             "layer-distance, layer-cosine, layer-cka: teacher layer by student layer. "
+            "similarity-chance: each student layer and the one that teaches it, beside permuted examples. "
             "layer-norms: the length of states by layer. "
             "anisotropy, dominant-dimensions: the cosine of unrelated tokens, and which dimensions make it. "
             "vertex-sweep: the angle while the vertex moves from the teachers' centroid to the student and beyond. "
             "layer-trajectories: teacher and students, layer by layer, in one plane. "
             "training-angles: the angle over training (the DIR of a run of `distill --angles-every`, or a DIR "
             "per step: provenance says which, or a name that ends in it, as geometry-step-200). "
+            "matching-distance: how far each student layer is from the one that teaches it, over training (the same). "
+            "learning-curves: terms of the loss and the validation score over training (sweeps, runs). "
             "scores-by-strategy: a point per seed, the line of no matching, the equivalence margin (sweeps). "
+            "score-cost: score against parameters and the time of a forward pass, teacher included (sweeps, runs). "
+            "control-gain: what predictions, an untrained teacher's and trained layers add (sweeps with controls). "
             "angle-spread: mean angle against the spread between strategies (a Geometry and a sweep per task, in one "
             "order).",
             rich_help_panel=FIGURE,
@@ -63,7 +63,7 @@ def plot(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Draw this student only; may be repeated, and * stands for any letters.",
+            help="Draw this student only; may be repeated, and * stands for any letters, ? for one.",
             show_default="all",
             rich_help_panel=FIGURE,
         ),
@@ -102,6 +102,36 @@ def plot(
         ),
     ] = None,
     score_margin: options.ScoreMargin = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TEXT",
+            help="What a student, a strategy or the teacher is called in the figure; may be repeated.",
+            show_default="its name in words",
+            rich_help_panel=FIGURE,
+        ),
+    ] = None,
+    style: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STYLE",
+            help="A style sheet of matplotlib (ggplot, ...) or a .mplstyle file: ground, ink, lines, grids and fonts "
+            "apply; strategies keep their colours, text and figure their sizes. May be repeated.",
+            rich_help_panel=FIGURE,
+        ),
+    ] = None,
+    font: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="An installed font.", show_default="DejaVu Sans", rich_help_panel=FIGURE),
+    ] = None,
+    no_title: Annotated[
+        bool,
+        typer.Option("--no-title", help="Leave out headings; what tells panels apart stays.", rich_help_panel=FIGURE),
+    ] = False,
+    no_note: Annotated[
+        bool,
+        typer.Option("--no-note", help="Leave out the sentences under the figure.", rich_help_panel=FIGURE),
+    ] = False,
     dark: Annotated[bool, typer.Option("--dark", help="Draw on a dark ground.", rich_help_panel=FIGURE)] = False,
     dpi: Annotated[
         float, typer.Option(help="Dots per inch of a png, and of a pdf's images.", rich_help_panel=FIGURE)
@@ -115,7 +145,8 @@ def plot(
 ) -> None:
     """Draw a figure of analyses or scores into a file.
 
-    Its numbers are written too where --numbers names a file for them.
+    Its numbers are written too where --numbers names a file for them. What a page does not hold is on further pages: of
+    the same .pdf, or in files beside it (figure-2.png).
     """
     options.check_names("--streams", [streams], (*STREAMS, BOTH))
     layers = [number for text in vertices or () for number in options.layer_numbers("vertices", text)]
@@ -123,6 +154,8 @@ def plot(
         raise InputError("nothing to write", "give a figure's file with --out, or one for its numbers with --numbers")
     if out is None:
         looks = {"--dark": dark, "--dpi": dpi != _DPI, "--figure-width": figure_width != "page"}
+        looks |= {"--rename": bool(rename), "--style": bool(style), "--font": font is not None}
+        looks |= {"--no-title": no_title, "--no-note": no_note}
         options.check_effects(looks, "came without --out")
     if out is not None:
         options.check_target(out, "a figure's file", (".png", ".pdf", ".svg"))
@@ -131,20 +164,25 @@ def plot(
         options.check_target(numbers, "the numbers' file", (".csv",), "--numbers")
         options.check_new(numbers, overwrite=overwrite)
 
-    from anglekit.plots.files import figure_bytes
+    names = dict(map(_renamed, rename or ()))
+
+    from anglekit.plots.files import page_files
     from anglekit.plots.inputs import read_figure_inputs
+    from anglekit.plots.presentation import Presentation
     from anglekit.plots.registry import FIGURES, draw_figure, figure_data
     from anglekit.runtime.files import write_whole
 
     if figure not in FIGURES:
         raise InputError(f"no figure {figure!r}", allowed=suggest(figure, FIGURES))
+    presentation = Presentation(style=style, font=font, titles=not no_title, notes=not no_note, names=names)
+    presentation.settings()  # a style that is not there is found before anything is read
     found = read_figure_inputs(directories, over_training=FIGURES[figure].over_training)
     labels = task_name
     if labels is None and "labels" in FIGURES[figure].options:
-        labels = list(found.score_names if FIGURES[figure].uses == "scores" else found.names)
+        labels = list(found.score_names if FIGURES[figure].uses in ("scores", "records") else found.names)
     choices = {
         "labels": labels,
-        "students": _named(only_student, found.geometries),
+        "students": only_student or None,
         "stream": None if streams == BOTH else streams,
         "vertices": layers or None,
         "value": value,
@@ -154,32 +192,35 @@ def plot(
     contents = {}
     if out is not None:
         drawn = draw_figure(
-            figure, found.geometries, scores=found.scores, **choices, width=figure_width, dark=dark or None
+            figure,
+            found.geometries,
+            scores=found.scores,
+            records=found.records,
+            **choices,
+            width=figure_width,
+            dark=dark or None,
+            presentation=presentation,
         )
-        _warn_of_height(float(drawn.get_size_inches()[1]), FIGURES[figure].options)
-        contents[out] = figure_bytes(drawn, out.suffix.lower().removeprefix("."), dpi=dpi)
+        files = page_files(drawn, out.suffix.lower().removeprefix("."), dpi=dpi)
+        for number, content in enumerate(files, start=1):
+            target = out if number == 1 else out.with_stem(f"{out.stem}-{number}")
+            options.check_target(target, "a figure's file", (".png", ".pdf", ".svg"))
+            options.check_new(target, overwrite=overwrite)
+            contents[target] = content
     if numbers is not None:
-        drawn_numbers = figure_data(figure, found.geometries, scores=found.scores, **choices)
+        drawn_numbers = figure_data(figure, found.geometries, scores=found.scores, records=found.records, **choices)
         contents[numbers] = drawn_numbers.to_csv(index=False, lineterminator="\n").encode()
     for target, content in contents.items():
         write_whole(target, content)
         typer.echo(str(target))
 
 
-def _named(wanted: list[str] | None, geometries: Sequence[Geometry]) -> list[str] | None:
-    """Return the students of the given names and patterns, in the order of the analyses; what fits none stays."""
-    if not wanted:
-        return None
-    known = dict.fromkeys(name for geometry in geometries for name in geometry.students)
-    chosen = [name for name in known if any(fnmatchcase(name, pattern) for pattern in wanted)]
-    return chosen + [name for name in wanted if not any(fnmatchcase(each, name) for each in known)]
-
-
-def _warn_of_height(inches: float, options: frozenset[str]) -> None:
-    from anglekit.plots.style import PAGE_HEIGHT
-
-    ways = {"students": "--only-student", "stream": "--streams", "vertices": "--vertices"}
-    if inches > PAGE_HEIGHT:
-        fewer = " or ".join(way for option, way in ways.items() if option in options)
-        advice = f"; draw fewer panels with {fewer}" if fewer else ""
-        typer.echo(f"note: {inches:.0f} inches high, more than a page holds ({PAGE_HEIGHT:g}){advice}", err=True)
+def _renamed(given: str) -> tuple[str, str]:
+    """Return what `--rename` gives: a name and what it is called."""
+    name, equals, text = given.partition("=")
+    if not equals or not name or not text.strip():
+        raise InputError(
+            f"--rename {given!r} is no NAME=TEXT",
+            "give a student's name, an equals sign and what it is called; a task's name is given with --task-name",
+        )
+    return name, text

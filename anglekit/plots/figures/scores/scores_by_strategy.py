@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,12 @@ from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.arm_lines import arm_legend
 from anglekit.plots.panels.chosen import check_labels, choose_value
-from anglekit.plots.panels.labels import plain, text_width
+from anglekit.plots.panels.labels import plain
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
+from anglekit.plots.presentation import shown_name
 from anglekit.plots.spec import FigureOptions, FigureSpec
 from anglekit.plots.style import (
-    SMALL_FONT_SIZE,
+    TEACHER_DASHES,
     StrategyStyle,
     Theme,
     init_colour,
@@ -29,9 +30,13 @@ from anglekit.plots.style import (
     strategy_styles,
 )
 from anglekit.results.student_t import t_quantile
+from anglekit.results.training_records import TrainingRecords
 from anglekit.vocabulary import CONTROLS, NONE, matches_layers
 
+_LETTER = 0.057  # inches: the mean width of a letter of small text
+_UPRIGHT, _TURNED = 0.42, 0.62  # inches under an axes whose names are upright or turned
 _EDGE = 0.02  # beyond the range of a share, so that points at its ends are drawn whole
+_CHANCE_DOTS = (0, (1, 1.6))
 _NONE_DASHES = (0, (4, 2))
 _KEY = ["task", "data", "score", "init"]
 
@@ -47,8 +52,9 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     """Return a row per arm, with its strategy's mean and the band of its panel.
 
     Columns: `task, data, score, init, strategy, seed, value`; of the strategy `mean` and its 95% interval over seeds
-    `low, high` (NaN with one seed); of the panel `none_mean`, `margin, band_low, band_high`. The band is as high as the
-    margin and centred on the matching strategies: if all their means lie inside, no two differ by more than it.
+    `low, high` (NaN with one seed); of the panel `none_mean`, `margin, band_low, band_high`, and `teacher` and `chance`
+    (what one answer to every example reaches), NaN where they are not recorded. The band is as high as the margin and
+    centred on the matching strategies: if all their means lie inside, no two differ by more than it.
     """
     margin = options.margin
     if margin is not None and not (np.isfinite(margin) and margin > 0):
@@ -57,14 +63,19 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
         inputs.scores
     )
     frames = []
-    for table, label in zip(inputs.scores, labels, strict=True):
+    records = inputs.records or [TrainingRecords()] * len(inputs.scores)
+    for table, label, kept in zip(inputs.scores, labels, records, strict=True):
         rows = table[table["score"] == choose_value(options.value, table["score"], "score")]
         for (data, score, init), panel in rows.groupby(["data", "score", "init"], sort=False):
-            frames.append(
-                _panel_rows(panel, margin).assign(task=label, data=str(data), score=str(score), init=str(init))
-            )
-    columns = [*_KEY, "strategy", "seed", "value", "mean", "low", "high", "none_mean"]
+            beside = {name: own.get((str(data), str(score)), np.nan) for name, own in _levels(kept).items()}
+            place = {"task": label, "data": str(data), "score": str(score), "init": str(init)}
+            frames.append(_panel_rows(panel, margin).assign(**place, **beside))
+    columns = [*_KEY, "strategy", "seed", "value", "mean", "low", "high", "none_mean", "teacher", "chance"]
     return pd.concat(frames, ignore_index=True)[[*columns, "margin", "band_low", "band_high"]]
+
+
+def _levels(kept: TrainingRecords) -> Mapping[str, Mapping[tuple[str, str], float]]:
+    return {"teacher": kept.teacher, "chance": kept.chance}
 
 
 def _panel_rows(panel: pd.DataFrame, margin: float | None) -> pd.DataFrame:
@@ -104,6 +115,15 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
     )
     beyond = (data["low"] < _floor(data["value"])) | (data["high"] > 1)
     cut = ", bars end where a share does" if data["value"].abs().max() <= 1 and beyond.any() else ""
+    levels = [
+        Entry.line(words, colour, linestyle=dashes, linewidth=1.0)
+        for name, words, colour, dashes in (
+            ("teacher", shown_name("teacher"), look.ink, TEACHER_DASHES),
+            ("chance", "chance", look.ink, _CHANCE_DOTS),
+        )
+        if data[name].notna().any()
+    ]
+    turned = not _fit(list(styles), width / (2 if len(panels) > 1 and width > 4 else 1) - 0.68)
     return draw_line_panels(
         panels,
         look,
@@ -112,16 +132,18 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         ylabel="",
         legend=[
             *arm_legend(data, look, lines=False),
-            Entry.line("mean of none", look.faint, linestyle=_NONE_DASHES, linewidth=1.0),
+            *levels,
+            Entry.line(f"mean of {shown_name(NONE)}", look.faint, linestyle=_NONE_DASHES, linewidth=1.0),
             Entry.patch(f"equivalence band, {' or '.join(f'{one:g}' for one in margins)} high", look.blank, alpha=0.5),
         ],
         notes=[
             f"A point per seed; {interval}. If the means of all matching strategies lie in the band, no two differ "
-            f"by more than the margin. Scales differ between panels{cut}."
+            f"by more than the margin. Panels of one score share their scale{cut}."
         ],
         height=1.7,
         most_columns=2,
         shared=False,
+        below_axes=_TURNED if turned else _UPRIGHT,
     )
 
 
@@ -140,6 +162,9 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme, *,
     def draw(ax: Axes) -> None:
         if np.isfinite(first["band_low"]):
             ax.axhspan(first["band_low"], first["band_high"], color=look.blank, alpha=0.5, linewidth=0, gid="band")
+        for name, colour, dashes in (("teacher", look.ink, TEACHER_DASHES), ("chance", look.ink, _CHANCE_DOTS)):
+            if np.isfinite(first[name]):
+                ax.axhline(first[name], color=colour, linewidth=1.0, linestyle=dashes, gid=name, zorder=2)
         if np.isfinite(first["none_mean"]):
             ax.axhline(
                 first["none_mean"], color=look.faint, linewidth=1.0, linestyle=_NONE_DASHES, gid="none", zorder=2
@@ -165,7 +190,11 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme, *,
                 ax.hlines(mean["mean"], place - 0.3, place + 0.3, color=style.colour, linewidth=1.4, zorder=3)
                 ax.vlines(place, mean["low"], mean["high"], color=style.colour, linewidth=0.9, zorder=3)
         ax.set_xlim(-0.6, len(strategies) - 0.4)
-        ax.set_xticks(range(len(strategies)), _ticks(ax, strategies))
+        names = [plain(shown_name(name)) for name in strategies]
+        if _fit(names, _inches(ax)):
+            ax.set_xticks(range(len(strategies)), names)
+        else:
+            ax.set_xticks(range(len(strategies)), names, rotation=35, ha="right", rotation_mode="anchor")
         ax.margins(y=0.12)
         if shares:  # with few seeds an interval reaches far beyond a share's range and would squeeze the points
             low, high = ax.get_ylim()
@@ -175,7 +204,8 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme, *,
     task = f"{first['task']}, " if several and first["task"] else ""
     label = f"{str(first['score']).replace('_', ' ')} ({'share' if shares else 'points'})"
     where = f", {first['data']}" if first["data"] else ""
-    return LinePanel(f"{task}{init_words(init)}{where}", draw, init_colour(init, look), label, "")
+    group = f"{first['task']}/{first['data']}/{first['score']}"
+    return LinePanel(f"{task}{init_words(init)}{where}", draw, init_colour(init, look), label, "", group)
 
 
 def _floor(values: pd.Series) -> float:
@@ -183,15 +213,15 @@ def _floor(values: pd.Series) -> float:
     return -1.0 if float(values.min()) < 0 else 0.0
 
 
-def _ticks(ax: Axes, strategies: Sequence[str]) -> list[str]:
-    """Return the strategies' names where they fit side by side; else none, since the legend has them."""
+def _fit(names: Sequence[str], room: float) -> bool:
+    """Return whether names stand side by side in `room` inches."""
+    step = room / (len(names) + 0.2)
+    return all((len(one) + len(other)) / 2 * _LETTER + 0.05 <= step for one, other in itertools.pairwise(names))
+
+
+def _inches(ax: Axes) -> float:
     figure = ax.get_figure(root=True)
-    if figure is None:
-        return [""] * len(strategies)
-    step = ax.get_position().width * figure.get_size_inches()[0] / (len(strategies) + 0.2)
-    widths = [text_width(figure, plain(name), SMALL_FONT_SIZE) for name in strategies]
-    fitting = all((one + other) / 2 + 0.05 <= step for one, other in itertools.pairwise(widths))
-    return [plain(name) if fitting else "" for name in strategies]
+    return 0.0 if figure is None else float(ax.get_window_extent().width / figure.dpi)
 
 
 def _facts(data: pd.DataFrame) -> str:

@@ -22,6 +22,8 @@ from anglekit.results.geometry import Geometry
 from anglekit.results.overview import pair_mean
 from anglekit.vocabulary import matches_layers
 
+_LEAST_DEGREES = 30.0  # that the axis of angles spans
+
 
 def _check(inputs: FigureInputs) -> None:
     if len(inputs.geometries) != len(inputs.scores):
@@ -121,8 +123,9 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
                 else f"No interval of the spread: {seeds} seed{'s' if seeds > 1 else ''}."
             )
         ],
-        height=2.3,
+        height=1.8,
         most_columns=1,
+        widest=3.4,
     )
 
 
@@ -150,6 +153,10 @@ def _draw_points(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme
     ax.set_ylim(bottom=0.0, top=min(1.1 * highest, max(most, highest)) or 1.0)
     ax.margins(x=0.12)
     low, high = ax.get_xlim()
+    # Some degrees are no difference between tasks: the axis is never so narrow that they fill it.
+    spare = max(_LEAST_DEGREES - (high - low), 0.0) / 2
+    low, high = max(low - spare, 0.0), min(high + spare, 180.0)
+    ax.set_xlim(low, high)
     if low <= 90.0 <= high:
         ax.axvline(90.0, color=look.faint, linewidth=0.8, linestyle=GUIDE_DASHES, zorder=1)
     ax.xaxis.set_major_locator(round_ticks(6))
