@@ -106,6 +106,8 @@ class StoreDocument(msgspec.Struct, frozen=True, kw_only=True):
         shards: the files.
         rounding: what storing changed.
         packages: the versions.
+        part: which part of a store that several jobs write this is, and of how many; None: the whole.
+        plan_sha256: of a part, the hash of all texts in their batches.
     """
 
     format: int
@@ -119,6 +121,8 @@ class StoreDocument(msgspec.Struct, frozen=True, kw_only=True):
     shards: list[ShardRecord]
     rounding: Rounding = Rounding()
     packages: dict[str, str] = {}
+    part: tuple[int, int] | None = None
+    plan_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:

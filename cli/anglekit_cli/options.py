@@ -58,6 +58,7 @@ from anglekit.vocabulary import (
 )
 
 if TYPE_CHECKING:
+    from anglekit.analysis.preparation import Shard
     from anglekit.distillation.runs.directory import IfExists
 
 # ---- options made of settings ----
@@ -414,6 +415,18 @@ def teacher_loading(load: LoadOptions, settings: TrainSettings, placement: Place
     if device is not None:
         check_device(device, "teacher_device")
     return replace(load, device=device or "cpu", placement=placement)
+
+
+def parse_shard(text: str | None) -> Shard | None:
+    """Return the part of a job that `--shard 2/4` names; None: all."""
+    if text is None:
+        return None
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal()) or len(text) > 18:
+        raise InputError(f"--shard {text!r} is not a part", "give one such as 2/4, the second of four")
+    from anglekit.analysis.preparation import Shard
+
+    return Shard(int(number), int(of))
 
 
 def names_of(option: str, text: str | None) -> tuple[str, ...] | None:

@@ -38,6 +38,7 @@ SAID_DIFFERENTLY = {
     "--resume": r"\b[Gg]o on\b",
     "--seed": r"random (draws|order|matching)|^Of everything random",
     "--seeds": r"0,1,2 or 0-4",
+    "--shard": r"the I-th of N parts\b.* for anglekit merge",
     "--streams": r"\bthese streams: encoder, decoder or both\b",
     "--student": r"^Directory or hub id of a student",
     "--target": r"[Cc]olumn of the target",

@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.analysis.given_models import Model, as_checkpoint
 from anglekit.analysis.jobs.unfinished import unfinished_directory
-from anglekit.analysis.preparation import PreparedAnalysis, package_versions, tokenized_probe
+from anglekit.analysis.preparation import PreparedAnalysis, Shard, package_versions, tokenized_probe
 from anglekit.analysis.recorders import progress_batches
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError, RunError, suggest
@@ -86,12 +86,14 @@ class PreparedExtraction:
         probe: the texts as the model reads them; every token of them counts.
         document: the store's, its shards still without sizes.
         shards: for each shard the numbers of its batches.
-        bytes: what all shards will take, but for some kilobytes of names.
+        own: the numbers of this job's shards.
+        bytes: what those will take, but for some kilobytes of names.
     """
 
     probe: TokenizedProbe
     document: StoreDocument
     shards: tuple[range, ...]
+    own: tuple[int, ...]
     bytes: int
 
 
@@ -102,6 +104,7 @@ def prepare_extraction(
     *,
     layers: Sequence[int] | None = None,
     stored: str = "float32",
+    part: Shard | None = None,
     read_beside: Sequence[Checkpoint] = (),
 ) -> PreparedExtraction:
     """Check that everything fits, tokenise, and say what will be written.
@@ -113,6 +116,7 @@ def prepare_extraction(
             are not asked.
         layers: the layers of each stream, 0 the embedding; None: all.
         stored: the precision of the store, a name of `STORED_DTYPES`.
+        part: the part of the shards that this job writes; None: all.
         read_beside: models that will read the same texts: those are cut to what all can take.
 
     Raises:
@@ -169,8 +173,19 @@ def prepare_extraction(
         facts=facts,
         shards=[],
         packages=package_versions(),
+        part=None if part is None else (part.number, part.of),
+        plan_sha256=None if part is None else _texts_sha256(probe),
     )
-    return PreparedExtraction(probe, document, tuple(_shards(of_batch)), sum(of_batch))
+    shards = tuple(_shards(of_batch))
+    own = tuple(number for number in range(len(shards)) if part is None or number % part.of == part.number - 1)
+    if not own:
+        raise InputError(
+            f"the states make {len(shards)} files of {SHARD_BYTES >> 20} MB, and --shard {part} would get none",
+            "share them among fewer jobs",
+        )
+    return PreparedExtraction(
+        probe, document, shards, own, sum(of_batch[batch] for number in own for batch in shards[number])
+    )
 
 
 def extract_states(
@@ -182,6 +197,7 @@ def extract_states(
     layers: Sequence[int] | None = None,
     stored: str = "float32",
     tokenizer: Tokenizer | None = None,
+    part: Shard | None = None,
     read_beside: Sequence[Checkpoint] = (),
     overwrite: bool = False,
     processes: Processes = ALONE,
@@ -205,6 +221,7 @@ def extract_states(
         layers: see `prepare_extraction`.
         stored: see `prepare_extraction`.
         tokenizer: that of a model in memory.
+        part: the part that this job writes; `merge_stores` joins them. None: all.
         read_beside: see `prepare_extraction`.
         overwrite: replace a store that is there.
         processes: those that share the shards; each calls this function alike.
@@ -220,10 +237,16 @@ def extract_states(
         model = as_checkpoint(model, "model", tokenizer, LoadOptions())
         data = probe_in_memory(probe)
         prepared = prepare_extraction(
-            model, data, settings or AnalysisSettings(), layers=layers, stored=stored, read_beside=read_beside
+            model,
+            data,
+            settings or AnalysisSettings(),
+            layers=layers,
+            stored=stored,
+            part=part,
+            read_beside=read_beside,
         )
         if model.offloaded is not None:
-            check_offload("blocks", shared=processes.count > 1)
+            check_offload("blocks", shared=processes.count > 1 or part is not None)
         # A run that was stopped after its last step had nothing left to do.
         there = None if overwrite else _same_store(out, model, prepared)
         if there is None:
@@ -246,7 +269,7 @@ def extract_states(
                 _complete(unfinished, model, prepared)
     with processes.together():
         if processes.first:
-            _put_in_place(unfinished, out)
+            put_in_place(unfinished, out)
     return StateStore(out)
 
 
@@ -294,7 +317,8 @@ def _same_store(out: Path, model: Checkpoint, prepared: PreparedExtraction) -> S
     if model.offloaded is not None:
         wanted = _of_weights(wanted, weights_hash(model.model, model.offloaded))
     same = msgspec.to_builtins(plain) == msgspec.to_builtins(wanted)
-    return store if same and store.holds(example_digests(prepared.probe)) else None
+    own = np.concatenate([prepared.probe.plan[batch] for number in prepared.own for batch in prepared.shards[number]])
+    return store if same and store.holds(example_digests(prepared.probe)[own]) else None
 
 
 def _without_versions(document: StoreDocument) -> StoreDocument:
@@ -351,13 +375,18 @@ class _Plan(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, model: Checkpoint, prepared: PreparedExtraction) -> _Plan:
-        digest = hashlib.sha256(example_digests(prepared.probe).tobytes())
-        for batch in prepared.probe.plan:
-            digest.update(prepared.probe.rows[batch].tobytes() + b"|")
         # Of a hub's checkpoint the configuration tells the commit.
         here = model.offloaded is not None and Path(model.source).is_dir()
         files = weight_file_stamps(Path(model.source)) if here else ()
-        return cls(_without_versions(prepared.document), digest.hexdigest(), files)
+        return cls(_without_versions(prepared.document), _texts_sha256(prepared.probe), files)
+
+
+def _texts_sha256(probe: TokenizedProbe) -> str:
+    """Return the hash of all tokens that are read, and of how they are shared among batches."""
+    digest = hashlib.sha256(example_digests(probe).tobytes())
+    for batch in probe.plan:
+        digest.update(probe.rows[batch].tobytes() + b"|")
+    return digest.hexdigest()
 
 
 def _begin(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction) -> None:
@@ -397,7 +426,7 @@ def _write_shards(
         workspaces = [Workspace() for _ in range(slot_count(lanes))]
         numbers = [(batch, shard) for shard in missing for batch in prepared.shards[shard]]
         batches = progress_batches(prepared.probe, "extracting", progress, [batch for batch, _ in numbers])
-        filled: _Shard | None = None
+        filled: _ShardFile | None = None
         came = iter(numbers)
 
         def states(batch: ProbeBatch, slot: int) -> dict[Stream, TokenStates]:
@@ -408,7 +437,7 @@ def _write_shards(
             number, shard = next(came)
             own = prepared.shards[shard]
             if filled is None:
-                filled = _Shard(unfinished / _shard_name(shard), prepared, own, digests)
+                filled = _ShardFile(unfinished / _shard_name(shard), prepared, own, digests)
             filled.add(number, found)
             if number == own[-1]:
                 # What was filled comes to the disk while the next shard is computed.
@@ -426,8 +455,8 @@ def _missing(unfinished: Path, prepared: PreparedExtraction, processes: Processe
     """Return the numbers of this process's shards that are not there."""
     return [
         number
-        for number in range(len(prepared.shards))
-        if number % processes.count == processes.rank and not (unfinished / _shard_name(number)).exists()
+        for place, number in enumerate(prepared.own)
+        if place % processes.count == processes.rank and not (unfinished / _shard_name(number)).exists()
     ]
 
 
@@ -444,7 +473,7 @@ def _write_by_blocks(
         with tqdm(desc="extracting", unit="block", total=n_blocks * len(rounds), disable=not progress) as bar:
             for numbers in rounds:
                 shards = [
-                    _Shard(unfinished / _shard_name(number), prepared, prepared.shards[number], digests)
+                    _ShardFile(unfinished / _shard_name(number), prepared, prepared.shards[number], digests)
                     for number in numbers
                 ]
                 passes = [
@@ -480,7 +509,7 @@ def _rounds(numbers: Sequence[int], prepared: PreparedExtraction, bytes_of_a_sta
         yield held
 
 
-def _pass_into(shard: _Shard, recorder: LayerRecorder, probe: TokenizedProbe, number: int) -> None:
+def _pass_into(shard: _ShardFile, recorder: LayerRecorder, probe: TokenizedProbe, number: int) -> None:
     """Run a batch and write each state into its shard as it comes."""
     (batch,) = probe.batches(numbers=[number])
     index = {stream: batch.token_index(stream) for stream in recorder.layers}
@@ -493,7 +522,7 @@ def _pass_into(shard: _Shard, recorder: LayerRecorder, probe: TokenizedProbe, nu
     shard.end_batch(number)
 
 
-class _Shard:
+class _ShardFile:
     """A shard while its batches come, each whole and in turn, or all of them layer by layer."""
 
     def __init__(self, file: Path, prepared: PreparedExtraction, batches: range, digests: NDArray[np.uint8]) -> None:
@@ -602,13 +631,10 @@ def _merged(several: Iterable[tuple[Rounding, float]]) -> tuple[Rounding, float]
 
 def _complete(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction) -> None:
     """Write what belongs beside the shards, states.json last."""
-    records, roundings = [], []
-    for number, own in enumerate(prepared.shards):
+    records = []
+    for number in prepared.own:
         file = unfinished / _shard_name(number)
-        with safe_open(file, framework="numpy") as opened:
-            *told, count = opened.get_tensor(_ROUNDING).tolist()
-        roundings.append((Rounding(*told), count))
-        examples = np.concatenate([prepared.probe.plan[batch] for batch in own])
+        examples = np.concatenate([prepared.probe.plan[batch] for batch in prepared.shards[number]])
         tokens = {stream: int(_lengths(prepared.probe, stream)[examples].sum()) for stream in prepared.document.layers}
         records.append(ShardRecord(file.name, len(examples), tokens, file.stat().st_size))
     try:
@@ -618,12 +644,22 @@ def _complete(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction)
                 model.tokenizer.save_pretrained(unfinished / MODEL_DIRECTORY)
     except OSError as error:
         raise RunError(f"cannot write {unfinished / MODEL_DIRECTORY}: {error.strerror or error}") from error
-    rounding, _ = _merged(roundings)
+    rounding = rounding_of_files(unfinished / record.file for record in records)
     write_json(unfinished / STORE_FILE, msgspec.structs.replace(prepared.document, shards=records, rounding=rounding))
     (unfinished / _PLAN_FILE).unlink()
 
 
-def _put_in_place(unfinished: Path, out: Path) -> None:
+def rounding_of_files(files: Iterable[Path]) -> Rounding:
+    """Return what storing changed in the states of several shards."""
+    found = []
+    for file in files:
+        with safe_open(file, framework="numpy") as opened:
+            *told, count = opened.get_tensor(_ROUNDING).tolist()
+        found.append((Rounding(*told), count))
+    return _merged(found)[0]
+
+
+def put_in_place(unfinished: Path, out: Path) -> None:
     """Give the directory its name; a store that was there goes when the new one is whole."""
     retired = out.with_name(f"{out.name}.replaced")
     try:

@@ -22,23 +22,11 @@ from anglekit_cli import options
 from anglekit_cli.process import only_new_garbage
 
 if TYPE_CHECKING:
-    from anglekit.analysis.preparation import Shard
     from anglekit.results.geometry import Geometry
 
 EPILOG = "Example: anglekit analyze runs/teacher runs/forward runs/reverse --probe validation.tsv --out geometry"
 _SAVE_EVERY = 100
 MERGE_EPILOG = "Example: anglekit merge geometry-1 geometry-2 geometry-3 --out geometry"
-
-
-def _shard(text: str | None) -> Shard | None:
-    if text is None:
-        return None
-    number, slash, of = text.partition("/")
-    if not (slash and number.isdecimal() and of.isdecimal()) or len(text) > 18:
-        raise InputError(f"--shard {text!r} is not a part", "give one such as 2/4, the second of four")
-    from anglekit.analysis.preparation import Shard
-
-    return Shard(int(number), int(of))
 
 
 def check_place(out: Path, overwrite: bool) -> None:
@@ -126,7 +114,7 @@ def analyze(
     alone = not launched_together()
     if alone and not dry_run:
         check_place(out, overwrite or resume)
-    part = _shard(shard)
+    part = options.parse_shard(shard)
     read = prompts or ("alone" if columns.target in (None, "-") else "included")
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
     if not resume:
@@ -245,10 +233,10 @@ def analyze(
 def merge(
     shards: Annotated[
         list[Path],
-        typer.Argument(help="What anglekit analyze --shard wrote: every part once.", show_default=False),
+        typer.Argument(help="What analyze --shard or extract --shard wrote: every part once.", show_default=False),
     ],
     out: Annotated[
-        Path, typer.Option(help="Directory for the Geometry; it appears whole or not at all.", rich_help_panel=OUTPUT)
+        Path, typer.Option(help="Directory for the whole; it appears whole or not at all.", rich_help_panel=OUTPUT)
     ],
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an output directory that exists.", rich_help_panel=OUTPUT)
@@ -256,10 +244,21 @@ def merge(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.", rich_help_panel=OUTPUT)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.", rich_help_panel=OUTPUT)] = False,
 ) -> None:
-    """Join the parts of an analysis that separate jobs made.
+    """Join the parts of an analysis, or of a state store, that separate jobs made.
 
-    The result is the Geometry that one job would have given.
+    The result is the Geometry or the store that one job would have given.
     """
+    if any((shard / STORE_FILE).is_file() for shard in shards):
+        check_replaceable(out, STORE_FILE, overwrite=overwrite)
+
+        from anglekit.analysis.jobs.store_parts import merge_stores
+
+        store = merge_stores(shards, out, overwrite=overwrite)
+        if as_json:
+            typer.echo(json.dumps({"out": str(out), "texts": store.n_examples, "layers": store.document.layers}))
+        elif not quiet:
+            typer.echo(f"{store.document.model.name}: {store.n_examples:,} different texts. Written to {out}.")
+        return
     check_place(out, overwrite)
 
     from anglekit.analysis.jobs.shards import merge_shards

@@ -53,6 +53,14 @@ def extract(
     device: Annotated[str, options.option_of(LoadOptions, "device")] = AUTO,
     placement: Annotated[Placement, options.Options()],
     load: Annotated[LoadOptions, options.Options(without=("device",))],
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Write the I-th of N parts, for anglekit merge.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -84,7 +92,8 @@ def extract(
         check_replaceable(out, STORE_FILE, overwrite=overwrite)
     read = prompts or ("alone" if columns.target in (None, "-") else "included")
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
-    check_offload(placement.offload, shared=not alone)
+    part = options.parse_shard(shard)
+    check_offload(placement.offload, shared=part is not None or not alone)
     options.check_sources([model], [data], columns=columns, revision=load.revision)
     if alone:
         check_layers(checkpoint_of(model), chosen)
@@ -114,7 +123,7 @@ def extract(
             held = replace(there, blocks=blocks_to_hold(config, wanted, teacher=True))
             checkpoint = load_checkpoint(model, held)
         if dry_run:
-            planned = prepare_extraction(checkpoint, texts, settings, layers=chosen, stored=states_dtype)
+            planned = prepare_extraction(checkpoint, texts, settings, layers=chosen, stored=states_dtype, part=part)
             counts = {stream: planned.probe.n_tokens(stream) for stream in planned.probe.streams}
             if processes.first and as_json:
                 layers_held = planned.document.layers
@@ -134,6 +143,7 @@ def extract(
             settings,
             layers=chosen,
             stored=states_dtype,
+            part=part,
             overwrite=overwrite,
             processes=processes,
             progress=processes.first and not quiet and not as_json,
@@ -155,5 +165,8 @@ def extract(
         )
         for note in texts.notes:
             typer.echo(f"note: {note}", err=True)
+        if part is not None:
+            typer.echo(f"This is part {part}; join all {part.of}: anglekit merge PART... --out {out}")
+            return
         where = f"It was in {out} already" if was_there else f"Written to {out}"
         typer.echo(f"{where}. Analyse with it: anglekit analyze {out} STUDENT --probe {data} --out geometry")

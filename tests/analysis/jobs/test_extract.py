@@ -187,7 +187,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_runs(
 def test_a_stopped_extraction_goes_on_and_other_texts_do_not(checkpoint, probe, batches_of_few, tmp_path, monkeypatch):
     teacher = checkpoint("bert", "teacher", seed=1)
     whole = extract_states(tmp_path / "whole", teacher, probe, batches_of_few)
-    saved, save = [], extract._Shard.finish
+    saved, save = [], extract._ShardFile.finish
 
     def stopped(shard):
         if len(saved) == 2:
@@ -195,11 +195,11 @@ def test_a_stopped_extraction_goes_on_and_other_texts_do_not(checkpoint, probe, 
         saved.append(shard.new.file.name)
         save(shard)
 
-    monkeypatch.setattr(extract._Shard, "finish", stopped)
+    monkeypatch.setattr(extract._ShardFile, "finish", stopped)
     with pytest.raises(KeyboardInterrupt):
         extract_states(tmp_path / "states", teacher, probe, batches_of_few)
     assert not (tmp_path / "states").exists()
-    monkeypatch.setattr(extract._Shard, "finish", lambda shard: (saved.append(shard.new.file.name), save(shard)))
+    monkeypatch.setattr(extract._ShardFile, "finish", lambda shard: (saved.append(shard.new.file.name), save(shard)))
     with pytest.raises(InputError, match="unfinished store of other texts"):
         extract_states(tmp_path / "states", teacher, probe.select(range(12)), batches_of_few)
     with pytest.raises(InputError, match="unfinished store of other layers, settings or weights"):
