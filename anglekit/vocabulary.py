@@ -26,26 +26,115 @@ BATCHINGS: tuple[Batching, ...] = get_args(Batching)
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to choose the teacher layer of each student layer: what it does, and where it comes from."""
+    """A way to choose the teacher layer of each student layer: what it does, and where it comes from.
+
+    Attributes:
+        description: in words.
+        source: the paper.
+        formula: the teacher layer m(j) of student layer j of k, or what is made of the teacher's layers T_1 to T_n; S_j
+            is the student's state. "" for controls.
+        combines: how a student layer is taught by several teacher layers: "mean", "attention", "linear", "gate",
+            "transport", or "draw" where one of them is drawn anew each epoch; "" where by one.
+    """
 
     description: str
     source: str
+    formula: str = ""
+    combines: str = ""
 
 
 _PAPER = "Yu, Wen and Mou, arXiv 2502.04499"
 
 #: The strategies of layer matching, in the order in which they are shown. `distillation/matching/strategies.py` has
-#: their rules.
+#: their maps, `distillation/students/mixtures.py` what is made of several teacher layers.
 STRATEGIES: Mapping[str, Strategy] = {
-    "none": Strategy("no hidden loss", "Hinton et al. 2015, arXiv 1503.02531"),
+    "none": Strategy("no hidden loss", "Hinton et al. 2015, arXiv 1503.02531", "no m"),
     "forward": Strategy(
         "student block j is taught by the j-th of evenly spaced teacher blocks",
         "Sun et al. 2019, arXiv 1908.09355 (Patient Knowledge Distillation, skip)",
+        "m(j) = ceil(j n / k)",
     ),
-    "reverse": Strategy("the same teacher blocks in reverse order", _PAPER),
-    "all-to-one": Strategy("every student layer is taught by the teacher's middle layer", _PAPER),
-    "random": Strategy("one random order of the same teacher blocks, drawn once per run", _PAPER),
+    "reverse": Strategy("the same teacher blocks in reverse order", _PAPER, "m(j) = ceil((k + 1 - j) n / k)"),
+    "all-to-one": Strategy(
+        "every student layer is taught by the teacher's middle layer", _PAPER, "m(j) = floor(n / 2)"
+    ),
+    "random": Strategy(
+        "one random order of the same teacher blocks, drawn once per run", _PAPER, "m(j) = ceil(p(j) n / k), p drawn"
+    ),
+    "pkd-skip": Strategy(
+        "as forward without the last student layer and the embedding",
+        "Sun et al. 2019, arXiv 1908.09355 (PKD-skip)",
+        "m(j) = ceil(j n / k), j < k",
+    ),
+    "pkd-last": Strategy(
+        "the layers below the student's last are taught by those below the teacher's last",
+        "Sun et al. 2019, arXiv 1908.09355 (PKD-last)",
+        "m(j) = n - k + j, j < k",
+    ),
+    "uniform": Strategy(
+        "as forward, and the embedding by the embedding in every family; the head is taught by the KL",
+        "Jiao et al. 2020, arXiv 1909.10351 (TinyBERT)",
+        "m(0) = 0, m(j) = ceil(j n / k)",
+    ),
+    "last": Strategy(
+        "the student's last layer alone is taught, by the teacher's last",
+        "Ko et al. 2023, arXiv 2302.01530 (CR-ILD)",
+        "m(k) = n",
+    ),
+    "one-to-one": Strategy(
+        "the student's middle layer alone is taught, by the teacher's middle layer",
+        "Romero et al. 2015, arXiv 1412.6550 (FitNets)",
+        "m(ceil(k / 2)) = floor(n / 2)",
+    ),
+    "in-order-random": Strategy(
+        "as many teacher layers as the student has, drawn anew each epoch and kept in order",
+        "Haidar et al. 2022, arXiv 2109.10164 (RAIL-KD)",
+        "m(1) < ... < m(k) drawn from 1 to n",
+        "draw",
+    ),
+    "contiguous-mean": Strategy(
+        "student layer j is taught by the mean of the j-th of k contiguous parts of the teacher",
+        "Passban et al. 2021, arXiv 2012.14022 (ALP-KD's parts, without its attention)",
+        "mean of T_i, ceil((j - 1) n / k) < i <= ceil(j n / k)",
+        "mean",
+    ),
+    "layer-attention": Strategy(
+        "each token of a student layer attends to all teacher layers",
+        "Passban et al. 2021, arXiv 2012.14022 (ALP-KD)",
+        "sum over i of a_i T_i, a = softmax over i of S_j . T_i",
+        "attention",
+    ),
+    "group-combination": Strategy(
+        "student layer j is taught by a learned linear combination of the j-th of k contiguous parts of the teacher",
+        "Wu et al. 2020, arXiv 2010.03034 (CKD, regular combination)",
+        "W_j [T_i; ...; T_l] of the j-th part",
+        "linear",
+    ),
+    "gated": Strategy(
+        "learned gates pass teacher layers on, one after another; student layer j is taught by what has come so far",
+        "Lin et al. 2023, Sensors 23(3) 1483 (LAD)",
+        "A_1 = T_1, A_i = g T_i + (1 - g) A_(i-1), g = sigmoid(W_i A_(i-1) + b_i); S_j by A at ceil(j n / k)",
+        "gate",
+    ),
+    "optimal-transport": Strategy(
+        "every student layer by every teacher layer, weighted by a transport plan of least loss, made for each batch",
+        "Li et al. 2020, arXiv 2010.06133 (BERT-EMD)",
+        "k x sum of f_ij d(S_i, T_j), f of least cost between the layers' weights",
+        "transport",
+    ),
+    "angle-aware": Strategy(
+        "the ascending layers whose directions, seen from the student, make the smallest angles with all others",
+        "a rule of ours, read from a Geometry",
+        "m(1) < ... < m(k) of least sum over j of the mean over i of angle_j(T_m(j), T_i)",
+    ),
 }
+
+#: The strategies that the paper compares: what a sweep trains where none are named.
+PAPER_STRATEGIES = ("none", "forward", "reverse", "all-to-one", "random")
+#: The strategy that reads a Geometry.
+ANGLE_AWARE = "angle-aware"
+#: The strategies that draw, from the run's seed.
+DRAWN = ("random", "in-order-random")
 
 #: The strategy without matching, to which the matching ones are compared.
 NONE = "none"
@@ -168,8 +257,13 @@ SINGLE_LABEL, MULTI_LABEL, REGRESSION = PROBLEM_TYPES = get_args(ProblemType)
 #: Precisions of models and of forward passes.
 PRECISIONS = ("float32", "bfloat16", "float16")
 
-#: The hidden losses, in the order of `distillation.losses.functional`, which computes them.
-HIDDEN_LOSS_NAMES = ("mse", "normalized-mse", "cosine", "layer-norm-mse")
+#: The hidden losses, in the order of `distillation.losses.functional` and `relations`, which compute them.
+HIDDEN_LOSS_NAMES = (
+    *("mse", "normalized-mse", "cosine", "layer-norm-mse", "feature-dynamics"),
+    *("gram", "relational", "cka", "procrustes", "infonce"),
+)
+#: Those that compare relations inside each side, so that a narrower student needs no adapter.
+WIDTH_FREE_LOSSES = ("gram", "relational", "cka", "procrustes")
 #: How predictions are compared, in the order of `distillation.losses.divergences`, which has their formulas.
 KL_DIRECTIONS = ("forward", "reverse", "jensen-shannon", "skew", "top-k")
 

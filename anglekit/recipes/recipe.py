@@ -25,6 +25,7 @@ from anglekit.vocabulary import (
     CONTROLS,
     HIDDEN_LOSS_NAMES,
     INITS,
+    PAPER_STRATEGIES,
     RANDOM_TEACHER,
     READINGS,
     STRATEGIES,
@@ -124,7 +125,7 @@ class Students:
     layers: tuple[int, ...] = setting(MISSING, "Depths, in both streams of an encoder-decoder.")
     training: Training = setting(MISSING, "How all of them are trained.")
     widths: tuple[int, ...] = setting((), "Student widths below the teacher's; none: the teacher's.")
-    strategies: tuple[str, ...] = setting(tuple(STRATEGIES), "How layers are matched.")
+    strategies: tuple[str, ...] = setting(PAPER_STRATEGIES, "How layers are matched.")
     inits: tuple[str, ...] = setting(INITS, "Where weights come from; a smaller width takes random alone.")
     seeds: tuple[int, ...] = setting((0,), "Of initialisation, dropout and random draws.")
     copy_blocks: Mapping[str, tuple[int, ...]] | None = setting(

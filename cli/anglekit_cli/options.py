@@ -44,8 +44,10 @@ from anglekit.settings_fields import (
     declarations,
 )
 from anglekit.vocabulary import (
+    ANGLE_AWARE,
     CLASSIFICATION,
     CONTROLS,
+    GEOMETRY_FILE,
     HIDDEN_LOSS_NAMES,
     NONE,
     RANDOM_TEACHER,
@@ -226,6 +228,15 @@ Validation = Annotated[
 Strategy = Annotated[
     str | None, typer.Option(metavar="NAME", help=f"{', '.join(STRATEGIES)}.", rich_help_panel=STUDENT)
 ]
+GeometryToRead = Annotated[
+    Path | None,
+    typer.Option(
+        "--geometry",
+        metavar="DIR",
+        help=f"Directory of an analysis, from whose angles strategy {ANGLE_AWARE} chooses.",
+        rich_help_panel=STUDENT,
+    ),
+]
 Control = Annotated[
     str | None,
     typer.Option(
@@ -272,7 +283,9 @@ Width = Annotated[
         help="A width below the teacher's; needs random weights.", show_default="the teacher's", rich_help_panel=STUDENT
     ),
 ]
-HiddenLoss = Annotated[str, typer.Option(help="mse, normalized-mse, cosine or layer-norm-mse.", rich_help_panel=LOSSES)]
+HiddenLoss = Annotated[
+    str, typer.Option(metavar="NAME", help=f"{', '.join(HIDDEN_LOSS_NAMES)}.", rich_help_panel=LOSSES)
+]
 Reading = Annotated[
     str, typer.Option(help="corrected, or official: normalised as in the paper's code.", rich_help_panel=LOSSES)
 ]
@@ -586,6 +599,29 @@ def check_matching(strategy: str | None, layer_map: str | None, control: str | N
             f"--control {control} came with --strategy {NONE}, which matches no layers",
             "give one that does, such as forward",
         )
+
+
+def check_strategies(strategies: Sequence[str | None], geometry: Path | None, copied: str | None) -> None:
+    """Refuse a copy map beside combined layers, and a strategy without the Geometry that it reads or the reverse."""
+    combining = next(
+        (name for name in strategies if name is not None and name in STRATEGIES and STRATEGIES[name].combines), None
+    )
+    if copied is not None and combining is not None:
+        raise InputError(
+            f"--copy came with strategy {combining}, whose student layers have no teacher block of their own",
+            "leave --copy out: blocks are then copied as for forward",
+        )
+    if ANGLE_AWARE in strategies and geometry is None:
+        raise InputError(
+            f"strategy {ANGLE_AWARE} came without the Geometry from whose angles it chooses",
+            "give the directory of an analysis of a student of this depth: --geometry DIR",
+        )
+    if geometry is None:
+        return
+    if ANGLE_AWARE not in strategies:
+        raise InputError(f"--geometry came, and only strategy {ANGLE_AWARE} reads one", "leave it out")
+    if not (geometry / GEOMETRY_FILE).is_file():
+        raise InputError(f"--geometry is {geometry}, which holds no {GEOMETRY_FILE}", "give the --out of an analysis")
 
 
 def check_sources(

@@ -15,6 +15,7 @@ from transformers.trainer_utils import SchedulerType
 from typer.testing import CliRunner
 
 from anglekit.distillation.losses.functional import HIDDEN_LOSSES
+from anglekit.distillation.losses.relations import RELATIONS
 from anglekit.distillation.settings import SCHEDULES, TrainSettings
 from anglekit.distillation.tasks.registry import TASKS
 from anglekit.models.checkpoints import DTYPES
@@ -121,7 +122,7 @@ def test_the_names_known_without_torch_are_the_library_s():
     for name, kind in TASK_KINDS.items():
         assert isinstance(TASKS[name], type(TASKS[kind]))
         assert TASKS[name].streams == TASK_STREAMS.get(kind)
-    assert tuple(HIDDEN_LOSSES) == HIDDEN_LOSS_NAMES
+    assert (*HIDDEN_LOSSES, "feature-dynamics", *RELATIONS) == HIDDEN_LOSS_NAMES
     assert tuple(DTYPES) == PRECISIONS
     assert {str(kind.value) for kind in SchedulerType} <= set(SCHEDULES)
 

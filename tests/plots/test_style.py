@@ -23,7 +23,7 @@ from anglekit.plots.style import (
     figure_width,
     round_ticks,
 )
-from anglekit.vocabulary import CONTROLS, GIVEN, INITS, STRATEGIES
+from anglekit.vocabulary import CONTROLS, GIVEN, INITS, PAPER_STRATEGIES
 from tests.plots.vision import VISION, linear
 
 TO_XYZ = np.array(
@@ -69,8 +69,8 @@ class TestTheme:
             assert contrast(colour, look.background) >= 2.9
 
     def test_strategies_have_their_own_markers(self, look: Theme) -> None:
-        assert set(look.strategies) == {*STRATEGIES, *CONTROLS}
-        assert len({style.marker for style in look.strategies.values()}) == len(STRATEGIES) + len(CONTROLS)
+        assert set(look.strategies) == {*PAPER_STRATEGIES, *CONTROLS}
+        assert len({style.marker for style in look.strategies.values()}) == len(PAPER_STRATEGIES) + len(CONTROLS)
 
 
 def test_red_and_green_of_one_lightness_would_fail() -> None:

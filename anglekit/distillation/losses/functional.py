@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, cast
 
 import torch
@@ -21,9 +22,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from anglekit.distillation.losses.divergences import DIVERGENCES, divergence, one_chunk
+from anglekit.distillation.losses.relations import RELATIONS, precise, relation
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
-from anglekit.vocabulary import KL_DIRECTIONS
+from anglekit.vocabulary import HIDDEN_LOSS_NAMES, KL_DIRECTIONS, WIDTH_FREE_LOSSES
 
 #: For each matched student layer its state after the adapter and the teacher's, both (batch, time, D).
 StatePairs = Sequence[tuple[Tensor, Tensor]]
@@ -114,6 +116,7 @@ def layer_norm_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return mse(F.layer_norm(student, width, eps=_LAYER_NORM_EPS), F.layer_norm(teacher, width, eps=_LAYER_NORM_EPS))
 
 
+#: The hidden losses that are a distance of each token's own states.
 HIDDEN_LOSSES: Final[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "mse": mse,
     "normalized-mse": normalized_mse,
@@ -123,16 +126,20 @@ HIDDEN_LOSSES: Final[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {
 
 
 def hidden_loss(pairs: StatePairs, mask: Tensor | None, *, kind: str = "mse") -> LossTerm:
-    """Sum a hidden-state distance over matched layers and valid tokens of one stream.
+    """Sum a hidden loss over matched layers and valid tokens of one stream.
 
     L = sum over tokens x, layers j of d(W S_j(x), T_m(j)(x)); the mean divides by the number of valid tokens only, so
-    that the layers add up as in the paper's equation 1.
+    that the layers add up as in the paper's equation 1. A loss of `relations.RELATIONS` is one number for a batch and
+    layer; it counts as that number at every token, so that an accumulated batch averages it by tokens.
+
+    "feature-dynamics" adds to the mean squared error that of the differences between one matched layer and the next,
+    S_j - S_(j-1) against T_m(j) - T_m(j-1) (Gong et al. 2025, aclanthology.org/2025.acl-long.1125).
 
     Args:
-        pairs: for each matched student layer its state after the adapter and the teacher's, both (batch, time, D).
-            Without any the loss is 0.
+        pairs: for each matched student layer its state after the adapter and the teacher's, both (batch, time, D); the
+            widths may differ for `vocabulary.WIDTH_FREE_LOSSES`. Without any the loss is 0.
         mask: (batch, time), nonzero at real tokens; None counts every position.
-        kind: a name in `HIDDEN_LOSSES`.
+        kind: a name in `vocabulary.HIDDEN_LOSS_NAMES`.
 
     Returns:
         The term; its count is the number of valid tokens, whatever the number of layers.
@@ -140,19 +147,25 @@ def hidden_loss(pairs: StatePairs, mask: Tensor | None, *, kind: str = "mse") ->
     Raises:
         InputError: an unknown kind, or shapes that do not agree.
     """
-    if kind not in HIDDEN_LOSSES:
-        raise InputError(f"no hidden loss {kind!r}", allowed=suggest(kind, HIDDEN_LOSSES))
+    if kind not in HIDDEN_LOSS_NAMES:
+        raise InputError(f"no hidden loss {kind!r}", allowed=suggest(kind, HIDDEN_LOSS_NAMES))
     if not pairs:
         count = torch.zeros(()) if mask is None else (mask != 0).sum()
         return LossTerm(torch.zeros((), device=count.device), count)
-    check_pairs(pairs)
+    check_pairs(pairs, one_width=kind not in WIDTH_FREE_LOSSES)
     first = pairs[0][0]
-    if kind == "mse":
-        if mask is not None:
-            _check_mask(mask, first.shape[:2])
+    if mask is not None:
+        _check_mask(mask, first.shape[:2])
+    if kind in ("mse", "feature-dynamics", *RELATIONS):
         keep = None if mask is None else (mask != 0).to(first.device)
         count = torch.tensor(math.prod(first.shape[:2]), device=first.device) if keep is None else keep.sum()
-        squares = [_masked_squares(precise(s), precise(t), keep) for s, t in pairs]
+        if kind in RELATIONS:
+            values = [relation(kind, student, teacher, keep) for student, teacher in pairs]
+            return LossTerm(torch.stack(values).sum() * count, count)
+        compared = [(precise(student), precise(teacher)) for student, teacher in pairs]
+        if kind == "feature-dynamics":
+            compared += [(s - below_s, t - below_t) for (below_s, below_t), (s, t) in pairwise(compared)]
+        squares = [_masked_squares(student, teacher, keep) for student, teacher in compared]
         return LossTerm(torch.stack(squares).sum() / first.shape[-1], count)
     index = valid_positions(mask, first.shape[:2], first.device)
     distance = HIDDEN_LOSSES[kind]
@@ -323,8 +336,8 @@ def next_token_labels(labels: Tensor) -> Tensor:
     return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
 
 
-def check_pairs(pairs: StatePairs) -> None:
-    """Check that all matched states share one (batch, time, width).
+def check_pairs(pairs: StatePairs, *, one_width: bool = True) -> None:
+    """Check that all matched states share one (batch, time, width), or one (batch, time) where widths may differ.
 
     Raises:
         InputError: naming the two shapes that differ.
@@ -332,7 +345,8 @@ def check_pairs(pairs: StatePairs) -> None:
     shape = pairs[0][1].shape
     for student, teacher in pairs:
         for role, state in (("student", student), ("teacher", teacher)):
-            if state.shape != shape or state.dim() != 3:
+            agrees = state.shape == shape if one_width else state.shape[:2] == shape[:2]
+            if not agrees or state.dim() != 3:
                 raise InputError(
                     f"a {role} state has shape {tuple(state.shape)} beside {tuple(shape)}",
                     "matched states need one (batch, time, width): use an adapter where the widths differ",
@@ -344,11 +358,6 @@ def _rows(values: Tensor, index: Tensor) -> Tensor:
     flat = values.reshape(-1, values.shape[-1])
     rows = flat if index.numel() == flat.shape[0] else flat.index_select(0, index)
     return precise(rows)
-
-
-def precise(values: Tensor) -> Tensor:
-    """Raise half precision to float32: it loses the small differences that these losses are made of."""
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def _check_mask(mask: Tensor, shape: Sequence[int]) -> None:

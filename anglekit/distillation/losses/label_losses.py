@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anglekit.distillation.losses.functional import LossTerm, kl_divergence, precise
+from anglekit.distillation.losses.functional import LossTerm, kl_divergence
+from anglekit.distillation.losses.relations import precise
 from anglekit.errors import InputError
 
 

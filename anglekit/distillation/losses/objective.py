@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from anglekit.distillation.losses.functional import (
-    HIDDEN_LOSSES,
     IGNORE_INDEX,
     LossTerm,
     cross_entropy,
@@ -32,12 +31,14 @@ from anglekit.distillation.losses.official import (
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
 from anglekit.vocabulary import (
+    HIDDEN_LOSS_NAMES,
     KL_DIRECTIONS,
     MULTI_LABEL,
     PROBLEM_TYPES,
     READINGS,
     REGRESSION,
     SINGLE_LABEL,
+    WIDTH_FREE_LOSSES,
     FinalNorm,
     ProblemType,
     Reading,
@@ -63,6 +64,52 @@ class TeacherOutputs:
     hidden: Mapping[Stream, Mapping[int, Tensor]] = field(default_factory=dict)
 
 
+#: A student layer's state, its target, and how much the pair counts.
+Taught = tuple[Tensor, Tensor, float]
+#: The mean loss per token of a pair of states, (batch, time, width).
+Cost = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class LayerGroups:
+    """The student layers of one stream that several teacher layers teach.
+
+    Attributes:
+        combines: what is made of a group (`vocabulary.Strategy.combines`).
+        of: (student layer, teacher layers), ascending.
+        seed: of a draw; None where nothing is drawn.
+    """
+
+    combines: str
+    of: tuple[tuple[int, tuple[int, ...]], ...]
+    seed: int | None = None
+
+    @property
+    def student_layers(self) -> tuple[int, ...]:
+        """The student layers."""
+        return tuple(student for student, _ in self.of)
+
+    @property
+    def teacher_layers(self) -> tuple[int, ...]:
+        """All teacher layers, ascending, each once."""
+        return tuple(sorted({layer for _, group in self.of for layer in group}))
+
+
+class Mixtures(Protocol):
+    """What makes the targets of groups of teacher layers: `students.mixtures.LayerMixtures`."""
+
+    def taught(
+        self,
+        stream: Stream,
+        student: Mapping[int, Tensor],
+        teacher: Mapping[int, Tensor],
+        mask: Tensor | None,
+        cost: Cost,
+    ) -> list[Taught]:
+        """Return the pairs that a stream's hidden loss is the weighted sum over."""
+        ...
+
+
 @dataclass(frozen=True)
 class DistillationObjective:
     """The training loss of a student, as terms that are summed here and divided by the trainer.
@@ -80,7 +127,7 @@ class DistillationObjective:
         weights: of cross-entropy, KL and hidden loss. A term of weight 0 is neither computed nor logged.
         temperature: of the KL; None takes 1, or the family's own in the official reading.
         kl_direction: "forward" or "reverse"; None takes forward, or the family's own in the official reading.
-        hidden_loss: a name in `functional.HIDDEN_LOSSES`; the official reading has its own and ignores it.
+        hidden_loss: a name in `vocabulary.HIDDEN_LOSS_NAMES`; the official reading has its own and ignores it.
         reading: "corrected" or "official".
         family: a name in `official.OFFICIAL`, used by the official reading; None: the models'.
         kl_on_prompt: for causal models, whether KL reads every real token instead of the labelled ones; None takes
@@ -95,9 +142,10 @@ class DistillationObjective:
             configuration (`objective_for`), and one class where that has none.
         class_weights: what an example of each class counts in the cross-entropy; with several labels an example, what
             each label counts where it is there. None: 1.
+        groups: by stream, the student layers that several teacher layers teach.
 
     Raises:
-        InputError: a name or number that is not allowed.
+        InputError: a name or number that is not allowed, or a hidden loss that the matched layers do not define.
 
     Example:
         >>> objective = DistillationObjective({"decoder": [(1, 4), (2, 8)]}, LossWeights(ce=0.0), temperature=2.0)
@@ -118,12 +166,15 @@ class DistillationObjective:
     shared_entries: int | None = None
     problem_type: ProblemType | None = None
     class_weights: tuple[float, ...] | None = None
+    groups: Mapping[Stream, LayerGroups] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.reading not in READINGS:
             raise InputError(f"no reading {self.reading!r}", allowed=suggest(self.reading, READINGS))
-        if self.hidden_loss not in HIDDEN_LOSSES:
-            raise InputError(f"no hidden loss {self.hidden_loss!r}", allowed=suggest(self.hidden_loss, HIDDEN_LOSSES))
+        if self.hidden_loss not in HIDDEN_LOSS_NAMES:
+            raise InputError(
+                f"no hidden loss {self.hidden_loss!r}", allowed=suggest(self.hidden_loss, HIDDEN_LOSS_NAMES)
+            )
         if self.family is not None and self.family not in OFFICIAL:
             raise InputError(f"no official losses for {self.family!r}", allowed=suggest(self.family, OFFICIAL))
         if self.kl_direction is not None and self.kl_direction not in KL_DIRECTIONS:
@@ -150,6 +201,9 @@ class DistillationObjective:
                 "nothing would be trained: no layer is matched and the weights of ce and kl are 0",
                 "raise one of them or choose a strategy other than 'none'",
             )
+        for stream, layers in self.student_layers.items():
+            combines = self.groups[stream].combines if stream in self.groups else ""
+            check_defined(self.hidden_loss, self.reading, stream, len(layers), combines)
 
     @property
     def official(self) -> bool:
@@ -161,7 +215,16 @@ class DistillationObjective:
         """The streams that have a hidden term."""
         if self.weights.hidden == 0.0:
             return ()
-        return tuple(stream for stream, pairs in self.pairs.items() if pairs)
+        return tuple(stream for stream, pairs in self._pairs().items() if pairs or stream in self.groups)
+
+    def _pairs(self) -> dict[Stream, Sequence[tuple[int, int]]]:
+        """The matched pairs by stream, streams that have groups alone among them."""
+        return {**dict.fromkeys(self.groups, ()), **self.pairs}
+
+    @property
+    def needs_one_width(self) -> bool:
+        """Whether the hidden loss compares states themselves, so that a narrower student needs adapters."""
+        return self.official or self.hidden_loss not in WIDTH_FREE_LOSSES
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -186,13 +249,23 @@ class DistillationObjective:
 
     @property
     def student_layers(self) -> dict[Stream, tuple[int, ...]]:
-        """The student layers that hidden terms read, by stream."""
-        return {stream: tuple(s for s, _ in self.pairs[stream]) for stream in self.hidden_streams}
+        """The student layers that hidden terms read, by stream, ascending."""
+        return {
+            stream: tuple(sorted({s for s, _ in self._pairs()[stream]} | set(self._group_layers(stream, "student"))))
+            for stream in self.hidden_streams
+        }
 
     @property
     def teacher_layers(self) -> dict[Stream, tuple[int, ...]]:
         """The teacher layers that hidden terms read, by stream, each once."""
-        return {stream: tuple(sorted({t for _, t in self.pairs[stream]})) for stream in self.hidden_streams}
+        return {
+            stream: tuple(sorted({t for _, t in self._pairs()[stream]} | set(self._group_layers(stream, "teacher"))))
+            for stream in self.hidden_streams
+        }
+
+    def _group_layers(self, stream: Stream, role: str) -> tuple[int, ...]:
+        groups = self.groups.get(stream)
+        return () if groups is None else groups.student_layers if role == "student" else groups.teacher_layers
 
     def counts(self, batches: Sequence[Inputs]) -> dict[str, Tensor]:
         """Return for each term the items of all batches that make up one optimiser step.
@@ -216,6 +289,7 @@ class DistillationObjective:
         logits: Tensor,
         states: Mapping[Stream, Mapping[int, Tensor]],
         teacher: TeacherOutputs,
+        mixtures: Mixtures | None = None,
     ) -> dict[str, LossTerm]:
         """Return every term of one batch.
 
@@ -224,6 +298,7 @@ class DistillationObjective:
             logits: the student's, (batch, classes) or (batch, time, vocabulary).
             states: the student's matched states, after their adapters, `states[stream][layer]`.
             teacher: what the teacher gave for the same batch.
+            mixtures: makes the targets of `groups`; None where there are none.
         """
         terms: dict[str, LossTerm] = {}
         ours, labels, theirs, mask = self._logits_read(inputs, logits, teacher)
@@ -233,7 +308,7 @@ class DistillationObjective:
             elif name == "kl":
                 term = self._kl(ours, theirs, mask)
             else:
-                term = self._hidden(_stream_of(name), inputs, states, teacher)
+                term = self._hidden(_stream_of(name), inputs, states, teacher, mixtures)
             if self.official and not name.startswith("hidden"):
                 term = LossTerm(term.mean(), torch.ones_like(term.count))
             terms[name] = term
@@ -326,13 +401,34 @@ class DistillationObjective:
         inputs: Inputs,
         states: Mapping[Stream, Mapping[int, Tensor]],
         teacher: TeacherOutputs,
+        mixtures: Mixtures | None,
     ) -> LossTerm:
-        kept = teacher.hidden.get(stream, {})
-        pairs = [(states[stream][s], kept[t].to(states[stream][s].device)) for s, t in self.pairs[stream]]
+        kept, own = teacher.hidden.get(stream, {}), states[stream]
+        pairs = [(own[s], kept[t].to(own[s].device)) for s, t in self._pairs()[stream]]
         mask = self._stream_mask(stream, inputs)
         if self.official:
             return official_hidden_loss(pairs, mask, family=self._official_family)
-        return hidden_loss(pairs, mask, kind=self.hidden_loss)
+        if stream not in self.groups:
+            return hidden_loss(pairs, mask, kind=self.hidden_loss)
+        if mixtures is None:
+            raise InputError(
+                f"the {stream}'s layers are taught by several teacher layers each, and nothing combines them",
+                "give the mixtures of the objective: students.mixtures.create_mixtures",
+            )
+        device = next(iter(own.values())).device
+        moved = {layer: state.to(device) for layer, state in kept.items()}
+
+        def cost(student: Tensor, target: Tensor) -> Tensor:
+            return hidden_loss([(student, target)], mask, kind=self.hidden_loss).mean()
+
+        taught = mixtures.taught(stream, own, moved, mask, cost)
+        pairs += [(student, target) for student, target, weight in taught if weight == 1.0]
+        found = [hidden_loss(pairs, mask, kind=self.hidden_loss)] if pairs else []
+        for student, target, weight in taught:
+            if weight != 1.0:
+                term = hidden_loss([(student, target)], mask, kind=self.hidden_loss)
+                found.append(LossTerm(term.total * weight, term.count))
+        return LossTerm(torch.stack([term.total for term in found]).sum(), found[0].count)
 
     def _count(self, name: str, inputs: Inputs) -> Tensor:
         if name == "ce":
@@ -384,6 +480,39 @@ class DistillationObjective:
             return _optional(inputs, "decoder_attention_mask")
         labels = _optional(inputs, "labels")
         return None if labels is None else labels != IGNORE_INDEX
+
+
+def check_defined(hidden_loss: str, reading: str, stream: Stream, layers: int, combines: str) -> None:
+    """Refuse a hidden loss that the matched layers of a stream do not define.
+
+    Args:
+        hidden_loss: a name in `vocabulary.HIDDEN_LOSS_NAMES`.
+        reading: "corrected" or "official".
+        stream: of the layers.
+        layers: how many student layers are matched.
+        combines: what is made of several teacher layers; "" where each student layer has one.
+
+    Raises:
+        InputError: with the reason.
+    """
+    if reading == "official" and combines:
+        raise InputError(
+            f"the official reading came, and the {stream}'s layers are taught by a {combines} of teacher layers",
+            "the paper's code has one teacher layer for each: take --reading corrected",
+        )
+    if hidden_loss != "feature-dynamics":
+        return
+    if combines == "transport":
+        raise InputError(
+            "hidden loss 'feature-dynamics' compares steps from layer to layer, and a transport plan has no order",
+            "take mse, or another strategy",
+        )
+    if layers < 2:
+        raise InputError(
+            f"hidden loss 'feature-dynamics' compares steps from layer to layer, and {layers} layer of the {stream} "
+            "is matched",
+            "take mse, or a strategy that matches two",
+        )
 
 
 def _stream_of(name: str) -> Stream:

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anglekit.distillation.losses.functional import LossTerm, StatePairs, check_pairs, precise, valid_positions
+from anglekit.distillation.losses.functional import LossTerm, StatePairs, check_pairs, valid_positions
+from anglekit.distillation.losses.relations import precise
 from anglekit.errors import InputError, suggest
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from transformers import PretrainedConfig
 
-from anglekit.distillation.losses.functional import HIDDEN_LOSSES
+from anglekit.distillation.losses.objective import check_defined
 from anglekit.distillation.losses.weights import LossWeights
+from anglekit.distillation.matching.angle_aware import angle_aware_map, seen_angles
 from anglekit.distillation.matching.strategies import (
     EXPLICIT,
     MODEL_FAMILIES,
@@ -21,14 +23,19 @@ from anglekit.distillation.students.create import CopyBlocks, model_family, stud
 from anglekit.distillation.students.given import GivenStudent, Head, given_shape
 from anglekit.errors import InputError, suggest
 from anglekit.models import architectures
+from anglekit.results.geometry import Geometry
 from anglekit.runtime.files import convert_document
 from anglekit.vocabulary import (
+    ANGLE_AWARE,
     CONTROLS,
+    DRAWN,
+    HIDDEN_LOSS_NAMES,
     INITS,
     NONE,
     RANDOM_TEACHER,
     READINGS,
     STRATEGIES,
+    WIDTH_FREE_LOSSES,
     WITHOUT_TEACHER,
     Reading,
     Stream,
@@ -93,7 +100,7 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         init: "random", "teacher", or "given:NAME" of a given student.
         seed: of the initialisation (of a given student: of a head that it lacks), of dropout and of the "random" order.
         weights: of the loss terms.
-        hidden_loss: a name in `losses.functional.HIDDEN_LOSSES`.
+        hidden_loss: a name in `vocabulary.HIDDEN_LOSS_NAMES`.
         reading: "corrected" or "official".
         train_adapters: False repeats the paper's BERT runs, whose adapters never reached the optimiser.
         freeze_embeddings: True repeats the paper's BART and T5 runs (`freeze_embeds`).
@@ -125,7 +132,7 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for what, value, allowed in (
             ("model family", self.family, MODEL_FAMILIES),
-            ("hidden loss", self.hidden_loss, HIDDEN_LOSSES),
+            ("hidden loss", self.hidden_loss, HIDDEN_LOSS_NAMES),
             ("reading", self.reading, READINGS),
         ):
             if value not in allowed:
@@ -148,7 +155,20 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"{self.teacher_width}",
                 "use --init random",
             )
+        if self.weights.hidden > 0.0:
+            self._check_hidden_loss()
         self._check_control()
+
+    def _check_hidden_loss(self) -> None:
+        for one in self.matchings:
+            if one.student_layers:
+                check_defined(self.hidden_loss, self.reading, one.stream, len(one.student_layers), one.combines)
+            if one.combines == "attention" and self.student_width != self.teacher_width and not self.compares_states:
+                raise InputError(
+                    f"strategy {one.strategy!r} multiplies states {self.student_width} and {self.teacher_width} wide, "
+                    f"and hidden loss {self.hidden_loss!r} has no adapters",
+                    "take mse, or another strategy",
+                )
 
     def _check_control(self) -> None:
         if self.control is None:
@@ -192,13 +212,19 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def needs_adapters(self) -> bool:
-        """Whether the widths differ."""
-        return self.student_width != self.teacher_width
+        """Whether the widths differ and the hidden loss compares states."""
+        return self.student_width != self.teacher_width and self.compares_states
+
+    @property
+    def compares_states(self) -> bool:
+        """Whether the hidden loss compares states themselves, and not relations inside each side."""
+        return self.reading == "official" or self.hidden_loss not in WIDTH_FREE_LOSSES
 
     def student_options(self) -> dict[str, Any]:
         """Return the keyword arguments with which `students.create_student` makes this plan's student."""
         options: dict[str, Any] = {f"{part.stream}_layers": part.matching.student_blocks for part in self.streams}
-        options |= {"init": self.init, "seed": self.seed, "width": self.student_width if self.needs_adapters else None}
+        own_width = self.student_width if self.student_width != self.teacher_width else None
+        options |= {"init": self.init, "seed": self.seed, "width": own_width}
         if self.init == "teacher":
             options["copy_blocks"] = {part.stream: part.blocks for part in self.streams}
         return options
@@ -222,7 +248,7 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for part in self.streams:
             facts[f"teacher {part.stream} blocks"] = part.matching.teacher_blocks
             facts[f"student {part.stream} blocks"] = part.matching.student_blocks
-            facts[f"{part.stream} map"] = ",".join(f"{s}:{t}" for s, t in part.matching.pairs) or "none"
+            facts[f"{part.stream} map"] = ",".join(f"{s}:{t}" for s, t in part.matching.taught_by().items()) or "none"
             if self.init == "teacher":
                 facts[f"{part.stream} blocks copied"] = ",".join(map(str, part.blocks))
         if self.student is not None and self.student.model_type != self.model_type:
@@ -278,6 +304,7 @@ def plan_distillation(
     training: Mapping[str, Setting] | None = None,
     control: str | None = None,
     given: GivenStudent | None = None,
+    geometry: Geometry | str | Path | None = None,
     **options: Any,  # noqa: ANN401 - fields of DistillationPlan, checked there
 ) -> DistillationPlan:
     """Plan one student from its teacher's configuration; reads no weights.
@@ -302,6 +329,7 @@ def plan_distillation(
         training: other settings to record and to compare arms by.
         control: a name in `vocabulary.CONTROLS`; `alone` takes neither a strategy (but "none") nor a map.
         given: a student that was there before, which has its own shape and weights.
+        geometry: from which "angle-aware" chooses, or the directory of one; other strategies do not read it.
         options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings` of the plan.
 
     Raises:
@@ -352,10 +380,20 @@ def plan_distillation(
             "--match-streams chooses what a strategy matches", "give it with a strategy, and name a stream"
         )
     family = model_family(config)
-    drawn = seed if seed is not None else draw_seed() if strategy == "random" else 0
+    drawn = seed if seed is not None else draw_seed() if strategy in DRAWN else 0
+    if copy_blocks is not None and layer_map is None and strategy is not None and STRATEGIES[strategy].combines:
+        raise InputError(
+            f"a copy map came with strategy {strategy!r}, whose student layers have no teacher block of their own",
+            "leave --copy out: blocks are then copied as for forward",
+        )
+    seen = seen_angles(geometry) if strategy == ANGLE_AWARE else None
     parts = []
     for stream, copied in blocks.items():
         explicit = None if layer_map is None else layer_map.get(stream)
+        if seen is not None and stream in (match_streams or blocks):
+            explicit = angle_aware_map(
+                seen, stream, architectures.depth(config, stream), len(copied), MODEL_FAMILIES[family].matches_embedding
+            )
         unmatched = explicit is None if layer_map is not None else stream not in (match_streams or blocks)
         parts.append(
             StreamPlan(

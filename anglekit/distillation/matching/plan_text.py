@@ -41,7 +41,7 @@ def plan_text(plan: DistillationPlan) -> str:
     if plan.control is not None:
         lines.insert(2, f"control   {plan.control}, {_CONTROL_WORDS[plan.control]}")
     if plan.needs_adapters:
-        number = sum(len(matching.pairs) for matching in plan.matchings)
+        number = sum(len(matching.student_layers) for matching in plan.matchings)
         lines.append(f"adapters  {number}, each {plan.student_width} to {plan.teacher_width}, no bias")
     if plan.student is not None and plan.student.entries is not None:
         theirs, own = plan.student.entries
@@ -70,11 +70,11 @@ def _head_words(student: PlannedStudent) -> str:
 
 
 def _table(plan: DistillationPlan, part: StreamPlan) -> TextTable:
-    rows = []
+    rows, made = [], part.matching.taught_by() if part.matching.groups else {}
     for row in part.matching.table():
         layer = row["student_layer"]
         origin = "embedding" if layer == 0 else f"block {part.blocks[layer - 1]}"
-        taught_by = "-" if row["taught_by"] is None else _numbered(row["taught_by"])
+        taught_by = made.get(layer, "-") if row["taught_by"] is None else _numbered(row["taught_by"])
         rows.append((_numbered(layer), taught_by, origin if plan.init == "teacher" else "-"))
     return TextTable("", ("student layer", "taught by", "copied from"), tuple(rows))
 

@@ -27,6 +27,8 @@ def plan_warnings(plan: DistillationPlan) -> tuple[str, ...]:
             "frozen random embeddings: the embeddings (and the head tied to them) are initialised at random and never "
             "trained; do not freeze them, or use --init teacher"
         )
+    if plan.matched_as == "uniform" and plan.weights.kl == 0:
+        found.append("strategy 'uniform' matches the head by the KL, which has weight 0")
     if plan.weights.hidden == 0 and plan.matched_as != NONE:
         found.append(f"the hidden loss has weight 0, so strategy {plan.strategy!r} trains the same student as 'none'")
     return tuple(found)
@@ -56,10 +58,10 @@ def _coincidences(plan: DistillationPlan) -> list[str]:
 
 def _adapters(plan: DistillationPlan) -> list[str]:
     """Say which adapters would not be trained; an untrained one says nothing about the student."""
-    if not plan.needs_adapters:
+    if plan.student_width == plan.teacher_width:
         return []
     widths = f"the widths differ ({plan.student_width} and {plan.teacher_width})"
-    if plan.matched_as == NONE or plan.weights.hidden == 0:
+    if plan.matched_as == NONE or plan.weights.hidden == 0 or not plan.compares_states:
         return [
             f"{widths} and no hidden loss trains an adapter: the student can be analysed only with a fitted projection "
             "(least-squares or procrustes)"

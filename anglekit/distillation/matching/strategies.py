@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import msgspec
 
 from anglekit.errors import InputError, suggest
 from anglekit.runtime.files import convert_document
-from anglekit.vocabulary import NONE, RANDOM_TEACHER, STRATEGIES, STREAMS, Stream, matches_layers
+from anglekit.vocabulary import ANGLE_AWARE, DRAWN, NONE, RANDOM_TEACHER, STRATEGIES, STREAMS, Stream, matches_layers
 
 #: The strategy name of a map that the user wrote. It is not in `STRATEGIES`, for nobody asks for it by name.
 EXPLICIT: Final = "explicit"
@@ -87,8 +87,10 @@ class LayerMatching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         teacher_blocks: the teacher's depth in this stream.
         student_blocks: the student's depth; more than the teacher's only in a user's own map.
         pairs: (student layer, teacher layer), ascending by student layer, each student layer at most once; 0 is the
-            embedding output, b + 1 the output of block b. Empty for "none", and only then.
-        seed: the seed of the draw for "random", None otherwise.
+            embedding output, b + 1 the output of block b.
+        seed: the seed of the draw for strategies that draw (`vocabulary.DRAWN`), None otherwise.
+        groups: (student layer, teacher layers) of student layers that are taught by several, each ascending; what is
+            made of them is `STRATEGIES[strategy].combines`. Pairs and groups are both empty for "none", and only then.
 
     Raises:
         InputError: any of this does not hold.
@@ -100,6 +102,7 @@ class LayerMatching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     student_blocks: int
     pairs: tuple[tuple[int, int], ...]
     seed: int | None = None
+    groups: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         if self.stream not in STREAMS:
@@ -109,39 +112,59 @@ class LayerMatching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         by_hand = self.strategy in (EXPLICIT, NONE)
         deepest = max(self.teacher_blocks, self.student_blocks) if by_hand else self.teacher_blocks
         check_depths(deepest, self.student_blocks, self.stream)
-        if (self.strategy == "none") != (not self.pairs):
+        if (self.strategy == "none") != (not self.student_layers):
             raise InputError(
-                f"the {self.stream}'s strategy is {self.strategy!r} with {len(self.pairs)} matched layers",
+                f"the {self.stream}'s strategy is {self.strategy!r} with {len(self.student_layers)} matched layers",
                 "'none' matches no layer and every other strategy at least one",
             )
-        if (self.strategy == "random") != (self.seed is not None):
+        if (self.strategy in DRAWN) != (self.seed is not None):
             raise InputError(
                 f"strategy {self.strategy!r} came with seed {self.seed}",
-                "'random' records its seed, the others have none",
+                f"'random' records its seed (so does {DRAWN[1]!r}), the others have none",
             )
+        if bool(self.groups) != bool(self.combines):
+            raise InputError(
+                f"the {self.stream}'s strategy is {self.strategy!r} with {len(self.groups)} groups of teacher layers",
+                "those that combine layers need them, and the others have none",
+            )
+        if any(list(teachers) != sorted(set(teachers)) or not teachers for _, teachers in self.groups):
+            raise InputError(f"a group of teacher layers is {self.groups}", "name each layer once, in ascending order")
         limits = {"student": self.student_blocks, "teacher": self.teacher_blocks}
-        for pair in self.pairs:
+        for pair in (*self.pairs, *((student, teacher) for student, group in self.groups for teacher in group)):
             for layer, (role, deepest) in zip(pair, limits.items(), strict=True):
                 if not 0 <= layer <= deepest:
                     raise InputError(
                         f"the {self.stream} map names {role} layer {layer}",
                         allowed=f"allowed: 0 (embedding) to {deepest}",
                     )
-        if list(self.student_layers) != sorted(set(self.student_layers)):
+        named = [layer for part in (self.pairs, self.groups) for layer, _ in part]
+        if len(named) != len(set(named)) or any(
+            [layer for layer, _ in part] != sorted(layer for layer, _ in part) for part in (self.pairs, self.groups)
+        ):
             raise InputError(
-                f"the {self.stream} map has student layers {list(self.student_layers)}",
+                f"the {self.stream} map has student layers {named}",
                 "name each at most once, in ascending order",
             )
 
     @property
     def student_layers(self) -> tuple[int, ...]:
         """The matched student layers, ascending."""
-        return tuple(student for student, _ in self.pairs)
+        return tuple(sorted(layer for part in (self.pairs, self.groups) for layer, _ in part))
 
     @property
     def teacher_layers(self) -> tuple[int, ...]:
         """The teacher layers that are needed, ascending, each once."""
-        return tuple(sorted({teacher for _, teacher in self.pairs}))
+        return tuple(sorted({t for _, t in self.pairs} | {t for _, group in self.groups for t in group}))
+
+    @property
+    def combines(self) -> str:
+        """What is made of the teacher layers of a group; "" where there are no groups."""
+        return STRATEGIES[self.strategy].combines if self.strategy in STRATEGIES else ""
+
+    def taught_by(self) -> dict[int, str]:
+        """Return for each matched student layer its teacher layer's number, or what is made of several: mean(1-4)."""
+        made = {student: f"{self.combines}({group[0]}-{group[-1]})" for student, group in self.groups}
+        return dict(sorted(({student: str(teacher) for student, teacher in self.pairs} | made).items()))
 
     @property
     def unmatched_layers(self) -> tuple[int, ...]:
@@ -150,22 +173,24 @@ class LayerMatching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def in_words(self) -> str:
         """Return one sentence that says which layer teaches which."""
-        if not self.pairs:
+        if not self.student_layers:
             return f"{self.stream}: no hidden layer of the student is taught."
-        taught = ", ".join(f"{layer_name(s)} by {layer_name(t)}" for s, t in self.pairs)
+        one = {student: layer_name(teacher) for student, teacher in self.pairs}
+        taught = ", ".join(f"{layer_name(s)} by {one.get(s, made)}" for s, made in self.taught_by().items())
         drawn = f" (drawn with seed {self.seed})" if self.seed is not None else ""
         return f"{self.stream}, {self.strategy}{drawn}: student {taught} of the teacher."
 
     def table(self) -> list[dict[str, Any]]:
-        """Return a row for every student layer; `taught_by` is the teacher layer or None."""
+        """Return a row for every student layer; `taught_by` is the teacher layer, or None where none or several are."""
         teacher_of = dict(self.pairs)
+        made = {student: self.taught_by()[student] for student, _ in self.groups}
         return [
             {
                 "stream": self.stream,
                 "student_layer": layer,
                 "taught_by": teacher_of.get(layer),
                 "student": layer_name(layer),
-                "teacher": layer_name(teacher_of[layer]) if layer in teacher_of else "not matched",
+                "teacher": layer_name(teacher_of[layer]) if layer in teacher_of else made.get(layer, "not matched"),
             }
             for layer in range(self.student_blocks + 1)
         ]
@@ -175,6 +200,8 @@ class LayerMatching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         One draw of "random" in k! equals "forward", and one "reverse"; with one student block both always do.
         """
+        if self.groups:
+            return ()
         mine = tuple(teacher for student, teacher in self.pairs if student > 0)
         forward = tuple(block + 1 for block in supervised_blocks(self.teacher_blocks, self.student_blocks))
         middle = (_middle_layer(self.teacher_blocks),) * self.student_blocks
@@ -215,42 +242,108 @@ def layer_matching(
         family: a name in `MODEL_FAMILIES`; decides whether embeddings are matched.
         seed: of the random order; one is drawn and recorded where none is given. Encoder and decoder draw different
             orders from one seed. The other strategies ignore it.
-        explicit: (student layer, teacher layer) pairs in any order.
+        explicit: (student layer, teacher layer) pairs in any order; of "angle-aware" those that its rule chose.
 
     Raises:
-        InputError: an unknown name, a strategy beside an explicit map, a student deeper than its teacher, or a map that
-            names a layer twice or one that does not exist.
+        InputError: an unknown name, "angle-aware" without pairs, a strategy beside an explicit map, a student deeper
+            than its teacher, too few blocks for the strategy, or a map that names a layer twice or one that does not
+            exist.
 
     Example:
         >>> layer_matching("reverse", teacher_blocks=12, student_blocks=3).pairs
         ((0, 0), (1, 12), (2, 8), (3, 4))
     """
     if explicit is not None:
-        if strategy not in (None, EXPLICIT):
+        if strategy not in (None, EXPLICIT, ANGLE_AWARE):
             raise InputError(f"strategy {strategy!r} came together with an explicit map", "give one of the two")
         pairs = tuple(sorted((int(s), int(t)) for s, t in explicit))
-        return LayerMatching(stream, EXPLICIT, teacher_blocks, student_blocks, pairs)
+        return LayerMatching(stream, strategy or EXPLICIT, teacher_blocks, student_blocks, pairs)
     name = _check_strategy(strategy or "", tuple(STRATEGIES))
     embedding = _family(family).matches_embedding
     if name == "none":
         return LayerMatching(stream, name, teacher_blocks, student_blocks, ())
+    if name == ANGLE_AWARE:
+        raise needs_geometry()
     check_depths(teacher_blocks, student_blocks, stream)
-    targets = [block + 1 for block in supervised_blocks(teacher_blocks, student_blocks)]
-    drawn = None
+    drawn = (draw_seed() if seed is None else seed) if name in DRAWN else None
     if name == "all-to-one":
         one = _middle_layer(teacher_blocks)
         students = range(0 if embedding else 1, student_blocks + 1)
         return LayerMatching(stream, name, teacher_blocks, student_blocks, tuple((s, one) for s in students))
+    if STRATEGIES[name].combines:
+        groups = _groups(STRATEGIES[name].combines, teacher_blocks, student_blocks)
+        own = ((0, 0),) if embedding and name not in DRAWN else ()
+        return LayerMatching(stream, name, teacher_blocks, student_blocks, own, drawn, groups)
+    if name in _BY_PAIRS:
+        pairs = _BY_PAIRS[name](teacher_blocks, student_blocks)
+        if not pairs:
+            raise InputError(
+                f"strategy {name!r} matches the layers below the last, and the student's {stream} has one block",
+                "give it two, or take forward or last",
+            )
+        return LayerMatching(stream, name, teacher_blocks, student_blocks, pairs)
+    targets = [block + 1 for block in supervised_blocks(teacher_blocks, student_blocks)]
     if name == "reverse":
         targets.reverse()
     elif name == "random":
-        drawn = draw_seed() if seed is None else seed
         # Sorting by `random()` keeps the order stable over Python versions, which `shuffle` does not promise.
         source = random.Random(f"{drawn}:{stream}")
         targets = [target for _, target in sorted((source.random(), target) for target in targets)]
     pairs = ((0, 0),) if embedding else ()
     pairs += tuple((layer + 1, target) for layer, target in enumerate(targets))
     return LayerMatching(stream, name, teacher_blocks, student_blocks, pairs, drawn)
+
+
+def needs_geometry() -> InputError:
+    """Return the error of the strategy that reads a Geometry where none came."""
+    return InputError(
+        f"strategy {ANGLE_AWARE!r} reads the angles of a Geometry and none came",
+        "give the directory of an analysis of a student of this depth (--geometry)",
+    )
+
+
+def ordered_draw(seed: int, stream: Stream, epoch: int, layers: Sequence[int], number: int) -> tuple[int, ...]:
+    """Return the teacher layers of an epoch of "in-order-random": so many of these, ascending.
+
+    Args:
+        seed: of the run.
+        stream: each draws its own.
+        epoch: from 0.
+        layers: to draw from.
+        number: at most as many as there are layers.
+    """
+    source = random.Random(f"{seed}:{stream}:{epoch}")
+    keys = sorted((source.random(), layer) for layer in layers)
+    return tuple(sorted(layer for _, layer in keys[:number]))
+
+
+def _groups(combines: str, teacher_blocks: int, student_blocks: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Return the teacher layers of each student layer of a strategy that combines them."""
+    ends = [block + 1 for block in supervised_blocks(teacher_blocks, student_blocks)]
+    parts = list(zip([1, *(end + 1 for end in ends)], ends, strict=False))
+    first_and_last = {
+        "mean": parts,
+        "linear": parts,
+        "gate": [(1, end) for end in ends],
+        "attention": [(1, teacher_blocks)] * student_blocks,
+        "transport": [(1, teacher_blocks)] * student_blocks,
+        "draw": [(1, teacher_blocks)] * student_blocks,
+    }[combines]
+    return tuple((place + 1, tuple(range(first, last + 1))) for place, (first, last) in enumerate(first_and_last))
+
+
+def _uniform(teacher_blocks: int, student_blocks: int) -> tuple[tuple[int, int], ...]:
+    return tuple(enumerate((0, *(block + 1 for block in supervised_blocks(teacher_blocks, student_blocks)))))
+
+
+#: The strategies whose map is the same in every family of models, from the depths of teacher and student.
+_BY_PAIRS: Final[Mapping[str, Callable[[int, int], tuple[tuple[int, int], ...]]]] = {
+    "pkd-skip": lambda n, k: _uniform(n, k)[1:-1],
+    "pkd-last": lambda n, k: tuple((j, n - k + j) for j in range(1, k)),
+    "uniform": _uniform,
+    "last": lambda n, k: ((k, n),),
+    "one-to-one": lambda n, k: (((k + 1) // 2, _middle_layer(n)),),
+}
 
 
 def controlled_strategies(

@@ -154,7 +154,7 @@ def model_card(facts: CardFacts) -> str:
     parts += ["## How to load it", _program(facts)]
     if facts.plan is not None:
         parts += ["## How it was taught", markdown_table(_facts_table(_taught(facts, facts.plan)))]
-        if any(matching.pairs for matching in facts.plan.matchings):
+        if any(matching.student_layers for matching in facts.plan.matchings):
             parts.append(markdown_table(_map_table(facts.plan)))
             parts.append("Layer 0 is the embedding output, layer b + 1 the output of block b.")
     parts += ["## How it was trained", markdown_table(_facts_table(_trained(facts)))]
@@ -229,7 +229,7 @@ def _summary(facts: CardFacts) -> str:
 
 def _matches(plan: DistillationPlan) -> bool:
     """Whether hidden states taught the student."""
-    return plan.weights.hidden > 0.0 and any(matching.pairs for matching in plan.matchings)
+    return plan.weights.hidden > 0.0 and any(matching.student_layers for matching in plan.matchings)
 
 
 def _is_taught(plan: DistillationPlan) -> bool:
@@ -287,7 +287,7 @@ def _taught(facts: CardFacts, plan: DistillationPlan) -> list[tuple[str, object]
     on_labels, on_teacher = task_by_name(facts.config.task).loss_names
     terms = [f"{plan.weights.ce:g} x {on_labels}"]
     terms += [] if plan.control == WITHOUT_TEACHER else [f"{plan.weights.kl:g} x {on_teacher}"]
-    if any(matching.pairs for matching in plan.matchings):
+    if any(matching.student_layers for matching in plan.matchings):
         terms.append(f"{plan.weights.hidden:g} x hidden ({plan.hidden_loss})")
     origin = facts.provenance.origin
     teacher = "teacher" if _is_taught(plan) else "teacher, from which it did not learn"
@@ -319,7 +319,11 @@ def _given_words(plan: DistillationPlan, student: object) -> str:
 
 
 def _map_table(plan: DistillationPlan) -> TextTable:
-    rows = [(one.stream, str(student), str(teacher)) for one in plan.matchings for student, teacher in one.pairs]
+    rows = [
+        (one.stream, str(student), str(teacher))
+        for one in plan.matchings
+        for student, teacher in one.taught_by().items()
+    ]
     return TextTable("", ("stream", "student layer", "taught by teacher layer"), tuple(rows), frozenset((1, 2)))
 
 

@@ -41,6 +41,7 @@ from anglekit.distillation.students.adapters import LayerAdapters, create_adapte
 from anglekit.distillation.students.create import create_student
 from anglekit.distillation.students.given import CheckedStudent, GivenProvenance
 from anglekit.distillation.students.lora import add_lora, merged, save_beside_lora
+from anglekit.distillation.students.mixtures import LayerMixtures, create_mixtures, groups_of
 from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.training.distillation_loss import with_shared_ids
@@ -301,7 +302,7 @@ class Run:
                 if not beside:
                     model.save_pretrained(partial)
                 (self.tokenizer or self.data.tokenizer).save_pretrained(partial)
-            self.trainer.save_adapters(partial)
+            self.trainer.save_beside(partial)
             if self.note is not None:
                 write_json(partial / STUDENT_FILE, self.note)
         return model
@@ -322,6 +323,7 @@ def objective_of_plan(
         kl_on_prompt=settings.kl_on_prompt,
         label_smoothing=settings.label_smoothing,
         shared_entries=None if given is None else given.shared_entries,
+        groups=groups_of(plan.matchings),
         **data.task.objective_options(data.tokenizer),
         **data.task.label_losses(settings, data.train),
     )
@@ -398,7 +400,10 @@ def begin_distillation(
     if plan.freeze_embeddings:
         _freeze_embeddings(student)
     adapters = create_adapters(
-        plan.matchings, student_width=plan.student_width, teacher_width=plan.teacher_width, seed=plan.seed
+        plan.matchings if objective.needs_one_width else (),
+        student_width=plan.student_width,
+        teacher_width=plan.teacher_width,
+        seed=plan.seed,
     )
     if not plan.train_adapters:
         adapters.requires_grad_(False)
@@ -424,6 +429,7 @@ def begin_distillation(
         teacher=None if teacher_forward is not None else teacher.model,
         teacher_forward=teacher_forward,
         adapters=adapters,
+        mixtures=create_mixtures(objective.groups, plan.teacher_width),
         title=title,
         group=group,
         compared_teacher=teacher.model,
@@ -444,6 +450,7 @@ def begin_run(
     teacher: PreTrainedModel | None = None,
     teacher_forward: TeacherProvider | None = None,
     adapters: LayerAdapters | None = None,
+    mixtures: LayerMixtures | None = None,
     title: str | None = None,
     group: str | None = None,
     compared_teacher: PreTrainedModel | None = None,
@@ -488,6 +495,7 @@ def begin_run(
         teacher_forward=teacher_forward,
         teacher_device=settings.teacher_device,
         adapters=adapters,
+        mixtures=mixtures,
         train_dataset=data.train,
         eval_dataset=data.validation,
         data_collator=data.task.collator(data.tokenizer),

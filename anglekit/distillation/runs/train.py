@@ -145,8 +145,8 @@ def distill(
             `probe`; each Geometry is kept in `angles` in the run's directory. Training is the same without it.
         probe: table of the texts for that.
         note: called with what the run says before it trains, such as where a given student's head comes from.
-        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams` of
-            `plan.plan_distillation`.
+        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams`,
+            `geometry` of `plan.plan_distillation`.
 
     Raises:
         InputError: something that was given is wrong; nothing was written.

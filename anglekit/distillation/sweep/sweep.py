@@ -33,7 +33,7 @@ from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.settings_fields import one_or_more
-from anglekit.vocabulary import INITS, RANDOM_TEACHER
+from anglekit.vocabulary import DRAWN, INITS, RANDOM_TEACHER
 
 #: How many students train at the same time by default. With ten, each bears a tenth of the teacher's cost, so more
 #: would gain little. Each takes about three times its weights in memory, with AdamW's two moments.
@@ -137,7 +137,7 @@ def sweep(
             where students are given.
         students: students that are there already, beside those of the inits: sources by name, or entries that are each
             `SOURCE` or `NAME=SOURCE`. Each stands in the place of an init, as `given:NAME`; see `distill`.
-        seeds: of initialisation, dropout and random draws. None draws one if "random" is among the strategies and
+        seeds: of initialisation, dropout and random draws. None draws one if a strategy draws (`vocabulary.DRAWN`) and
             takes 0 otherwise; a resumed sweep keeps its own.
         layers: blocks of the students that are made, in every stream.
         encoder_layers: those of their encoder alone; the decoder keeps its depth unless given too.
@@ -162,8 +162,8 @@ def sweep(
         progress: whether to show a bar over the steps of all arms that this process trains.
         warn: called with each warning before anything is trained.
         note: called with what the sweep says before it trains, such as where given students' heads come from.
-        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams` of
-            `plan.plan_distillation`.
+        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams`,
+            `geometry` of `plan.plan_distillation`.
 
     Raises:
         InputError: an argument is wrong; nothing was written.
@@ -326,7 +326,7 @@ def _grid(
     if seeds is None and root.resumes:
         seeds = tuple(dict.fromkeys(arm.seed for arm in root.stored_arms)) or None
     if seeds is None:
-        seeds = (draw_seed() if "random" in strategies else 0,)
+        seeds = (draw_seed() if any(name in DRAWN for name in strategies) else 0,)
     # Another strategy may have been added since; what random-teacher was begun with does not change.
     begun = root.stored.control_of.get(RANDOM_TEACHER) if root.resumes and root.stored else None
     return SweepGrid(tuple(strategies), tuple(inits), tuple(seeds), tuple(controls), begun)

@@ -21,6 +21,7 @@ from anglekit.distillation.matching.strategies import (
 )
 from anglekit.distillation.students.adapters import LayerAdapters, adapters_of_layers
 from anglekit.distillation.students.create import model_family
+from anglekit.distillation.students.mixtures import LayerMixtures, create_mixtures, groups_of
 from anglekit.distillation.training.teacher import TeacherForward, TeacherProvider, accepted_inputs
 from anglekit.errors import InputError
 from anglekit.models.architectures import depth, model_streams, width
@@ -120,7 +121,9 @@ def objective_for(
         objective = replace(matching, **fields) if fields else matching
     else:
         parts = [matching] if isinstance(matching, LayerMatching) else matching
-        objective = DistillationObjective({part.stream: part.pairs for part in parts}, **fields)
+        objective = DistillationObjective(
+            {part.stream: part.pairs for part in parts}, groups=groups_of(parts), **fields
+        )
     config = student.config
     told: dict[str, Any] = {}
     if objective.causal is None:
@@ -235,12 +238,14 @@ class DistillationLoss:
         student: with its head.
         matching: a strategy's name, a `LayerMatching` (or one for each stream), or a `DistillationObjective`.
         adapters: for students of another width; None makes them.
+        mixtures: the targets of layers that several teacher layers teach; None makes them.
         seed: of adapters that are made, and of the strategy "random".
         fields: of `DistillationObjective`: `weights`, `temperature`, `hidden_loss`, `shared_entries`, ...
 
     Attributes:
         objective: what the student is trained for, with everything said that the models tell.
         adapters: empty where the widths agree.
+        mixtures: None where every layer has one teacher layer; set its `epoch` where the strategy draws each epoch.
 
     Raises:
         InputError: models of different kinds, layers that do not exist, or logits that cannot be compared.
@@ -261,6 +266,7 @@ class DistillationLoss:
         matching: Matching = "forward",
         *,
         adapters: LayerAdapters | None = None,
+        mixtures: LayerMixtures | None = None,
         seed: int = 0,
         **fields: Any,  # noqa: ANN401 - of `DistillationObjective`, checked there
     ) -> None:
@@ -273,13 +279,16 @@ class DistillationLoss:
         self.adapters = adapters if adapters is not None else _adapters_for(self.objective, teacher, network, seed)
         check_widths(self.objective, network, teacher, self.adapters)
         self.adapters.to(network.device)
+        self.mixtures = mixtures or create_mixtures(self.objective.groups, width(teacher.config))
+        if self.mixtures is not None:
+            self.mixtures.to(network.device)
         taught = TeacherForward(
             teacher,
             self.objective.teacher_layers,
             logits=self.objective.reads_teacher_logits,
             final_norm=self.objective.final_norm,
         )
-        self._step = StudentStep(self.objective, network, self.adapters, taught)
+        self._step = StudentStep(self.objective, network, self.adapters, taught, self.mixtures)
 
     def __call__(self, batch: Inputs, model: nn.Module | None = None) -> Tensor:
         """Return the loss of a batch, a scalar.
@@ -298,8 +307,10 @@ class DistillationLoss:
         return terms
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return the weights to train: the student's and the adapters'."""
-        return [each for each in (*self.student.parameters(), *self.adapters.parameters()) if each.requires_grad]
+        """Return the weights to train: the student's, the adapters' and those of learned mixtures."""
+        mixed = () if self.mixtures is None else self.mixtures.parameters()
+        every = (*self.student.parameters(), *self.adapters.parameters(), *mixed)
+        return [each for each in every if each.requires_grad]
 
 
 class StudentStep:
@@ -310,6 +321,7 @@ class StudentStep:
         student: the transformers model itself, whatever is wrapped around it in the pass.
         adapters: for students of another width; None or empty for none.
         teacher: answers for the teacher; None where no term reads it.
+        mixtures: of layers that several teacher layers teach; None for none.
     """
 
     def __init__(
@@ -318,11 +330,13 @@ class StudentStep:
         student: PreTrainedModel,
         adapters: LayerAdapters | None,
         teacher: TeacherProvider | None,
+        mixtures: LayerMixtures | None = None,
     ) -> None:
         self.objective = objective
         self.student = student
         self.adapters = adapters if adapters is not None and adapters.layers else None
         self.teacher = teacher
+        self.mixtures = mixtures
         self._recorder = LayerRecorder(student, objective.student_layers, objective.final_norm)
 
     def __call__(
@@ -343,7 +357,7 @@ class StudentStep:
         with self._recorder as recorder:
             outputs = model(**accepted_inputs(self.student, inputs))
         states = self._projected(recorder.states)
-        terms = self.objective.terms(inputs, outputs.logits, states, taught)
+        terms = self.objective.terms(inputs, outputs.logits, states, taught, self.mixtures)
         recorder.clear()
         return terms, outputs
 
@@ -378,6 +392,11 @@ def check_widths(
         InputError: naming the widths that differ or the adapter that is missing.
     """
     needed = [(stream, layer) for stream, layers in objective.student_layers.items() for layer in layers]
+    if not objective.needs_one_width and not (adapters is not None and adapters.layers):
+        attends = [stream for stream, groups in objective.groups.items() if groups.combines == "attention"]
+        if attends and teacher is not None and width(teacher.config) != width(student.config):
+            raise attention_without_adapters(width(student.config), width(teacher.config), objective.hidden_loss)
+        return
     weights = {} if adapters is None else adapters.weights()
     narrow = width(student.config)
     wide = None if teacher is None else width(teacher.config)
@@ -392,10 +411,20 @@ def check_widths(
             )
 
 
+def attention_without_adapters(narrow: int, wide: int, hidden_loss: str) -> InputError:
+    """Return the error of a strategy that multiplies states of two widths, under a loss that has no adapters."""
+    return InputError(
+        f"the student is {narrow} wide and the teacher {wide}, and strategy layer-attention multiplies their states "
+        f"while hidden loss {hidden_loss!r} has no adapters",
+        "take mse, or another strategy",
+    )
+
+
 def _adapters_for(
     objective: DistillationObjective, teacher: PreTrainedModel, student: PreTrainedModel, seed: int
 ) -> LayerAdapters:
-    layers = [(stream, layer) for stream, layers in objective.student_layers.items() for layer in layers]
+    needed = objective.student_layers if objective.needs_one_width else {}
+    layers = [(stream, layer) for stream, layers in needed.items() for layer in layers]
     return adapters_of_layers(
         layers, student_width=width(student.config), teacher_width=width(teacher.config), seed=seed
     )

@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from anglekit.distillation.losses.functional import LossTerm, weighted_total
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.students.adapters import LayerAdapters
+from anglekit.distillation.students.mixtures import LayerMixtures, create_mixtures, restore_mixtures, save_mixtures
 from anglekit.distillation.training.batch_order import LengthGroupedOrder
 from anglekit.distillation.training.distillation_loss import (
     Matching,
@@ -32,6 +33,7 @@ from anglekit.distillation.training.term_meter import TermMeter
 from anglekit.distillation.training.trainer_checkpoints import reading_checkpoint
 from anglekit.distillation.training.untrained_teacher import HiddenOfAnother
 from anglekit.errors import InputError, ReaderWarning, RunError
+from anglekit.models.architectures import width
 from anglekit.models.check import facts_of
 from anglekit.models.memory.bare import check_apart
 from anglekit.models.projections import ADAPTER_FILE, load_adapters, save_adapters
@@ -62,6 +64,8 @@ class DistillationTrainer(Trainer):
         teacher_device: where the teacher runs; None: on the student's device.
         adapters: for students of another width, one for each matched layer. Adapters whose weights do not require
             gradients stay as they are, and are marked as untrained where they are saved.
+        mixtures: of layers that several teacher layers teach, trained and saved as adapters are; None makes them of the
+            objective and the teacher.
         score_model: called with the model at every validation, for scores that need more than logits, such as those of
             generated texts; they are reported beside the loss.
         trainer_options: everything else that `Trainer` takes (`train_dataset`, `data_collator`, `processing_class`,
@@ -92,6 +96,7 @@ class DistillationTrainer(Trainer):
         teacher_forward: TeacherProvider | None = None,
         teacher_device: str | None = None,
         adapters: LayerAdapters | None = None,
+        mixtures: LayerMixtures | None = None,
         score_model: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
         **trainer_options: Any,  # noqa: ANN401 - Trainer's own
     ) -> None:
@@ -125,18 +130,29 @@ class DistillationTrainer(Trainer):
                 device=teacher_device,
             )
         self.teacher_forward = teacher_forward
-        self._step = StudentStep(objective, network_of(model), self.adapters, teacher_forward)
+        if mixtures is None and teacher is not None:
+            mixtures = create_mixtures(objective.groups, width(teacher.config))
+        self.mixtures = mixtures
+        self._step = StudentStep(objective, network_of(model), self.adapters, teacher_forward, mixtures)
         _warn_of_padding(objective, model, teacher)
         self._score_model = score_model
         super().__init__(model=model, args=args, **trainer_options)
         self.model_accepts_loss_kwargs = True
         if isinstance(teacher_forward, TeacherForward | HiddenOfAnother | CachedTeacher):
             teacher_forward.to(self.args.device)
-        if self.adapters is not None:
-            self.adapters.to(self.args.device)
-            self._check_adapters_are_optimised()
+        for name, beside in (("adapters", self.adapters), ("mixtures", self.mixtures)):
+            if beside is None:
+                continue
+            beside.to(self.args.device)
+            self._check_optimised(name, beside)
             if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-                raise InputError("adapters cannot be sharded by DeepSpeed or FSDP", "use plain data parallelism")
+                raise InputError(f"{name} cannot be sharded by DeepSpeed or FSDP", "use plain data parallelism")
+        transported = any(groups.combines == "transport" for groups in objective.groups.values())
+        if transported and self.args.world_size > 1:
+            raise InputError(
+                f"strategy optimal-transport came with {self.args.world_size} processes, each with a plan of its own",
+                "train it in one process",
+            )
         self._meter = TermMeter(objective.term_names)
 
     # ---- the loss ----
@@ -161,6 +177,9 @@ class DistillationTrainer(Trainer):
             outputs = model(**accepted_inputs(network_of(self.model), completed))
             loss = self.objective.task_loss(completed, outputs.logits).mean()
             return (loss, outputs) if return_outputs else loss
+        if self.mixtures is not None:
+            self.mixtures.train()
+            self.mixtures.epoch = int(self.state.epoch or 0)
         terms, outputs = self._step(model, inputs, self.accelerator.autocast())
         loss = self._total(terms, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
@@ -206,22 +225,22 @@ class DistillationTrainer(Trainer):
         return bool(self.args.average_tokens_across_devices and self.args.world_size > 1)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Trainer's
-        """Fetch the batches of one optimiser step; the adapters' gradients start at zero with it."""
+        """Fetch the batches of one optimiser step; the gradients beside the student start at zero with it."""
         if self.state.global_step >= self.state.max_steps:
             # The run was killed after its last step and resumed: `Trainer` would take one more.
             self.control.should_training_stop = True
             return [], None
-        if self.adapters is not None:
-            self.adapters.zero_grad()
+        for weight in self._trained_beside():
+            weight.grad = None
         return super().get_batch_samples(*args, **kwargs)
 
-    # ---- adapters ----
+    # ---- adapters and mixtures, which are trained beside the student ----
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:  # noqa: ANN401 - as Trainer's
-        """Make the optimiser as `Trainer` does, with the adapters' weights in a group of their own."""
+        """Make the optimiser as `Trainer` does, with the adapters' and mixtures' weights in a group of their own."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
-        if fresh and (trained := self._trained_adapter_weights()):
+        if fresh and (trained := self._trained_beside()):
             optimizer.add_param_group({"params": trained, "weight_decay": self.args.weight_decay})
             if dist.is_initialized() and dist.get_world_size() > 1:
                 _keep_equal_across_processes(trained)
@@ -230,24 +249,31 @@ class DistillationTrainer(Trainer):
     def _trained_adapter_weights(self) -> list[nn.Parameter]:
         return [] if self.adapters is None else [w for w in self.adapters.parameters() if w.requires_grad]
 
+    def _trained_beside(self) -> list[nn.Parameter]:
+        """Return the weights that are trained beside the student's own."""
+        mixed = () if self.mixtures is None else self.mixtures.parameters()
+        return [*self._trained_adapter_weights(), *(weight for weight in mixed if weight.requires_grad)]
+
     def _clip_grad_norm(self, model: nn.Module) -> Any:  # noqa: ANN401 - as Trainer's
-        weights = [*model.parameters(), *self._trained_adapter_weights()]
+        weights = [*model.parameters(), *self._trained_beside()]
         return self.accelerator.clip_grad_norm_(weights, self.args.max_grad_norm)
 
-    def _check_adapters_are_optimised(self) -> None:
+    def _check_optimised(self, name: str, beside: nn.Module) -> None:
         if self.optimizer is None:
             return
         optimised = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
-        if any(id(weight) not in optimised for weight in self._trained_adapter_weights()):
-            raise InputError("the optimizer given leaves the adapters out", "add `adapters.parameters()` to it")
+        if any(weight.requires_grad and id(weight) not in optimised for weight in beside.parameters()):
+            raise InputError(f"the optimizer given leaves the {name} out", f"add `{name}.parameters()` to it")
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
-        if self.adapters is not None and self.args.should_save:
-            self.save_adapters(Path(output_dir or str(self.args.output_dir)))
+        if self.args.should_save:
+            self.save_beside(Path(output_dir or str(self.args.output_dir)))
 
-    def save_adapters(self, directory: Path) -> None:
-        """Write the adapters, if there are any, beside a student saved in `directory`."""
+    def save_beside(self, directory: Path) -> None:
+        """Write adapters and mixtures, if there are any, beside a student saved in `directory`."""
+        if self.mixtures is not None and self.mixtures.holds_state:
+            save_mixtures(directory, self.mixtures)
         if self.adapters is not None:
             trained = bool(self._trained_adapter_weights()) and self.state.global_step > 0
             save_adapters(directory, self.adapters.weights(), trained=trained)
@@ -255,7 +281,7 @@ class DistillationTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         with reading_checkpoint(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._restore_adapters(Path(resume_from_checkpoint))
+        self._restore_beside(Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with reading_checkpoint(checkpoint or ""):
@@ -271,9 +297,11 @@ class DistillationTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        self._restore_adapters(Path(str(self.state.best_model_checkpoint)))
+        self._restore_beside(Path(str(self.state.best_model_checkpoint)))
 
-    def _restore_adapters(self, directory: Path) -> None:
+    def _restore_beside(self, directory: Path) -> None:
+        if self.mixtures is not None and self.mixtures.holds_state:
+            restore_mixtures(directory, self.mixtures)
         if self.adapters is None or not self._trained_adapter_weights():
             return
         stored = load_adapters(directory)

@@ -39,6 +39,7 @@ def distill(
     student: options.Student = None,
     copy: options.Copy = None,
     control: options.Control = None,
+    geometry: options.GeometryToRead = None,
     weights: Annotated[LossWeights, options.Options(prefix="alpha_")],
     hidden_loss: options.HiddenLoss = "mse",
     reading: options.Reading = "corrected",
@@ -71,6 +72,7 @@ def distill(
     The student is made of the teacher, or is one that is there already (--student); it is trained and scored.
     """
     options.check_matching(strategy, layer_map, control)
+    options.check_strategies([strategy], geometry, copy)
     options.check_names("--init", [init] if init is not None else (), INITS)
     options.check_losses(hidden_loss, reading)
     options.check_task(task, columns, settings, scored=bool(validation))
@@ -140,6 +142,7 @@ def distill(
         hidden_loss=hidden_loss,
         reading=reading,
         match_streams=streams_matched,
+        geometry=geometry,
         angles_every=angles_every,
         probe=probe,
     )

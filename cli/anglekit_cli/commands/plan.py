@@ -31,13 +31,15 @@ def plan(
         int | None,
         typer.Option(
             help="Of the initialisation and the random order.",
-            show_default="0; drawn for random",
+            show_default="0; drawn for strategies that draw",
             rich_help_panel=STUDENT,
         ),
     ] = None,
     layer_map: options.LayerMap = None,
     copy: options.Copy = None,
     control: options.Control = None,
+    geometry: options.GeometryToRead = None,
+    hidden_loss: options.HiddenLoss = "mse",
     load: Annotated[LoadOptions, options.Options(only=("revision", "trust_remote_code"))],
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as json.", rich_help_panel=OUTPUT)] = False,
 ) -> None:
@@ -47,6 +49,8 @@ def plan(
     no weights, no computation.
     """
     options.check_matching(strategy, layer_map, control)
+    options.check_strategies([strategy], geometry, copy)
+    options.check_losses(hidden_loss, "corrected")
     options.check_names("--init", [init] if init is not None else (), INITS)
     made_of = {"--init": init, "--layers": layers, "--width": width, "--copy": copy}
     made_of |= {"--encoder-layers": encoder_layers, "--decoder-layers": decoder_layers}
@@ -94,6 +98,8 @@ def plan(
         layer_map=None if layer_map is None else parse_layer_map(layer_map, streams),
         copy_blocks=None if copy is None else parse_copy_map(copy, streams),
         control=control,
+        geometry=geometry,
+        hidden_loss=hidden_loss,
     )
     warnings = plan_warnings(made)
     if init == "teacher":

@@ -12,7 +12,7 @@ from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.plain_plan import check_plain_plan
 from anglekit.errors import InputError
 from anglekit.settings_fields import OUTPUT, STUDENT
-from anglekit.vocabulary import CONTROLS, INITS, NONE, RANDOM_TEACHER, STRATEGIES
+from anglekit.vocabulary import CONTROLS, INITS, NONE, PAPER_STRATEGIES, RANDOM_TEACHER, STRATEGIES
 from anglekit_cli import options
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def sweep(
     strategies: Annotated[
         str,
         typer.Option(metavar="NAMES", help=f"Some of {', '.join(STRATEGIES)}, with commas.", rich_help_panel=STUDENT),
-    ] = ",".join(STRATEGIES),
+    ] = ",".join(PAPER_STRATEGIES),
     inits: Annotated[
         str | None,
         typer.Option(
@@ -57,7 +57,7 @@ def sweep(
         typer.Option(
             metavar="LIST",
             help="Of initialisation, dropout and random draws: 0,1,2 or 0-4.",
-            show_default="0; one is drawn for strategy random",
+            show_default="0; one is drawn for strategies that draw",
             rich_help_panel=STUDENT,
         ),
     ] = None,
@@ -81,6 +81,7 @@ def sweep(
             rich_help_panel=STUDENT,
         ),
     ] = 10,
+    geometry: options.GeometryToRead = None,
     layers: options.Layers = None,
     encoder_layers: options.EncoderLayers = None,
     decoder_layers: options.DecoderLayers = None,
@@ -124,6 +125,7 @@ def sweep(
     chosen_strategies, chosen_inits = options.names_of("--strategies", strategies), options.names_of("--inits", inits)
     options.check_names("--strategies", chosen_strategies, tuple(STRATEGIES))
     options.check_names("--inits", chosen_inits, INITS)
+    options.check_strategies(chosen_strategies or (), geometry, copy)
     chosen_controls = options.names_of("--controls", controls)
     options.check_names("--controls", chosen_controls, CONTROLS)
     options.check_losses(hidden_loss, reading)
@@ -204,6 +206,7 @@ def sweep(
                 hidden_loss=hidden_loss,
                 reading=reading,
                 match_streams=streams_matched,
+                geometry=geometry,
             )
         except SweepError as error:
             # Print the scores of the other arms before the one line about those that failed.

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anglekit.distillation.losses import divergences
@@ -15,6 +15,8 @@ from anglekit.errors import InputError
 from anglekit.vocabulary import KL_DIRECTIONS
 
 SKEW, K = 0.3, 3
+
+few = settings(max_examples=10, deadline=None)
 
 
 def kl(p, q):
@@ -69,6 +71,7 @@ def test_value_and_gradient_in_chunks_are_those_of_the_formula(name, entries, te
     assert given.grad[mask == 0].eq(0).all(), "a row that no loss reads got a gradient"
 
 
+@few
 @given(st.integers(0, 10**6), st.sampled_from(KL_DIRECTIONS), st.floats(0.3, 5.0))
 def test_it_is_zero_for_equal_predictions_and_above_zero_for_others(seed, name, temperature):
     one, other = logits(seed, 4, 6), logits(seed + 1, 4, 6)
@@ -76,6 +79,7 @@ def test_it_is_zero_for_equal_predictions_and_above_zero_for_others(seed, name, 
     assert float(compare(name, one, other, None, temperature).total) > 1e-6
 
 
+@few
 @given(st.integers(0, 10**6))
 def test_each_has_what_defines_it(seed):
     one, other = 20 * logits(seed, 3, 6), 20 * logits(seed + 1, 3, 6)

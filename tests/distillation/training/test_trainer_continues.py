@@ -97,7 +97,7 @@ def test_a_resumed_run_with_a_changed_adapter_differs(tmp_path):
     whole = make_trainer(tmp_path, width=16, args=args)
     whole.train()
     resumed = make_trainer(tmp_path, width=16, args=args)
-    resumed._restore_adapters = lambda _directory: None
+    resumed._restore_beside = lambda _directory: None
     resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-2"))
     assert not same(weights_of(whole), weights_of(resumed))
 
