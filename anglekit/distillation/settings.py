@@ -255,6 +255,22 @@ class EncodingSettings:
         group=LENGTHS,
         tasks=(SEQ2SEQ,),
     )
+    source_lang: str | None = setting(
+        None,
+        "Language of the sources, by its code in the tokenizer (mBART, NLLB, M2M-100): en_XX, eng_Latn, en.",
+        metavar="CODE",
+        shown="the tokenizer's",
+        group=DATA,
+        tasks=(SEQ2SEQ,),
+    )
+    target_lang: str | None = setting(
+        None,
+        "Language of the targets, by its code in the tokenizer; texts are written in it.",
+        metavar="CODE",
+        shown="the tokenizer's",
+        group=DATA,
+        tasks=(SEQ2SEQ,),
+    )
     loss_on_prompt: bool = setting(
         False,
         "Train on the prompt's tokens too, not on the completion alone.",
@@ -323,6 +339,8 @@ class ScoringSettings:
 
     max_length: int | None = like(EncodingSettings, "max_length", shown=_THE_RUNS)
     target_max_length: int | None = like(EncodingSettings, "target_max_length", shown=_THE_RUNS)
+    source_lang: str | None = like(EncodingSettings, "source_lang")
+    target_lang: str | None = like(EncodingSettings, "target_lang")
     beams: int | None = like(GenerationSettings, "beams", shown=_THE_RUNS)
     max_new_tokens: int | None = like(GenerationSettings, "max_new_tokens", shown=_THE_RUNS)
     length_penalty: float | None = like(GenerationSettings, "length_penalty", default=None, shown="the run's, or 1")
@@ -341,7 +359,9 @@ class ScoringSettings:
     @property
     def encoding(self) -> EncodingSettings:
         """The lengths."""
-        return EncodingSettings(self.max_length, self.target_max_length)
+        return EncodingSettings(
+            self.max_length, self.target_max_length, source_lang=self.source_lang, target_lang=self.target_lang
+        )
 
     @property
     def generation(self) -> GenerationSettings:
@@ -494,6 +514,8 @@ class TrainSettings:
     )
     max_length: int | None = like(EncodingSettings, "max_length")
     target_max_length: int | None = like(EncodingSettings, "target_max_length")
+    source_lang: str | None = like(EncodingSettings, "source_lang")
+    target_lang: str | None = like(EncodingSettings, "target_lang")
     loss_on_prompt: bool = like(EncodingSettings, "loss_on_prompt")
     kl_on_prompt: bool | None = setting(
         None, "KL on the prompt's tokens too.", shown="no", group=LOSSES, tasks=(COMPLETION, MULTIPLE_CHOICE)
@@ -628,7 +650,13 @@ class TrainSettings:
     @property
     def encoding(self) -> EncodingSettings:
         """How many tokens examples may have."""
-        return EncodingSettings(self.max_length, self.target_max_length, self.loss_on_prompt)
+        return EncodingSettings(
+            self.max_length,
+            self.target_max_length,
+            source_lang=self.source_lang,
+            target_lang=self.target_lang,
+            loss_on_prompt=self.loss_on_prompt,
+        )
 
     @property
     def generation(self) -> GenerationSettings:

@@ -46,6 +46,7 @@ def encode_texts(
         `special_tokens_mask` where there are some.
     """
     encoded: dict[str, list[list[int]]] = {"input_ids": []}
+    language = getattr(tokenizer, "tgt_lang", "")
     for part in chunks(texts, pairs):
         given: dict[str, Any] = {"text_target": list(texts[part])} if as_target else {"text": list(texts[part])}
         if pairs is not None:
@@ -61,6 +62,9 @@ def encode_texts(
         )
         for name, rows in found.items():
             encoded.setdefault(name, []).extend(rows)
+    if language is None:
+        # NLLB and mBART-50 take the sources' language where none is named, and would keep it for good.
+        tokenizer.tgt_lang = None
     # Truncation stays switched on inside a fast tokenizer and would be saved with it.
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
         backend.no_truncation()

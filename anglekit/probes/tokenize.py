@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,15 @@ from anglekit.probes.batches import TokenizedProbe, TokenRuns
 from anglekit.probes.data import ProbeData
 from anglekit.probes.encode import chunks, encode_completions, encode_texts, joined
 from anglekit.vocabulary import Stream
+
+#: Settings of transformers' tokenizers by which the same text becomes other tokens.
+_READING_SETTINGS: Final = (
+    *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "normalization", "remove_space", "keep_accents"),
+    *("add_prefix_space", "add_bos_token", "add_eos_token", "split_special_tokens", "legacy", "legacy_behaviour"),
+    *("src_lang", "tgt_lang"),
+)
+#: What a fast tokenizer does with a text before and behind the splitting into tokens.
+_STAGES: Final = ("normalizer", "pre_tokenizer", "post_processor")
 
 
 def tokenize_continued_probe(
@@ -379,7 +389,27 @@ def unlike_words(text: str, tokenizer_a: PreTrainedTokenizerBase, tokenizer_b: P
     """Say in words how two tokenizers read a text differently."""
     shown = text if len(text) <= 40 else f"{text[:37]}..."
     one, other = (encode_texts(each, [text])["input_ids"][0] for each in (tokenizer_a, tokenizer_b))
+    apart = settings_apart(tokenizer_a, tokenizer_b)
+    why = f" ({'; '.join(apart)})" if apart else ""
     if len(one) != len(other):
-        return f"they split {shown!r} differently, into {len(one)} and {len(other)} tokens"
+        return f"they split {shown!r} differently, into {len(one)} and {len(other)} tokens{why}"
     place = next((place for place, ids in enumerate(zip(one, other, strict=True)) if ids[0] != ids[1]), 0)
-    return f"token {place + 1} of {shown!r} is number {one[place]} and {other[place]}"
+    return f"token {place + 1} of {shown!r} is number {one[place]} and {other[place]}{why}"
+
+
+def settings_apart(tokenizer_a: PreTrainedTokenizerBase, tokenizer_b: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return in words which settings of two tokenizers differ that change how a text is read.
+
+    Where none of transformers' settings does, the stages of the tokenizers themselves are named that do.
+    """
+    both = tokenizer_a, tokenizer_b
+    values = {
+        name: tuple(getattr(each, "init_kwargs", {}).get(name, getattr(each, name, None)) for each in both)
+        for name in _READING_SETTINGS
+    }
+    found = [f"{name} is {one} and {other}" for name, (one, other) in values.items() if one != other]
+    backends = [getattr(each, "backend_tokenizer", None) for each in both]
+    if found or None in backends:
+        return tuple(found)
+    stages = [json.loads(backend.to_str()) for backend in backends if backend is not None]
+    return tuple(f"their {name.replace('_', '-')}s differ" for name in _STAGES if stages[0][name] != stages[1][name])

@@ -19,6 +19,7 @@ from anglekit.models.architectures import blocks, depth, model_streams, stack, w
 from anglekit.models.check import ModelFacts, ModuleModes, StreamFacts, entered, facts_of, handed_over, laid_out
 from anglekit.models.library_messages import quiet_transformers
 from anglekit.probes.batches import ProbeBatch
+from anglekit.runtime.passes import told_failures
 from anglekit.runtime.placement import compute_device
 from anglekit.runtime.workspace import Workspace
 from anglekit.vocabulary import FinalNorm, Stream
@@ -298,8 +299,9 @@ def run_recorded(recorder: LayerRecorder, batch: ProbeBatch, keep: Callable[[Str
     try:
         # A model whose modes are set back tells of each change.
         quiet = quiet_transformers() if recorder.facts.restless == "modes" else nullcontext()
-        with quiet, torch.inference_mode():
-            recorder.model.base_model(**forward_inputs(recorder.model, batch))
+        inputs = forward_inputs(recorder.model, batch)
+        with told_failures("the analysis", recorder.model, inputs), quiet, torch.inference_mode():
+            recorder.model.base_model(**inputs)
     finally:
         recorder.keep = before
     for stream, layers in recorder.layers.items():

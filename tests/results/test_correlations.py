@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -20,6 +20,7 @@ def numbers(seed, number, levels):
     return target + draw.integers(-1, 2, number), target, draw.integers(0, 4, number).astype(np.float64)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.integers(3, 50), st.integers(2, 40), st.sampled_from(sorted(ORACLES)))
 def test_weights_count_how_often_an_example_comes(seed, number, levels, name):
     predicted, target, weights = numbers(seed, number, levels)
@@ -30,6 +31,7 @@ def test_weights_count_how_often_an_example_comes(seed, number, levels, name):
     assert value == pytest.approx(ORACLES[name](predicted[rows], target[rows]).statistic, abs=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.integers(4, 30), st.sampled_from(sorted(ORACLES)))
 def test_effects_are_the_derivatives_by_the_weights(seed, number, name):
     predicted, target, weights = numbers(seed, number, 6)

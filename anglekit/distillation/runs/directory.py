@@ -128,6 +128,7 @@ class RunProvenance(msgspec.Struct, kw_only=True):
         init: of a student.
         strategy: of a student.
         control_of: of a control, the strategy of which it takes something away.
+        doubts: what speaks against the teacher's answers to a few training examples.
         begun: in UTC.
         finished: in UTC, once the run is.
         checkpoint: the bytes of each file of the checkpoint, once the run is finished.
@@ -145,6 +146,7 @@ class RunProvenance(msgspec.Struct, kw_only=True):
     init: str | msgspec.UnsetType = msgspec.UNSET
     strategy: str | msgspec.UnsetType = msgspec.UNSET
     control_of: str | msgspec.UnsetType = msgspec.UNSET
+    doubts: list[str] | msgspec.UnsetType = msgspec.UNSET
     begun: str
     finished: str | msgspec.UnsetType = msgspec.UNSET
     checkpoint: dict[str, int] | msgspec.UnsetType = msgspec.UNSET

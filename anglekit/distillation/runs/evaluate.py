@@ -98,6 +98,8 @@ def evaluate(
         config, tokenizer = loaded.model.config, loaded.tokenizer
         settled = chosen.for_trained(config)
         encoding = settled.encoding(settings.encoding, tokenizer, config)
+        if told := settled.tell_languages(settings.encoding, tokenizer):
+            tables = [replace(one, notes=tuple(dict.fromkeys((*one.notes, *told)))) for one in tables]
         for table in tables:
             examples = settled.tokenize(table, tokenizer, encoding, config, training=False)
             with quiet_transformers():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -376,12 +376,14 @@ def begin_distillation(
     given: CheckedStudent | None = None,
     title: str | None = None,
     group: str | None = None,
+    doubts: Sequence[str] = (),
 ) -> Run:
     """Make a student and its trainer, and begin the run's directory, which this process holds.
 
     The settings are completed (`TrainSettings.completed`). A `teacher_forward` answers for the teacher and is shared
     among runs. `origin` is the teacher's provenance where it was computed before, `given` the plan's student where that
-    was there before. Without a title there is no bar. `group` is what trackers call the sweep that the run belongs to.
+    was there before. Without a title there is no bar. `group` is what trackers call the sweep that the run belongs to,
+    and `doubts` is what speaks against the teacher.
 
     Raises:
         InputError: the directory holds a run of another plan, or the plan does not fit the teacher.
@@ -433,6 +435,7 @@ def begin_distillation(
         title=title,
         group=group,
         compared_teacher=teacher.model,
+        doubts=doubts,
         given=None if given is None else given.provenance,
         tokenizer=None if given is None else given.tokenizer,
     )
@@ -456,6 +459,7 @@ def begin_run(
     compared_teacher: PreTrainedModel | None = None,
     given: GivenProvenance | None = None,
     tokenizer: Tokenizer | None = None,
+    doubts: Sequence[str] = (),
 ) -> Run:
     """Begin or resume the run of a model under an objective; `begin_distillation` and fine-tuning end here.
 
@@ -470,6 +474,8 @@ def begin_run(
         data.task.generation(settings.generation, data.tokenizer, model.config)
     config = run_config(data, settings, plan, origin, given)
     provenance = run_provenance(data, settings, plan, origin, given)
+    if doubts:
+        provenance.doubts = list(doubts)
     use_cache, bare = getattr(model.config, "use_cache", None), model
     if settings.lora_rank is not None:
         model = add_lora(model, settings, config.seed)

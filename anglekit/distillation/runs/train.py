@@ -13,6 +13,7 @@ from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
 from anglekit.distillation.runs.directory import IfExists, RunDirectory
 from anglekit.distillation.runs.run import RunResult, begin_distillation, begin_run
+from anglekit.distillation.runs.teacher_check import teacher_doubts
 from anglekit.distillation.settings import DataSettings, TrainSettings, check_watched, evaluation_sources
 from anglekit.distillation.students.create import CopyBlocks
 from anglekit.distillation.students.given import CheckedStudent, GivenStudent, check_given, open_given, read_given
@@ -113,6 +114,7 @@ def distill(
     angles_every: int | None = None,
     probe: str | None = None,
     note: Callable[[str], None] = lambda _note: None,
+    warn: Callable[[str], None] = lambda _warning: None,
     **plan_options: Any,  # noqa: ANN401 - `weights`, `hidden_loss`, `reading`, ... of the plan, checked there
 ) -> RunResult:
     """Make a student of a teacher and train it under one layer-matching strategy.
@@ -145,6 +147,8 @@ def distill(
             `probe`; each Geometry is kept in `angles` in the run's directory. Training is the same without it.
         probe: table of the texts for that.
         note: called with what the run says before it trains, such as where a given student's head comes from.
+        warn: called with what speaks against the teacher's answers to a few training examples (`teacher_doubts`). The
+            run's provenance has it too.
         plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams`,
             `geometry` of `plan.plan_distillation`.
 
@@ -191,8 +195,13 @@ def distill(
         )
         for one in opened.values() if directory.writes else ():
             note(one.in_words())
+        doubts = teacher_doubts(loaded, prepared, settings)
+        for doubt in doubts if directory.writes else ():
+            warn(doubt)
         title = f"distill {plan.strategy} from {plan.init}" if progress else None
-        run = begin_distillation(loaded, prepared, plan, directory, settings, given=opened.get(plan.init), title=title)
+        run = begin_distillation(
+            loaded, prepared, plan, directory, settings, given=opened.get(plan.init), title=title, doubts=doubts
+        )
         if angles_every is not None and probe is not None:
             read = data or DataSettings()
             texts = read_probe(

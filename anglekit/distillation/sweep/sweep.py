@@ -18,6 +18,7 @@ from anglekit.distillation.matching.plan_warnings import comparison_warnings, pl
 from anglekit.distillation.matching.strategies import draw_seed
 from anglekit.distillation.runs.directory import IfExists, RunConfig, RunDirectory, now
 from anglekit.distillation.runs.run import RunResult, check_distillation
+from anglekit.distillation.runs.teacher_check import teacher_doubts
 from anglekit.distillation.runs.train import check_control, load_teacher_and_data, plan_run
 from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.distillation.students.create import CopyBlocks
@@ -160,7 +161,8 @@ def sweep(
             that trains at the same time.
         processes: those that share the arms, from `processes.processes_apart`; each makes the same call.
         progress: whether to show a bar over the steps of all arms that this process trains.
-        warn: called with each warning before anything is trained.
+        warn: called with each warning before anything is trained, also with what speaks against the teacher's answers
+            to a few training examples (`teacher_doubts`).
         note: called with what the sweep says before it trains, such as where given students' heads come from.
         plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams`,
             `geometry` of `plan.plan_distillation`.
@@ -248,7 +250,10 @@ def sweep(
                 check_distillation(one.plan, prepared, one.directory, one.settings, origin, one.given)
                 for one in entries
             ]
-            warnings = _warnings([one.plan for one in entries])
+            warnings = (
+                *_warnings([one.plan for one in entries]),
+                *teacher_doubts(loaded, prepared, settings),
+            )
             record = _record(root, grid, entries, settings, order_per_seed, configs[0], origin, warnings, opened)
             root.check_same(record)
         for student in opened.values() if processes.first else ():

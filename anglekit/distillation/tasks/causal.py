@@ -23,6 +23,7 @@ from anglekit.distillation.tasks.task import BoundedTokenizer, Collator, ScoredM
 from anglekit.distillation.tasks.text_columns import find_text_column, texts_of
 from anglekit.errors import InputError
 from anglekit.probes.encode import beginning, encode_texts, ending
+from anglekit.runtime.passes import told_failures
 from anglekit.runtime.placement import compute_device
 from anglekit.tables.shapes import as_known_shape
 from anglekit.tables.table import Table
@@ -68,6 +69,11 @@ class CausalTask(Task):
     def collator(self, tokenizer: Tokenizer) -> Collator:
         """Return what pads and labels a batch."""
         return CausalBatches(self.padding_id(tokenizer))
+
+    def doubts(self, examples: TokenizedExamples, scored: ScoredModel) -> tuple[str, ...]:
+        """Return what speaks against the model's probabilities of tokens; see `Task.doubts`."""
+        sums, counts = log_likelihoods(scored.model, examples, self.collator(scored.tokenizer), scored.batch_size)
+        return doubts_about_tokens(-sums.sum() / max(int(counts.sum()), 1), scored.model, len(examples))
 
     def objective_options(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """Say that each position predicts the next token."""
@@ -144,7 +150,9 @@ def log_likelihoods(
         for batch in length_sorted_batches(examples, batch_size):
             inputs = {key: value.to(device) for key, value in collate([examples[i] for i in batch]).items()}
             labels = inputs.pop("labels")
-            logits, targets = next_token_targets(model(**inputs, use_cache=False).logits, labels)
+            with told_failures("the model that is scored", model, inputs):
+                logits = model(**inputs, use_cache=False).logits
+            logits, targets = next_token_targets(logits, labels)
             row, place = (targets != IGNORE_INDEX).nonzero(as_tuple=True)
             losses = F.cross_entropy(logits[row, place].float(), targets[row, place], reduction="none").double()
             total = torch.zeros(len(batch), dtype=torch.float64, device=losses.device).index_add_(0, row, losses)
@@ -153,6 +161,17 @@ def log_likelihoods(
             if advance is not None:
                 advance(len(batch))
     return sums, counts
+
+
+def doubts_about_tokens(loss: float, model: PreTrainedModel, examples: int) -> tuple[str, ...]:
+    """Return what speaks against a model whose mean loss of a token, in nats, is this: no better than any guess."""
+    entries = int(getattr(model.config, "vocab_size", 0) or 0)
+    if entries < 2 or not loss > math.log(entries):
+        return ()
+    return (
+        f"the teacher's loss over the targets of {examples} training examples is {loss:.2f} nats a token, and to guess "
+        f"any of its {entries:,} tokens costs {math.log(entries):.2f}: it may be untrained, or have another tokenizer",
+    )
 
 
 def perplexity_report(examples: TokenizedExamples, scored: ScoredModel, collate: Collator) -> ScoreReport:

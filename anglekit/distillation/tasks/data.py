@@ -112,10 +112,11 @@ class TokenizedExamples(Dataset[dict[str, Any]]):
         }
         return example | {name: values[index].tolist() for name, values in self.numbers.items()}
 
-    def first(self, number: int) -> TokenizedExamples:
-        """Return the first examples, without their table."""
-        tokens = {name: [self[place][name] for place in range(min(number, len(self)))] for name in self._flat}
-        return TokenizedExamples(tokens, {name: values[:number] for name, values in self.numbers.items()})
+    def spread(self, number: int) -> TokenizedExamples:
+        """Return so many examples, or all, evenly spread over these and without their table."""
+        places = np.unique(np.linspace(0, len(self) - 1, min(number, len(self))).round().astype(np.int64))
+        tokens = {name: [self[place][name] for place in places.tolist()] for name in self._flat}
+        return TokenizedExamples(tokens, {name: values[places] for name, values in self.numbers.items()})
 
     @property
     def n_rows(self) -> int:

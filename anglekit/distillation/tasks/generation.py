@@ -15,6 +15,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from anglekit.distillation.settings import GenerationSettings
 from anglekit.distillation.tasks.data import PaddedBatches, TokenizedExamples, length_sorted_batches
 from anglekit.errors import InputError
+from anglekit.probes.languages import generated_language
+from anglekit.runtime.passes import told_failures
 from anglekit.runtime.placement import compute_device
 
 # What a model needs to generate. Its other defaults (sampling, repetition, lengths) are left out, so that the settings
@@ -80,6 +82,8 @@ def generate_texts(
     causal = not getattr(model.config, "is_encoder_decoder", False)
     collate = PaddedBatches(pad_id, left=causal)
     config, own = generation_config(model, settings, pad_id), model.generation_config
+    for name, token in ({} if causal else generated_language(tokenizer)).items():
+        setattr(config, name, token)
     generate: Any = model.generate
     texts = np.empty(len(examples), dtype=object)
     # Given as an argument alone, transformers would fill its defaults from the model's own configuration.
@@ -90,7 +94,8 @@ def generate_texts(
             for batch in length_sorted_batches(examples, batch_size):
                 ids = [examples[index]["input_ids"] for index in batch]
                 inputs = collate([{"input_ids": one if longest is None else one[-longest:]} for one in ids])
-                found = generate(**{key: value.to(device) for key, value in inputs.items()})
+                with told_failures("the model that writes", model, inputs):
+                    found = generate(**{key: value.to(device) for key, value in inputs.items()})
                 written = found[:, inputs["input_ids"].shape[1] :] if causal else found
                 decoded = tokenizer.batch_decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
                 texts[batch] = [text.strip() for text in decoded]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -58,7 +58,10 @@ def prepare_data(
     Raises:
         InputError: a label outside the set, a length that the model cannot read, or a tokenizer that cannot pad.
     """
-    usable = task.encoding(encoding or EncodingSettings(), tokenizer, config)
+    wanted = encoding or EncodingSettings()
+    usable = task.encoding(wanted, tokenizer, config)
+    if told := task.tell_languages(wanted, tokenizer):
+        train, *evaluations = (replace(one, notes=(*one.notes, *told)) for one in (train, *evaluations))
     return PreparedData(
         task,
         tokenizer,

@@ -9,15 +9,19 @@ from typing import Any, ClassVar, cast
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from anglekit.distillation.losses.functional import IGNORE_INDEX
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings
-from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, origin
-from anglekit.distillation.tasks.generation import generate_texts
+from anglekit.distillation.tasks.causal import doubts_about_tokens
+from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, length_sorted_batches, origin
+from anglekit.distillation.tasks.generation import generate_texts, scoring_mode
 from anglekit.distillation.tasks.scores import corpus_scores
 from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, ScoreReport, Task
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
 from anglekit.models.lengths import length_limit, position_limit
 from anglekit.probes.encode import encode_texts
+from anglekit.probes.languages import set_languages
+from anglekit.runtime.placement import compute_device
 from anglekit.tables.shapes import as_known_shape
 from anglekit.tables.table import Table
 
@@ -105,6 +109,10 @@ class Seq2SeqTask(Task):
             length = min(self.target_max_length, limit)
         return replace(super().encoding(wanted, tokenizer, config), target_max_length=length)
 
+    def tell_languages(self, wanted: EncodingSettings, tokenizer: Tokenizer) -> tuple[str, ...]:
+        """Tell a multilingual tokenizer its languages; see `Task.tell_languages`."""
+        return set_languages(tokenizer, wanted.source_lang, wanted.target_lang)
+
     def examples(self, table: SourcesAndTargets, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
         """Return sources, cut off at the maximal length, and targets; see `Task.tokenize`.
 
@@ -130,6 +138,18 @@ class Seq2SeqTask(Task):
         return {"pad_token_id": self.padding_id(tokenizer)}
 
     # ---- scores ----
+
+    def doubts(self, examples: TokenizedExamples, scored: ScoredModel) -> tuple[str, ...]:
+        """Return what speaks against the model's probabilities of the targets; see `Task.doubts`."""
+        model, collate, device = scored.model, self.collator(scored.tokenizer), compute_device(scored.model)
+        total = tokens = 0.0
+        with scoring_mode(model):
+            for batch in length_sorted_batches(examples, scored.batch_size):
+                inputs = {name: value.to(device) for name, value in collate([examples[i] for i in batch]).items()}
+                number = float((inputs["labels"] != IGNORE_INDEX).sum())
+                total += float(model(**inputs, use_cache=False).loss) * number
+                tokens += number
+        return doubts_about_tokens(total / max(tokens, 1.0), model, len(examples))
 
     def generation(
         self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig

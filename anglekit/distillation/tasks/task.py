@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from transformers import EvalPrediction, PretrainedConfig, PreTrainedModel
@@ -234,7 +234,14 @@ class Task(ABC):
         if length is not None and not 4 <= length <= limit:
             raise InputError(f"--max-length is {length}", allowed=f"allowed for this model: 4 to {limit}")
         length = min(self.max_length, limit) if length is None else length
-        return EncodingSettings(length, wanted.target_max_length, wanted.loss_on_prompt)
+        return replace(wanted, max_length=length)
+
+    def tell_languages(self, wanted: EncodingSettings, tokenizer: Tokenizer) -> tuple[str, ...]:
+        """Tell a tokenizer which languages it reads; return a sentence for each that nobody named.
+
+        Only models that read a text and write another one have two languages.
+        """
+        return ()
 
     def padding_id(self, tokenizer: Tokenizer) -> int:
         """Return the token with which batches are padded.

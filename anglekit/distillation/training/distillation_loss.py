@@ -28,6 +28,7 @@ from anglekit.models.architectures import depth, model_streams, width
 from anglekit.models.check import facts_of
 from anglekit.models.memory.bare import check_apart
 from anglekit.probes.shared_vocabulary import vocabulary_entries
+from anglekit.runtime.passes import told_failures
 from anglekit.states.recorder import LayerRecorder
 from anglekit.vocabulary import NONE, REGRESSION, Stream
 
@@ -354,7 +355,7 @@ class StudentStep:
         if self.teacher is not None and self.objective.reads_teacher:
             with autocast or nullcontext():
                 taught = self.teacher(inputs)
-        with self._recorder as recorder:
+        with told_failures("the student", self.student, inputs), self._recorder as recorder:
             outputs = model(**accepted_inputs(self.student, inputs))
         states = self._projected(recorder.states)
         terms = self.objective.terms(inputs, outputs.logits, states, taught, self.mixtures)

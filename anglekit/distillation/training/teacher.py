@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from anglekit.distillation.losses.objective import TeacherOutputs
 from anglekit.models.architectures import model_streams
+from anglekit.runtime.passes import told_failures
 from anglekit.runtime.placement import compute_device, is_placed
 from anglekit.states.recorder import LayerRecorder
 from anglekit.vocabulary import FinalNorm, Stream
@@ -89,7 +90,7 @@ class TeacherForward:
         here = compute_device(self.teacher)
         given = {key: _sent(value, here) for key, value in accepted_inputs(network, inputs).items()}
         back = next((value.device for value in inputs.values() if isinstance(value, Tensor)), here)
-        with torch.no_grad(), recorder:
+        with told_failures("the teacher", network, given), torch.no_grad(), recorder:
             outputs = network(**given, **self._extra)
         hidden = {
             stream: {layer: state.to(back) for layer, state in kept.items()} for stream, kept in recorder.states.items()

@@ -138,6 +138,7 @@ def distill(
         if_exists=mode,
         progress=not quiet and not as_json,
         note=lambda said: None if quiet else typer.echo(f"note: {said}", err=True),
+        warn=lambda said: None if quiet else typer.echo(f"warning: {said}", err=True),
         weights=weights,
         hidden_loss=hidden_loss,
         reading=reading,

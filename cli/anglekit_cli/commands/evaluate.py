@@ -83,7 +83,10 @@ def evaluate(
         typer.echo(options.rows_left_out(found.left_out), err=True)
     for source, settings in found.settings.items():
         if settings:
-            named = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())
+            named = ", ".join(
+                f"{name.replace('_', ' ')} {value if isinstance(value, str) else format(value, 'g')}"
+                for name, value in settings.items()
+            )
             typer.echo(f"{source}: scored with its run's settings: {named}", err=True)
 
 

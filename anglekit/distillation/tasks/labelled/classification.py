@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from anglekit.distillation.settings import DataSettings
 from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.labelled.class_task import ClassTask
+from anglekit.distillation.tasks.labelled.doubts import doubts_about_classes
 from anglekit.distillation.tasks.labelled.label_cells import KeptLabels, kept_labels, label_text
 from anglekit.distillation.tasks.labelled.label_sets import LabelSet, check_labels_in_data, labels_in_data
 from anglekit.distillation.tasks.labelled.labelled_task import LabelledTexts
@@ -86,6 +87,13 @@ class ClassificationTask(ClassTask):
         return weights
 
     # ---- scores ----
+
+    def doubts(self, examples: TokenizedExamples, scored: ScoredModel) -> tuple[str, ...]:
+        """Return what speaks against the model's classes; see `Task.doubts`."""
+        predicted = np.empty(len(examples), dtype=np.int64)
+        for batch, logits, _ in self.passes(examples, scored):
+            predicted[batch] = logits.argmax(-1).cpu().numpy()
+        return tuple(doubts_about_classes(predicted, examples.numbers["labels"], self.settled.names))
 
     def scores_of_outputs(self, outputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
         """Return the task's scores of the most probable classes; see `LabelledTask.scores_of_outputs`."""

@@ -26,6 +26,7 @@ from anglekit.distillation.tasks.task import BoundedTokenizer, Collator, ScoredM
 from anglekit.distillation.tasks.text_columns import texts_of
 from anglekit.errors import InputError
 from anglekit.probes.encode import encode_texts
+from anglekit.runtime.passes import told_failures
 from anglekit.runtime.placement import compute_device
 from anglekit.tables.columns import find_text_columns
 from anglekit.tables.shapes import as_known_shape
@@ -206,7 +207,8 @@ class LabelledTask(Task):
             for batch in length_sorted_batches(examples, scored.batch_size):
                 inputs = {key: value.to(device) for key, value in collate([examples[i] for i in batch]).items()}
                 labels = inputs.pop("labels")
-                logits = model(**inputs).logits
+                with told_failures("the model that is scored", model, inputs):
+                    logits = model(**inputs).logits
                 yield batch, logits, labels.to(logits.device)
                 scored.advance(len(batch))
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from anglekit.distillation.settings import DataSettings, names_listed
 from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.labelled.class_task import ClassTask
+from anglekit.distillation.tasks.labelled.doubts import doubts_about_labels
 from anglekit.distillation.tasks.labelled.label_cells import KeptLabels, kept_labels, label_list, label_text
 from anglekit.distillation.tasks.labelled.label_sets import (
     LabelSet,
@@ -171,6 +172,14 @@ class MultiLabelTask(ClassTask):
         return weights
 
     # ---- scores ----
+
+    def doubts(self, examples: TokenizedExamples, scored: ScoredModel) -> tuple[str, ...]:
+        """Return what speaks against the model's labels; see `Task.doubts`."""
+        true = examples.numbers["labels"]
+        outputs = np.empty(true.shape)
+        for batch, logits, _ in self.passes(examples, scored):
+            outputs[batch] = logits.double().cpu().numpy()
+        return tuple(doubts_about_labels(outputs, true, self.settled.names))
 
     def scores_of_outputs(self, outputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
         """Return the task's scores of the labels given; see `LabelledTask.scores_of_outputs`."""

@@ -12,6 +12,7 @@ from transformers import PretrainedConfig
 
 from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.distillation.tasks.data import TextTable, TokenizedExamples
+from anglekit.distillation.tasks.labelled.doubts import doubts_about_numbers
 from anglekit.distillation.tasks.labelled.label_cells import KeptLabels, kept_labels, label_number
 from anglekit.distillation.tasks.labelled.labelled_task import LabelledTask, LabelledTexts
 from anglekit.distillation.tasks.task import ScoredModel, ScoreReport
@@ -121,6 +122,16 @@ class RegressionTask(LabelledTask):
 
     # ---- scores ----
 
+    def doubts(self, examples: TokenizedExamples, scored: ScoredModel) -> tuple[str, ...]:
+        """Return what speaks against the model's numbers; see `Task.doubts`."""
+        return tuple(doubts_about_numbers(self._predicted(examples, scored), examples.numbers["labels"]))
+
+    def _predicted(self, examples: TokenizedExamples, scored: ScoredModel) -> NDArray[np.float64]:
+        predicted = np.empty(len(examples))
+        for batch, logits, _ in self.passes(examples, scored):
+            predicted[batch] = logits.float().cpu().numpy()[:, 0]
+        return predicted
+
     def scores_of_outputs(self, outputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
         """Return the correlations; see `LabelledTask.scores_of_outputs`."""
         predicted = outputs.reshape(len(labels), -1)[:, 0].astype(np.float64)
@@ -133,9 +144,7 @@ class RegressionTask(LabelledTask):
 
     def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
         """Return the correlations of the model's numbers; an example has its squared error too."""
-        true, predicted = examples.numbers["labels"], np.empty(len(examples))
-        for batch, logits, _ in self.passes(examples, scored):
-            predicted[batch] = logits.float().cpu().numpy()[:, 0]
+        true, predicted = examples.numbers["labels"], self._predicted(examples, scored)
         errors = predicted - true
         notes = {
             "mean_squared_error": float(np.mean(errors**2)),

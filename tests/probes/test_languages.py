@@ -1,0 +1,78 @@
+"""Languages of multilingual tokenizers: named each time, never kept from an earlier call, and written by the model."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import MBart50Tokenizer, MBartTokenizer, NllbTokenizer
+
+from anglekit.errors import InputError
+from anglekit.probes.encode import encode_texts
+from anglekit.probes.languages import generated_language, language_id, set_languages
+from anglekit.probes.tokenize import settings_apart, unlike_words
+from anglekit.settings_fields import SettingError
+
+KINDS = {
+    "nllb": (NllbTokenizer, "eng_Latn", "fra_Latn", "forced_bos_token_id"),
+    "mbart50": (MBart50Tokenizer, "en_XX", "fr_XX", "forced_bos_token_id"),
+    "mbart": (MBartTokenizer, "en_XX", "fr_XX", "decoder_start_token_id"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sources_and_targets_have_their_languages(kind):
+    make, source, target, setting = KINDS[kind]
+    tokenizer = make()
+    place = -1 if kind == "mbart" else 0
+    plain = make()
+    plain(text_target=["a"])
+    assert kind == "mbart" or plain.tgt_lang == source, "what it keeps of its own accord"
+    notes = set_languages(tokenizer, None, None)
+    assert (len(notes), generated_language(tokenizer)) == (2, {})
+    assert "--source-lang" in notes[0]
+    assert "--target-lang" in notes[1]
+    encode_texts(tokenizer, ["a"], as_target=True)
+    assert tokenizer.tgt_lang is None, "a call without a language does not settle it"
+    assert set_languages(tokenizer, target, source) == ()
+    for _ in range(2):
+        ids = [encode_texts(tokenizer, ["a", "b"], as_target=flag)["input_ids"][0][place] for flag in (False, True)]
+        assert ids == [language_id(tokenizer, code) for code in (target, source)]
+    assert generated_language(tokenizer) == {setting: language_id(tokenizer, source)}
+    with pytest.raises(SettingError, match=rf"target_lang is 'fr'; allowed: .*{target}|target_lang is 'fr'"):
+        set_languages(tokenizer, source, "fr")
+
+
+def test_tokenizers_without_languages_refuse_one(tiny_tokenizer):
+    tokenizer = tiny_tokenizer()
+    assert set_languages(tokenizer, None, None) == ()
+    assert generated_language(tokenizer) == {}
+    with pytest.raises(SettingError, match=r"source_lang is 'en', and .* writes no codes of languages; leave it out"):
+        set_languages(tokenizer, "en", None)
+
+
+def test_a_tokenizer_that_needs_a_target_language_says_so():
+    """M2M-100 writes no target without one: its own error is a KeyError."""
+
+    class M2M100:
+        lang_code_to_token = {"en": "__en__", "fr": "__fr__"}  # noqa: RUF012
+        src_lang, tgt_lang = "en", None
+
+        def get_lang_id(self, code):
+            return {"en": 7, "fr": 8}[code]
+
+    tokenizer = M2M100()
+    with pytest.raises(InputError, match="names no language of the targets; name it, such as --target-lang fr"):
+        set_languages(tokenizer, "en", None)
+    assert set_languages(tokenizer, "en", "fr") == ()
+    assert tokenizer.tgt_lang == "fr"
+
+
+def test_settings_that_change_how_a_text_is_read_are_named(tiny_tokenizer):
+    from tokenizers import normalizers
+
+    one, other = tiny_tokenizer(), tiny_tokenizer()
+    assert settings_apart(one, other) == ()
+    other.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert settings_apart(one, other) == ("their normalizers differ",)
+    assert unlike_words("The film", one, other).endswith("is number 1 and 4 (their normalizers differ)")
+    other.init_kwargs["do_lower_case"] = True
+    assert settings_apart(one, other) == ("do_lower_case is None and True",)
