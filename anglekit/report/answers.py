@@ -14,7 +14,7 @@ from anglekit.comparison.compare import default_score_margin
 from anglekit.comparison.result import Comparison
 from anglekit.comparison.statistics import CONTROL, OVER_NONE
 from anglekit.comparison.verdict import score_words
-from anglekit.comparison.wording import gap, interval_words, level, weights_words
+from anglekit.comparison.wording import SHARES, gap, interval_words, level, weights_words
 from anglekit.display.html import Markup, element
 from anglekit.report.gather import Findings, ReportedScores
 from anglekit.results.example_scores import STUDENT, TEACHER
@@ -133,8 +133,9 @@ def _compared_rows(comparison: Comparison | None, score: str, data: str) -> dict
         arm = (row["strategy_a"], str(row["init"]))
         if arm in found:
             named = {str(key): value for key, value in row.items()}
-            change = gap(float(row["difference"]), named, signed=True)
-            found[arm]["over_none"] = f"{change} ({interval_words(named, 'low', 'high')})"
+            change = f"{gap(float(row['difference']), named, signed=True)} ({interval_words(named, 'low', 'high')})"
+            # The unit stands above the column.
+            found[arm]["over_none"] = change.replace(" points", "")
     return found
 
 
@@ -183,10 +184,11 @@ def answer_markup(answers: AnswerTable, costs: pd.DataFrame, keys: Mapping[tuple
     taught = answers.rows[0].score if answers.rows and answers.rows[0].arm is None else math.nan
     ends = _ends(answers)
     several = len({row.weights for row in answers.rows if row.arm is not None}) > 1
-    head = ["strategy", *(["from"] if several else []), name, f"{name}, 95% interval"]
-    head += ["over none (95% interval)"] if answers.compared else []
+    head = ["strategy", *(["from"] if several else []), name, "95% interval"]
+    points = ", points" if answers.score in SHARES else ""
+    head += [f"over none{points} (95% interval)"] if answers.compared else []
     head += ["of the teacher"] if math.isfinite(taught) else []
-    head += ["parameters", "smaller", "ms a batch", "faster"] if sized else []
+    head += ["parameters (times smaller)", "forward pass (times faster)"] if sized else []
     rows = []
     for row in answers.rows:
         cells = [element("th", row.name, scope="row"), *([element("td", row.weights)] if several else [])]
@@ -259,17 +261,19 @@ def _score_drawing(row: Answer, answers: AnswerTable, ends: tuple[float, float],
     return element("svg", *marks, viewBox=f"0 0 {_WIDE} {_HIGH}", class_=kind, role="img", aria_label=label)
 
 
-def _cost_words(row: Answer) -> list[str]:
-    low, high = row.faster_range
-    faster = "" if not math.isfinite(row.faster) else f"{row.faster:.1f} times"
-    if math.isfinite(row.faster) and row.n_seeds > 1:
-        faster += f" ({low:.1f} to {high:.1f})"
-    return [
-        "" if not math.isfinite(row.parameters) else number_words(row.parameters),
-        "" if not math.isfinite(row.smaller) else f"{row.smaller:.1f} times",
-        "" if not math.isfinite(row.milliseconds) else f"{row.milliseconds:.3g}",
-        faster,
-    ]
+def _cost_words(row: Answer) -> tuple[str, str]:
+    """Return the size and the speed of a row, with how many times smaller and faster than the teacher it is."""
+    size = "" if not math.isfinite(row.parameters) else number_words(row.parameters)
+    if math.isfinite(row.smaller):
+        size += f" ({row.smaller:.1f})"
+    speed = ""
+    if math.isfinite(row.milliseconds):
+        speed = f"{row.milliseconds:,.0f} ms" if row.milliseconds >= 100 else f"{row.milliseconds:.3g} ms"
+    if math.isfinite(row.faster):
+        low, high = row.faster_range
+        several = f"; {low:.1f} to {high:.1f}" if row.n_seeds > 1 else ""
+        speed += f" ({row.faster:.1f}{several})"
+    return size, speed
 
 
 def number_words(number: float) -> str:

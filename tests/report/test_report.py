@@ -211,9 +211,8 @@ def test_sizes_and_speeds_are_compared_with_the_teacher_of_the_same_run(places):
     shown = answer_markup(answers, costs, {})
     for words in (
         "8 million",
-        "2 million",
-        "4.0 times",
-        "(2.0 to 2.7)",
+        "2 million (4.0)",
+        "; 2.0 to 2.7)",
         "one batch of 16 examples (320 tokens) on cpu",
     ):
         assert words in shown

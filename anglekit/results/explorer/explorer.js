@@ -53,6 +53,7 @@
     }
     const list = explorer.querySelector(".student-list select");
     if (list !== null) list.value = key;
+    explorer.dispatchEvent(new Event("opened"));
   };
   const offer = (explorer, keys) => {
     const list = explorer.querySelector(".student-list select");
@@ -257,6 +258,18 @@
         });
       }
     }
+    // The box is never empty: it holds the first cell, and that of another student once that one is shown.
+    const begin = () => {
+      const block = blocksOf(explorer).find((one) => one.open && !one.hidden);
+      if (block === undefined) return;
+      const before = selected?.closest(".student-cells");
+      const place = before ? [...before.querySelectorAll("td[data-c]")].indexOf(selected) : -1;
+      const cells = [...block.querySelectorAll("td[data-c]")];
+      const next = cells[place] ?? cells.find((one) => !one.classList.contains("x"));
+      if (next !== undefined && next !== selected) select(next);
+    };
+    explorer.addEventListener("opened", begin);
+    begin();
     detail.hidden = false;
   }
 })();
