@@ -97,7 +97,7 @@ def _answers(scored: ReportedScores, comparison: Comparison | None) -> AnswerTab
         margins = comparison.differences.loc[comparison.differences["score"] == score, "margin"]
         margin = float(margins.iloc[0]) if len(margins) else margin
     unit = {"part": "score", "score": score, "margin": margin}
-    costs = _costs(scored.costs)
+    costs = _costs(scored.records.costs)
     teacher = costs.get((TEACHER, TEACHER), {})
     rows = []
     taught = scored.teacher.get((data, score), math.nan)

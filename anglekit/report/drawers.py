@@ -112,7 +112,9 @@ def _interrupts_waiting() -> Iterator[None]:
 
 def _svg_file(inputs: FigureInputs, task: DrawingTask, width: str) -> bytes:
     chosen = task.chosen(inputs)
-    figure = draw_figure(task.name, chosen.geometries, scores=chosen.scores, width=width, **task.options)
+    figure = draw_figure(
+        task.name, chosen.geometries, scores=chosen.scores, records=chosen.records, width=width, **task.options
+    )
     return figure_bytes(figure, "svg")
 
 

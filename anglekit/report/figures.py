@@ -128,7 +128,7 @@ def _why_not(tasks: Sequence[DrawingTask], inputs: FigureInputs) -> str | None:
     """Return why a figure cannot be drawn, in one line, or None where it can."""
     for one in {task.place: task for task in tasks}.values():
         chosen = one.chosen(inputs)
-        reason = why_not(one.name, chosen.geometries, chosen.scores)
+        reason = why_not(one.name, chosen.geometries, chosen.scores, chosen.records)
         if reason is not None:
             return reason
     return None
@@ -147,6 +147,6 @@ def _drawing(
 ) -> Drawing:
     tick(task.name if task.student is None else f"{task.name}, {task.student}")
     figure, chosen = FIGURES[task.name], task.chosen(inputs)
-    data = figure_data(task.name, chosen.geometries, scores=chosen.scores, **task.options)
+    data = figure_data(task.name, chosen.geometries, scores=chosen.scores, records=chosen.records, **task.options)
     svg = inline_svg(file(), key=task.key, title=figure.title, description=figure.alt(data), styles=styles)
     return Drawing(task, svg, figure.facts(data))

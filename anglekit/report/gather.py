@@ -18,7 +18,7 @@ from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
 from anglekit.results.chance import ChanceVerdict
 from anglekit.results.geometry import Geometry
-from anglekit.results.training_records import read_training_records
+from anglekit.results.training_records import TrainingRecords, read_training_records
 from anglekit.settings_fields import one_or_more
 
 _OFFICIAL = (
@@ -52,14 +52,14 @@ class ReportedScores:
         primary: the score that the answer is about.
         teacher: the teacher's scores, by evaluation table and score.
         chance: what one answer to every example reaches, by evaluation table and score.
-        costs: sizes and speeds, with the columns `results.training_records.COST_COLUMNS`; empty where none are kept.
+        records: what its runs keep beside their scores: logs, sizes and speeds.
     """
 
     table: pd.DataFrame
     primary: str
     teacher: Mapping[tuple[str, str], float]
     chance: Mapping[tuple[str, str], float]
-    costs: pd.DataFrame
+    records: TrainingRecords
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,8 @@ class Findings:
     @property
     def figure_inputs(self) -> FigureInputs:
         """What the figures are drawn from."""
-        return FigureInputs([reported.geometry for reported in self.geometries], self.scores)
+        geometries = [reported.geometry for reported in self.geometries]
+        return FigureInputs(geometries, self.scores, records=[one.records for one in self.scored])
 
     @property
     def headline(self) -> Headline:
@@ -162,8 +163,8 @@ def gather(
 def _scored(evidence: Evidence, sources: Sequence[str | Path | Geometry]) -> ReportedScores:
     primary = evidence.primary or str(evidence.scores["score"].iloc[0])
     directories = [Path(source) for source in sources if not isinstance(source, Geometry)]
-    costs = read_training_records(directories).costs
-    return ReportedScores(evidence.scores, primary, evidence.teacher, evidence.chance, costs)
+    records = read_training_records(directories)
+    return ReportedScores(evidence.scores, primary, evidence.teacher, evidence.chance, records)
 
 
 def _not_compared(error: InputError) -> str:

@@ -174,7 +174,7 @@ def _comparison_box(comparison: Comparison) -> Markup:
 def _answers(findings: Findings, keys: Mapping[str, str]) -> Markup:
     arms = _arm_keys(findings, keys)
     tables = zip(answer_tables(findings), findings.scored, strict=True)
-    return joined(*(answer_markup(answers, scored.costs, arms) for answers, scored in tables))
+    return joined(*(answer_markup(answers, scored.records.costs, arms) for answers, scored in tables))
 
 
 def _why(findings: Findings, keys: Mapping[str, str]) -> Markup:

@@ -19,6 +19,7 @@ from anglekit.comparison.compare import compare
 from anglekit.report.answers import answer_markup, answer_tables
 from anglekit.report.gather import gather
 from anglekit.results.geometry import Geometry
+from anglekit.results.training_records import TrainingRecords
 from anglekit_cli.main import main
 from tests.comparison.compare_corpus import FIVE, score_rows, write_sweep
 from tests.report.report_browser import CHROMIUM, browser
@@ -178,7 +179,7 @@ def test_the_answer_holds_every_strategy_with_its_interval_and_what_is_not_known
         assert row.low < row.score < row.high
         assert (row.over_none == "") == (row.name == "none")
         assert math.isnan(row.parameters)
-    shown = answer_markup(answers, findings.scored[0].costs, {("forward", "teacher"): ["s0"]})
+    shown = answer_markup(answers, findings.scored[0].records.costs, {("forward", "teacher"): ["s0"]})
     assert "Sizes and speeds: not recorded" in shown
     assert shown.count('data-students="s0"') == 1
     assert "teacher" in {row.name for row in with_costs(findings).rows}
@@ -195,7 +196,11 @@ def with_costs(findings):
         rows.append(
             {**arm, "model": "student", "parameters": 2_000_000, "milliseconds": 4.0 - arm["seed"] % 2, **shared}
         )
-    scored = replace(findings.scored[0], costs=pd.DataFrame(rows), teacher={("validation", "accuracy"): 0.95})
+    scored = replace(
+        findings.scored[0],
+        records=TrainingRecords(costs=pd.DataFrame(rows)),
+        teacher={("validation", "accuracy"): 0.95},
+    )
     return answer_tables(replace(findings, scored=(scored,)))[0]
 
 
