@@ -102,12 +102,12 @@ def test_layer_heatmaps_are_the_table(geometry, measure: str, column: str) -> No
         assert limits == (0.0, 1.0)
 
 
-def test_what_is_not_told_from_chance_is_faint(geometry) -> None:
+def test_what_is_not_told_from_chance_is_blank(geometry) -> None:
     figure = draw_figure("layer-cka", [geometry], students="reverse-teacher-seed0")
     covers = [[one for one in ax.collections if one.get_gid() == "untold"] for ax in figure.axes[:2]]
     # Layers more than two apart: three pairs of the teacher, on both sides of its diagonal, and three across.
     assert [[len(one.get_paths()) for one in cover] for cover in covers] == [[6], [3]]
-    assert "Faint: not told from chance" in notes(figure)
+    assert "Blank or dotted: not told from chance" in notes(figure)
     readable = {text.get_text(): text.get_color() for text in figure.axes[1].texts}
     assert readable[".20"] == readable[".25"] == LIGHT_THEME.ink != readable[".33"]
     data = figure_data("layer-cka", [geometry], students="reverse-teacher-seed0")
@@ -115,9 +115,9 @@ def test_what_is_not_told_from_chance_is_faint(geometry) -> None:
     assert "(3 of 15 not told from chance)" in FIGURES["layer-cka"].facts(data)
     before = dataclasses.replace(geometry, layers=geometry.layers.assign(cka_null=np.nan, cka_p_adjusted=np.nan))
     old = draw_figure("layer-cka", [before], students="reverse-teacher-seed0")
-    assert "Faint" not in notes(old)
+    assert "not told" not in notes(old)
     assert figure_data("layer-cka", [before]).columns[-1] == "cka"
-    assert "Faint" not in notes(draw_figure("layer-distance", [geometry]))
+    assert "not told" not in notes(draw_figure("layer-distance", [geometry]))
 
 
 def test_layer_heatmap_data_holds_the_teacher_once(geometry) -> None:

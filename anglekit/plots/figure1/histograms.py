@@ -62,22 +62,28 @@ def curve_styles(panels: Sequence[Panel], look: Theme) -> dict[tuple[str, str | 
     Students whose strategy is none that anglekit knows get theirs in the order of the panels.
     """
     keys = {(curve.student, curve.init): curve.strategy for panel in panels for curve in panel.curves}
-    unknown = list(dict.fromkeys(strategy for strategy in keys.values() if strategy not in STRATEGY_DASHES))
+    # Of each initialisation, the strategies without a style of their own, in the order of the panels.
+    unknown: dict[str, list[str]] = {}
+    for (_, init), strategy in keys.items():
+        members = unknown.setdefault(init_kind(init), [])
+        if strategy not in STRATEGY_DASHES and strategy not in members:
+            members.append(strategy)
+    others = [strategy for members in unknown.values() for strategy in members]
     neutral = [student for student, init in keys if init_kind(init) not in look.init]
     styles = {}
     for (student, init), strategy in keys.items():
-        rank = unknown.index(strategy) if strategy in unknown else 0
-        if (kind := init_kind(init)) in look.init:
+        kind, known = init_kind(init), look.strategies.get(strategy)
+        rank = unknown[kind].index(strategy) if strategy in unknown[kind] else 0
+        if kind in look.init:
             colour = _tint(look.init[kind], _TINTS.get(strategy, _OTHER_TINTS[rank % len(_OTHER_TINTS)]))
             text_colour = look.init_text[kind]
         else:
             colour = text_colour = look.neutral[neutral.index(student) % len(look.neutral)]
-        known = look.strategies.get(strategy)
         styles[student, init] = CurveStyle(
             colour=colour,
             text_colour=text_colour,
             dashes=STRATEGY_DASHES.get(strategy, _OTHER_DASHES[rank % len(_OTHER_DASHES)]),
-            marker=known.marker if known is not None else MARKERS[rank % len(MARKERS)],
+            marker=known.marker if known is not None else MARKERS[others.index(strategy) % len(MARKERS)],
         )
     return styles
 
