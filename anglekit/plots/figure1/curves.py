@@ -81,7 +81,8 @@ def small_multiples(panels: Sequence[Panel], most_curves: int, most_panels: int)
     found = []
     for panel in panels:
         strategies = in_order(curve.strategy for curve in panel.curves)
-        if len(panel.curves) <= most_curves or len(strategies) < 2:
+        recorded = any(curve.strategy != curve.student for curve in panel.curves)
+        if len(panel.curves) <= most_curves or len(strategies) < 2 or not recorded:
             found.append(panel)
             continue
         for number, strategy in enumerate(strategies):
