@@ -405,7 +405,7 @@ class DistillationObjective:
     ) -> LossTerm:
         kept, own = teacher.hidden.get(stream, {}), states[stream]
         pairs = [(own[s], kept[t].to(own[s].device)) for s, t in self._pairs()[stream]]
-        mask = self._stream_mask(stream, inputs)
+        mask = self.stream_mask(stream, inputs)
         if self.official:
             return official_hidden_loss(pairs, mask, family=self._official_family)
         if stream not in self.groups:
@@ -439,7 +439,7 @@ class DistillationObjective:
             if self.class_weights is not None:
                 return torch.tensor(self.class_weights, device=labels.device)[targets[targets != IGNORE_INDEX]].sum()
             return (targets != IGNORE_INDEX).sum()
-        mask = self._kl_mask(inputs) if name == "kl" else self._stream_mask(_stream_of(name), inputs)
+        mask = self._kl_mask(inputs) if name == "kl" else self.stream_mask(_stream_of(name), inputs)
         if mask is not None:
             return (mask != 0).sum()
         decoded = _optional(inputs, "decoder_input_ids") if name in ("kl", "hidden_decoder") else None
@@ -470,7 +470,7 @@ class DistillationObjective:
             return self.official and self._official_losses.kl_on_prompt
         return self.kl_on_prompt
 
-    def _stream_mask(self, stream: Stream, inputs: Inputs) -> Tensor | None:
+    def stream_mask(self, stream: Stream, inputs: Inputs) -> Tensor | None:
         """Return the token positions whose states count; None where all do."""
         if stream == "encoder" or "decoder_input_ids" not in inputs:
             return _optional(inputs, "attention_mask")

@@ -112,7 +112,7 @@ class LayerMixtures(nn.Module):
         if groups.combines == "mean":
             return {s: torch.stack([_wide(teacher[t]) for t in group]).mean(0) for s, group in groups.of}
         # Learned weights read what the mask leaves out, where it may be NaN; 0 there leaves no trace in a gradient.
-        read = {layer: _zero_at_padding(state, mask) for layer, state in teacher.items()}
+        read = {layer: _zero_at_padding(teacher[layer], mask) for layer in groups.teacher_layers}
         if groups.combines == "linear":
             return {
                 s: nn.functional.linear(torch.cat([read[t] for t in group], dim=-1), self._of(stream, s, "weight"))

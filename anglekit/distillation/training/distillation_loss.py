@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -35,6 +36,9 @@ from anglekit.vocabulary import NONE, REGRESSION, Stream
 Inputs = Mapping[str, Any]
 #: What may stand for the matched layers: a strategy's name, the matching of each stream, or a whole objective.
 Matching = str | LayerMatching | Sequence[LayerMatching] | DistillationObjective
+
+#: Of one stream: the mask of its tokens, (batch, time) or None, and by layer the student's states and the teacher's.
+HiddenStates = tuple[Tensor | None, dict[int, Tensor], dict[int, Tensor]]
 
 _MASKS = {"input_ids": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
 
@@ -307,6 +311,20 @@ class DistillationLoss:
         terms, _ = self._step(self.student if model is None else model, batch)
         return terms
 
+    def hidden_states(self, batch: Inputs) -> dict[Stream, HiddenStates]:
+        """Return by stream the states that the hidden loss reads of a batch, in evaluation mode and without gradients.
+
+        Of each stream: the mask of its tokens, (batch, time) or None, the student's matched states after their adapters
+        and the teacher's, by layer, each (batch, time, width).
+        """
+        training = self.student.training
+        self.student.eval()  # type: ignore[no-untyped-call]
+        try:
+            with torch.no_grad():
+                return self._step.hidden_states(self.student, batch)
+        finally:
+            self.student.train(training)
+
     def parameters(self) -> list[nn.Parameter]:
         """Return the weights to train: the student's, the adapters' and those of learned mixtures."""
         mixed = () if self.mixtures is None else self.mixtures.parameters()
@@ -350,6 +368,25 @@ class StudentStep:
             batch: on the student's device, labels included.
             autocast: in which precision the teacher runs; None: its own.
         """
+        inputs, taught, states, outputs = self._passes(model, batch, autocast)
+        terms = self.objective.terms(inputs, outputs.logits, states, taught, self.mixtures)
+        self._recorder.clear()
+        return terms, outputs
+
+    def hidden_states(self, model: nn.Module, batch: Inputs) -> dict[Stream, HiddenStates]:
+        """Return what the hidden loss reads of a batch; see `DistillationLoss.hidden_states`."""
+        inputs, taught, states, _ = self._passes(model, batch)
+        found = {
+            stream: (self.objective.stream_mask(stream, inputs), own, dict(taught.hidden.get(stream, {})))
+            for stream, own in states.items()
+        }
+        self._recorder.clear()
+        return found
+
+    def _passes(
+        self, model: nn.Module, batch: Inputs, autocast: AbstractContextManager[Any] | None = None
+    ) -> tuple[dict[str, Any], TeacherOutputs, dict[Stream, dict[int, Tensor]], Any]:
+        """Return the completed batch, what the teacher said, the student's projected states and its outputs."""
         inputs = self.completed(batch)
         taught = TeacherOutputs()
         if self.teacher is not None and self.objective.reads_teacher:
@@ -357,10 +394,7 @@ class StudentStep:
                 taught = self.teacher(inputs)
         with told_failures("the student", self.student, inputs), self._recorder as recorder:
             outputs = model(**accepted_inputs(self.student, inputs))
-        states = self._projected(recorder.states)
-        terms = self.objective.terms(inputs, outputs.logits, states, taught, self.mixtures)
-        recorder.clear()
-        return terms, outputs
+        return inputs, taught, self._projected(recorder.states), outputs
 
     def completed(self, batch: Inputs) -> dict[str, Any]:
         """Return a batch as both models read it: with decoder inputs, and without padding that one does not know."""

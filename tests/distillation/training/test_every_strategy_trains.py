@@ -9,6 +9,7 @@ from anglekit.distillation.losses.objective import DistillationObjective, Teache
 from anglekit.distillation.matching.strategies import layer_matching
 from anglekit.distillation.students.mixtures import groups_of
 from anglekit.distillation.training.distillation_loss import DistillationLoss
+from anglekit.distillation.training.mixture_angles import mixture_angles
 from anglekit.distillation.training.trainer import DistillationTrainer
 from anglekit.errors import InputError
 from anglekit.vocabulary import ANGLE_AWARE, HIDDEN_LOSS_NAMES, STRATEGIES, WIDTH_FREE_LOSSES
@@ -120,3 +121,29 @@ def test_an_objective_with_groups_refuses_the_official_reading_and_a_missing_com
     state = torch.zeros(1, 2, 4)
     with pytest.raises(InputError, match="nothing combines them"):
         objective._hidden("encoder", {}, {"encoder": {1: state, 2: state}}, TeacherOutputs(), None)
+
+
+@pytest.mark.parametrize("strategy", ["layer-attention", "gated"])
+def test_angles_of_a_mixture_are_those_of_each_token(strategy, teacher, students, batch):
+    loss = loss_of(teacher, students[32], strategy)
+    found = mixture_angles(loss, [batch, batch]).set_index(["vertex", "teacher_layer"])
+    ((mask, states, kept),) = loss.hidden_states(batch).values()
+    with torch.no_grad():
+        targets = loss.mixtures.targets("encoder", states, kept, mask)
+    for vertex, layers in loss.mixtures.groups["encoder"].of:
+        for layer in layers:
+            u, v = ((one - states[vertex])[mask != 0].double() for one in (targets[vertex], kept[layer]))
+            cosine = torch.nn.functional.cosine_similarity(u, v, dim=-1)
+            row = found.loc[(vertex, layer)]
+            assert row["mean_angle_degrees"] == pytest.approx(float(torch.rad2deg(cosine.arccos()).mean()), abs=1e-3)
+            assert row["n_tokens"] == 2 * int(mask.sum())
+    assert not any(weight.grad is not None and weight.grad.any() for weight in loss.mixtures.parameters())
+
+
+def test_a_mixture_of_one_layer_lies_in_its_direction_and_a_map_has_none(batch):
+    one = make_teacher(layers=1)
+    matching = layer_matching("layer-attention", teacher_blocks=1, student_blocks=1)
+    alone = mixture_angles(DistillationLoss(one, make_teacher(layers=1, seed=1), matching), [batch])
+    assert alone["mean_angle_degrees"].tolist() == pytest.approx([0.0], abs=1e-3)
+    with pytest.raises(InputError, match="no mixture"):
+        mixture_angles(DistillationLoss(one, make_teacher(layers=1, seed=1), "forward"), [batch])
