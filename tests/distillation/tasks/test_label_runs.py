@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,24 @@ def test_heads_of_another_problem_are_refused(runs, world):
     with pytest.raises(InputError, match="came with task regression, which has no classes"):
         evaluate(runs["stsb"][0].directory, task="regression", data=plain, columns=DataSettings(classes="a,b"))
     assert not (world / "x").exists()
+
+
+def test_a_teacher_whose_labels_are_in_another_order_is_told_before_a_student_is_trained(runs, world):
+    turned = world / "turned"
+    shutil.copytree(runs["multi-label"][0].checkpoint, turned)
+    config = json.loads((turned / "config.json").read_text())
+    config["id2label"] = dict(enumerate(("plot", "cast", "film")))
+    config["label2id"] = {name: number for number, name in config["id2label"].items()}
+    (turned / "config.json").write_text(json.dumps(config))
+    warnings: list[str] = []
+    options = {"strategy": "none", "task": "multi-label", "train": str(world / "train-several.jsonl"), "layers": 1}
+    settings = quick(max_steps=1)
+    distill(str(turned), out=world / "doubted", settings=settings, warn=warnings.append, **options)
+    (warning,) = warnings
+    assert warning.endswith("--label-map 0=cast,1=film,2=plot")
+    provenance = json.loads((world / "doubted" / "provenance.json").read_text())
+    assert provenance["doubts"] == warnings
+    mapped = DataSettings(label_map=warning.split()[-1])
+    run = distill(str(turned), out=world / "mapped", settings=settings, warn=warnings.append, data=mapped, **options)
+    assert len(warnings) == 1
+    assert tuple(json.loads(Path(run.checkpoint, "config.json").read_text())["id2label"].values()) == LABELS
