@@ -538,6 +538,18 @@ class TrainSettings:
     lora_merge: bool = setting(
         False, "Save one model with the corrections added, not both beside each other.", group=LORA, needs="lora_rank"
     )
+    stream: bool = setting(
+        False,
+        "Hold the training table on disk, not in memory: for tables larger than memory. The training is the same.",
+        group=HARDWARE,
+    )
+    shuffle_buffer: int | None = setting(
+        None,
+        "Shuffle within so many examples that follow each other, so that a table on disk is read in order.",
+        at_least=1,
+        shown="the whole table is shuffled",
+        group=OPTIMISER,
+    )
     group_by_length: bool = setting(
         False, "Put examples of similar length into a batch; saves padding.", group=OPTIMISER
     )
@@ -598,6 +610,10 @@ class TrainSettings:
                 f"both epochs ({self.epochs}) and max steps ({self.max_steps}) came", "give one of the two"
             )
         check_settings(self)
+        if self.shuffle_buffer is not None and self.group_by_length:
+            raise SettingError(
+                "shuffle_buffer", "came with group_by_length, which has an order of its own", "leave one of the two out"
+            )
         if not all(name.strip() for name in self.lora_targets.split(",")):
             raise SettingError(
                 "lora_targets",
@@ -721,7 +737,9 @@ class TrainSettings:
     def decisive(self) -> dict[str, str | int | float | bool | None]:
         """Return what changes the trained model, by which runs are compared: not the seed, which a plan records."""
         incidental = {"log_every", "eval_batch_size", "workers", "report_to", "resumable", "seed"}
-        incidental |= {"device", "teacher_device", "teacher_cache"}
+        incidental |= {"device", "teacher_device", "teacher_cache", "stream"}
+        if self.shuffle_buffer is None:
+            incidental.add("shuffle_buffer")
         return {name: value for name, value in asdict(self).items() if name not in incidental}
 
     def arguments(

@@ -15,7 +15,7 @@ from anglekit.errors import InputError
 COMPRESSIONS: Final = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 _CHUNK_BYTES: Final = 1 << 20
 #: Bytes that stay in memory; what is more goes to the system's temporary directory.
-_IN_MEMORY: Final = 32 << 20
+_IN_MEMORY: Final = 4 << 20
 # A small file may claim anything; texts seldom shrink to a tenth.
 _BYTES_PER_BYTE, _MORE_BYTES = 200, 1 << 28
 

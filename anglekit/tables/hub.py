@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,13 @@ from anglekit.errors import InputError, RunError, suggest
 from anglekit.tables.arrow import rows_from_arrow
 from anglekit.tables.kept_rows import KeptRows
 from anglekit.tables.sources import SavedDataset
-from anglekit.tables.table import Table, rows_sha256
+from anglekit.tables.table import Table, with_sha256
 
 # A split may end in a slice, `train[:100]`; NAME may be a path with colons.
 _HUB = re.compile(r"hub:(?P<name>.+):(?P<split>[^:/\[\]]+(?:\[[^\]]*\])?)")
+
+
+_ROWS_AT_ONCE = 4096
 
 
 def read_hub(source: str) -> Table:
@@ -50,15 +52,14 @@ def read_saved(saved: SavedDataset) -> Table:
 def _table(source: str, rows: Any) -> Table:  # noqa: ANN401 - datasets has no types
     table = rows.with_format("arrow")[:]
     store = KeptRows(source)
-    for piece in rows_from_arrow([table], source, table.schema):
+    for piece in rows_from_arrow(table.to_batches(max_chunksize=_ROWS_AT_ONCE), source, table.schema):
         store.add(piece)
     # The classes of a column of lists are those of what the lists hold.
     kinds = {name: getattr(feature, "feature", feature) for name, feature in (rows.features or {}).items()}
     names = {
         name: tuple(kind.names) for name, kind in kinds.items() if type(kind).__name__ == "ClassLabel" and kind.names
     }
-    made = Table(source, store, "", class_names=names)
-    return replace(made, sha256=rows_sha256(made.frame))
+    return with_sha256(Table(source, store, "", class_names=names))
 
 
 def _datasets(source: str) -> Any:  # noqa: ANN401 - datasets has no types

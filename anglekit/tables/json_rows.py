@@ -14,7 +14,8 @@ from anglekit.errors import InputError
 from anglekit.tables.kept_rows import Rows, check_count
 
 _ROWS_AT_ONCE: Final = 4096
-_BYTES_AT_ONCE: Final = 4 << 20
+_BYTES_AT_ONCE: Final = 2 << 20
+_LINES: Final = msgspec.json.Decoder()
 _JSON_NAMES: Final = {
     list: "list",
     str: "string",
@@ -26,8 +27,9 @@ _JSON_NAMES: Final = {
 }
 _BLANK: Final = b" \t\r\n"
 _BOM: Final = b"\xef\xbb\xbf"
-# At least as many as there are keys; as many in all but a few lines.
+# As often as there are keys, or more often where a text holds the same.
 _KEY: Final = re.compile(rb'"\s*:')
+_BLANKS_BEFORE: Final = (b" :", b"\t:", b"\r:")
 #: The key under which published files of one object hold their rows (CoQA, SQuAD).
 _ROWS_KEY: Final = "data"
 
@@ -38,8 +40,23 @@ def read_json_lines(handle: IO[bytes], source: str, limit: int | None) -> Iterat
     Raises:
         InputError: a line is no object of json, or has a key twice.
     """
-    rows = ((row, f"{source}, line {number}", len(line)) for number, line, row in _lines(handle, source))
-    return _in_pieces(islice(rows, limit), source)
+    number, left = 1, limit
+    while lines := handle.readlines(_BYTES_AT_ONCE):
+        if number == 1:
+            lines[0] = lines[0].removeprefix(_BOM)
+        held = [line for line in lines if line.strip(_BLANK)] if left is not None else lines
+        rows = _plain_rows(b"".join(held)) if left is None or len(held) <= left else None
+        if rows is None:
+            told = ((row, f"{source}, line {place}") for place, row in _values(lines, number, source))
+            yield from (counted := list(_in_pieces(islice(told, left), source)))
+            taken = sum(one.n_rows for one in counted)
+        else:
+            yield rows
+            taken = rows.n_rows
+        number += len(lines)
+        left = None if left is None else left - taken
+        if left == 0:
+            return
 
 
 def read_json(handle: IO[bytes], source: str, limit: int | None) -> Iterator[Rows]:
@@ -70,7 +87,7 @@ def read_json(handle: IO[bytes], source: str, limit: int | None) -> Iterator[Row
     if not isinstance(held, list):
         keys = f" with the keys {', '.join(map(str, list(held)[:8]))}" if isinstance(held, dict) else ""
         raise InputError(f"{source} holds one {_JSON_NAMES[type(held)]}{keys}", remedy)
-    rows = ((row, f"{source}, row {number} (counted from 0)", 0) for number, row in enumerate(islice(held, limit)))
+    rows = ((row, f"{source}, row {number} (counted from 0)") for number, row in enumerate(islice(held, limit)))
     yield from _in_pieces(rows, source)
 
 
@@ -93,13 +110,47 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
-def _lines(handle: IO[bytes], source: str) -> Iterator[tuple[int, bytes, Any]]:
-    """Yield the number, the bytes and the value of each line that is not blank."""
-    for number, line in enumerate(handle, start=1):
-        if number == 1:
-            line = line.removeprefix(_BOM)
+def _plain_rows(text: bytes) -> Rows | None:
+    """Return the rows of lines of objects with the same keys, which is what most files hold.
+
+    None: they are something else, or json may have been read otherwise than by Python's own reader; `_values` knows.
+    """
+    try:
+        rows = _LINES.decode_lines(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    if not rows or type(rows[0]) is not dict:
+        return None
+    names = rows[0].keys()
+    if not all(type(row) is dict and row.keys() == names for row in rows):
+        return None
+    columns: dict[str, list[Any]] = {}
+    n_keys = len(names) * len(rows)
+    for name in names:
+        cells = [row[name] for row in rows]
+        kinds = set(map(type, cells))
+        if not kinds.isdisjoint((dict, list)):
+            n_keys += sum(_n_keys(cell) for cell in cells if isinstance(cell, dict | list))
+        if dict not in kinds:
+            columns[name] = cells
+            continue
+        inner = cells[0].keys() if isinstance(cells[0], dict) else ()
+        if not inner or not all(type(cell) is dict and cell.keys() == inner for cell in cells):
+            return None
+        for key in inner:
+            if (joined := f"{name}.{key}") in columns or joined in names:
+                return None
+            columns[joined] = [cell[key] for cell in cells]
+    if not columns or _most_keys(text) != n_keys:
+        return None
+    return Rows.of(columns)
+
+
+def _values(lines: Iterable[bytes], number: int, source: str) -> Iterator[tuple[int, Any]]:
+    """Yield the number and the value of each line that is not blank; `number` is the first line's."""
+    for place, line in enumerate(lines, start=number):
         if line.strip(_BLANK):
-            yield number, line, _value(line, f"{source}, line {number}")
+            yield place, _value(line, f"{source}, line {place}")
 
 
 def _value(line: bytes, where: str) -> Any:  # noqa: ANN401 - what json holds
@@ -109,7 +160,7 @@ def _value(line: bytes, where: str) -> Any:  # noqa: ANN401 - what json holds
     """
     try:
         value = msgspec.json.decode(line)
-        if isinstance(value, dict) and len(_KEY.findall(line)) == _n_keys(value):
+        if isinstance(value, dict) and _most_keys(line) == _n_keys(value):
             return value
     except (msgspec.MsgspecError, RecursionError):
         pass  # numbers such as NaN and half surrogates are fine by Python, and whatever is wrong it says
@@ -121,6 +172,13 @@ def _value(line: bytes, where: str) -> Any:  # noqa: ANN401 - what json holds
         ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} cannot be read as JSON: {error}") from error
+
+
+def _most_keys(line: bytes) -> int:
+    """Return a number that is no smaller than that of the keys in a line."""
+    if any(blank in line for blank in _BLANKS_BEFORE):
+        return len(_KEY.findall(line))
+    return line.count(b'":')  # where no colon follows a blank, each follows a key's quote
 
 
 def _n_keys(value: Any) -> int:  # noqa: ANN401 - what json holds
@@ -139,11 +197,11 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _in_pieces(rows: Iterable[tuple[Any, str, int]], source: str) -> Iterator[Rows]:
-    """Yield some rows after others, each given with where it stands and how many bytes it took."""
+def _in_pieces(rows: Iterable[tuple[Any, str]], source: str) -> Iterator[Rows]:
+    """Yield some rows after others, each given with where it stands."""
     columns: dict[str, list[Any]] = {}
-    n_rows = n_cells = n_bytes = 0
-    for value, where, size in rows:
+    n_rows = n_cells = 0
+    for value, where in rows:
         row = _flat_row(value, where)
         for name, cell in row.items():
             column = columns.get(name)
@@ -153,14 +211,13 @@ def _in_pieces(rows: Iterable[tuple[Any, str, int]], source: str) -> Iterator[Ro
             column.append(cell)
         n_rows += 1
         n_cells += len(row)
-        n_bytes += size
         if len(row) < len(columns):
             for column in columns.values():
                 if len(column) < n_rows:
                     column.append(None)
-        if n_rows == _ROWS_AT_ONCE or n_bytes >= _BYTES_AT_ONCE:
+        if n_rows == _ROWS_AT_ONCE:
             yield Rows(columns, n_rows, n_cells)
-            columns, n_rows, n_cells, n_bytes = {}, 0, 0, 0
+            columns, n_rows, n_cells = {}, 0, 0
     if n_rows:
         yield Rows(columns, n_rows, n_cells)
 

@@ -13,7 +13,7 @@ from typing import IO, Any, Final, cast
 from anglekit.errors import InputError
 
 #: Bytes that stay in memory.
-_IN_MEMORY: Final = 32 << 20
+_IN_MEMORY: Final = 4 << 20
 # Rows of json may differ in their keys, and in the frame each row has a place for every key.
 _PLACES_PER_CELL, _MORE_PLACES = 20, 10_000_000
 _AS_JSON: Final = {b"cells": b"json"}

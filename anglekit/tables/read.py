@@ -10,7 +10,7 @@ from anglekit.tables.columns import NO_COLUMN, find_column
 from anglekit.tables.files import read_table_files
 from anglekit.tables.hub import read_hub, read_saved
 from anglekit.tables.sources import SavedDataset, find_files
-from anglekit.tables.table import Table, rows_sha256
+from anglekit.tables.table import Table, with_sha256
 
 _FIRST_ROWS = 1000
 """Rows in which a column is looked for before all rows are read."""
@@ -88,4 +88,4 @@ def _read_builtin(source: str) -> Table:
     name, _, split = source.removeprefix("builtin:").partition(":")
     frame = anglekit_data.load(name, split or "validation")
     frame = frame.astype(object).where(frame.notna(), None)
-    return Table(source, frame, rows_sha256(frame))
+    return with_sha256(Table(source, frame, ""))

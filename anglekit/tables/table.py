@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,17 @@ class Table:
             for cells in zip(*(piece[name] for name in names), strict=True):
                 yield dict(zip(names, cells, strict=True))
 
+    def in_pieces(self) -> Iterator[Table]:
+        """Yield the table's rows in pieces that memory holds, each a table with the number of its first row."""
+        if not isinstance(self.rows, KeptRows):
+            yield self
+            return
+        first = self.first_row
+        for piece in self.rows.pieces(self.names):
+            frame = object_frame(piece)
+            yield replace(self, rows=frame, first_row=first)
+            first += len(frame)
+
     def has(self, name: str) -> bool:
         """Return whether there is a column of this name, also inside the cells of another one."""
         try:
@@ -157,7 +168,7 @@ def table_of_frame(source: str, frame: pd.DataFrame) -> Table:
     plain = frame.astype(object).where(frame.notna(), None).reset_index(drop=True)
     if plain.empty:
         raise InputError(f"{source} has no rows", "a table needs at least one")
-    return Table(source, plain, rows_sha256(plain))
+    return with_sha256(Table(source, plain, ""))
 
 
 def is_missing(cell: object) -> bool:
@@ -186,9 +197,12 @@ def check_text(text: object, table: Table, column: str, row: int) -> str:
     return text
 
 
-def rows_sha256(frame: pd.DataFrame) -> str:
-    """Hash column names and rows, each a line of JSON, so that equal content has one hash wherever it came from."""
-    digest = hashlib.sha256(json.dumps([str(name) for name in frame.columns]).encode())
-    for row in frame.itertuples(index=False, name=None):
-        digest.update(b"\n" + json.dumps(row, default=repr).encode())
-    return digest.hexdigest()
+def with_sha256(table: Table) -> Table:
+    """Return a table with the hash of its rows.
+
+    Column names and rows are hashed, each a line of JSON, so that equal content has one hash wherever it came from.
+    """
+    digest = hashlib.sha256(json.dumps(table.names).encode())
+    for row in table.each_row():
+        digest.update(b"\n" + json.dumps(list(row.values()), default=repr).encode())
+    return replace(table, sha256=digest.hexdigest())

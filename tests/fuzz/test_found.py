@@ -26,7 +26,7 @@ from anglekit.results.columns import COLUMNS
 from anglekit.results.geometry import Geometry
 from anglekit.results.training_records import log_of_line
 from anglekit.runtime.files import MOST_JSON_BYTES
-from anglekit.tables import files
+from anglekit.tables import kept_rows
 from anglekit.tables.read import Table, read_table
 from anglekit.vocabulary import STUDENT_FILE
 from tests.comparison.compare_corpus import write_run
@@ -179,7 +179,7 @@ def test_texts_for_training_can_be_tokenised(text, message):
 
 
 def test_rows_of_json_share_their_keys(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_MORE_PLACES", 1000)
+    monkeypatch.setattr(kept_rows, "_MORE_PLACES", 1000)
     file = tmp_path / "x.jsonl"
     file.write_text("\n".join(json.dumps({f"k{row}.{n}": 1 for n in range(3)}) for row in range(100)))
     with pytest.raises(InputError, match="nearly every row others"):

@@ -502,6 +502,7 @@ def begin_run(
         teacher_device=settings.teacher_device,
         adapters=adapters,
         mixtures=mixtures,
+        shuffle_buffer=settings.shuffle_buffer,
         train_dataset=data.train,
         eval_dataset=data.validation,
         data_collator=data.task.collator(data.tokenizer),

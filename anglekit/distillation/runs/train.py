@@ -18,7 +18,7 @@ from anglekit.distillation.settings import DataSettings, TrainSettings, check_wa
 from anglekit.distillation.students.create import CopyBlocks
 from anglekit.distillation.students.given import CheckedStudent, GivenStudent, check_given, open_given, read_given
 from anglekit.distillation.students.given_vocabulary import check_stored_vocabulary
-from anglekit.distillation.tasks.data import TextTable
+from anglekit.distillation.tasks.data import TextTable, known_of
 from anglekit.distillation.tasks.models import TaskModel, load_for_fine_tuning, load_trained
 from anglekit.distillation.tasks.prepared_data import PreparedData, prepare_data
 from anglekit.distillation.tasks.registry import task_by_name
@@ -67,8 +67,8 @@ def finetune(
     with RunDirectory(out, if_exists) as directory:
         config = load_config(source, load)
         chosen.check_config(config, source)
-        tables, evaluations = _read_tables(chosen, train, validation, data)
-        settled = chosen.for_fine_tuning(tables, config)
+        tables, evaluations = _read_tables(chosen, train, validation, data, stream=settings.stream)
+        settled = chosen.for_fine_tuning(known_of(tables), config)
         set_seed(settings.seed or 0)
         loaded = load_for_fine_tuning(source, settled, load)
         prepared = prepare_data(settled, loaded.tokenizer, loaded.model.config, tables, evaluations, settings.encoding)
@@ -252,8 +252,8 @@ def load_teacher_and_data(
     """
     task = task.configured(data)
     task.check_config(config, source)
-    tables, evaluations = _read_tables(task, train, validation, data)
-    settled = task.for_teacher(tables, config)
+    tables, evaluations = _read_tables(task, train, validation, data, stream=settings.stream)
+    settled = task.for_teacher(known_of(tables), config)
     for student in students:
         check_given(config, student, settled)
         check_stored_vocabulary(source, student.source, load)
@@ -292,11 +292,11 @@ def plan_run(
 
 
 def _read_tables(
-    task: Task, train: str, validation: str | Sequence[str], data: DataSettings | None
+    task: Task, train: str, validation: str | Sequence[str], data: DataSettings | None, *, stream: bool = False
 ) -> tuple[TextTable, list[TextTable]]:
     """Return the training table and the evaluation tables, whose names come from `evaluation_sources`."""
     named = evaluation_sources(validation)
     if "train" in named:
         raise InputError("a validation table is called 'train'", f"name it otherwise: validation={named['train']}")
-    tables = task.read(train, data)
+    tables = task.stream(train, data) if stream else task.read(train, data)
     return tables, [task.read(source, data, name=name) for name, source in named.items()]

@@ -72,7 +72,8 @@ def checked_vocabulary(
             )
     if own is not None and not shared.one_way:
         for name, examples in _tables(data):
-            _check_texts(source, name, () if examples.table is None else examples.table.texts_read(), mine, own)
+            for texts in () if examples.table is None else examples.table.texts_in_pieces():
+                _check_texts(source, name, texts, mine, own)
     return shared
 
 

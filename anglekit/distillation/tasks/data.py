@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -43,6 +45,10 @@ class TextTable(ABC):
         known = {"source": self.source, "sha256": self.sha256, "examples": len(self), "columns": list(self.columns)}
         return known | ({"notes": list(self.notes)} if self.notes else {})
 
+    def texts_in_pieces(self) -> Iterator[tuple[str, ...]]:
+        """Yield every text of some rows after others; here of all rows."""
+        yield self.texts_read()
+
     def texts_read(self) -> tuple[str, ...]:
         """Return every text of the rows, pairs, targets and choices too."""
         own = {each.name for each in fields(TextTable)}
@@ -56,6 +62,34 @@ class TextTable(ABC):
             for text in (row if isinstance(row, tuple) else (row,))
             if isinstance(text, str)
         )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StreamedTexts(TextTable):
+    """A table's texts that are never all in memory: they are read piece by piece, each time they are needed.
+
+    Attributes:
+        pieces: yields some texts after others, each piece of the kind's own `TextTable`.
+        n_rows: how many rows there are.
+        known: the kind's table of all rows without their texts, where a task reads more of it; else None.
+    """
+
+    pieces: Callable[[], Iterator[TextTable]]
+    n_rows: int
+    known: TextTable | None
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def texts_in_pieces(self) -> Iterator[tuple[str, ...]]:
+        """Yield every text of some rows after others."""
+        return (piece.texts_read() for piece in self.pieces())
+
+
+def known_of(table: TextTable) -> TextTable:
+    """Return what is known of a table without reading its texts; of one in memory that is itself."""
+    # Without its texts a table of labels is as long as none.
+    return table.known if isinstance(table, StreamedTexts) and table.known is not None else table
 
 
 def origin(table: Table, name: str) -> dict[str, Any]:
@@ -97,8 +131,46 @@ class TokenizedExamples(Dataset[dict[str, Any]]):
             ends = np.cumsum([0, *(len(one) for one in sequences)])
             self._ends[name] = ends
             self._flat[name] = np.fromiter((token for one in sequences for token in one), np.int32, int(ends[-1]))
+        self.lengths = self._lengths()
+
+    @classmethod
+    def joined(cls, pieces: Iterable[TokenizedExamples], table: TextTable) -> TokenizedExamples:
+        """Return the examples of many pieces; their tokens lie in temporary files, from where they are read.
+
+        In memory are a few numbers of each example. The files are gone with the examples.
+        """
+        whole, n_rows = cls({}, table=table), 0
+        files: dict[str, IO[bytes]] = {}
+        sizes: dict[str, list[NDArray[np.int64]]] = {}
+        numbers: dict[str, list[NDArray[np.int64]]] = {}
+        rows: list[NDArray[np.int64]] = []
+        with ExitStack() as opened:
+            for piece in pieces:
+                for name, flat in piece._flat.items():
+                    if name not in files:
+                        files[name] = opened.enter_context(tempfile.TemporaryFile())
+                    files[name].write(flat.tobytes())
+                    sizes.setdefault(name, []).append(np.diff(piece._ends[name]))
+                for name, values in piece.numbers.items():
+                    numbers.setdefault(name, []).append(values)
+                if piece.rows is not None:
+                    rows.append(piece.rows + n_rows)
+                n_rows += piece.n_rows
+            for name, file in files.items():
+                file.flush()
+                ends = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.concatenate(sizes[name]))])
+                # An empty file cannot be mapped.
+                held = np.memmap(file, np.int32, "r") if ends[-1] else np.zeros(0, dtype=np.int32)
+                whole._ends[name], whole._flat[name] = ends, held
+        whole.numbers = {name: np.concatenate(values) for name, values in numbers.items()}
+        whole.rows = np.concatenate(rows) if rows else None
+        whole.lengths = whole._lengths()
+        return whole
+
+    def _lengths(self) -> list[int]:
         counted = [self._ends[name] for name in ("input_ids", "labels") if name in self._ends]
-        self.lengths: list[int] = np.sum([np.diff(ends) for ends in counted], axis=0).tolist()
+        lengths: list[int] = np.sum([np.diff(ends) for ends in counted], axis=0).tolist() if counted else []
+        return lengths
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 from transformers import EvalPrediction, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.settings import DataSettings, EncodingSettings, GenerationSettings, TrainSettings
-from anglekit.distillation.tasks.data import PaddedBatches, TextTable, TokenizedExamples
+from anglekit.distillation.tasks.data import PaddedBatches, StreamedTexts, TextTable, TokenizedExamples, origin
 from anglekit.errors import InputError, suggest
 from anglekit.models.architectures import model_streams
 from anglekit.models.lengths import length_limit
@@ -186,6 +187,37 @@ class Task(ABC):
         columns = columns or DataSettings()
         return self.texts(read_table(source, limit=columns.limit, column_names=columns.names), columns, name)
 
+    def stream(self, source: str, columns: DataSettings | None = None, *, name: str = "train") -> StreamedTexts:
+        """Return a table's texts as `read` does, without ever holding all of them in memory.
+
+        Every row is checked here once.
+
+        Raises:
+            InputError: as of `read`.
+        """
+        columns = columns or DataSettings()
+        left_out = next((one for one in ("no_label", "drop_labels") if getattr(columns, one) is not None), None)
+        if left_out is not None:
+            option = f"--{left_out.replace('_', '-')}"
+            raise InputError(f"--stream came with {option}", "leave such rows out of the table, or --stream")
+        table = read_table(source, limit=columns.limit, column_names=columns.names)
+
+        def pieces() -> Iterator[TextTable]:
+            return (self.texts(piece, columns, name) for piece in table.in_pieces())
+
+        read = pieces()
+        first = next(read)
+        known, n_rows = self.without_texts(chain([first], read), table)
+        own = origin(table, name) | {"notes": first.notes, "columns": first.columns}
+        return StreamedTexts(**own, pieces=pieces, n_rows=n_rows, known=known)
+
+    def without_texts(self, pieces: Iterator[TextTable], table: Table) -> tuple[TextTable | None, int]:
+        """Return what `for_fine_tuning` and `for_teacher` read of a table beside its texts, and how many rows it has.
+
+        None: they read nothing of it. The pieces are those of the table, in order.
+        """
+        return None, sum(map(len, pieces))
+
     @abstractmethod
     def texts(self, table: Table, columns: DataSettings, name: str) -> TextTable:
         """Return the texts of a table's rows; see `read`."""
@@ -276,6 +308,13 @@ class Task(ABC):
         Raises:
             InputError: something does not fit, or the tokenizer cannot pad.
         """
+        if isinstance(table, StreamedTexts):
+            made = (
+                self.tokenize(piece, tokenizer, encoding, config, training=training)
+                for piece in table.pieces()
+                if len(piece)
+            )
+            return TokenizedExamples.joined(made, table)
         self.padding_id(tokenizer)
         limits = [length_limit(tokenizer, config, stream) for stream in model_streams(config)]
         return self.examples(table, BoundedTokenizer(tokenizer, encoding, limits[0], limits[-1]), training=training)

@@ -1,9 +1,10 @@
-"""The order of training examples when batches hold examples of about the same length."""
+"""Orders of training examples: of similar length together, or shuffled within a buffer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -52,3 +53,39 @@ class LengthGroupedOrder(Sampler[int]):
         for place in torch.randperm(len(whole), generator=generator).tolist():
             yield from whole[place]
         yield from rest
+
+
+class BufferedOrder(Sampler[int]):
+    """An order shuffled within a buffer: each example is drawn of the next `buffer` ones that are not drawn yet.
+
+    An example comes at most `buffer` - 1 places before its own place. The order depends on the seed and the epoch
+    alone, so that a resumed run goes on with the same batches.
+
+    Args:
+        n_examples: how many there are.
+        buffer: how many are drawn from; at least as many as there are: all orders are equally likely.
+        seed: of the order.
+    """
+
+    def __init__(self, n_examples: int, buffer: int, seed: int) -> None:
+        self.n_examples = n_examples
+        self.buffer = buffer
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.n_examples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        draws = np.random.default_rng((self.seed, self.epoch))
+        held = list(range(min(self.buffer, self.n_examples)))
+        for coming in range(len(held), self.n_examples):
+            place = int(draws.integers(len(held)))
+            yield held[place]
+            held[place] = coming
+        draws.shuffle(held)
+        yield from held

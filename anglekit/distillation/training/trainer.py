@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from anglekit.distillation.losses.functional import LossTerm, weighted_total
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.students.adapters import LayerAdapters
 from anglekit.distillation.students.mixtures import LayerMixtures, create_mixtures, restore_mixtures, save_mixtures
-from anglekit.distillation.training.batch_order import LengthGroupedOrder
+from anglekit.distillation.training.batch_order import BufferedOrder, LengthGroupedOrder
 from anglekit.distillation.training.distillation_loss import (
     Matching,
     StudentStep,
@@ -68,6 +68,7 @@ class DistillationTrainer(Trainer):
             objective and the teacher.
         score_model: called with the model at every validation, for scores that need more than logits, such as those of
             generated texts; they are reported beside the loss.
+        shuffle_buffer: shuffle within so many examples that follow each other; None: the whole table.
         trainer_options: everything else that `Trainer` takes (`train_dataset`, `data_collator`, `processing_class`,
             `compute_metrics`, `callbacks`, ...).
 
@@ -98,6 +99,7 @@ class DistillationTrainer(Trainer):
         adapters: LayerAdapters | None = None,
         mixtures: LayerMixtures | None = None,
         score_model: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
+        shuffle_buffer: int | None = None,
         **trainer_options: Any,  # noqa: ANN401 - Trainer's own
     ) -> None:
         if trainer_options.get("compute_loss_func") is not None:
@@ -136,6 +138,7 @@ class DistillationTrainer(Trainer):
         self._step = StudentStep(objective, network_of(model), self.adapters, teacher_forward, mixtures)
         _warn_of_padding(objective, model, teacher)
         self._score_model = score_model
+        self._shuffle_buffer = shuffle_buffer
         super().__init__(model=model, args=args, **trainer_options)
         self.model_accepts_loss_kwargs = True
         if isinstance(teacher_forward, TeacherForward | HiddenOfAnother | CachedTeacher):
@@ -364,6 +367,9 @@ class DistillationTrainer(Trainer):
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
             return LengthGroupedOrder(lengths, size, seed)
+        if self._shuffle_buffer is not None and isinstance(dataset, Sized):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return BufferedOrder(len(dataset), self._shuffle_buffer, seed)
         return cast("Sampler[int] | None", super()._get_train_sampler(train_dataset))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -127,6 +127,19 @@ class LabelledTask(Task):
             left_out=kept.left_out,
             class_names=class_names,
         )
+
+    def without_texts(self, pieces: Iterator[TextTable], table: Table) -> tuple[TextTable, int]:
+        """Return the labels of all rows; see `Task.without_texts`."""
+        labels: list[Any] = []
+        first = None
+        for piece in cast("Iterator[LabelledTexts]", pieces):
+            first = first or piece
+            labels += piece.labels
+        if first is None:
+            raise InputError(f"{table.source} has no rows", "a table needs at least one")
+        rows = tuple(range(len(labels)))
+        known = replace(first, texts=(), pairs=None, labels=tuple(labels), rows=rows, file_row=table.file_row)
+        return known, len(labels)
 
     @abstractmethod
     def read_labels(
