@@ -19,8 +19,8 @@ Numbers = NDArray[np.float64]
 
 #: Fewer examples tell nothing.
 _LEAST: Final = 8
-#: So many standard errors are no chance: of one comparison, and of the best of many orders.
-_SURE, _SURE_OF_ORDER = 2.0, 3.0
+#: So many standard errors are no chance: of one comparison, and of the best of many orders or answers.
+_SURE, _SURE_OF_BEST = 2.0, 3.0
 
 
 def doubts_about_classes(predicted: NDArray[np.int64], true: NDArray[np.int64], names: Sequence[str]) -> list[str]:
@@ -43,14 +43,14 @@ def doubts_about_classes(predicted: NDArray[np.int64], true: NDArray[np.int64], 
     even = np.arange(number) % 2 == 0
     right_renamed = np.where(even, renamed(~even)[predicted], renamed(even)[predicted]) == true
     gain = right_renamed.astype(np.float64) - right
-    if _surely_above(gain, 0.0, _SURE_OF_ORDER) and _surely_above(right_renamed.astype(np.float64), chance, _SURE):
+    if _surely_above(gain, 0.0, _SURE_OF_BEST) and _surely_above(right_renamed.astype(np.float64), chance, _SURE):
         order = renamed(np.ones(number, dtype=np.bool_))
         return [
             f"the teacher answers {right.mean():.0%} of {number} training examples as they are labelled, and "
             f"{right_renamed.mean():.0%} if its labels are called otherwise: they are probably in another order than "
             f"the data's; if so, give --label-map {_map(order, names)}"
         ]
-    if right.mean() + _SURE * np.sqrt(chance * (1.0 - chance) / number) < chance:
+    if right.mean() + _SURE_OF_BEST * np.sqrt(chance * (1.0 - chance) / number) < chance:
         return [
             f"the teacher answers {right.mean():.0%} of {number} training examples as they are labelled, and one "
             f"answer to all of them {chance:.0%}: it may be a teacher of another task, or its labels mean "
@@ -72,17 +72,17 @@ def doubts_about_labels(logits: Numbers, true: Numbers, names: Sequence[str]) ->
         np.mean([half[np.arange(labels), order].mean() for half, order in zip(halves, orders, strict=True)])
     )
     unit = 1.0 / np.sqrt(number * labels)
-    if renamed - own > 2.0 * _SURE_OF_ORDER * unit and renamed > _SURE_OF_ORDER * unit:
+    if own < -_SURE_OF_BEST * unit and -own > renamed:
+        return [
+            f"over {number} training examples the teacher's outputs correlate with their labels by {own:.2f}: it gives "
+            "labels where they are not"
+        ]
+    if renamed - own > 2.0 * _SURE_OF_BEST * unit and renamed > _SURE_OF_BEST * unit:
         order = linear_sum_assignment(_correlations(logits, true), maximize=True)[1]
         return [
             f"over {number} training examples the teacher's outputs correlate with their labels by {own:.2f}, and by "
             f"{renamed:.2f} if they are called otherwise: they are probably in another order than the data's; if so, "
             f"give --label-map {_map(order, names)}"
-        ]
-    if own < -_SURE_OF_ORDER * unit:
-        return [
-            f"over {number} training examples the teacher's outputs correlate with their labels by {own:.2f}: it gives "
-            "labels where they are not"
         ]
     return []
 
@@ -105,7 +105,7 @@ def doubts_about_numbers(predicted: Numbers, true: Numbers) -> list[str]:
     worse = (predicted - true) ** 2 - (true.mean() - true) ** 2
     if not _surely_above(worse, 0.0, _SURE):
         return []
-    if correlation > _SURE_OF_ORDER / np.sqrt(number):
+    if correlation > _SURE_OF_BEST / np.sqrt(number):
         return [
             f"the teacher's numbers are on another scale: {ranges}, at a correlation of {correlation:.2f}; labels and "
             "teacher pull the student to different numbers: bring the labels to the teacher's scale, or fine-tune one"
