@@ -22,7 +22,7 @@ from anglekit.analysis.given_models import Model, as_checkpoint, check_given, de
 from anglekit.analysis.jobs.extract import offloaded_states
 from anglekit.analysis.jobs.unfinished import UnfinishedAnalysis
 from anglekit.analysis.measurement import Measurement
-from anglekit.analysis.preparation import WHOLE, PreparedAnalysis, Shard, prepare
+from anglekit.analysis.preparation import WHOLE, PreparedAnalysis, Shard, check_tokenizers, prepare
 from anglekit.analysis.recorders import BatchStates, Recorders, progress_batches, sum_device
 from anglekit.analysis.running_measurement import RunningMeasurement, fresh_samples
 from anglekit.analysis.settings import AnalysisSettings
@@ -41,6 +41,7 @@ from anglekit.results.geometry import Geometry
 from anglekit.runtime.lanes import run_in_lanes
 from anglekit.runtime.placement import Placement, check_offload
 from anglekit.runtime.processes import ALONE, Processes
+from anglekit.states.store import is_store
 
 
 def analyze(
@@ -97,6 +98,9 @@ def analyze(
             check_source(str(fspath(each)), revision=load.revision, or_store=each is teacher)
             if each is not teacher and isinstance(teacher, str | PathLike):
                 check_roles(str(fspath(teacher)), str(fspath(each)))
+    if isinstance(teacher, str | PathLike) and not is_store(fspath(teacher)):
+        on_disk = [str(fspath(each)) for each in named.values() if isinstance(each, str | PathLike)]
+        check_tokenizers(str(fspath(teacher)), on_disk, load)
     found = as_checkpoint(teacher, "teacher", tokenizer, load)
     # A model that is larger than the memory is a teacher.
     beside_it = load if load.placement.offload is None else replace(load, placement=Placement())

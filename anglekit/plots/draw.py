@@ -87,6 +87,7 @@ def draw(
     geometries: list[Geometry] = []
     tables, score_names, places = list[pd.DataFrame](), list[str](), list[str | None]()
     kept = list[TrainingRecords]()
+    paths = [Path(fspath(each)) for each in given if isinstance(each, str | PathLike)]
     for each in given:
         if isinstance(each, Geometry):
             geometries.append(each)
@@ -96,7 +97,7 @@ def draw(
             raise InputError(
                 f"a {type(each).__name__} cannot be drawn", "give a Geometry, or a directory that holds one"
             )
-        found = read_figure_inputs([Path(fspath(each))], over_training=spec.over_training)
+        found = read_figure_inputs([Path(fspath(each))], over_training=spec.over_training, beside=paths)
         geometries += found.geometries
         places += found.names
         tables += found.scores

@@ -14,7 +14,7 @@ from anglekit.results.files import holds_geometry
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import ANGLES_FOLDER, read_score_table, scored_as
 from anglekit.results.training_records import TrainingRecords, read_training_records
-from anglekit.runtime.files import near_path
+from anglekit.runtime.files import names_told_apart, near_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +38,17 @@ class FigureInputs:
         return self.geometries[0]
 
 
-def read_figure_inputs(places: Sequence[str | Path], *, over_training: bool = False) -> FigureInputs:
+def read_figure_inputs(
+    places: Sequence[str | Path], *, over_training: bool = False, beside: Sequence[str | Path] = ()
+) -> FigureInputs:
     """Read what figures are drawn from.
 
     Args:
         places: directories of `anglekit analyze`, `sweep` or `distill`; files of scores (.csv); or directories that
             hold `geometry...` and `sweep...` below them, as `anglekit demo` and `reproduce` write.
         over_training: take of a run the Geometries that `distill --angles-every` kept in it, and not its scores.
+            Its student is called after the run's directory, with directories above it where two runs end in one name.
+        beside: other places of the same figure, from whose runs those of `places` are told apart.
 
     Raises:
         InputError: a place does not exist, is damaged, or holds none of these; or a run kept no Geometry.
@@ -53,7 +57,9 @@ def read_figure_inputs(places: Sequence[str | Path], *, over_training: bool = Fa
     scores: list[tuple[str, pd.DataFrame]] = []
     runs: list[Path] = []
     records: list[TrainingRecords] = []
-    for place in _opened(places, over_training=over_training):
+    opened = _opened(places, over_training=over_training)
+    run_names = _run_names([*opened, *map(Path, beside)]) if over_training else {}
+    for place in opened:
         name = place.resolve().name
         if place.suffix == ".csv" and place.is_file():
             table, _ = read_score_table(place, "give the scores.csv of `anglekit sweep`")
@@ -67,7 +73,9 @@ def read_figure_inputs(places: Sequence[str | Path], *, over_training: bool = Fa
         elif scored_as(place) == "run" and not holds_geometry(place):
             runs.append(place)
         else:
-            geometries.append((name, Geometry.load(place)))
+            geometry, run = Geometry.load(place), _run_of(place)
+            called_after = run_names.get(run) if run is not None and len(geometry.students) == 1 else None
+            geometries.append((name, geometry if called_after is None else geometry.with_student_named(called_after)))
     if runs:
         scores.append((runs[0].resolve().parent.name, read_evidence(runs).scores))
         records.append(read_training_records(runs))
@@ -78,6 +86,20 @@ def read_figure_inputs(places: Sequence[str | Path], *, over_training: bool = Fa
         score_names=tuple(name for name, _ in scores),
         records=tuple(records),
     )
+
+
+def _run_of(place: Path) -> Path | None:
+    """Return the run that a place is, or that kept the Geometry there while it trained; None where there is none."""
+    resolved = place.resolve()
+    if scored_as(resolved) == "run":
+        return resolved
+    kept = resolved.parent.name == ANGLES_FOLDER and scored_as(resolved.parent.parent) == "run"
+    return resolved.parent.parent if kept else None
+
+
+def _run_names(places: Sequence[Path]) -> dict[Path, str]:
+    runs = [run for place in places if (run := _run_of(place)) is not None]
+    return dict(zip(runs, names_told_apart(runs), strict=True))
 
 
 def _opened(places: Sequence[str | Path], *, over_training: bool) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,6 +212,37 @@ class Geometry:
     def official(self) -> bool:
         """Whether it was computed as in the paper's code: padding counts, and one pair of layers stands for all."""
         return self.document.settings.reading == "official"
+
+    def with_student_named(self, name: str) -> Geometry:
+        """Return this Geometry with its only student under another name, in every table and record.
+
+        Raises:
+            InputError: it holds several students or none.
+        """
+        if len(self.students) != 1:
+            raise InputError(f"a Geometry of {len(self.students)} students has no only student to name anew")
+        before = self.students[0]
+        tables = {
+            table: frame.assign(student=frame["student"].replace(before, name))
+            for table in (*COLUMNS, *OPTIONAL_COLUMNS)
+            if "student" in (frame := getattr(self, table)).columns
+        }
+        settings, counts = dict(self.settings), dict(self.counts)
+        for document, key in ((settings, "vertices"), (counts, "by_student")):
+            if document.get(key):
+                document[key] = {name: document[key][before]}
+        projections = [{**one, "student": name} for one in self.projections]
+        sketches = [{**one, "student": name} for one in self.sketch_tokens]
+        (student,) = self.provenance["students"]
+        return replace(
+            self,
+            **tables,
+            settings=settings,
+            counts=counts,
+            projections=projections,
+            sketch_tokens=sketches,
+            provenance={**self.provenance, "students": [{**student, "name": name}]},
+        )
 
     def student_init(self, student: str) -> str | None:
         """Return how a student was initialised ("random" or "teacher") where its training run recorded it."""

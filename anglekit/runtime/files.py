@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -68,6 +68,26 @@ def near_path(path: Path) -> str:
         return ""
     near = difflib.get_close_matches(missing.name, names, n=1)
     return f" (did you mean {str(missing.with_name(near[0]))!r}?)" if near else ""
+
+
+def names_told_apart(places: Sequence[Path]) -> list[str]:
+    """Return what directories are called: their last names, with as many of those above as tell them apart.
+
+    Args:
+        places: absolute paths. `a/run` and `b/run` are called so, `c/other` beside them is `other`; one place that is
+            there twice has one name.
+    """
+
+    def ends(place: Path, length: int) -> tuple[str, ...]:
+        return place.parts[-length:]
+
+    names = []
+    for place in places:
+        length = 1
+        while any(other != place and ends(other, length) == ends(place, length) for other in places):
+            length += 1
+        names.append(str(Path(*ends(place, length))))
+    return names
 
 
 def read_document(file: Path, kind: type[Document], remedy: str, *, most_bytes: int = MOST_JSON_BYTES) -> Document:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -13,15 +14,24 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import anglekit
+from anglekit.distillation.students import given
+from anglekit.distillation.tasks import models as tasks_models
+from anglekit.distillation.training.angle_callback import step_directory
 from anglekit.errors import InputError
+from anglekit.models import checkpoints
+from anglekit.results.scores import ANGLES_FOLDER
+from anglekit_cli.commands.analyze import analyze
 from anglekit_cli.commands.distill import distill
 from anglekit_cli.commands.evaluate import evaluate
 from anglekit_cli.commands.finetune import finetune
 from anglekit_cli.commands.plot import plot
+from anglekit_cli.commands.sweep import sweep
 from tests.distillation.run_corpus import make_world
+from tests.distillation.seq2seq_corpus import make_seq2seq_world
+from tests.plots.full_geometry import full_geometry
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-for command in (finetune, distill, evaluate, plot):
+for command in (analyze, finetune, distill, sweep, evaluate, plot):
     app.command()(command)
 
 
@@ -86,6 +96,85 @@ def test_angles_over_training_are_measured_and_drawn_and_change_nothing(world, t
         anglekit.draw("training-angles", tmp_path / "alone")
     with pytest.raises(InputError, match="--probe came without --angles-every"):
         distilled(world, tmp_path / "half", *options, "--probe", world["dev"])
+
+
+def test_the_runs_of_one_figure_are_told_apart_by_the_directories_above(tmp_path):
+    step = full_geometry(("forward",), ("random",), names=["run"])
+    for place, shift in (("a/run", 0.0), ("b/run", 5.0), ("b/moved", 9.0)):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "run_config.json").write_text("{}")
+        for number in (0, 4):
+            angles = step.angles.assign(mean_angle_degrees=step.angles["mean_angle_degrees"] + shift)
+            provenance = {**step.provenance, "training_step": number}
+            dataclasses.replace(step, angles=angles, provenance=provenance).save(
+                step_directory(tmp_path / place / ANGLES_FOLDER, number)
+            )
+    runs = [tmp_path / place for place in ("a/run", "b/run", "b/moved")]
+    run("plot", *runs, "--figure", "training-angles", "--numbers", tmp_path / "f.csv")
+    means = pd.read_csv(tmp_path / "f.csv").groupby("student")["mean_angle_degrees"].mean()
+    assert sorted(means.index) == ["a/run", "b/run", "moved"]
+    assert means["b/run"] - means["a/run"] == pytest.approx(5)
+    assert means["moved"] - means["a/run"] == pytest.approx(9)
+    drawn = {text.get_text() for text in anglekit.draw("training-angles", runs).texts}
+    assert all(any(name in text for text in drawn) for name in means.index)
+    one_run = tmp_path / "one.csv"
+    run("plot", *sorted((runs[0] / ANGLES_FOLDER).iterdir()), "--figure", "training-angles", "--numbers", one_run)
+    assert pd.read_csv(one_run)["student"].unique().tolist() == ["run"]
+    with pytest.raises(InputError, match="step 0 of run came twice"):
+        run("plot", runs[0], runs[0], "--figure", "training-angles", "--numbers", tmp_path / "twice.csv")
+
+
+def test_another_tokenizer_is_refused_before_any_weights_are_read(
+    world, tmp_path, monkeypatch, tiny_model, tiny_tokenizer, save_tiny
+):
+    class WeightsReadError(Exception):
+        pass
+
+    def read(*_: object, **__: object) -> None:
+        raise WeightsReadError
+
+    for module in (checkpoints, tasks_models, given):
+        monkeypatch.setattr(module, "load_weights", read)
+    network = tiny_model("bert", width=32, depth=2)
+    alike = save_tiny(tmp_path / "alike", network)
+    other = save_tiny(tmp_path / "other", network, tokenizer=tiny_tokenizer(("bad", "good", "x")))
+    table = ("--task", "classification", "--train", world["train"], "--out", tmp_path / "out", "--device", "cpu")
+
+    def ways(student):
+        return (
+            lambda: run(
+                *("analyze", world["teacher"], student, "--probe", world["dev"], "--text", "text"),
+                *("--out", tmp_path / "out"),
+            ),
+            lambda: anglekit.analyze(world["teacher"], str(student), ["a film"]),
+            lambda: run("distill", world["teacher"], "--strategy", "forward", "--student", student, *table),
+            lambda: run("sweep", world["teacher"], "--strategies", "forward,none", "--student", student, *table),
+        )
+
+    for way in ways(other):
+        with pytest.raises(InputError, match=r"has another vocabulary than its teacher|do not read the same tokens"):
+            way()
+        assert not (tmp_path / "out").exists()
+    # With the teacher's tokenizer each of them does go on to the weights.
+    for way in ways(alike):
+        with pytest.raises(WeightsReadError):
+            way()
+
+
+def test_each_stream_of_a_student_has_a_depth_of_its_own(tmp_path, tiny_model, tiny_tokenizer, words):
+    seq2seq = make_seq2seq_world(tmp_path, "t5", tiny_model, tiny_tokenizer(), words)
+    shared = ("--task", "seq2seq", "--train", seq2seq["train"], "--max-steps", 2, "--batch-size", 8, "--device", "cpu")
+    shared += ("--encoder-layers", 3, "--decoder-layers", 1, "-q")
+    run("distill", seq2seq["teacher"], "--strategy", "forward", "--out", tmp_path / "run", *shared)
+    arms = ("--strategies", "forward", "--inits", "random", "--seeds", 0)
+    run("sweep", seq2seq["teacher"], *arms, "--out", tmp_path / "sweep", *shared)
+    (swept,) = (tmp_path / "sweep").rglob("model.safetensors")
+    alone = tmp_path / "run" / "checkpoint" / "model.safetensors"
+    config = json.loads((alone.parent / "config.json").read_text())
+    assert (config["num_layers"], config["num_decoder_layers"]) == (3, 1)
+    assert swept.read_bytes() == alone.read_bytes()
+    streams = json.loads((tmp_path / "run" / "plan.json").read_text())["streams"]
+    assert sorted(len(one["matching"]["pairs"]) for one in streams) == [1, 3]
 
 
 def test_finetune_then_distil_then_evaluate(world, tmp_path):

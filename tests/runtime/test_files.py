@@ -6,9 +6,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from anglekit.errors import InputError, RunError
-from anglekit.runtime.files import half_written, read_document, whole_directory, write_json, write_whole
+from anglekit.runtime.files import (
+    half_written,
+    names_told_apart,
+    read_document,
+    whole_directory,
+    write_json,
+    write_whole,
+)
 
 
 def test_text_and_bytes_arrive_as_they_are_in_a_folder_that_is_made(tmp_path):
@@ -121,3 +130,21 @@ def test_what_a_killed_process_was_writing_is_found(tmp_path):
     found = half_written(tmp_path, "a.json", "b")
     assert [path.name for path in found] == [".a.json-x7_kq2p0", ".b-00000000", ".b-00000000-old", "a.json.partial"]
     assert half_written(tmp_path / "none", "a.json") == []
+
+
+def test_directories_of_one_name_are_called_with_those_above():
+    places = [Path("/r/a/run"), Path("/r/b/run"), Path("/r/b/other"), Path("/q/b/run"), Path("/r/a/run")]
+    assert names_told_apart(places) == ["a/run", "r/b/run", "other", "q/b/run", "a/run"]
+    assert names_told_apart([Path("/a/run"), Path("/run")]) == ["a/run", "/run"]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=4), max_size=5))
+def test_names_are_as_many_as_the_directories_and_no_longer_than_needed(parts):
+    places = [Path("/", *part) for part in parts]
+    names = names_told_apart(places)
+    assert len(set(names)) == len(set(places))
+    for place, name in zip(places, names, strict=True):
+        shorter = place.parts[-len(name.split("/")) :][1:]
+        assert str(place).endswith(name)
+        assert not shorter or any(other != place and other.parts[-len(shorter) :] == shorter for other in places)
