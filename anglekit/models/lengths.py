@@ -134,7 +134,8 @@ class _BlockReached(Exception):  # noqa: N818 - no error
     """The first block is about to run."""
 
 
-# What was found, by class and configuration: plans, probes and training ask about the same few.
+# What was found, by class and the configuration of one block a stream: plans, probes and training ask about the same
+# few, and students of a teacher's width differ from it in their depth alone.
 _KNOWN: dict[tuple[type[PreTrainedModel] | None, type[PretrainedConfig], str], dict[Stream, int | None]] = {}
 _MOST_KNOWN: Final = 64
 
@@ -150,29 +151,34 @@ def position_tables(model: PreTrainedModel | PretrainedConfig) -> Mapping[Stream
     """
     config = model if isinstance(model, PretrainedConfig) else model.config
     kind = None if isinstance(model, PretrainedConfig) else type(model)
+    streams = model_streams(config)
+    try:
+        return _tables(kind, with_blocks(config, {stream: [0] for stream in streams}), streams)
+    except Exception:  # no model of one block exists (Funnel, Zamba): all blocks say the same, and more slowly
+        return _tables(kind, copy.deepcopy(config), streams)
+
+
+def _tables(
+    kind: type[PreTrainedModel] | None, config: PretrainedConfig, streams: Sequence[Stream]
+) -> Mapping[Stream, int | None]:
+    """Find the tables of a configuration, which is changed, or return what was found before."""
     known = (kind, type(config), config.to_json_string())
     if known not in _KNOWN:
-        while len(_KNOWN) >= _MOST_KNOWN:
-            _KNOWN.pop(next(iter(_KNOWN)), None)
-        streams = model_streams(config)
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
             warnings.simplefilter("ignore")
-            bare = _without_weights(kind, config)
-            _KNOWN[known] = {stream: _limit(bare, stream, streams) for stream in streams}
+            bare = _built(kind, config)
+            found = {stream: _limit(bare, stream, streams) for stream in streams}
+        while len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.pop(next(iter(_KNOWN)), None)
+        _KNOWN[known] = found
     return _KNOWN[known]
 
 
-def _without_weights(kind: type[PreTrainedModel] | None, config: PretrainedConfig) -> PreTrainedModel:
-    """Return a model with one block a stream, and shapes in place of weights."""
-    try:
-        short = with_blocks(config, {stream: [0] for stream in model_streams(config)})
-        return _built(kind, short)
-    except Exception:  # no model of one block exists (Funnel, Zamba): all blocks say the same, and more slowly
-        return _built(kind, copy.deepcopy(config))
-
-
 def _built(kind: type[PreTrainedModel] | None, config: PretrainedConfig) -> PreTrainedModel:
-    """Build a model; `config` is changed. What would fetch or need more than torch itself is left out."""
+    """Build a model with shapes in place of weights; `config` is changed.
+
+    What would fetch or need more than torch itself is left out.
+    """
     config._attn_implementation = None
     if hasattr(config, "quantization_config"):
         del config.quantization_config
