@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -99,13 +100,14 @@ def forbidden_imports(source: str, package: str, forbidden: tuple[str, ...], *, 
     }
 
 
-def heavy_after(statement: str) -> list[str]:
-    """Return which of the heavy modules a fresh interpreter holds after a statement."""
-    program = f"import sys; {statement}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+def heavy_after(*statements: str) -> list[list[str]]:
+    """Return which of the heavy modules a fresh interpreter holds after each of the statements, one after the other."""
+    found = f"print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+    program = "; ".join(["import sys", *(f"{statement}; {found}" for statement in statements)])
     path = [str(ROOT), str(ROOT / "cli"), str(ROOT / "data")]
     program = f"import sys; sys.path[:0] = {path!r}; {program}"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120)
-    return done.stdout.split()
+    return [line.split() for line in done.stdout.splitlines()]
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -124,6 +126,7 @@ def room_of(module: str) -> str:
     return ".".join(parts[:2]) if parts[0] == "anglekit" else parts[0]
 
 
+@cache
 def import_graph(root: Path) -> dict[str, set[str]]:
     """Return what each file imports of the others, at any time and for type checkers too."""
     files = modules(root)
@@ -268,14 +271,15 @@ def test_no_command_imports_anything_heavy_before_it_runs(path: Path) -> None:
 
 @pytest.mark.parametrize("statement", ["import anglekit_cli.main", "import anglekit", "import anglekit_data"])
 def test_importing_loads_nothing_heavy(statement: str) -> None:
-    assert heavy_after(statement) == []
+    assert heavy_after(statement) == [[]]
 
 
 def test_reading_comparing_and_drawing_results_needs_no_torch() -> None:
     names = ("results.geometry", "comparison.compare", "comparison.result", "plots.registry", "plots.inputs")
     statement = "; ".join(f"import anglekit.{name}" for name in (*names, "report.build", "runtime.files"))
-    assert {"torch", "transformers"}.isdisjoint(heavy_after(statement))
-    assert "torch" in heavy_after("import anglekit.geometry.nulls")
+    light, control = heavy_after(statement, "import anglekit.geometry.nulls")
+    assert {"torch", "transformers"}.isdisjoint(light)
+    assert "torch" in control
 
 
 def test_no_folder_is_a_package_by_accident() -> None:
@@ -339,7 +343,9 @@ def test_an_import_that_waits_is_left_alone(source: str) -> None:
 
 
 def test_a_heavy_import_is_noticed() -> None:
-    assert "numpy" in heavy_after("import numpy")
+    before, after = heavy_after("import json", "import numpy")
+    assert before == []
+    assert "numpy" in after
 
 
 def test_an_import_up_is_noticed() -> None:

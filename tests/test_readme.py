@@ -76,7 +76,7 @@ def place(tmp_path, tiny_tokenizer, monkeypatch):
     rows = "".join(f"{text}\t{number % 2}\n" for number, text in enumerate(SENTENCES * 2))
     for table in ("train.tsv", "dev.tsv"):
         (root / table).write_text(f"sentence\tlabel\n{rows}", encoding="utf-8")
-    write_small_demo(root / SMALL_RECIPE)
+    write_small_demo(root / SMALL_RECIPE, ("none", "forward", "reverse"))
     monkeypatch.setattr(reproduce, "DEMO_RECIPE", SMALL_RECIPE)
     monkeypatch.chdir(root)
     return root

@@ -55,7 +55,7 @@ def any_tree(draw, parts: list[Measurement]) -> Measurement:
 
 
 @given(st.data())
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_order_and_grouping_of_the_batches_gives_the_same(pieces, data):
     spec, expected, singles = pieces
     found = any_tree(data.draw, singles)
@@ -83,17 +83,17 @@ def test_nothing_is_the_identity_and_twice_the_same_is_refused(pieces):
         nothing + replace(singles[0], fresh={})
 
 
-@pytest.mark.parametrize("family", ["bert", "t5", "qwen3"])
+# An encoder's shards are merged in `jobs/test_shards.py`, with these options.
+@pytest.mark.parametrize("family", ["t5", "qwen3"])
 @pytest.mark.parametrize(
     "options", [AnalysisSettings(token_budget=60), ALL, replace(ALL, reading="official", pad_to=24)]
 )
 def test_shards_add_up_to_the_whole(family, options, checkpoint, probe):
     pair = [checkpoint(family, "teacher", seed=1), *(checkpoint(family, "student", seed=2, depth=n) for n in (2, 1))]
     whole = analyze(pair[0], pair[1:], probe, options)
-    for of in (2, 3):
-        found = parts_of(pair, probe, options, of)
-        merged = sum((each for _, each in found[1:]), found[0][1])
-        assert_same(replace(tabulate(found[0][0], merged), provenance=whole.provenance), whole)
+    found = parts_of(pair, probe, options, of=2 if options.reading == "official" else 3)
+    merged = sum((each for _, each in found[1:]), found[0][1])
+    assert_same(replace(tabulate(found[0][0], merged), provenance=whole.provenance), whole)
 
 
 def test_more_shards_than_batches_leave_some_with_nothing(bert_pair, probe):

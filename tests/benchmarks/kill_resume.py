@@ -179,7 +179,7 @@ def import_everything() -> None:
     extract.SHARD_BYTES, teacher_cache._SHARD_BYTES = 30_000, 10_000
 
 
-def start(job: Job, place: Path, *, again: bool, streams: Path | None = None) -> list[int]:
+def start(job: Job, place: Path, *, again: bool, streams: Path | None = None, second: Path | None = None) -> list[int]:
     """Fork the processes of a job from this interpreter, which has everything imported; return their numbers.
 
     Args:
@@ -187,6 +187,7 @@ def start(job: Job, place: Path, *, again: bool, streams: Path | None = None) ->
         place: where.
         again: whether it was started before.
         streams: a folder for what each process prints, in `RANK.out` and `RANK.err`; None: where this one prints.
+        second: where the second process runs, if not in the same place.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -195,7 +196,7 @@ def start(job: Job, place: Path, *, again: bool, streams: Path | None = None) ->
     for rank in range(job.processes):
         child = os.fork()
         if child == 0:
-            os.chdir(place)
+            os.chdir(second if second is not None and rank == 1 else place)
             for number, name in ((1, "out"), (2, "err")) if streams is not None else ():
                 os.dup2(os.open(streams / f"{rank}.{name}", os.O_WRONLY | os.O_CREAT), number)
             if job.processes > 1:

@@ -1,7 +1,8 @@
 """Runs commands in several processes each, as a launcher would, from one interpreter that has imported everything.
 
-Reads requests from its standard input, a JSON line each: how many processes, in which folder, the command's arguments,
-and a folder for what the processes print (`kill_resume.start`). Answers each with a line of the exit codes by rank.
+Reads requests from its standard input, a JSON line each: how many processes, in which folder, in which one the second
+of them, the command's arguments, and a folder for what the processes print (`kill_resume.start`). Answers each with a
+line of the exit codes by rank.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         job = Job(tuple(asked["arguments"]), asked["count"])
-        children = start(job, Path(asked["folder"]), again=False, streams=Path(asked["streams"]))
+        folder, second, streams = (Path(asked[name]) for name in ("folder", "second", "streams"))
+        children = start(job, folder, again=False, streams=streams, second=second)
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         sys.stdout.write(json.dumps(codes) + "\n")
         sys.stdout.flush()

@@ -139,17 +139,13 @@ def test_a_failure_does_not_cost_the_old_result(run, tmp_path):
     assert (tmp_path / "out" / "keep.txt").read_text() == "mine"
 
 
-def test_from_checkpoints_to_figures_in_processes_of_their_own(shelf, tmp_path):
+def test_an_analysis_in_a_process_of_its_own_and_a_figure_of_it(run, shelf, tmp_path):
     """The module's entry, as a shell runs it; no warning and no report of the libraries on the terminal."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
-
-    def anglekit(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "anglekit_cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
-
     out, figure = tmp_path / "geometry", tmp_path / "figure1.png"
     paths = (shelf / "teacher", shelf / "student", "--probe", shelf / "probe.tsv", "--out", out)
-    done = anglekit("analyze", *paths)
+    command = [sys.executable, "-m", "anglekit_cli", "analyze", *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "chance" in done.stdout
     assert "12 examples" in done.stdout
@@ -158,11 +154,11 @@ def test_from_checkpoints_to_figures_in_processes_of_their_own(shelf, tmp_path):
     assert "Warning" not in done.stderr
     assert "100%" in done.stderr
     assert len(Geometry.load(out).angles) == 3 * 6
-    drawn = anglekit("plot", out, "--figure", "figure1", "--out", figure)
-    assert drawn.returncode == 0, drawn.stderr
+    drawn = run("plot", out, "--figure", "figure1", "--out", figure)
+    assert drawn.code == 0, drawn.err
     assert figure.read_bytes().startswith(b"\x89PNG")
-    again = anglekit("analyze", *paths)
-    assert (again.returncode, again.stdout, again.stderr.count("\n")) == (2, "", 1)
+    again = run("analyze", *paths)
+    assert (again.code, again.out, again.err.count("\n")) == (2, "", 1)
 
 
 def test_the_summary_says_what_the_tables_say(run, tmp_path):

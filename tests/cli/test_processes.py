@@ -1,4 +1,4 @@
-"""`anglekit analyze` on one, two and three processes over torch.distributed (gloo), and as jobs that are merged."""
+"""`anglekit analyze` on several processes over torch.distributed (gloo), and as jobs that are merged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from anglekit.results.geometry import Geometry
 from tests.analysis.same_geometry import assert_same
-from tests.cli.launching import together
+from tests.cli.launching import COUNTS, needs_launcher, together
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,9 @@ EVERYTHING = (
 
 
 @pytest.mark.slow
-def test_one_two_and_three_processes_give_one_geometry(shelf, tmp_path):
+def test_one_process_and_several_give_one_geometry(shelf, tmp_path):
     found = []
-    for count in (1, 2, 3):
+    for count in COUNTS:
         ended = together(count, *EVERYTHING, "--out", tmp_path / str(count), folder=shelf)
         assert [each.code for each in ended] == [0] * count
         assert "Written to" in ended[0].out
@@ -48,7 +48,7 @@ def test_one_two_and_three_processes_give_one_geometry(shelf, tmp_path):
         assert_same(other, found[0])
         assert other.provenance == found[0].provenance
         assert other.settings == found[0].settings
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["1", "2", "3"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [str(count) for count in COUNTS]
 
 
 @pytest.mark.slow
@@ -98,22 +98,43 @@ def test_a_mistake_is_said_once_and_ends_every_process_alike(shelf, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-@pytest.mark.slow
-def test_what_fails_in_one_process_ends_all(shelf, tmp_path):
-    """The second process does not see the student that the first one reads."""
+@pytest.fixture
+def two_shelves(shelf, tmp_path) -> tuple[Path, Path]:
+    """A shelf, and one inside it that has no student."""
     folder = tmp_path / "shelf"
     shutil.copytree(shelf, folder)
+    (folder / "elsewhere").mkdir()
+    shutil.copytree(folder / "teacher", folder / "elsewhere" / "teacher")
+    shutil.copy(folder / "probe.tsv", folder / "elsewhere")
+    return folder, folder / "elsewhere"
+
+
+FAILING = ("analyze", "teacher", "./student", "--probe", "probe.tsv", "--out", "out", "--quiet")
+
+
+@pytest.mark.slow
+def test_what_fails_in_one_process_ends_all(two_shelves):
+    """The second process does not see the student that the first one reads."""
+    folder, second = two_shelves
+    ended = together(2, *FAILING, folder=folder, second=second)
+    assert [each.code for each in ended] == [2, 2]
+    assert ended[0].err.count("anglekit: ") == ended[0].err.count("\n") == 1
+    assert "cannot load './student'" in ended[0].err or "no such directory" in ended[0].err
+    assert (ended[0].out, ended[1].out, ended[1].err) == ("", "", "")
+    assert not (folder / "out").exists()
+    assert not (second / "out").exists()
+
+
+@needs_launcher
+def test_what_fails_in_one_process_ends_a_launch_of_torch(two_shelves):
+    folder, _ = two_shelves
     hide = (
         "import os, shutil, sys; os.environ['RANK'] == '1' and os.chdir('elsewhere');"
         "from anglekit_cli.main import main; main()"
     )
-    (folder / "elsewhere").mkdir()
-    shutil.copytree(folder / "teacher", folder / "elsewhere" / "teacher")
-    shutil.copy(folder / "probe.tsv", folder / "elsewhere")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command += ["--no-python", sys.executable, "-c", hide]
-    command += ["analyze", "teacher", "./student", "--probe", "probe.tsv", "--out", "out", "--quiet"]
+    command += ["--no-python", sys.executable, "-c", hide, *FAILING]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False
     )

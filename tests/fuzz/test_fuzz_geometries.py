@@ -48,7 +48,7 @@ def sane(geometry: Geometry) -> None:
 
 def test_geometries(originals, tmp_path):
     campaign = Campaign(place := tmp_path / "place")
-    for case in cases("geometry", few=30):
+    for case in cases("geometry", few=16):
         directory = fresh(case.rng.choice(originals), place / "geometry")
         damage_geometry(case, directory, place)
         campaign.judge(case, partial(Geometry.load, directory), str(directory), sane)
@@ -57,7 +57,7 @@ def test_geometries(originals, tmp_path):
 
 def test_what_is_made_of_geometries(originals, tmp_path):
     campaign = Campaign(place := tmp_path / "place")
-    for case in cases("geometry use", few=12):
+    for case in cases("geometry use", few=6):
         directory = fresh(case.rng.choice(originals), place / "geometry")
         damage_geometry(case, directory, place)
         use = case.rng.choice(("compare", "report", "figure", "figure"))
