@@ -14,6 +14,7 @@ from anglekit.errors import InputError
 from anglekit.plots.figure1.curves import rebin
 from anglekit.plots.figure1.figure1 import figure1
 from anglekit.plots.figure1.histograms import percent
+from anglekit.plots.ground import pages_of
 from anglekit.plots.style import LIGHT_THEME, NIGHT_THEME
 from anglekit.results.columns import COLUMNS
 from anglekit.vocabulary import N_BINS
@@ -158,8 +159,8 @@ def test_a_panel_per_task_and_stream_with_its_letter(make_geometry) -> None:
 def test_readable_from_one_to_six_tasks(make_geometry, faults_of, count: int, width: str) -> None:
     tasks = [make_geometry(teacher_layers=4, tokens=40, seed=seed) for seed in range(count)]
     figure = figure1(tasks, labels=[f"a task with a long name, number {n}" for n in range(count)], width=width)
-    assert faults_of(figure) == []
-    assert len(titles(figure)) == count + 1
+    assert [faults_of(page) for page in pages_of(figure)] == [[]] * len(pages_of(figure))
+    assert sum(len(titles(page)) for page in pages_of(figure)) == count + 1
 
 
 @pytest.mark.parametrize("students", [1, 2, 4, 5, 10, 14])

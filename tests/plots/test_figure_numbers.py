@@ -190,11 +190,13 @@ def test_a_lone_panel_takes_the_width(geometry) -> None:
     assert figure.axes[0].get_position().x1 > 0.95
 
 
-def test_teacher_and_student_stand_side_by_side_on_a_page(geometry) -> None:
-    for width, side_by_side in (("page", True), ("column", False)):
+def test_students_stand_under_the_teacher_with_cells_of_one_size(geometry) -> None:
+    for width in ("page", "column"):
         figure = draw_figure("layer-cka", [geometry], students="forward-random-seed0", width=width)
         own, across = figure.axes[:2]
-        assert bool(np.isclose(own.get_position().y1, across.get_position().y1)) is side_by_side
+        teacher, student = own.get_position(), across.get_position()
+        assert (student.x0, student.x1) == pytest.approx((teacher.x0, teacher.x1))
+        assert student.y1 < teacher.y0
         assert [own.get_ylabel(), across.get_ylabel()] == ["teacher layer", "student layer"]
 
 
@@ -228,7 +230,7 @@ def test_sweep_means_over_pairs(geometry) -> None:
     np.testing.assert_allclose(line.get_xdata(), expected.index)
     np.testing.assert_allclose(line.get_ydata(), expected)
     assert figure.axes[0].get_ylabel() == "mean angle (degrees)"
-    assert titles(figure) == ["forward-teacher-seed0"]
+    assert titles(figure) == ["forward, teacher init"]
 
 
 def test_a_plane_is_that_of_principal_components() -> None:
@@ -281,7 +283,7 @@ def at_step(geometry, step: int, shift: float, **settings):
 def test_angles_over_training_in_the_order_of_steps(geometry) -> None:
     given_steps = [(300, 9.0), (0, 0.0), (100, 4.0)]
     figure = draw_figure("training-angles", [at_step(geometry, s, d, training_step=s) for s, d in given_steps])
-    panel = titles(figure).index("forward-random-seed0")
+    panel = titles(figure).index("forward, random init")
     line = lines(figure.axes[panel], "vertex-1")
     start = geometry.angles.query("student == 'forward-random-seed0' and vertex == 1")["mean_angle_degrees"].mean()
     np.testing.assert_allclose(line.get_xdata(), [0, 100, 300])

@@ -43,6 +43,7 @@ def with_places(table: pd.DataFrame, geometry: Geometry) -> pd.DataFrame:
     told = geometry.document.provenance
     students = {student.name: student for student in told.students}
     deepest = table.groupby(["student", "stream"])["layer"].max()
+    analysed = geometry.angles.groupby("stream")["teacher_k"].max()
 
     def place(side: str, student: str, stream: str, layer: int) -> float:
         if side == "teacher":
@@ -50,7 +51,7 @@ def with_places(table: pd.DataFrame, geometry: Geometry) -> pd.DataFrame:
         taught = students[student].taught_by.get(stream, {}).get(str(layer))
         if taught is not None:
             return float(taught)
-        teacher = told.teacher.depth.get(stream) or deepest.get(("", stream), layer)
+        teacher = told.teacher.depth.get(stream) or analysed.get(stream, layer)
         own = students[student].depth.get(stream) or deepest.get((student, stream), layer)
         return float(layer) * float(teacher) / max(float(own), 1.0)
 

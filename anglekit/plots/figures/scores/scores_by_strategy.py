@@ -16,7 +16,7 @@ from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.arm_lines import arm_legend
 from anglekit.plots.panels.chosen import check_labels, choose_value
-from anglekit.plots.panels.labels import plain
+from anglekit.plots.panels.labels import plain, shorten_middle
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
 from anglekit.plots.presentation import shown_name
 from anglekit.plots.spec import FigureOptions, FigureSpec
@@ -34,7 +34,8 @@ from anglekit.results.training_records import TrainingRecords
 from anglekit.vocabulary import CONTROLS, NONE, matches_layers
 
 _LETTER = 0.057  # inches: the mean width of a letter of small text
-_UPRIGHT, _TURNED = 0.42, 0.62  # inches under an axes whose names are upright or turned
+_UNDER = 0.42  # inches under an axes whose names stand side by side
+_LONGEST_NAME = 20
 _EDGE = 0.02  # beyond the range of a share, so that points at its ends are drawn whole
 _CHANCE_DOTS = (0, (1, 1.6))
 _NONE_DASHES = (0, (4, 2))
@@ -123,7 +124,8 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         )
         if data[name].notna().any()
     ]
-    turned = not _fit(list(styles), width / (2 if len(panels) > 1 and width > 4 else 1) - 0.68)
+    names = [_short(name) for name in styles]
+    turned = not _fit(names, width / (2 if len(panels) > 1 and width > 4 else 1) - 0.68)
     return draw_line_panels(
         panels,
         look,
@@ -143,7 +145,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         height=1.7,
         most_columns=2,
         shared=False,
-        below_axes=_TURNED if turned else _UPRIGHT,
+        below_axes=_UNDER + _LETTER * max(map(len, names)) if turned else _UNDER,
     )
 
 
@@ -190,11 +192,11 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme, *,
                 ax.hlines(mean["mean"], place - 0.3, place + 0.3, color=style.colour, linewidth=1.4, zorder=3)
                 ax.vlines(place, mean["low"], mean["high"], color=style.colour, linewidth=0.9, zorder=3)
         ax.set_xlim(-0.6, len(strategies) - 0.4)
-        names = [plain(shown_name(name)) for name in strategies]
+        names = [plain(_short(name)) for name in strategies]
         if _fit(names, _inches(ax)):
             ax.set_xticks(range(len(strategies)), names)
         else:
-            ax.set_xticks(range(len(strategies)), names, rotation=35, ha="right", rotation_mode="anchor")
+            ax.set_xticks(range(len(strategies)), names, rotation=90)
         ax.margins(y=0.12)
         if shares:  # with few seeds an interval reaches far beyond a share's range and would squeeze the points
             low, high = ax.get_ylim()
@@ -211,6 +213,11 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme, *,
 def _floor(values: pd.Series) -> float:
     """Return the smallest possible value: 0 for shares, -1 for correlations."""
     return -1.0 if float(values.min()) < 0 else 0.0
+
+
+def _short(strategy: str) -> str:
+    """Return what a strategy is called under an axes."""
+    return shorten_middle(shown_name(strategy), _LONGEST_NAME)
 
 
 def _fit(names: Sequence[str], room: float) -> bool:
