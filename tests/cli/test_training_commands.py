@@ -174,7 +174,7 @@ def test_each_stream_of_a_student_has_a_depth_of_its_own(tmp_path, tiny_model, t
     assert (config["num_layers"], config["num_decoder_layers"]) == (3, 1)
     assert swept.read_bytes() == alone.read_bytes()
     streams = json.loads((tmp_path / "run" / "plan.json").read_text())["streams"]
-    assert sorted(len(one["matching"]["pairs"]) for one in streams) == [1, 3]
+    assert sorted(max(layer for layer, _ in one["matching"]["pairs"]) for one in streams) == [1, 3]
 
 
 def test_finetune_then_distil_then_evaluate(world, tmp_path):
