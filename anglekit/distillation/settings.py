@@ -339,11 +339,11 @@ class ScoringSettings:
 
     max_length: int | None = like(EncodingSettings, "max_length", shown=_THE_RUNS)
     target_max_length: int | None = like(EncodingSettings, "target_max_length", shown=_THE_RUNS)
-    source_lang: str | None = like(EncodingSettings, "source_lang")
-    target_lang: str | None = like(EncodingSettings, "target_lang")
     beams: int | None = like(GenerationSettings, "beams", shown=_THE_RUNS)
     max_new_tokens: int | None = like(GenerationSettings, "max_new_tokens", shown=_THE_RUNS)
     length_penalty: float | None = like(GenerationSettings, "length_penalty", default=None, shown="the run's, or 1")
+    source_lang: str | None = like(EncodingSettings, "source_lang")
+    target_lang: str | None = like(EncodingSettings, "target_lang")
 
     def __post_init__(self) -> None:
         check_settings(self)

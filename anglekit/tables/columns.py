@@ -123,6 +123,8 @@ def _only(table: Table, role: str, looked_for: Sequence[str]) -> str | None:
         InputError: there are two.
     """
     there = list(dict.fromkeys(name for wanted in looked_for if (name := _present(table.names, wanted)) is not None))
+    if role in there:  # what bears the option's own name is meant by it
+        return role
     if len(there) > 1:
         option = f"--{role.replace('_', '-')}"
         raise InputError(

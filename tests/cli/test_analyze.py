@@ -81,7 +81,7 @@ MISTAKES = {
     "teacher without tokenizer": (("analyze", "no-tokenizer", "student", "--probe", "probe.tsv"), "no tokenizer"),
     "config as checkpoint": (("analyze", "teacher/config.json", "student", "--probe", "probe.tsv"), "is a file"),
     "no probe file": (("analyze", "teacher", "student", "--probe", "prob.tsv"), "does not exist"),
-    "probe is a directory": (("analyze", "teacher", "student", "--probe", "teacher"), "not a kind of table"),
+    "probe is a directory": (("analyze", "teacher", "student", "--probe", "teacher"), "holds more than one table"),
     "unknown kind of probe": (("analyze", "teacher", "student", "--probe", "words.txt"), ".jsonl"),
     "header alone": (("analyze", "teacher", "student", "--probe", "header.csv"), "no rows"),
     "broken json": (("analyze", "teacher", "student", "--probe", "broken.jsonl"), "broken.jsonl"),

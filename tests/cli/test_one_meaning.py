@@ -50,6 +50,8 @@ SAID_DIFFERENTLY = {
 }  # fmt: skip
 #: One thing or several of it: the singular and the plural are one word.
 ONE_OR_MORE = {"--control", "--init", "--null", "--seed", "--strategy"}
+#: A verb without a value (keep a table on the disk), and the noun of another word (encoder, decoder).
+VERBS = {"--stream"}
 
 
 def uses() -> list[Use]:
@@ -79,7 +81,7 @@ def of_two_meanings(found: Iterable[Use]) -> set[str]:
     by_flag: dict[str, list[Use]] = {}
     for use in found:
         by_flag.setdefault(use.flag, []).append(use)
-    wrong = {flag for flag in by_flag if plural(flag) in by_flag and flag not in ONE_OR_MORE}
+    wrong = {flag for flag in by_flag if plural(flag) in by_flag and flag not in ONE_OR_MORE | VERBS}
     for flag, same in by_flag.items():
         said = {use.says for use in same}
         pattern = SAID_DIFFERENTLY.get(flag, "$^")

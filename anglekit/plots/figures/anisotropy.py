@@ -124,7 +124,7 @@ def _draw_dimensions(inputs: FigureInputs, options: FigureOptions, look: Theme, 
                 blank.append(plain(shown_name(student)))
             elif len(own):
                 own = own.reindex(index=order)
-                panels.append(MatrixPanel(student or "teacher", own, "layer (own numbering)", "dimension"))
+                panels.append(MatrixPanel(student or "teacher", own, "own layer", "dimension"))
         blocks.append(MatrixBlock("Dominant dimensions", f", {stream}", tuple(panels)))
     notes = [
         "What each dimension adds to the mean cosine between tokens of different examples; the eight that add most "

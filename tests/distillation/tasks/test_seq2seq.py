@@ -48,7 +48,7 @@ def rows(path, *values):
 def test_columns_are_found_named_and_reached_into(tmp_path):
     table = rows(tmp_path / "t.jsonl", {"text": "a", "translation": {"en": "one", "ro": ["unu", "un"]}, "target": "b"})
     usual = TASK.read(rows(tmp_path / "usual.jsonl", {"text": "a", "target": "b"}))
-    with pytest.raises(InputError, match="holds translations .*, and which one is the source is not said"):
+    with pytest.raises(InputError, match=r"holds translations .*, and which one is the source is not said"):
         TASK.read(table)
     assert (usual.sources, usual.targets, usual.columns) == (("a",), (("b",),), ("text", "target"))
     known = task_by_name("wmt16-en-ro").read(table)

@@ -94,7 +94,7 @@ def test_a_run_is_told_whole_and_trains_as_without(world, tmp_path, tracker):
     assert [one.value for one in events.Scalars("eval/final_dev_accuracy")] == pytest.approx([final])
     assert [one.step for one in events.Scalars("train/encoder_angle_degrees")] == [0, 20, 23]
     assert {name: events.Images(name)[-1].step for name in events.Tags()["images"]} == {
-        "angles of student": 23,
+        "angles of told": 23,
         "scores": 23,
     }
 
