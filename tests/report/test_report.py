@@ -8,6 +8,7 @@ import json
 import math
 import re
 import sys
+import time
 from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -321,7 +322,8 @@ def test_in_a_real_browser_cells_are_hovered_clicked_and_walked_by_the_keyboard(
     with browser() as page:
         page.open(written[0], 1280, height=800)
         first = "document.querySelector('table.cells td[tabindex=\"0\"]')"
-        page.value(f"{first}.scrollIntoView()")
+        page.value(f"{first}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        time.sleep(0.5)  # the event of scrolling, which hides a tip, comes later
         box = page.value(f"(({{x, y}}) => [x, y])({first}.getBoundingClientRect())")
         page.send("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + 8, y=box[1] + 8)
         tip = page.value("document.querySelector('.tip').hidden ? '' : document.querySelector('.tip').innerText")
