@@ -77,7 +77,8 @@ class OffloadedBlock:
         found = {}
         for inside, module, leaf, hook in _offloaded(self.block):
             name, empty = f"{self.name}.{inside}", module._parameters[leaf]
-            tensor = hook.weights_map[leaf].detach().to(empty.dtype if empty is not None else None)
+            assert empty is not None
+            tensor = hook.weights_map[leaf].detach().to(empty.dtype)
             found[name] = tensor, tensor_digest(name, tensor)
         return found
 
@@ -121,7 +122,7 @@ def can_stand_in(model: PreTrainedModel) -> bool:
 def stand_ins(model: PreTrainedModel) -> Iterator[None]:
     """Let random numbers stand for the weights in files inside the block: nothing is read, and all shapes are right.
 
-    They take the memory of the largest one. Weights of one dimension are ones, those of a norm, biases are small.
+    They take the memory of the largest one. The weight of a norm, which has one dimension, is all ones.
     """
     whole = OffloadedBlock(model, "")
     pools: dict[tuple[torch.dtype, torch.device], Tensor] = {}
