@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
@@ -30,8 +32,9 @@ def read_table_files(
 ) -> Table:
     """Read files of one kind, one after another.
 
-    Text files are checked whole (UTF-8, with or without a byte-order mark) before a row is parsed. Values stay as the
-    file has them: csv and tsv give strings only, so `NA` and `007` are text and an empty field is the empty string.
+    Text files are checked whole (UTF-8, with or without a byte-order mark), while rows are parsed; what is no text is
+    refused as such, whatever else is wrong with it. Values stay as the file has them: csv and tsv give strings only,
+    so `NA` and `007` are text and an empty field is the empty string.
 
     Args:
         files: what to read.
@@ -48,14 +51,15 @@ def read_table_files(
     for path in files.paths:
         name, before = files.named(path), store.n_rows
         try:
-            found.hashes.append(_sha256(path, name, files.kind) if checked else "")
-            for rows in _pieces(path, name, files.kind, left, names, found.notes, whole=checked):
-                if before and (other := set(rows.columns) ^ set(store.names)) and files.kind in _WITH_HEADER:
-                    raise InputError(
-                        f"{name} and {files.paths[0]} differ in their columns: {', '.join(sorted(other)[:8])}",
-                        "give files of the same columns",
-                    )
-                store.add(rows)
+            with _hashed(path, name, files.kind) if checked else nullcontext([""]) as hashes:
+                for rows in _pieces(path, name, files.kind, left, names, found.notes, whole=checked):
+                    if before and (other := set(rows.columns) ^ set(store.names)) and files.kind in _WITH_HEADER:
+                        raise InputError(
+                            f"{name} and {files.paths[0]} differ in their columns: {', '.join(sorted(other)[:8])}",
+                            "give files of the same columns",
+                        )
+                    store.add(rows)
+            found.hashes += hashes
         except OSError as error:
             raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
         found.parts.append((name, store.n_rows - before))
@@ -99,6 +103,22 @@ def _pieces(
             yield from read_delimited(handle, name, limit, delimiter=delimiter, quoting=quoting, names=names)
 
 
+@contextmanager
+def _hashed(path: Path, name: str, kind: str) -> Iterator[list[str]]:
+    """Hash and check a file beside what is done within; the hash is in the list when that is over.
+
+    Raises:
+        InputError: the file is no text, also if what is done within failed.
+    """
+    hashes: list[str] = []
+    with ThreadPoolExecutor(1) as beside:
+        told = beside.submit(_sha256, path, name, kind)
+        try:
+            yield hashes
+        finally:
+            hashes.append(told.result())
+
+
 def _sha256(path: Path, name: str, kind: str) -> str:
     """Return the hash of a file's bytes; a text file is checked on the way."""
     if kind != ".parquet":
@@ -115,7 +135,6 @@ def _checked_text(handle: IO[bytes], source: str) -> str:
     digest = hashlib.sha256()
     decoder = codecs.getincrementaldecoder("utf-8")()
     seen = 0
-    line = 1
     blank = True
     while True:
         chunk = handle.read(_CHUNK_BYTES)
@@ -127,18 +146,24 @@ def _checked_text(handle: IO[bytes], source: str) -> str:
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
-            line += error.object.count(b"\n", 0, error.start)
+            offset = seen - held + error.start
+            handle.seek(0)
+            line = 1 + sum(handle.read(size).count(b"\n") for size in _sizes(offset))
             raise InputError(
-                f"{source} is not UTF-8: byte 0x{error.object[error.start]:02x} "
-                f"at offset {seen - held + error.start} (line {line})",
+                f"{source} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset} (line {line})",
                 "save the file as UTF-8",
             ) from error
         if not chunk:
             break
         digest.update(chunk)
         seen += len(chunk)
-        line += chunk.count(b"\n")
         blank = blank and not text.strip("\ufeff \t\r\n")
     if blank:
         raise InputError(f"{source} is empty", "a table needs at least one row")
     return digest.hexdigest()
+
+
+def _sizes(n_bytes: int) -> Iterator[int]:
+    """Yield the sizes of the chunks in which so many bytes are read."""
+    for start in range(0, n_bytes, _CHUNK_BYTES):
+        yield min(_CHUNK_BYTES, n_bytes - start)

@@ -11,11 +11,11 @@ from typing import IO, Any, Final
 import msgspec
 
 from anglekit.errors import InputError
+from anglekit.tables.json_blocks import read_blocks
 from anglekit.tables.kept_rows import Rows, check_count
 
 _ROWS_AT_ONCE: Final = 4096
-_BYTES_AT_ONCE: Final = 2 << 20
-_LINES: Final = msgspec.json.Decoder()
+_BYTES_AT_ONCE: Final = 1 << 20
 _JSON_NAMES: Final = {
     list: "list",
     str: "string",
@@ -35,28 +35,34 @@ _ROWS_KEY: Final = "data"
 
 
 def read_json_lines(handle: IO[bytes], source: str, limit: int | None) -> Iterator[Rows]:
-    """Yield some lines after others.
+    """Yield some lines after others: in blocks as Arrow reads them, or row by row where Python's json reads otherwise.
 
     Raises:
         InputError: a line is no object of json, or has a key twice.
     """
     number, left = 1, limit
-    while lines := handle.readlines(_BYTES_AT_ONCE):
-        if number == 1:
-            lines[0] = lines[0].removeprefix(_BOM)
-        held = [line for line in lines if line.strip(_BLANK)] if left is not None else lines
-        rows = _plain_rows(b"".join(held)) if left is None or len(held) <= left else None
-        if rows is None:
-            told = ((row, f"{source}, line {place}") for place, row in _values(lines, number, source))
-            yield from (counted := list(_in_pieces(islice(told, left), source)))
-            taken = sum(one.n_rows for one in counted)
-        else:
+    for block, rows in read_blocks(_blocks(handle)):
+        taken = 0
+        if rows is not None and (left is None or rows.n_rows <= left):
             yield rows
             taken = rows.n_rows
-        number += len(lines)
+        else:
+            told = ((row, f"{source}, line {place}") for place, row in _values(block.split(b"\n"), number, source))
+            for piece in _in_pieces(islice(told, left), source):
+                yield piece
+                taken += piece.n_rows
+        number += block.count(b"\n")
         left = None if left is None else left - taken
         if left == 0:
             return
+
+
+def _blocks(handle: IO[bytes]) -> Iterator[bytes]:
+    """Yield what a file holds in whole lines."""
+    prefix = _BOM
+    while block := handle.read(_BYTES_AT_ONCE):
+        yield (block + handle.readline()).removeprefix(prefix)
+        prefix = b""
 
 
 def read_json(handle: IO[bytes], source: str, limit: int | None) -> Iterator[Rows]:
@@ -108,42 +114,6 @@ def _is_json(text: bytes) -> bool:
     except (msgspec.MsgspecError, RecursionError):
         return False
     return True
-
-
-def _plain_rows(text: bytes) -> Rows | None:
-    """Return the rows of lines of objects with the same keys, which is what most files hold.
-
-    None: they are something else, or json may have been read otherwise than by Python's own reader; `_values` knows.
-    """
-    try:
-        rows = _LINES.decode_lines(text)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-    if not rows or type(rows[0]) is not dict:
-        return None
-    names = rows[0].keys()
-    if not all(type(row) is dict and row.keys() == names for row in rows):
-        return None
-    columns: dict[str, list[Any]] = {}
-    n_keys = len(names) * len(rows)
-    for name in names:
-        cells = [row[name] for row in rows]
-        kinds = set(map(type, cells))
-        if not kinds.isdisjoint((dict, list)):
-            n_keys += sum(_n_keys(cell) for cell in cells if isinstance(cell, dict | list))
-        if dict not in kinds:
-            columns[name] = cells
-            continue
-        inner = cells[0].keys() if isinstance(cells[0], dict) else ()
-        if not inner or not all(type(cell) is dict and cell.keys() == inner for cell in cells):
-            return None
-        for key in inner:
-            if (joined := f"{name}.{key}") in columns or joined in names:
-                return None
-            columns[joined] = [cell[key] for cell in cells]
-    if not columns or _most_keys(text) != n_keys:
-        return None
-    return Rows.of(columns)
 
 
 def _values(lines: Iterable[bytes], number: int, source: str) -> Iterator[tuple[int, Any]]:
