@@ -42,10 +42,12 @@ from anglekit.probes.data import ProbeData
 from anglekit.runtime.lanes import lane_count, slot_count
 from anglekit.vocabulary import N_BINS, Stream
 
-# Buffers of `streaming` and `products`: a run's values for every vertex, pair and token, and a block of states.
-_RUN_BUFFERS = 12
-_RUN_BYTES, _THREAD_BLOCK_BYTES = 2 << 20, 2 << 20
-_ACCELERATOR_RUN_BYTES, _ACCELERATOR_BLOCK_BYTES = 64 << 20, 256 << 20
+# Buffers of `accumulator` and `products`: a piece's values for every vertex, pair and token, a block of states, and the
+# products and directions of the tokens of a run, of which there are at least so many.
+_PIECE_BUFFERS = 12
+_PIECE_BYTES, _THREAD_BLOCK_BYTES = 2 << 20, 2 << 20
+_ACCELERATOR_PIECE_BYTES, _ACCELERATOR_BLOCK_BYTES = 64 << 20, 256 << 20
+_FEWEST_TOKENS = 128
 # Measured on several pairs: threads' arenas, code that is first run then, parquet's writers.
 _FIRST_USE_BYTES = 32 << 20
 # A row of the histogram table while it is made: its values in five columns and what concatenation copies.
@@ -165,11 +167,11 @@ def _parts(prepared: PreparedAnalysis, models: Sequence[ModelForecast], program:
             for number in counted.values()
         )
         add(sums_at, "sample", 2 * 3 * 4 * numbers * spec.capacity)
-    most = max(len(spec.layers[s].students[p]) * _pairs(len(spec.layers[s].teacher)) for s, p in spec.keys)
+    most = max((len(spec.layers[s].teacher), len(spec.layers[s].students[p])) for s, p in spec.keys)
     kind = torch.device(sums_at).type
-    run = max(_RUN_BYTES if kind == "cpu" else _ACCELERATOR_RUN_BYTES, 16 * 8 * most)
+    piece = _PIECE_BYTES if kind == "cpu" else _ACCELERATOR_PIECE_BYTES
     block = _THREAD_BLOCK_BYTES * torch.get_num_threads() if kind == "cpu" else _ACCELERATOR_BLOCK_BYTES
-    add(sums_at, "work", _RUN_BUFFERS * run + block)
+    add(sums_at, "work", _PIECE_BUFFERS * piece + block + _run_bytes(*most))
     rows = N_BINS * sum(
         len(spec.layers[s].students[p]) * (_pairs(len(spec.layers[s].teacher)) + 1) for s, p in spec.keys
     )
@@ -178,6 +180,13 @@ def _parts(prepared: PreparedAnalysis, models: Sequence[ModelForecast], program:
     add("cpu", "tables", max(0, rows * _HISTOGRAM_ROW_BYTES - left))
     _add_reading(parts["cpu"], models)
     return parts
+
+
+def _run_bytes(n_layers: int, n_vertices: int) -> int:
+    """Return what products and directions of the fewest tokens take: of few layers next to nothing."""
+    products = n_layers**2 + 2 * (n_layers + n_vertices) * n_vertices
+    directions = 5 * n_layers * n_vertices
+    return 8 * _FEWEST_TOKENS * (products + directions)
 
 
 def _add_reading(host: dict[str, int], models: Sequence[ModelForecast]) -> None:

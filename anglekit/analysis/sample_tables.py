@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from typing import Any
 
@@ -16,13 +16,14 @@ from torch import Tensor
 
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.spec import AnalysisSpec, Key
-from anglekit.geometry.angles import chance_factors, layer_pairs, pair_labels
+from anglekit.geometry.angles import VertexAngles, chance_factors, layer_pairs, pair_labels, piece_places, whole_of
 from anglekit.geometry.anisotropy import Anisotropy, anisotropy, dominant_dimensions, transformed
 from anglekit.geometry.cka import LayerGrams
 from anglekit.geometry.neighbours import Neighbourhoods
 from anglekit.geometry.nulls import (
     SWEEP,
     MeanEstimate,
+    NullSummary,
     SampleProducts,
     centroid_products,
     difference_lags,
@@ -34,6 +35,7 @@ from anglekit.geometry.nulls import (
     random_rotation,
     rescaled,
     sample_angles,
+    sample_pieces,
     sample_products,
     summarize,
     sweep_products,
@@ -59,8 +61,8 @@ from anglekit.vocabulary import COSINE_RESOLUTION, DEFAULT_NULLS, NULLS, VIEWS, 
 # decomposition for each, and has fewer.
 _PERMUTATIONS = {"default": 99, "all": 499}
 _PROCRUSTES_PERMUTATIONS = 39
-# Bytes of one value for every vertex, pair and token of the places of the vertex that are worked on at once.
-_GROUP_BYTES = 2 << 20
+# Bytes of one value for every vertex, pair and token of what is worked on at once.
+_PIECE_BYTES = 1 << 20
 
 
 def sample_rows(
@@ -330,35 +332,21 @@ def _null_tests(
     A null that needs more tokens than there are is left out: a permutation of all needs more than there are teacher
     layers, the others two. The draws are the same for every student.
     """
-    products = tokens.products
-    observed = sample_angles(products, tokens.epsilon)
     found = list[_NullTest]()
     for name in (name for name in NULLS if name in names):
         if tokens.n_tokens < 2 or (name == "permuted-all" and tokens.n_tokens <= len(tokens.teacher)):
             continue
         if name == "fresh-student" and tokens.fresh is None:
             continue
-        lags, test = list[Tensor](), None
+        test = None
         if name == "permuted-student":
             ways = exchanges(tokens.n_tokens).to(tokens.teacher.device)
-            meetings = meeting_products(tokens.teacher, tokens.projected(tokens.own), products, ways)
+            meetings = meeting_products(tokens.teacher, tokens.projected(tokens.own), tokens.products, ways)
             test = exchange_test(meetings, ways, tokens.epsilon)
             summary, tangential = test.summary, test.tangential
         else:
-            if name == "formula":
-                factors = chance_factors(products.teacher_squared, products.vertex)
-                i, k = layer_pairs(len(tokens.teacher))
-                null = factors[:, i] * factors[:, k]
-                valid = null.isfinite()
-                null, tangential = torch.where(valid, null, 0.0), torch.zeros_like(null[..., 0])
-            else:
-                if name == "permuted-all":
-                    lags = difference_lags(permuted_offsets(len(tokens.teacher), len(tokens.own)))
-                rng = np.random.default_rng([seed % 2**63, zlib.crc32(f"{tokens.stream}/{name}".encode())])
-                angles = sample_angles(_null_products(name, tokens, rng), tokens.epsilon)
-                null, valid = angles.cosine, angles.valid
-                tangential = mean_estimate(angles.tangential, angles.tangential_valid).mean
-            summary = summarize(observed.cosine, observed.valid, null, valid, lags)
+            rng = np.random.default_rng([seed % 2**63, zlib.crc32(f"{tokens.stream}/{name}".encode())])
+            summary, tangential = _beside_null(name, tokens, rng)
         difference = summary.difference
         # Student's t, two-sided 95%; nothing is surer than the states' own precision.
         quantile = _like(t_quantile(0.975, difference.freedom.cpu().numpy()), difference.se)
@@ -376,6 +364,81 @@ def _null_tests(
         }
         found.append(_NullTest(name, tokens.labelled(columns), difference, test))
     return found
+
+
+def _beside_null(name: str, tokens: _SampledTokens, rng: np.random.Generator) -> tuple[NullSummary, Tensor]:
+    """Return a null's cosine beside the observed one, and its mean tangential cosine, (vertices, pairs)."""
+    products, lags = tokens.products, list[Tensor]()
+    n_layers, n_vertices = len(tokens.teacher), len(tokens.own)
+    if name == "permuted-all":
+        lags = difference_lags(permuted_offsets(n_layers, n_vertices))
+    nulls = _formula_pieces(products) if name == "formula" else _null_pieces(_null_products(name, tokens, rng), tokens)
+
+    def pieces() -> Iterator[tuple[tuple[slice, slice], Sequence[Tensor]]]:
+        observed = sample_pieces(products, tokens.epsilon, _PIECE_BYTES)
+        for (place, angles), null in zip(observed, nulls, strict=True):
+            valid, _ = _validity(angles)
+            summary = summarize(angles.cosine, valid, null.cosine, null.valid, [lag[place] for lag in lags])
+            estimates = (summary.null, summary.difference)
+            parts = [getattr(estimate, each.name) for estimate in estimates for each in fields(MeanEstimate)]
+            yield place, [*parts, summary.observed, null.tangential.expand_as(summary.observed)]
+
+    *values, observed, tangential = whole_of(pieces(), n_vertices, n_layers)
+    half = len(values) // 2
+    return NullSummary(MeanEstimate(*values[:half]), observed, MeanEstimate(*values[half:])), tangential
+
+
+@dataclass(frozen=True)
+class _NullPiece:
+    """A null's cosines at some vertices, or at one that serves all, for some pairs.
+
+    Attributes:
+        cosine: float64 (vertices, pairs, tokens), 0 where not valid.
+        valid: bool of that shape; None: all are.
+        tangential: the mean tangential cosine, (vertices, pairs).
+    """
+
+    cosine: Tensor
+    valid: Tensor | None
+    tangential: Tensor
+
+
+def _formula_pieces(products: SampleProducts) -> Iterator[_NullPiece]:
+    """Yield what chance gives by its formula, for which the tangential cosine is 0."""
+    factors = chance_factors(products.teacher_squared, products.vertex)
+    i, k = (index.to(factors.device) for index in layer_pairs(factors.shape[1]))
+    n_vertices, n_layers, n_tokens = factors.shape
+    for vertices, pairs in piece_places(n_vertices, n_layers, n_tokens, _PIECE_BYTES):
+        some = factors[vertices]
+        cosine = some.index_select(1, i[pairs]).mul_(some.index_select(1, k[pairs]))
+        valid = cosine.isfinite()
+        yield _NullPiece(torch.where(valid, cosine, 0.0), valid, torch.zeros_like(cosine[..., 0]))
+
+
+def _null_pieces(null: SampleProducts, tokens: _SampledTokens) -> Iterator[_NullPiece]:
+    """Yield a null that has states of its own, in the pieces of the observed angles."""
+    n_vertices = len(tokens.own)
+    if len(null.vertex) == n_vertices:
+        for _, angles in sample_pieces(null, tokens.epsilon, _PIECE_BYTES):
+            yield _null_piece(angles)
+        return
+    whole = _null_piece(sample_angles(null, tokens.epsilon))
+    for _, pairs in piece_places(n_vertices, len(tokens.teacher), tokens.n_tokens, _PIECE_BYTES):
+        valid = None if whole.valid is None else whole.valid[:, pairs]
+        yield _NullPiece(whole.cosine[:, pairs], valid, whole.tangential[:, pairs])
+
+
+def _null_piece(angles: VertexAngles) -> _NullPiece:
+    valid, tangential_valid = _validity(angles)
+    return _NullPiece(angles.cosine, valid, mean_estimate(angles.tangential, tangential_valid).mean)
+
+
+def _validity(angles: VertexAngles) -> tuple[Tensor | None, Tensor | None]:
+    """Return where cosines and tangential cosines are defined; None: everywhere, which it nearly always is."""
+    return (
+        None if angles.all_usable else angles.valid,
+        None if angles.all_tangent_usable else angles.tangential_valid,
+    )
 
 
 def _like(values: np.ndarray, tensor: Tensor) -> Tensor:
@@ -435,33 +498,40 @@ def _null_products(name: str, tokens: _SampledTokens, rng: np.random.Generator) 
 
 def _sweep_rows(tokens: _SampledTokens) -> list[Rows]:
     """Return the rows of `vertex_sweep.parquet`."""
-    products, rows = tokens.products, list[Rows]()
-    numbers = len(products.vertex) * math.comb(len(tokens.teacher), 2) * tokens.n_tokens
-    step = max(1, _GROUP_BYTES // (8 * max(1, numbers)))
-    for first in range(0, len(SWEEP), step):
-        ts = SWEEP[first : first + step]
-        angles = sample_angles(sweep_products(products, ts), tokens.epsilon)
-        cosine = mean_estimate(angles.cosine, angles.valid)
-        columns = {
-            "mean_cosine": cosine.mean,
-            "se": cosine.se,
-            "mean_angle_degrees": _mean_angle(angles.cosine, angles.valid),
-            "mean_tangential_cosine": mean_estimate(angles.tangential, angles.tangential_valid).mean,
-            "mean_tangential_angle_degrees": _mean_angle(angles.tangential, angles.tangential_valid),
-            "n_tokens": cosine.n_tokens,
-        }
-        # The vertices of the first t come before those of the second.
-        by_t = zip(*(values.chunk(len(ts)) for values in columns.values()), strict=True)
-        rows += [
-            tokens.labelled({"t": t, **dict(zip(columns, each, strict=True))}) for t, each in zip(ts, by_t, strict=True)
-        ]
-    return rows
+    # The vertices of the first t come before those of the second.
+    columns = _angle_means(sweep_products(tokens.products, SWEEP), tokens.epsilon)
+    by_t = zip(*(values.chunk(len(SWEEP)) for values in columns.values()), strict=True)
+    return [
+        tokens.labelled({"t": t, **dict(zip(columns, each, strict=True))}) for t, each in zip(SWEEP, by_t, strict=True)
+    ]
 
 
-def _mean_angle(cosine: Tensor, valid: Tensor) -> Tensor:
+def _angle_means(products: SampleProducts, epsilon: float, *, angles_too: bool = True) -> dict[str, Tensor]:
+    """Return what a sample's cosines come to, (vertices, pairs) each; with `angles_too` their angles as well."""
+    names = ["mean_cosine", "se", "mean_angle_degrees", "mean_tangential_cosine", "mean_tangential_angle_degrees"]
+    names = [name for name in names if angles_too or "angle" not in name]
+
+    def pieces() -> Iterator[tuple[tuple[slice, slice], Sequence[Tensor]]]:
+        for place, angles in sample_pieces(products, epsilon, _PIECE_BYTES):
+            valid, tangential_valid = _validity(angles)
+            cosine, tangential = mean_estimate(angles.cosine, valid), mean_estimate(angles.tangential, tangential_valid)
+            parts = [cosine.mean, cosine.se, tangential.mean]
+            if angles_too:
+                parts.insert(2, _mean_angle(angles.cosine, valid))
+                parts.append(_mean_angle(angles.tangential, tangential_valid))
+            yield place, [*parts, cosine.n_tokens]
+
+    values = whole_of(pieces(), len(products.vertex), len(products.teacher))
+    return dict(zip([*names, "n_tokens"], values, strict=True))
+
+
+def _mean_angle(cosine: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean angle in degrees over tokens, the valid ones; NaN without any."""
+    angle = torch.acos(cosine)
+    if valid is None:
+        return torch.rad2deg(angle.mean(-1))
     n = valid.sum(-1)
-    angle = torch.where(valid, torch.rad2deg(torch.acos(cosine)), 0.0)
-    return angle.sum(-1) / torch.where(n > 0, n, torch.nan)
+    return torch.rad2deg(torch.where(valid, angle, 0.0).sum(-1) / torch.where(n > 0, n, torch.nan))
 
 
 @dataclass(frozen=True)
@@ -519,7 +589,8 @@ def _view_rows(tokens: _SampledTokens, kind: str, views: Sequence[View]) -> list
                 rows.append({**names, **place, **labels, **columns, "n_tokens": tokens.n_tokens})
         if space is not angle_space:
             seen = angle_space.seen(view)
-        angles.append(tokens.labelled({**labels, **_angle_columns(seen[:n], seen[n:], tokens.epsilon)}))
+        means = _angle_means(sample_products(seen[:n], seen[n:]), tokens.epsilon, angles_too=False)
+        angles.append(tokens.labelled({**labels, **means}))
     for space in spaces if kind == "all" else ():
         width = space.states.shape[-1]
         shares += [
@@ -546,20 +617,6 @@ def _anisotropy_columns(found: Anisotropy, dropped: Tensor | None) -> dict[str, 
         "se": found.se,
         "top_dimension": number[top.cpu().numpy()],
         "top_share": found.share.gather(1, top.unsqueeze(1)),
-    }
-
-
-def _angle_columns(teacher: Tensor, vertices: Tensor, epsilon: float) -> dict[str, Any]:
-    angles = sample_angles(sample_products(teacher, vertices), epsilon)
-    cosine, tangential = (
-        mean_estimate(angles.cosine, angles.valid),
-        mean_estimate(angles.tangential, angles.tangential_valid),
-    )
-    return {
-        "mean_cosine": cosine.mean,
-        "se": cosine.se,
-        "mean_tangential_cosine": tangential.mean,
-        "n_tokens": cosine.n_tokens,
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from anglekit.geometry.angles import angles_from_products, chance_factors, layer_pairs
+from anglekit.geometry.angles import VertexAngles, angle_pieces, chance_factors, layer_pairs
 from anglekit.geometry.products import TokenProducts, take_products
 from anglekit.geometry.similarity import pair_cosines, pair_distances
 from anglekit.geometry.sums import (
@@ -24,10 +24,12 @@ from anglekit.geometry.sums import (
 from anglekit.runtime.workspace import Workspace
 from anglekit.vocabulary import N_BINS
 
-# Bytes of one value for every vertex, pair and token of a run: what the angles of that run are computed in at once.
-_RUN_BYTES = {"cpu": 2 << 20}
-_ACCELERATOR_RUN_BYTES = 64 << 20
-_FEWEST_TOKENS = 16
+# Bytes of one value for every vertex, pair and token that the angles are computed in at once, which is a run of tokens
+# where that run is not too short: then its angles are taken piece by piece, so that each pair's sums and its histogram
+# are fetched once for many tokens.
+_PIECE_BYTES = {"cpu": 2 << 20}
+_ACCELERATOR_PIECE_BYTES = 64 << 20
+_FEWEST_TOKENS = 128
 
 
 class SumsAccumulator:
@@ -74,10 +76,8 @@ class SumsAccumulator:
         self.projections = None if projections is None else [p.to(self.device, torch.float64) for p in projections]
         i, k = layer_pairs(teacher_layers)
         self._pairs = i.to(self.device), k.to(self.device)
-        n_rows = vertices * len(self._pairs[0])
-        self._bin_offset = (torch.arange(n_rows, device=self.device) * N_BINS).unsqueeze(1)
         self._examples: list[ExampleMeans] = []
-        self._one = torch.ones((), dtype=torch.int64, device=self.device)
+        self._n_tokens = int(self.sums.n_tokens)
         self._workspace = Workspace()
 
     def update(
@@ -119,6 +119,8 @@ class SumsAccumulator:
         sums = self.sums
         teacher, vertex, student = products.squared()
         sums.n_tokens.add_(teacher.shape[1])
+        self._n_tokens += teacher.shape[1]
+        sums.angles.make_room(self._n_tokens)
         sums.n_complete.add_(teacher.shape[1] if complete is None else complete.sum())
         _add_side(sums.teacher, teacher, products.teacher_sum, complete)
         _add_side(sums.student, student, products.student_sum, complete)
@@ -142,34 +144,59 @@ class SumsAccumulator:
         tokens: Tensor | None,
     ) -> None:
         teacher_squared, vertex_squared, _ = products.squared()
-        angles = angles_from_products(products.teacher, products.cross, vertex_squared, epsilon=self.epsilon)
-        sums, cosine = self.sums.angles, angles.cosine
-        n_tokens = cosine.shape[-1]
-        # An undefined angle has cosine 0 and must count nowhere; nearly always there is none.
-        valid = None if bool(angles.usable.all()) else angles.valid
-        sums.count.add_(n_tokens if valid is None else self._count_pairs(angles.usable))
-        sums.cosine.add_(cosine.sum(-1))
-        sums.cosine_squared.add_((cosine * cosine).sum(-1))
-        sums.acute.add_((cosine > 0).sum(-1))
-        angle = _radians(cosine, valid)
-        sums.angle.add_(torch.rad2deg(angle.sum(-1)))
-        tangential_valid = None if bool(angles.tangent_usable.all()) else angles.tangential_valid
-        sums.tangential_count.add_(n_tokens if tangential_valid is None else self._count_pairs(angles.tangent_usable))
-        sums.tangential.add_(angles.tangential.sum(-1))
-        sums.tangential_angle.add_(torch.rad2deg(_radians(angles.tangential, tangential_valid).sum(-1)))
-        sums.zero_direction.add_(angles.zero_direction.sum(-1))
-        bins = cosine_bins(cosine).flatten(0, 1).add_(self._bin_offset).flatten()
-        ones = self._one.expand_as(bins) if valid is None else valid.flatten().to(torch.int64)
-        sums.histogram.view(-1).scatter_add_(0, bins, ones)
         self._add_chance(teacher_squared, vertex_squared)
-        if self.extremes is not None and tokens is not None:
-            self.extremes.update(cosine, valid, tokens)
+        # Each vertex's sum over pairs of a token's angles, and how many there are.
+        angle = torch.zeros_like(vertex_squared)
+        n_pairs = torch.zeros_like(vertex_squared, dtype=torch.int64)
+        for place, angles in angle_pieces(
+            products.teacher,
+            products.cross,
+            vertex_squared,
+            epsilon=self.epsilon,
+            piece_bytes=_piece_bytes(self.device),
+        ):
+            vertices, pairs = place
+            if pairs.start == 0:
+                self.sums.angles.zero_direction[vertices] += angles.zero_direction.sum(-1)
+                batch.tokens[vertices, where] += (angles.usable.sum(1) >= 2).double() @ member
+            # An undefined angle has cosine 0 and must count nowhere; nearly always there is none.
+            valid = None if angles.all_usable else angles.valid
+            radians = self._add_piece(place, angles, valid)
+            angle[vertices] += radians.sum(1)
+            cosine = angles.cosine
+            n_pairs[vertices] += cosine.shape[1] if valid is None else valid.sum(1)
+            batch.cosine[(*place, where)] += cosine @ member
+            batch.count[(*place, where)] += member.sum(0) if valid is None else valid.double() @ member
+            if self.extremes is not None and tokens is not None:
+                self.extremes.update(cosine, valid, tokens, place)
+        batch.angle[:, where] += torch.rad2deg(angle / n_pairs.clamp_(min=1)) @ member
 
-        n_pairs = max(cosine.shape[1], 1) if valid is None else valid.sum(1).clamp_(min=1)
-        batch.angle[:, where] += torch.rad2deg(angle.sum(1) / n_pairs) @ member
-        batch.cosine[:, where] += cosine.flatten(0, 1) @ member
-        batch.count[:, where] += member.sum(0) if valid is None else valid.flatten(0, 1).double() @ member
-        batch.tokens[:, where] += (angles.usable.sum(1) >= 2).double() @ member
+    def _add_piece(self, place: tuple[slice, slice], angles: VertexAngles, valid: Tensor | None) -> Tensor:
+        """Add some vertices' angles of some pairs, and return them in radians, 0 where not valid."""
+        sums, cosine, n_tokens = self.sums.angles, angles.cosine, angles.cosine.shape[-1]
+        sums.count[place] += n_tokens if valid is None else valid.sum(-1)
+        sums.cosine[place] += cosine.sum(-1)
+        sums.cosine_squared[place] += torch.linalg.vecdot(cosine, cosine)
+        sums.acute[place] += (cosine > 0).sum(-1)
+        radians = _radians(cosine, valid)
+        sums.angle[place] += torch.rad2deg(radians.sum(-1))
+        tangential_valid = None if angles.all_tangent_usable else angles.tangential_valid
+        sums.tangential_count[place] += n_tokens if tangential_valid is None else tangential_valid.sum(-1)
+        sums.tangential[place] += angles.tangential.sum(-1)
+        sums.tangential_angle[place] += torch.rad2deg(_radians(angles.tangential, tangential_valid).sum(-1))
+        self._add_histogram(place, cosine, valid)
+        return radians
+
+    def _add_histogram(self, place: tuple[slice, slice], cosine: Tensor, valid: Tensor | None) -> None:
+        """Count the bins of a piece's cosines; it has all pairs of some vertices or some of one: neighbouring rows."""
+        vertices, pairs = place
+        angles, n_rows = self.sums.angles, cosine.shape[0] * cosine.shape[1]
+        first = vertices.start * angles.count.shape[1] + pairs.start
+        rows = angles.histogram.view(-1, N_BINS)[first : first + n_rows].view(-1)
+        bins = cosine_bins(cosine).flatten(0, 1)
+        bins += torch.arange(0, n_rows * N_BINS, N_BINS, device=self.device).unsqueeze(1)
+        ones = torch.ones(bins.numel(), dtype=rows.dtype, device=self.device) if valid is None else valid.view(-1)
+        rows.scatter_add_(0, bins.view(-1), ones.to(rows.dtype))
 
     def _count_pairs(self, usable: Tensor) -> Tensor:
         """Return for each pair the tokens at which both layers are usable, int64 (vertices, pairs)."""
@@ -191,21 +218,19 @@ class SumsAccumulator:
 
     def _add_examples(self, batch: _BatchExamples, examples: Tensor, clusters: Tensor | None) -> None:
         angles = self.sums.angles
-        shape = angles.count.shape
-        angles.example_count.add_((batch.count > 0).sum(1).view(shape))
+        angles.example_count.add_((batch.count > 0).sum(-1))
         cosine, count = batch.cosine, batch.count
         if angles.repeats is not None and clusters is not None:
             cosine, count = self._by_cluster(batch, clusters, angles.repeats)
-        angles.example_square.add_((cosine * cosine).sum(1).view(shape))
-        angles.example_product.add_((cosine * count).sum(1).view(shape))
-        angles.example_count_square.add_((count * count).sum(1).view(shape))
-        by_vertex = (*shape, len(examples))
+        angles.example_square.add_(torch.linalg.vecdot(cosine, cosine))
+        angles.example_product.add_(torch.linalg.vecdot(cosine, count))
+        angles.example_count_square.add_(torch.linalg.vecdot(count, count))
         self._examples.append(
             ExampleMeans(
                 examples.cpu(),
                 batch.angle.cpu(),
-                batch.cosine.view(by_vertex).sum(1).cpu(),
-                batch.count.view(by_vertex).sum(1).to("cpu", torch.int64),
+                batch.cosine.sum(1).cpu(),
+                batch.count.sum(1).to("cpu", torch.int64),
                 batch.tokens.to("cpu", torch.int64),
             )
         )
@@ -216,23 +241,23 @@ class SumsAccumulator:
         split = torch.isin(found, self._split_clusters)
         place = place.to(self.device)
         sums = [
-            torch.zeros(len(values), len(found), dtype=torch.float64, device=self.device).index_add_(1, place, values)
+            torch.zeros(*values.shape[:2], len(found), dtype=torch.float64, device=self.device).index_add_(
+                2, place, values
+            )
             for values in (batch.cosine, batch.count)
         ]
-        shape = self.sums.angles.count.shape
         target = torch.searchsorted(self._split_clusters, found[split]).to(self.device)
         split, whole = split.to(self.device), (~split).to(self.device)
         cosine, count = sums
-        repeats.cosine.index_add_(2, target, cosine[:, split].view(*shape, len(target)))
-        repeats.count.index_add_(2, target, count[:, split].view(*shape, len(target)))
-        counted = (batch.count > 0).sum(1) - (count[:, whole] > 0).sum(1)
-        repeats.examples.add_(counted.view(shape))
-        return cosine[:, whole], count[:, whole]
+        repeats.cosine.index_add_(2, target, cosine[..., split])
+        repeats.count.index_add_(2, target, count[..., split])
+        repeats.examples.add_((batch.count > 0).sum(-1) - (count[..., whole] > 0).sum(-1))
+        return cosine[..., whole], count[..., whole]
 
 
 @dataclass
 class _BatchExamples:
-    """Sums by example of one batch, which grow in place: (vertices * pairs, examples) unless said otherwise."""
+    """Sums by example of one batch, which grow in place: (vertices, pairs, examples) unless said otherwise."""
 
     cosine: Tensor
     count: Tensor
@@ -244,8 +269,8 @@ class _BatchExamples:
         vertices, pairs = accumulator.sums.angles.count.shape
         return cls(
             *(
-                torch.zeros(rows, n_examples, dtype=torch.float64, device=accumulator.device)
-                for rows in (vertices * pairs, vertices * pairs, vertices, vertices)
+                torch.zeros(*shape, n_examples, dtype=torch.float64, device=accumulator.device)
+                for shape in ((vertices, pairs), (vertices, pairs), (vertices,), (vertices,))
             )
         )
 
@@ -308,8 +333,12 @@ def accumulate_batch(
 
 
 def _run_length(accumulator: SumsAccumulator) -> int:
-    budget = _RUN_BYTES.get(accumulator.device.type, _ACCELERATOR_RUN_BYTES)
-    return max(_FEWEST_TOKENS, budget // (8 * max(1, accumulator.sums.angles.count.numel())))
+    rows = max(1, accumulator.sums.angles.count.numel())
+    return max(_FEWEST_TOKENS, _piece_bytes(accumulator.device) // (8 * rows))
+
+
+def _piece_bytes(device: torch.device) -> int:
+    return _PIECE_BYTES.get(device.type, _ACCELERATOR_PIECE_BYTES)
 
 
 def _even_run(n_tokens: int, run: int) -> int:

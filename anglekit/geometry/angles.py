@@ -12,7 +12,7 @@ differences of float32 states then keep all their digits, where a float32 produc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,6 +131,9 @@ class VertexAngles:
         tangential: float64 (vertices, pairs, tokens): cos(P T_i, P T_k), 0 where not valid.
         tangent_usable: bool (vertices, teacher layers, tokens): P T_i is finite and has a length.
         zero_direction: bool (vertices, teacher layers, tokens): T_i - S_j is finite and has no length.
+        pairs: the teacher layers i and k of each pair, int64 (pairs,) each.
+        all_usable: no direction of the vertices is unusable, at whatever layer: then every cosine is valid.
+        all_tangent_usable: the same of the tangential cosine.
     """
 
     cosine: Tensor
@@ -138,21 +141,24 @@ class VertexAngles:
     tangential: Tensor
     tangent_usable: Tensor
     zero_direction: Tensor
+    pairs: tuple[Tensor, Tensor]
+    all_usable: bool
+    all_tangent_usable: bool
 
     @property
     def valid(self) -> Tensor:
         """Whether a pair's cosine is defined: both directions are usable. Bool (vertices, pairs, tokens)."""
-        return _both(self.usable)
+        return _both(self.usable, self.pairs)
 
     @property
     def tangential_valid(self) -> Tensor:
         """The same for the tangential cosine."""
-        return _both(self.tangent_usable)
+        return _both(self.tangent_usable, self.pairs)
 
 
-def _both(usable: Tensor) -> Tensor:
+def _both(usable: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
     """Return for each pair whether both of its layers are usable."""
-    i, k = (index.to(usable.device) for index in layer_pairs(usable.shape[1]))
+    i, k = pairs
     return usable.index_select(1, i) & usable.index_select(1, k)
 
 
@@ -171,44 +177,168 @@ def angles_from_products(
     Returns:
         The angles; pairs are ordered as `layer_pairs`.
     """
-    n_layers = teacher.shape[0]
-    i, k = (index.to(teacher.device) for index in layer_pairs(n_layers))
-    teacher_squared = torch.diagonal(teacher, dim1=0, dim2=1).T  # (layers, tokens)
-    between = teacher.flatten(0, 1).index_select(0, i * n_layers + k)  # (pairs, tokens)
-    cross = cross.transpose(0, 1)  # (vertices, layers, tokens)
-
-    scale = teacher_squared.unsqueeze(0) + student_squared.unsqueeze(1)
-    finite = torch.isfinite(scale)
-    squared = scale - 2 * cross
-    zero_direction = finite & (squared <= scale * DEGENERATE_TOLERANCE**2)
-    directed = finite & ~zero_direction
-    # <T_i - S, T_k - S> = <T_i, T_k> + (|S|^2 / 2 - <T_i, S>) + (|S|^2 / 2 - <T_k, S>)
-    half = student_squared.unsqueeze(1) / 2 - cross
-    cosine = half.index_select(1, i).add_(half.index_select(1, k)).add_(between)
-    if epsilon:
-        usable = finite
-        length = squared.sqrt()
-        cosine /= (length.index_select(1, i) * length.index_select(1, k)).add_(epsilon)
-    else:
-        usable = directed
-        inverse = squared.rsqrt()
-        cosine.mul_(inverse.index_select(1, i)).mul_(inverse.index_select(1, k))
-    cosine = _zero_where_undefined(cosine, directed).clamp_(-1.0, 1.0)
-
-    # P T_i = T_i - <T_i, s> s / |s|^2, so <P T_i, P T_k> = <T_i, T_k> - <T_i, s> <T_k, s> / |s|^2.
-    along = cross * torch.where(student_squared > 0, student_squared, torch.nan).rsqrt().unsqueeze(1)
-    across = teacher_squared.unsqueeze(0) - along * along
-    tangent_usable = across > teacher_squared.unsqueeze(0) * DEGENERATE_TOLERANCE**2  # NaN compares false
-    inverse = across.rsqrt_()
-    tangential = along.index_select(1, i).mul_(along.index_select(1, k)).neg_().add_(between)
-    tangential.mul_(inverse.index_select(1, i)).mul_(inverse.index_select(1, k))
-    tangential = _zero_where_undefined(tangential, tangent_usable).clamp_(-1.0, 1.0)
-    return VertexAngles(cosine, usable, tangential, tangent_usable, zero_direction)
+    i, k = (index.to(teacher.device) for index in layer_pairs(len(teacher)))
+    return _Directions.of(teacher, cross, student_squared, epsilon).angles(_between(teacher, i, k), (i, k))
 
 
-def _zero_where_undefined(values: Tensor, usable: Tensor) -> Tensor:
-    """Return values of pairs with 0 where a layer is not usable; nearly always all are, and masks cost as much."""
-    return values if bool(usable.all()) else torch.where(_both(usable), values, 0.0)
+def angle_pieces(
+    teacher: Tensor, cross: Tensor, student_squared: Tensor, *, epsilon: float = 0.0, piece_bytes: int
+) -> Iterator[tuple[tuple[slice, slice], VertexAngles]]:
+    """Yield the angles of `angles_from_products` in pieces that fit a processor's cache.
+
+    With 80 layers and 20 vertices a single token has 66,360 angles: what is made of them in memory that the cache does
+    not hold takes several times as long.
+
+    Args:
+        teacher: as in `angles_from_products`.
+        cross: as there.
+        student_squared: as there.
+        epsilon: as there.
+        piece_bytes: of one float64 value for every vertex, pair and token of a piece.
+
+    Yields:
+        Which vertices, which pairs in the order of `layer_pairs`, and their angles. A piece holds all pairs of some
+        vertices, or some pairs of one vertex; the pairs go by first, their vertices after one another.
+    """
+    n_vertices, n_tokens = student_squared.shape
+    i, k = (index.to(teacher.device) for index in layer_pairs(len(teacher)))
+    directions = dict[int, _Directions]()
+    for vertices, pairs in piece_places(n_vertices, len(teacher), n_tokens, piece_bytes):
+        if vertices.start == 0:
+            some = i[pairs], k[pairs]
+            between = _between(teacher, *some)
+        if vertices.start not in directions:
+            directions[vertices.start] = _Directions.of(teacher, cross[:, vertices], student_squared[vertices], epsilon)
+        yield (vertices, pairs), directions[vertices.start].angles(between, some)
+
+
+def piece_places(n_vertices: int, n_layers: int, n_tokens: int, piece_bytes: int) -> list[tuple[slice, slice]]:
+    """Return which vertices and pairs the pieces of `angle_pieces` hold, in their order."""
+    n_pairs = math.comb(n_layers, 2)
+    rows = max(1, piece_bytes // (8 * max(1, n_tokens)))
+    high = max(1, rows // max(1, n_pairs))
+    # Equal parts: a short rest would cost as many calls as a full one.
+    wide = max(1, n_pairs if high > 1 else -(-n_pairs // max(1, round(n_pairs / rows))))
+    return [
+        (slice(vertex, min(vertex + high, n_vertices)), slice(pair, min(pair + wide, n_pairs)))
+        for pair in range(0, max(1, n_pairs), wide)
+        for vertex in range(0, n_vertices, high)
+    ]
+
+
+def whole_of(
+    pieces: Iterable[tuple[tuple[slice, slice], Sequence[Tensor]]], n_vertices: int, n_layers: int
+) -> list[Tensor]:
+    """Return what was made of the angles piece by piece as whole tensors of shape (vertices, pairs).
+
+    Args:
+        pieces: one or more; the vertices and pairs of a piece, and the tensors of that shape which were made of it.
+        n_vertices: the number of vertices.
+        n_layers: the number of teacher layers.
+    """
+    whole = list[Tensor]()
+    for place, values in pieces:
+        whole = whole or [value.new_empty(n_vertices, math.comb(n_layers, 2)) for value in values]
+        for target, value in zip(whole, values, strict=True):
+            target[place] = value
+    return whole
+
+
+def _between(teacher: Tensor, i: Tensor, k: Tensor) -> Tensor:
+    """Return <T_i, T_k> of pairs, (pairs, tokens)."""
+    return teacher.flatten(0, 1).index_select(0, i * len(teacher) + k)
+
+
+@dataclass(frozen=True)
+class _Directions:
+    """What every pair's cosine is made of, for each direction from a vertex: (vertices, teacher layers, tokens).
+
+    Attributes:
+        half: |S|^2 / 2 - <T_i, S>.
+        scaling: 1 / |T_i - S|; with epsilon |T_i - S|.
+        along: <T_i, s> / |s|.
+        inverse_across: 1 / |P T_i|.
+        epsilon: as in `angles_from_products`.
+        directed: T_i - S is finite and has a length.
+        The rest as in `VertexAngles`.
+    """
+
+    half: Tensor
+    scaling: Tensor
+    along: Tensor
+    inverse_across: Tensor
+    epsilon: float
+    directed: Tensor
+    usable: Tensor
+    tangent_usable: Tensor
+    zero_direction: Tensor
+    all_directed: bool
+    all_tangent_usable: bool
+
+    @classmethod
+    def of(cls, teacher: Tensor, cross: Tensor, student_squared: Tensor, epsilon: float) -> _Directions:
+        """Return them for the vertices of `cross`; arguments as in `angles_from_products`."""
+        teacher_squared = torch.diagonal(teacher, dim1=0, dim2=1).T  # (layers, tokens)
+        cross = cross.transpose(0, 1)  # (vertices, layers, tokens)
+        scale = teacher_squared.unsqueeze(0) + student_squared.unsqueeze(1)
+        finite = torch.isfinite(scale)
+        squared = scale - 2 * cross
+        zero_direction = finite & (squared <= scale * DEGENERATE_TOLERANCE**2)
+        directed = finite & ~zero_direction
+        # P T_i = T_i - <T_i, s> s / |s|^2, so <P T_i, P T_k> = <T_i, T_k> - <T_i, s> <T_k, s> / |s|^2.
+        along = cross * torch.where(student_squared > 0, student_squared, torch.nan).rsqrt().unsqueeze(1)
+        across = teacher_squared.unsqueeze(0) - along * along
+        tangent_usable = across > teacher_squared.unsqueeze(0) * DEGENERATE_TOLERANCE**2  # NaN compares false
+        return cls(
+            student_squared.unsqueeze(1) / 2 - cross,
+            squared.sqrt() if epsilon else squared.rsqrt(),
+            along,
+            across.rsqrt_(),
+            epsilon,
+            directed,
+            finite if epsilon else directed,
+            tangent_usable,
+            zero_direction,
+            bool(directed.all()),
+            bool(tangent_usable.all()),
+        )
+
+    def angles(self, between: Tensor, pairs: tuple[Tensor, Tensor]) -> VertexAngles:
+        """Return the angles of some pairs, whose <T_i, T_k> are given, shape (pairs, tokens)."""
+        i, k = (self._of_pairs(layers) for layers in pairs)
+        # <T_i - S, T_k - S> = <T_i, T_k> + (|S|^2 / 2 - <T_i, S>) + (|S|^2 / 2 - <T_k, S>)
+        cosine = i(self.half).add_(k(self.half)).add_(between)
+        if self.epsilon:
+            cosine /= i(self.scaling).mul_(k(self.scaling)).add_(self.epsilon)
+        else:
+            cosine.mul_(i(self.scaling)).mul_(k(self.scaling))
+        if not self.all_directed:  # nearly always all are, and masks cost as much
+            cosine = torch.where(_both(self.directed, pairs), cosine, 0.0)
+        tangential = i(self.along).mul_(k(self.along)).neg_().add_(between)
+        tangential.mul_(i(self.inverse_across)).mul_(k(self.inverse_across))
+        if not self.all_tangent_usable:
+            tangential = torch.where(_both(self.tangent_usable, pairs), tangential, 0.0)
+        return VertexAngles(
+            cosine.clamp_(-1.0, 1.0),
+            self.usable,
+            tangential.clamp_(-1.0, 1.0),
+            self.tangent_usable,
+            self.zero_direction,
+            pairs,
+            self.all_directed or bool(self.usable.all()),
+            self.all_tangent_usable,
+        )
+
+    def _of_pairs(self, layers: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return what gives the values of some layers, (vertices, pairs, tokens)."""
+        n_vertices, n_layers, n_tokens = self.half.shape
+        # Whole rows are taken: along the second dimension, one thread needs five times as long (torch 2.13).
+        rows = (torch.arange(n_vertices, device=layers.device).unsqueeze(1) * n_layers + layers).flatten()
+
+        def select(values: Tensor) -> Tensor:
+            return values.flatten(0, 1).index_select(0, rows).view(n_vertices, -1, n_tokens)
+
+        return select
 
 
 def chance_factors(teacher_squared: Tensor, student_squared: Tensor) -> Tensor:

@@ -9,14 +9,14 @@ for the permuted student it is every other token of a block (`student_exchange.p
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anglekit.geometry.angles import VertexAngles, angles_from_products, layer_pairs
+from anglekit.geometry.angles import VertexAngles, angle_pieces, angles_from_products, layer_pairs
 
 #: Where the sweep puts the vertex: C + t (S - C), from the teachers' centroid C (0) to the student S (1) and beyond.
 SWEEP = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -91,6 +91,13 @@ def sample_products(
 def sample_angles(products: SampleProducts, epsilon: float = 0.0) -> VertexAngles:
     """Return the angles of a sample, by the kernel of the analysis."""
     return angles_from_products(products.teacher, products.cross, products.vertex, epsilon=epsilon)
+
+
+def sample_pieces(
+    products: SampleProducts, epsilon: float, piece_bytes: int
+) -> Iterator[tuple[tuple[slice, slice], VertexAngles]]:
+    """Return the angles of a sample in pieces, as `angle_pieces` yields them."""
+    return angle_pieces(products.teacher, products.cross, products.vertex, epsilon=epsilon, piece_bytes=piece_bytes)
 
 
 def gaussian_products(
@@ -231,7 +238,7 @@ class MeanEstimate:
     freedom: Tensor
 
 
-def mean_estimate(values: Tensor, valid: Tensor, lags: Sequence[Tensor] = ()) -> MeanEstimate:
+def mean_estimate(values: Tensor, valid: Tensor | None, lags: Sequence[Tensor] = ()) -> MeanEstimate:
     """Return the mean over the valid tokens, the last dimension.
 
     With m ties a row, a row's own included, the sum of m autocovariances about the estimated mean is too small by
@@ -239,14 +246,19 @@ def mean_estimate(values: Tensor, valid: Tensor, lags: Sequence[Tensor] = ()) ->
 
     Args:
         values: shape (..., tokens).
-        valid: which of them count, bool of that shape.
+        valid: which of them count, bool of that shape; None: all.
         lags: as `difference_lags` gives them.
     """
-    n = valid.sum(-1)
+    if valid is None:
+        n = torch.full(values.shape[:-1], values.shape[-1], device=values.device)
+    else:
+        n, values = valid.sum(-1), torch.where(valid, values, 0.0)
     count = torch.where(n > 0, n, torch.nan).double()
-    mean = torch.where(valid, values, 0.0).sum(-1) / count
-    residual = torch.where(valid, values - mean.unsqueeze(-1), 0.0)
-    own = (residual * residual).sum(-1)
+    mean = values.sum(-1) / count
+    residual = values - mean.unsqueeze(-1)
+    if valid is not None:
+        residual = torch.where(valid, residual, 0.0)
+    own = torch.linalg.vecdot(residual, residual)
     total, ties = own.clone(), torch.ones_like(own)
     for lag, tied in _folded(lags, values.shape[-1]).items():
         here = (1 if 2 * lag == values.shape[-1] else 2) * tied.to(values.device, values.dtype)
@@ -274,7 +286,11 @@ class NullSummary:
 
 
 def summarize(
-    observed: Tensor, observed_valid: Tensor, null: Tensor, null_valid: Tensor, lags: Sequence[Tensor] = ()
+    observed: Tensor,
+    observed_valid: Tensor | None,
+    null: Tensor,
+    null_valid: Tensor | None,
+    lags: Sequence[Tensor] = (),
 ) -> NullSummary:
     """Return means and standard errors of a null and of observed minus null.
 
@@ -283,16 +299,19 @@ def summarize(
 
     Args:
         observed: cosines, float64 (vertices, pairs, tokens).
-        observed_valid: where they are defined, bool.
+        observed_valid: where they are defined, bool; None: everywhere.
         null: cosines of the null; one vertex serves all.
-        null_valid: where they are defined.
+        null_valid: where they are defined; None: everywhere.
         lags: as `difference_lags` gives them.
     """
-    null, null_valid = null.expand_as(observed), null_valid.expand_as(observed)
-    both = observed_valid & null_valid
+    null = null.expand_as(observed)
+    null_valid = None if null_valid is None else null_valid.expand_as(observed)
+    known = [valid for valid in (observed_valid, null_valid) if valid is not None]
+    both = known[0] & known[-1] if known else None
     difference = mean_estimate(observed - null, both, lags)
     n = difference.n_tokens
-    observed_mean = torch.where(both, observed, 0.0).sum(-1) / torch.where(n > 0, n, torch.nan)
+    counted = observed if both is None else torch.where(both, observed, 0.0)
+    observed_mean = counted.sum(-1) / torch.where(n > 0, n, torch.nan)
     return NullSummary(mean_estimate(null, null_valid, lags), observed_mean, difference)
 
 

@@ -17,14 +17,17 @@ exact; it needs 16 / n of all n^2 cosines, and loses a sixteenth of the informat
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anglekit.geometry.angles import VertexAngles
-from anglekit.geometry.nulls import MeanEstimate, NullSummary, SampleProducts, mean_estimate, sample_angles
+from anglekit.geometry.angles import VertexAngles, whole_of
+from anglekit.geometry.nulls import MeanEstimate, NullSummary, SampleProducts, mean_estimate, sample_pieces
 from anglekit.vocabulary import COSINE_RESOLUTION
 
 #: Ways to hand out the states that are drawn beside the observed one.
@@ -33,8 +36,8 @@ N_PERMUTATIONS = 999
 _BLOCK = 16
 # A sample up to this size is one block: few examples can be handed out in few ways within small blocks.
 _ONE_BLOCK = 32
-# Bytes of the cosines of the vertices that are worked on at once.
-_GROUP_BYTES = 8 << 20
+# Bytes of the cosines that each thread works on at once: with what is made of them they stay in the processor's caches.
+_THREAD_PIECE_BYTES = 2 << 20
 # Statistics that are equal may differ by the rounding of their sums, which are float32.
 _TIE = 1e-5
 # A variance below this share of the mean square is the rounding of those sums: of two examples it is 0. And of exact
@@ -152,22 +155,28 @@ def exchange_test(products: SampleProducts, exchanges: Exchanges, epsilon: float
         exchanges: the meetings and the ways to hand out the states.
         epsilon: what the official reading adds to the product of lengths.
     """
-    layers, n_vertices, n_meetings = products.cross.shape
-    step = max(1, _GROUP_BYTES // (8 * max(1, layers * (layers - 1) // 2) * n_meetings))
-    parts = list[ExchangeTest]()
-    for first in range(0, n_vertices, step):
-        chosen = slice(first, first + step)
-        some = SampleProducts(products.teacher, products.cross[:, chosen], products.vertex[chosen])
-        parts.append(_test_of(sample_angles(some, epsilon), exchanges))
+    layers, n_vertices, _ = products.cross.shape
+    largest = torch.zeros(len(exchanges.ways) - 1, dtype=torch.float64, device=products.cross.device)
+
+    def pieces() -> Iterator[tuple[tuple[slice, slice], Sequence[Tensor]]]:
+        # One vertex after the other: the directions to all meetings of all vertices are many.
+        for first in range(n_vertices):
+            vertex = slice(first, first + 1)
+            own = SampleProducts(products.teacher, products.cross[:, vertex], products.vertex[vertex])
+            for (_, pairs), angles in sample_pieces(own, epsilon, _THREAD_PIECE_BYTES * torch.get_num_threads()):
+                tested, most = _test_of(angles, exchanges)
+                torch.maximum(largest, most, out=largest)
+                yield (vertex, pairs), [getattr(tested, each.name) for each in fields(tested)]
+
+    found = _TestedPairs(*whole_of(pieces(), n_vertices, layers))
+    n_tokens = found.n.to(torch.int64)
+    freedom = torch.where(found.n >= 2, found.n - 1, torch.nan)
+    null = MeanEstimate((found.observed - found.difference).clamp(-1.0, 1.0), found.null_error, n_tokens, freedom)
     return ExchangeTest(
-        NullSummary(
-            _joined([part.summary.null for part in parts]),
-            torch.cat([part.summary.observed for part in parts]),
-            _joined([part.summary.difference for part in parts]),
-        ),
-        torch.cat([part.tangential for part in parts]),
-        torch.cat([part.statistic for part in parts]),
-        torch.stack([part.largest for part in parts]).amax(0),
+        NullSummary(null, found.observed, MeanEstimate(found.difference, found.error, n_tokens, freedom)),
+        found.tangential,
+        found.statistic,
+        largest,
     )
 
 
@@ -197,49 +206,65 @@ def joint_quantile(largest: Tensor, level: float = 0.05) -> float:
 
 def joint_error(error: Tensor) -> Tensor:
     """Return the standard error by which a difference is divided: no finer than the cosine's own resolution."""
-    return torch.sqrt(error * error + COSINE_RESOLUTION**2)
+    return (error * error).add_(COSINE_RESOLUTION**2).sqrt_()
 
 
-def _joined(parts: list[MeanEstimate]) -> MeanEstimate:
-    return MeanEstimate(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(MeanEstimate)))
+@dataclass(frozen=True)
+class _TestedPairs:
+    """What is found for some vertices and pairs; all are float64 (vertices, pairs).
+
+    Attributes:
+        observed: the mean cosine with the student's own state.
+        difference: the observed excess, and its standard error.
+        error: that standard error.
+        n: the examples that have a cosine of their own.
+        null_error: the standard error of the mean with other examples' states.
+        tangential: as in `ExchangeTest`.
+        statistic: as there.
+    """
+
+    observed: Tensor
+    difference: Tensor
+    error: Tensor
+    n: Tensor
+    null_error: Tensor
+    tangential: Tensor
+    statistic: Tensor
 
 
-def _test_of(angles: VertexAngles, exchanges: Exchanges) -> ExchangeTest:
-    """Return the test of a few vertices from the angles of their meetings."""
-    valid, own = angles.valid, exchanges.own
-    excess, others = _excess(angles.cosine, valid, exchanges)
-    flat = excess.flatten(0, 1)
-    total, square = _sums(flat, exchanges), _sums(flat * flat, exchanges)
-    whole = bool(valid.all())
-    count = torch.full_like(total, exchanges.n_examples) if whole else _sums(valid.flatten(0, 1).double(), exchanges)
+def _test_of(angles: VertexAngles, exchanges: Exchanges) -> tuple[_TestedPairs, Tensor]:
+    """Return the test of a few pairs from the angles of their meetings, and the largest |t| of each drawn way."""
+    valid = None if angles.all_usable else angles.valid
+    shape, own = angles.cosine.shape[:2], exchanges.ways[0]
+    excess, others = _excess(angles.cosine.flatten(0, 1), None if valid is None else valid.flatten(0, 1), exchanges)
+    total, square = _sums(torch.cat([excess, excess * excess]), exchanges).chunk(2, dim=1)
+    count: Tensor | int = exchanges.n_examples
+    n = total.new_full((len(excess),), exchanges.n_examples)
+    if valid is not None:
+        count = _sums(valid.flatten(0, 1), exchanges)
+        n = count[0]
     block = exchanges.n_examples / len(exchanges.sizes)
     mean, error = _mean_and_error(total, square, count, block, _NO_VARIANCE)
     # The observed way is compared as it would be if it were drawn again, which among few examples it often is.
-    statistic = mean.abs() / joint_error(error)
+    statistic = mean.abs_().div_(joint_error(error))
     # What is reported is exact.
-    observed_way = flat[:, exchanges.ways[0]]
-    squares = (observed_way * observed_way).sum(1)
-    exact = _mean_and_error(observed_way.sum(1), squares, count[0], block, _NO_EXACT_VARIANCE)
-    shape = valid.shape[:2]
-    difference, reach, n = (each.view(shape) for each in (*exact, count[0]))
-    # What has no angle at two examples of its own (a copied embedding) is no part of the family.
-    tested = n >= 2
-    largest = torch.where(tested.flatten() & statistic.isfinite(), statistic, 0.0)[1:].amax(1)
-    observed = _mean_over(angles.cosine, valid & own)
-    freedom = torch.where(tested, n - 1, torch.nan)
-    n_tokens = n.to(torch.int64)
-    null = MeanEstimate(
-        (observed - difference).clamp(-1.0, 1.0),
-        mean_estimate(others.nan_to_num(), others.isfinite()).se,
-        n_tokens,
-        freedom,
+    observed_way = excess.index_select(1, own)
+    squares = torch.linalg.vecdot(observed_way, observed_way)
+    difference, reach = _mean_and_error(observed_way.sum(1), squares, n, block, _NO_EXACT_VARIANCE)
+    tested = torch.where(n >= 2, statistic[0], torch.nan)
+    if valid is not None:
+        # What has no angle at two examples of its own (a copied embedding) is no part of the family.
+        statistic = torch.where((n >= 2) & statistic.isfinite(), statistic, 0.0)
+    found = _TestedPairs(
+        _mean_over(angles.cosine, valid, own),
+        difference.view(shape),
+        reach.view(shape),
+        n.view(shape),
+        mean_estimate(others.nan_to_num(), others.isfinite()).se.view(shape),
+        _mean_over_others(angles, exchanges),
+        tested.view(shape),
     )
-    return ExchangeTest(
-        NullSummary(null, observed, MeanEstimate(difference, reach, n_tokens, freedom)),
-        _mean_over(angles.tangential, angles.tangential_valid & ~own),
-        torch.where(tested, statistic[0].view(shape), torch.nan),
-        largest,
-    )
+    return found, statistic[1:].amax(1)
 
 
 def _sums(values: Tensor, exchanges: Exchanges) -> Tensor:
@@ -248,52 +273,87 @@ def _sums(values: Tensor, exchanges: Exchanges) -> Tensor:
     Returns:
         float64 (1 + permutations, rows).
     """
-    table = values.T.float().contiguous()
+    table = values.T.to(torch.float32, memory_format=torch.contiguous_format)
     return torch.nn.functional.embedding_bag(exchanges.ways, table, mode="sum").double()
 
 
-def _excess(cosine: Tensor, valid: Tensor, exchanges: Exchanges) -> tuple[Tensor, Tensor]:
+def _excess(cosine: Tensor, valid: Tensor | None, exchanges: Exchanges) -> tuple[Tensor, Tensor]:
     """Return how far each meeting's cosine exceeds what its two examples give with others, and what they give.
 
     The excess is the cosine less the means of its row and column of the block plus the block's mean, times B / (B - 1)
     for a block of B, 0 where there is no cosine. Over the meetings of a way it adds up to B times the mean over the way
     less the mean over all other meetings.
 
+    Args:
+        cosine: (rows, meetings), 0 where it is not valid.
+        valid: bool of that shape; None: all are.
+        exchanges: the meetings.
+
     Returns:
-        The excess, (vertices, pairs, meetings), and for each example the sum of its two means with others, in the
-        teacher's and in the student's role, (vertices, pairs, examples), NaN where it has none.
+        The excess, (rows, meetings), and for each example the sum of its two means with others, in the teacher's and in
+        the student's role, (rows, examples), NaN where it has none.
     """
     excess, others = torch.empty_like(cosine), list[Tensor]()
-    counts, start = valid.double(), 0
-    for size in exchanges.sizes.tolist():
-        here = slice(start, start + size * size)
-        block, there = (each[..., here].view(*each.shape[:-1], size, size) for each in (cosine, counts))
-        row, row_count = block.sum(-1), there.sum(-1)
-        column, column_count = block.sum(-2), there.sum(-2)
-        centred = block - (row / row_count).unsqueeze(-1) - (column / column_count).unsqueeze(-2)
-        centred += (row.sum(-1) / row_count.sum(-1))[..., None, None]
-        excess[..., here] = centred.flatten(-2) * (size / (size - 1))
-        own, own_there = (torch.diagonal(each, dim1=-2, dim2=-1) for each in (block, there))
-        others.append((row - own) / (row_count - own_there) + (column - own) / (column_count - own_there))
-        start += size * size
-    return torch.where(valid, excess, 0.0), torch.cat(others, dim=-1)
+    start = 0
+    # Neighbouring blocks of one size are worked on together.
+    for size, alike in itertools.groupby(exchanges.sizes.tolist()):
+        here = slice(start, start + len(list(alike)) * size * size)
+        block = cosine[:, here].view(len(cosine), -1, size, size)
+        row, column = block.sum(-1), block.sum(-2)
+        own = torch.diagonal(block, dim1=-2, dim2=-1)
+        if valid is None:
+            whole = row.sum(-1, keepdim=True) / (size * size)
+            row_mean, column_mean = row / size, column / size
+            others.append(((row - own) + (column - own)).flatten(1) / (size - 1))
+        else:
+            there = valid[:, here].view(len(cosine), -1, size, size).double()
+            row_count, column_count = there.sum(-1), there.sum(-2)
+            whole = row.sum(-1, keepdim=True) / row_count.sum(-1, keepdim=True)
+            row_mean, column_mean = row / row_count, column / column_count
+            own_there = torch.diagonal(there, dim1=-2, dim2=-1)
+            with_others = (row - own) / (row_count - own_there) + (column - own) / (column_count - own_there)
+            others.append(with_others.flatten(1))
+        place = excess[:, here].view(len(cosine), -1, size, size)
+        torch.sub(block, row_mean.unsqueeze(-1), out=place)
+        place -= (column_mean - whole).unsqueeze(-2)
+        place *= size / (size - 1)
+        start = here.stop
+    return excess if valid is None else torch.where(valid, excess, 0.0), torch.cat(others, dim=1)
 
 
 def _mean_and_error(
-    total: Tensor, square: Tensor, count: Tensor, block: float, rounding: float
+    total: Tensor, square: Tensor, count: Tensor | int, block: float, rounding: float
 ) -> tuple[Tensor, Tensor]:
     """Return the mean excess of each way and its standard error, 0 where the variance is `rounding` of the square.
 
     An example's excess varies a little less than its part in the mean, because its own cosine is in the means that are
     taken off: by B / (B + 1), at most.
     """
-    known = torch.where(count > 0, count, torch.nan)
+    known: Tensor | float
+    spare: Tensor | float
+    if isinstance(count, int):
+        known, spare = count if count > 0 else math.nan, count - 1 if count > 1 else math.nan
+    else:
+        known = torch.where(count > 0, count, torch.nan)
+        spare = torch.where(count > 1, count - 1, torch.nan)
     mean = total / known
-    spare = torch.where(count > 1, count - 1, torch.nan)
-    scatter = square - total * mean
-    variance = torch.where(scatter > rounding * square, scatter, 0.0) / spare
-    return mean, torch.sqrt(variance / known) * ((block + 1) / block)
+    scatter = torch.addcmul(square, total, mean, value=-1)
+    scatter *= scatter > rounding * square
+    return mean, scatter.div_(spare * known).sqrt_().mul_((block + 1) / block)
 
 
-def _mean_over(values: Tensor, chosen: Tensor) -> Tensor:
-    return mean_estimate(values, chosen).mean
+def _mean_over(values: Tensor, valid: Tensor | None, places: Tensor) -> Tensor:
+    """Return the mean over some meetings, those that are valid."""
+    some = values.index_select(-1, places)
+    if valid is None:
+        return some.mean(-1)
+    return mean_estimate(some, valid.index_select(-1, places)).mean
+
+
+def _mean_over_others(angles: VertexAngles, exchanges: Exchanges) -> Tensor:
+    """Return the mean tangential cosine over the meetings of two examples."""
+    own, values = exchanges.ways[0], angles.tangential
+    if angles.all_tangent_usable:
+        n = values.shape[-1] - len(own)
+        return (values.sum(-1) - values.index_select(-1, own).sum(-1)) / (n if n else math.nan)
+    return mean_estimate(values, angles.tangential_valid & ~exchanges.own).mean

@@ -17,6 +17,10 @@ def t_quantile(probability: ArrayLike, freedom: ArrayLike) -> NDArray[np.float64
     Returns:
         The quantiles; NaN where the degrees of freedom are NaN or not positive.
     """
+    # Thousands of rows have few degrees of freedom between them, and a quantile is found by iteration.
+    some, place = np.unique(np.asarray(freedom, np.float64), return_inverse=True)
+    if np.ndim(probability) == 0 and 2 * len(some) < place.size:
+        return t_quantile(probability, some)[place.reshape(np.shape(freedom))]
     wanted, degrees = np.broadcast_arrays(np.asarray(probability, np.float64), np.asarray(freedom, np.float64))
     known = degrees > 0
     finite = np.where(known & np.isfinite(degrees), degrees, 1.0)

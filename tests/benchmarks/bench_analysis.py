@@ -26,6 +26,9 @@ SETTINGS = AnalysisSettings()
 # The angles and layer similarities of every token, without what is taken from a sample of a fixed size.
 STREAMED = AnalysisSettings(nulls="none", similarity="none")
 
+#: Layers of the teacher and of the student, and the width of both.
+SHAPES = {"wide": (12, 3, 768), "middle": (28, 7, 512), "deep": (80, 20, 256)}
+
 
 def bare_forward(teacher: Checkpoint, student: Checkpoint, batches: list[ProbeBatch]) -> None:
     """Run both models over ready-made batches and keep nothing."""
@@ -50,6 +53,7 @@ def measure_time(
     texts: list[str],
     repeats: int,
     settings: AnalysisSettings = SETTINGS,
+    goal: float = 1.10,
 ) -> None:
     """The analysis counts whole, from texts to tables; the baseline is forward passes alone."""
     batches = list(tokenized_probe(teacher, [student], probe_of(texts), SETTINGS).batches())
@@ -61,7 +65,7 @@ def measure_time(
     report(
         f"analysis over bare forward, {name}",
         ratio,
-        1.10,
+        goal,
         analysis_s=round(run, 2),
         bare_s=round(bare, 2),
         examples=len(texts),
@@ -106,10 +110,22 @@ def measure_memory() -> None:
     report("peak memory, ten times the tokens", peaks[10] / peaks[1], 1.05, mib=[peaks[1] // 1024, peaks[10] // 1024])
 
 
-def memory_child(copies: int) -> None:
-    """Analyse the reviews `copies` times over and print the peak resident memory in KiB."""
-    teacher, student, texts = pair("real") or pair("wide")
-    analyze(teacher, [student], probe_of(texts[:400] * copies))
+def measure_deep_memory() -> None:
+    """The peak memory of an analysis of 80 and 20 layers, with both models' weights and all of Python."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--memory", "deep"], check=True, capture_output=True, text=True, env=os.environ
+    )
+    report("peak memory over 1.5 GB, 80 x 256 teacher, 20 x 256 student", int(done.stdout.split()[-1]) / 1.5e6, 1.0)
+
+
+def memory_child(copies: str) -> None:
+    """Analyse a deep pair, or the reviews `copies` times over, and print the peak resident memory in KiB."""
+    if copies == "deep":
+        teacher, student, texts = pair("deep")
+        analyze(teacher, [student], probe_of(texts[:60]))
+    else:
+        teacher, student, texts = pair("real") or pair("wide")
+        analyze(teacher, [student], probe_of(texts[:400] * int(copies)))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
@@ -148,7 +164,7 @@ def largest_error(teacher: torch.Tensor, student: torch.Tensor, dtype: torch.dty
 
 
 def pair(kind: str) -> tuple[Checkpoint, Checkpoint, list[str]] | None:
-    """Return a teacher, a student and texts: `real` or `wide` (12 x 768 and 3 x 768)."""
+    """Return a teacher, a student and texts: `real`, or of random weights one of `SHAPES`."""
     texts = review_texts()
     if kind == "real":
         models = real_pair()
@@ -156,7 +172,8 @@ def pair(kind: str) -> tuple[Checkpoint, Checkpoint, list[str]] | None:
             return None
         return checkpoint("teacher", models[0], models[2]), checkpoint("student", models[1], models[2]), texts
     tokenizer = word_tokenizer(texts)
-    models = (bert(12, 768, len(tokenizer)), bert(3, 768, len(tokenizer), seed=1))
+    layers, student_layers, width = SHAPES[kind]
+    models = (bert(layers, width, len(tokenizer)), bert(student_layers, width, len(tokenizer), seed=1))
     return checkpoint("teacher", models[0], tokenizer), checkpoint("student", models[1], tokenizer), texts
 
 
@@ -173,11 +190,17 @@ def main() -> None:
         measure_padded("real pair, fewer reviews", real[0], real[1], real[2][:400])
     teacher, student, texts = pair("wide")
     measure_time("12 x 768 teacher, 3 x 768 student", teacher, student, texts[:150], repeats=11)
+    for kind in ("middle", "deep"):
+        # Of 80 layers a vertex sees 3,160 pairs: 66,360 angles a token.
+        teacher, student, texts = pair(kind)
+        name = "{} x {width} teacher, {} x {width} student".format(*SHAPES[kind][:2], width=SHAPES[kind][2])
+        measure_time(name, teacher, student, texts[:60], repeats=5, goal=1.5)
     measure_memory()
+    measure_deep_memory()
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--memory"]:
-        memory_child(int(sys.argv[2]))
+        memory_child(sys.argv[2])
     else:
         main()

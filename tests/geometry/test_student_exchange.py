@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from anglekit.geometry import student_exchange
 from anglekit.geometry.angles import layer_pairs, vertex_cosine
 from anglekit.geometry.nulls import sample_angles, sample_products
 from anglekit.geometry.student_exchange import (
@@ -122,15 +123,17 @@ def test_products_of_meetings_are_those_of_the_states_that_meet():
     torch.testing.assert_close(found.summary.null.mean + found.summary.difference.mean, found.summary.observed)
 
 
-def test_many_vertices_are_worked_on_group_by_group(monkeypatch):
+def test_many_pairs_are_worked_on_piece_by_piece(monkeypatch):
     teacher, student = normal(4, 20, 8, seed=1), normal(5, 20, 8, seed=2)
     exchanges = draw_exchanges(20, np.random.default_rng(0), 50)
     whole = outcome(teacher, student, exchanges)
-    monkeypatch.setattr("anglekit.geometry.student_exchange._GROUP_BYTES", 2 * 8 * 6 * 400)
+    two_pairs = 8 * 2 * 400
+    monkeypatch.setattr(student_exchange, "_THREAD_PIECE_BYTES", two_pairs // torch.get_num_threads())
     parts = outcome(teacher, student, exchanges)
     torch.testing.assert_close(parts.largest, whole.largest)
     torch.testing.assert_close(parts.statistic, whole.statistic)
     torch.testing.assert_close(parts.summary.difference.se, whole.summary.difference.se)
+    torch.testing.assert_close(parts.tangential, whole.tangential)
 
 
 def families(runs, tie):

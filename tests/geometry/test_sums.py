@@ -222,11 +222,45 @@ def test_runs_and_blocks_that_cut_an_example_change_nothing(monkeypatch, run, bl
     projected = draw([5, 40, 3, 1, 30], student_width=3)
     projections = [torch.randn(WIDTH, 3, generator=torch.Generator().manual_seed(2)) for _ in range(VERTICES)]
     whole, whole_projected = sums_of(*drawn), sums_of(*projected, projections=projections)
-    monkeypatch.setattr(streaming, "_RUN_BYTES", {"cpu": run})
+    monkeypatch.setattr(streaming, "_PIECE_BYTES", {"cpu": run})
+    monkeypatch.setattr(streaming, "_FEWEST_TOKENS", 1 if run == 1 else 128)
     monkeypatch.setattr(products, "_THREAD_BLOCK_BYTES", block)
     assert min(streaming._run_length(SumsAccumulator(LAYERS, VERTICES, WIDTH)), block) < 40
     assert_same(sums_of(*drawn), whole)
     assert_same(sums_of(*projected, projections=projections), whole_projected)
+
+
+@pytest.mark.parametrize("piece", [1, 8 * 79 * 2, 8 * 79 * 3])
+def test_angles_taken_piece_by_piece_change_nothing(monkeypatch, piece):
+    """One pair at a time; some pairs of a vertex; all pairs of a vertex."""
+    states = draw([5, 40, 3, 1, 30])
+    states[0][1][7] = torch.nan  # nowhere an angle
+    states[1][0][9] = states[0][2][9]  # no direction
+    whole = sums_of(*states)
+    monkeypatch.setattr(streaming, "_PIECE_BYTES", {"cpu": piece})
+    assert_same(sums_of(*states), whole)
+    assert int(whole.angles.count.min()) == 78 - 1
+    assert int(whole.angles.zero_direction.sum()) == 1
+
+
+def test_a_bin_of_more_tokens_than_an_int32_holds():
+    most = torch.iinfo(torch.int32).max
+    teacher, student, _ = draw([1])
+
+    def one_more(state, row):
+        accumulator = SumsAccumulator(LAYERS, VERTICES, WIDTH, sums=state)
+        accumulator.update(teacher, student, torch.zeros(1, dtype=torch.int64), torch.tensor([row]))
+        return accumulator.state()
+
+    state = one_more(None, 0)
+    place = (1, 1, int(state.angles.histogram[1, 1].argmax()))
+    state.angles.histogram[place] = most
+    state.n_tokens.fill_(most)
+    merged = state + one_more(None, 1)
+    assert int(merged.angles.histogram[place]) == most + 1
+    assert int(one_more(state, 2).angles.histogram[place]) == most + 1
+    # What an int32 makes of it.
+    assert int(torch.tensor(most, dtype=torch.int32) + 1) < 0
 
 
 def test_students_fed_together_end_as_if_alone():
