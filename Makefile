@@ -59,9 +59,11 @@ KILLS ?= 20
 kills: $(STAMP)
 	ANGLEKIT_KILLS=$(KILLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_kills.py
 
-# Launches of several processes that differ only in degree from those of `make test`, and a launcher more: three minutes.
+# Launches of several processes that differ only in degree from those of `make test`, and by the launchers of torch and
+# accelerate: three minutes.
 processes: $(STAMP)
-	ANGLEKIT_PROCESSES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cli/test_processes.py tests/cli/test_sweep_processes.py
+	ANGLEKIT_PROCESSES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cli/test_processes.py \
+		tests/cli/test_sweep_processes.py tests/cli/test_analyze.py tests/distillation/training/test_fsdp.py
 
 # Damaged input of every kind, more of each than the few cases of `make test`.
 FUZZ ?= 300

@@ -7,6 +7,7 @@ fixtures that use them.
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,14 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+# Processes that tests start are forks of this one as it is before the first test.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    launching = sys.modules.get("tests.cli.launching")
+    if launching is not None and not session.config.option.collectonly:
+        launching.server()
 
 
 @pytest.hookimpl(wrapper=True)

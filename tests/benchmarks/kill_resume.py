@@ -11,6 +11,7 @@ the names in `JOBS`; all by default, with at least KILLS (20) kills each.
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
 import random
@@ -20,7 +21,8 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,7 +181,16 @@ def import_everything() -> None:
     extract.SHARD_BYTES, teacher_cache._SHARD_BYTES = 30_000, 10_000
 
 
-def start(job: Job, place: Path, *, again: bool, streams: Path | None = None, second: Path | None = None) -> list[int]:
+def start(
+    job: Job,
+    place: Path,
+    *,
+    again: bool,
+    streams: Path | None = None,
+    second: Path | None = None,
+    program: str = "anglekit_cli.main:main",
+    environment: Mapping[str, str] | None = None,
+) -> list[int]:
     """Fork the processes of a job from this interpreter, which has everything imported; return their numbers.
 
     Args:
@@ -188,6 +199,8 @@ def start(job: Job, place: Path, *, again: bool, streams: Path | None = None, se
         again: whether it was started before.
         streams: a folder for what each process prints, in `RANK.out` and `RANK.err`; None: where this one prints.
         second: where the second process runs, if not in the same place.
+        program: the function that runs, as `module:name`.
+        environment: what the processes' environment has beside this one's.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -199,17 +212,22 @@ def start(job: Job, place: Path, *, again: bool, streams: Path | None = None, se
             os.chdir(second if second is not None and rank == 1 else place)
             for number, name in ((1, "out"), (2, "err")) if streams is not None else ():
                 os.dup2(os.open(streams / f"{rank}.{name}", os.O_WRONLY | os.O_CREAT), number)
+            os.environ |= environment or {}
+            # A shell's background jobs ignore Ctrl-C, and so does what they start.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             if job.processes > 1:
                 os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job.processes)}
                 os.environ |= {"LOCAL_WORLD_SIZE": str(job.processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             sys.argv = ["anglekit", *job.arguments, *(job.again if again else ())]
-            from anglekit_cli.main import main
-
             code = 1
             try:
-                main()
+                module, _, name = program.partition(":")
+                getattr(importlib.import_module(module), name)()
+                code = 0
             except SystemExit as ended:
                 code = int(ended.code or 0)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from anglekit.results.geometry import Geometry, official_histogram_name
 from anglekit_cli.main import app, main
+from tests.cli.launching import Ended, needs_launcher, together
 
 
 class Outcome(NamedTuple):
@@ -139,20 +140,34 @@ def test_a_failure_does_not_cost_the_old_result(run, tmp_path):
     assert (tmp_path / "out" / "keep.txt").read_text() == "mine"
 
 
-def test_an_analysis_in_a_process_of_its_own_and_a_figure_of_it(run, shelf, tmp_path):
-    """The module's entry, as a shell runs it; no warning and no report of the libraries on the terminal."""
+def fresh(folder: Path, *arguments: object) -> Ended:
+    """Run the module's entry, as a shell does."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "anglekit_cli", *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, env=environment, timeout=600
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def forked(folder: Path, *arguments: object) -> Ended:
+    """Run the command where everything is imported already."""
+    return together(1, *arguments, folder=folder)[0]
+
+
+@pytest.mark.parametrize("start", [forked, pytest.param(fresh, marks=needs_launcher)])
+def test_an_analysis_in_a_process_of_its_own_and_a_figure_of_it(start, run, shelf, tmp_path):
+    """No warning and no report of the libraries on the terminal."""
     out, figure = tmp_path / "geometry", tmp_path / "figure1.png"
     paths = (shelf / "teacher", shelf / "student", "--probe", shelf / "probe.tsv", "--out", out)
-    command = [sys.executable, "-m", "anglekit_cli", "analyze", *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert "chance" in done.stdout
-    assert "12 examples" in done.stdout
-    assert str(out) in done.stdout
-    assert "Traceback" not in done.stderr
-    assert "Warning" not in done.stderr
-    assert "100%" in done.stderr
+    done = start(tmp_path, "analyze", *paths)
+    assert done.code == 0, done.err
+    assert "chance" in done.out
+    assert "12 examples" in done.out
+    assert str(out) in done.out
+    assert "Traceback" not in done.err
+    assert "Warning" not in done.err
+    assert "100%" in done.err
     assert len(Geometry.load(out).angles) == 3 * 6
     drawn = run("plot", out, "--figure", "figure1", "--out", figure)
     assert drawn.code == 0, drawn.err

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from anglekit_cli.commands.distill import distill
 from anglekit_cli.commands.sweep import parse_seeds, sweep
 from anglekit_cli.main import app as whole_app
 from anglekit_cli.options import names_of
+from tests.cli.launching import begin
 from tests.distillation.run_corpus import make_world
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -148,35 +147,19 @@ def test_failed_arms_are_one_line_after_the_table(world, tmp_path, monkeypatch):
     assert result.stdout.splitlines()[1].split()[:3] == ["forward", "random", "0"]
 
 
-def in_background(given):
-    # A shell's background jobs ignore ctrl-c and so does what they start: the child listens again.
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{heed}; import sys; from anglekit_cli.main import main; main()"
-    folders = os.pathsep.join(path for path in sys.path if path)
-    environment = os.environ | {"PYTHONPATH": folders, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *given],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.slow
 def test_an_interrupted_sweep_resumes_to_the_same_students(world, tmp_path):
     """By Ctrl-C, which ends it in order; `tests/test_kills.py` kills it at random moments."""
     options = ("--strategies", "forward,reverse", "--inits", "random", "--seeds", 1, "--evaluate-every", 2, "-q")
     given = [*arguments(world, tmp_path / "sweep", *options, "--validation", world["dev"]), "--max-steps", "30"]
-    process = in_background(given)
+    started = begin(1, *given, folder=tmp_path)
     deadline = time.monotonic() + 120
-    while len(list((tmp_path / "sweep").glob("*/training/checkpoint-*"))) < 2 and process.poll() is None:
-        assert time.monotonic() < deadline
+    while len(list((tmp_path / "sweep").glob("*/training/checkpoint-*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
+    os.kill(started.processes[0], signal.SIGINT)
+    (ended,) = started.wait()
+    assert ended.code == 130, ended.err
+    assert "Traceback" not in ended.err
     assert not list(tmp_path.rglob("run.lock"))
     assert not list(tmp_path.rglob("scores.json"))
     run(*given, "--resume")

@@ -11,7 +11,7 @@ import pytest
 from anglekit.distillation.sweep.arms import share_arms
 from anglekit.distillation.sweep.directory import SweepGrid
 from tests.benchmarks.kill_resume import contents
-from tests.cli.launching import COUNTS, together
+from tests.cli.launching import COUNTS, needs_launcher, together
 from tests.distillation.run_corpus import make_world
 
 
@@ -85,7 +85,7 @@ def test_arms_that_fail_are_named_whichever_process_trained_them(world, tmp_path
     assert (ended[0].out, ended[1].out, ended[1].err) == ("", "", "")
 
 
-@pytest.mark.slow
+@needs_launcher
 def test_accelerate_launch_shares_the_arms(world, tmp_path):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]

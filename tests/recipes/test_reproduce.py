@@ -6,8 +6,6 @@ import json
 import random
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from anglekit.recipes.recipe_files import load_recipe
 from anglekit.recipes.reproduce import reproduce, stage_names
 from anglekit.results.geometry import Geometry
 from anglekit_cli.main import app
+from tests.cli.launching import together
 
 STAGES = ("teacher", "sweep-2-layers", "evaluation", "geometry-2-layers", "figure")
 LEFT = {
@@ -377,18 +376,12 @@ def test_a_student_deeper_than_its_teacher_is_refused_before_training(world, tmp
 WAY_OUT = "--base-model DIR --train FILE --validation matched=FILE --validation mismatched=FILE"
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line_with_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    done = subprocess.run(
-        [sys.executable, "-m", "anglekit_cli", "reproduce", "mnli", "--out", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode in (1, 2)
-    assert done.stderr.count("\n") == 1
-    assert "google-bert/bert-base-uncased" in done.stderr
-    assert WAY_OUT in done.stderr
+def test_a_hub_that_cannot_be_reached_is_one_line_with_the_way_out(tmp_path):
+    (done,) = together(1, "reproduce", "mnli", "--out", tmp_path / "run", folder=tmp_path)
+    assert done.code in (1, 2)
+    assert done.err.count("\n") == 1
+    assert "google-bert/bert-base-uncased" in done.err
+    assert WAY_OUT in done.err
     assert not (tmp_path / "run").exists()
 
 

@@ -6,16 +6,19 @@ import base64
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
+
+from anglekit_cli.main import main
+from tests.cli.launching import Ended, begin
+
 #: A repository to which nobody may write.
 FORBIDDEN = "me/forbidden"
-_ROOT = Path(__file__).resolve().parents[3]
 
 
 class LocalHub(ThreadingHTTPServer):
@@ -132,23 +135,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
 
-_PROGRAM = """
-import sys
-from anglekit_cli.main import main
-run, *repositories = sys.argv[1:]
-for repository in repositories:
-    sys.argv = ["anglekit", "push", run, repository, "--hub-private"]
-    try:
-        main()
-    except SystemExit as ended:
-        print(ended.code)
-"""
+def push() -> None:
+    """Run `anglekit push` for one repository after the other, and print the exit codes; in a process of its own."""
+    constants.ENDPOINT = os.environ["HF_ENDPOINT"]
+    constants.HF_HUB_OFFLINE = False
+    constants.HF_HUB_DISABLE_XET = True
+    run, *repositories = sys.argv[1:]
+    for repository in repositories:
+        sys.argv = ["anglekit", "push", run, repository, "--hub-private"]
+        try:
+            main()
+        except SystemExit as ended:
+            sys.stdout.write(f"{ended.code}\n")
 
 
-def push_all(hub: LocalHub, run: Path, *repositories: str) -> subprocess.CompletedProcess[str]:
+def push_all(hub: LocalHub, run: Path, *repositories: str) -> Ended:
     """Run `anglekit push` for one repository after the other, in a process whose Hub is the local one."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE"))}
-    own |= {"HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_local", "HF_HUB_DISABLE_XET": "1"}
-    own["PYTHONPATH"] = os.pathsep.join(str(_ROOT / folder) for folder in (".", "cli", "data"))
-    command = [sys.executable, "-c", _PROGRAM, str(run), *repositories]
-    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=300, check=False)
+    own = {"HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_local"}
+    program = "tests.distillation.runs.local_hub:push"
+    (ended,) = begin(1, run, *repositories, folder=run, program=program, environment=own).wait()
+    return ended

@@ -36,9 +36,9 @@ def test_a_finished_run_is_pushed_and_one_that_is_refused_is_kept(kept, world, t
     before = {file: file.read_bytes() for file in kept.rglob("*") if file.is_file()}
     with LocalHub() as hub:
         done = push_all(hub, kept, "me/my-student", FORBIDDEN)
-    assert done.stdout.split() == ["0", "1"], done.stderr
-    assert f"pushed to {hub.address}/me/my-student" in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("anglekit: ")]
+    assert done.out.split() == ["0", "1"], done.err
+    assert f"pushed to {hub.address}/me/my-student" in done.err
+    (line,) = [line for line in done.err.splitlines() if line.startswith("anglekit: ")]
     assert f"{kept} is finished and kept, and could not be pushed to {FORBIDDEN} (" in line
     assert f"push it later: anglekit push {kept} {FORBIDDEN}" in line
     assert {file: file.read_bytes() for file in kept.rglob("*") if file.is_file()} == before

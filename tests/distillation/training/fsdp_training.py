@@ -23,7 +23,7 @@ def qwen3(layers: int) -> PreTrainedModel:
     return Qwen3ForCausalLM(config)
 
 
-def main(out: Path, batch: int) -> None:
+def train(out: Path, batch: int) -> None:
     teacher = qwen3(4)
     student = anglekit.create_student(teacher, layers=2, init="teacher")
     matching = anglekit.layer_matching("forward", teacher_blocks=4, student_blocks=2)
@@ -61,5 +61,9 @@ def main(out: Path, batch: int) -> None:
         (out / "found.json").write_text(json.dumps({"sharded": sharded, "losses": losses}), encoding="utf-8")
 
 
+def main() -> None:
+    train(Path(sys.argv[1]), int(sys.argv[2]))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main()
