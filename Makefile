@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Each worker and each process that a test starts imports all of the library: compiled once, not every time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test test-oldest slowest lint bench device kills processes fuzz mutants simulations types census demo figures docs clean
+.PHONY: test test-oldest slowest lint bench device kills processes cases fuzz mutants simulations types census demo figures docs clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
 # Of 225 MB of Python a tenth is ever imported: not all of it is compiled, and what is the first time it is used.
@@ -64,6 +64,10 @@ kills: $(STAMP)
 processes: $(STAMP)
 	ANGLEKIT_PROCESSES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cli/test_processes.py \
 		tests/cli/test_sweep_processes.py tests/cli/test_analyze.py tests/distillation/training/test_fsdp.py
+
+# Everything, with the cases that differ only in degree from those of `make test`: the same runs for more model families.
+cases: $(STAMP)
+	ANGLEKIT_CASES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 # Damaged input of every kind, more of each than the few cases of `make test`.
 FUZZ ?= 300

@@ -14,11 +14,15 @@ def quiet_transformers() -> Iterator[None]:
 
     level = transformers_logging.get_verbosity()
     bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     # That some weights are on the disk is what was asked for.
     accelerate = logging.getLogger("accelerate")
     before = accelerate.level
+    if level == logging.CRITICAL and not bar and before >= logging.ERROR:
+        # Setting a level empties the caches of all loggers there are.
+        yield
+        return
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     accelerate.setLevel(logging.ERROR)
     try:
         yield

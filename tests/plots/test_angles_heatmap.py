@@ -13,6 +13,7 @@ from matplotlib.collections import PatchCollection, QuadMesh
 from anglekit.errors import InputError
 from anglekit.plots.figures.angles_heatmap import ANGLE_VALUES, angles_heatmap
 from anglekit.plots.panels.tables import symmetric_matrix
+from tests.more_cases import more
 
 
 def panels(figure):
@@ -136,7 +137,7 @@ def test_cells_without_tokens_are_marked_and_explained(make_geometry, layers: in
     assert "no token" not in next(text.get_text() for text in whole.texts if text.get_gid() == "notes")
 
 
-@pytest.mark.parametrize("layers", [2, 4, 8, 9, 13, 37, 80])
+@pytest.mark.parametrize("layers", [2, 9, 13, 80, *(pytest.param(depth, marks=more) for depth in (4, 8, 37))])
 @pytest.mark.parametrize("width", ["page", "column"])
 def test_readable_at_any_depth(make_geometry, faults_of, layers: int, width: str) -> None:
     geometry = make_geometry({"a-very-long-name" * 6: "teacher"}, teacher_layers=layers, student_depth=2, tokens=8)

@@ -18,6 +18,7 @@ from anglekit.recipes.recipe import Tokenizer
 from anglekit.recipes.recipe_files import load_recipe, recipe_file
 from anglekit.recipes.reproduce import reproduce, stage_names
 from anglekit.results.geometry import Geometry
+from tests.more_cases import more
 
 FAMILIES = {"wmt16-en-ro": "t5", "dart": "bart", "hellaswag": "qwen3", "coqa": "qwen3"}
 BESIDE = {"wmt16-en-ro": (25.90, 22.65), "dart": (48.80, 47.94), "hellaswag": (63.11, 37.85), "coqa": (75.02, 35.40)}
@@ -150,9 +151,9 @@ def test_ones_own_table_may_have_the_usual_columns(tmp_path):
     [
         ("t5", {"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 3, "num_decoder_layers": 3,
                 "num_heads": 2, "decoder_start_token_id": 0}, "seq2seq", "pairs"),
-        ("bart", {"model_type": "bart", "d_model": 8, "encoder_layers": 3, "decoder_layers": 3,
+        pytest.param("bart", {"model_type": "bart", "d_model": 8, "encoder_layers": 3, "decoder_layers": 3,
                   "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8,
-                  "decoder_ffn_dim": 8, "max_position_embeddings": 64}, "seq2seq", "pairs"),
+                  "decoder_ffn_dim": 8, "max_position_embeddings": 64}, "seq2seq", "pairs", marks=more),
         ("causal", {"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2,
                     "num_key_value_heads": 2, "intermediate_size": 8, "max_position_embeddings": 64},
          "multiple-choice", "choices"),

@@ -14,6 +14,7 @@ angles/           a Geometry for each step that was measured, where that was ask
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -166,9 +167,8 @@ def run_provenance(
     given: GivenProvenance | None = None,
 ) -> RunProvenance:
     """Return the provenance of a run that begins now."""
-    names = ("anglekit", "torch", "transformers", "accelerate", "tokenizers", "numpy")
     return RunProvenance(
-        versions={"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names},
+        versions=dict(_versions()),
         platform=platform.platform(),
         precision=settings.precision,
         data={name: dict(one) for name, one in data.sources.items()},
@@ -187,6 +187,13 @@ def run_provenance(
 def now() -> str:
     """Return the time in UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Return what a run is made with; the packages' metadata are read once in a process, not in each run of a sweep."""
+    names = ("anglekit", "torch", "transformers", "accelerate", "tokenizers", "numpy")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
 def _seed(settings: TrainSettings, plan: DistillationPlan | None) -> int:

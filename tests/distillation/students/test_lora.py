@@ -22,6 +22,7 @@ from anglekit.models.checkpoints import load_checkpoint
 from tests.distillation.causal_corpus import causal_student, make_causal_world
 from tests.distillation.run_corpus import kill_at_five, make_world, quick, student
 from tests.distillation.swept_students import assert_swept_as_alone
+from tests.more_cases import of_families
 
 LORA = {"lora_rank": 2, "lora_alpha": 8.0, "max_new_tokens": 3, "learning_rate": 1e-2}
 
@@ -36,13 +37,19 @@ def corrected(world, out, **options):
     return causal_student(world, out, init="teacher", settings=settings, **options)
 
 
+@pytest.fixture(scope="module")
+def pair(world, tmp_path_factory):
+    """The student of one run with its corrections beside it and merged, which nothing may change."""
+    place = tmp_path_factory.mktemp("pair")
+    return corrected(world, place / "beside"), corrected(world, place / "merged", settings={"lora_merge": True})
+
+
 def weights(result):
     return load_trained(result.directory, task_by_name("completion")).model.state_dict()
 
 
-def test_merged_and_unmerged_students_are_one_model(world, tmp_path):
-    beside = corrected(world, tmp_path / "beside")
-    merged = corrected(world, tmp_path / "merged", settings={"lora_merge": True})
+def test_merged_and_unmerged_students_are_one_model(world, pair):
+    beside, merged = pair
     assert (Path(beside.checkpoint) / "adapter_model.safetensors").exists()
     assert not (Path(merged.checkpoint) / "adapter_config.json").exists()
     ours, theirs = weights(beside), weights(merged)
@@ -59,9 +66,8 @@ def test_merged_and_unmerged_students_are_one_model(world, tmp_path):
         assert again.scores[name].tolist() == [beside.scores[name][0]] * 2
 
 
-def test_analysis_and_transformers_see_the_corrections(world, tmp_path):
-    beside = corrected(world, tmp_path / "beside")
-    merged = corrected(world, tmp_path / "merged", settings={"lora_merge": True})
+def test_analysis_and_transformers_see_the_corrections(pair):
+    beside, merged = pair
     one, other = (load_checkpoint(result.directory) for result in (beside, merged))
     assert one.sha256 == other.sha256
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -78,6 +84,7 @@ def test_analysis_and_transformers_see_the_corrections(world, tmp_path):
     assert all("attn" in name or "mlp" in name for name in moved)
 
 
+@of_families("qwen3", others=("gpt2",))
 def test_the_frozen_weights_are_the_teachers(world, tmp_path):
     result = corrected(world, tmp_path / "run", copy_blocks=(0, 3))
     ours, theirs = (load_file(Path(one) / "model.safetensors") for one in (result.checkpoint, Path(world["teacher"])))
@@ -86,6 +93,7 @@ def test_the_frozen_weights_are_the_teachers(world, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in first)
 
 
+@of_families("qwen3", others=("gpt2",))
 def test_a_killed_run_resumes_to_the_same_corrections(world, tmp_path, monkeypatch):
     options = {"settings": {"max_steps": 8, "evaluate_every": 2}}
     whole = corrected(world, tmp_path / "whole", **dict(options))
@@ -98,12 +106,14 @@ def test_a_killed_run_resumes_to_the_same_corrections(world, tmp_path, monkeypat
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@of_families("gpt2", others=("qwen3",))
 def test_swept_students_equal_their_own_runs(world, tmp_path):
     grid = {"task": "completion", "strategies": ("forward", "reverse"), "init": "teacher"}
     settings = quick(**LORA, max_steps=3)
     assert_swept_as_alone(world, tmp_path, causal_student, settings=settings, weights=weights, **grid)
 
 
+@of_families("gpt2", others=("qwen3",))
 def test_fine_tuning_with_corrections_learns(world, tmp_path):
     result = finetune(
         world["teacher"],
@@ -133,15 +143,15 @@ def test_settings_are_checked(change, message):
         quick(**change)
 
 
-def test_lora_without_its_extra_is_refused(world, tmp_path, monkeypatch):
-    result = corrected(world, tmp_path / "run", settings={"max_steps": 1})
+def test_lora_without_its_extra_is_refused(pair, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(InputError, match=r"lora_rank needs the `peft` package; .* pip install 'anglekit\[lora\]'"):
         quick(lora_rank=2).check_here()
     with pytest.raises(InputError, match=r"holds LoRA corrections, which need the `peft` package"):
-        load_checkpoint(result.checkpoint)
+        load_checkpoint(pair[0].checkpoint)
 
 
+@of_families("qwen3", others=("gpt2",))
 def test_what_corrections_cannot_do_is_refused(world, tmp_path, tiny_model, tiny_tokenizer, words):
     settings = quick(seed=3, **LORA)
     with pytest.raises(InputError, match=r"random initialisation, .* --init teacher"):

@@ -23,6 +23,7 @@ from anglekit.results.scores import read_student_scores
 from anglekit.runtime.placement import Placement
 from anglekit.vocabulary import CONTROLS
 from tests.distillation.run_corpus import kill_at_five, make_world, quick, student
+from tests.more_cases import more
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +75,12 @@ def same(one, other):
 @pytest.mark.parametrize(
     ("settings", "options"),
     [
-        (quick(), {"inits": ("random", "teacher")}),
+        (quick(), {}),
+        pytest.param(quick(), {"inits": ("random", "teacher")}, marks=more),
         (quick(accumulation=2, evaluate_every=3), {"width": 16}),
         (quick(precision="bfloat16"), {"inits": ("teacher",), "reading": "official"}),
     ],
-    ids=["plain", "narrow", "official-bfloat16"],
+    ids=["plain", "two-inits", "narrow", "official-bfloat16"],
 )
 def test_every_control_is_the_one_of_its_own_run(world, tmp_path, settings, options):
     """Bit for bit, with dropout, and no two arms train the same student."""

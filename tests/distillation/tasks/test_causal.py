@@ -33,6 +33,7 @@ from tests.distillation.causal_corpus import (
 from tests.distillation.run_corpus import quick
 from tests.distillation.scored_examples import assert_examples_give_scores, scored_with_care
 from tests.distillation.swept_students import assert_swept_as_alone
+from tests.more_cases import more
 
 COMPLETION, CHOICE, TEXT = (task_by_name(name) for name in ("completion", "multiple-choice", "language-model"))
 
@@ -229,7 +230,16 @@ def test_kl_reads_the_prompt_on_request(world, on_prompt, wide):
     assert int(counts["kl"]) == (int(batch["attention_mask"].sum()) - 4 if wide else completion)
 
 
-@pytest.mark.parametrize("task", ["completion", "multiple-choice"])
+@pytest.mark.parametrize(
+    ("world", "task"),
+    [
+        ("gpt2", "completion"),
+        ("llama", "multiple-choice"),
+        *(pytest.param("gpt2", "multiple-choice", marks=more), pytest.param("llama", "completion", marks=more)),
+        *(pytest.param("qwen3", task, marks=more) for task in ("completion", "multiple-choice")),
+    ],
+    indirect=["world"],
+)
 def test_fine_tuning_learns(world, tmp_path, task):
     result = finetune(
         world["teacher"],
@@ -270,8 +280,14 @@ def test_a_reloaded_student_scores_the_same(world, tmp_path, task):
 
 
 @pytest.mark.parametrize(
-    ("task", "reading", "init"),
-    [("completion", "corrected", "teacher"), ("language-model", "official", "random")],
+    ("world", "task", "reading", "init"),
+    [
+        ("qwen3", "completion", "corrected", "teacher"),
+        ("gpt2", "language-model", "official", "random"),
+        *(pytest.param(name, "completion", "corrected", "teacher", marks=more) for name in ("gpt2", "llama")),
+        *(pytest.param(name, "language-model", "official", "random", marks=more) for name in ("qwen3", "llama")),
+    ],
+    indirect=["world"],
 )
 def test_swept_students_equal_their_own_runs(world, tmp_path, task, reading, init):
     settings = quick(max_new_tokens=3, accumulation=2, max_steps=3)

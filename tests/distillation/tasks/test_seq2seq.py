@@ -26,6 +26,7 @@ from tests.distillation.run_corpus import quick
 from tests.distillation.scored_examples import assert_examples_give_scores, scored_with_care
 from tests.distillation.seq2seq_corpus import FAMILIES, make_seq2seq_world, seq2seq_student
 from tests.distillation.swept_students import assert_swept_as_alone
+from tests.more_cases import more, of_families
 
 TASK = task_by_name("seq2seq")
 
@@ -137,6 +138,7 @@ def test_no_loss_depends_on_padding(world):
     assert int(together["hidden_encoder"].count) == sum(len(examples[index]["input_ids"]) for index in range(5))
 
 
+@of_families("bart", others=("t5", "marian"))
 def test_a_stream_can_be_switched_off(world, tmp_path):
     result = seq2seq_student(world, tmp_path / "run", match_streams=("decoder",))
     plan = DistillationPlan.from_json(json.loads((tmp_path / "run" / "plan.json").read_text()))
@@ -233,9 +235,8 @@ def test_the_wrong_kind_of_model_is_refused(world, tmp_path, save_tiny):
 # ---- whole runs ----
 
 
+@of_families("bart")  # one family learns it in the time of a test
 def test_fine_tuning_learns_and_a_wrong_target_scores_less(world, tmp_path):
-    if world["family"] != "bart":
-        pytest.skip("one family learns it in the time of a test")
     lines = [json.loads(line) for line in Path(world["dev"]).read_text().splitlines()]
     wrong = rows(tmp_path / "wrong.jsonl", *({"source": one["source"], "target": one["source"]} for one in lines))
     result = finetune(
@@ -282,9 +283,8 @@ def test_a_reloaded_student_generates_the_same_and_its_ties_hold(world, tmp_path
     assert len(AutoTokenizer.from_pretrained(result.checkpoint)) == 24
 
 
+@of_families("t5")  # other families have no such bias
 def test_a_copied_t5_keeps_the_block_of_its_position_bias(world, tmp_path):
-    if world["family"] != "t5":
-        pytest.skip("other families have no such bias")
     result = seq2seq_student(world, tmp_path / "run", init="teacher", settings=quick(seed=3, learning_rate=1e-12))
     ours, theirs = (load_file(Path(one) / "model.safetensors") for one in (result.checkpoint, Path(world["teacher"])))
     for stream in ("encoder", "decoder"):
@@ -294,7 +294,18 @@ def test_a_copied_t5_keeps_the_block_of_its_position_bias(world, tmp_path):
         seq2seq_student(world, tmp_path / "b", init="teacher", copy_blocks={"encoder": (1, 3), "decoder": (0, 3)})
 
 
-@pytest.mark.parametrize(("reading", "init"), [("corrected", "teacher"), ("official", "random")])
+@pytest.mark.parametrize(
+    ("world", "reading", "init"),
+    [
+        ("t5", "corrected", "teacher"),
+        ("marian", "official", "random"),
+        pytest.param("bart", "corrected", "teacher", marks=more),
+        pytest.param("bart", "official", "random", marks=more),
+        pytest.param("t5", "official", "random", marks=more),
+        pytest.param("marian", "corrected", "teacher", marks=more),
+    ],
+    indirect=["world"],
+)
 def test_swept_students_equal_their_own_runs(world, tmp_path, reading, init):
     settings = quick(beams=1, max_new_tokens=6, accumulation=2, max_steps=3)
     grid = {"task": "seq2seq", "strategies": ("forward", "reverse"), "init": init}
