@@ -202,7 +202,9 @@ def with_sha256(table: Table) -> Table:
 
     Column names and rows are hashed, each a line of JSON, so that equal content has one hash wherever it came from.
     """
-    digest = hashlib.sha256(json.dumps(table.names).encode())
+    # One encoder for all rows: `json.dumps` with a default makes one for each.
+    encoder = json.JSONEncoder(default=repr)
+    digest = hashlib.sha256(encoder.encode(table.names).encode())
     for row in table.each_row():
-        digest.update(b"\n" + json.dumps(list(row.values()), default=repr).encode())
+        digest.update(b"\n" + encoder.encode(list(row.values())).encode())
     return replace(table, sha256=digest.hexdigest())

@@ -9,7 +9,6 @@ A corpus is generated when it is first asked for and kept in memory; nothing is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -81,7 +80,13 @@ def load(name: str, split: str = "validation") -> pd.DataFrame:
         raise InputError(f"built-in corpus {name!r} has no split {split!r}: {suggest(split, splits(name))}")
     import pandas as pd
 
-    return pd.DataFrame(deepcopy(_rows(name, split)))
+    # Texts and numbers cannot be changed and are shared with later calls; lists can, and hold texts alone.
+    return pd.DataFrame(
+        {
+            column: [list(cell) for cell in cells] if isinstance(cells[0], list) else cells
+            for column, cells in _columns(name, split).items()
+        }
+    )
 
 
 def data_card(name: str) -> str:
@@ -95,6 +100,7 @@ def data_card(name: str) -> str:
 
 
 @cache
-def _rows(name: str, split: str) -> _Rows:
+def _columns(name: str, split: str) -> dict[str, list[Any]]:
     _, generate = _CORPORA[name]
-    return generate(split, split_sizes(name)[split])
+    rows = generate(split, split_sizes(name)[split])
+    return {column: [row[column] for row in rows] for column in rows[0]}

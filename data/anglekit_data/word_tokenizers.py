@@ -69,9 +69,12 @@ def train_word_tokenizer(
         splitter = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="always"), punctuation])
         decoder = decoders.Metaspace(prepend_scheme="always")
     counts: Counter[str] = Counter()
-    for text in texts:
+    # A story is read once for each of its endings: what comes again is split once.
+    for text, times in Counter(texts).items():
         normal = text if normalizer is None else normalizer.normalize_str(text)
-        counts.update(word for word, _ in splitter.pre_tokenize_str(normal) if word != "▁")
+        for word, _ in splitter.pre_tokenize_str(normal):
+            if word != "▁":
+                counts[word] += times
     if not counts:
         raise InputError("the tokenizer's texts hold no word", "give at least one text that is not blank")
     frequent = sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - len(special)]
