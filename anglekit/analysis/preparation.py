@@ -32,7 +32,7 @@ from anglekit.geometry.angles import cosine_resolution, state_rounding
 from anglekit.geometry.token_sample import sample_capacity
 from anglekit.models.architectures import depth, model_streams
 from anglekit.models.check import facts_of
-from anglekit.models.checkpoints import Checkpoint, unique_names
+from anglekit.models.checkpoints import Checkpoint, student_names
 from anglekit.models.lengths import shared_limits
 from anglekit.models.load_options import LoadOptions
 from anglekit.models.memory.foreign import ForeignModel
@@ -158,7 +158,7 @@ def prepare(
         + sum(len(vertices) * student.width for vertices, student in zip(chosen.students, students, strict=True))
         for chosen in layers.values()
     )
-    names = tuple(unique_names([student.name for student in students]))
+    names = tuple(student_names(students))
     norms = {stream: bool(facts_of(teacher.model).streams[stream].final_norm) for stream in layers}
     spec = AnalysisSpec(
         names=names,

@@ -66,7 +66,7 @@ from anglekit.models.stored.quantized import (
     turned_plain,
 )
 from anglekit.models.text_stack import check_head, is_composite, load_text_model, model_class, text_config
-from anglekit.runtime.files import read_document
+from anglekit.runtime.files import names_told_apart, read_document
 from anglekit.runtime.placement import device_names, is_placed, read_weight
 from anglekit.vocabulary import PRECISIONS, STUDENT_FILE, Stream
 
@@ -598,6 +598,29 @@ def check_kept_tokenizer(tokenizer: Tokenizer, config: PretrainedConfig, source:
             f"model, of type {config.model_type}, and splits texts otherwise",
             f"save it as a {type(again).__name__}, if it is one, or choose another model",
         )
+
+
+def student_names(students: Sequence[Checkpoint]) -> list[str]:
+    """Return what students are called, each with a name of its own.
+
+    Directories that end in one name are told apart by those above: of two sweeps `a-forward-random-seed0` and
+    `b-forward-random-seed0`, and where the name is a trainer's, `forward/checkpoint-100` and `reverse/checkpoint-100`,
+    just `forward` and `reverse`. What is still alike gets numbers (`unique_names`).
+    """
+    names = [student.name for student in students]
+    places = [Path(student.source).resolve() for student in students]
+    # A run's student is called after the run.
+    places = [place if place.name == name else place.parent for place, name in zip(places, names, strict=True)]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        alike = [number for number, other in enumerate(names) if other == name]
+        own = [places[number] for number in alike]
+        if len(set(own)) < len(own) or not all(place.is_dir() and place.name == name for place in own):
+            continue
+        for number, told in zip(alike, names_told_apart(own), strict=True):
+            above = "-".join(part for part in Path(told).parts[:-1] if part != "/")
+            said = name.startswith("checkpoint") and above not in names
+            names[number] = above if said and above else f"{above}-{name}".lstrip("-")
+    return unique_names(names)
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

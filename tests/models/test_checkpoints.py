@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,19 @@ from transformers import AutoConfig, AutoModel, Qwen2Config, Qwen2Tokenizer
 
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import (
+    Checkpoint,
     StudentNote,
     load_checkpoint,
     load_config,
     load_tokenizer,
+    student_names,
     unique_names,
     weights_hash,
 )
 from anglekit.models.load_options import LoadOptions, check_roles
 from anglekit.models.projections import save_adapters
 from anglekit.vocabulary import STUDENT_FILE
+from tests.tiny_models import tiny_checkpoint
 
 STREAMS = {
     "bert": ("encoder",),
@@ -283,6 +287,24 @@ def test_messages_are_one_line(bert):
     with pytest.raises(InputError) as caught:
         load_checkpoint(str(bert))
     assert "\n" not in str(caught.value)
+
+
+def test_students_of_directories_that_end_alike_are_called_after_those_above(tmp_path):
+    def named(name: str, place: str) -> Checkpoint:
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        return replace(first, name=name, source=str(tmp_path / place))
+
+    first = tiny_checkpoint("bert", "checkpoint-100")
+    forward, reverse = (named("checkpoint-100", f"{name}/checkpoint-100") for name in ("forward", "reverse"))
+    assert student_names([forward, reverse, named("other", "other")]) == ["forward", "reverse", "other"]
+    beside = named("forward", "another/forward")
+    assert student_names([forward, reverse, beside]) == ["forward-checkpoint-100", "reverse", "forward"]
+    deeper = named("checkpoint-100", "twice/forward/checkpoint-100")
+    assert student_names([forward, deeper]) == [f"{tmp_path.name}-forward", "twice-forward"]
+    assert student_names([forward, deeper, forward]) == ["checkpoint-100", "checkpoint-100-2", "checkpoint-100-3"]
+    runs = [named("forward-random-seed0", f"{sweep}/forward-random-seed0/checkpoint") for sweep in "ab"]
+    assert student_names(runs) == ["a-forward-random-seed0", "b-forward-random-seed0"]
+    assert student_names([replace(first, source="BertModel in memory")] * 2) == ["checkpoint-100", "checkpoint-100-2"]
 
 
 def test_unique_names():
