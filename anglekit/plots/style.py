@@ -39,8 +39,9 @@ PAGE_HEIGHT = 9.7
 #: For guides behind the data, and for the teacher.
 GUIDE_DASHES = (0, (2, 2))
 TEACHER_DASHES = (0, (4, 1.2))
-#: For the level that chance alone would give.
+#: For the level that chance alone would give: of angles and similarities, and of scores.
 CHANCE_DASHES = (0, (3.5, 2.0))
+SCORE_CHANCE_DASHES = (0, (1, 1.6))
 #: These tell tasks, or the students of one panel, apart.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from anglekit.errors import RunError
-from anglekit.plots.files import figure_bytes
+from anglekit.plots.files import page_files
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.registry import draw_figure
 
@@ -45,8 +45,8 @@ class DrawingTask:
         return inputs if self.place is None else FigureInputs([inputs.geometries[self.place]])
 
 
-#: Starts a drawing at a width; returns a function that waits for its svg file.
-Begin = Callable[[DrawingTask, str], Callable[[], bytes]]
+#: Starts a drawing at a width; returns a function that waits for its svg files, one for each page.
+Begin = Callable[[DrawingTask, str], Callable[[], list[bytes]]]
 
 
 def usable_cores() -> int:
@@ -58,19 +58,19 @@ def usable_cores() -> int:
 def drawers(inputs: FigureInputs, workers: int) -> Iterator[Begin]:
     """Yield a function that starts a drawing.
 
-    With one worker, this process draws, and only when the file is asked for. The file is the same whoever draws it.
+    With one worker, this process draws, and only when the files are asked for. They are the same whoever draws them.
     """
     if workers == 1:
-        yield lambda task, width: partial(_svg_file, inputs, task, width)
+        yield lambda task, width: partial(_svg_files, inputs, task, width)
         return
     # Not forked: the libraries loaded here may hold threads and locks.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _receive, (inputs,))
 
-    def begin(task: DrawingTask, width: str) -> Callable[[], bytes]:
+    def begin(task: DrawingTask, width: str) -> Callable[[], list[bytes]]:
         with _interrupts_waiting():  # the first drawing starts the processes
-            future = pool.submit(_svg_file_here, task, width)
+            future = pool.submit(_svg_files_here, task, width)
 
-        def wait() -> bytes:
+        def wait() -> list[bytes]:
             try:
                 return future.result()
             except BrokenProcessPool as error:
@@ -110,12 +110,12 @@ def _interrupts_waiting() -> Iterator[None]:
         handler(signal.SIGINT, None)
 
 
-def _svg_file(inputs: FigureInputs, task: DrawingTask, width: str) -> bytes:
+def _svg_files(inputs: FigureInputs, task: DrawingTask, width: str) -> list[bytes]:
     chosen = task.chosen(inputs)
     figure = draw_figure(
         task.name, chosen.geometries, scores=chosen.scores, records=chosen.records, width=width, **task.options
     )
-    return figure_bytes(figure, "svg")
+    return page_files(figure, "svg")
 
 
 # What a worker draws its figures from: sent once, not with each figure.
@@ -136,5 +136,5 @@ def _end_with_the_parent() -> None:
         os._exit(1)
 
 
-def _svg_file_here(task: DrawingTask, width: str) -> bytes:
-    return _svg_file(_received[0], task, width)
+def _svg_files_here(task: DrawingTask, width: str) -> list[bytes]:
+    return _svg_files(_received[0], task, width)

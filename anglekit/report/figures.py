@@ -33,12 +33,12 @@ class Drawing:
 
     Attributes:
         task: what it shows.
-        svg: of a page's or of a column's width.
+        pages: of a page's or of a column's width; more than one where one does not hold the figure.
         facts: its main numbers, in a sentence.
     """
 
     task: DrawingTask
-    svg: Markup
+    pages: tuple[Markup, ...]
     facts: str
 
 
@@ -89,8 +89,8 @@ def draw_all(
                 if reasons[name] is not None:
                     raise InputError(str(reasons[name]))
                 drawings = tuple(
-                    _drawing(task, file, inputs, styles, tick)
-                    for task, file in zip(able[name], begun[name], strict=True)
+                    _drawing(task, files, inputs, styles, tick)
+                    for task, files in zip(able[name], begun[name], strict=True)
                 )
             except InputError as error:
                 refused.append(f"{figure.title}: {error}")
@@ -140,7 +140,7 @@ def _width(task: DrawingTask) -> str:
 
 def _drawing(
     task: DrawingTask,
-    file: Callable[[], bytes],
+    files: Callable[[], list[bytes]],
     inputs: FigureInputs,
     styles: StyleSheet,
     tick: Callable[[str], None],
@@ -148,5 +148,10 @@ def _drawing(
     tick(task.name if task.student is None else f"{task.name}, {task.student}")
     figure, chosen = FIGURES[task.name], task.chosen(inputs)
     data = figure_data(task.name, chosen.geometries, scores=chosen.scores, records=chosen.records, **task.options)
-    svg = inline_svg(file(), key=task.key, title=figure.title, description=figure.alt(data), styles=styles)
-    return Drawing(task, svg, figure.facts(data))
+    files_of_pages = files()
+    pages = []
+    for number, file in enumerate(files_of_pages):
+        title = figure.title + (f", page {number + 1} of {len(files_of_pages)}" if len(files_of_pages) > 1 else "")
+        key = task.key if number == 0 else f"{task.key}-page{number + 1}"
+        pages.append(inline_svg(file, key=key, title=title, description=figure.alt(data), styles=styles))
+    return Drawing(task, tuple(pages), figure.facts(data))

@@ -41,6 +41,7 @@ _STANDINGS: Final[dict[Standing, str]] = {
     "unresolved": "like chance",
     "unknown": "not measured",
 }
+_ALL_STUDENTS: Final = "Shows all students, whatever is chosen above."
 #: Sentences of a box that stand open; the others are folded with how it was decided.
 _OPEN_REASONS: Final = 3
 
@@ -257,7 +258,13 @@ def _figure(figure: ReportFigure, keys: Mapping[str, str]) -> Markup:
     command = f"anglekit plot DIR --figure {figure.name}{student} --out {figure.name}.pdf"
     return element(
         "figure",
-        element("figcaption", element("h3", figure.title), element("p", figure.reading)),
+        element(
+            "figcaption",
+            element("h3", figure.title),
+            element("p", figure.reading),
+            # The script hides what is drawn for one student; of a drawing of all it can leave none out.
+            None if figure.by_student or len(keys) < 2 else element("p", _ALL_STUDENTS, class_="note"),
+        ),
         *(_drawing(drawing, keys, single=single) for drawing in figure.drawings),
         element("p", "Draw it for print: ", element("code", command), class_="command"),
         id=f"figure-{figure.name}",
@@ -275,9 +282,12 @@ def _drawing(drawing: Drawing, keys: Mapping[str, str], *, single: bool) -> Mark
         "div",
         heading if name and not (single and student is None) else None,
         element("p", drawing.facts, class_="note"),
-        element("div", drawing.svg, class_="paper slim")
-        if student is not None
-        else element("div", drawing.svg, class_="paper wide", role="region", aria_label=label, tabindex="0"),
+        *(
+            element("div", page, class_="paper slim")
+            if student is not None
+            else element("div", page, class_="paper wide", role="region", aria_label=label, tabindex="0")
+            for page in drawing.pages
+        ),
         class_="drawn",
         data_student=None if student is None else keys[student],
     )

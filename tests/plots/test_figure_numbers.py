@@ -288,10 +288,13 @@ def test_angles_over_training_in_the_order_of_steps(geometry) -> None:
     start = geometry.angles.query("student == 'forward-random-seed0' and vertex == 1")["mean_angle_degrees"].mean()
     np.testing.assert_allclose(line.get_xdata(), [0, 100, 300])
     np.testing.assert_allclose(line.get_ydata(), start + np.array([0, 4, 9]))
-    assert legend(figure) == []
+    assert legend(figure) == ["chance (closed form)"]
     assert legend(draw_figure("training-angles", [at_step(geometry, s, s, training_step=s) for s in (0, 60)])) == [
-        "right angle"
+        "right angle",
+        "chance (closed form)",
     ]
+    data = figure_data("training-angles", [at_step(geometry, s, d, training_step=s) for s, d in given_steps])
+    np.testing.assert_allclose(np.cos(np.radians(data["chance_angle_degrees"])), data["chance_cosine"])
 
 
 def test_the_step_is_read_from_provenance_else_the_name(geometry) -> None:

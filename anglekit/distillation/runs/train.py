@@ -215,6 +215,7 @@ def distill(
                 out=directory.path / ANGLES_FOLDER,
                 # As `analyze` calls a run's student, so that the runs of one figure are told apart.
                 name=directory.path.resolve().name,
+                training=run.note,
             ).attach(run.trainer)
         return run.complete()
 

@@ -17,7 +17,7 @@ from anglekit.distillation.training.process_states import ProcessStates
 from anglekit.distillation.training.trackers import log_figure, takes_figures
 from anglekit.errors import InputError
 from anglekit.models.architectures import model_streams
-from anglekit.models.checkpoints import Checkpoint
+from anglekit.models.checkpoints import Checkpoint, StudentNote
 from anglekit.models.load_options import LoadOptions
 from anglekit.plots.figures.angles_heatmap import angles_heatmap
 from anglekit.probes.data import ProbeData
@@ -51,6 +51,7 @@ class AngleCallback(TrainerCallback):
         out: a directory for the Geometry of each step (`geometry-step-0`, ...), or None to keep numbers only.
         settings: settings of the analysis; by default without nulls and representation similarity.
         name: the student's name in the results.
+        training: what is recorded about the student beside its angles, such as the layers that teach it.
 
     Attributes:
         history: a row per measurement: `step`, `seconds`, and for each stream the mean over layers, pairs and tokens of
@@ -70,6 +71,7 @@ class AngleCallback(TrainerCallback):
         out: str | Path | None = None,
         settings: AnalysisSettings | None = None,
         name: str = "student",
+        training: StudentNote | None = None,
     ) -> None:
         if every < 1:
             raise InputError(
@@ -81,6 +83,7 @@ class AngleCallback(TrainerCallback):
         self.out = None if out is None else Path(out)
         self.settings = settings or _SETTINGS
         self.name = name
+        self.training = training or StudentNote()
         self.history: list[dict[str, float]] = []
         self.geometry: Geometry | None = None
         self._trainer: Trainer | None = None
@@ -159,6 +162,7 @@ class AngleCallback(TrainerCallback):
             model=base if isinstance(base, PreTrainedModel) else network,
             tokenizer=None,
             streams=model_streams(network.config),
+            training=self.training,
             adapters=None if adapters is None else {place: w.detach() for place, w in adapters.weights().items()},
         )
 

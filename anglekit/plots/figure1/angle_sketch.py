@@ -20,7 +20,7 @@ from anglekit.results.document import SketchToken
 
 _STATE_SIZE = SMALL_FONT_SIZE / 0.7  # mathematics sets a subscript at 0.7 of its base
 _MARGIN = 0.24  # inches between the outermost point and the panel's edge: room for its label
-_CROWD = 16  # with more dots than this, all are drawn small and only a few are named
+_CROWD = 16  # with more dots than this, only a few are named, and the others are corners of the line
 _NAMED = 4  # in a crowd, about this many layers are named
 _CLEAR, _APART = 0.022, 0.02  # inches between a label and a point, and between two labels
 _SCALE_STRIP = 0.26  # inches under the drawing for the scale bar
@@ -182,21 +182,14 @@ def draw_sketch(
         arrow = {"arrowstyle": "-|>", "color": look.ink, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0}
         ax.annotate("", xy=end, xytext=(0, 0), zorder=3, arrowprops=arrow)
         placer.points += _dense(origin, frame.inches(*end))
-    others = plane.others
-    ax.plot(
-        [x for _, x, _ in others],
-        [y for _, _, y in others],
-        "o",
-        color=look.faint,
-        markersize=1.6 if plane.crowded else 2.6,
-        zorder=4,
-        gid="layers",
-    )
+    others = [plane.others[rank] for rank in _named_ranks(plane)] if plane.crowded else plane.others
+    dots = [x for _, x, _ in others], [y for _, _, y in others]
+    ax.plot(*dots, "o", color=look.faint, markersize=2.6, zorder=4, gid="layers")
     ax.plot([0], [0], "o", color=colour, markersize=5, markeredgecolor=look.background, zorder=5, gid="student")
     placer.points += [frame.inches(x, y) for x, y in arc]
     placer.points += [frame.inches(x, y) for _, x, y in others]
     # A label keeps clear of the whole of a dot, not only of its centre.
-    reach = 0.02 if not plane.crowded else 0.0
+    reach = 0.02
     centres = [
         origin,
         frame.inches(*plane.end_i),
@@ -270,11 +263,17 @@ def _wanted_labels(plane: _Plane) -> Iterator[tuple[str, tuple[float, float], fl
     if not others:
         return
     middle = (float(np.mean([x for _, x, _ in others])), float(np.mean([y for _, _, y in others])))
-    ends = (0, len(others) - 1)  # name the first and the last layer first, the others where room is left
-    step = -(-len(others) // _NAMED) if plane.crowded else 1
-    for rank in sorted({*range(0, len(others), step), *ends}, key=lambda index: index not in ends):
+    for rank in _named_ranks(plane):
         layer, x, y = others[rank]
         yield str(layer), (x, y), math.atan2(y - middle[1], x - middle[0]), 0.03, False
+
+
+def _named_ranks(plane: _Plane) -> list[int]:
+    """Return which of the other layers carry their number, the first and the last before those between."""
+    count = len(plane.others)
+    ends = (0, count - 1)
+    step = -(-count // _NAMED) if plane.crowded else 1
+    return sorted({*range(0, count, step), *ends}, key=lambda index: index not in ends)
 
 
 def sketch_caption(figure: Figure, entry: Mapping[str, Any], width: float) -> list[str]:
@@ -283,9 +282,10 @@ def sketch_caption(figure: Figure, entry: Mapping[str, Any], width: float) -> li
     student = fit(figure, shown_name(str(entry["student"])), width * 0.9, SMALL_FONT_SIZE)
     pair = f"{int(entry['teacher_i'])} and {int(entry['teacher_k'])}"
     cosine = f"{float(entry['cosine']):.2f}".replace("-", "−")  # noqa: RUF001  as the axes write it
+    what = "line" if _plane(entry).crowded else "dots"
     sentence = (
         f"{token} (example {int(entry['example'])}, {plain(str(entry['stream']))}): teacher layers {pair} from "
         f"{layer_name(int(entry['vertex']))} of {student}, cosine {cosine}; "
-        "dots: other teacher layers, projected"
+        f"{what}: other teacher layers, projected"
     )
     return wrap(figure, sentence, width)

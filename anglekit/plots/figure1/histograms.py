@@ -23,6 +23,7 @@ from anglekit.plots.style import (
     STRATEGY_DASHES,
     Theme,
     init_kind,
+    init_words,
     round_ticks,
 )
 
@@ -59,8 +60,17 @@ def curve_styles(panels: Sequence[Panel], look: Theme) -> dict[tuple[str, str | 
     """Return a style per student and initialisation.
 
     The hue says how a student was initialised, tint, dashes and marker its strategy, whatever others are drawn.
-    Students whose strategy is none that anglekit knows get theirs in the order of the panels.
+    Students whose strategy is none that anglekit knows get theirs in the order of the panels. Where each panel is one
+    strategy's, its title says so, and hue and marker say the initialisation.
     """
+    if by_strategy(panels, look):
+        return {
+            (curve.student, curve.init): CurveStyle(
+                look.init[init_kind(curve.init)], look.init_text[init_kind(curve.init)], "-", _init_marker(curve.init)
+            )
+            for panel in panels
+            for curve in panel.curves
+        }
     keys = {(curve.student, curve.init): curve.strategy for panel in panels for curve in panel.curves}
     # Of each initialisation, the strategies without a style of their own, in the order of the panels.
     unknown: dict[str, list[str]] = {}
@@ -75,7 +85,9 @@ def curve_styles(panels: Sequence[Panel], look: Theme) -> dict[tuple[str, str | 
         kind, known = init_kind(init), look.strategies.get(strategy)
         rank = unknown[kind].index(strategy) if strategy in unknown[kind] else 0
         if kind in look.init:
-            colour = _tint(look.init[kind], _TINTS.get(strategy, _OTHER_TINTS[rank % len(_OTHER_TINTS)]))
+            amount = _TINTS.get(strategy, _OTHER_TINTS[rank % len(_OTHER_TINTS)])
+            # On a dark ground a dark tint would be lost.
+            colour = _tint(look.init[kind], amount / 2 if look.dark and amount < 0 else amount)
             text_colour = look.init_text[kind]
         else:
             colour = text_colour = look.neutral[neutral.index(student) % len(look.neutral)]
@@ -86,6 +98,17 @@ def curve_styles(panels: Sequence[Panel], look: Theme) -> dict[tuple[str, str | 
             marker=known.marker if known is not None else MARKERS[others.index(strategy) % len(MARKERS)],
         )
     return styles
+
+
+def by_strategy(panels: Sequence[Panel], look: Theme) -> bool:
+    """Return whether each panel shows one strategy, from initialisations that have a colour."""
+    return all(panel.strategy is not None for panel in panels) and all(
+        init_kind(curve.init) in look.init for panel in panels for curve in panel.curves
+    )
+
+
+def _init_marker(init: str | None) -> str:
+    return {"random": "o", "teacher": "s"}.get(init_kind(init), "D")
 
 
 def _tint(colour: str, amount: float) -> str:
@@ -171,7 +194,11 @@ class Histogram:
         """Return the lines that state the acute shares: text, style, and whether it has a marker."""
         curves = self.panel.curves
         if len(curves) <= MOST_SHARES:
-            return [(f"{percent(curve.acute_fraction)} acute", self._style(curve), len(curves) > 1) for curve in curves]
+            shared = [f"{percent(curve.acute_fraction)} acute" for curve in curves]
+            if self.panel.strategy is not None and len({curve.init for curve in curves}) > 1:
+                inits = [init_words(curve.init or "").removesuffix(" init") for curve in curves]
+                shared = [f"{init}: {text}" for init, text in zip(inits, shared, strict=True)]
+            return [(text, self._style(curve), len(curves) > 1) for text, curve in zip(shared, curves, strict=True)]
         groups: dict[str | None, list[Curve]] = {}
         for curve in curves:
             groups.setdefault(curve.init, []).append(curve)

@@ -11,10 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from anglekit.plots.figure1.curves import Panel
-from anglekit.plots.figure1.histograms import CurveStyle
+from anglekit.plots.figure1.histograms import CurveStyle, by_strategy
 from anglekit.plots.panels.labels import fit, plain, text_width
 from anglekit.plots.presentation import shown_name
-from anglekit.plots.style import CHANCE_DASHES, SMALL_FONT_SIZE, Theme, init_kind, init_words
+from anglekit.plots.style import CHANCE_DASHES, SMALL_FONT_SIZE, Theme, init_kind, init_order, init_words
 
 # More students than this are listed by initialisation.
 _MOST_NAMES = 12
@@ -50,7 +50,12 @@ def build_legend(
         students = arms.setdefault((curve.strategy, curve.init), [])
         if curve.student not in students:
             students.append(curve.student)
-    if len(arms) <= _MOST_NAMES:
+    if by_strategy(panels, look):
+        for name in init_order([init or "" for _, init in arms]):
+            style = next(style for (_, other), style in styles.items() if other == name)
+            handles.append(_line(style, style.dashes, style.marker if marked else ""))
+            parts.append((init_words(name), ""))
+    elif len(arms) <= _MOST_NAMES:
         for (strategy, init), students in arms.items():
             style = styles[students[0], init]
             handles.append(_line(style, style.dashes, style.marker if marked else ""))

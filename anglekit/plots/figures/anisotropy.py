@@ -68,6 +68,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
             f"{PLACE_NOTE} {LAYER_NOTE}"
         ],
         behind=lambda ax: ax.axhline(0.0, color=look.faint, linewidth=0.7, linestyle=GUIDE_DASHES, zorder=1),
+        outliers="broken out",
     )
 
 

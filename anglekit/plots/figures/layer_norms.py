@@ -50,6 +50,8 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         ylabel="mean norm (state units)",
         notes=[f"Mean over tokens of the Euclidean norm, each model in its own width. {PLACE_NOTE} {LAYER_NOTE}"],
         behind=behind,
+        outliers="broken out",
+        floor=0.0,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,7 @@ from anglekit.plots.style import (
 
 Array = NDArray[np.float64]
 
+_CLEAR = 7.5  # points between a number's middle and other layers
 _NAMED_LAYERS = 13  # with more teacher layers, only the first, the middle and the last carry their number
 
 
@@ -169,7 +171,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
 
 _METHOD = (
     "From mean distances between layers over tokens: principal axes of the teacher's layers, students projected onto "
-    "them; squared means stand for mean squares. A ring marks layer 0."
+    "them; squared means stand for mean squares. A ring marks layer\u00a00."
 )
 
 
@@ -198,28 +200,16 @@ def _panels(data: pd.DataFrame, stream: str, look: Theme) -> list[LinePanel]:
 def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme) -> None:
     teacher = rows[rows["side"] == "teacher"].sort_values("layer")
     few = len(teacher) <= _NAMED_LAYERS
-    width = 1.2 if few else 0.7
+    # A line back and forth through many layers would hide the students: it stands behind them.
+    dress: dict[str, Any] = {"color": look.ink, "linewidth": 1.2, "linestyle": TEACHER_DASHES}
     ax.plot(
-        teacher["x"], teacher["y"], color=look.ink, linewidth=width, linestyle=TEACHER_DASHES, zorder=3, gid="teacher"
+        teacher["x"],
+        teacher["y"],
+        **(dress if few else {"color": look.faint, "linewidth": 0.5}),
+        zorder=3 if few else 2,
+        gid="teacher",
     )
     ax.plot(teacher["x"], teacher["y"], "." if few else "", color=look.ink, markersize=4, zorder=3)
-    last = len(teacher) - 1
-    middle = teacher[["x", "y"]].mean().to_numpy(float)
-    for position in range(last + 1) if few else (0, last // 2, last):
-        x, y = (float(teacher[axis].iloc[position]) for axis in ("x", "y"))
-        away = np.array([x, y]) - middle
-        away = 8.0 * away / (float(np.linalg.norm(away)) or 1.0)
-        ax.annotate(
-            str(int(teacher["layer"].iloc[position])),
-            (x, y),
-            xytext=(float(away[0]), float(away[1])),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=SMALL_FONT_SIZE,
-            zorder=6,
-            bbox=None if few else behind_text(look),
-        )
     _draw_ring(ax, teacher, look.ink)
     ax.update_datalim(rows[["x", "y"]].to_numpy(float))  # all planes of a stream show the same part of it
     for student, style in students_in_order(own, styles):
@@ -232,6 +222,37 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
     ax.margins(0.18)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(round_ticks(5))
+    last = len(teacher) - 1
+    numbered = teacher if few else teacher.iloc[sorted({0, last // 2, last})]
+    _number_layers(ax, numbered, rows if few else numbered, look, boxed=not few)
+
+
+def _number_layers(ax: Axes, numbered: pd.DataFrame, points: pd.DataFrame, look: Theme, *, boxed: bool) -> None:
+    """Write layers' numbers beside their points, each where it is farthest from other points and numbers."""
+    ax.apply_aspect()
+    size = 72 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
+    places, taken = (ax.transData.transform(table[["x", "y"]].to_numpy(float)) * size for table in (numbered, points))
+    middle = places.mean(axis=0)
+    points_at = numbered[["x", "y"]].to_numpy(float)
+    for layer, point, place in zip(numbered["layer"], points_at, places, strict=True):
+        outward = float(np.arctan2(*(place - middle)[::-1]))
+        around = outward + np.linspace(0, 2 * np.pi, 16, endpoint=False)
+        offsets = 8.0 * np.column_stack([np.cos(around), np.sin(around)])
+        room = np.linalg.norm(place + offsets[:, None] - taken, axis=2).min(axis=1)
+        # Outward is the first choice: what is clear enough needs no better place.
+        offset = offsets[int(np.argmax(np.minimum(room, _CLEAR)))]
+        taken = np.vstack([taken, place + offset])
+        ax.annotate(
+            str(int(layer)),
+            (float(point[0]), float(point[1])),
+            xytext=(float(offset[0]), float(offset[1])),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=SMALL_FONT_SIZE,
+            zorder=6,
+            bbox=behind_text(look) if boxed else None,
+        )
 
 
 def _draw_off_plane(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ from anglekit.results.geometry import Geometry
 #: What can be drawn: the axis label, the middle, and the column with the chance level, or None.
 _VALUES: Mapping[str, tuple[str, float, str | None]] = MappingProxyType(
     {
-        "mean_angle_degrees": ("mean angle (degrees)", 90.0, None),
+        "mean_angle_degrees": ("mean angle (degrees)", 90.0, "chance_angle_degrees"),
         "mean_cosine": ("mean cosine (no unit)", 0.0, "chance_cosine"),
         "acute_fraction": ("acute angles (share)", 0.5, None),
         "mean_tangential_cosine": ("tangential cosine (no unit)", 0.0, None),
@@ -85,8 +86,9 @@ def steps_of(geometries: Sequence[Geometry], options: FigureOptions) -> list[tup
 
 
 def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
-    """Return a row per step, student, stream and vertex: the value and `chance_cosine`, means over tokens and pairs.
+    """Return a row per step, student, stream and vertex: the value, `chance_cosine` and `chance_angle_degrees`.
 
+    All are means over tokens and pairs; the chance angle is that of the mean chance cosine.
     Where every Geometry holds one student and no step comes twice, the Geometries count as checkpoints of one run.
     """
     value = choose_value(options.value, _VALUES)
@@ -95,6 +97,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     for step, geometry in steps_of(inputs.geometries, options):
         key = ["student", "stream", "vertex"]
         means = pair_means(chosen.rows(geometry.angles), key, value, chance_cosine="null_cosine")
+        means["chance_angle_degrees"] = np.degrees(np.arccos(np.clip(means["chance_cosine"], -1.0, 1.0)))
         means.insert(0, "step", step)
         frames.append(with_arms(means, geometry))
     data = pd.concat(frames, ignore_index=True)

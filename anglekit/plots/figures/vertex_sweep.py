@@ -113,7 +113,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
             *([Entry.line("chance", look.ink, linewidth=0.8, linestyle=CHANCE_DASHES)] if known else []),
         ],
         note=(
-            "The vertex at C + t (S - C): t = 0 is the centroid C of the token's teacher states, 1 the student's "
+            "The vertex at C + t (S − C): t = 0 is the centroid C of the token's teacher states, 1 the student's "  # noqa: RUF001
             "state S. Mean over pairs of teacher layers, of a sample of tokens. "
             + ("Chance: a state as far from C in an unrelated direction. " if known else "")
             + LAYER_NOTE

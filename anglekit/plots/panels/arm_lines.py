@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
 
 from anglekit.comparison.cells import in_order
 from anglekit.plots.panels.chosen import stream_order
@@ -44,6 +46,8 @@ def draw_arm_lines(
     factor: float = 1.0,
     dashed: str | None = None,
     legend: Sequence[Entry] = (),
+    outliers: Literal["shown", "broken out"] = "shown",
+    floor: float | None = None,
 ) -> Figure:
     """Draw a column by layer, a panel per stream and initialisation.
 
@@ -51,14 +55,15 @@ def draw_arm_lines(
     intervals, and `layer` where x is not the layer's own number. Rows with an empty student are the teacher's; its line
     is in all panels of the stream. `dashed` is a column that is drawn so in the student's colour, such as a chance
     level, and `legend` explains it. `behind` draws what stands behind the lines; `factor` converts the column's unit to
-    the figure's. A few values far off all others are broken out: the axis ends before them, and they are written there.
+    the figure's. With `outliers` broken out, the axis ends before a few values that lie far off all others, and these
+    are written there; `floor` is where an axis begins that shows all of a quantity.
 
     Raises:
         InputError: there is no student, or there are too many panels.
     """
     teacher, own = data[data["student"] == ""], data[data["student"] != ""]
     styles = strategy_styles(list(own["strategy"]), look)
-    ends = broken_range(data[value].to_numpy(float) * factor)
+    ends = broken_range(data[value].to_numpy(float) * factor, floor) if outliers == "broken out" else None
     panels = []
     for stream in stream_order(own["stream"]):
         of_stream = own[own["stream"] == stream]
@@ -71,7 +76,7 @@ def draw_arm_lines(
                 _draw_students(ax, rows, x, value, styles, look, factor, dashed)
                 integer_ticks(ax)
                 if ends is not None:
-                    _break_out(ax, rows, x, value, styles, look, factor, ends)
+                    _break_out(ax, rows, x, value, styles, look, factor, ends, floor)
 
             panels.append(LinePanel(f"{stream}, {init_words(init)}", draw, init_colour(init, look)))
     return draw_line_panels(
@@ -81,7 +86,7 @@ def draw_arm_lines(
         xlabel=xlabel,
         ylabel=ylabel,
         legend=[*([teacher_entry(look)] if len(teacher) else []), *arm_legend(own, look), *legend],
-        notes=[*notes, "Arrows: values beyond the axis, which are written there."] if ends is not None else notes,
+        notes=[*notes, "At the edge with their numbers: values beyond the axis."] if ends is not None else notes,
         most_columns=2,
     )
 
@@ -130,7 +135,9 @@ def _draw_students(
                 color=style.colour,
                 linewidth=0.9,
                 linestyle=CHANCE_DASHES,
-                zorder=3,
+                # On a pale seam over all lines: a student that is like chance does not hide its chance level.
+                path_effects=[Stroke(linewidth=2.1, foreground=look.background), Normal()],
+                zorder=4.5,
                 gid=f"chance-{student}",
             )
         if "layer" in own and not own[x].is_monotonic_increasing:
@@ -156,16 +163,17 @@ def _number_layers(
             )
 
 
-def broken_range(values: np.ndarray) -> tuple[float, float] | None:
+def broken_range(values: np.ndarray, floor: float | None = None) -> tuple[float, float] | None:
     """Return the range of all values but a few that lie far off the others; None where none does.
 
     At most an eighth of the values, and three at each end, are left out, and only where that leaves less than a third
-    of the range.
+    of the range. All ranges reach down to the floor, where there is one.
     """
     known = np.sort(values[np.isfinite(values)])
     most = min(len(known) // 8, 3)
+    lowest = np.minimum(known, np.inf if floor is None else floor)
     spans = [
-        (low + high, known[len(known) - 1 - high] - known[low], low, high)
+        (low + high, known[len(known) - 1 - high] - lowest[low], low, high)
         for low in range(most + 1)
         for high in range(most + 1)
     ]
@@ -175,7 +183,7 @@ def broken_range(values: np.ndarray) -> tuple[float, float] | None:
     _, span, low, high = min((each for each in spans if each[1] < whole / 3), default=spans[0])
     if low + high == 0 or not span > 0:
         return None
-    return float(known[low]), float(known[len(known) - 1 - high])
+    return float(lowest[low]), float(known[len(known) - 1 - high])
 
 
 def _break_out(
@@ -187,20 +195,33 @@ def _break_out(
     look: Theme,
     factor: float,
     ends: tuple[float, float],
+    floor: float | None,
 ) -> None:
-    """End the axis at a range, and write the values beyond it at its edge, each with an arrow."""
+    """End the axis at a range; values beyond it stand at its edge with their numbers."""
     margin = 0.12 * (ends[1] - ends[0])
-    low, high = ends[0] - margin, ends[1] + 2 * margin
+    low, high = ends[0] - (margin if floor is None else 0.0), ends[1] + 2 * margin
     ax.set_ylim(low, high)
     for row in rows.to_dict("records"):
         number = float(row[value]) * factor
         if not np.isfinite(number) or low <= number <= high:
             continue
         above = number > high
+        style = styles[str(row["strategy"])]
+        # Half of the student's marker, at the edge, says whose value it is.
+        ax.plot(
+            [float(row[x])],
+            [high if above else low],
+            marker=style.marker,
+            color=style.colour,
+            markersize=4.4,
+            linestyle="none",
+            clip_on=False,
+            zorder=8,
+        )
         ax.annotate(
-            f"{number:.3g} {'↑' if above else '↓'}",
+            f"{number:.3g}",
             (float(row[x]), high if above else low),
-            xytext=(-3.0, -1.0 if above else 1.0),
+            xytext=(-4.0, -1.5 if above else 1.5),
             textcoords="offset points",
             ha="right",
             va="top" if above else "bottom",

@@ -95,9 +95,12 @@ def fit(
 
 
 def wrap(figure: Figure, text: str, width: float, size: float = SMALL_FONT_SIZE) -> list[str]:
-    """Return the lines of a text (`plain` already) broken at spaces so that each fits in `width` inches."""
+    """Return the lines of a text (`plain` already) broken at spaces so that each fits in `width` inches.
+
+    No line breaks at a no-break space (U+00A0).
+    """
     lines: list[str] = []
-    for word in text.split():
+    for word in filter(None, text.split(" ")):
         candidate = f"{lines[-1]} {word}" if lines else word
         if lines and text_width(figure, candidate, size) <= width:
             lines[-1] = candidate

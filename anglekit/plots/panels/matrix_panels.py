@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -35,6 +35,9 @@ _BESIDE = 0.12  # inches between the last panel of a row and the colour bar
 _FLAT = 0.22  # inches: the largest height of a row where rows and columns differ
 _BAR = 2.4  # inches: a colour bar as long as its label
 _ANNOTATED_PANELS = 16  # with more, panels are drawn small, without numbers
+_SMALLEST, _DENSE = 1.0, 0.75  # inches: the smallest width of a panel, and where a page does not hold them all
+_MARKED = 0.085  # inches: the smallest cell that holds a mark of its sign
+_LINED = 0.06  # inches: the smallest cell whose open diagonal is marked by a line
 _MOST_PANELS = 80
 
 
@@ -152,22 +155,24 @@ def _lay_out(blocks: Sequence[MatrixBlock], room: float, most_annotated: int, he
     """
     annotated = _are_annotated(blocks, most_annotated)
     roomy = _layout(blocks, room, annotated=annotated, largest=2.4)
-    if not annotated or _height(blocks, roomy) <= height:
+    if _height(blocks, roomy) <= height:
         return roomy
-    return _layout(blocks, room, annotated=False, largest=1.5)
+    return _layout(blocks, room, annotated=False, largest=1.5, least=_DENSE)
 
 
 def _height(blocks: Sequence[MatrixBlock], layout: _Layout) -> float:
     return sum(_NAME + sum(map(layout.height, layout.rows_of(block))) for block in blocks)
 
 
-def _layout(blocks: Sequence[MatrixBlock], room: float, *, annotated: bool, largest: float) -> _Layout:
+def _layout(
+    blocks: Sequence[MatrixBlock], room: float, *, annotated: bool, largest: float, least: float = _SMALLEST
+) -> _Layout:
     panels = [panel for block in blocks for panel in block.panels]
     widest = max(panel.matrix.shape[1] for panel in panels)
     tallest = max(panel.matrix.shape[0] for panel in panels)
     most = max(len(block.panels) for block in blocks)
     gap = _NAMED_GAP if any(len({panel.ylabel for panel in block.panels}) > 1 for block in blocks) else _GAP
-    smallest = max(_CELL * widest, 0.9) if annotated else 1.0
+    smallest = max(_CELL * widest, 0.9) if annotated else least
     columns = max(1, min(most, 4, int((room + gap) // (smallest + gap))))
     columns = -(-most // -(-most // columns))  # rows of nearly equal length
     width = min((room - (columns - 1) * gap) / columns, max(0.4 * widest, 1.0) if annotated else largest)
@@ -205,10 +210,13 @@ def draw_matrix_blocks(
     if own := given_axes(sum(len(block.panels) for block in blocks)):
         return _drawn_on(own, blocks, shown, look, most_annotated)
     figure = new_figure(total_width, 1.0)
-    lines = wrap(figure, " ".join(notes), total_width - 0.1) if presentation().notes else []
-    below = LINE * len(lines) + 0.08
-    room = PAGE_HEIGHT - below - 0.04 if is_paged() else np.inf
-    layout = _lay_out(blocks, total_width - _LEFT - _RIGHT, most_annotated, room)
+    for sentences in (notes, [*notes, f"−: below {shown.centre:g}." if shown.centre else "−: below 0."]):  # noqa: RUF001
+        lines = wrap(figure, " ".join(sentences), total_width - 0.1) if presentation().notes else []
+        below = LINE * len(lines) + 0.08
+        room = PAGE_HEIGHT - below - 0.04 if is_paged() else np.inf
+        layout = _lay_out(blocks, total_width - _LEFT - _RIGHT, most_annotated, room)
+        if not _has_marks(blocks, shown, layout):
+            break
     scale = _colour_scale(blocks, shown)
     pages: list[Figure] = []
     for shelves in _paged(blocks, layout, room):
@@ -217,6 +225,23 @@ def draw_matrix_blocks(
         text_at(page, lines, 0.05, below)
         pages.append(page)
     return bound(pages)
+
+
+def _below_centre(panel: MatrixPanel, shown: ShownValue) -> np.ndarray:
+    """Return which cells lie below the middle of a diverging scale, told from chance: bool (rows, columns)."""
+    if shown.centre is None:
+        return np.zeros(panel.matrix.shape, dtype=bool)
+    values = panel.matrix.to_numpy(np.float64)
+    # What would be written as the middle itself has no side.
+    distance = (shown.centre - values) * 10.0**shown.decimals >= 0.5
+    return distance if panel.untold is None else distance & ~panel.untold.to_numpy(bool)
+
+
+def _has_marks(blocks: Sequence[MatrixBlock], shown: ShownValue, layout: _Layout) -> bool:
+    """Return whether cells without numbers carry a mark of their sign, which print in grey would lose."""
+    if layout.annotated or min(layout.cell, layout.row) < _MARKED:
+        return False
+    return any(_below_centre(panel, shown).any() for block in blocks for panel in block.panels)
 
 
 @dataclass(frozen=True)
@@ -349,19 +374,34 @@ def _draw_matrix(
         for (row, column), number in np.ndenumerate(values):
             if not np.isfinite(number):
                 continue
-            # Relative luminance: dark text on light cells.
-            light = np.dot(_linear(colours(scale(number))[:3]), (0.2126, 0.7152, 0.0722)) > 0.408
             ax.text(
                 column + 0.5,
                 row + 0.5,
                 _cell_text(number, shown),
-                color=look.ink if untold[row, column] else "0.15" if light else "w",
+                color=look.ink if untold[row, column] else _ink_on(colours(scale(number))),
                 fontsize=SMALL_FONT_SIZE,
                 ha="center",
                 va="center",
                 bbox=_uncovered(look) if untold[row, column] else None,
             )
-    if panel.open_diagonal:  # a blank cell looks like the middle of a diverging scale
+    if not annotated and min(layout.cell, layout.row) >= _MARKED:
+        _mark_signs(ax, values, _below_centre(panel, shown), colours, scale)
+    if not annotated and untold.any() and not (~untold & ~panel.missing & np.isfinite(values)).any():
+        text = "not told\nfrom chance"
+        ax.text(
+            0.5,
+            0.5,
+            text,
+            transform=ax.transAxes,
+            fontsize=SMALL_FONT_SIZE,
+            ha="center",
+            va="center",
+            bbox=_uncovered(look),
+            zorder=5,
+        )
+    if (
+        panel.open_diagonal and min(layout.cell, layout.row) >= _LINED
+    ):  # a blank cell looks like the middle of a diverging scale
         count = len(panel.matrix)
         ax.plot([0, count], [0, count], color=look.faint, linewidth=0.6, scalex=False, scaley=False, gid="diagonal")
     for names, axis, length in ((panel.matrix.columns, "x", size[0]), (panel.matrix.index, "y", size[1])):
@@ -370,6 +410,21 @@ def _draw_matrix(
         set_ticks(np.arange(0, len(names), step) + 0.5, [plain(str(name)) for name in names[::step]], rotation=0)
     for spine in ax.spines.values():
         spine.set_visible(True)
+
+
+def _mark_signs(ax: Axes, values: np.ndarray, below: np.ndarray, colours: Colormap, scale: Normalize) -> None:
+    """Put a minus into the cells below the middle."""
+    inks: dict[str, list[tuple[float, float]]] = {}
+    for row, column in np.argwhere(below):
+        ink = _ink_on(colours(scale(values[row, column])))
+        inks.setdefault(ink, []).append((column + 0.5, row + 0.5))
+    for ink, places in inks.items():
+        ax.plot(*zip(*places, strict=True), "_", color=ink, markersize=2.6, markeredgewidth=0.6, gid="below")
+
+
+def _ink_on(colour: Sequence[float]) -> str:
+    """Return what can be read on a cell: dark on a light one, by relative luminance, else white."""
+    return "0.15" if np.dot(_linear(colour[:3]), (0.2126, 0.7152, 0.0722)) > 0.408 else "w"
 
 
 def _linear(colour: Sequence[float]) -> np.ndarray:
@@ -417,7 +472,7 @@ def _cell_text(number: float, shown: ShownValue) -> str:
 def _tick_step(count: int, length: float) -> int:
     """Return the spacing of tick labels, in cells, that gives each label its room."""
     most = max(int(length / _TICK), 1)
-    return next(step for step in (1, 2, 3, 4, 5, 6, 10, 20, 25, 50, 100, count) if count / step <= most)
+    return next(step for step in (1, 2, 5, 10, 20, 25, 50, 100, count) if count / step <= most)
 
 
 def missing_note(blocks: Sequence[MatrixBlock], reason: str) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-LAYER_NOTE = "Layer 0: embeddings; layer b + 1: output of block b."
+# No-break spaces keep "b + 1" on one line.
+LAYER_NOTE = "Layer 0: embeddings; layer\u00a0b\u00a0+\u00a01: output of block\u00a0b."
 
 #: How the layers of students are put beside the teacher's.
 PLACE_NOTE = "A student's layer stands at the teacher layer that taught it; one that none taught, by its depth."
@@ -17,6 +18,8 @@ def range_words(values: pd.Series, form: str, unit: str = "") -> str:
     known = known[np.isfinite(known)]
     if not len(known):
         return "without a finite value"
+    # Without a sign at zero: nobody means "from -0.00".
+    form = f"+z{form[1:]}" if form.startswith("+") else f"z{form}"
     low, high = (f"{float(end):{form}}{unit}" for end in (known.min(), known.max()))
     return low if low == high else f"from {low} to {high}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,8 @@ from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.sweep.sweep import sweep
 from anglekit.distillation.training import trackers
 from anglekit.errors import InputError, RunError
+from anglekit.results.geometry import Geometry
+from anglekit.vocabulary import STUDENT_FILE
 from tests.distillation.run_corpus import kill_at_five, make_world, quick, student
 
 
@@ -88,6 +91,11 @@ def test_a_run_is_told_whole_and_trains_as_without(world, tmp_path, tracker):
     assert logs[-1][1]["eval_final_dev_accuracy"] == final
     assert "eval_teacher_dev_accuracy" in logs[-1][1]
     assert tracker.open == []
+    # The angles of a step are told whose they are, and which layers teach it.
+    kept = Geometry.load(tmp_path / "told" / "angles" / "geometry-step-20").document.provenance.students[0]
+    note = json.loads((tmp_path / "told" / "checkpoint" / STUDENT_FILE).read_text())
+    assert (kept.name, kept.strategy, kept.init, kept.seed) == ("told", note["strategy"], note["init"], 3)
+    assert kept.taught_by == note["taught_by"] != {}
     # Not among the files that go when a run is finished.
     events = EventAccumulator(str(tmp_path / "told" / "tensorboard")).Reload()
     assert [one.step for one in events.Scalars("train/loss_hidden")] == [*range(2, 23, 2), 23]

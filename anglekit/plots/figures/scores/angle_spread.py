@@ -112,6 +112,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
             *(
                 Entry.line(task, look.ink, marker=MARKERS[rank % len(MARKERS)], linestyle="none")
                 for rank, task in enumerate(tasks)
+                if len(tasks) > 1
             ),
         ],
         notes=[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.chosen import check_labels, choose_value
 from anglekit.plots.panels.labels import plain
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
+from anglekit.plots.panels.score_panels import by_score, mean_interval
 from anglekit.plots.presentation import shown_name
 from anglekit.plots.spec import FigureOptions, FigureSpec
 from anglekit.plots.style import (
@@ -27,9 +29,9 @@ from anglekit.plots.style import (
     init_words,
     strategy_styles,
 )
-from anglekit.results.student_t import t_quantile
 from anglekit.vocabulary import LOWER_IS_BETTER, NONE, RANDOM_TEACHER, WITHOUT_TEACHER, matches_layers
 
+_LETTER = 0.055  # inches: the mean width of a letter of small text
 _KEY = ["task", "data", "score", "init"]
 
 
@@ -56,7 +58,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     strategy minus random-teacher). Without random-teacher the last two are one, `layers`; without alone the gain begins
     at none. Columns: `task, data, score, init, strategy, part, base, arm`; `difference`, mean over the seeds that both
     arms have, in the direction of better, with its 95% interval `low, high` (NaN with one seed), and the
-    `share_percent` of the whole gain (NaN where that is not above 0); `n_seeds`.
+    `share_percent` of the whole gain (NaN where that or one of its parts is not above 0); `n_seeds`.
     """
     labels = check_labels(options.labels, len(inputs.scores), "table of scores", "tables of scores")
     labels = labels or [""] * len(inputs.scores)
@@ -74,7 +76,7 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _parts(values: pd.DataFrame, strategy: str, sign: float) -> list[dict[str, object]]:
+def _parts(values: pd.DataFrame, strategy: str, sign: float) -> list[dict[str, Any]]:
     """Return the parts of one strategy's gain; nothing where no control or no `none` is there."""
     steps = [name for name in (WITHOUT_TEACHER, NONE, RANDOM_TEACHER) if name in values.columns]
     if NONE not in steps or len(steps) < 2:
@@ -83,14 +85,13 @@ def _parts(values: pd.DataFrame, strategy: str, sign: float) -> list[dict[str, o
     words[strategy] = "trained layers" if RANDOM_TEACHER in steps else "layers"
     arms = [*steps, strategy]
     whole = sign * _paired(values, arms[0], strategy)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for base, arm in itertools.pairwise(arms):
         difference = sign * _paired(values, base, arm)
         n = len(difference)
         if not n:
             continue
-        mean = float(difference.mean())
-        half = float(t_quantile(0.975, n - 1)) * float(difference.std(ddof=1)) / np.sqrt(n) if n > 1 else np.nan
+        mean, low, high = mean_interval(difference)
         gain = float(whole.mean()) if len(whole) else np.nan
         rows.append(
             {
@@ -99,12 +100,14 @@ def _parts(values: pd.DataFrame, strategy: str, sign: float) -> list[dict[str, o
                 "base": base,
                 "arm": arm,
                 "difference": mean,
-                "low": mean - half,
-                "high": mean + half,
+                "low": low,
+                "high": high,
                 "share_percent": 100 * mean / gain if gain > 0 else np.nan,
                 "n_seeds": n,
             }
         )
+    if any(row["difference"] < 0 for row in rows):  # parts of which one is a loss are no shares
+        rows = [row | {"share_percent": np.nan} for row in rows]
     return rows
 
 
@@ -117,22 +120,19 @@ def _paired(values: pd.DataFrame, base: str, arm: str) -> np.ndarray:
 def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
     data = _data(inputs, options)
     styles = strategy_styles(list(data["strategy"]), look)
-    several = len(data.drop_duplicates(["task", "data"])) > 1
-    panels, most = [], 1
-    for (task, table, score), rows in data.groupby(["task", "data", "score"], sort=False):
-        where = ", ".join(part for part in (str(task), str(table)) if part) if several else ""
+    panels, most, longest = [], 1, 0
+    for where, _, score, rows in by_score(data):
         for init in init_order([str(each) for each in rows["init"]]):
             lines = _lines(rows[rows["init"] == init])
             ends = _ends(rows)
-            most = max(most, len(lines))
+            most, longest = max(most, len(lines)), max(longest, *map(len, _names(lines)))
 
             def draw(ax: Axes, lines: pd.DataFrame = lines, ends: tuple[float, float] = ends) -> None:
                 ax.set_xlim(*ends)
                 _draw_parts(ax, lines, {name: style.colour for name, style in styles.items()}, look)
 
             title = ", ".join(part for part in (where, init_words(init)) if part)
-            words = f"gain in {str(score).replace('_', ' ')}"
-            panels.append(LinePanel(title, draw, init_colour(init, look), "", words))
+            panels.append(LinePanel(title, draw, init_colour(init, look), "", f"gain in {score}"))
     seeds = sorted({int(each) for each in data["n_seeds"]})
     return draw_line_panels(
         panels,
@@ -142,16 +142,37 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         ylabel="",
         legend=[Entry.line("shared by all strategies", look.ink, marker="o", linestyle="none")],
         notes=[
-            f"{shown_name(NONE)} − {shown_name(WITHOUT_TEACHER)}: the teacher's predictions. "  # noqa: RUF001
-            f"{shown_name(RANDOM_TEACHER)} − {shown_name(NONE)}: layers of an untrained teacher. "  # noqa: RUF001
-            f"Strategy − {shown_name(RANDOM_TEACHER)}: what the trained layers know. Bars: 95% intervals over "  # noqa: RUF001
-            f"{' or '.join(map(str, seeds))} seeds, paired. In percent: of the strategy's whole gain."
+            " ".join(
+                [
+                    *_part_notes(data),
+                    f"Bars: 95% intervals over {' or '.join(map(str, seeds))} seeds, paired.",
+                    *(["In percent: of the strategy's whole gain."] if data["share_percent"].notna().any() else []),
+                ]
+            )
         ],
         height=0.35 + 0.24 * most,
         most_columns=1,
         shared=False,
-        left=1.75,
+        left=0.25 + _LETTER * longest,
     )
+
+
+def _part_notes(data: pd.DataFrame) -> list[str]:
+    """Return what each part that is drawn is, in a sentence."""
+    parts = set(data["part"])
+    known = [
+        (f"{shown_name(NONE)} − {shown_name(WITHOUT_TEACHER)}", "predictions", "the teacher's predictions"),  # noqa: RUF001
+        (f"{shown_name(RANDOM_TEACHER)} − {shown_name(NONE)}", "any layers", "layers of an untrained teacher"),  # noqa: RUF001
+        (f"Strategy − {shown_name(RANDOM_TEACHER)}", "trained layers", "what the trained layers know"),  # noqa: RUF001
+        (f"Strategy − {shown_name(NONE)}", "layers", "layers, trained or not"),  # noqa: RUF001
+    ]
+    return [f"{words}: {meaning}." for words, part, meaning in known if part in parts]
+
+
+def _names(lines: pd.DataFrame) -> list[str]:
+    """Return what each line is called: one arm minus another."""
+    arms = zip(lines["arm"], lines["base"], strict=True)
+    return [plain(f"{shown_name(str(arm))} − {shown_name(str(base))}") for arm, base in arms]  # noqa: RUF001
 
 
 def _lines(rows: pd.DataFrame) -> pd.DataFrame:
@@ -171,7 +192,6 @@ def _ends(rows: pd.DataFrame) -> tuple[float, float]:
 
 def _draw_parts(ax: Axes, lines: pd.DataFrame, colours: dict[str, str], look: Theme) -> None:
     ax.axvline(0.0, color=look.faint, linewidth=0.8, zorder=1)
-    names = []
     for place, row in enumerate(lines.to_dict("records")):
         own = row["arm"] == row["strategy"]
         colour = colours[str(row["strategy"])] if own else look.ink
@@ -199,7 +219,7 @@ def _draw_parts(ax: Axes, lines: pd.DataFrame, colours: dict[str, str], look: Th
                 bbox=behind_text(look),
                 zorder=5,
             )
-        names.append(plain(f"{shown_name(str(row['arm']))} − {shown_name(str(row['base']))}"))  # noqa: RUF001
+    names = _names(lines)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.75)
 
@@ -209,7 +229,7 @@ def _facts(data: pd.DataFrame) -> str:
     for (_, _, _, init), rows in data.groupby(_KEY, sort=False):
         own = rows[rows["arm"] == rows["strategy"]]
         known: Sequence[float] = own["share_percent"].dropna().tolist()
-        share = f"{min(known):.0f} to {max(known):.0f}% of the gain" if known else "no gain to share"
+        share = f"{min(known):.0f} to {max(known):.0f}% of the gain" if known else "no shares: a part is a loss"
         low, high = float(own["difference"].min()), float(own["difference"].max())
         parts.append(f"{init_words(str(init))}: {own['part'].iloc[0]} add {low:+.3g} to {high:+.3g} ({share})")
     return f"{'; '.join(parts)}."

@@ -19,6 +19,7 @@ from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
 from anglekit.plots.presentation import shown_name
 from anglekit.plots.spec import FigureOptions, FigureSpec
 from anglekit.plots.style import (
+    SCORE_CHANCE_DASHES,
     TEACHER_DASHES,
     StrategyStyle,
     Theme,
@@ -44,28 +45,32 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     """Return a row per task, logged number, arm and step.
 
     Columns: `task, kind` ("validation" or "loss"), `name` (a score, a term of the loss, or "weighted sum"), `init,
-    strategy, seed, step, value`, and `teacher`, the teacher's score where it is one (else NaN). The loss on the
-    validation table is left out where other scores are known.
+    strategy, seed, step, value`, and `teacher` and `chance`, the teacher's score and that of one answer to every
+    example, where it is a score (else NaN). Of several scores on the validation table only the task's own is drawn,
+    unless another is asked for.
     """
     labels = check_labels(options.labels, len(inputs.records), "table of scores", "tables of scores")
     labels = labels or [""] * len(inputs.records)
     frames = []
-    for kept, label in zip(inputs.records, labels, strict=True):
+    for table, kept, label in zip(inputs.scores, inputs.records, labels, strict=True):
         rows = kept.log[kept.log["kind"].isin(["validation", "loss"])]
         scores = [str(name) for name in rows.loc[rows["kind"] == "validation", "name"].unique()]
-        if set(scores) - {"loss"}:
-            rows = rows[(rows["kind"] != "validation") | (rows["name"] != "loss")]
-        teacher = {score: value for (_, score), value in reversed(list(kept.teacher.items()))}
+        own = next((name for name in [*table["score"], *scores] if name in scores and name != "loss"), "loss")
+        if options.value is None:
+            rows = rows[(rows["kind"] != "validation") | (rows["name"] == own)]
         validated = rows["kind"] == "validation"
-        level = [
-            teacher.get(str(name), np.nan) if own else np.nan for name, own in zip(rows["name"], validated, strict=True)
-        ]
-        frames.append(rows.assign(task=label, teacher=np.array(level, dtype=np.float64)))
+        levels = {}
+        for which, found in (("teacher", kept.teacher), ("chance", kept.chance)):
+            of_score = {score: value for (_, score), value in reversed(list(found.items()))}
+            levels[which] = rows["name"].map(of_score).where(validated).astype("float64")
+        frames.append(rows.assign(task=label, **levels))
     data = pd.concat(frames, ignore_index=True)
     if options.value is not None:
         data = data[data["name"] == choose_value(options.value, data["name"].unique())]
-    data = data.sort_values("kind", ascending=False, kind="stable")  # the score, which is the aim, before the losses
-    return data[[*_KEY, "seed", "step", "value", "teacher"]].reset_index(drop=True)
+    # The score, which is the aim, before the terms of the loss, and the sum of other terms for each arm last.
+    order = 2 * (data["kind"] == "loss") + (data["name"] == "weighted sum")
+    data = data.iloc[np.argsort(order.to_numpy(), kind="stable")]
+    return data[[*_KEY, "seed", "step", "value", "teacher", "chance"]].reset_index(drop=True)
 
 
 def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
@@ -84,7 +89,14 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
             title = f"{task}, {init_words(init)}" if several and task else init_words(init)
             panels.append(LinePanel(title, draw, init_colour(init, look), label, None, f"{task}/{kind}/{name}"))
     seeds = int(data.groupby(_KEY)["seed"].nunique().max())
-    known = data["teacher"].notna().any()
+    levels = [
+        Entry.line(words, look.ink, linestyle=dashes, linewidth=1.0)
+        for name, words, dashes in (
+            ("teacher", shown_name("teacher"), TEACHER_DASHES),
+            ("chance", "chance", SCORE_CHANCE_DASHES),
+        )
+        if data[name].notna().any()
+    ]
     return draw_line_panels(
         panels,
         look,
@@ -93,7 +105,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         ylabel="",
         legend=[
             *arm_legend(data, look),
-            *([Entry.line(shown_name("teacher"), look.ink, linestyle=TEACHER_DASHES)] if known else []),
+            *levels,
         ],
         notes=[
             (f"Thick: mean over {counted(seeds, 'seed')}; thin: each of them. " if seeds > 1 else "One seed each. ")
@@ -107,11 +119,10 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
 
 
 def _draw_arms(ax: Axes, rows: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme) -> None:
-    teacher = rows["teacher"].dropna()
-    if len(teacher):
-        ax.axhline(
-            float(teacher.iloc[0]), color=look.ink, linewidth=1.0, linestyle=TEACHER_DASHES, zorder=1, gid="teacher"
-        )
+    for name, dashes in (("teacher", TEACHER_DASHES), ("chance", SCORE_CHANCE_DASHES)):
+        level = rows[name].dropna()
+        if len(level):
+            ax.axhline(float(level.iloc[0]), color=look.ink, linewidth=1.0, linestyle=dashes, zorder=1, gid=name)
     for strategy in in_order(rows["strategy"]):
         own, style = rows[rows["strategy"] == strategy], styles[strategy]
         by_seed = own.pivot_table(index="step", columns="seed", values="value", dropna=False)
@@ -120,6 +131,7 @@ def _draw_arms(ax: Axes, rows: pd.DataFrame, styles: dict[str, StrategyStyle], l
         # A step that a seed did not log has no mean.
         mean = by_seed.dropna().mean(axis=1)
         _draw_mean(ax, mean.index.to_list(), mean.to_numpy(), style, look, strategy)
+    ax.set_xlim(left=0)  # all panels begin where training does
     ax.xaxis.set_major_locator(round_ticks(4, integer=True))
 
 

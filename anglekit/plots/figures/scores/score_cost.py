@@ -16,6 +16,7 @@ from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.arm_lines import arm_legend
 from anglekit.plots.panels.chosen import check_labels, choose_value
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
+from anglekit.plots.panels.score_panels import by_score, mean_interval, reach
 from anglekit.plots.presentation import shown_name
 from anglekit.plots.spec import FigureOptions, FigureSpec
 from anglekit.plots.style import (
@@ -28,7 +29,6 @@ from anglekit.plots.style import (
     init_words,
     strategy_styles,
 )
-from anglekit.results.student_t import t_quantile
 from anglekit.vocabulary import LOWER_IS_BETTER
 
 _TEACHER = "teacher"
@@ -50,8 +50,10 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     Columns: `task, data, score, strategy, init, n_seeds`; the score's mean over seeds `value` and its 95% interval
     `low, high` (NaN with one seed); `kept_percent` of the teacher's score (NaN where lower is better or the teacher's
     is not known); `parameters, parameters_percent` of the teacher's; `milliseconds` of a forward pass of a batch, the
-    median over seeds, with the fastest and slowest pass `milliseconds_low, milliseconds_high`; `speed_up`, the mean
+    median over seeds, with the least and the most of them `milliseconds_low, milliseconds_high`; `speed_up`, the mean
     over seeds of the teacher's time over the student's in the same run; `examples, tokens` of the batch, and `device`.
+    A run times its student and the teacher in turns: a student's time is its part of the teacher's in its own run
+    times the teacher's median over all runs, so that a busy hour is not taken for a slow student.
     """
     labels = check_labels(options.labels, len(inputs.scores), "table of scores", "tables of scores")
     labels = labels or [""] * len(inputs.scores)
@@ -81,24 +83,27 @@ def _kind(
     costs: pd.DataFrame, teachers: pd.DataFrame, strategy: str, init: str, level: float, values: np.ndarray
 ) -> dict[str, object]:
     """Return the row of a strategy's students of one initialisation, or of the teacher."""
-    n, mean = len(values), float(values.mean())
-    half = float(t_quantile(0.975, n - 1)) * float(values.std(ddof=1)) / np.sqrt(n) if n > 1 else np.nan
+    mean, low, high = mean_interval(values)
     paired = costs.merge(teachers, on=["strategy", "init", "seed"], suffixes=("", "_teacher"))
+    times = costs["milliseconds"].to_numpy(np.float64)
+    if len(paired):
+        part = paired["milliseconds"] / paired["milliseconds_teacher"]
+        times = part.to_numpy(np.float64) * float(teachers["milliseconds"].median())
     larger = float(teachers["parameters"].median()) if len(teachers) else np.nan
     parameters = float(costs["parameters"].median())
     return {
         "strategy": strategy,
         "init": init,
-        "n_seeds": n if strategy != _TEACHER else len(costs),
+        "n_seeds": len(values) if strategy != _TEACHER else len(costs),
         "value": mean,
-        "low": mean - half,
-        "high": mean + half,
+        "low": low,
+        "high": high,
         "kept_percent": 100 * mean / level if level > 0 else np.nan,
         "parameters": parameters,
         "parameters_percent": 100 * parameters / larger,
-        "milliseconds": float(costs["milliseconds"].median()),
-        "milliseconds_low": float(costs["milliseconds_low"].min()),
-        "milliseconds_high": float(costs["milliseconds_high"].max()),
+        "milliseconds": float(np.median(times)),
+        "milliseconds_low": float(times.min()),
+        "milliseconds_high": float(times.max()),
         "speed_up": float((paired["milliseconds_teacher"] / paired["milliseconds"]).mean()) if len(paired) else np.nan,
         "examples": int(costs["examples"].iloc[0]),
         "tokens": int(costs["tokens"].iloc[0]),
@@ -117,18 +122,15 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
     own = data[data["strategy"] != _TEACHER]
     styles = strategy_styles(list(own["strategy"]), look)
     inits = init_order(list(own["init"]))
-    several = len(data.drop_duplicates(["task", "data"])) > 1
     panels = []
-    for (task, table, score), rows in data.groupby(["task", "data", "score"], sort=False):
-        where = ", ".join(part for part in (str(task), str(table)) if part) if several else ""
+    for where, group, score, rows in by_score(data):
         for column, label in (("parameters", "parameters"), ("milliseconds", "time of a forward pass (ms)")):
 
             def draw(ax: Axes, rows: pd.DataFrame = rows, column: str = column) -> None:
                 _draw_kinds(ax, rows, column, styles, inits, look)
 
             title = ", ".join(part for part in (where, "size" if column == "parameters" else "speed") if part)
-            words = str(score).replace("_", " ")
-            panels.append(LinePanel(title, draw, None, words, label, f"{task}/{table}"))
+            panels.append(LinePanel(title, draw, None, score, label, group))
     batch = data.iloc[0]
     return draw_line_panels(
         panels,
@@ -149,8 +151,8 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         ],
         notes=[
             "A point per strategy and initialisation, mean over seeds; upright: 95% interval over seeds; across: "
-            f"fastest and slowest of all passes, on {batch['device']}, {batch['examples']} examples "
-            f"({batch['tokens']} tokens) at once, teacher and student in turns. In percent: of the teacher's score."
+            f"range over seeds, on {batch['device']}, {batch['examples']} examples ({batch['tokens']} tokens) at once, "
+            "teacher and student in turns; bars may end at the axis. In percent: of the teacher's score."
         ],
         height=1.9,
         most_columns=2,
@@ -191,14 +193,17 @@ def _draw_kinds(
         )
     ax.set_xscale("log")
     ax.margins(x=0.25, y=0.12)
+    ax.set_ylim(*reach(rows["value"].to_numpy(np.float64), share=bool(rows["value"].abs().max() <= 1)))
     low, high = ax.get_xlim()
     if high < 4 * low:  # some percent are no difference: at least two doublings
         middle = np.sqrt(low * high)
         ax.set_xlim(middle / 2, middle * 2)
-    ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    wide = ax.get_xlim()[1] > 20 * ax.get_xlim()[0]
+    ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if wide else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda number, _: short_number(number)))
-    _name_ends(ax, rows, column, look)
+    if column == "parameters":  # beside the spread of times there is no room for them
+        _name_ends(ax, rows, column, look)
 
 
 def _name_ends(ax: Axes, rows: pd.DataFrame, column: str, look: Theme) -> None:

@@ -14,13 +14,14 @@ from anglekit.comparison.cells import in_order
 from anglekit.comparison.compare import default_score_margin
 from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
-from anglekit.plots.panels.arm_lines import arm_legend
 from anglekit.plots.panels.chosen import check_labels, choose_value
 from anglekit.plots.panels.labels import plain, shorten_middle
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
+from anglekit.plots.panels.score_panels import reach
 from anglekit.plots.presentation import shown_name
 from anglekit.plots.spec import FigureOptions, FigureSpec
 from anglekit.plots.style import (
+    SCORE_CHANCE_DASHES,
     TEACHER_DASHES,
     StrategyStyle,
     Theme,
@@ -34,10 +35,8 @@ from anglekit.results.training_records import TrainingRecords
 from anglekit.vocabulary import CONTROLS, NONE, matches_layers
 
 _LETTER = 0.057  # inches: the mean width of a letter of small text
-_UNDER = 0.42  # inches under an axes whose names stand side by side
+_UNDER = 0.26  # inches under an axes whose names stand side by side
 _LONGEST_NAME = 20
-_EDGE = 0.02  # beyond the range of a share, so that points at its ends are drawn whole
-_CHANCE_DOTS = (0, (1, 1.6))
 _NONE_DASHES = (0, (4, 2))
 _KEY = ["task", "data", "score", "init"]
 
@@ -114,13 +113,13 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         if seeds.max() > 1
         else "one seed each, so how much seeds differ is unknown"
     )
-    beyond = (data["low"] < _floor(data["value"])) | (data["high"] > 1)
-    cut = ", bars end where a share does" if data["value"].abs().max() <= 1 and beyond.any() else ""
+    cut = any(_is_cut(rows) for _, rows in data.groupby(["task", "data", "score"]))
+    beyond = "; longer bars end at its edge" if cut else ""
     levels = [
         Entry.line(words, colour, linestyle=dashes, linewidth=1.0)
         for name, words, colour, dashes in (
             ("teacher", shown_name("teacher"), look.ink, TEACHER_DASHES),
-            ("chance", "chance", look.ink, _CHANCE_DOTS),
+            ("chance", "chance", look.ink, SCORE_CHANCE_DASHES),
         )
         if data[name].notna().any()
     ]
@@ -133,19 +132,18 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         xlabel="",
         ylabel="",
         legend=[
-            *arm_legend(data, look, lines=False),
             *levels,
             Entry.line(f"mean of {shown_name(NONE)}", look.faint, linestyle=_NONE_DASHES, linewidth=1.0),
             Entry.patch(f"equivalence band, {' or '.join(f'{one:g}' for one in margins)} high", look.blank, alpha=0.5),
         ],
         notes=[
             f"A point per seed; {interval}. If the means of all matching strategies lie in the band, no two differ "
-            f"by more than the margin. Panels of one score share their scale{cut}."
+            f"by more than the margin. Panels of one score share their scale{beyond}."
         ],
         height=1.7,
         most_columns=2,
         shared=False,
-        below_axes=_UNDER + _LETTER * max(map(len, names)) if turned else _UNDER,
+        below_axes=0.12 + _LETTER * max(map(len, names)) if turned else _UNDER,
     )
 
 
@@ -164,7 +162,7 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme, *,
     def draw(ax: Axes) -> None:
         if np.isfinite(first["band_low"]):
             ax.axhspan(first["band_low"], first["band_high"], color=look.blank, alpha=0.5, linewidth=0, gid="band")
-        for name, colour, dashes in (("teacher", look.ink, TEACHER_DASHES), ("chance", look.ink, _CHANCE_DOTS)):
+        for name, colour, dashes in (("teacher", look.ink, TEACHER_DASHES), ("chance", look.ink, SCORE_CHANCE_DASHES)):
             if np.isfinite(first[name]):
                 ax.axhline(first[name], color=colour, linewidth=1.0, linestyle=dashes, gid=name, zorder=2)
         if np.isfinite(first["none_mean"]):
@@ -198,9 +196,7 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme, *,
         else:
             ax.set_xticks(range(len(strategies)), names, rotation=90)
         ax.margins(y=0.12)
-        if shares:  # with few seeds an interval reaches far beyond a share's range and would squeeze the points
-            low, high = ax.get_ylim()
-            ax.set_ylim(max(low, _floor(rows["value"]) - _EDGE), min(high, 1 + _EDGE))
+        ax.set_ylim(*_reach(rows))
 
     shares = float(rows["value"].abs().max()) <= 1
     task = f"{first['task']}, " if several and first["task"] else ""
@@ -210,9 +206,14 @@ def _panel(rows: pd.DataFrame, styles: dict[str, StrategyStyle], look: Theme, *,
     return LinePanel(f"{task}{init_words(init)}{where}", draw, init_colour(init, look), label, "", group)
 
 
-def _floor(values: pd.Series) -> float:
-    """Return the smallest possible value: 0 for shares, -1 for correlations."""
-    return -1.0 if float(values.min()) < 0 else 0.0
+def _reach(rows: pd.DataFrame) -> tuple[float, float]:
+    return reach(rows[["value", "teacher", "chance"]].to_numpy(np.float64), share=float(rows["value"].abs().max()) <= 1)
+
+
+def _is_cut(rows: pd.DataFrame) -> bool:
+    """Return whether an interval reaches beyond the axis."""
+    low, high = _reach(rows)
+    return bool((rows["low"] < low).any() or (rows["high"] > high).any())
 
 
 def _short(strategy: str) -> str:
