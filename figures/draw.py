@@ -15,7 +15,7 @@ from anglekit_cli.main import app
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES_HOME = "figures"
 INFERENCE = "data/gallery/inference"
-SCORES = "data/gallery/inference-scores.csv"
+SWEEP = "data/gallery/inference-sweep"
 STEPS = [
     f"data/gallery/training/{strategy}/geometry-step-{step}"
     for strategy in ("none", "forward")
@@ -44,12 +44,12 @@ GALLERY: dict[str, tuple[list[str], str]] = {
     "layer-trajectories": ([INFERENCE], FEW),
     "training-angles": (STEPS, ""),
     "matching-distance": (STEPS, ""),
-    "scores-by-strategy": ([SCORES], "--score-margin 0.02"),
-    "angle-spread": ([INFERENCE, SCORES], ""),
+    "learning-curves": ([SWEEP], ""),
+    "scores-by-strategy": ([SWEEP], "--score-margin 0.02"),
+    "score-cost": ([SWEEP], ""),
+    "control-gain": ([SWEEP], ""),
+    "angle-spread": ([INFERENCE, SWEEP], ""),
 }
-
-#: Drawn from what runs keep beside their scores (logs, costs) or from controls, which the saved results lack.
-NOT_SAVED = ("learning-curves", "score-cost", "control-gain")
 
 INTRODUCTION = """# Gallery
 
@@ -58,8 +58,7 @@ command that makes it; `make figures` makes them all anew, and a test compares t
 
 The teacher is the 6-layer, 64-wide BERT that `anglekit demo` trains on its built-in sentence pairs (92.9% on the
 validation split), the students have 3 layers and 600 training steps. `data/gallery/README.md` says how the results were
-made. Three figures are drawn from what runs keep beside their scores, or from controls, which these results lack:
-`learning-curves`, `score-cost` and `control-gain`.
+made.
 """
 
 
