@@ -18,7 +18,7 @@ from anglekit.comparison.wording import SHARES, gap, interval_words, level, weig
 from anglekit.display.html import Markup, element
 from anglekit.report.gather import Findings, ReportedScores
 from anglekit.results.example_scores import STUDENT, TEACHER
-from anglekit.vocabulary import NONE
+from anglekit.vocabulary import LOWER_IS_BETTER, NONE, matches_layers
 
 # Of the small drawing in a row: width, height and margin, in pixels.
 _WIDE, _HIGH, _SIDE = 150, 18, 6
@@ -39,7 +39,8 @@ class Answer:
         over_none: the difference from `none`, with its interval in words; empty where there is none.
         n_seeds: how many students there are.
         parameters: of one.
-        milliseconds: of a forward pass of the batch that both were timed on.
+        milliseconds: of a forward pass of the batch that both were timed on. A student's is its part of the teacher's
+            in its own run times the teacher's median over runs: runs of a busy hour are slow for both.
         smaller: how many times fewer parameters than the teacher has.
         faster: how many times faster than the teacher, the mean over runs that timed both.
         faster_range: the least and the most of these.
@@ -157,10 +158,11 @@ def _costs(costs: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
     for (strategy, init), own in together.groupby(level=["strategy", "init"], sort=False):
         # Times are compared within a run, where both were taken in turns on one kind of device.
         faster = (own["milliseconds_teacher"] / own["milliseconds"])[own["device"] == own["device_teacher"]].dropna()
+        times = teachers["milliseconds"].median() / faster if len(faster) else own["milliseconds"]
         smaller = own["parameters_teacher"] / own["parameters"]
         found[str(strategy), str(init)] = {
             "parameters": float(own["parameters"].mean()),
-            "milliseconds": float(own["milliseconds"].median()),
+            "milliseconds": float(times.median()),
             "smaller": float(smaller.mean()),
             **(
                 {"faster": float(faster.mean()), "faster_range": (float(faster.min()), float(faster.max()))}
@@ -184,14 +186,14 @@ def answer_markup(answers: AnswerTable, costs: pd.DataFrame, keys: Mapping[tuple
     taught = answers.rows[0].score if answers.rows and answers.rows[0].arm is None else math.nan
     ends = _ends(answers)
     several = len({row.weights for row in answers.rows if row.arm is not None}) > 1
-    head = ["strategy", *(["from"] if several else []), name, "95% interval"]
+    head = ["strategy", *(["weights"] if several else []), name, "95% interval"]
     points = ", points" if answers.score in SHARES else ""
     head += [f"over none{points} (95% interval)"] if answers.compared else []
     head += ["of the teacher"] if math.isfinite(taught) else []
     head += ["parameters (times smaller)", "forward pass (times faster)"] if sized else []
     rows = []
     for row in answers.rows:
-        cells = [element("th", row.name, scope="row"), *([element("td", row.weights)] if several else [])]
+        cells = [element("th", row.name, scope="row"), *([element("td", _short(row.weights))] if several else [])]
         cells += [element("td", _score_drawing(row, answers, ends, taught), class_="dot")]
         value = level(row.score, answers.unit) if math.isfinite(row.score) else ""
         if math.isfinite(row.low):
@@ -229,6 +231,52 @@ def answer_markup(answers: AnswerTable, costs: pd.DataFrame, keys: Mapping[tuple
         element("p", note, class_="note"),
         class_="answer",
     )
+
+
+def _short(weights: str) -> str:
+    """Return what stands in the column of weights."""
+    return weights.removeprefix("the ").removesuffix(" weights")
+
+
+def brief_sentences(answers: AnswerTable) -> list[str]:
+    """Return the answer for a reader in a hurry: a sentence for each kind of weights, the highest-scoring first.
+
+    Which matching strategy scores highest, how much over none and of the teacher's score, and what it costs. Whether
+    strategies differ at all is the verdict's to say.
+    """
+    falls = answers.score in LOWER_IS_BETTER
+    taught = answers.rows[0] if answers.rows and answers.rows[0].arm is None else None
+    found = []
+    for weights in dict.fromkeys(row.weights for row in answers.rows if row.arm is not None):
+        rows = [row for row in answers.rows if row.weights == weights and row.arm is not None]
+        able = [row for row in rows if matches_layers(row.name) and math.isfinite(row.score)]
+        if len(able) < 2:
+            continue
+        best = sorted(able, key=lambda row: row.score, reverse=not falls)[0]
+        rank = -best.score if not falls else best.score
+        found.append((rank, best))
+    ordered = [best for _, best in sorted(found, key=lambda each: each[0])]
+    # What holds for all is said once.
+    return [_brief(best, answers, taught, costs=number == 0) for number, best in enumerate(ordered)]
+
+
+def _brief(best: Answer, answers: AnswerTable, taught: Answer | None, *, costs: bool) -> str:
+    place = "lowest" if answers.score in LOWER_IS_BETTER else "highest"
+    words = f"From {best.weights}" if best.weights else "Of the matching strategies"
+    words += f", {best.name} scores {place}: {score_words(answers.score)} {level(best.score, answers.unit)}"
+    if costs and taught is not None and math.isfinite(taught.score):
+        words += f" (teacher {level(taught.score, answers.unit)}"
+        words += f"; one answer to all {level(answers.chance, answers.unit)})" if math.isfinite(answers.chance) else ")"
+    if best.over_none:
+        unit = " points" if answers.score in SHARES else ""
+        change, _, interval = best.over_none.partition(" (")
+        words += f", {change}{unit} over none" + (f" (95% interval {interval}" if interval else "")
+    spared = []
+    if costs and math.isfinite(best.smaller):
+        spared.append(f"{best.smaller:.1f} times fewer parameters than the teacher")
+    if costs and math.isfinite(best.faster):
+        spared.append(f"a forward pass {best.faster:.1f} times as fast")
+    return f"{words}{'; ' if spared else ''}{' and '.join(spared)}."
 
 
 def _ends(answers: AnswerTable) -> tuple[float, float]:

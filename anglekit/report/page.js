@@ -38,5 +38,10 @@
   };
   addEventListener("hashchange", unfold);
   unfold();
-  addEventListener("beforeprint", () => { for (const fold of document.querySelectorAll(".fold")) fold.open = true; });
+  const folds = () => document.querySelectorAll(".fold, .at-hand");
+  addEventListener("beforeprint", () => { for (const fold of folds()) fold.open = true; });
+  // On a telephone the cells would stand between the answer and all that is folded.
+  if (matchMedia("(max-width:46rem)").matches) {
+    for (const fold of document.querySelectorAll(".at-hand")) fold.open = false;
+  }
 })();

@@ -9,9 +9,10 @@ from typing import Final
 import anglekit
 from anglekit.comparison.family import overall_verdict
 from anglekit.comparison.result import Comparison
+from anglekit.comparison.wording import weights_words
 from anglekit.display.counts import counted
 from anglekit.display.html import Markup, element, facts_table, joined, page_table
-from anglekit.report.answers import answer_markup, answer_tables
+from anglekit.report.answers import answer_markup, answer_tables, brief_sentences
 from anglekit.report.figures import SHOWN_AS_CELLS, Drawing, ReportFigure
 from anglekit.report.gather import Findings, ReportedGeometry
 from anglekit.report.provenance import analysis_facts, students_table
@@ -42,8 +43,18 @@ _STANDINGS: Final[dict[Standing, str]] = {
     "unknown": "not measured",
 }
 _ALL_STUDENTS: Final = "Shows all students, whatever is chosen above."
+_MEANINGS: Final[dict[Standing, str]] = {
+    "narrower": "From the student the layers look nearer to one direction than its mere distance from them explains.",
+    "wider": (
+        "The student stands nearer to the teacher's layers than a state of another example does, and from near by they "
+        "lie further apart: that angles are acute is here no sign that layers pull alike."
+    ),
+    "mixed": "Which it is depends on layer and pair: see the cells.",
+    "unresolved": "Any state as far from the layers would see the same: these angles say nothing about the student.",
+    "unknown": "Without a chance level an angle says little.",
+}
 #: Sentences of a box that stand open; the others are folded with how it was decided.
-_OPEN_REASONS: Final = 3
+_OPEN_REASONS: Final = 1
 
 
 def page(
@@ -92,6 +103,7 @@ def page(
             element("h1", title),
             element("p", findings.headline.line, class_="headline"),
             element("p", _lede(findings), class_="lede"),
+            _brief(findings),
             class_="top",
         ),
         element("main", element("nav", element("ul", *links), aria_label="Contents"), *sections),
@@ -147,6 +159,16 @@ def _lede(findings: Findings) -> str:
     return "; ".join(parts) + "."
 
 
+def _brief(findings: Findings) -> Markup | None:
+    """Return the answers in short: which strategy, by how much, how sure, at which cost, and the angles."""
+    parts = [element("li", one) for answers in answer_tables(findings) for one in brief_sentences(answers)]
+    for reported in findings.geometries:
+        label = f" ({reported.label})" if len(findings.geometries) > 1 else ""
+        link = element("a", _STANDINGS[reported.verdict.standing], href="#why")
+        parts.append(element("li", f"The angles between the teacher's layers{label}: ", link, "."))
+    return element("ul", *parts, class_="brief") if findings.scored and parts else None
+
+
 def _verdict(findings: Findings) -> Markup:
     if findings.comparison is not None:
         return _comparison_box(findings.comparison)
@@ -156,12 +178,7 @@ def _verdict(findings: Findings) -> Markup:
 
 
 def _comparison_box(comparison: Comparison) -> Markup:
-    parts = {family.part for family in comparison.families}
-    answers = [
-        (f"{part}s: {(own := overall_verdict([one for one in comparison.families if one.part == part]))}", own)
-        for part in ("score", "angle")
-        if part in parts
-    ]
+    answers = [answer for part in ("score", "angle") for answer in _part_verdicts(comparison, part)]
     return _box(
         "Does it matter which layer?",
         answers or [(comparison.verdict, comparison.verdict)],
@@ -170,6 +187,17 @@ def _comparison_box(comparison: Comparison) -> Markup:
         comparison.headline.beneath,
         comparison.method_lines(),
     )
+
+
+def _part_verdicts(comparison: Comparison, part: str) -> list[tuple[str, str]]:
+    """Return the verdict on scores or on angles, in words and itself; where weights differ in it, one for each."""
+    own = [family for family in comparison.families if family.part == part]
+    if len({family.verdict for family in own}) > 1:
+        return [
+            (f"{part}s, {weights_words(family.init) or 'weights unrecorded'}: {family.verdict}", family.verdict)
+            for family in own
+        ]
+    return [(f"{part}s: {(verdict := overall_verdict(own))}", verdict)] if own else []
 
 
 def _answers(findings: Findings, keys: Mapping[str, str]) -> Markup:
@@ -189,12 +217,18 @@ def _why(findings: Findings, keys: Mapping[str, str]) -> Markup:
         part = joined(
             _chance_box(reported, first, named=named),
             layer_panels(cells, keys),
-            element("h3", "Every pair of the teacher's layers"),
-            pair_cells(cells, keys, f"cells-{place}"),
+            element(
+                "details",
+                element("summary", element("h3", "Every pair of the teacher's layers")),
+                pair_cells(cells, keys, f"cells-{place}"),
+                class_="at-hand",
+                open=True,
+            ),
         )
         folded = element("details", element("summary", element("h3", reported.label)), part, class_="fold")
         parts.append(part if place == 0 else folded)
-    return joined(*parts, element("p", element("strong", "How to read it. "), HOW_TO_READ, class_="reading"))
+    how = element("details", element("summary", "How to read angles"), element("p", HOW_TO_READ, class_="reading"))
+    return joined(*parts, how)
 
 
 def _chance_box(reported: ReportedGeometry, first: str, *, named: bool) -> Markup:
@@ -202,7 +236,8 @@ def _chance_box(reported: ReportedGeometry, first: str, *, named: bool) -> Marku
     question = "How do the angles compare with chance?" + (f" {reported.label}" if named else "")
     answers = [(_STANDINGS[verdict.standing], "plain")]
     sentence = "" if verdict.sentence == first else verdict.sentence
-    return _box(question, answers, "plain", sentence, (), verdict.reasons)
+    meant = f"{sentence} {_MEANINGS[verdict.standing]}".strip()
+    return _box(question, answers, "plain", meant, (), verdict.reasons)
 
 
 def _box(

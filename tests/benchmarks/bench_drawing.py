@@ -1,6 +1,6 @@
 """What drawing costs: every figure family at its default for six students, behind the imports, in CPU seconds.
 
-A JSON line for each family, with the goal of 2 s. The results are those of the gallery, and invented logs and costs.
+A JSON line for each family, with the goal of 2 s. The results are those of the gallery.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ sys.path.insert(0, str(ROOT))
 
 from anglekit.plots.files import page_files  # noqa: E402
 from anglekit.plots.ground import pages_of  # noqa: E402
+from anglekit.plots.inputs import read_figure_inputs  # noqa: E402
 from anglekit.plots.registry import FIGURES, draw_figure  # noqa: E402
 from anglekit.results.geometry import Geometry  # noqa: E402
-from tests.plots.full_geometry import SEVEN, score_table, training_records  # noqa: E402
 
 GOAL = 2.0
 GALLERY = ROOT / "data" / "gallery"
 
 
 def given(name: str) -> tuple[list[Geometry], dict[str, object]]:
-    """Return what a family is drawn from: six students, or the arms of a sweep with controls."""
+    """Return what a family is drawn from: six students, or the 14 arms of a sweep with controls and three seeds."""
     spec = FIGURES[name]
     if spec.over_training:
         places = sorted((GALLERY / "training" / "forward").glob("geometry-step-*"))
@@ -36,7 +36,8 @@ def given(name: str) -> tuple[list[Geometry], dict[str, object]]:
     if "students" in spec.options:
         options["students"] = geometry.students[:6]
     if spec.uses != "geometries":
-        options |= {"scores": [score_table(SEVEN)], "records": [training_records(SEVEN)]}
+        whole = read_figure_inputs([GALLERY / "inference-sweep"])
+        options |= {"scores": whole.scores, "records": whole.records}
     return geometries, options
 
 

@@ -156,7 +156,7 @@ def test_drawable_by_inputs(ten) -> None:
         ("layer-cka", {"vertices": [1]}, r"takes no vertices \(--vertices\)"),
         ("layer-cka", {"value": "mean_distance"}, "no value 'mean_distance'; .*allowed: cka"),
         ("layer-cka", {"value": "linear_cka"}, "no linear_cka: .*; run `anglekit analyze --similarity all`"),
-        ("null-heatmap", {"null": "origin"}, "no null 'origin'; run `anglekit analyze --nulls all`"),
+        ("null-heatmap", {"null": "origin"}, "no null 'origin'.*; run `anglekit analyze --nulls all`"),
         ("null-heatmap", {"null": "permuted"}, "did you mean 'permuted-student'"),
         ("anisotropy", {"value": "row"}, "did you mean 'raw'"),
         ("vertex-sweep", {"value": "mean"}, "no value 'mean'"),

@@ -52,6 +52,11 @@ def test_other_processes_draw_the_same_files_and_tell_their_errors(inputs):
             ended()
 
 
+def test_a_figure_that_one_page_does_not_hold_is_drawn_whole(inputs):
+    with drawers(inputs, 1) as begin:
+        assert [len(begin(task(name), "column")()) for name in ("layer-trajectories", "layer-norms")] == [2, 1]
+
+
 def test_nothing_is_drawn_before_it_is_waited_for_by_one_worker(inputs):
     with drawers(inputs, 1) as begin:
         wait = begin(task("no-such-figure"), "page")

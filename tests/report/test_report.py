@@ -12,13 +12,16 @@ import time
 from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from anglekit.comparison.compare import compare
-from anglekit.report.answers import answer_markup, answer_tables
+from anglekit.comparison.family import Family
+from anglekit.report.answers import answer_markup, answer_tables, brief_sentences
 from anglekit.report.gather import gather
+from anglekit.report.page import _part_verdicts
 from anglekit.results.geometry import Geometry
 from anglekit.results.training_records import TrainingRecords
 from anglekit_cli.main import main
@@ -223,6 +226,36 @@ def test_sizes_and_speeds_are_compared_with_the_teacher_of_the_same_run(places):
     ):
         assert words in shown
     assert f"{students[0].score / 0.95:.1%}" in shown
+
+
+def test_the_answers_in_short_name_the_best_strategy_of_each_kind_of_weights(places):
+    findings = gather(places)
+    answers = with_costs(findings)
+    first, second = brief_sentences(answers)
+    best = max((row for row in answers.rows if row.name != "none" and row.arm is not None), key=lambda row: row.score)
+    assert first.startswith(
+        f"From {best.weights}, {best.name} scores highest: accuracy {best.score:.1%} (teacher 95.0%"
+    )
+    assert f", {best.over_none.partition(' (')[0]} points over none (95% interval " in first
+    assert first.endswith("; 4.0 times fewer parameters than the teacher and a forward pass 2.2 times as fast.")
+    assert "teacher 95.0%" not in second
+    assert brief_sentences(replace(answers, rows=answers.rows[:2])) == []
+    falls = brief_sentences(replace(answers, score="perplexity", unit={**answers.unit, "score": "perplexity"}))
+    assert all("scores lowest" in one for one in falls)
+
+
+def test_where_weights_differ_in_the_verdict_each_has_its_own():
+    def said(*verdicts):
+        families = [
+            Family("score", init, one, 3, {}, ()) for init, one in zip(("random", "teacher"), verdicts, strict=True)
+        ]
+        return _part_verdicts(SimpleNamespace(families=families), "score")
+
+    assert said("different", "different") == [("scores: different", "different")]
+    assert [words for words, _ in said("different", "undecided")] == [
+        "scores, random weights: different",
+        "scores, the teacher's weights: undecided",
+    ]
 
 
 @pytest.mark.parametrize(

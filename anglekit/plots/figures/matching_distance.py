@@ -36,8 +36,9 @@ def _check(inputs: FigureInputs) -> None:
     check_steps(inputs)
     if all(geometry.layers["mean_distance"].isna().all() for geometry in inputs.geometries):
         raise InputError(
-            "these Geometries hold no distance between layers of teacher and student",
-            "analyse again; a student of another width needs --projection",
+            "these Geometries hold no distance between layers of teacher and student: the student has another width "
+            "and no --projection or they come from an earlier anglekit",
+            "run `anglekit analyze` again on each step's checkpoint, with --projection for another width",
         )
 
 

@@ -47,7 +47,9 @@ def _choose_null(geometry: Geometry, null: str | None) -> str:
         return null
     if null in NULLS:
         raise InputError(
-            f"this Geometry has no null {null!r}", f"run `anglekit analyze --nulls all`, or draw {able[0]}"
+            f"this Geometry has no null {null!r}: it was analysed with fewer --nulls, was measured while a run "
+            "trained or comes from an earlier anglekit",
+            f"run `anglekit analyze --nulls all`, of a run its last checkpoint, or draw --null {able[-1]}",
         )
     raise InputError(f"no null {null!r}", allowed=suggest(null, able))
 

@@ -117,8 +117,11 @@ def require(table: pd.DataFrame, column: str, what: str, option: str | None = No
     """
     if len(table) and table[column].notna().any():
         return
-    causes = [f"it was analysed with {option.partition(' ')[0]} none"] if option else []
-    causes += ["was measured while a run trained"] if option else ["its student has another width and no --projection"]
+    causes = ["its student has another width and no --projection"]
+    if option is not None:
+        name, _, effort = option.partition(" ")
+        causes = [f"it was analysed {f'with {name} none' if effort == 'default' else f'without {option}'}"]
+        causes += ["was measured while a run trained"]
     causes += ["comes from an earlier anglekit"]
     again = f"run `anglekit analyze {option}`" if option else "run `anglekit analyze` again"
     raise InputError(

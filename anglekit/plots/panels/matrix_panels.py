@@ -414,12 +414,12 @@ def _draw_matrix(
 
 def _mark_signs(ax: Axes, values: np.ndarray, below: np.ndarray, colours: Colormap, scale: Normalize) -> None:
     """Put a minus into the cells below the middle."""
-    inks: dict[str, list[tuple[float, float]]] = {}
-    for row, column in np.argwhere(below):
-        ink = _ink_on(colours(scale(values[row, column])))
-        inks.setdefault(ink, []).append((column + 0.5, row + 0.5))
-    for ink, places in inks.items():
-        ax.plot(*zip(*places, strict=True), "_", color=ink, markersize=2.6, markeredgewidth=0.6, gid="below")
+    rows, columns = np.nonzero(below)
+    inks = np.array([_ink_on(colour) for colour in colours(scale(values[rows, columns]))])
+    for ink in dict.fromkeys(inks.tolist()):
+        own = inks == ink
+        places = columns[own] + 0.5, rows[own] + 0.5
+        ax.plot(*places, "_", color=ink, markersize=2.6, markeredgewidth=0.6, gid="below")
 
 
 def _ink_on(colour: Sequence[float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from anglekit.results.geometry import Geometry
@@ -79,7 +80,13 @@ def symmetric_matrix(
     `row` and `column` are the columns with the two layers. For a pair that comes more than once, the mean is taken. The
     matrix has the given layers in their order, or all layers of the table.
     """
-    upper = rows.pivot_table(index=row, columns=column, values=value, dropna=False)
-    names = sorted({*upper.index, *upper.columns}) if layers is None else list(layers)
-    upper = upper.reindex(index=names, columns=names).astype("float64")
-    return upper.where(upper.notna(), upper.T)
+    names = sorted({*rows[row], *rows[column]}) if layers is None else list(layers)
+    places = pd.Index(names)
+    i, j = places.get_indexer(pd.Index(rows[row])), places.get_indexer(pd.Index(rows[column]))
+    values = rows[value].to_numpy(np.float64)
+    known = (i >= 0) & (j >= 0) & ~np.isnan(values)
+    total, count = np.zeros((len(names), len(names))), np.zeros((len(names), len(names)))
+    np.add.at(total, (i[known], j[known]), values[known])
+    np.add.at(count, (i[known], j[known]), 1.0)
+    upper = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return pd.DataFrame(np.where(np.isnan(upper), upper.T, upper), index=names, columns=names)

@@ -91,6 +91,7 @@
     caption.replaceChildren(button);
     button.addEventListener("click", () => {
       open(explorer, key);
+      explorer.closest("details")?.setAttribute("open", "");
       explorer.querySelector(".student-list").scrollIntoView({ block: "nearest" });
     });
   }

@@ -36,8 +36,8 @@ _KEY = ["task", "kind", "name", "init", "strategy"]
 def _check(inputs: FigureInputs) -> None:
     if all(kept.log.empty for kept in inputs.records):
         raise InputError(
-            "no run here kept a log of its training",
-            "give directories of `anglekit sweep` or `anglekit distill`, not files of scores",
+            "no run here has a log of its training: these are files of scores, or runs without their metrics.jsonl",
+            "give directories of `anglekit sweep` or `anglekit distill`, whole",
         )
 
 
