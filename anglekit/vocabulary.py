@@ -257,13 +257,20 @@ SINGLE_LABEL, MULTI_LABEL, REGRESSION = PROBLEM_TYPES = get_args(ProblemType)
 #: Precisions of models and of forward passes.
 PRECISIONS = ("float32", "bfloat16", "float16")
 
-#: The hidden losses, in the order of `distillation.losses.functional` and `relations`, which compute them.
+#: The hidden losses, in the order of `distillation.losses.functional`, `relations` and
+#: `attention_relations`, which compute them.
 HIDDEN_LOSS_NAMES = (
     *("mse", "normalized-mse", "cosine", "layer-norm-mse", "feature-dynamics"),
     *("gram", "relational", "cka", "procrustes", "infonce"),
+    *("minilm", "minilm-v2"),
 )
 #: Those that compare relations inside each side, so that a narrower student needs no adapter.
-WIDTH_FREE_LOSSES = ("gram", "relational", "cka", "procrustes")
+WIDTH_FREE_LOSSES = ("gram", "relational", "cka", "procrustes", "minilm", "minilm-v2")
+#: Those that compare what the layers' self-attention does: its maps and values, or its queries, keys and values.
+ATTENTION_MAPS = "minilm"
+#: The one with relation heads of its own.
+RELATION_HEADS_OF = "minilm-v2"
+ATTENTION_LOSSES = (ATTENTION_MAPS, RELATION_HEADS_OF)
 #: How predictions are compared, in the order of `distillation.losses.divergences`, which has their formulas.
 KL_DIRECTIONS = ("forward", "reverse", "jensen-shannon", "skew", "top-k")
 

@@ -42,6 +42,7 @@ from anglekit.vocabulary import (
     LANGUAGE_MODEL,
     MULTIPLE_CHOICE,
     PRECISIONS,
+    RELATION_HEADS_OF,
     SEQ2SEQ,
     SEVERAL_LABELS,
 )
@@ -506,6 +507,13 @@ class TrainSettings:
         shown="forward",
         group=LOSSES,
     )
+    relation_heads: int | None = setting(
+        None,
+        f"Of --hidden-loss {RELATION_HEADS_OF}; must divide the widths of queries, keys and values of both models.",
+        at_least=1,
+        shown="the most that does and divides the teacher's heads",
+        group=LOSSES,
+    )
     precision: str = setting(
         "float32",
         "Of forward passes: float32, bfloat16 or float16; weights stay float32.",
@@ -738,8 +746,7 @@ class TrainSettings:
         """Return what changes the trained model, by which runs are compared: not the seed, which a plan records."""
         incidental = {"log_every", "eval_batch_size", "workers", "report_to", "resumable", "seed"}
         incidental |= {"device", "teacher_device", "teacher_cache", "stream"}
-        if self.shuffle_buffer is None:
-            incidental.add("shuffle_buffer")
+        incidental |= {name for name in ("shuffle_buffer", "relation_heads") if getattr(self, name) is None}
         return {name: value for name, value in asdict(self).items() if name not in incidental}
 
     def arguments(

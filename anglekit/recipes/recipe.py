@@ -190,6 +190,7 @@ class Losses:
     reading: Reading = setting("corrected", "official: normalised as in the paper's code.", names=READINGS)
     temperature: float | None = like(TrainSettings, "temperature")
     kl_direction: str | None = like(TrainSettings, "kl_direction")
+    relation_heads: int | None = like(TrainSettings, "relation_heads")
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -166,6 +166,7 @@ def train_students(
             device=device,
             temperature=recipe.losses.temperature,
             kl_direction=recipe.losses.kl_direction,
+            relation_heads=recipe.losses.relation_heads,
         ),
         if_exists="resume",
         side_by_side=students.side_by_side,

@@ -14,6 +14,7 @@ _ELSEWHERE: Final = (
     "seed",
     "temperature",
     "kl_direction",
+    "relation_heads",
     "device",
     "teacher_device",
     "teacher_cache",

@@ -52,6 +52,7 @@ from anglekit.vocabulary import (
     NONE,
     RANDOM_TEACHER,
     READINGS,
+    RELATION_HEADS_OF,
     STRATEGIES,
     TASK_KINDS,
     TASK_NAMES,
@@ -382,7 +383,7 @@ SweepTraining = Annotated[TrainSettings, Options(without=(*_IN_PYTHON_ONLY, "see
 FineTuning = Annotated[
     TrainSettings,
     Options(
-        without=(*_IN_PYTHON_ONLY, "temperature", "kl_direction", "kl_on_prompt", "teacher_device", "teacher_cache"),
+        without=(*_IN_PYTHON_ONLY, *_OF_THE_KL, "relation_heads", "teacher_device", "teacher_cache"),
         defaults={"seed": 0},
     ),
 ]
@@ -540,7 +541,8 @@ def check_teaching(
         control: the student's, if it is one.
     """
     usual = TrainSettings()
-    hidden = {"--hidden-loss": hidden_loss != "mse", "--match-streams": match_streams is not None}
+    heads = {"--relation-heads": settings.relation_heads is not None}
+    hidden = {"--hidden-loss": hidden_loss != "mse", "--match-streams": match_streams is not None} | heads
     said = {f"--{name.replace('_', '-')}": getattr(settings, name) != getattr(usual, name) for name in _OF_THE_KL}
     if control == WITHOUT_TEACHER:
         alone = hidden | {"--alpha-hidden": weights.hidden != LossWeights().hidden} | said
@@ -550,6 +552,8 @@ def check_teaching(
         check_effects(hidden, f"came with strategy {NONE}, which matches no layers")
     if not weights.hidden:
         check_effects(hidden, "came with --alpha-hidden 0")
+    if hidden_loss != RELATION_HEADS_OF:
+        check_effects(heads, f"came with --hidden-loss {hidden_loss}, which has none: take {RELATION_HEADS_OF}")
     if not weights.kl:
         check_effects(said, "came with --alpha-kl 0")
 

@@ -20,7 +20,7 @@ from anglekit.distillation.settings import SCHEDULES, TrainSettings
 from anglekit.distillation.tasks.registry import TASKS
 from anglekit.models.checkpoints import DTYPES
 from anglekit.settings_fields import SettingError, check_settings, setting
-from anglekit.vocabulary import HIDDEN_LOSS_NAMES, PRECISIONS, TASK_KINDS, TASK_NAMES, TASK_STREAMS
+from anglekit.vocabulary import ATTENTION_LOSSES, HIDDEN_LOSS_NAMES, PRECISIONS, TASK_KINDS, TASK_NAMES, TASK_STREAMS
 from anglekit_cli.main import app as whole_app
 from anglekit_cli.options import Options, takes_settings
 
@@ -122,7 +122,7 @@ def test_the_names_known_without_torch_are_the_library_s():
     for name, kind in TASK_KINDS.items():
         assert isinstance(TASKS[name], type(TASKS[kind]))
         assert TASKS[name].streams == TASK_STREAMS.get(kind)
-    assert (*HIDDEN_LOSSES, "feature-dynamics", *RELATIONS) == HIDDEN_LOSS_NAMES
+    assert (*HIDDEN_LOSSES, "feature-dynamics", *RELATIONS, *ATTENTION_LOSSES) == HIDDEN_LOSS_NAMES
     assert tuple(DTYPES) == PRECISIONS
     assert {str(kind.value) for kind in SchedulerType} <= set(SCHEDULES)
 

@@ -21,11 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from anglekit.distillation.losses.attention_relations import (
+    AttentionPairs,
+    attention_and_value_relations,
+    self_attention_relations,
+)
 from anglekit.distillation.losses.divergences import DIVERGENCES, divergence, one_chunk
 from anglekit.distillation.losses.relations import RELATIONS, precise, relation
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
-from anglekit.vocabulary import HIDDEN_LOSS_NAMES, KL_DIRECTIONS, WIDTH_FREE_LOSSES
+from anglekit.vocabulary import ATTENTION_LOSSES, ATTENTION_MAPS, HIDDEN_LOSS_NAMES, KL_DIRECTIONS, WIDTH_FREE_LOSSES
 
 #: For each matched student layer its state after the adapter and the teacher's, both (batch, time, D).
 StatePairs = Sequence[tuple[Tensor, Tensor]]
@@ -139,7 +144,7 @@ def hidden_loss(pairs: StatePairs, mask: Tensor | None, *, kind: str = "mse") ->
         pairs: for each matched student layer its state after the adapter and the teacher's, both (batch, time, D); the
             widths may differ for `vocabulary.WIDTH_FREE_LOSSES`. Without any the loss is 0.
         mask: (batch, time), nonzero at real tokens; None counts every position.
-        kind: a name in `vocabulary.HIDDEN_LOSS_NAMES`.
+        kind: a name in `vocabulary.HIDDEN_LOSS_NAMES` but those of attention, which `attention_loss` takes.
 
     Returns:
         The term; its count is the number of valid tokens, whatever the number of layers.
@@ -149,6 +154,11 @@ def hidden_loss(pairs: StatePairs, mask: Tensor | None, *, kind: str = "mse") ->
     """
     if kind not in HIDDEN_LOSS_NAMES:
         raise InputError(f"no hidden loss {kind!r}", allowed=suggest(kind, HIDDEN_LOSS_NAMES))
+    if kind in ATTENTION_LOSSES:
+        raise InputError(
+            f"hidden loss {kind!r} compares queries, keys and values, and states came",
+            "give them to attention_loss, or train with DistillationLoss, which reads them",
+        )
     if not pairs:
         count = torch.zeros(()) if mask is None else (mask != 0).sum()
         return LossTerm(torch.zeros((), device=count.device), count)
@@ -171,6 +181,33 @@ def hidden_loss(pairs: StatePairs, mask: Tensor | None, *, kind: str = "mse") ->
     distance = HIDDEN_LOSSES[kind]
     sums = [distance(_rows(student, index), _rows(teacher, index)).sum() for student, teacher in pairs]
     return LossTerm(torch.stack(sums).sum(), _count(index))
+
+
+def attention_loss(
+    pairs: AttentionPairs, mask: Tensor | None, *, kind: str = "minilm-v2", relation_heads: int | None = None
+) -> LossTerm:
+    """Sum a loss of self-attention relations over matched layers and valid tokens of one stream.
+
+    Args:
+        pairs: for each matched student layer what its attention makes, and the teacher's.
+        mask: (batch, time), nonzero at real tokens; None counts every position.
+        kind: "minilm-v2" (`self_attention_relations`), or "minilm" (`attention_and_value_relations`), which needs maps.
+        relation_heads: of "minilm-v2"; must divide the widths of queries, keys and values of both sides. None: the most
+            that does and divides the teacher's heads.
+
+    Returns:
+        The term; its count is the number of valid tokens, whatever the number of layers.
+
+    Raises:
+        InputError: an unknown kind, no pairs, relation heads that do not divide a width, or shapes that do not agree.
+    """
+    if kind not in ATTENTION_LOSSES:
+        raise InputError(f"no loss of attention {kind!r}", allowed=suggest(kind, ATTENTION_LOSSES))
+    if not pairs:
+        raise InputError("no matched layers came", "give at least one pair")
+    if kind == ATTENTION_MAPS:
+        return LossTerm(*attention_and_value_relations(pairs, mask))
+    return LossTerm(*self_attention_relations(pairs, mask, relation_heads=relation_heads))
 
 
 def _masked_squares(student: Tensor, teacher: Tensor, keep: Tensor | None) -> Tensor:

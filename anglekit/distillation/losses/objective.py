@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anglekit.distillation.losses.attention_relations import AttentionStates
 from anglekit.distillation.losses.functional import (
     IGNORE_INDEX,
     LossTerm,
+    attention_loss,
     cross_entropy,
     hidden_loss,
     kl_divergence,
@@ -31,12 +33,15 @@ from anglekit.distillation.losses.official import (
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
 from anglekit.vocabulary import (
+    ATTENTION_LOSSES,
+    ATTENTION_MAPS,
     HIDDEN_LOSS_NAMES,
     KL_DIRECTIONS,
     MULTI_LABEL,
     PROBLEM_TYPES,
     READINGS,
     REGRESSION,
+    RELATION_HEADS_OF,
     SINGLE_LABEL,
     WIDTH_FREE_LOSSES,
     FinalNorm,
@@ -57,17 +62,22 @@ class TeacherOutputs:
 
     Attributes:
         logits: (batch, classes) or (batch, time, vocabulary); None where no loss reads them.
-        hidden: `hidden[stream][layer]` of shape (batch, time, width), the matched layers only.
+        hidden: `hidden[stream][layer]` of shape (batch, time, width), the matched layers only; empty for losses of
+            attention.
+        attention: `attention[stream][layer]`, the matched layers only, for those.
     """
 
     logits: Tensor | None = None
     hidden: Mapping[Stream, Mapping[int, Tensor]] = field(default_factory=dict)
+    attention: Mapping[Stream, Mapping[int, AttentionStates]] = field(default_factory=dict)
 
 
+#: What is compared of a layer: its state, (batch, time, width), or what its attention makes.
+Compared = Tensor | AttentionStates
 #: A student layer's state, its target, and how much the pair counts.
-Taught = tuple[Tensor, Tensor, float]
-#: The mean loss per token of a pair of states, (batch, time, width).
-Cost = Callable[[Tensor, Tensor], Tensor]
+Taught = tuple[Any, Any, float]
+#: The mean loss per token of a pair of states.
+Cost = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -101,8 +111,8 @@ class Mixtures(Protocol):
     def taught(
         self,
         stream: Stream,
-        student: Mapping[int, Tensor],
-        teacher: Mapping[int, Tensor],
+        student: Mapping[int, Any],
+        teacher: Mapping[int, Any],
         mask: Tensor | None,
         cost: Cost,
     ) -> list[Taught]:
@@ -143,6 +153,8 @@ class DistillationObjective:
         class_weights: what an example of each class counts in the cross-entropy; with several labels an example, what
             each label counts where it is there. None: 1.
         groups: by stream, the student layers that several teacher layers teach.
+        relation_heads: of hidden loss "minilm-v2"; must divide the widths of queries, keys and values of both models.
+            None: the most that does and divides the teacher's heads.
 
     Raises:
         InputError: a name or number that is not allowed, or a hidden loss that the matched layers do not define.
@@ -167,6 +179,7 @@ class DistillationObjective:
     problem_type: ProblemType | None = None
     class_weights: tuple[float, ...] | None = None
     groups: Mapping[Stream, LayerGroups] = field(default_factory=dict)
+    relation_heads: int | None = None
 
     def __post_init__(self) -> None:
         if self.reading not in READINGS:
@@ -187,6 +200,12 @@ class DistillationObjective:
             raise InputError(f"label smoothing is {self.label_smoothing}", allowed="allowed: at least 0 and below 1")
         if self.shared_entries is not None and self.shared_entries < 1:
             raise InputError(f"shared_entries is {self.shared_entries}", allowed="allowed: at least 1")
+        if self.relation_heads is not None and self.relation_heads < 1:
+            raise InputError(f"relation_heads is {self.relation_heads}", allowed="allowed: at least 1")
+        if self.relation_heads is not None and self.hidden_loss != RELATION_HEADS_OF:
+            raise InputError(
+                f"relation_heads came with hidden loss {self.hidden_loss!r}, which has none", "leave it out"
+            )
         if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
             raise InputError(
                 f"no problem type {self.problem_type!r}", allowed=suggest(self.problem_type, PROBLEM_TYPES)
@@ -196,6 +215,9 @@ class DistillationObjective:
             raise InputError(f"{given} came for a regression, which has no classes", "leave them out")
         if self.class_weights is not None and not all(0.0 <= one < float("inf") for one in self.class_weights):
             raise InputError(f"the class weights are {self.class_weights}", allowed="allowed: finite numbers from 0")
+        if self.reads_attention:
+            for stream, pairs in self.pairs.items():
+                check_attended(self.hidden_loss, stream, pairs, stream in self.groups)
         if not self.term_names:
             raise InputError(
                 "nothing would be trained: no layer is matched and the weights of ce and kl are 0",
@@ -219,7 +241,20 @@ class DistillationObjective:
 
     def _pairs(self) -> dict[Stream, Sequence[tuple[int, int]]]:
         """The matched pairs by stream, streams that have groups alone among them."""
-        return {**dict.fromkeys(self.groups, ()), **self.pairs}
+        pairs: dict[Stream, Sequence[tuple[int, int]]] = {**dict.fromkeys(self.groups, ()), **self.pairs}
+        if self.reads_attention:  # an embedding has no attention
+            pairs = {stream: [pair for pair in layers if pair[0] > 0] for stream, layers in pairs.items()}
+        return pairs
+
+    @property
+    def reads_attention(self) -> bool:
+        """Whether the hidden loss reads what the layers' self-attention makes, instead of their states."""
+        return not self.official and self.hidden_loss in ATTENTION_LOSSES and self.weights.hidden > 0.0
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether it reads attention distributions too."""
+        return self.reads_attention and self.hidden_loss == ATTENTION_MAPS
 
     @property
     def needs_one_width(self) -> bool:
@@ -287,7 +322,7 @@ class DistillationObjective:
         self,
         inputs: Inputs,
         logits: Tensor,
-        states: Mapping[Stream, Mapping[int, Tensor]],
+        states: Mapping[Stream, Mapping[int, Compared]],
         teacher: TeacherOutputs,
         mixtures: Mixtures | None = None,
     ) -> dict[str, LossTerm]:
@@ -296,7 +331,8 @@ class DistillationObjective:
         Args:
             inputs: the batch, labels and masks included.
             logits: the student's, (batch, classes) or (batch, time, vocabulary).
-            states: the student's matched states, after their adapters, `states[stream][layer]`.
+            states: the student's matched states, after their adapters, `states[stream][layer]`; for losses of
+                attention what its layers' attention makes.
             teacher: what the teacher gave for the same batch.
             mixtures: makes the targets of `groups`; None where there are none.
         """
@@ -399,36 +435,42 @@ class DistillationObjective:
         self,
         stream: Stream,
         inputs: Inputs,
-        states: Mapping[Stream, Mapping[int, Tensor]],
+        states: Mapping[Stream, Mapping[int, Compared]],
         teacher: TeacherOutputs,
         mixtures: Mixtures | None,
     ) -> LossTerm:
-        kept, own = teacher.hidden.get(stream, {}), states[stream]
-        pairs = [(own[s], kept[t].to(own[s].device)) for s, t in self._pairs()[stream]]
+        own: Mapping[int, Any] = states[stream]
+        kept: Mapping[int, Any] = (teacher.attention if self.reads_attention else teacher.hidden).get(stream, {})
+        device = next(iter(own.values())).device
+        pairs = [(own[s], kept[t].to(device)) for s, t in self._pairs()[stream]]
         mask = self.stream_mask(stream, inputs)
         if self.official:
             return official_hidden_loss(pairs, mask, family=self._official_family)
         if stream not in self.groups:
-            return hidden_loss(pairs, mask, kind=self.hidden_loss)
+            return self._compared(pairs, mask)
         if mixtures is None:
             raise InputError(
                 f"the {stream}'s layers are taught by several teacher layers each, and nothing combines them",
                 "give the mixtures of the objective: students.mixtures.create_mixtures",
             )
-        device = next(iter(own.values())).device
         moved = {layer: state.to(device) for layer, state in kept.items()}
 
         def cost(student: Tensor, target: Tensor) -> Tensor:
-            return hidden_loss([(student, target)], mask, kind=self.hidden_loss).mean()
+            return self._compared([(student, target)], mask).mean()
 
         taught = mixtures.taught(stream, own, moved, mask, cost)
         pairs += [(student, target) for student, target, weight in taught if weight == 1.0]
-        found = [hidden_loss(pairs, mask, kind=self.hidden_loss)] if pairs else []
+        found = [self._compared(pairs, mask)] if pairs else []
         for student, target, weight in taught:
             if weight != 1.0:
-                term = hidden_loss([(student, target)], mask, kind=self.hidden_loss)
+                term = self._compared([(student, target)], mask)
                 found.append(LossTerm(term.total * weight, term.count))
         return LossTerm(torch.stack([term.total for term in found]).sum(), found[0].count)
+
+    def _compared(self, pairs: Sequence[tuple[Any, Any]], mask: Tensor | None) -> LossTerm:
+        if self.reads_attention:
+            return attention_loss(pairs, mask, kind=self.hidden_loss, relation_heads=self.relation_heads)
+        return hidden_loss(pairs, mask, kind=self.hidden_loss)
 
     def _count(self, name: str, inputs: Inputs) -> Tensor:
         if name == "ce":
@@ -500,6 +542,12 @@ def check_defined(hidden_loss: str, reading: str, stream: Stream, layers: int, c
             f"the official reading came, and the {stream}'s layers are taught by a {combines} of teacher layers",
             "the paper's code has one teacher layer for each: take --reading corrected",
         )
+    if hidden_loss in ATTENTION_LOSSES and reading != "official" and combines not in ("", "draw", "transport"):
+        raise InputError(
+            f"hidden loss {hidden_loss!r} compares what attention makes, and the {stream}'s layers are taught by a "
+            f"{combines} of states, which has no attention",
+            "take a strategy of single layers, such as last, forward or optimal-transport",
+        )
     if hidden_loss != "feature-dynamics":
         return
     if combines == "transport":
@@ -512,6 +560,33 @@ def check_defined(hidden_loss: str, reading: str, stream: Stream, layers: int, c
             f"hidden loss 'feature-dynamics' compares steps from layer to layer, and {layers} layer of the {stream} "
             "is matched",
             "take mse, or a strategy that matches two",
+        )
+
+
+def check_attended(hidden_loss: str, stream: Stream, pairs: Sequence[tuple[int, int]], grouped: bool) -> None:
+    """Refuse matched layers of a stream that no loss of attention can compare; the student's embedding is left out.
+
+    Args:
+        hidden_loss: a name in `vocabulary.ATTENTION_LOSSES`.
+        stream: of the pairs.
+        pairs: (student layer, teacher layer).
+        grouped: whether other layers of the stream are taught by groups.
+
+    Raises:
+        InputError: a block is taught by the teacher's embedding, or nothing but the embedding is matched.
+    """
+    by_embedding = [student for student, teacher in pairs if student > 0 and teacher == 0]
+    if by_embedding:
+        raise InputError(
+            f"hidden loss {hidden_loss!r} compares what attention makes, and layer {by_embedding[0]} of the {stream} "
+            "is taught by the embedding, which has none",
+            "map it to a layer from 1",
+        )
+    if pairs and not grouped and all(student == 0 for student, _ in pairs):
+        raise InputError(
+            f"hidden loss {hidden_loss!r} compares what attention makes, and only the embedding of the {stream} is "
+            "matched, which has none",
+            "map a layer from 1",
         )
 
 

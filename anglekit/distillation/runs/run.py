@@ -44,6 +44,7 @@ from anglekit.distillation.students.lora import add_lora, merged, save_beside_lo
 from anglekit.distillation.students.mixtures import LayerMixtures, create_mixtures, groups_of
 from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
+from anglekit.distillation.training.attention_recorder import check_attention, show_maps
 from anglekit.distillation.training.distillation_loss import with_shared_ids
 from anglekit.distillation.training.process_states import ProcessStates
 from anglekit.distillation.training.progress import FollowsScoring, MetricsFile, ScoringBars, TrainingBar
@@ -324,6 +325,7 @@ def objective_of_plan(
         label_smoothing=settings.label_smoothing,
         shared_entries=None if given is None else given.shared_entries,
         groups=groups_of(plan.matchings),
+        relation_heads=settings.relation_heads,
         **data.task.objective_options(data.tokenizer),
         **data.task.label_losses(settings, data.train),
     )
@@ -399,6 +401,8 @@ def begin_distillation(
             plan = msgspec.structs.replace(
                 plan, student=msgspec.structs.replace(plan.student, head=given.provenance.head)
             )
+    show_maps(objective, teacher.model, student)
+    check_attention(objective, student, teacher.model)
     if plan.freeze_embeddings:
         _freeze_embeddings(student)
     adapters = create_adapters(

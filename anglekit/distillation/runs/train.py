@@ -29,7 +29,7 @@ from anglekit.models.checkpoints import Checkpoint, checkpoint_name, checkpoint_
 from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.probes.data import read_probe
 from anglekit.results.scores import ANGLES_FOLDER
-from anglekit.vocabulary import RANDOM_TEACHER, Stream
+from anglekit.vocabulary import ATTENTION_LOSSES, RANDOM_TEACHER, RELATION_HEADS_OF, Stream
 
 
 def finetune(
@@ -288,6 +288,18 @@ def plan_run(
         raise InputError(
             "--teacher-cache came with --reading official, whose losses read padding, which no cache holds",
             "leave one of the two out",
+        )
+    attention = plan.reading != "official" and plan.hidden_loss in ATTENTION_LOSSES and plan.weights.hidden > 0.0
+    if settings.teacher_cache is not None and attention:
+        raise InputError(
+            f"--teacher-cache came with --hidden-loss {plan.hidden_loss}, which reads attention, and a cache holds "
+            "states",
+            "leave one of the two out",
+        )
+    if settings.relation_heads is not None and plan.hidden_loss != RELATION_HEADS_OF:
+        raise InputError(
+            f"--relation-heads came without --hidden-loss {RELATION_HEADS_OF}, the only one that has any",
+            "leave it out",
         )
     return plan
 

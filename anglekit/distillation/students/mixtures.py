@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -70,8 +70,8 @@ class LayerMixtures(nn.Module):
     def taught(
         self,
         stream: Stream,
-        student: Mapping[int, Tensor],
-        teacher: Mapping[int, Tensor],
+        student: Mapping[int, Any],
+        teacher: Mapping[int, Any],
         mask: Tensor | None,
         cost: Cost,
     ) -> list[Taught]:
@@ -79,8 +79,9 @@ class LayerMixtures(nn.Module):
 
         Args:
             stream: which.
-            student: states by layer, (batch, time, width), after their adapters.
-            teacher: states by layer, (batch, time, width).
+            student: states by layer, (batch, time, width), after their adapters; of a draw and a transport, which make
+                no mixture, whatever `cost` compares.
+            teacher: the same of the teacher.
             mask: (batch, time), nonzero at tokens that count; None counts all.
             cost: of a pair, for a transport.
         """
@@ -140,8 +141,8 @@ class LayerMixtures(nn.Module):
         self,
         stream: Stream,
         groups: LayerGroups,
-        student: Mapping[int, Tensor],
-        teacher: Mapping[int, Tensor],
+        student: Mapping[int, Any],
+        teacher: Mapping[int, Any],
         cost: Cost,
     ) -> list[Taught]:
         """Return the pairs of a plan of least cost, and move the layers' shares to where transport is cheap."""

@@ -25,6 +25,7 @@ from anglekit.distillation.sweep.lockstep import HandOver, Outcome, Turn, take_t
 from anglekit.distillation.sweep.shared_teacher import MarkedBatches, SharedTeacher
 from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
+from anglekit.distillation.training.attention_recorder import show_maps
 from anglekit.distillation.training.progress import SweepBar
 from anglekit.distillation.training.teacher import TeacherProvider
 from anglekit.distillation.training.untrained_teacher import HiddenOfAnother, untrained_teacher
@@ -131,6 +132,7 @@ class ArmsInTraining:
     ) -> None:
         """Train arms side by side and finish each as it ends."""
         objectives = [objective_of_plan(one.plan, one.settings, prepared) for one in wave]
+        show_maps(objectives[0], loaded.model)
         shared, untrained = _teachers(wave, objectives, loaded, origin)
         runs: dict[Run, Arm] = {}
         for one, objective in zip(wave, objectives, strict=True):

@@ -65,6 +65,7 @@ class SharedTeacher:
             logits=any(objective.reads_teacher_logits for objective in logits_for),
             final_norm=norms[0] if norms else "excluded",
             device=device,
+            **({"attention": True, "maps": _any_maps(objectives)} if _any_attention(objectives) else {}),
         )
         self._held: dict[bytes, TeacherOutputs] = {}
         self.passes = 0
@@ -99,6 +100,22 @@ class SharedTeacher:
     def forget(self) -> None:
         """Free all answers: no student will ask for them again."""
         self._held.clear()
+
+
+def _any_attention(objectives: Sequence[DistillationObjective]) -> bool:
+    """Return whether the objectives read attention.
+
+    Raises:
+        InputError: some do and some read states.
+    """
+    read = {objective.reads_attention for objective in objectives if objective.hidden_streams}
+    if len(read) > 1:
+        raise InputError("students of losses of attention and of states cannot share a teacher", "sweep each")
+    return True in read
+
+
+def _any_maps(objectives: Sequence[DistillationObjective]) -> bool:
+    return any(objective.reads_maps for objective in objectives)
 
 
 def _union(objectives: Sequence[DistillationObjective]) -> dict[Stream, tuple[int, ...]]:

@@ -23,6 +23,7 @@ from anglekit.distillation.matching.strategies import (
 from anglekit.distillation.students.adapters import LayerAdapters, adapters_of_layers
 from anglekit.distillation.students.create import model_family
 from anglekit.distillation.students.mixtures import LayerMixtures, create_mixtures, groups_of
+from anglekit.distillation.training.attention_recorder import AttentionRecorder, check_attention
 from anglekit.distillation.training.teacher import TeacherForward, TeacherProvider, accepted_inputs
 from anglekit.errors import InputError
 from anglekit.models.architectures import depth, model_streams, width
@@ -292,6 +293,8 @@ class DistillationLoss:
             self.objective.teacher_layers,
             logits=self.objective.reads_teacher_logits,
             final_norm=self.objective.final_norm,
+            attention=self.objective.reads_attention,
+            maps=self.objective.reads_maps,
         )
         self._step = StudentStep(self.objective, network, self.adapters, taught, self.mixtures)
 
@@ -356,7 +359,11 @@ class StudentStep:
         self.adapters = adapters if adapters is not None and adapters.layers else None
         self.teacher = teacher
         self.mixtures = mixtures
-        self._recorder = LayerRecorder(student, objective.student_layers, objective.final_norm)
+        attended, layers = objective.reads_attention, objective.student_layers
+        self._recorder = LayerRecorder(student, {} if attended else layers, objective.final_norm)
+        self._attention = AttentionRecorder(
+            student, layers if attended else {}, maps=objective.reads_maps, role="student"
+        )
 
     def __call__(
         self, model: nn.Module, batch: Inputs, autocast: AbstractContextManager[Any] | None = None
@@ -369,8 +376,10 @@ class StudentStep:
             autocast: in which precision the teacher runs; None: its own.
         """
         inputs, taught, states, outputs = self._passes(model, batch, autocast)
-        terms = self.objective.terms(inputs, outputs.logits, states, taught, self.mixtures)
+        compared = self._attention.states if self.objective.reads_attention else states
+        terms = self.objective.terms(inputs, outputs.logits, compared, taught, self.mixtures)
         self._recorder.clear()
+        self._attention.clear()
         return terms, outputs
 
     def hidden_states(self, model: nn.Module, batch: Inputs) -> dict[Stream, HiddenStates]:
@@ -381,6 +390,7 @@ class StudentStep:
             for stream, own in states.items()
         }
         self._recorder.clear()
+        self._attention.clear()
         return found
 
     def _passes(
@@ -392,7 +402,7 @@ class StudentStep:
         if self.teacher is not None and self.objective.reads_teacher:
             with autocast or nullcontext():
                 taught = self.teacher(inputs)
-        with told_failures("the student", self.student, inputs), self._recorder as recorder:
+        with told_failures("the student", self.student, inputs), self._recorder as recorder, self._attention:
             outputs = model(**accepted_inputs(self.student, inputs))
         return inputs, taught, self._projected(recorder.states), outputs
 
@@ -426,6 +436,8 @@ def check_widths(
     Raises:
         InputError: naming the widths that differ or the adapter that is missing.
     """
+    if teacher is not None:
+        check_attention(objective, student, teacher)
     needed = [(stream, layer) for stream, layers in objective.student_layers.items() for layer in layers]
     if not objective.needs_one_width and not (adapters is not None and adapters.layers):
         attends = [stream for stream, groups in objective.groups.items() if groups.combines == "attention"]

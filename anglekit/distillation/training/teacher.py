@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from anglekit.distillation.losses.objective import TeacherOutputs
+from anglekit.distillation.training.attention_recorder import AttentionRecorder
 from anglekit.models.architectures import model_streams
 from anglekit.runtime.passes import told_failures
 from anglekit.runtime.placement import compute_device, is_placed
@@ -49,9 +50,11 @@ class TeacherForward:
         final_norm: whether the last layer's state is taken before or after the final norm.
         device: where the teacher runs; None: on the student's device. Its outputs are moved to the device of the
             inputs. A teacher that is spread over devices or quantised stays where it is.
+        attention: of each layer record what its self-attention makes instead of its state.
+        maps: with it, its attention distributions too.
 
     Raises:
-        InputError: a stream or layer that the teacher does not have.
+        InputError: a stream or layer that the teacher does not have, or an attention that cannot be read.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class TeacherForward:
         logits: bool = True,
         final_norm: FinalNorm = "excluded",
         device: torch.device | str | None = None,
+        attention: bool = False,
+        maps: bool = False,
     ) -> None:
         teacher.eval()  # type: ignore[no-untyped-call]
         self.teacher = teacher
@@ -69,7 +74,8 @@ class TeacherForward:
         self.logits = logits
         self.final_norm = final_norm
         self.device = None if device is None else torch.device(device)
-        self._recorder = LayerRecorder(teacher, self.layers, final_norm)
+        self._recorder = LayerRecorder(teacher, {} if attention else self.layers, final_norm)
+        self._attention = AttentionRecorder(teacher, self.layers if attention else {}, maps=maps, role="teacher")
         self._extra = {"use_cache": False} if "decoder" in model_streams(teacher.config) else {}
 
     def to(self, device: torch.device) -> TeacherForward:
@@ -90,13 +96,18 @@ class TeacherForward:
         here = compute_device(self.teacher)
         given = {key: _sent(value, here) for key, value in accepted_inputs(network, inputs).items()}
         back = next((value.device for value in inputs.values() if isinstance(value, Tensor)), here)
-        with told_failures("the teacher", network, given), torch.no_grad(), recorder:
+        with told_failures("the teacher", network, given), torch.no_grad(), recorder, self._attention:
             outputs = network(**given, **self._extra)
         hidden = {
             stream: {layer: state.to(back) for layer, state in kept.items()} for stream, kept in recorder.states.items()
         }
+        attention = {
+            stream: {layer: each.to(back) for layer, each in kept.items()}
+            for stream, kept in self._attention.states.items()
+        }
         recorder.clear()
-        return TeacherOutputs(outputs.logits.to(back) if self.logits else None, hidden)
+        self._attention.clear()
+        return TeacherOutputs(outputs.logits.to(back) if self.logits else None, hidden, attention)
 
 
 def _sent(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - a batch may hold more than tensors

@@ -130,6 +130,8 @@ class DistillationTrainer(Trainer):
                 logits=objective.reads_teacher_logits,
                 final_norm=objective.final_norm,
                 device=teacher_device,
+                attention=objective.reads_attention,
+                maps=objective.reads_maps,
             )
         self.teacher_forward = teacher_forward
         if mixtures is None and teacher is not None:

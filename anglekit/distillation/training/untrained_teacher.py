@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -68,6 +69,8 @@ class HiddenOfAnother:
             logits=False,
             final_norm=objective.final_norm,
             device=device,
+            attention=objective.reads_attention,
+            maps=objective.reads_maps,
         )
         logits = TeacherForward(teacher, {}, device=device) if objective.reads_teacher_logits else None
         return cls(logits, hidden)
@@ -82,4 +85,4 @@ class HiddenOfAnother:
     def __call__(self, inputs: Mapping[str, Any]) -> TeacherOutputs:
         """Return what the losses read for one batch."""
         logits = None if self._logits is None else self._logits(inputs).logits
-        return TeacherOutputs(logits, self._hidden(inputs).hidden)
+        return replace(self._hidden(inputs), logits=logits)
