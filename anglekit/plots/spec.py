@@ -21,7 +21,7 @@ Uses = Literal["geometries", "scores", "both", "records"]
 #: The options of a figure, as messages name them.
 OPTION_WORDS: Mapping[str, str] = MappingProxyType(
     {
-        "labels": "task labels (--task)",
+        "labels": "task labels (--task-name)",
         "value": "value (--value)",
         "null": "null (--null)",
         "margin": "margin (--score-margin)",

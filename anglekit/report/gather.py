@@ -134,7 +134,7 @@ def gather(
     if labels is not None and len(labels) != len(named):
         raise InputError(
             f"{counted(len(labels), 'task label')} for {counted(len(named), 'Geometry', plural='Geometries')}",
-            "give one each, in order (--task)",
+            "give one each, in order (--task-name)",
         )
     own = [Path(source).resolve().name for source, _ in named] if labels is None else list(labels)
     geometries = tuple(

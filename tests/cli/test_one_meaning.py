@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pytest
 import typer
 
-from anglekit_cli.main import app
+from anglekit_cli.main import EARLIER_NAMES, app
 
 
 class Use(NamedTuple):
@@ -19,6 +21,7 @@ class Use(NamedTuple):
     command: str
     says: str
     takes: str
+    negated: tuple[str, ...] = ()
 
 
 #: Options whose help is not the same words everywhere: what all of it says, as a pattern. The words that commands share
@@ -62,7 +65,8 @@ def uses() -> list[Use]:
         for option in command.params:
             if option.param_type_name == "option":
                 takes = str(taken(hints[option.name]))
-                found += [Use(flag, name, option.help, takes) for flag in option.opts if flag.startswith("--")]
+                negated = tuple(option.secondary_opts)
+                found += [Use(flag, name, option.help, takes, negated) for flag in option.opts if flag.startswith("--")]
     return found
 
 
@@ -117,3 +121,49 @@ def test_what_is_said_to_be_worded_differently_is():
 )
 def test_a_second_meaning_is_found(flag, other):
     assert of_two_meanings([*uses(), other]) == {flag}
+
+
+# ---- options named in messages ----
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+#: No options of ours: of torchrun, of a page's style, and the beginning of names.
+FOREIGN = {"--ground", "--ink", "--multi", "--no-", "--num"}
+
+
+def named_options(text: str) -> set[str]:
+    """Return what looks like an option in the literal texts of a module, but for its docstrings."""
+    tree = ast.parse(text)
+    told = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    literals = (
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told
+    )
+    return {found for literal in literals for found in OPTION.findall(literal)}
+
+
+def test_messages_name_options_that_are_there():
+    real = {flag for use in uses() for flag in (use.flag, *use.negated)} | {"--help", "--verbose", "--version"}
+    earlier = {old for command in ("plot", "report") for old in EARLIER_NAMES[command]}
+    wrong = []
+    for path in sorted(path for folder in ("anglekit", "cli") for path in (ROOT / folder).rglob("*.py")):
+        place = path.relative_to(ROOT).as_posix()
+        if place == "cli/anglekit_cli/main.py":
+            continue  # it lists earlier names
+        allowed = real - earlier if place.startswith(("anglekit/plots/", "anglekit/report/")) else real
+        text = path.read_text(encoding="utf-8")
+        if not set(OPTION.findall(text)) <= allowed | FOREIGN:  # parsing all of them takes seconds
+            wrong += [(place, name) for name in named_options(text) - allowed - FOREIGN]
+    assert wrong == []
+
+
+def test_an_option_that_is_not_there_is_found():
+    text = '"""Of --this."""\ndef f(x):\n    """Or --that."""\n    fail(f"give --task-nam {x} or (--out), not a--b")\n'
+    assert named_options(text) == {"--task-nam", "--out"}
