@@ -244,6 +244,16 @@ TASK_KINDS: Mapping[str, str] = {
     "coqa": COMPLETION,
 }
 TASK_NAMES = tuple(TASK_KINDS)
+#: The classes of tasks that have some, in the order of the published data's numbers.
+TASK_LABELS: Mapping[str, tuple[str, ...]] = {
+    "mnli": ("entailment", "neutral", "contradiction"),
+    "qqp": ("not_duplicate", "duplicate"),
+    "sst2": ("negative", "positive"),
+    "mrpc": ("not_equivalent", "equivalent"),
+    "cola": ("unacceptable", "acceptable"),
+    **dict.fromkeys(("qnli", "rte"), ("entailment", "not_entailment")),
+    "wnli": ("not_entailment", "entailment"),
+}
 #: The streams that a model needs for the tasks of a kind; classifiers may have any.
 TASK_STREAMS: Mapping[str, tuple[Stream, ...]] = {
     SEQ2SEQ: STREAMS,

@@ -38,6 +38,7 @@ class Table:
         first_row: the number of the first row in the source, for a piece of a table.
         origins: of each row the number of the row of the source that it was made of; None: its own.
         has_header: whether the columns' names are a file's first line.
+        whole: whether these are all rows; of some, what is true of all rows is not asked.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Table:
     first_row: int = 0
     origins: Sequence[int] | None = None
     has_header: bool = False
+    whole: bool = True
 
     def __len__(self) -> int:
         return self.rows.n_rows if isinstance(self.rows, KeptRows) else len(self.rows)
@@ -106,7 +108,7 @@ class Table:
         first = self.first_row
         for piece in self.rows.pieces(self.names):
             frame = object_frame(piece)
-            yield replace(self, rows=frame, first_row=first)
+            yield replace(self, rows=frame, first_row=first, whole=False)
             first += len(frame)
 
     def has(self, name: str) -> bool:

@@ -49,6 +49,7 @@ from anglekit.vocabulary import (
     CONTROLS,
     GEOMETRY_FILE,
     HIDDEN_LOSS_NAMES,
+    LABELLED,
     NONE,
     RANDOM_TEACHER,
     READINGS,
@@ -636,10 +637,12 @@ def check_sources(
     columns: DataSettings | None = None,
     task: str | None = None,
     revision: str | None = None,
+    labelled_by: Sequence[str] = (),
 ) -> None:
     """Refuse models and tables that do not exist, columns that the tables lack, and models that cannot do the task.
 
-    A model that the hub is asked for by a plain name is said to be one.
+    So are labels that a run would refuse (`look_at_labels`); those of tables are the labels of the models that
+    `labelled_by` names. A model that the hub is asked for by a plain name is said to be one.
 
     Processes that were launched together are not ended here: the library lets all of them end with one line.
     """
@@ -657,6 +660,12 @@ def check_sources(
             check_columns(source, given | several, names)
         if columns is not None and task is not None and TASK_KINDS[task] == CLASSIFICATION:
             check_classified(source, columns, task == CLASSIFICATION)
+    if columns is not None and task is not None and TASK_KINDS[task] in LABELLED:
+        from anglekit.distillation.tasks.labelled.first_look import look_at_labels
+
+        read = [*tables, *(split_name(entry)[1] for entry in named_tables or ())]
+        trained = [checkpoint_of(model) for model in labelled_by]
+        look_at_labels(read, task, columns, trained=trained, trains=bool(tables))
     for model in dict.fromkeys(models):
         if note := check_source(model, revision=revision):
             typer.echo(f"note: {note}", err=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from anglekit.distillation.tasks.causal import LanguageModelTask
 from anglekit.distillation.tasks.completion import CompletionTask, ConversationTask
@@ -15,8 +14,13 @@ from anglekit.distillation.tasks.multiple_choice import HellaSwagTask, MultipleC
 from anglekit.distillation.tasks.seq2seq import Seq2SeqTask
 from anglekit.distillation.tasks.task import Task
 from anglekit.errors import InputError, suggest
+from anglekit.vocabulary import TASK_LABELS
 
-_glue = partial(ClassificationTask, source="Wang et al. 2019, arXiv 1804.07461 (GLUE)")
+
+def _glue(name: str, description: str, **settings: Any) -> ClassificationTask:  # noqa: ANN401 - of the class
+    source = "Wang et al. 2019, arXiv 1804.07461 (GLUE)"
+    return ClassificationTask(name=name, description=description, source=source, labels=TASK_LABELS[name], **settings)
+
 
 _TASKS = (
     ClassificationTask(
@@ -34,7 +38,6 @@ _TASKS = (
         description="does the premise entail the hypothesis, contradict it, or neither",
         text="premise",
         text_pair="hypothesis",
-        labels=("entailment", "neutral", "contradiction"),
         evaluation_splits=("validation_matched", "validation_mismatched"),
         student_learning_rate=1e-5,
     ),
@@ -43,7 +46,6 @@ _TASKS = (
         description="do two questions ask the same",
         text="question1",
         text_pair="question2",
-        labels=("not_duplicate", "duplicate"),
         scores=("f1", "accuracy"),
         positive="duplicate",
     ),
@@ -52,13 +54,11 @@ _TASKS = (
         description="does the sentence answer the question",
         text="question",
         text_pair="sentence",
-        labels=("entailment", "not_entailment"),
     ),
     _glue(
         name="sst2",
         description="is a sentence of a film review positive",
         text="sentence",
-        labels=("negative", "positive"),
         teacher_learning_rate=5e-5,
         student_epochs=20.0,
     ),
@@ -67,7 +67,6 @@ _TASKS = (
         description="do two sentences mean the same",
         text="sentence1",
         text_pair="sentence2",
-        labels=("not_equivalent", "equivalent"),
         scores=("f1", "accuracy"),
         positive="equivalent",
     ),
@@ -75,7 +74,6 @@ _TASKS = (
         name="cola",
         description="is a sentence acceptable English",
         text="sentence",
-        labels=("unacceptable", "acceptable"),
         scores=("matthews", "accuracy"),
     ),
     _glue(
@@ -83,14 +81,12 @@ _TASKS = (
         description="does the first sentence entail the second",
         text="sentence1",
         text_pair="sentence2",
-        labels=("entailment", "not_entailment"),
     ),
     _glue(
         name="wnli",
         description="does the second sentence resolve the first one's pronoun rightly",
         text="sentence1",
         text_pair="sentence2",
-        labels=("not_entailment", "entailment"),
     ),
     RegressionTask(
         name="stsb",

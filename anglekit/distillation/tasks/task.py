@@ -205,9 +205,19 @@ class Task(ABC):
         def pieces() -> Iterator[TextTable]:
             return (self.texts(piece, columns, name) for piece in table.in_pieces())
 
-        read = pieces()
+        has_text = False
+
+        def read_once() -> Iterator[TextTable]:
+            nonlocal has_text
+            for piece in pieces():
+                has_text = has_text or any(text.strip() for text in piece.texts_read())
+                yield piece
+
+        read = read_once()
         first = next(read)
         known, n_rows = self.without_texts(chain([first], read), table)
+        if not has_text:
+            raise InputError(f"column {first.columns[0]!r} of {source} holds no text", "name another")
         own = origin(table, name) | {"notes": first.notes, "columns": first.columns}
         return StreamedTexts(**own, pieces=pieces, n_rows=n_rows, known=known)
 

@@ -28,7 +28,7 @@ def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = Fal
     """Return a column's texts; with `may_be_missing` a missing cell is the empty text instead of an error.
 
     Raises:
-        InputError: a cell holds something else, or no cell holds a text.
+        InputError: a cell holds something else, or no cell of a whole table holds a text.
     """
     texts = []
     for row, cell in enumerate(table.column(column)):
@@ -38,7 +38,7 @@ def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = Fal
                 f"{file} has no {role} in row {number} (counted from 0), column {column!r}", "give every row one"
             )
         texts.append("" if is_missing(cell) else check_text(cell, table, column, row))
-    if not any(text.strip() for text in texts):
+    if table.whole and not any(text.strip() for text in texts):
         options = "--text or --text-pair" if role == "text" else f"--{role}"
         raise InputError(f"column {column!r} of {table.source} holds no text", f"name another with {options}")
     return tuple(texts)

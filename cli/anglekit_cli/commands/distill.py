@@ -105,7 +105,7 @@ def distill(
         layer_map=layer_map,
         copy_map=copy,
     )
-    options.check_sources([], [train], validation, columns=columns, task=task)
+    options.check_sources([], [train], validation, columns=columns, task=task, labelled_by=[teacher])
     settings.check_packages()
     hub.check_here()
     load = options.teacher_loading(load, settings, placement)

@@ -153,7 +153,7 @@ def sweep(
             width=width,
             copy_map=copy,
         )
-    options.check_sources([], [train], validation, columns=columns, task=task)
+    options.check_sources([], [train], validation, columns=columns, task=task, labelled_by=[teacher])
     settings.check_packages()
 
     from anglekit.distillation.matching.map_text import parse_copy_map

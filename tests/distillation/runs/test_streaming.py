@@ -99,6 +99,21 @@ def test_the_tokens_of_every_kind_are_the_same(tmp_path, name, tiny_model, tiny_
     assert any(isinstance(flat, np.memmap) for flat in other._flat.values())
 
 
+@pytest.mark.parametrize("name", ["classification", "language-model"])
+def test_a_blank_piece_is_as_good_as_blank_rows_and_a_blank_table_is_refused(tmp_path, name):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"text": "w1 w2" if 20 <= n < 30 else " " * (n % 2), "label": n % 2} for n in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole, streamed = TASKS[name].read(str(path)), TASKS[name].stream(str(path))
+    pieces = list(streamed.texts_in_pieces())
+    assert not any(text.strip() for text in pieces[0])  # the control: there is a blank piece
+    assert tuple(text for piece in pieces for text in piece) == whole.texts_read()
+    path.write_text("".join(json.dumps(row | {"text": " "}) + "\n" for row in rows))
+    for read in (TASKS[name].read, TASKS[name].stream):
+        with pytest.raises(InputError, match=r"column 'text' of .* holds no text"):
+            read(str(path), DataSettings(text="text"))
+
+
 @given(st.integers(0, 40), st.integers(1, 12), st.integers(0, 3), st.integers(0, 3))
 def test_an_order_within_a_buffer(n_examples, buffer, seed, epoch):
     order = BufferedOrder(n_examples, buffer, seed)

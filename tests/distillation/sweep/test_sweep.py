@@ -70,6 +70,17 @@ def alone(world, out, name, *, settings, **options):
     return student(world, out / name, strategy=strategy, init=init, settings=settings, **options)
 
 
+def test_a_streamed_sweep_is_the_same(world, tmp_path):
+    def first(name, **options):
+        made = swept(world, tmp_path / name, strategies=("forward",), settings=quick(max_steps=2, **options))
+        return made.arms["forward-teacher-seed3"]
+
+    plain, streamed = first("plain", shuffle_buffer=8), first("streamed", shuffle_buffer=8, stream=True)
+    assert same(plain, streamed)
+    # The control: another order gives another student.
+    assert not same(plain, first("other", stream=True))
+
+
 def tensors(result):
     """Return every tensor that a run saved, adapters included."""
     files = [Path(result.checkpoint) / name for name in ("model.safetensors", ADAPTER_FILE)]

@@ -15,12 +15,11 @@ from anglekit.distillation.settings import DataSettings
 from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.labelled.class_task import ClassTask
 from anglekit.distillation.tasks.labelled.doubts import doubts_about_classes
-from anglekit.distillation.tasks.labelled.label_cells import KeptLabels, kept_labels, label_text
+from anglekit.distillation.tasks.labelled.label_cells import KeptLabels, class_labels
 from anglekit.distillation.tasks.labelled.label_sets import LabelSet, check_labels_in_data, labels_in_data
 from anglekit.distillation.tasks.labelled.labelled_task import LabelledTexts
 from anglekit.distillation.tasks.scores import SCORES, class_columns, class_scores
 from anglekit.distillation.tasks.task import ScoredModel, ScoreReport
-from anglekit.errors import InputError
 from anglekit.tables.columns import find_column
 from anglekit.tables.table import Table
 from anglekit.vocabulary import SINGLE_LABEL, ProblemType
@@ -50,17 +49,8 @@ class ClassificationTask(ClassTask):
     ) -> tuple[tuple[str, ...], KeptLabels[str], tuple[str, ...]]:
         """Return the label column, its labels as text, and the classes that the table itself names."""
         column = find_column(table, "label", columns.label)
-
-        def read(row: int, cell: object) -> str | None:
-            if isinstance(cell, list | tuple | dict):
-                raise InputError(
-                    f"{table.cell_place(column, row)} holds {str(cell)[:40]!r}, which is no single label",
-                    "take --task multi-label, or name another column with --label",
-                )
-            return label_text(cell)
-
         own = table.class_names.get(column, ())
-        kept = kept_labels(table.column(column), columns, read, table.source, partial(self.name_of, own=own))
+        kept = class_labels(table, column, columns, partial(self.name_of, own=own))
         return (column,), KeptLabels(tuple(self.named(kept.labels, own)), kept.rows, kept.left_out), own
 
     # ---- classes ----

@@ -14,7 +14,10 @@ import numpy as np
 from anglekit.display.counts import counted
 from anglekit.distillation.settings import DataSettings
 from anglekit.errors import InputError
+from anglekit.tables.columns import find_column
+from anglekit.tables.table import Table, is_missing
 
+_USUAL_NUMBERS = ("label", "labels", "score", "similarity_score", "relatedness_score", "similarity", "rating", "stars")
 Label = TypeVar("Label")
 
 
@@ -69,6 +72,72 @@ def kept_labels(
     if cells and not rows:
         raise InputError(f"no row of {where} is left: {left_out_words(left_out)}", "leave fewer labels out")
     return KeptLabels(tuple(labels), tuple(rows), dict(left_out))
+
+
+def class_labels(table: Table, column: str, columns: DataSettings, name: Callable[[str], str]) -> KeptLabels[str]:
+    """Return the labels of a column of classes, one a row, as text.
+
+    Raises:
+        InputError: a cell holds several values, or numbers that are not whole stand among words.
+    """
+    cells = table.column(column)
+
+    def read(row: int, cell: object) -> str | None:
+        if isinstance(cell, list | tuple | dict):
+            raise InputError(
+                f"{table.cell_place(column, row)} holds {str(cell)[:40]!r}, which is no single label",
+                "take --task multi-label, or name another column with --label",
+            )
+        return label_text(cell)
+
+    no_class = {"-"}.union(*columns.labels_left_out)
+    texts = (cell for cell in cells if isinstance(cell, str) and not _is_number(cell))
+    words = next((text for text in texts if text.strip() not in no_class), None)
+    if words is not None and columns.classes is None:
+        for row, cell in enumerate(cells):
+            if isinstance(cell, int | float) and not is_missing(cell):
+                raise InputError(
+                    f"{table.cell_place(column, row)} holds the number {cell}, where other rows hold words such as "
+                    f"{words[:40]!r}",
+                    "give every row a label of one kind, or say that all are classes: --classes, with commas",
+                )
+    return kept_labels(cells, columns, read, table.source, name)
+
+
+def number_column(table: Table, given: str | None) -> str:
+    """Return the column of the numbers.
+
+    Raises:
+        InputError: there is none of this name or of a usual one, or several of these.
+    """
+    present = [name for name in table.names if name.lower() in _USUAL_NUMBERS]
+    if given is None and len(present) > 1:
+        raise InputError(
+            f"{table.source} has the columns {', '.join(present)}, any of which may be the number",
+            f"name it: --label {present[-1]}",
+        )
+    return find_column(table, "label", given, _USUAL_NUMBERS)
+
+
+def number_labels(table: Table, column: str, columns: DataSettings) -> KeptLabels[float]:
+    """Return the labels of a column of numbers.
+
+    Raises:
+        InputError: a cell holds no finite number.
+    """
+
+    def read(row: int, cell: object) -> float | None:
+        return label_number(cell, table.cell_place(column, row))
+
+    return kept_labels(table.column(column), columns, read, table.source)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return not text.strip()
+    return True
 
 
 def left_out_words(left_out: Mapping[str, int]) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PretrainedConfig
 
 from anglekit.display.counts import counted
 from anglekit.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 #: What data sets write where there is no label: SNLI's "-", and the hub's -1.
 _NO_LABEL: Final = ("-", "-1")

@@ -13,17 +13,14 @@ from transformers import PretrainedConfig
 from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.distillation.tasks.data import TextTable, TokenizedExamples
 from anglekit.distillation.tasks.labelled.doubts import doubts_about_numbers
-from anglekit.distillation.tasks.labelled.label_cells import KeptLabels, kept_labels, label_number
+from anglekit.distillation.tasks.labelled.label_cells import KeptLabels, number_column, number_labels
 from anglekit.distillation.tasks.labelled.labelled_task import LabelledTask, LabelledTexts
 from anglekit.distillation.tasks.task import ScoredModel, ScoreReport
 from anglekit.errors import InputError
 from anglekit.results.correlations import CORRELATIONS
 from anglekit.results.example_scores import PREDICTED_NUMBER, TARGET_NUMBER
-from anglekit.tables.columns import find_column
 from anglekit.tables.table import Table
 from anglekit.vocabulary import REGRESSION, ProblemType
-
-_USUAL_LABELS = ("label", "labels", "score", "similarity_score", "relatedness_score", "similarity", "rating", "stars")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +48,8 @@ class RegressionTask(LabelledTask):
         self, table: Table, columns: DataSettings
     ) -> tuple[tuple[str, ...], KeptLabels[float], tuple[str, ...]]:
         """Return the label column and its numbers."""
-        present = [name for name in table.names if name.lower() in _USUAL_LABELS]
-        if columns.label is None and len(present) > 1:
-            raise InputError(
-                f"{table.source} has the columns {', '.join(present)}, any of which may be the number",
-                f"name it: --label {present[-1]}",
-            )
-        column = find_column(table, "label", columns.label, _USUAL_LABELS)
-
-        def read(row: int, cell: object) -> float | None:
-            return label_number(cell, table.cell_place(column, row))
-
-        return (column,), kept_labels(table.column(column), columns, read, table.source), ()
+        column = number_column(table, columns.label)
+        return (column,), number_labels(table, column, columns), ()
 
     # ---- the head ----
 
