@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Final
 
+import msgspec
+
 import anglekit
 from anglekit.comparison.family import overall_verdict
 from anglekit.comparison.result import Comparison
@@ -139,7 +141,12 @@ def _choice(findings: Findings, keys: Mapping[str, str]) -> Markup | None:
     students = [
         student for reported in findings.geometries for student in reported.geometry.document.provenance.students
     ]
-    words = {keys[student.name]: student_words(student) for student in students}
+    # A seed that all share tells none apart.
+    several = len({student.seed for student in students}) > 1
+    words = {
+        keys[student.name]: student_words(student if several else msgspec.structs.replace(student, seed=None))
+        for student in students
+    }
     return choice(words) if len(words) > 1 else None
 
 

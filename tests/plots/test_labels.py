@@ -99,6 +99,13 @@ def test_wrap_breaks_at_spaces(figure) -> None:
     assert all(text_width(figure, line, 7.0) <= 1.2 for line in lines)
 
 
+def test_wrap_keeps_together_what_a_no_break_space_joins(figure) -> None:
+    lines = wrap(figure, "words before layer\u00a0b\u00a0+\u00a01 and words after it", 1.2)
+    assert " ".join(lines) == "words before layer b + 1 and words after it"
+    assert any("layer b + 1" in line for line in lines)
+    assert all(text_width(figure, line, 7.0) <= 1.2 for line in lines)
+
+
 @pytest.mark.parametrize(
     ("numbers", "words"), [([0, 1, 2, 3], "0 to 3"), ([1], "1"), ([6, 1, 4, 5], "1, 4 to 6"), ([2, 2], "2"), ([], "")]
 )

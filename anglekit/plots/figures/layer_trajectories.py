@@ -209,7 +209,8 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
         zorder=3 if few else 2,
         gid="teacher",
     )
-    ax.plot(teacher["x"], teacher["y"], "." if few else "", color=look.ink, markersize=4, zorder=3)
+    if few:
+        ax.plot(teacher["x"], teacher["y"], ".", color=look.ink, markersize=4, zorder=3)
     _draw_ring(ax, teacher, look.ink)
     ax.update_datalim(rows[["x", "y"]].to_numpy(float))  # all planes of a stream show the same part of it
     for student, style in students_in_order(own, styles):

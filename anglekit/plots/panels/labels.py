@@ -97,7 +97,7 @@ def fit(
 def wrap(figure: Figure, text: str, width: float, size: float = SMALL_FONT_SIZE) -> list[str]:
     """Return the lines of a text (`plain` already) broken at spaces so that each fits in `width` inches.
 
-    No line breaks at a no-break space (U+00A0).
+    No line breaks at a no-break space (U+00A0), which is a usual one in what is returned.
     """
     lines: list[str] = []
     for word in filter(None, text.split(" ")):
@@ -106,7 +106,7 @@ def wrap(figure: Figure, text: str, width: float, size: float = SMALL_FONT_SIZE)
             lines[-1] = candidate
         else:
             lines.append(word)
-    return lines
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def layer_name(layer: int) -> str:

@@ -12,15 +12,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import Colormap, ListedColormap, Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from anglekit.plots.ground import bound, figure_of, given_axes, is_paged, new_figure
-from anglekit.plots.panels.labels import fit, plain, wrap
+from anglekit.plots.panels.labels import fit, plain, text_width, wrap
 from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, colour_bar_at, text_at
 from anglekit.plots.presentation import presentation, shown_name
-from anglekit.plots.style import PAGE_HEIGHT, SMALL_FONT_SIZE, Theme
+from anglekit.plots.style import FONT_SIZE, PAGE_HEIGHT, SMALL_FONT_SIZE, Theme
 
 _ANNOTATED_COLUMNS = 8  # with more, cells carry no numbers
 _CELL = 0.26  # inches: a cell that holds a number of two decimals at 7 points
@@ -39,6 +39,10 @@ _SMALLEST, _DENSE = 1.0, 0.75  # inches: the smallest width of a panel, and wher
 _MARKED = 0.085  # inches: the smallest cell that holds a mark of its sign
 _LINED = 0.06  # inches: the smallest cell whose open diagonal is marked by a line
 _MOST_PANELS = 80
+# Blue to red as the map of a light ground, with a dark middle.
+_DARK_DIVERGING = LinearSegmentedColormap.from_list(
+    "dark-diverging", ["#a6d3f0", "#4393c3", "#205b8a", "#22272e", "#8f3325", "#d6604d", "#f7b799"]
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class MatrixPanel:
     """A matrix in the colour bar's unit; index and columns are the tick labels. Rows go up, columns to the right.
 
     An open diagonal has no values: it stays blank, and a line marks it. `untold` marks, cell by cell, values that
-    cannot be told from chance: they have no colour, and dots where cells carry numbers.
+    cannot be told from chance: they have no colour, and dots where cells carry numbers. The short title is for a panel
+    too narrow for the other.
     """
 
     title: str
@@ -79,6 +84,7 @@ class MatrixPanel:
     ylabel: str
     open_diagonal: bool = False
     untold: pd.DataFrame | None = None
+    short_title: str = ""
 
     @property
     def missing(self) -> np.ndarray:
@@ -114,12 +120,12 @@ def _colour_scale(blocks: Sequence[MatrixBlock], shown: ShownValue) -> Normalize
     return Normalize(low, high if high > low else low + 1.0)
 
 
-def _colour_map(shown: ShownValue, look: Theme) -> str:
+def _colour_map(shown: ShownValue, look: Theme) -> Colormap:
     if shown.centre is None:
-        return look.sequential
-    if not shown.flipped:
-        return look.diverging
-    return look.diverging.removesuffix("_r") if look.diverging.endswith("_r") else f"{look.diverging}_r"
+        return mpl.colormaps[look.sequential]
+    # On a dark ground what is near the middle must not shine brightest.
+    colours = _DARK_DIVERGING if look.dark else mpl.colormaps[look.diverging]
+    return colours.reversed() if shown.flipped else colours
 
 
 @dataclass(frozen=True)
@@ -308,7 +314,10 @@ def _draw_page(
             ax = axes_at(figure, left, top - _TITLE, *layout.size(panel))
             _draw_matrix(ax, panel, shown, scale, look, layout)
             beside = layout.gap if position + 1 < layout.columns else _BESIDE
-            ax.set_title(fit(figure, shown_name(panel.title), layout.width + beside - 0.06), pad=3, loc="left")
+            title, space = shown_name(panel.title), layout.width + beside - 0.06
+            if panel.short_title and text_width(figure, plain(title), FONT_SIZE) > space:
+                title = panel.short_title
+            ax.set_title(fit(figure, title, space), pad=3, loc="left")
             ax.set_xlabel(panel.xlabel if last or shelf.following <= position else "")
             ax.set_ylabel(panel.ylabel if position == 0 or panel.ylabel != row[position - 1].ylabel else "")
         top -= layout.height(row)
@@ -352,7 +361,7 @@ def _draw_matrix(
     annotated, size = layout.annotated, layout.size(panel)
     values = panel.matrix.to_numpy(np.float64)
     rows, columns = values.shape
-    colours = mpl.colormaps[_colour_map(shown, look)]
+    colours = _colour_map(shown, look)
     ax.grid(visible=False)
     ax.pcolormesh(
         np.arange(columns + 1),

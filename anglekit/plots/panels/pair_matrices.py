@@ -66,6 +66,7 @@ def draw_pair_matrices(
                         "teacher layer",
                         open_diagonal=True,
                         untold=untold,
+                        short_title=f"layer {vertex}",
                     )
                 )
             blocks.append(MatrixBlock(student, f", {plain(stream)}", tuple(panels)))
