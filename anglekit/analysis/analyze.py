@@ -151,7 +151,8 @@ def measure(
         with processes.together():
             prepared = prepare(teacher, students, probe, settings or AnalysisSettings(), shard)
             if teacher.offloaded is not None:
-                check_offload("blocks", shared=shard is not None or processes.count > 1)
+                shared, official = shard is not None or processes.count > 1, prepared.spec.settings.reading == "official"
+                check_offload("blocks", shared=shared, official=official)
                 place = None if unfinished is None else unfinished.teacher_states
                 teacher = stack.enter_context(offloaded_states(prepared, probe, place, progress=progress))
                 prepared = prepare(teacher, students, probe, settings or AnalysisSettings(), shard)

@@ -176,8 +176,19 @@ class Placement:
         return told
 
 
-def check_offload(offload: str | None, *, shared: bool) -> None:
-    """Raise the InputError for blocks that stay in their files while several jobs or processes share the texts."""
+def check_offload(offload: str | None, *, shared: bool, official: bool = False) -> None:
+    """Raise the InputError for blocks that stay in their files where that cannot be.
+
+    Args:
+        offload: what `Placement.offload` says.
+        shared: several jobs or processes share the texts.
+        official: the reading is the official one.
+    """
+    if offload is not None and official:
+        raise InputError(
+            f"--offload {offload} keeps the states of the texts' own tokens, and the official reading counts padding",
+            "leave out --offload or --reading official",
+        )
     if offload is not None and shared:
         raise InputError(
             f"--offload {offload} reads each weight once, and the texts are shared among jobs or processes",

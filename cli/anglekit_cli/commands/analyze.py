@@ -119,7 +119,8 @@ def analyze(
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
     if not resume:
         options.check_effects({"--save-every": save_every != _SAVE_EVERY}, "came without --resume")
-    check_offload(placement.offload, shared=part is not None or not alone)
+    official = settings.reading == "official"
+    check_offload(placement.offload, shared=part is not None or not alone, official=official)
     stored = (Path(teacher) / STORE_FILE).is_file()
     models = students if stored else [teacher, *students]
     options.check_sources(models, [probe], columns=columns, revision=load.revision)

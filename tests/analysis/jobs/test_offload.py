@@ -205,13 +205,17 @@ def test_what_blocks_in_files_do_not_go_with_is_said_in_one_line(places, probe, 
         analyze(teacher, student, probe, AnalysisSettings(reading="official", pad_to=32))
     (tmp_path / "probe.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in probe.texts))
     command = [str(places / "bert"), str(places / "bert-student"), "--probe", str(tmp_path / "probe.jsonl")]
-    asked = ["--out", str(tmp_path / "g"), "--offload", "blocks", "--shard", "1/2"]
-    monkeypatch.setattr("sys.argv", ["anglekit", "analyze", *command, *asked])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert "--offload blocks reads each weight once, and the texts are shared" in capsys.readouterr().err
-    assert not (tmp_path / "g").exists()
+    for asked, said in (
+        (("--shard", "1/2"), "--offload blocks reads each weight once, and the texts are shared"),
+        (("--reading", "official"), "--offload blocks keeps the states of the texts' own tokens"),
+    ):
+        given = ["--out", str(tmp_path / "g"), "--offload", "blocks", *asked]
+        monkeypatch.setattr("sys.argv", ["anglekit", "analyze", *command, *given])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "g").exists()
 
 
 def test_a_model_that_changes_in_a_pass_is_refused(places, probe, tmp_path):
