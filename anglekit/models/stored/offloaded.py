@@ -72,13 +72,14 @@ class OffloadedBlock:
     def read(self) -> dict[str, tuple[Tensor, bytes]]:
         """Return the weights by their names in the model, read from their files, with the digest of each.
 
-        To take the digest is to read every byte; without, a mapped file would be read while the block computes.
+        They are copies: of a mapped file, what was read is dropped again where memory is short, before the block has
+        computed, and is then read once more.
         """
         found = {}
         for inside, module, leaf, hook in _offloaded(self.block):
             name, empty = f"{self.name}.{inside}", module._parameters[leaf]
             assert empty is not None
-            tensor = hook.weights_map[leaf].detach().to(empty.dtype)
+            tensor = hook.weights_map[leaf].detach().to(empty.dtype, copy=True)
             found[name] = tensor, tensor_digest(name, tensor)
         return found
 
