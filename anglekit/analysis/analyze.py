@@ -151,7 +151,10 @@ def measure(
         with processes.together():
             prepared = prepare(teacher, students, probe, settings or AnalysisSettings(), shard)
             if teacher.offloaded is not None:
-                shared, official = shard is not None or processes.count > 1, prepared.spec.settings.reading == "official"
+                shared, official = (
+                    shard is not None or processes.count > 1,
+                    prepared.spec.settings.reading == "official",
+                )
                 check_offload("blocks", shared=shared, official=official)
                 place = None if unfinished is None else unfinished.teacher_states
                 teacher = stack.enter_context(offloaded_states(prepared, probe, place, progress=progress))

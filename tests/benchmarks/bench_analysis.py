@@ -6,13 +6,22 @@ Run it alone on a quiet machine: `make bench`.
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 
 import numpy as np
 import torch
-from measuring import bert, checkpoint, paired_ratio, probe_of, real_pair, report, review_texts, word_tokenizer
+from measuring import (
+    bert,
+    checkpoint,
+    paired_ratio,
+    peak_memory,
+    probe_of,
+    real_pair,
+    report,
+    review_texts,
+    word_tokenizer,
+)
 
 from anglekit.analysis.analyze import analyze
 from anglekit.analysis.preparation import tokenized_probe
@@ -107,7 +116,7 @@ def measure_memory() -> None:
             env=os.environ,
         )
         peaks[copies] = int(done.stdout.split()[-1])
-    report("peak memory, ten times the tokens", peaks[10] / peaks[1], 1.05, mib=[peaks[1] // 1024, peaks[10] // 1024])
+    report("peak memory, ten times the tokens", peaks[10] / peaks[1], 1.05, mib=[peaks[1] >> 20, peaks[10] >> 20])
 
 
 def measure_deep_memory() -> None:
@@ -115,18 +124,18 @@ def measure_deep_memory() -> None:
     done = subprocess.run(
         [sys.executable, __file__, "--memory", "deep"], check=True, capture_output=True, text=True, env=os.environ
     )
-    report("peak memory over 1.5 GB, 80 x 256 teacher, 20 x 256 student", int(done.stdout.split()[-1]) / 1.5e6, 1.0)
+    report("peak memory over 1.5 GB, 80 x 256 teacher, 20 x 256 student", int(done.stdout.split()[-1]) / 1.5e9, 1.0)
 
 
 def memory_child(copies: str) -> None:
-    """Analyse a deep pair, or the reviews `copies` times over, and print the peak resident memory in KiB."""
+    """Analyse a deep pair, or the reviews `copies` times over, and print the peak resident memory in bytes."""
     if copies == "deep":
         teacher, student, texts = pair("deep")
         analyze(teacher, [student], probe_of(texts[:60]))
     else:
         teacher, student, texts = pair("real") or pair("wide")
         analyze(teacher, [student], probe_of(texts[:400] * int(copies)))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak_memory())
 
 
 def measure_accuracy() -> None:

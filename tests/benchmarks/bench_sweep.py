@@ -9,7 +9,6 @@ outside: a sweep loads the teacher and the data once, separate runs ten times. R
 
 from __future__ import annotations
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from measuring import _clock as clock
-from measuring import report, word_tokenizer
+from measuring import peak_memory, report, word_tokenizer
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback
 
 from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
@@ -225,7 +224,7 @@ def measure_memory(which: str) -> None:
                 train_side_by_side(arms, (shared,), lambda _arm: None)
         else:
             begun(Path(name), teacher, data, plan(teacher, "forward", "teacher"), 2).train()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
+    print(peak_memory() / 1024**3)
 
 
 def peak(which: str) -> float:

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import resource
 import socket
 import statistics
 import subprocess
@@ -35,6 +36,17 @@ REVIEWS = Path(__file__).resolve().parents[3] / "shared" / "data" / "movie_revie
 def report(name: str, ratio: float, goal: float | None, **details: object) -> None:
     """Print one JSON line."""
     print(json.dumps({"name": name, "ratio": float(f"{ratio:.4g}"), "goal": goal, **details}), flush=True)
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has held since its program began.
+
+    Where the system tells it (Linux): `ru_maxrss` of a process that was started by a larger one is that one's.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def paired_ratio(run: Callable[[], object], bare: Callable[[], object], repeats: int) -> tuple[float, float, float]:
