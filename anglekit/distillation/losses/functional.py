@@ -26,7 +26,13 @@ from anglekit.distillation.losses.attention_relations import (
     attention_and_value_relations,
     self_attention_relations,
 )
-from anglekit.distillation.losses.divergences import DIVERGENCES, divergence, one_chunk
+from anglekit.distillation.losses.divergences import (
+    DIVERGENCES,
+    chunked_cross_entropy,
+    cross_entropy_and_divergence,
+    divergence,
+    one_chunk,
+)
 from anglekit.distillation.losses.relations import RELATIONS, precise, relation
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
@@ -244,6 +250,9 @@ def cross_entropy(
 ) -> LossTerm:
     """Sum the cross-entropy over labels other than -100.
 
+    Logits of more than `divergences.CHUNK_ENTRIES` entries are read in chunks, so that beside them and their gradient
+    no tensor of their size is held; not so with label smoothing or class weights.
+
     Args:
         logits: (..., classes): (batch, classes) for classification, (batch, time, vocabulary) for tokens. Causal models
             predict the next token: pass both through `next_token_targets` first.
@@ -261,7 +270,10 @@ def cross_entropy(
         )
     # Ignored rows are left out rather than handed to `ignore_index`: NaN logits there would reach the gradient.
     index = valid_positions(labels != IGNORE_INDEX, labels.shape, logits.device)
-    rows, targets = _rows(logits, index), labels.reshape(-1)[index]
+    targets = labels.reshape(-1)[index]
+    if class_weights is None and not label_smoothing and logits.numel() > one_chunk(logits.device):
+        return LossTerm(chunked_cross_entropy(logits.reshape(-1, logits.shape[-1]), index, targets), _count(index))
+    rows = _rows(logits, index)
     if class_weights is None:
         return LossTerm(F.cross_entropy(rows, targets, reduction="sum", label_smoothing=label_smoothing), _count(index))
     weights = class_weights.to(rows)
@@ -279,6 +291,7 @@ def kl_divergence(
     shared_entries: int | None = None,
     skew: float = 0.1,
     top_k: int = 100,
+    overwrite_teacher: bool = False,
 ) -> LossTerm:
     """Sum T^2 KL between the two softmax distributions at temperature T over valid rows, in nats.
 
@@ -298,6 +311,8 @@ def kl_divergence(
             mean the same in two vocabularies (`anglekit.shared_vocabulary`). None: over all. The logits are not copied.
         skew: the teacher's share of the mixture of "skew", in (0, 1).
         top_k: how many of the teacher's likeliest classes "top-k" compares; at least 1.
+        overwrite_teacher: the backward pass may write its gradient over the teacher's logits, which nobody reads then:
+            a tensor of that size less.
 
     Raises:
         InputError: an unknown direction, a temperature not above 0, more shared entries than there are classes, or
@@ -307,14 +322,7 @@ def kl_divergence(
         >>> mask = labels != -100
         >>> kl_divergence(student_logits, teacher_logits, mask, temperature=2.0).mean().backward()
     """
-    if direction not in KL_DIRECTIONS:
-        raise InputError(f"no KL direction {direction!r}", allowed=suggest(direction, KL_DIRECTIONS))
-    if not 0.0 < temperature < float("inf"):
-        raise InputError(f"the temperature is {temperature}", allowed="allowed: a finite number above 0")
-    if not 0.0 < skew < 1.0:
-        raise InputError(f"the skew is {skew}", allowed="allowed: above 0 and below 1")
-    if top_k < 1:
-        raise InputError(f"top_k is {top_k}", allowed="allowed: at least 1")
+    _check_comparison(direction, temperature, skew, top_k)
     student_logits, teacher_logits = shared_logits(student_logits, teacher_logits, shared_entries)
     index = valid_positions(mask, student_logits.shape[:-1], student_logits.device)
     # In one chunk plain autograd is as small, and faster by the softmax that it need not repeat.
@@ -326,8 +334,81 @@ def kl_divergence(
         total = compare(F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1)) * temperature**2
     else:
         ours, theirs = (each.reshape(-1, each.shape[-1]) for each in (student_logits, teacher_logits))
-        total = divergence(ours, theirs, index, kind=direction, temperature=temperature, skew=skew, top_k=top_k)
+        total = divergence(
+            ours,
+            theirs,
+            index,
+            kind=direction,
+            temperature=temperature,
+            skew=skew,
+            top_k=top_k,
+            overwrite_teacher=overwrite_teacher,
+        )
     return LossTerm(total, _count(index))
+
+
+def cross_entropy_and_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float = 1.0,
+    direction: str = "forward",
+    shared_entries: int | None = None,
+    skew: float = 0.1,
+    top_k: int = 100,
+    overwrite_teacher: bool = False,
+) -> tuple[LossTerm, LossTerm]:
+    """Return `cross_entropy` and `kl_divergence` over the labelled rows, with the memory of one of them.
+
+    Apart, each makes a gradient as large as the logits, and both are held at once; here they are one. It is the way to
+    train on large vocabularies.
+
+    Args:
+        student_logits: (..., classes).
+        teacher_logits: the same shape; with `shared_entries` the last dimensions may differ. Gets no gradient.
+        labels: int64 (...); rows of label -100 are read by neither.
+        temperature: as that of `kl_divergence`, as are the other options.
+        direction: likewise.
+        shared_entries: likewise.
+        skew: likewise.
+        top_k: likewise.
+        overwrite_teacher: likewise.
+
+    Raises:
+        InputError: as those two.
+    """
+    _check_comparison(direction, temperature, skew, top_k)
+    if tuple(labels.shape) != tuple(student_logits.shape[:-1]):
+        raise InputError(
+            f"labels have shape {tuple(labels.shape)}",
+            f"logits {tuple(student_logits.shape)} need one label a row",
+        )
+    _, theirs = shared_logits(student_logits, teacher_logits, shared_entries)
+    index = valid_positions(labels != IGNORE_INDEX, labels.shape, student_logits.device)
+    entropy, kl = cross_entropy_and_divergence(
+        student_logits.reshape(-1, student_logits.shape[-1]),
+        theirs.reshape(-1, theirs.shape[-1]),
+        index,
+        labels.reshape(-1)[index],
+        kind=direction,
+        temperature=temperature,
+        skew=skew,
+        top_k=top_k,
+        overwrite_teacher=overwrite_teacher,
+    )
+    return LossTerm(entropy, _count(index)), LossTerm(kl, _count(index))
+
+
+def _check_comparison(direction: str, temperature: float, skew: float, top_k: int) -> None:
+    if direction not in KL_DIRECTIONS:
+        raise InputError(f"no KL direction {direction!r}", allowed=suggest(direction, KL_DIRECTIONS))
+    if not 0.0 < temperature < float("inf"):
+        raise InputError(f"the temperature is {temperature}", allowed="allowed: a finite number above 0")
+    if not 0.0 < skew < 1.0:
+        raise InputError(f"the skew is {skew}", allowed="allowed: above 0 and below 1")
+    if top_k < 1:
+        raise InputError(f"top_k is {top_k}", allowed="allowed: at least 1")
 
 
 def shared_logits(student: Tensor, teacher: Tensor, shared_entries: int | None) -> tuple[Tensor, Tensor]:

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anglekit.distillation.losses.attention_relations import AttentionStates
+from anglekit.distillation.losses.divergences import one_chunk
 from anglekit.distillation.losses.functional import (
     IGNORE_INDEX,
     LossTerm,
     attention_loss,
     cross_entropy,
+    cross_entropy_and_kl,
     hidden_loss,
     kl_divergence,
     next_token_labels,
@@ -65,11 +67,13 @@ class TeacherOutputs:
         hidden: `hidden[stream][layer]` of shape (batch, time, width), the matched layers only; empty for losses of
             attention.
         attention: `attention[stream][layer]`, the matched layers only, for those.
+        disposable: whether this step alone reads the logits, so that its backward pass may write over them.
     """
 
     logits: Tensor | None = None
     hidden: Mapping[Stream, Mapping[int, Tensor]] = field(default_factory=dict)
     attention: Mapping[Stream, Mapping[int, AttentionStates]] = field(default_factory=dict)
+    disposable: bool = False
 
 
 #: What is compared of a layer: its state, (batch, time, width), or what its attention makes.
@@ -338,11 +342,19 @@ class DistillationObjective:
         """
         terms: dict[str, LossTerm] = {}
         ours, labels, theirs, mask = self._logits_read(inputs, logits, teacher)
+        if labels is not None and theirs is not None and self._joins(inputs, ours):
+            heat = self._temperature_and_direction()
+            joined = cross_entropy_and_kl(
+                ours, theirs, labels, shared_entries=self.shared_entries, overwrite_teacher=teacher.disposable, **heat
+            )
+            terms = dict(zip(("ce", "kl"), joined, strict=True))
         for name in self.term_names:
-            if name == "ce":
+            if name in terms:
+                term = terms[name]
+            elif name == "ce":
                 term = self._cross_entropy(ours, labels)
             elif name == "kl":
-                term = self._kl(ours, theirs, mask)
+                term = self._kl(ours, theirs, mask, disposable=teacher.disposable)
             else:
                 term = self._hidden(_stream_of(name), inputs, states, teacher, mixtures)
             if self.official and not name.startswith("hidden"):
@@ -396,11 +408,14 @@ class DistillationObjective:
         """Return the student's logits, what each row predicts, the teacher's logits and a mask of the rows for KL.
 
         Where cross-entropy and KL read the same rows of tokens, these rows alone are returned, and no mask: to pick
-        them out once instead of in each loss saves, with a large vocabulary, a tenth of a small student's step.
+        them out once instead of in each loss saves a tenth of a small student's step. Not so where the logits are so
+        many that they are read in chunks: a copy of them is what must not be.
         """
         mask = self._kl_mask(inputs) if self.weights.kl > 0.0 else None
         labels = self._targets(inputs) if self.weights.ce > 0.0 else None
         if labels is None or mask is None or teacher.logits is None or self._kl_reads_prompt(inputs):
+            return logits, labels, teacher.logits, mask
+        if logits.numel() > one_chunk(logits.device):
             return logits, labels, teacher.logits, mask
         _, shared = shared_logits(logits, teacher.logits, self.shared_entries)
         index = valid_positions(mask, logits.shape[:-1], logits.device)
@@ -418,18 +433,31 @@ class DistillationObjective:
             return binary_cross_entropy(logits, labels, label_smoothing=self.label_smoothing, positive_weights=weights)
         return cross_entropy(logits, labels, label_smoothing=self.label_smoothing, class_weights=weights)
 
-    def _kl(self, logits: Tensor, teacher: Tensor | None, mask: Tensor | None) -> LossTerm:
+    def _kl(self, logits: Tensor, teacher: Tensor | None, mask: Tensor | None, *, disposable: bool) -> LossTerm:
         if teacher is None:
             raise InputError("the KL loss needs the teacher's logits and the teacher gave none", "use one with a head")
-        temperature = self.temperature or (self._official_losses.temperature if self.official else 1.0)
-        direction = self.kl_direction or (self._official_losses.kl_direction if self.official else "forward")
+        heat = self._temperature_and_direction()
         if self.problem_type == REGRESSION:
             return squared_error(logits, teacher)
         if self.problem_type == MULTI_LABEL:
-            return binary_kl_divergence(logits, teacher, temperature=temperature, direction=direction)
+            return binary_kl_divergence(logits, teacher, **heat)
         return kl_divergence(
-            logits, teacher, mask, temperature=temperature, direction=direction, shared_entries=self.shared_entries
+            logits, teacher, mask, shared_entries=self.shared_entries, overwrite_teacher=disposable, **heat
         )
+
+    def _temperature_and_direction(self) -> dict[str, Any]:
+        """Return the KL's options: what is set, else the family's own in the official reading."""
+        official = self._official_losses if self.official else None
+        return {
+            "temperature": self.temperature or (1.0 if official is None else official.temperature),
+            "direction": self.kl_direction or ("forward" if official is None else official.kl_direction),
+        }
+
+    def _joins(self, inputs: Inputs, logits: Tensor) -> bool:
+        """Return whether cross-entropy and KL are computed together: of the same rows of many tokens."""
+        plain = self._one_class and self.class_weights is None and not self.label_smoothing
+        many = logits.dim() == 3 and logits.numel() > one_chunk(logits.device)
+        return plain and many and not self._kl_reads_prompt(inputs)
 
     def _hidden(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ class SharedTeacher:
         answer = self._held.get(mark)
         if answer is None:
             start = time.perf_counter()
-            answer = self._forward(inputs)
+            answer = replace(self._forward(inputs), disposable=False)
             self.seconds += time.perf_counter() - start
             self.passes = self._forward.passes if isinstance(self._forward, CachedTeacher) else self.passes + 1
             self._held[mark] = answer

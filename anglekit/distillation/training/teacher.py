@@ -107,7 +107,7 @@ class TeacherForward:
         }
         recorder.clear()
         self._attention.clear()
-        return TeacherOutputs(outputs.logits.to(back) if self.logits else None, hidden, attention)
+        return TeacherOutputs(outputs.logits.to(back) if self.logits else None, hidden, attention, disposable=True)
 
 
 def _sent(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - a batch may hold more than tensors

@@ -85,4 +85,4 @@ class HiddenOfAnother:
     def __call__(self, inputs: Mapping[str, Any]) -> TeacherOutputs:
         """Return what the losses read for one batch."""
         logits = None if self._logits is None else self._logits(inputs).logits
-        return replace(self._hidden(inputs), logits=logits)
+        return replace(self._hidden(inputs), logits=logits, disposable=False)

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anglekit.distillation.losses import divergences
-from anglekit.distillation.losses.functional import kl_divergence
+from anglekit.distillation.losses import objective as objective_module
+from anglekit.distillation.losses.functional import cross_entropy, cross_entropy_and_kl, kl_divergence
+from anglekit.distillation.losses.objective import DistillationObjective, TeacherOutputs
+from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError
 from anglekit.vocabulary import KL_DIRECTIONS
 
@@ -126,3 +129,50 @@ def test_no_row_is_a_loss_of_zero():
         term.mean().backward()
         assert float(term.total.detach()) == 0.0
         assert student.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("shared", [None, 7])
+@pytest.mark.parametrize("direction", ["forward", "jensen-shannon"])
+def test_cross_entropy_and_kl_together_are_those_apart(direction, shared, overwrite, monkeypatch):
+    """Also where the gradient takes the place of the teacher's logits, and unread rows hold NaN."""
+    monkeypatch.setitem(divergences.CHUNK_ENTRIES, "cpu", 20)
+    labels = torch.tensor([[1, -100, 2, 6], [-100, 0, 3, -100]])
+    teacher, given = logits(0, 8, 9).reshape(2, 4, 9), logits(1, 8, 9).reshape(2, 4, 9)
+    for each in (teacher, given):
+        each[labels == -100] = torch.nan
+    options = {"direction": direction, "temperature": 2.0, "shared_entries": shared}
+    found = []
+    for together in (True, False):
+        student, theirs = given.clone().requires_grad_(), teacher.clone()
+        if together:
+            terms = cross_entropy_and_kl(student, theirs, labels, overwrite_teacher=overwrite, **options)
+        else:
+            terms = cross_entropy(student, labels), kl_divergence(student, theirs, labels != -100, **options)
+        loss = 0.3 * terms[0].total + 2.0 * terms[1].total
+        loss.backward(retain_graph=together)
+        found.append((loss.detach(), student.grad, [int(term.count) for term in terms]))
+        if together and overwrite and shared is None:
+            torch.testing.assert_close(theirs, student.grad)
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                loss.backward()
+        else:
+            torch.testing.assert_close(theirs, teacher, equal_nan=True)
+    torch.testing.assert_close(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+    assert found[0][2] == found[1][2] == [5, 5]
+
+
+def test_a_step_over_many_classes_copies_no_logits(monkeypatch):
+    """The objective hands the logits themselves on, where they are more than a chunk; else the rows that count."""
+    seen = []
+    monkeypatch.setattr(objective_module, "cross_entropy_and_kl", lambda s, t, *_, **__: seen.append((s, t)) or (1, 1))
+    objective = DistillationObjective(causal=True, weights=LossWeights(1.0, 1.0, 0.0))
+    batch = {"input_ids": torch.ones(2, 4, dtype=torch.long), "labels": torch.ones(2, 4, dtype=torch.long)}
+    student, teacher = logits(0, 8, 9).reshape(2, 4, 9), logits(1, 8, 9).reshape(2, 4, 9)
+    objective.terms(batch, student, {}, TeacherOutputs(teacher))
+    assert not seen
+    monkeypatch.setitem(divergences.CHUNK_ENTRIES, "cpu", 20)
+    objective.terms(batch, student, {}, TeacherOutputs(teacher))
+    assert seen[0][0] is student
+    assert seen[0][1] is teacher
