@@ -39,10 +39,10 @@ from anglekit.distillation.tasks.labelled.label_sets import LabelSet
 from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.tasks.registry import task_by_name
-from anglekit.vocabulary import INITS, STRATEGIES
+from anglekit.vocabulary import INITS, PAPER_STRATEGIES
 
 BATCH, LENGTH, LAYERS = 16, 32, 3
-ARMS = [(strategy, init) for strategy in STRATEGIES for init in INITS]
+ARMS = [(strategy, init) for strategy in PAPER_STRATEGIES for init in INITS]
 ORIGIN = ModelProvenance("benchmark", "BertForSequenceClassification", "0" * 64, "0" * 64)
 
 
