@@ -40,6 +40,7 @@ from anglekit.models.projections import relative_depth_layer
 from anglekit.probes.batches import TokenizedProbe
 from anglekit.probes.data import ProbeData
 from anglekit.probes.in_memory import Probe, TokenInputs, tokenized_inputs
+from anglekit.probes.languages import set_languages
 from anglekit.probes.shared_vocabulary import shared_vocabulary, stored_difference, vocabulary_entries
 from anglekit.probes.tokenize import (
     read_alike,
@@ -131,6 +132,7 @@ def prepare(
     _check_models(teacher, students)
     _check_twins(students, settings)
     given = len(probe.texts)
+    probe = in_languages([teacher, *students], probe, settings)
     probe = texts_read_alike(teacher, students, probe, settings)
     tokens = replace(
         tokenized_probe(teacher, students, probe, settings),
@@ -360,6 +362,23 @@ def check_tokenizers(teacher: str, students: Sequence[str], load: LoadOptions) -
     for student in students:
         if difference := stored_difference(teacher, student, load):
             raise _unlike(teacher, student, difference)
+
+
+def in_languages(models: Sequence[Checkpoint], probe: Probe, settings: AnalysisSettings) -> Probe:
+    """Tell the tokenizers of multilingual models the languages that were named; return the probe with notes of others.
+
+    Raises:
+        InputError: a language that a tokenizer does not know, or none is named that it needs.
+    """
+    if isinstance(probe, TokenInputs):
+        return probe
+    notes = [
+        note
+        for model in models
+        if model.tokenizer is not None
+        for note in set_languages(model.tokenizer, settings.source_lang, settings.target_lang)
+    ]
+    return replace(probe, notes=tuple(dict.fromkeys((*probe.notes, *notes))))
 
 
 def texts_read_alike(

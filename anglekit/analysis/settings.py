@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from anglekit.errors import InputError
-from anglekit.settings_fields import LENGTHS, MEASURED, check_settings, documented, setting
+from anglekit.settings_fields import DATA, LENGTHS, MEASURED, check_settings, documented, setting
 from anglekit.vocabulary import READINGS, FinalNorm, ProjectionKind, Reading
 
 Effort = Literal["default", "all", "none"]
@@ -46,6 +46,20 @@ class AnalysisSettings:
     special_tokens: bool = setting(True, "Count special tokens, or leave them out.", group=MEASURED)
     max_length: int | None = setting(None, "Most tokens of a text; longer ones are truncated.", group=LENGTHS)
     target_max_length: int | None = setting(None, "Most tokens of a target.", group=LENGTHS)
+    source_lang: str | None = setting(
+        None,
+        "Language of the texts, by its code in the tokenizer (mBART, NLLB, M2M-100): en_XX, eng_Latn, en.",
+        metavar="CODE",
+        shown="the tokenizer's",
+        group=DATA,
+    )
+    target_lang: str | None = setting(
+        None,
+        "Language of the targets, by its code in the tokenizer.",
+        metavar="CODE",
+        shown="the tokenizer's",
+        group=DATA,
+    )
     prompts: Prompts = setting(
         "alone",
         "Causal models: read the text alone, or its target too and count the text's tokens or not.",

@@ -187,8 +187,9 @@ def settings_record(
 ) -> dict[str, Any]:
     """Return what a Geometry records of the settings: as they were given, the layers as they were found."""
     kept = asdict(settings)
-    if not settings.keep_extremes:  # as earlier versions, which did not have it
-        del kept["keep_extremes"]
+    for name, usual in (("keep_extremes", False), ("source_lang", None), ("target_lang", None)):
+        if kept[name] == usual:  # as earlier versions, which did not have it
+            del kept[name]
     return {
         **kept,
         "teacher_layers": {stream: list(chosen.teacher) for stream, chosen in layers.items()},

@@ -203,7 +203,7 @@ class Losses:
 
 
 # All layers are measured, because students are compared by them.
-_NOT_IN_RECIPES: Final = ("pad_to", "teacher_layers", "vertices", "seed")
+_NOT_IN_RECIPES: Final = ("pad_to", "teacher_layers", "vertices", "seed", "source_lang", "target_lang")
 
 
 @all_optional(AnalysisSettings, without=_NOT_IN_RECIPES)

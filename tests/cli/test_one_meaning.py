@@ -42,6 +42,8 @@ SAID_DIFFERENTLY = {
     "--seed": r"random (draws|order|matching)|^Of everything random",
     "--seeds": r"0,1,2 or 0-4",
     "--shard": r"the I-th of N parts\b.* for anglekit merge",
+    "--source-lang": r"^Language of the (sources|texts), by its code in the tokenizer",
+    "--target-lang": r"^Language of the targets, by its code in the tokenizer",
     "--streams": r"\bthese streams: encoder, decoder or both\b",
     "--student": r"^Directory or hub id of a student",
     "--target": r"[Cc]olumn of the target",

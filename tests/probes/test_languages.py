@@ -76,3 +76,43 @@ def test_settings_that_change_how_a_text_is_read_are_named(tiny_tokenizer):
     assert unlike_words("The film", one, other).endswith("is number 1 and 4 (their normalizers differ)")
     other.init_kwargs["do_lower_case"] = True
     assert settings_apart(one, other) == ("do_lower_case is None and True",)
+
+
+def test_an_analysis_takes_languages_records_them_and_notes_those_that_nobody_named():
+    import torch
+    from transformers import MBartConfig, MBartForConditionalGeneration
+
+    from anglekit.analysis.analyze import analyze
+    from anglekit.analysis.settings import AnalysisSettings
+    from anglekit.models.checkpoints import Checkpoint
+    from anglekit.probes.data import ProbeData
+
+    tokenizer = MBart50Tokenizer()
+    sizes = {"d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 32}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "decoder_start_token_id": 2}
+    models = []
+    for name, depth in (("teacher", 2), ("student", 1)):
+        torch.manual_seed(depth)
+        config = MBartConfig(
+            vocab_size=len(tokenizer), encoder_layers=depth, decoder_layers=depth, **sizes, **heads, pad_token_id=1
+        )
+        model = MBartForConditionalGeneration(config).eval()
+        models.append(Checkpoint.of(model, tokenizer, name=name))
+    texts = ("a b", "b a", "a a b", "b b a")
+    probe = ProbeData("rows", "0" * 64, texts, None, texts, tuple(range(4)), 0, "source", None, "target")
+
+    def analysed(**languages):
+        settings = AnalysisSettings(nulls="none", similarity="none", **languages)
+        return analyze(models[0], [models[1]], probe, settings=settings)
+
+    plain = analysed()
+    assert [note.split(",")[0] for note in plain.document.provenance.probe_notes] == [
+        "sources are read as en_XX",
+        "targets are read as en_XX",
+    ]
+    assert "source_lang" not in plain.settings
+    named = analysed(source_lang="fr_XX", target_lang="de_DE")
+    assert named.document.provenance.probe_notes == ()
+    assert (named.settings["source_lang"], named.settings["target_lang"]) == ("fr_XX", "de_DE")
+    with pytest.raises(SettingError, match="target_lang is 'xx'"):
+        analysed(source_lang="fr_XX", target_lang="xx")

@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.analysis.given_models import Model, as_checkpoint
 from anglekit.analysis.jobs.unfinished import unfinished_directory
-from anglekit.analysis.preparation import PreparedAnalysis, Shard, package_versions, tokenized_probe
+from anglekit.analysis.preparation import PreparedAnalysis, Shard, in_languages, package_versions, tokenized_probe
 from anglekit.analysis.recorders import progress_batches
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError, RunError, suggest
@@ -144,6 +144,7 @@ def prepare_extraction(
             "their way at once",
             "leave --offload out",
         )
+    data = in_languages([model, *read_beside], data, settings)
     probe = replace(tokenized_probe(model, read_beside, data, settings), batching=facts.batching)
     # A later reading may leave tokens out; the store leaves out none.
     probe = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +68,9 @@ def evaluate(
         write_whole(examples, _content(found.examples, examples.suffix.lower()))
     scores = found.scores
     if as_json:
-        typer.echo(scores.to_json(orient="records"))
+        # pandas' own json has ten decimals.
+        rows = scores.astype(object).where(scores.notna(), None).to_dict(orient="records")
+        typer.echo(json.dumps(rows))
         return
     from anglekit.display.tables import aligned_text, frame_table
 

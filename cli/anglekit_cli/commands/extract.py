@@ -47,7 +47,10 @@ def extract(
     settings: Annotated[
         AnalysisSettings,
         options.Options(
-            only=("teacher_layers", "final_norm", "max_length", "target_max_length", "token_budget", "seed")
+            only=(
+                *("teacher_layers", "final_norm", "max_length", "target_max_length", "source_lang", "target_lang"),
+                *("token_budget", "seed"),
+            )
         ),
     ],
     device: Annotated[str, options.option_of(LoadOptions, "device")] = AUTO,
@@ -101,7 +104,7 @@ def extract(
         check_device(device, "device")
 
     from anglekit.analysis.jobs.extract import extract_states, prepare_extraction
-    from anglekit.analysis.preparation import blocks_to_hold
+    from anglekit.analysis.preparation import blocks_to_hold, in_languages
     from anglekit.models.checkpoints import load_checkpoint, load_config
     from anglekit.probes.data import read_probe
     from anglekit.runtime.processes import launched_processes
@@ -122,6 +125,7 @@ def extract(
             wanted = replace(settings, teacher_layers=chosen)
             held = replace(there, blocks=blocks_to_hold(config, wanted, teacher=True))
             checkpoint = load_checkpoint(model, held)
+            texts = replace(texts, notes=in_languages([checkpoint], texts, settings).notes)
         if dry_run:
             planned = prepare_extraction(checkpoint, texts, settings, layers=chosen, stored=states_dtype, part=part)
             counts = {stream: planned.probe.n_tokens(stream) for stream in planned.probe.streams}
