@@ -99,7 +99,7 @@ def test_draw_figure_by_name(geometry) -> None:
         ("figure2", 1, {}, r"no figure 'figure2'; did you mean 'figure1'\? allowed: figure1, angles-heatmap, "),
         ("angles-heatmap", 2, {}, "angles-heatmap draws one directory, 2 were given"),
         ("angles-heatmap", 0, {}, "angles-heatmap draws one directory, 0 were given"),
-        ("angles-heatmap", 1, {"labels": ["a"]}, r"takes no task labels \(--task\); figures that do: figure1"),
+        ("angles-heatmap", 1, {"labels": ["a"]}, r"takes no task labels \(--task-name\); figures that do: figure1, "),
         ("figure1", 0, {}, "no geometry to draw figure1 from"),
         ("figure1", 1, {"value": "mean_cosine"}, r"takes no value \(--value\); figures that do: angles-heatmap"),
     ],
