@@ -129,6 +129,8 @@ STRATEGIES: Mapping[str, Strategy] = {
     ),
 }
 
+#: What `Strategy.combines` makes a mixture of states with.
+MIXTURES = ("mean", "attention", "linear", "gate")
 #: The strategies that the paper compares: what a sweep trains where none are named.
 PAPER_STRATEGIES = ("none", "forward", "reverse", "all-to-one", "random")
 #: The strategy that reads a Geometry.

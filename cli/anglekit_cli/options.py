@@ -45,11 +45,13 @@ from anglekit.settings_fields import (
 )
 from anglekit.vocabulary import (
     ANGLE_AWARE,
+    ATTENTION_LOSSES,
     CLASSIFICATION,
     CONTROLS,
     GEOMETRY_FILE,
     HIDDEN_LOSS_NAMES,
     LABELLED,
+    MIXTURES,
     NONE,
     RANDOM_TEACHER,
     READINGS,
@@ -554,7 +556,7 @@ def check_teaching(
     if not weights.hidden:
         check_effects(hidden, "came with --alpha-hidden 0")
     if hidden_loss != RELATION_HEADS_OF:
-        check_effects(heads, f"came with --hidden-loss {hidden_loss}, which has none: take {RELATION_HEADS_OF}")
+        check_effects(heads, f"came with --hidden-loss {hidden_loss} (only {RELATION_HEADS_OF} has any)")
     if not weights.kl:
         check_effects(said, "came with --alpha-kl 0")
 
@@ -581,10 +583,18 @@ def check_students(
     return sources
 
 
-def check_losses(hidden_loss: str, reading: str) -> None:
-    """Refuse an unknown hidden loss or reading."""
+def check_losses(hidden_loss: str, reading: str, strategies: Sequence[str | None] = ()) -> None:
+    """Refuse an unknown hidden loss or reading, and losses of attention beside a mixture of states, which has none."""
     check_names("--hidden-loss", [hidden_loss], HIDDEN_LOSS_NAMES)
     check_names("--reading", [reading], READINGS)
+    made = {name: STRATEGIES[name].combines for name in strategies if name is not None and name in STRATEGIES}
+    mixing = next((name for name, combines in made.items() if combines in MIXTURES), None)
+    if hidden_loss in ATTENTION_LOSSES and reading == "corrected" and mixing is not None:
+        raise InputError(
+            f"--hidden-loss {hidden_loss} compares what attention makes, and strategy {mixing} makes a mixture of "
+            "states, which has no attention",
+            "take a strategy of single layers, such as last, forward or optimal-transport",
+        )
 
 
 def check_matching(strategy: str | None, layer_map: str | None, control: str | None = None) -> None:

@@ -136,6 +136,8 @@ MISTAKES = [
     "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --label labl --out o",
     "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --init teecher --out o",
     "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --hidden-loss mes --out o",
+    "distill t --strategy gated --layers 2 --task sst2 --train train.tsv --hidden-loss minilm-v2 --out o",
+    "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --relation-heads 2 --out o",
     "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --schedule liner --out o",
     "sweep t --strategies none,foward --layers 2 --task sst2 --train train.tsv --out o",
     "sweep t --seeds 0-x --layers 2 --task sst2 --train train.tsv --out o",

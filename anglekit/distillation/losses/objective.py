@@ -39,6 +39,7 @@ from anglekit.vocabulary import (
     ATTENTION_MAPS,
     HIDDEN_LOSS_NAMES,
     KL_DIRECTIONS,
+    MIXTURES,
     MULTI_LABEL,
     PROBLEM_TYPES,
     READINGS,
@@ -570,7 +571,7 @@ def check_defined(hidden_loss: str, reading: str, stream: Stream, layers: int, c
             f"the official reading came, and the {stream}'s layers are taught by a {combines} of teacher layers",
             "the paper's code has one teacher layer for each: take --reading corrected",
         )
-    if hidden_loss in ATTENTION_LOSSES and reading != "official" and combines not in ("", "draw", "transport"):
+    if hidden_loss in ATTENTION_LOSSES and reading != "official" and combines in MIXTURES:
         raise InputError(
             f"hidden loss {hidden_loss!r} compares what attention makes, and the {stream}'s layers are taught by a "
             f"{combines} of states, which has no attention",

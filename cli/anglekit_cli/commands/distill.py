@@ -74,7 +74,7 @@ def distill(
     options.check_matching(strategy, layer_map, control)
     options.check_strategies([strategy], geometry, copy)
     options.check_names("--init", [init] if init is not None else (), INITS)
-    options.check_losses(hidden_loss, reading)
+    options.check_losses(hidden_loss, reading, [strategy])
     options.check_task(task, columns, settings, scored=bool(validation))
     options.check_teaching(
         settings,

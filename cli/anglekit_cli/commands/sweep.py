@@ -128,7 +128,7 @@ def sweep(
     options.check_strategies(chosen_strategies or (), geometry, copy)
     chosen_controls = options.names_of("--controls", controls)
     options.check_names("--controls", chosen_controls, CONTROLS)
-    options.check_losses(hidden_loss, reading)
+    options.check_losses(hidden_loss, reading, chosen_strategies or ())
     options.check_task(task, columns, settings, scored=bool(validation))
     options.check_teaching(
         settings,
