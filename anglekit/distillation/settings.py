@@ -33,6 +33,7 @@ from anglekit.settings_fields import (
     setting,
 )
 from anglekit.vocabulary import (
+    ATTENTION_LOSSES,
     CLASSED,
     COMPLETION,
     GIVEN,
@@ -438,6 +439,24 @@ def check_watched(angles_every: int | None, probe: str | None) -> None:
         raise InputError(f"{given} came without {other}, which it belongs to", "give both, or neither")
     if angles_every is not None and angles_every < 1:
         raise InputError(f"--angles-every is {angles_every}", allowed="allowed: at least 1")
+
+
+def check_cacheable(teacher_cache: str | None, *, reading: str, hidden_loss: str, weight: float) -> None:
+    """Raise the InputError for a teacher's cache that does not hold what the losses read.
+
+    Args:
+        teacher_cache: its directory; None: there is none.
+        reading: of the losses.
+        hidden_loss: its name.
+        weight: its weight.
+    """
+    reason = ""
+    if reading == "official":
+        reason = "--reading official, whose losses read padding, which no cache holds"
+    elif hidden_loss in ATTENTION_LOSSES and weight > 0.0:
+        reason = f"--hidden-loss {hidden_loss}, which reads attention, and a cache holds states"
+    if teacher_cache is not None and reason:
+        raise InputError(f"--teacher-cache came with {reason}", "leave one of the two out")
 
 
 def hub_hindrance() -> tuple[str, str] | None:

@@ -137,6 +137,7 @@ MISTAKES = [
     "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --init teecher --out o",
     "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --hidden-loss mes --out o",
     "distill t --strategy gated --layers 2 --task sst2 --train train.tsv --hidden-loss minilm-v2 --out o",
+    "sweep t --layers 2 --task sst2 --train train.tsv --hidden-loss minilm-v2 --teacher-cache c --out o",
     "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --relation-heads 2 --out o",
     "distill t --strategy forward --layers 2 --task sst2 --train train.tsv --schedule liner --out o",
     "sweep t --strategies none,foward --layers 2 --task sst2 --train train.tsv --out o",

@@ -14,7 +14,13 @@ from anglekit.distillation.matching.plan import DistillationPlan, plan_distillat
 from anglekit.distillation.runs.directory import IfExists, RunDirectory
 from anglekit.distillation.runs.run import RunResult, begin_distillation, begin_run
 from anglekit.distillation.runs.teacher_check import teacher_doubts
-from anglekit.distillation.settings import DataSettings, TrainSettings, check_watched, evaluation_sources
+from anglekit.distillation.settings import (
+    DataSettings,
+    TrainSettings,
+    check_cacheable,
+    check_watched,
+    evaluation_sources,
+)
 from anglekit.distillation.students.create import CopyBlocks
 from anglekit.distillation.students.given import CheckedStudent, GivenStudent, check_given, open_given, read_given
 from anglekit.distillation.students.given_vocabulary import check_stored_vocabulary
@@ -29,7 +35,7 @@ from anglekit.models.checkpoints import Checkpoint, checkpoint_name, checkpoint_
 from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.probes.data import read_probe
 from anglekit.results.scores import ANGLES_FOLDER
-from anglekit.vocabulary import ATTENTION_LOSSES, RANDOM_TEACHER, RELATION_HEADS_OF, Stream
+from anglekit.vocabulary import RANDOM_TEACHER, RELATION_HEADS_OF, Stream
 
 
 def finetune(
@@ -284,18 +290,9 @@ def plan_run(
             "--lora-rank came with a random initialisation, whose frozen weights would stay random",
             "take --init teacher (of a sweep: --inits teacher)",
         )
-    if settings.teacher_cache is not None and plan.reading == "official":
-        raise InputError(
-            "--teacher-cache came with --reading official, whose losses read padding, which no cache holds",
-            "leave one of the two out",
-        )
-    attention = plan.reading != "official" and plan.hidden_loss in ATTENTION_LOSSES and plan.weights.hidden > 0.0
-    if settings.teacher_cache is not None and attention:
-        raise InputError(
-            f"--teacher-cache came with --hidden-loss {plan.hidden_loss}, which reads attention, and a cache holds "
-            "states",
-            "leave one of the two out",
-        )
+    check_cacheable(
+        settings.teacher_cache, reading=plan.reading, hidden_loss=plan.hidden_loss, weight=plan.weights.hidden
+    )
     if settings.relation_heads is not None and plan.hidden_loss != RELATION_HEADS_OF:
         raise InputError(
             f"--relation-heads came without --hidden-loss {RELATION_HEADS_OF}, the only one that has any",

@@ -9,7 +9,7 @@ import typer
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.map_text import check_form
 from anglekit.distillation.matching.plain_plan import check_plain_plan
-from anglekit.distillation.settings import check_watched
+from anglekit.distillation.settings import check_cacheable, check_watched
 from anglekit.settings_fields import MEASURED
 from anglekit.vocabulary import INITS, NONE
 from anglekit_cli import options
@@ -75,6 +75,7 @@ def distill(
     options.check_strategies([strategy], geometry, copy)
     options.check_names("--init", [init] if init is not None else (), INITS)
     options.check_losses(hidden_loss, reading, [strategy])
+    check_cacheable(settings.teacher_cache, reading=reading, hidden_loss=hidden_loss, weight=weights.hidden)
     options.check_task(task, columns, settings, scored=bool(validation))
     options.check_teaching(
         settings,

@@ -10,6 +10,7 @@ import typer
 
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.plain_plan import check_plain_plan
+from anglekit.distillation.settings import check_cacheable
 from anglekit.errors import InputError
 from anglekit.settings_fields import OUTPUT, STUDENT
 from anglekit.vocabulary import CONTROLS, INITS, NONE, PAPER_STRATEGIES, RANDOM_TEACHER, STRATEGIES
@@ -129,6 +130,7 @@ def sweep(
     chosen_controls = options.names_of("--controls", controls)
     options.check_names("--controls", chosen_controls, CONTROLS)
     options.check_losses(hidden_loss, reading, chosen_strategies or ())
+    check_cacheable(settings.teacher_cache, reading=reading, hidden_loss=hidden_loss, weight=weights.hidden)
     options.check_task(task, columns, settings, scored=bool(validation))
     options.check_teaching(
         settings,
