@@ -25,16 +25,24 @@ PROSE = " ".join(re.sub(r"^\|.*$", "", TEXT, flags=re.MULTILINE).split())
 RUN = {"6-layer", "3-layer", "600 steps", "1,500 validation examples", "95% interval", "seed 2", "seed 0"}
 
 
-@pytest.fixture(scope="module")
-def scores():
-    table, notes = read_score_table(ROOT / "data" / "gallery" / "inference-scores.csv", "")
+def accuracies(file):
+    table, notes = read_score_table(ROOT / "data" / "gallery" / file, "")
     assert not notes
     return table[table["score"] == "accuracy"]
 
 
+def compared(scores):
+    return compare(Evidence([], scores, n_examples={"validation": 1500}, primary="accuracy"), score_margin=0.01)
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return accuracies("inference-scores.csv")
+
+
 @pytest.fixture(scope="module")
 def comparison(scores):
-    return compare(Evidence([], scores, n_examples={"validation": 1500}, primary="accuracy"), score_margin=0.01)
+    return compared(scores)
 
 
 def family(comparison, init):
@@ -63,6 +71,29 @@ def sentences(comparison):
     ]
 
 
+def over_none(found, place):
+    values = 100 * found.loc[place, ["difference", "low", "high"]].astype(float)
+    return f"{values.iloc[0]:+.1f} ({values.iloc[1]:+.1f} to {values.iloc[2]:+.1f})"
+
+
+def test_the_page_of_all_strategies_holds_their_scores():
+    comparison = compared(accuracies("strategies-scores.csv"))
+    levels = comparison.levels.set_index(["init", "strategy"])["mean"]
+    over = comparison.differences[comparison.differences["kind"] == "over none"].set_index(["init", "strategy_a"])
+    page = (ROOT / "docs" / "pages" / "strategies.md").read_text(encoding="utf-8")
+    part = page.partition("## All of them beside each other")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\S+)` \| (\S+) \| (\S+) \| (.*?) ?\|$", part, re.MULTILINE)
+    assert sorted(name for name, *_ in rows) == sorted(levels["teacher"].index)
+    for name, random, teacher, gain in rows:
+        assert [random, teacher] == [f"{100 * levels[init, name]:.1f}%" for init in ("random", "teacher")]
+        assert gain == ("" if name == "none" else over_none(over, ("teacher", name)))
+    family_of_copies = family(comparison, "teacher")
+    assert family_of_copies.verdict == "different"
+    key = family_of_copies.key
+    said = f"`{key['strategy_a']}` is {100 * key['difference']:.1f} points above `{key['strategy_b']}`"
+    assert said in " ".join(part.split())
+
+
 def test_the_table_is_that_of_the_scores(comparison):
     levels = comparison.levels.set_index(["init", "strategy"])["mean"]
     over = comparison.differences[comparison.differences["kind"] == "over none"].set_index(["init", "strategy_a"])
@@ -75,8 +106,7 @@ def test_the_table_is_that_of_the_scores(comparison):
             if strategy == "none":
                 expected.append("")
             else:
-                found = 100 * over.loc[(init, strategy), ["difference", "low", "high"]].astype(float)
-                expected.append(f"{found.iloc[0]:+.1f} ({found.iloc[1]:+.1f} to {found.iloc[2]:+.1f})")
+                expected.append(over_none(over, (init, strategy)))
         assert cells == expected
 
 
