@@ -39,9 +39,14 @@ def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = Fal
             )
         texts.append("" if is_missing(cell) else check_text(cell, table, column, row))
     if table.whole and not any(text.strip() for text in texts):
-        options = "--text or --text-pair" if role == "text" else f"--{role}"
-        raise InputError(f"column {column!r} of {table.source} holds no text", f"name another with {options}")
+        raise no_text(column, table.source, role)
     return tuple(texts)
+
+
+def no_text(column: str, source: str, role: str) -> InputError:
+    """Return the error of a column that is blank throughout."""
+    options = "--text or --text-pair" if role == "text" else f"--{role}"
+    return InputError(f"column {column!r} of {source} holds no text", f"name another with {options}")
 
 
 def text_lists(table: Table, column: str, role: str, *, least: int = 1) -> tuple[tuple[str, ...], ...]:

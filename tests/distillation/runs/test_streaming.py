@@ -114,6 +114,21 @@ def test_a_blank_piece_is_as_good_as_blank_rows_and_a_blank_table_is_refused(tmp
             read(str(path), DataSettings(text="text"))
 
 
+@pytest.mark.parametrize("blank", ["text", "text_pair"])
+def test_each_of_two_columns_must_hold_a_text_somewhere_streamed_or_not(tmp_path, blank):
+    path = tmp_path / "rows.jsonl"
+    columns = DataSettings(text="text", text_pair="text_pair")
+    rows = [{"text": "w1 w2", "text_pair": "w3", "label": n % 2} for n in range(40)]
+    some = [row if n == 30 else row | {blank: ""} for n, row in enumerate(rows)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in some))
+    assert len(TASKS["classification"].read(str(path), columns)) == 40
+    assert len(list(TASKS["classification"].stream(str(path), columns).texts_in_pieces())) > 1
+    path.write_text("".join(json.dumps(row | {blank: ""}) + "\n" for row in rows))
+    for read in (TASKS["classification"].read, TASKS["classification"].stream):
+        with pytest.raises(InputError, match=f"column '{blank}' of .* holds no text; name another with --text or"):
+            read(str(path), columns)
+
+
 @given(st.integers(0, 40), st.integers(1, 12), st.integers(0, 3), st.integers(0, 3))
 def test_an_order_within_a_buffer(n_examples, buffer, seed, epoch):
     order = BufferedOrder(n_examples, buffer, seed)

@@ -66,6 +66,24 @@ def test_what_is_right_passes(tmp_path, teacher):
     look_at_labels([ids], "multi-label", DataSettings(), trains=True)  # left to the run
 
 
+def test_labels_of_which_none_is_a_class_are_asked_about(tmp_path, teacher):
+    """Numbers are scores, and other names may be mapped; where some labels are classes, the others are mistakes."""
+
+    def said(labels):
+        table = rows(tmp_path, "other.jsonl", labels)
+        with pytest.raises(InputError) as caught:
+            look_at_labels([table], "classification", DataSettings(), trained=[teacher], trains=False)
+        return str(caught.value)
+
+    scores, mapped = "for scores take --task regression, and a model of it", "--label-map MODEL=DATA"
+    assert scores in said([0.0, 0.5, 1.25])
+    assert scores in said(["0.5", "1.25", "neg"])
+    for labels in ([1.0, 2.0, 1.0], ["good", "bad"]):
+        assert mapped in said(labels)
+        assert scores not in said(labels)
+    assert said(["neg", "neutral"]).endswith("allowed: neg, pos")
+
+
 def test_the_labels_are_a_trained_models_or_those_of_the_first_table(tmp_path, teacher):
     train = rows(tmp_path, "train.jsonl", GOOD)
     other = rows(tmp_path, "other.jsonl", ["neg", "neutral"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -94,10 +94,25 @@ class LabelSet:
                 )
             raise InputError(
                 f"{where} has label {text!r} in {row}",
-                leaving_out(text),
+                leaving_out(text) or self._what_else(known),
                 allowed=f"allowed: {listed(self.names)}",
             )
         return np.array([known[text] for text in texts if text is not None], dtype=np.int64)
+
+    def _what_else(self, known: Mapping[str, int | None]) -> str:
+        """Return what labels may be that are not the classes; "" where only some of them are outside.
+
+        Args:
+            known: the different labels, and of each its class.
+        """
+        numbers = [number for text in known if (number := _number(text)) is not None]
+        if 2 * len(numbers) > len(known) and not all(map(float.is_integer, numbers)):
+            return (
+                "for scores take --task regression, and a model of it; else name the column of the classes with --label"
+            )
+        if any(number is not None for number in known.values()):
+            return ""
+        return "if a trained model's labels are called otherwise in the data, say so: --label-map MODEL=DATA,..."
 
     def config_settings(self) -> dict[str, dict[int, str] | dict[str, int]]:
         """Return the names in the form of a model's configuration, where any tool can read them."""
@@ -219,8 +234,14 @@ def _are_whole(texts: Iterable[str]) -> bool:
 
 def _numbers(texts: Iterable[str]) -> list[float] | None:
     """Return texts as finite numbers, or None where one is none."""
+    found = [_number(text) for text in texts]
+    return None if None in found else [number for number in found if number is not None]
+
+
+def _number(text: str) -> float | None:
+    """Return a text as a finite number, or None where it is none."""
     try:
-        found = [float(text) for text in texts]
+        number = float(text)
     except ValueError:
         return None
-    return found if all(map(np.isfinite, found)) else None
+    return number if np.isfinite(number) else None

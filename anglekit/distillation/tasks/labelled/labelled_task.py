@@ -23,7 +23,7 @@ from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, lengt
 from anglekit.distillation.tasks.generation import scoring_mode
 from anglekit.distillation.tasks.labelled.label_cells import KeptLabels
 from anglekit.distillation.tasks.task import BoundedTokenizer, Collator, ScoredModel, Task
-from anglekit.distillation.tasks.text_columns import texts_of
+from anglekit.distillation.tasks.text_columns import no_text, texts_of
 from anglekit.errors import InputError
 from anglekit.probes.encode import encode_texts
 from anglekit.runtime.passes import told_failures
@@ -74,6 +74,12 @@ class LabelledTexts(TextTable):
     def provenance(self) -> dict[str, Any]:
         """Return what a run records about the data."""
         return super().provenance() | ({"left_out": dict(self.left_out)} if self.left_out else {})
+
+    @property
+    def sides(self) -> dict[str, tuple[str, ...]]:
+        """The texts of each of the one or two columns of texts, by its name."""
+        sides = (self.texts,) if self.pairs is None else (self.texts, self.pairs)
+        return dict(zip(self.columns, sides, strict=False))  # the labels' columns come behind
 
     def texts_read(self) -> tuple[str, ...]:
         """Return every text of the rows, without their labels."""
@@ -132,11 +138,18 @@ class LabelledTask(Task):
         """Return the labels of all rows; see `Task.without_texts`."""
         labels: list[Any] = []
         first = None
+        held: set[str] = set()
         for piece in cast("Iterator[LabelledTexts]", pieces):
             first = first or piece
             labels += piece.labels
+            for column, texts in piece.sides.items():
+                if column not in held and any(text.strip() for text in texts):
+                    held.add(column)
         if first is None:
             raise InputError(f"{table.source} has no rows", "a table needs at least one")
+        for column in first.sides:
+            if column not in held:
+                raise no_text(column, table.source, "text")
         rows = tuple(range(len(labels)))
         known = replace(first, texts=(), pairs=None, labels=tuple(labels), rows=rows, file_row=table.file_row)
         return known, len(labels)
