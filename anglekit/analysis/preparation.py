@@ -40,7 +40,7 @@ from anglekit.models.projections import relative_depth_layer
 from anglekit.probes.batches import TokenizedProbe
 from anglekit.probes.data import ProbeData
 from anglekit.probes.in_memory import Probe, TokenInputs, tokenized_inputs
-from anglekit.probes.languages import set_languages
+from anglekit.probes.languages import languages_as_found, set_languages
 from anglekit.probes.shared_vocabulary import shared_vocabulary, stored_difference, vocabulary_entries
 from anglekit.probes.tokenize import (
     read_alike,
@@ -50,6 +50,7 @@ from anglekit.probes.tokenize import (
     unlike_words,
 )
 from anglekit.results.document import ModelRecord, ProbeRecord, Provenance
+from anglekit.runtime.passes import embedding_rows, no_row
 from anglekit.runtime.placement import device_names
 from anglekit.states.store import StoredTeacher, StoreReader
 from anglekit.vocabulary import BATCHINGS, ProjectionKind, Stream
@@ -124,9 +125,22 @@ def prepare(
 ) -> PreparedAnalysis:
     """Check that everything fits, tokenise, and say what is looked at in a shard, or in all batches (None).
 
+    Tokenizers keep the languages that they came with.
+
     Raises:
         InputError: something does not fit, or a projection would be fitted on a shard.
     """
+    with languages_as_found(each.tokenizer for each in (teacher, *students)):
+        return _prepared(teacher, students, probe, settings, shard)
+
+
+def _prepared(
+    teacher: Checkpoint,
+    students: Sequence[Checkpoint],
+    probe: Probe,
+    settings: AnalysisSettings,
+    shard: Shard | None,
+) -> PreparedAnalysis:
     if settings.reading == "official":
         settings = replace(settings, final_norm="included")
     _check_models(teacher, students)
@@ -435,8 +449,21 @@ def tokenized_probe(
     """Return the probe as the models read it, cut to what all of them can take.
 
     Raises:
-        InputError: the teacher lacks a tokenizer or its decoder a start token, or the settings do not suit its kind.
+        InputError: the teacher lacks a tokenizer or its decoder a start token, the settings do not suit its kind, or a
+            model has no row of embeddings for a token.
     """
+    tokenized = _tokenized(teacher, students, probe, settings)
+    highest = int(tokenized.text.ids.max(initial=-1))
+    for model in (teacher, *students):
+        rows = embedding_rows(model.model)
+        if rows is not None and highest >= rows:
+            raise no_row(model.source, rows, "the probe", highest)
+    return tokenized
+
+
+def _tokenized(
+    teacher: Checkpoint, students: Sequence[Checkpoint], probe: Probe, settings: AnalysisSettings
+) -> TokenizedProbe:
     limits = shared_limits(each.model for each in (teacher, *students))
     if isinstance(probe, TokenInputs):
         _check_inputs([teacher, *students], probe, settings)

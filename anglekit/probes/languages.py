@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -58,6 +60,23 @@ def set_languages(tokenizer: Tokenizer, source: str | None, target: str | None) 
     else:
         notes.append(f"targets are read as {known.tgt_lang}, the tokenizer's own: --target-lang names another")
     return tuple(notes)
+
+
+@contextmanager
+def languages_as_found(tokenizers: Iterable[Tokenizer | None]) -> Iterator[None]:
+    """Give tokenizers, which may be a caller's own, their languages back when the block is left, however it is left."""
+    kept = [
+        (known, known.src_lang, known.tgt_lang)
+        for known in tokenizers
+        if known is not None and hasattr(known, "src_lang") and hasattr(known, "tgt_lang")
+    ]
+    try:
+        yield
+    finally:
+        for known, source, target in kept:
+            changed: Any = known
+            if (changed.src_lang, changed.tgt_lang) != (source, target):
+                changed.src_lang, changed.tgt_lang = source, target
 
 
 def language_id(tokenizer: Tokenizer, code: str) -> int | None:

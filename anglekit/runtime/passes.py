@@ -38,10 +38,7 @@ def told_failures(whose: str, model: nn.Module, inputs: Mapping[str, Any]) -> It
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if (outside := _token_without_row(model, inputs)) is not None:
             token, rows = outside
-            raise InputError(
-                f"{whose} has {rows:,} rows of embeddings, and {_shape(inputs)} holds token number {token:,}",
-                "resize its embeddings (model.resize_token_embeddings) and save it, or take its own tokenizer",
-            ) from error
+            raise no_row(whose, rows, _shape(inputs), token) from error
         kind = type(model).__name__
         raise InputError(
             f"{kind} failed in a pass of {whose} over {_shape(inputs)}: {type(error).__name__}: {reason}",
@@ -58,13 +55,27 @@ def _shape(inputs: Mapping[str, Any]) -> str:
     return "a batch"
 
 
-def _token_without_row(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return the highest token of a batch and the rows of the model's embeddings, where the token has none."""
+def embedding_rows(model: nn.Module) -> int | None:
+    """Return how many tokens have a row in a model's embeddings; None where there is no such table."""
     try:
         table = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
         return None
     rows = getattr(table, "num_embeddings", None)
+    return rows if isinstance(rows, int) else None
+
+
+def no_row(whose: str, rows: int, where: str, token: int) -> InputError:
+    """Return the error of a token beyond a model's embeddings; `where` says what holds it."""
+    return InputError(
+        f"{whose} has {rows:,} rows of embeddings, and {where} holds token number {token:,}",
+        "resize its embeddings (model.resize_token_embeddings) and save it, or take its own tokenizer",
+    )
+
+
+def _token_without_row(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the highest token of a batch and the rows of the model's embeddings, where the token has none."""
+    rows = embedding_rows(model)
     ids = [each for name in ("input_ids", "decoder_input_ids") if isinstance(each := inputs.get(name), Tensor)]
     highest = max((int(each.max()) for each in ids if each.numel() and each.device.type == "cpu"), default=-1)
-    return (highest, rows) if isinstance(rows, int) and highest >= rows else None
+    return (highest, rows) if rows is not None and highest >= rows else None

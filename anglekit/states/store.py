@@ -108,6 +108,8 @@ class StoreDocument(msgspec.Struct, frozen=True, kw_only=True):
         packages: the versions.
         part: which part of a store that several jobs write this is, and of how many; None: the whole.
         plan_sha256: of a part, the hash of all texts in their batches.
+        source_lang: the language in which a multilingual tokenizer read the texts; None: nobody named one.
+        target_lang: that of the targets.
     """
 
     format: int
@@ -123,6 +125,8 @@ class StoreDocument(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str] = {}
     part: tuple[int, int] | None = None
     plan_sha256: str | None = None
+    source_lang: str | None = None
+    target_lang: str | None = None
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -291,9 +295,12 @@ class StateStore:
         missing = [place for place, digest in enumerate(digests) if digest not in self._place]
         if missing:
             row = int(probe.rows[missing[0]])
+            named = {"source": self.document.source_lang, "target": self.document.target_lang}
+            languages = " and ".join(f"--{side}-lang {code}" for side, code in named.items() if code)
             raise InputError(
                 f"{self.directory} holds no states of {len(missing)} of {probe.n_examples} texts (the first is row "
-                f"{row}): other texts, another tokenizer, or cut at another length",
+                f"{row}): other texts, another tokenizer, or cut at another length"
+                + (f"; or in other languages than the store's, {languages}" if languages else ""),
                 "analyse texts that were extracted, or extract these: anglekit extract",
             )
         places = {int(row): self._place[digest] for row, digest in zip(probe.rows, digests, strict=True)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from transformers import MBart50Tokenizer, MBartTokenizer, NllbTokenizer
 
@@ -78,14 +80,16 @@ def test_settings_that_change_how_a_text_is_read_are_named(tiny_tokenizer):
     assert settings_apart(one, other) == ("do_lower_case is None and True",)
 
 
-def test_an_analysis_takes_languages_records_them_and_notes_those_that_nobody_named():
+def test_an_analysis_takes_languages_records_them_and_notes_those_that_nobody_named(tmp_path):
     import torch
     from transformers import MBartConfig, MBartForConditionalGeneration
 
     from anglekit.analysis.analyze import analyze
+    from anglekit.analysis.jobs.extract import extract_states
     from anglekit.analysis.settings import AnalysisSettings
     from anglekit.models.checkpoints import Checkpoint
     from anglekit.probes.data import ProbeData
+    from anglekit.states.store import load_stored_teacher
 
     tokenizer = MBart50Tokenizer()
     sizes = {"d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 32}
@@ -116,3 +120,14 @@ def test_an_analysis_takes_languages_records_them_and_notes_those_that_nobody_na
     assert (named.settings["source_lang"], named.settings["target_lang"]) == ("fr_XX", "de_DE")
     with pytest.raises(SettingError, match="target_lang is 'xx'"):
         analysed(source_lang="fr_XX", target_lang="xx")
+    assert (tokenizer.src_lang, tokenizer.tgt_lang) == ("en_XX", None), "the caller's tokenizer is as it was"
+
+    languages = AnalysisSettings(source_lang="fr_XX", target_lang="de_DE")
+    store = extract_states(tmp_path / "states", models[0], probe, languages)
+    assert (store.document.source_lang, store.document.target_lang) == ("fr_XX", "de_DE")
+    assert (tokenizer.src_lang, tokenizer.tgt_lang) == ("en_XX", None)
+    stored = load_stored_teacher(tmp_path / "states")
+    read = analyze(stored, [models[1]], probe, settings=replace(languages, nulls="none", similarity="none"))
+    assert read.angles["mean_cosine"].equals(named.angles["mean_cosine"])
+    with pytest.raises(InputError, match="the store's, --source-lang fr_XX and --target-lang de_DE"):
+        analyze(stored, [models[1]], probe, settings=replace(languages, source_lang="en_XX"))

@@ -37,6 +37,7 @@ from anglekit.models.checkpoints import Checkpoint, quiet_transformers, weights_
 from anglekit.models.load_options import LoadOptions
 from anglekit.probes.batches import ProbeBatch, TokenizedProbe
 from anglekit.probes.in_memory import Probe, probe_in_memory
+from anglekit.probes.languages import languages_as_found
 from anglekit.results.document import ModelRecord, ProbeRecord
 from anglekit.runtime.files import check_replaceable, read_document, write_json
 from anglekit.runtime.lanes import lane_count, run_in_lanes, slot_count
@@ -144,8 +145,9 @@ def prepare_extraction(
             "their way at once",
             "leave --offload out",
         )
-    data = in_languages([model, *read_beside], data, settings)
-    probe = replace(tokenized_probe(model, read_beside, data, settings), batching=facts.batching)
+    with languages_as_found(each.tokenizer for each in (model, *read_beside)):
+        data = in_languages([model, *read_beside], data, settings)
+        probe = replace(tokenized_probe(model, read_beside, data, settings), batching=facts.batching)
     # A later reading may leave tokens out; the store leaves out none.
     probe = replace(
         probe,
@@ -169,6 +171,8 @@ def prepare_extraction(
         ),
         layers=chosen,
         final_norm=settings.final_norm,
+        source_lang=settings.source_lang,
+        target_lang=settings.target_lang,
         dtype=str(model.model.dtype).removeprefix("torch."),
         stored=stored,
         facts=facts,

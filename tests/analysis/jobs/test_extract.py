@@ -156,6 +156,14 @@ def test_a_model_and_texts_in_memory_are_stored_too(tiny_model, tiny_tokenizer, 
     assert read.angles["mean_cosine"].equals(live.angles["mean_cosine"])
 
 
+def test_a_token_without_a_row_is_told_before_anything_runs(tiny_model, tiny_tokenizer, tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["zing"])
+    with pytest.raises(InputError, match="has 24 rows of embeddings, and the probe holds token number 24; resize"):
+        extract_states(tmp_path / "states", tiny_model("bert"), ["the film was zing"], tokenizer=tokenizer)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_shard_is_named(checkpoint, probe, batches_of_few, tmp_path):
     teacher = checkpoint("bert", "teacher", seed=1)
     store = extract_states(tmp_path / "states", teacher, probe, batches_of_few)
@@ -253,6 +261,12 @@ def test_the_commands_extract_and_analyse(save_tiny, words, tmp_path, monkeypatc
     extracts = ("extract", teacher, "--data", texts, "--out", tmp_path / "states", "--teacher-layers", "0,2,3")
     planned = told(*extracts, "--dry-run").out
     assert planned.startswith("12 texts, 114 tokens (encoder), stored as float32: 0.0 MB")
+    plain = ("extract", teacher, "--data", texts)
+    assert told(*plain, "--dry-run").out.startswith("12 texts, 114 tokens")
+    assert "--out is missing; name the directory" in told(*plain, code=2).err
+    dry = ("analyze", teacher, student, "--probe", texts)
+    assert "no weight was read" in told(*dry, "--dry-run").out
+    assert "--out is missing; name the directory" in told(*dry, code=2).err
     assert not (tmp_path / "states").exists()
     assert "teacher: 12 different texts (text)" in told(*extracts).out
     assert f"It was in {tmp_path / 'states'} already" in told(*extracts).out
