@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from transformers import PretrainedConfig, PreTrainedModel
 
-from anglekit.errors import InputError, foreign_failures
+from anglekit.errors import InputError, foreign_failures, suggest
 from anglekit.models.architectures import blocks, model_streams, named_final_norm, settle_streams, stack, width
 from anglekit.models.lengths import position_limit
 from anglekit.models.library_messages import quiet_transformers
@@ -155,6 +155,7 @@ def check_model(model: PreTrainedModel) -> ModelFacts:
     Raises:
         InputError: it cannot run on texts alone, or what its blocks hand over is not one state for each token.
     """
+    check_language(model.config, type(model).__name__)
     streams = model_streams(model.config)
     n_blocks = {stream: len(blocks(model, stream)) for stream in streams}
     reason = _not_here(model)
@@ -190,6 +191,27 @@ def check_model(model: PreTrainedModel) -> ModelFacts:
             settle_streams(model.config, (told,))
             found, n_blocks = {told: facts}, {told: n_blocks[streams[0]]}
     return ModelFacts(found, batching, restless, n_blocks=n_blocks)
+
+
+def check_language(config: PretrainedConfig, whose: str) -> None:
+    """Refuse a model with an adapter for each language (X-MOD) that does not say which of them reads.
+
+    Args:
+        config: of any model.
+        whose: it is: the checkpoint's source, or the model's class.
+
+    Raises:
+        InputError: its default language is none of its languages.
+    """
+    languages = getattr(config, "languages", None)
+    if not hasattr(config, "default_language") or not isinstance(languages, list | tuple):
+        return
+    if config.default_language not in languages:
+        raise InputError(
+            f"{whose} has an adapter for each language, and its default_language is {config.default_language!r}",
+            "write one into its config.json, or in Python call set_default_language",
+            allowed=suggest(str(config.default_language), map(str, languages)),
+        )
 
 
 def laid_out(state: Tensor, facts: StreamFacts, batch: int, length: int, *, cut: bool = False) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
 from anglekit.errors import InputError
-from anglekit.models.sources import no_directory, no_model
+from anglekit.models.sources import no_directory, no_model, other_format
 from anglekit.runtime.files import read_json_object
 
 SAFE_WEIGHTS: Final = "model.safetensors"
@@ -92,7 +92,9 @@ def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: b
             "convert them to safetensors, or allow them with --allow-pickle if you trust their source",
         )
     if not pickled:
-        raise InputError(f"{directory} holds no weights", allowed=f"expected one of {SAFE_WEIGHTS}, {SAFE_INDEX}")
+        raise other_format(directory) or InputError(
+            f"{directory} holds no weights", allowed=f"expected one of {SAFE_WEIGHTS}, {SAFE_INDEX}"
+        )
 
 
 def holds_weights(directory: Path) -> bool:

@@ -30,7 +30,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from anglekit.display.counts import counted
 from anglekit.errors import InputError, foreign_failures
 from anglekit.models.architectures import depth, model_streams, width
-from anglekit.models.check import facts_of
+from anglekit.models.check import check_language, facts_of
 from anglekit.models.checkpoint_files import (
     bounded_construction,
     check_directory,
@@ -277,6 +277,7 @@ def whole_config(source: str, options: LoadOptions | None = None) -> PretrainedC
             raise _cannot_load(source, "it is neither a directory nor a valid hub id") from error
     if not isinstance(config, PretrainedConfig):
         raise InputError(f"{source} does not hold the configuration of a model")
+    check_language(config, source)
     return config
 
 
@@ -521,18 +522,45 @@ def _with_its_head(config: PretrainedConfig) -> type[PreTrainedModel] | None:
 
 
 def _cannot_load(source: str, reason: str) -> InputError:
-    return InputError(
-        f"cannot load {source!r}: {reason}", "give a checkpoint directory or a hub id that can be reached"
+    there = Path(source).is_dir()
+    remedy = (
+        "correct its files, or save it again"
+        if there
+        else "give a checkpoint directory or a hub id that can be reached"
     )
+    return InputError(f"cannot load {source!r}: {reason}", remedy)
 
 
 def _check_complete(source: str, report: Mapping[str, Any], unused: Collection[str] = ()) -> None:
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(_UNUSED_PREFIXES))
     mismatched = sorted({str(entry[0]) for entry in report.get("mismatched_keys", ())} - set(unused))
+    check_no_wrapper(source, missing, report)
     if missing or mismatched:
         kind, names = ("lacks", missing) if missing else ("has the wrong shape for", mismatched)
         raise InputError(
             f"{source} {kind} {len(names)} weights, among them {names[0]}", "they would be random: save the whole model"
+        )
+
+
+def check_no_wrapper(source: str, missing: Sequence[str], report: Mapping[str, Any]) -> None:
+    """Refuse weights that are there under the names of a wrapper: DDP's `module.`, torch.compile's `_orig_mod.`.
+
+    Args:
+        source: of the checkpoint.
+        missing: the weights that it lacks.
+        report: transformers' own, with the `unexpected_keys` that it holds.
+
+    Raises:
+        InputError: one thing stands before the names of all that are missing.
+    """
+    unexpected = set(report.get("unexpected_keys", ()))
+    found = next((name for name in sorted(unexpected) if missing and name.endswith(f".{missing[0]}")), "")
+    before = found.removesuffix(missing[0]) if found else ""
+    if before and {before + name for name in missing} <= unexpected:
+        raise InputError(
+            f"{source} has {before!r} before the names of its weights, as a wrapper saves them (DDP, torch.compile, a "
+            "module of your own)",
+            "save the model inside the wrapper with save_pretrained",
         )
 
 

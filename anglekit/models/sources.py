@@ -29,6 +29,26 @@ _NEVER: Final[Mapping[str, str]] = {
     "have another length than the text": _NO_LAYERS,
 }
 _MOST_NAMED: Final = 3
+# What other tools leave in a directory: file patterns, what they are, and how one comes to weights that can be read.
+_EXPORTED: Final = "give the checkpoint that it was exported from"
+_MAKE_ANEW: Final = "read it with transformers 4 and save it again: from_pretrained(..., {}=True), save_pretrained"
+_OTHER_FORMATS: Final[Sequence[tuple[Sequence[str], str, str]]] = (
+    (
+        ("zero_to_fp32.py", "mp_rank_*", "*/mp_rank_*", "*zero_pp_rank_*", "*/*zero_pp_rank_*"),
+        "a DeepSpeed checkpoint",
+        "gather its weights with zero_to_fp32.py, and save the model with save_pretrained",
+    ),
+    (
+        ("*.distcp", "*/*.distcp"),
+        "shards of FSDP",
+        "join them: accelerate merge-weights, and save the model with save_pretrained",
+    ),
+    (("*.onnx", "onnx/*.onnx"), "an ONNX model", _EXPORTED),
+    (("openvino_model.xml",), "an OpenVINO model", _EXPORTED),
+    (("*.gguf",), "a GGUF file", _EXPORTED),
+    (("tf_model*.h5",), "TensorFlow weights", _MAKE_ANEW.format("from_tf")),
+    (("flax_model*.msgpack",), "Flax weights", _MAKE_ANEW.format("from_flax")),
+)
 # Entries of config.json with which a model may have other streams, or be another model, than its type tells.
 _CHANGES_STREAMS: Final = ("is_decoder", "use_bidirectional_attention", "text_config", "encoder", "decoder")
 # Names under which a configuration may state the depth of one stream, and those for whichever stream it has.
@@ -81,8 +101,19 @@ def no_model(directory: Path) -> InputError:
         {file.parent.parent if file.parent.name == "checkpoint" else file.parent for file in _configs(directory)}
     )
     named = ", ".join(str(each) for each in inside[:_MOST_NAMED]) + (", ..." if len(inside) > _MOST_NAMED else "")
-    remedy = f"give one of those in it: {named}" if inside else "give a Hugging Face checkpoint directory"
-    return InputError(f"{directory} holds no model: config.json is missing", remedy)
+    if inside:
+        return InputError(f"{directory} holds no model: config.json is missing", f"give one of those in it: {named}")
+    return other_format(directory) or InputError(
+        f"{directory} holds no model: config.json is missing", "give a Hugging Face checkpoint directory"
+    )
+
+
+def other_format(directory: Path) -> InputError | None:
+    """Return the error of a directory that holds a model as another tool stores it; None where none is known."""
+    for patterns, what, remedy in _OTHER_FORMATS:
+        if any(next(directory.glob(pattern), None) is not None for pattern in patterns):
+            return InputError(f"{directory} holds {what} and nothing that is read here", remedy)
+    return None
 
 
 def check_source(source: str, *, revision: str | None = None, or_store: bool = False) -> str:
@@ -211,7 +242,11 @@ def plain_shape(directory: str) -> PlainShape | None:
 
 
 def _configs(directory: Path) -> list[Path]:
-    patterns = ("*/config.json", "*/checkpoint/config.json", "*/*/checkpoint/config.json")
+    # The last two are the cache of the hub: a model's directory in it, and the whole.
+    patterns = (
+        *("*/config.json", "*/checkpoint/config.json", "*/*/checkpoint/config.json"),
+        *("snapshots/*/config.json", "models--*/snapshots/*/config.json"),
+    )
     return [file for pattern in patterns for file in directory.glob(pattern)]
 
 

@@ -226,7 +226,7 @@ def check_device(device: str | int, setting: str, problem: str = "is") -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]  # the rest names every backend that torch has ever had
         raise SettingError(setting, f"{problem} {device!r}, which cannot be used here ({reason})", "use cpu") from error
 
 

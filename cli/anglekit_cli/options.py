@@ -408,6 +408,17 @@ TeacherPlacement = Annotated[
 ]
 
 
+def place_of(out: Path | None, dry_run: bool) -> Path:
+    """Return the directory to be written, which only a dry run, that writes nothing, can do without.
+
+    Raises:
+        InputError: none came.
+    """
+    if out is None and not dry_run:
+        raise InputError("--out is missing", "name the directory to be written; only --dry-run needs none")
+    return out or Path()
+
+
 def if_exists(resume: bool, overwrite: bool, out: Path, *, of_sweep: bool = False) -> IfExists:
     """Return what to do with a run or sweep that is already there; refuse both options together, and it with neither.
 

@@ -55,6 +55,18 @@ def recorded(model, inputs, final_norm="excluded"):
     return recorder.states, output
 
 
+def test_a_model_of_many_languages_says_which_one_it_reads():
+    sizes = {"vocab_size": 40, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    config = transformers.XmodConfig(**sizes, num_attention_heads=2, languages=["en_XX", "de_DE"])
+    model = transformers.XmodModel(config).eval()
+    for told, nearest in ((None, ""), ("en", "did you mean 'en_XX'.*")):
+        config.default_language = told
+        with pytest.raises(InputError, match=f"its default_language is {told!r}; {nearest}.*en_XX, de_DE; write one"):
+            check_model(model)
+    model.set_default_language("de_DE")
+    assert check_model(model).n_blocks == {"encoder": 1}
+
+
 def own_states(output, stream, streams):
     return output[f"{stream}_hidden_states" if len(streams) == 2 else "hidden_states"]
 

@@ -204,6 +204,18 @@ def test_weights_of_the_wrong_shape_are_refused(bert):
         load_checkpoint(str(bert))
 
 
+@pytest.mark.parametrize("before", ["module.", "_orig_mod.", "model.bert."])
+def test_the_names_of_a_wrapper_are_told_from_missing_weights(bert, before):
+    held = load_file(bert / "model.safetensors")
+    save_file({before + name: weight for name, weight in held.items()}, bert / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=f"has '{before}' before the names of its weights"):
+        load_checkpoint(str(bert))
+    _, *others = held  # the control: one is missing under any name
+    save_file({before + name: held[name] for name in others}, bert / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks \d+ weights"):
+        load_checkpoint(str(bert))
+
+
 def test_pickled_weights_need_permission(bert):
     expected = load_checkpoint(str(bert)).sha256
     pickled(bert)
@@ -240,7 +252,7 @@ def test_a_missing_shard_is_refused(save_tiny, tmp_path):
         ("[" * 100_000, "not readable json"),
         ("[]", "not a json object"),
         ("{}", "cannot load"),
-        ('{"model_type": "no-such-model"}', "cannot load"),
+        ('{"model_type": "no-such-model"}', "cannot load .*; correct its files, or save it again"),
         ('{"model_type": "bert", "hidden_size": "wide"}', "cannot load"),
     ],
 )

@@ -11,6 +11,7 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Repo
 
 from anglekit.errors import InputError
 from anglekit.models import sources
+from anglekit.models.checkpoint_files import check_directory
 from anglekit.models.sources import check_local, check_one_kind, check_source
 
 
@@ -50,6 +51,30 @@ def test_what_is_not_there_is_refused_with_what_is_near(place, monkeypatch, sour
     with pytest.raises(InputError) as caught:
         check_source(source)
     assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        (["global_step9/mp_rank_00_model_states.pt", "zero_to_fp32.py"], "a DeepSpeed checkpoint .* zero_to_fp32"),
+        (["pytorch_model_fsdp_0/__0_0.distcp"], "shards of FSDP .* accelerate merge-weights"),
+        (["onnx/model.onnx", "config.json"], "an ONNX model .* exported from"),
+        (["model-q4.gguf"], "a GGUF file"),
+        (["openvino_model.xml", "config.json"], "an OpenVINO model"),
+        (["tf_model.h5", "config.json"], "TensorFlow weights .*from_tf=True"),
+        (["flax_model.msgpack", "config.json"], "Flax weights .*from_flax=True"),
+        (
+            ["snapshots/3f1c/config.json", "blobs/0"],
+            "is missing; give one of those in it: .*snapshots/3f1c",
+        ),
+    ],
+)
+def test_a_directory_of_another_tool_is_told_by_its_files(tmp_path, files, line):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(InputError, match=line):
+        check_directory(tmp_path, allow_pickle=False, trust_remote_code=False)
 
 
 def test_a_directory_of_the_owner_s_name_forbids_nothing_that_is_at_hand(place):

@@ -17,7 +17,8 @@ from anglekit.errors import InputError
 from anglekit.models.checkpoints import load_checkpoint, load_config
 from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.probes.data import read_probe
-from anglekit.runtime.placement import Placement, chosen_device, compute_device, device_names, is_placed
+from anglekit.runtime.placement import Placement, check_device, chosen_device, compute_device, device_names, is_placed
+from anglekit.settings_fields import SettingError
 
 ON_DISK = json.dumps(
     {
@@ -94,6 +95,17 @@ def test_a_map_made_by_accelerate_keeps_to_the_memory_it_is_given(places, tmp_pa
 def test_what_cannot_be_is_refused_before_anything_is_loaded(options, message):
     with pytest.raises(InputError, match=message):
         Placement(**options)
+
+
+def test_what_a_device_lacks_is_told_in_one_sentence(monkeypatch):
+    def refuse(*_size, device):
+        raise NotImplementedError("Could not run 'x' with the 'MPS' backend. It is available for: " + "CPU, " * 99)
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(SettingError) as caught:
+        check_device("mps", "device")
+    line = "device is 'mps', which cannot be used here (Could not run 'x' with the 'MPS' backend); use cpu"
+    assert str(caught.value) == line
 
 
 def test_a_map_that_leaves_a_part_out_is_named(places):

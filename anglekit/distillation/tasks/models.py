@@ -15,6 +15,7 @@ from anglekit.errors import InputError
 from anglekit.models.checkpoints import (
     adapter_of,
     check_kept_tokenizer,
+    check_no_wrapper,
     checkpoint_of,
     composite_type,
     load_config,
@@ -137,6 +138,7 @@ def load_trained(source: str, task: Task, options: LoadOptions | None = None) ->
     task.check_config(config, source)
     model, report = load_weights(task.model_class, source, config, options)
     untrained = [*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])]
+    check_no_wrapper(source, sorted(report["missing_keys"]), report)
     if untrained:
         raise InputError(
             f"{source} has no trained {task.head} head ({min(untrained)} is missing or of another size)",
@@ -163,6 +165,7 @@ def load_for_fine_tuning(source: str, task: Task, options: LoadOptions | None = 
     base = str(model.base_model_prefix)
     body = [key for key in report["missing_keys"] if key.startswith(f"{base}.") and "pooler" not in key]
     if lacking := sorted(body if task.new_head else report["missing_keys"]):
+        check_no_wrapper(source, lacking, report)
         raise InputError(f"{source} lacks {len(lacking)} weights, among them {lacking[0]}", "save the whole model")
     return _with_tokenizer(source, model, options)
 

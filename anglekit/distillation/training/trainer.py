@@ -359,7 +359,14 @@ class DistillationTrainer(Trainer):
         output = str(self.args.output_dir)
         last = get_last_checkpoint(output) if Path(output).is_dir() else None  # type: ignore[no-untyped-call]
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint had been saved yet"
-        return f"the {what} was not finite at step {step}; {kept}; lower the learning rate or the weight of that term"
+        # Nothing was learned before the first step, so that no learning rate is the cause.
+        remedy = (
+            "lower the learning rate or the weight of that term"
+            if step > 1
+            else "nothing was learned before, so look for the cause in the models: a logit of minus infinity, weights "
+            "that are not finite, or a precision (--precision) in which they overflow"
+        )
+        return f"the {what} was not finite at step {step}; {kept}; {remedy}"
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset

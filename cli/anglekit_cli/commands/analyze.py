@@ -49,8 +49,13 @@ def analyze(
     *,
     probe: options.Probe,
     out: Annotated[
-        Path, typer.Option(help="Directory for the Geometry; it appears whole or not at all.", rich_help_panel=OUTPUT)
-    ],
+        Path | None,
+        typer.Option(
+            help="Directory for the Geometry; it appears whole or not at all.",
+            show_default="needed without --dry-run",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     columns: options.ProbeColumns,
     prompts: Annotated[str | None, options.option_of(AnalysisSettings, "prompts")] = None,
     settings: Annotated[AnalysisSettings, options.Options(without=("prompts",))],
@@ -112,6 +117,7 @@ def analyze(
     """
     # Cheap mistakes are found before anything heavy is imported, and before large weights are read.
     alone = not launched_together()
+    out = options.place_of(out, dry_run)
     if alone and not dry_run:
         check_place(out, overwrite or resume)
     part = options.parse_shard(shard)
@@ -151,7 +157,7 @@ def analyze(
 
     with launched_processes(device) as (processes, own_device):
         with processes.together():
-            if processes.first and not alone:
+            if processes.first and not alone and not dry_run:
                 check_place(out, overwrite or resume)
             for student in () if alone else students:
                 check_roles(teacher, student)

@@ -30,9 +30,13 @@ def extract(
         str, typer.Option(help=options.Probe.__metadata__[0].help.replace("Probe texts", "Texts"), rich_help_panel=DATA)
     ],
     out: Annotated[
-        Path,
-        typer.Option(help="Directory for the state store; it appears whole or not at all.", rich_help_panel=OUTPUT),
-    ],
+        Path | None,
+        typer.Option(
+            help="Directory for the state store; it appears whole or not at all.",
+            show_default="needed without --dry-run",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     states_dtype: Annotated[
         str,
         typer.Option(
@@ -88,6 +92,7 @@ def extract(
     accelerate launch --multi_gpu --num_processes 2 -m anglekit_cli extract ...
     """
     alone = not launched_together()
+    out = options.place_of(out, dry_run)
     options.check_names("--states-dtype", [states_dtype], STORED_NAMES)
     chosen, settings = settings.teacher_layers, replace(settings, teacher_layers=None)
     was_there = (out / STORE_FILE).is_file() and not overwrite

@@ -313,6 +313,17 @@ def test_a_term_that_turns_nan_stops_the_run_and_keeps_the_last_checkpoint(tmp_p
     assert not (tmp_path / "checkpoint-4").exists()
 
 
+def test_before_anything_is_learned_no_learning_rate_is_blamed(tmp_path):
+    def infinite(outputs):
+        return TeacherOutputs(outputs.logits - math.inf, outputs.hidden)
+
+    args = arguments(tmp_path, max_steps=1, save_strategy="no", logging_steps=1)
+    forward = make_trainer(tmp_path).teacher_forward
+    trainer = make_trainer(tmp_path, teacher_forward=lambda batch: infinite(forward(batch)), args=args)
+    with pytest.raises(RunError, match=r"at step 1; no checkpoint .*; nothing was learned before, .*infinity"):
+        trainer.train()
+
+
 def test_a_gradient_that_is_not_finite_is_not_saved(tmp_path):
     class PoisonGradient(TrainerCallback):
         def on_step_begin(self, args, state, control, model=None, **kwargs):
