@@ -16,6 +16,7 @@ from typing import Any, Final
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
+from transformers.utils.hub import has_file
 
 from anglekit.errors import InputError
 from anglekit.models.sources import no_directory, no_model, other_format
@@ -87,14 +88,30 @@ def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: b
         return
     pickled = any((directory / name).is_file() for name in _PICKLED_WEIGHTS)
     if pickled and not allow_pickle:
-        raise InputError(
-            f"{directory} has only pickled weights, which can run code when read",
-            "convert them to safetensors, or allow them with --allow-pickle if you trust their source",
-        )
+        raise only_pickled(str(directory))
     if not pickled:
         raise other_format(directory) or InputError(
             f"{directory} holds no weights", allowed=f"expected one of {SAFE_WEIGHTS}, {SAFE_INDEX}"
         )
+
+
+def only_pickled(source: str) -> InputError:
+    """Return the error of a checkpoint without safe weights, where pickled ones were not allowed."""
+    return InputError(
+        f"{source} has only pickled weights, which can run code when read",
+        "convert them to safetensors, or allow them with --allow-pickle if you trust their source",
+    )
+
+
+def hub_has_only_pickled(source: str, revision: str | None) -> bool:
+    """Return whether a model of the hub, as far as that can be asked, has pickled weights and no others."""
+    found = []
+    for names in ((SAFE_WEIGHTS, SAFE_INDEX), _PICKLED_WEIGHTS):
+        try:
+            found.append(any(has_file(source, name, revision=revision) for name in names))
+        except OSError:  # gated, or no answer: then nothing is known
+            return False
+    return found == [False, True]
 
 
 def holds_weights(directory: Path) -> bool:

@@ -35,6 +35,8 @@ from anglekit.models.checkpoint_files import (
     bounded_construction,
     check_directory,
     check_tokenizer_files,
+    hub_has_only_pickled,
+    only_pickled,
     saved_tokenizer_kind,
     stored_names,
     stored_weights,
@@ -423,7 +425,9 @@ def load_weights(
     # A configuration decides what is built, so a damaged one can make any model class fail in any way.
     with (
         quiet_transformers(),
-        foreign_failures(cannot_load_quantized(source, method) if method else partial(_cannot_load, source)),
+        foreign_failures(
+            cannot_load_quantized(source, method) if method else partial(_weights_refused, source, options)
+        ),
         bounded_construction(source, stored),
     ):
         if composite:
@@ -540,6 +544,16 @@ def _check_complete(source: str, report: Mapping[str, Any], unused: Collection[s
         raise InputError(
             f"{source} {kind} {len(names)} weights, among them {names[0]}", "they would be random: save the whole model"
         )
+
+
+def _weights_refused(source: str, options: LoadOptions, reason: str) -> InputError:
+    """Return the error of weights that a library could not read, for its reason."""
+    unsafe = not options.allow_pickle and not Path(source).exists()
+    return (
+        only_pickled(source)
+        if unsafe and hub_has_only_pickled(source, options.revision)
+        else _cannot_load(source, reason)
+    )
 
 
 def check_no_wrapper(source: str, missing: Sequence[str], report: Mapping[str, Any]) -> None:

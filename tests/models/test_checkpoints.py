@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, Qwen2Config, Qwen2Tokenizer
 
@@ -222,6 +223,19 @@ def test_pickled_weights_need_permission(bert):
     with pytest.raises(InputError, match="--allow-pickle"):
         load_checkpoint(str(bert))
     assert load_checkpoint(str(bert), LoadOptions(allow_pickle=True)).sha256 == expected
+
+
+def test_pickled_weights_of_the_hub_need_permission_too(bert, tmp_path, monkeypatch):
+    place = tmp_path / "models--org--name"
+    shutil.copytree(bert, place / "snapshots" / "1f")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("1f")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    expected = load_checkpoint("org/name").sha256
+    pickled(place / "snapshots" / "1f")
+    with pytest.raises(InputError, match=r"org/name has only pickled weights, .*--allow-pickle"):
+        load_checkpoint("org/name")
+    assert load_checkpoint("org/name", LoadOptions(allow_pickle=True)).sha256 == expected
 
 
 def test_remote_code_needs_permission(bert):
