@@ -127,6 +127,7 @@ def test_an_analysis_takes_languages_records_them_and_notes_those_that_nobody_na
     assert (store.document.source_lang, store.document.target_lang) == ("fr_XX", "de_DE")
     assert (tokenizer.src_lang, tokenizer.tgt_lang) == ("en_XX", None)
     stored = load_stored_teacher(tmp_path / "states")
+    assert (stored.tokenizer.src_lang, stored.tokenizer.tgt_lang) == ("fr_XX", "de_DE")
     read = analyze(stored, [models[1]], probe, settings=replace(languages, nulls="none", similarity="none"))
     assert read.angles["mean_cosine"].equals(named.angles["mean_cosine"])
     with pytest.raises(InputError, match="the store's, --source-lang fr_XX and --target-lang de_DE"):

@@ -37,7 +37,7 @@ from anglekit.models.checkpoints import Checkpoint, quiet_transformers, weights_
 from anglekit.models.load_options import LoadOptions
 from anglekit.probes.batches import ProbeBatch, TokenizedProbe
 from anglekit.probes.in_memory import Probe, probe_in_memory
-from anglekit.probes.languages import languages_as_found
+from anglekit.probes.languages import languages_as_found, set_languages
 from anglekit.results.document import ModelRecord, ProbeRecord
 from anglekit.runtime.files import check_replaceable, read_document, write_json
 from anglekit.runtime.lanes import lane_count, run_in_lanes, slot_count
@@ -643,9 +643,10 @@ def _complete(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction)
         tokens = {stream: int(_lengths(prepared.probe, stream)[examples].sum()) for stream in prepared.document.layers}
         records.append(ShardRecord(file.name, len(examples), tokens, file.stat().st_size))
     try:
-        with quiet_transformers():
+        with quiet_transformers(), languages_as_found([model.tokenizer]):
             model.model.config.save_pretrained(unfinished / MODEL_DIRECTORY)
             if model.tokenizer is not None:
+                set_languages(model.tokenizer, prepared.document.source_lang, prepared.document.target_lang)
                 model.tokenizer.save_pretrained(unfinished / MODEL_DIRECTORY)
     except OSError as error:
         raise RunError(f"cannot write {unfinished / MODEL_DIRECTORY}: {error.strerror or error}") from error

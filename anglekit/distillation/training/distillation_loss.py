@@ -279,7 +279,7 @@ class DistillationLoss:
         if teacher is student:
             raise InputError("teacher and student are one model", "make a student: anglekit.create_student")
         network = network_of(student)
-        check_apart(teacher, {"the student": network})
+        check_apart(teacher, {"the student": network}, trained=True)
         self.objective = objective_for(teacher, network, matching, seed=seed, **fields)
         self.student = student
         self.adapters = adapters if adapters is not None else _adapters_for(self.objective, teacher, network, seed)

@@ -119,7 +119,7 @@ class DistillationTrainer(Trainer):
         if objective.reads_teacher and teacher is None and teacher_forward is None:
             raise InputError("a KL or hidden loss needs a teacher and none came", "give `teacher` or `teacher_forward`")
         if teacher is not None:
-            check_apart(teacher, {"the student": network_of(model)})
+            check_apart(teacher, {"the student": network_of(model)}, trained=True)
         check_widths(objective, network_of(model), teacher, adapters)
         self.objective = objective
         self.adapters = adapters if adapters is not None and adapters.layers else None

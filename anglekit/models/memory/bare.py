@@ -48,12 +48,18 @@ def bare_model(
     return headless(bare), adapter
 
 
-def check_apart(teacher: nn.Module, students: Mapping[str, nn.Module]) -> None:
+def check_apart(teacher: nn.Module, students: Mapping[str, nn.Module], *, trained: bool = False) -> None:
     """Check that no student has a module with weights that is the teacher's too; the keys name the students.
+
+    Args:
+        teacher: a model.
+        students: by name.
+        trained: whether the students will be trained: then they may share no weight either, but for frozen ones.
 
     Raises:
         InputError: one has, so that it is taught, and read, as a part of its own teacher.
     """
+    weights = {id(weight) for weight in teacher.parameters()} if trained else set()
     own = {id(module) for module in teacher.modules() if next(module.parameters(recurse=False), None) is not None}
     for label, student in students.items():
         shared = next(
@@ -63,4 +69,10 @@ def check_apart(teacher: nn.Module, students: Mapping[str, nn.Module]) -> None:
             raise InputError(
                 f"the teacher and {label} share a module ({shared})",
                 "give each a model of its own: copy.deepcopy(model)",
+            )
+        tied = (name for name, weight in student.named_parameters() if weight.requires_grad and id(weight) in weights)
+        if (name := next(tied, None)) is not None:
+            raise InputError(
+                f"the teacher and {label} share a weight that is trained ({name}): the teacher would change too",
+                "give each its own (.clone()), or freeze it: requires_grad_(False)",
             )

@@ -204,3 +204,13 @@ def test_models_that_do_not_go_together_are_refused(tiny_model):
     for call, expected in cases:
         with pytest.raises(InputError, match=expected):
             call()
+
+
+def test_a_weight_in_common_is_refused_unless_it_is_frozen(tiny_model):
+    teacher, student = (tiny_model("bert", depth=depth, head=True) for depth in (3, 2))
+    words = teacher.get_input_embeddings().weight
+    student.get_input_embeddings().weight = words
+    with pytest.raises(InputError, match=r"share a weight that is trained \(bert.embeddings.word_embeddings.weight\)"):
+        DistillationLoss(teacher, student)
+    words.requires_grad_(False)
+    assert DistillationLoss(teacher, student).student is student
