@@ -375,8 +375,7 @@ class _Pass:
             inputs["use_cache"] = False
         if own:
             inputs["output_hidden_states"] = True
-        kind = self.model.config.model_type
-        with foreign_failures(partial(_cannot_run, type(self.model).__name__, str(kind))):
+        with foreign_failures(partial(_cannot_run, self.model)):
             return base(**inputs)
 
     def _hooks(self, stream: Stream) -> Iterator[torch.utils.hooks.RemovableHandle]:
@@ -840,5 +839,12 @@ def _not_by_layer(model: PreTrainedModel, stream: Stream, reason: str) -> InputE
     )
 
 
-def _cannot_run(name: str, kind: str, reason: str) -> InputError:
+def _cannot_run(model: PreTrainedModel, reason: str) -> InputError:
+    name, kind = type(model).__name__, model.config.model_type
+    if getattr(model, "is_quantized", False):
+        # bitsandbytes' four bits run for some sizes only, and say it in the first pass.
+        return InputError(
+            f"{name} (type {kind}) cannot run with quantised weights of its sizes: {reason}",
+            "take --quantization 8bit, or none and --dtype bfloat16",
+        )
     return InputError(f"{name} (type {kind}) cannot run on texts alone: {reason}", "choose a model that reads texts")

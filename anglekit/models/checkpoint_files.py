@@ -32,7 +32,10 @@ _SAVE_AGAIN: Final = "save the checkpoint again"
 # Some tokenizers take 35 MB.
 _MOST_TOKENIZER_BYTES: Final = 64 << 20
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_MORE_VOCABULARIES: Final = ("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model", "source.spm")
+_MORE_VOCABULARIES: Final = (
+    *("vocab.json", "vocab.txt", "merges.txt", "bpe.codes"),
+    *("spiece.model", "tokenizer.model", "source.spm", "spm.model", "sentencepiece.bpe.model", "sentencepiece.model"),
+)
 
 # The keys that say how many parts a model has, by the ends of their names.
 _COUNTED: Final = ("layers", "layer", "blocks", "depth", "heads", "head", "experts", "labels", "depths", "stages")

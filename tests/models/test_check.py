@@ -67,6 +67,16 @@ def test_a_model_of_many_languages_says_which_one_it_reads():
     assert check_model(model).n_blocks == {"encoder": 1}
 
 
+def test_quantised_weights_that_do_not_run_are_not_taken_for_a_model_without_text():
+    sizes = {"vocab_size": 40, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    for quantised, line in ((True, "quantised weights of its sizes: .*--quantization 8bit"), (False, "on texts alone")):
+        model = transformers.BertModel(transformers.BertConfig(**sizes, num_attention_heads=2)).eval()
+        model.is_quantized = quantised
+        model.encoder.layer[0].intermediate.dense.weight = nn.Parameter(torch.zeros(8, 7))  # bitsandbytes cut it
+        with pytest.raises(InputError, match=f"cannot run (with )?{line}"):
+            check_model(model)
+
+
 def own_states(output, stream, streams):
     return output[f"{stream}_hidden_states" if len(streams) == 2 else "hidden_states"]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, Qwen2Config, Qwen2Tokenizer
+from transformers import AutoConfig, AutoModel, Qwen2Config, Qwen2Tokenizer, XLMRobertaConfig, XLMRobertaModel
 
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import (
@@ -215,6 +215,22 @@ def test_the_names_of_a_wrapper_are_told_from_missing_weights(bert, before):
     save_file({before + name: held[name] for name in others}, bert / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match=r"lacks \d+ weights"):
         load_checkpoint(str(bert))
+
+
+def test_a_tokenizer_of_sentencepiece_alone_is_one(tmp_path):
+    """As the oldest checkpoints of XLM-R and mBART are; the tokens are the library's own, shifted by one."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    (tmp_path / "corpus.txt").write_text("the film was good\nthe plot was dull\n" * 20)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "corpus.txt"), model_prefix=str(tmp_path / "made"), vocab_size=20, minloglevel=2
+    )
+    sizes = {"vocab_size": 40, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    XLMRobertaModel(XLMRobertaConfig(**sizes, num_attention_heads=2)).save_pretrained(tmp_path / "model")
+    shutil.copy(tmp_path / "made.model", tmp_path / "model" / "sentencepiece.bpe.model")
+    tokenizer = load_tokenizer(str(tmp_path / "model"), LoadOptions())
+    assert tokenizer is not None
+    own = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "made.model")).encode("the film was good")
+    assert tokenizer("the film was good")["input_ids"] == [0, *(number + 1 for number in own), 2]
 
 
 def test_pickled_weights_need_permission(bert):
