@@ -83,7 +83,7 @@ def procrustes(student: Tensor, teacher: Tensor) -> Tensor:
     if len(student) < 2:
         return student.sum() * 0.0
     norm = teacher.square().sum()
-    total = student.square().sum() + norm - 2.0 * _nuclear_norm(student.T @ teacher)
+    total = student.square().sum() + norm - 2.0 * _nuclear_norm_of_product(student, teacher)
     return total.clamp_min(0.0) / _divisor(norm)
 
 
@@ -216,23 +216,36 @@ def _cosines(rows: Tensor) -> Tensor:
     return directions @ directions.transpose(1, 2)
 
 
-def _nuclear_norm(matrix: Tensor) -> Tensor:
-    return cast("Tensor", _NuclearNorm.apply(matrix))  # type: ignore[no-untyped-call]
+def _nuclear_norm_of_product(a: Tensor, b: Tensor) -> Tensor:
+    return cast("Tensor", _NuclearNormOfProduct.apply(a, b))  # type: ignore[no-untyped-call]
 
 
-class _NuclearNorm(torch.autograd.Function):
-    """The sum of singular values, whose gradient U V^T plain autograd loses where two of them are equal or one is 0."""
+class _NuclearNormOfProduct(torch.autograd.Function):
+    """The sum of the singular values of A^T B, for rows of any two widths.
+
+    Its gradient by the product is U V^T, which plain autograd loses where two values are equal or one is 0. Of fewer
+    rows than columns, A^T = Q_A R_A and B^T = Q_B R_B, and R_A R_B^T has the same values in a matrix of rows by rows.
+    """
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor) -> Tensor:  # noqa: ANN401
-        u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:  # noqa: ANN401
+        if len(a) < min(a.shape[1], b.shape[1]):
+            (q_a, r_a), (q_b, r_b) = torch.linalg.qr(a.T), torch.linalg.qr(b.T)
+            u, values, vh = torch.linalg.svd(r_a @ r_b.T)
+            u, vh = q_a @ u, vh @ q_b.T
+        else:
+            u, values, vh = torch.linalg.svd(a.T @ b, full_matrices=False)
         rank = int((values > _RANK * values[:1]).sum()) if values.numel() else 0
-        ctx.save_for_backward(u[:, :rank] @ vh[:rank])
+        ctx.save_for_backward(a, b, u[:, :rank], vh[:rank])
         total: Tensor = values.sum()
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
-        (rotation,) = ctx.saved_tensors
-        return cast("Tensor", rotation * gradient)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401
+        a, b, u, vh = ctx.saved_tensors
+        by_a, by_b = ctx.needs_input_grad
+        return (
+            gradient * (b @ vh.T) @ u.T if by_a else None,
+            gradient * (a @ u) @ vh if by_b else None,
+        )

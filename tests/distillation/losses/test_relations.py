@@ -113,6 +113,19 @@ def test_worked_cases():
     assert float(relations.infonce(teacher, teacher)) == pytest.approx(float(-cosines.log_softmax(-1)[0, 0]))
 
 
+def test_fewer_rows_than_columns_are_turned_as_well_as_many():
+    student, teacher = (rows(seed, 5, width, dtype=torch.float64).requires_grad_() for seed, width in ((0, 9), (1, 7)))
+    found = relations.procrustes(student, teacher)
+    centred = [each.detach() - each.detach().mean(0) for each in (student, teacher)]
+    products, lengths = centred[0].T @ centred[1], [each.square().sum() for each in centred]
+    values = torch.linalg.svdvals(products)
+    expected = (lengths[0] + lengths[1] - 2 * values.sum()) / lengths[1]
+    torch.testing.assert_close(found.detach(), expected)
+    # The rows are centred, so that one singular value of five is 0, where plain autograd has no gradient.
+    assert int((values > 1e-9).sum()) == 4
+    assert torch.autograd.gradcheck(relations.procrustes, (student, teacher))
+
+
 @pytest.mark.parametrize("kind", [*RELATIONS, "feature-dynamics"])
 def test_padding_reaches_nothing_and_few_items_are_a_loss_of_zero(kind):
     student, teacher = rows(0, 12, 4).reshape(3, 4, 4), rows(1, 12, 4).reshape(3, 4, 4)
