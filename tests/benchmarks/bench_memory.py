@@ -25,21 +25,29 @@ ON_DISK = {
 }
 
 
+# A process that is small itself: the peak of one that is started by a large process is at least that process's.
+_LAUNCHER = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:])
+_, status, usage = os.wait4(process.pid, 0)
+print(f"\\n{usage.ru_maxrss}")
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def run(*arguments: str) -> tuple[str, int]:
     """Run the command line and return what it printed, and the most bytes of memory that it took."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "anglekit_cli", *arguments],
+    done = subprocess.run(
+        [sys.executable, "-c", _LAUNCHER, sys.executable, "-m", "anglekit_cli", *arguments],
         stdout=subprocess.PIPE,
         text=True,
+        check=False,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"},
     )
-    assert process.stdout is not None
-    printed = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"anglekit {' '.join(arguments)} ended with {process.returncode}")
-    return printed, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if done.returncode:
+        raise SystemExit(f"anglekit {' '.join(arguments)} ended with {done.returncode}")
+    printed, _, peak = done.stdout.rstrip("\n").rpartition("\n")
+    return printed, int(peak) * (1 if sys.platform == "darwin" else 1024)
 
 
 def measure(name: str, place: Path, teacher: str, student: str, *options: str) -> None:

@@ -119,7 +119,7 @@ def _overwritten(rng: random.Random, content: bytes) -> bytes:
 
 
 def _replaced(rng: random.Random, _content: bytes) -> bytes:
-    return rng.choice((b"", b"\n", b"\0", b"{}", b"[]", b"null", b"{", b"PK\x03\x04", rng.randbytes(200), b"[" * 3_000))
+    return rng.choice((b"", b"\n", b"\0", b"{}", b"[]", b"true", b"{", b"PK\x03\x04", rng.randbytes(200), b"[" * 3_000))
 
 
 _DAMAGES: dict[str, Callable[[random.Random, bytes], bytes]] = {

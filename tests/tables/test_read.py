@@ -171,7 +171,7 @@ def test_movie_reviews_are_read_whole():
         ("twice.csv", b"text,text\na,b\n", "two columns named 'text'"),
         ("bad.jsonl", b'{"a": 1}\n{"a": }\n', "line 2 is not JSON: Expecting value at column 7"),
         ("list.jsonl", b"[1, 2]\n", "line 1 holds a list, not an object"),
-        ("null.jsonl", b"null\n", "line 1 holds a null, not an object"),
+        ("flag.jsonl", b"true\n", "line 1 holds a boolean, not an object"),
         ("keys.jsonl", b'{"a": 1, "a": 2}\n', "the key 'a' appears twice"),
         ("deep.jsonl", b'{"a": ' + b"[" * 100_000, "line 1 cannot be read as JSON"),
         ("dots.jsonl", b'{"a": {"b": 1}, "a.b": 2}\n', "the key 'a.b' appears twice"),
