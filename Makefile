@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Each worker and each process that a test starts imports all of the library: compiled once, not every time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test test-oldest slowest lint bench device kills processes cases fuzz mutants simulations types census demo figures docs clean
+.PHONY: test test-oldest slowest lint bench device kills processes cases fuzz mutants simulations validation types census demo figures docs clean
 
 # The real teacher of some tests and benchmarks is read as a folder of files: what its package depends on is not needed.
 # Of 225 MB of Python a tenth is ever imported: not all of it is compiled, and what is the first time it is used.
@@ -86,6 +86,11 @@ mutants: $(STAMP)
 # How often intervals miss and verdicts are wrong, on data whose truth is known; cells that are known are not run again.
 simulations: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulations/run.py $(if $(RUNS),--runs $(RUNS)) $(CELLS)
+
+# Whether anything measured before training predicts what training gives: the sweeps of data/validation/protocol.md, hours
+# of one core; those whose scores are there are not trained again. REVIEWS: the folder of the movie reviews' tables.
+validation: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/validation/run.py $(if $(REVIEWS),--reviews $(REVIEWS)) $(SWEEPS)
 
 # Every model type of the installed transformers, planned from its default configuration: an answer or one line.
 types: $(STAMP)
