@@ -16,7 +16,8 @@ from typing import Any, Final
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
-from transformers.utils.hub import has_file
+from transformers import CONFIG_MAPPING
+from transformers.utils.hub import cached_file, has_file
 
 from anglekit.errors import InputError
 from anglekit.models.sources import no_directory, no_model, other_format
@@ -76,10 +77,7 @@ def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: b
     config_file = directory / "config.json"
     if not config_file.is_file():
         raise no_model(directory)
-    config = read_json_object(config_file, _SAVE_AGAIN)
-    if not trust_remote_code:
-        _check_no_code(config_file, config)
-    check_counts(config_file, config)
+    config = check_config_file(config_file, trust_remote_code=trust_remote_code)
     # Only the usual files are read.
     if config.get("transformers_weights") not in (None, SAFE_WEIGHTS, SAFE_INDEX):
         raise InputError(
@@ -96,6 +94,34 @@ def check_directory(directory: Path, *, allow_pickle: bool, trust_remote_code: b
         raise other_format(directory) or InputError(
             f"{directory} holds no weights", allowed=f"expected one of {SAFE_WEIGHTS}, {SAFE_INDEX}"
         )
+
+
+def check_config_file(file: Path, *, trust_remote_code: bool, source: str = "") -> Mapping[str, Any]:
+    """Return what a config.json holds, unless that is not allowed.
+
+    Args:
+        file: in a directory, or in the hub's cache.
+        trust_remote_code: whether code of the checkpoint's own is allowed.
+        source: what the checkpoint is called, if not by the file's directory.
+
+    Raises:
+        InputError: it asks for code without permission, or for more layers and the like than any model has.
+    """
+    config = read_json_object(file, _SAVE_AGAIN)
+    if not trust_remote_code:
+        _check_no_code(file, config, source)
+    check_counts(f"{file.name} of {source}" if source else file, config)
+    return config
+
+
+def hub_file(source: str, name: str, revision: str | None) -> Path | None:
+    """Return where a small file of a hub's model lies in the cache, downloaded if need be; None where it has none.
+
+    Raises:
+        OSError: there is no such model, or it cannot be reached.
+    """
+    found = cached_file(source, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return None if found is None else Path(found)
 
 
 def only_pickled(source: str) -> InputError:
@@ -132,20 +158,30 @@ def check_corrections(directory: Path) -> None:
     _check_lora(directory / CORRECTIONS_CONFIG, stored[1])
 
 
-def _check_no_code(file: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a file that brings code: modules of the checkpoint's own, or kernels of the hub."""
-    for key, value in _entries(config):
-        if key == "auto_map":
+def _check_no_code(file: Path, config: Mapping[str, Any], source: str = "") -> None:
+    """Refuse a file that brings code: modules of the checkpoint's own, or kernels of the hub.
+
+    Modules for a model type that transformers has itself are no reason: they are not run, and its own class is taken.
+    """
+    source = source or str(file.parent)
+    for held in _objects(config):
+        if "auto_map" in held and not _is_known(held):
             raise InputError(
-                f"{file.parent} brings its own code (auto_map in {file.name})",
+                f"{source} brings its own code (auto_map in {file.name})",
                 "read it, then allow it by --trust-remote-code",
             )
+    for key, value in _entries(config):
         if key.strip("_").endswith("_implementation") and "/" in str(value):
             raise InputError(
-                f"{file.parent} asks for a kernel of the hub ({key} in {file.name} is {str(value)[:40]!r}), which is "
-                "code",
+                f"{source} asks for a kernel of the hub ({key} in {file.name} is {str(value)[:40]!r}), which is code",
                 "remove that key, or allow it by --trust-remote-code",
             )
+
+
+def _is_known(described: Mapping[str, Any]) -> bool:
+    """Return whether transformers itself has the model type that an object describes."""
+    kind = described.get("model_type")
+    return isinstance(kind, str) and kind in CONFIG_MAPPING
 
 
 def check_counts(where: str | Path, config: Mapping[str, Any], remedy: str = _SAVE_AGAIN) -> None:
@@ -166,11 +202,17 @@ def check_counts(where: str | Path, config: Mapping[str, Any], remedy: str = _SA
 
 def _entries(value: object) -> Iterator[tuple[str, Any]]:
     """Yield every key and value of a json value, however deep."""
+    for held in _objects(value):
+        yield from held.items()
+
+
+def _objects(value: object) -> Iterator[Mapping[str, Any]]:
+    """Yield every object in a json value, itself first."""
     left = [value]
     while left:
         held = left.pop()
         if isinstance(held, dict):
-            yield from held.items()
+            yield held
             left += held.values()
         elif isinstance(held, list):
             left += held
@@ -190,8 +232,17 @@ def check_tokenizer_files(directory: Path, *, trust_remote_code: bool) -> bool:
             )
     config = directory / "tokenizer_config.json"
     if config.is_file() and not trust_remote_code:
-        _check_no_code(config, read_json_object(config, _SAVE_AGAIN, most_bytes=_MOST_TOKENIZER_BYTES))
+        check_tokenizer_config(config)
     return any((directory / name).is_file() for name in (*_TOKENIZER_FILES[:2], *_MORE_VOCABULARIES))
+
+
+def check_tokenizer_config(file: Path, source: str = "") -> None:
+    """Refuse a tokenizer_config.json that brings code; `source` is the checkpoint's, if not the file's directory.
+
+    Raises:
+        InputError: it does.
+    """
+    _check_no_code(file, read_json_object(file, _SAVE_AGAIN, most_bytes=_MOST_TOKENIZER_BYTES), source)
 
 
 def saved_tokenizer_kind(directory: Path) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 import tempfile
 import weakref
 from collections.abc import Collection, Mapping, Sequence
@@ -33,8 +34,11 @@ from anglekit.models.architectures import depth, model_streams, width
 from anglekit.models.check import check_language, facts_of
 from anglekit.models.checkpoint_files import (
     bounded_construction,
+    check_config_file,
     check_directory,
+    check_tokenizer_config,
     check_tokenizer_files,
+    hub_file,
     hub_has_only_pickled,
     only_pickled,
     saved_tokenizer_kind,
@@ -50,7 +54,7 @@ from anglekit.models.load_options import checkpoint_of as checkpoint_of
 from anglekit.models.memory.bare import bare_model
 from anglekit.models.memory.foreign import ForeignModel
 from anglekit.models.projections import load_adapters
-from anglekit.models.sources import check_local
+from anglekit.models.sources import check_local, code_set_aside
 from anglekit.models.stored.corrections import (
     Corrections,
     add_corrections,
@@ -119,6 +123,7 @@ class Checkpoint:
         quantized: how the weights were stored quantised, and what they were turned into; "" for plain ones.
         left_out: stored weights that are no part of the model, in words.
         adapter: what corrected the weights, and whose they were: `lora on org/base`; or "".
+        code_set_aside: a note where the checkpoint brings code of its own that was not run; or "".
         offloaded: of a model whose blocks stay in their files (`Placement.offload`), the weights that take no part in
             its hash, which is "" until all were read; None of any other.
     """
@@ -136,6 +141,7 @@ class Checkpoint:
     adapter: str = ""
     quantized: str = ""
     left_out: str = ""
+    code_set_aside: str = ""
     offloaded: frozenset[str] | None = None
 
     @classmethod
@@ -227,6 +233,7 @@ class Checkpoint:
             **({"adapter": self.adapter} if self.adapter else {}),
             **({"quantization": self.quantization} if self.quantization else {}),
             **({"left_out": self.left_out} if self.left_out else {}),
+            **({"code_set_aside": self.code_set_aside} if self.code_set_aside else {}),
             **({"batching": facts.batching} if not facts.batchable else {}),
             **({"unchecked": facts.unchecked} if facts.unchecked else {}),
             **{name: told for name, told in trained if told not in (None, msgspec.UNSET, {})},
@@ -272,6 +279,9 @@ def whole_config(source: str, options: LoadOptions | None = None) -> PretrainedC
         check_directory(directory, allow_pickle=options.allow_pickle, trust_remote_code=options.trust_remote_code)
     with quiet_transformers(), foreign_failures(partial(_cannot_load, source)):
         try:
+            file = None if directory.exists() else hub_file(source, "config.json", options.revision)
+            if file is not None:
+                check_config_file(file, trust_remote_code=options.trust_remote_code, source=source)
             config = AutoConfig.from_pretrained(
                 source, revision=options.revision, trust_remote_code=options.trust_remote_code
             )
@@ -280,6 +290,8 @@ def whole_config(source: str, options: LoadOptions | None = None) -> PretrainedC
     if not isinstance(config, PretrainedConfig):
         raise InputError(f"{source} does not hold the configuration of a model")
     check_language(config, source)
+    if not options.trust_remote_code and hasattr(config, "auto_map"):
+        del config.auto_map  # not run, and a student saved with it would name files that it does not have
     return config
 
 
@@ -338,6 +350,7 @@ def load_checkpoint(source: str, options: LoadOptions | None = None) -> Checkpoi
         adapter=adapter_of(source),
         quantized=quantized_of(described, model),
         left_out=_left_out(source, described),
+        code_set_aside="" if options.trust_remote_code else code_set_aside(source, options.revision),
         offloaded=without if offloaded else None,
     )
 
@@ -440,6 +453,8 @@ def load_weights(
     if scratch is not None:
         weakref.finalize(model, scratch.cleanup)
     check_scales(source, model, report["unexpected_keys"])
+    if not options.trust_remote_code and not method and code_set_aside(source, options.revision):
+        _check_same_architecture(source, model, report)
     if method:
         model = turned_plain(model, source, method, DTYPES[options.dtype])
     # Positions that are computed (Marian's sines) are in no file, and transformers has just filled them in.
@@ -556,6 +571,32 @@ def _weights_refused(source: str, options: LoadOptions, reason: str) -> InputErr
     )
 
 
+def _check_same_architecture(source: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
+    """Refuse weights that only the checkpoint's own code knows what to do with, though its type is transformers' own.
+
+    Raises:
+        InputError: a block lacks weights, or its file holds some that transformers' class has no place for.
+    """
+    base = f"{model.base_model_prefix}."
+    missing = {str(name) for name in report["missing_keys"]}
+    unknown = {str(name) for name in report["unexpected_keys"]}
+    held = {_block_of(name.removeprefix(base)) for name in model.state_dict()} - {None}
+    other = sorted(name for name in missing | unknown if _block_of(name.removeprefix(base)) in held)
+    if other:
+        raise InputError(
+            f"{source} is of type {model.config.model_type} and needs its own code (auto_map): "
+            f"{'it lacks' if other[0] in missing else 'it holds'} {other[0]}, and transformers' {type(model).__name__} "
+            f"{'needs it' if other[0] in missing else 'has no such weight'}",
+            "read that code, then allow it by --trust-remote-code",
+        )
+
+
+def _block_of(name: str) -> str | None:
+    """Return the part of a weight's name up to its first number, or None where it has none."""
+    found = re.match(r"(?:.*?\.)??\d+(?=\.)", name)
+    return None if found is None else found[0]
+
+
 def check_no_wrapper(source: str, missing: Sequence[str], report: Mapping[str, Any]) -> None:
     """Refuse weights that are there under the names of a wrapper: DDP's `module.`, torch.compile's `_orig_mod.`.
 
@@ -596,6 +637,9 @@ def load_tokenizer(source: str, options: LoadOptions) -> Tokenizer | None:
             lambda reason: InputError(f"cannot read the tokenizer of {source!r}: {reason}", "save it again")
         ),
     ):
+        file = None if directory.is_dir() else hub_file(source, "tokenizer_config.json", options.revision)
+        if file is not None and not options.trust_remote_code:
+            check_tokenizer_config(file, source)
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=options.revision, trust_remote_code=options.trust_remote_code
         )

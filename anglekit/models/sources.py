@@ -116,7 +116,7 @@ def other_format(directory: Path) -> InputError | None:
     return None
 
 
-def check_source(source: str, *, revision: str | None = None, or_store: bool = False) -> str:
+def check_source(source: str, *, revision: str | None = None, or_store: bool = False, own_code: bool = False) -> str:
     """Refuse what is surely no checkpoint that can be read, before anything is loaded to read it.
 
     The hub is asked for the small `config.json` of a model that is neither a directory nor at hand.
@@ -125,9 +125,10 @@ def check_source(source: str, *, revision: str | None = None, or_store: bool = F
         source: a directory, a run directory or a hub id.
         revision: the hub's branch, tag or commit.
         or_store: whether a state store will do.
+        own_code: whether a checkpoint's own code is run.
 
     Returns:
-        A note for the person, that a plain name is asked for at the hub; or "".
+        A note for the person, that a plain name is asked for at the hub or that code of its own is not run; or "".
 
     Raises:
         InputError: there is no such directory, it holds no model, the hub has no such model or cannot be asked, or the
@@ -144,12 +145,40 @@ def check_source(source: str, *, revision: str | None = None, or_store: bool = F
             _check_type(source, place / "config.json")
         elif not list(directory.glob("adapter_config.json")) + list(directory.glob("*/adapter_config.json")):
             raise no_model(directory)
-        return ""
+        return "" if own_code else code_set_aside(str(place))
     if directory.exists():
         raise InputError(f"{source} is a file", "give the directory that holds config.json and the weights")
     if not _at_hand(source):
         _ask_hub(source, revision)
-    return f"no directory {source!r} is here: the Hugging Face hub's model is taken" if "/" not in source else ""
+    asked = f"no directory {source!r} is here: the Hugging Face hub's model is taken" if "/" not in source else ""
+    return "; ".join(filter(None, (asked, "" if own_code else code_set_aside(source, revision))))
+
+
+def code_set_aside(source: str, revision: str | None = None) -> str:
+    """Return a note on a checkpoint's own code that is not run because transformers knows the type; "" without any.
+
+    Args:
+        source: a checkpoint's directory, or the id of a hub's model of which config.json is at hand.
+        revision: the hub's branch, tag or commit.
+
+    Raises:
+        InputError: config.json is damaged.
+    """
+    file = Path(source) / "config.json"
+    if not Path(source).is_dir():
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        found = try_to_load_from_cache(source, "config.json", constants.HF_HUB_CACHE, revision)
+        if not isinstance(found, str):
+            return ""
+        file = Path(found)
+    config = read_json_object(file, "save the checkpoint again") if file.is_file() else {}
+    if "auto_map" not in config or str(config.get("model_type")) not in supported_types():
+        return ""
+    return (
+        f"{source} brings code of its own (auto_map), which is not run: transformers has type {config['model_type']} "
+        "itself"
+    )
 
 
 def check_one_kind(teacher: str, student: str, *, mapped: bool) -> None:

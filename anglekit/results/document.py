@@ -39,9 +39,10 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     reason in words) where the model could not be run beforehand to see what its blocks hand over. `states` says
     how states were stored that were read instead of running the model. `adapter` says what
     corrected its weights before they were read, and whose they were, `quantization` how they were stored or read, and
-    `left_out` which stored weights are no part of the model. `given_sha256` is the hash of what a student started from
-    that was there before its training. `taught_by` says by stream, for each student layer (a number as text), which
-    teacher layer taught it; nothing where no layer was taught or it was not recorded.
+    `left_out` which stored weights are no part of the model. `code_set_aside` says that it brings code of its own that
+    was not run. `given_sha256` is the hash of what a student started from that was there before its training.
+    `taught_by` says by stream, for each student layer (a number as text), which teacher layer taught it; nothing where
+    no layer was taught or it was not recorded.
     """
 
     name: str = ""
@@ -56,6 +57,7 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     adapter: str | None = None
     quantization: str | None = None
     left_out: str | None = None
+    code_set_aside: str | None = None
     batching: str | None = None
     unchecked: str | None = None
     states: str | None = None

@@ -657,7 +657,7 @@ def check_sources(
     *,
     columns: DataSettings | None = None,
     task: str | None = None,
-    revision: str | None = None,
+    load: LoadOptions | None = None,
     labelled_by: Sequence[str] = (),
 ) -> None:
     """Refuse models and tables that do not exist, columns that the tables lack, and models that cannot do the task.
@@ -688,7 +688,10 @@ def check_sources(
         trained = [checkpoint_of(model) for model in labelled_by]
         look_at_labels(read, task, columns, trained=trained, trains=bool(tables))
     for model in dict.fromkeys(models):
-        if note := check_source(model, revision=revision):
+        note = check_source(
+            model, revision=load and load.revision, own_code=load is not None and load.trust_remote_code
+        )
+        if note:
             typer.echo(f"note: {note}", err=True)
         needed = () if task is None else TASK_STREAMS.get(TASK_KINDS[task], ())
         shape = plain_shape(checkpoint_of(model)) if needed else None

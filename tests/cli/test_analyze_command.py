@@ -79,7 +79,8 @@ def zoo(tmp_path_factory):
     (root / "pickled" / "model.safetensors").rename(root / "pickled" / "pytorch_model.bin")
     shutil.copytree(root / "student", root / "coded")
     config = json.loads((root / "coded" / "config.json").read_text())
-    (root / "coded" / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "code.Model"}}))
+    changed = {**config, "model_type": "own", "auto_map": {"AutoModel": "code.Model"}}
+    (root / "coded" / "config.json").write_text(json.dumps(changed))
     shutil.copytree(root / "student", root / "other-words")
     text = (root / "other-words" / "tokenizer.json").read_text().replace('"film"', '"movie"')
     (root / "other-words" / "tokenizer.json").write_text(text)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, Qwen2Config, Qwen2Tokenizer, XLMRobertaConfig, XLMRobertaModel
@@ -26,6 +27,7 @@ from anglekit.models.checkpoints import (
 )
 from anglekit.models.load_options import LoadOptions, check_roles
 from anglekit.models.projections import save_adapters
+from anglekit.models.sources import check_source
 from anglekit.vocabulary import STUDENT_FILE
 from tests.tiny_models import tiny_checkpoint
 
@@ -241,24 +243,76 @@ def test_pickled_weights_need_permission(bert):
     assert load_checkpoint(str(bert), LoadOptions(allow_pickle=True)).sha256 == expected
 
 
-def test_pickled_weights_of_the_hub_need_permission_too(bert, tmp_path, monkeypatch):
+@pytest.fixture
+def on_the_hub(bert, tmp_path, monkeypatch):
+    """Return the place of a hub's model `org/name` in the cache, to which a directory can be copied."""
     place = tmp_path / "models--org--name"
-    shutil.copytree(bert, place / "snapshots" / "1f")
-    (place / "refs").mkdir()
+    (place / "refs").mkdir(parents=True)
     (place / "refs" / "main").write_text("1f")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return place / "snapshots" / "1f"
+
+
+def test_pickled_weights_of_the_hub_need_permission_too(bert, on_the_hub):
+    shutil.copytree(bert, on_the_hub)
     expected = load_checkpoint("org/name").sha256
-    pickled(place / "snapshots" / "1f")
+    pickled(on_the_hub)
     with pytest.raises(InputError, match=r"org/name has only pickled weights, .*--allow-pickle"):
         load_checkpoint("org/name")
     assert load_checkpoint("org/name", LoadOptions(allow_pickle=True)).sha256 == expected
 
 
-def test_remote_code_needs_permission(bert):
+@pytest.fixture(params=["a directory", "a hub's model"])
+def coded(request, bert, on_the_hub):
+    """Return the source of a checkpoint whose code must not run, and its directory."""
     edit_config(bert, auto_map={"AutoConfig": "configuration_mine.MyConfig", "AutoModel": "modeling_mine.MyModel"})
+    for name in ("configuration_mine", "modeling_mine", "tokenizer_mine"):
+        (bert / f"{name}.py").write_text("raise SystemExit('code was run')")
+    shutil.copytree(bert, on_the_hub)
+    return (str(bert), bert) if request.param == "a directory" else ("org/name", on_the_hub)
+
+
+def test_code_of_a_known_type_is_set_aside(coded, tmp_path):
+    source, _ = coded
+    note = f"{source} brings code of its own (auto_map), which is not run: transformers has type bert itself"
+    assert check_source(source) == note
+    assert check_source(source, own_code=True) == ""
+    loaded = load_checkpoint(source)
+    assert type(loaded.model) is transformers.BertModel
+    assert loaded.provenance()["code_set_aside"] == note
+    # A student saved with it would name files that it does not have.
+    loaded.model.save_pretrained(tmp_path / "student")
+    assert "auto_map" not in (tmp_path / "student" / "config.json").read_text()
+    assert load_checkpoint(str(tmp_path / "student")).sha256 == loaded.sha256
+
+
+@pytest.mark.parametrize("entries", [{"model_type": "mine"}, {"other": {"auto_map": {"AutoModel": "mine.Mine"}}}])
+def test_code_of_another_type_needs_permission(coded, entries):
+    source, directory = coded
+    edit_config(directory, **entries)
     for load in (load_config, load_checkpoint):
-        with pytest.raises(InputError, match="--trust-remote-code"):
-            load(str(bert))
+        with pytest.raises(InputError, match=rf"^{source} brings its own code \(auto_map in config.json\); .*--trust"):
+            load(source)
+
+
+def test_code_of_a_tokenizer_needs_permission(coded):
+    source, directory = coded
+    file = directory / "tokenizer_config.json"
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "auto_map": {"AutoTokenizer": ["tokenizer_mine.T", None]}})
+    )
+    with pytest.raises(InputError, match=rf"^{source} brings its own code \(auto_map in tokenizer_config.json\)"):
+        load_checkpoint(source)
+
+
+def test_weights_of_another_architecture_need_its_code(coded):
+    """A type that is transformers' own by name alone: ALiBi and gated layers under the name of bert."""
+    source, directory = coded
+    weights = load_file(directory / "model.safetensors")
+    weights["encoder.layer.0.mlp.gated_layers.weight"] = torch.ones(2, 2)
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"holds encoder.layer.0.mlp.gated_layers.weight, .* by --trust-remote-code"):
+        load_checkpoint(source)
 
 
 def test_truncated_weights_are_refused(bert):

@@ -129,7 +129,7 @@ def analyze(
     check_offload(placement.offload, shared=part is not None or not alone, official=official)
     stored = (Path(teacher) / STORE_FILE).is_file()
     models = students if stored else [teacher, *students]
-    options.check_sources(models, [probe], columns=columns, revision=load.revision)
+    options.check_sources(models, [probe], columns=columns, load=load)
     for name, place in (("device", device), ("teacher_device", teacher_device), ("student_device", student_device)):
         if alone and place not in (None, AUTO):
             check_device(place, name)

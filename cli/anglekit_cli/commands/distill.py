@@ -95,7 +95,7 @@ def distill(
         teacher, [student] if student is not None else [], made, mapped=layer_map is not None
     )
     options.check_sources(given, [] if probe is None else [probe])
-    options.check_sources([teacher], task=task, revision=load.revision)
+    options.check_sources([teacher], task=task, load=load)
     check_plain_plan(
         teacher,
         layers=layers,

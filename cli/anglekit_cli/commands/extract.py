@@ -102,7 +102,7 @@ def extract(
     settings = replace(settings, prompts=read)  # type: ignore[arg-type]  # checked by the settings themselves
     part = options.parse_shard(shard)
     check_offload(placement.offload, shared=part is not None or not alone)
-    options.check_sources([model], [data], columns=columns, revision=load.revision)
+    options.check_sources([model], [data], columns=columns, load=load)
     if alone:
         check_layers(checkpoint_of(model), chosen)
     if alone and device != AUTO:

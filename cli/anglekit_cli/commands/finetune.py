@@ -38,7 +38,7 @@ def finetune(
     """Train a model on a task and score it."""
     mode = options.if_exists(resume, overwrite, out)
     options.check_task(task, columns, settings, scored=bool(validation))
-    options.check_sources([model], [train], validation, columns=columns, task=task, revision=load.revision)
+    options.check_sources([model], [train], validation, columns=columns, task=task, load=load)
     settings.check_packages()
     hub.check_here()
 

@@ -58,7 +58,7 @@ def plan(
         teacher, [student] if student is not None else [], made_of, mapped=layer_map is not None
     )
     options.check_sources(sources)
-    options.check_sources([teacher], revision=load.revision)
+    options.check_sources([teacher], load=load)
     check_plain_plan(
         teacher,
         layers=layers,

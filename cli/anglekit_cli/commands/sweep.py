@@ -145,7 +145,7 @@ def sweep(
     made |= {} if inits else {"--encoder-layers": encoder_layers, "--decoder-layers": decoder_layers}
     given = options.check_students(teacher, student or (), made)
     options.check_sources(given)
-    options.check_sources([teacher], task=task, revision=load.revision)
+    options.check_sources([teacher], task=task, load=load)
     if inits or not given:
         check_plain_plan(
             teacher,
