@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("anglekit.comparison", "anglekit.probes"),
     ("anglekit.results", "anglekit.tables", "anglekit.models", "anglekit.geometry"),
     ("anglekit.display", "anglekit_data", "anglekit.runtime"),
-    ("anglekit.settings_fields",),
+    ("anglekit.settings_fields", "anglekit.readings"),
     ("anglekit.errors", "anglekit.vocabulary"),
 )
 MOST_FILES = 16

@@ -28,12 +28,12 @@ from anglekit.distillation.losses.functional import (
 from anglekit.distillation.losses.label_losses import binary_cross_entropy, binary_kl_divergence, squared_error
 from anglekit.distillation.losses.official import (
     OFFICIAL,
-    OfficialLosses,
     official_decoder_mask,
     official_hidden_loss,
 )
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
+from anglekit.readings import Decisions, decisions
 from anglekit.vocabulary import (
     ATTENTION_LOSSES,
     ATTENTION_MAPS,
@@ -131,7 +131,8 @@ class DistillationObjective:
 
     In the corrected reading every term is a sum over valid items, whose count is pooled over an accumulated batch. In
     the official reading the paper's normalisations hold for each batch, and a term's count is 1 for a batch, so that
-    accumulation averages batches.
+    accumulation averages batches; of causal models it pools the cross-entropy and adds the other terms up
+    (`readings.READING_ITEMS`).
 
     The term `ce` compares with the labels and the term `kl` with the teacher's answers, each as the problem type asks:
     cross-entropy and KL of one class or token; binary cross-entropy and KL of each label by itself (`label_losses`);
@@ -146,7 +147,7 @@ class DistillationObjective:
         reading: "corrected" or "official".
         family: a name in `official.OFFICIAL`, used by the official reading; None: the models'.
         kl_on_prompt: for causal models, whether KL reads every real token instead of the labelled ones; None takes
-            False, or the family's own in the official reading.
+            False, or in the official reading every position, as the paper's code.
         label_smoothing: of the cross-entropy, in [0, 1).
         causal: whether each position's logits predict the next token, so that labels are shifted by one. None leaves it
             to the model (`objective_for`, which `DistillationLoss` and `DistillationTrainer` ask), or to the batch
@@ -313,15 +314,30 @@ class DistillationObjective:
         Raises:
             InputError: a term needs labels and a batch has none.
         """
-        if self.official:
-            device = _first_tensor(batches[0]).device
-            return {name: torch.tensor(float(len(batches)), device=device) for name in self.term_names}
         totals: dict[str, Tensor] = {}
+        device = _first_tensor(batches[0]).device
+        for name in self.term_names if self.official else ():
+            if name in self.summed_terms:
+                totals[name] = torch.ones((), device=device)
+            elif not self._pools(name):
+                totals[name] = torch.tensor(float(len(batches)), device=device)
+        left = [name for name in self.term_names if name not in totals]
         for inputs in batches:
-            for name in self.term_names:
+            for name in left:
                 count = self._count(name, inputs)
                 totals[name] = totals[name] + count if name in totals else count
-        return totals
+        return {name: totals[name] for name in self.term_names}
+
+    @property
+    def summed_terms(self) -> tuple[str, ...]:
+        """The terms that an accumulated step adds up over its batches and processes, instead of averaging them."""
+        if not self.official or self._decided.accumulation != "summed":
+            return ()
+        return tuple(name for name in self.term_names if name != "ce")
+
+    def _pools(self, name: str) -> bool:
+        """Return whether a term is a sum over items, whose count is pooled over a step."""
+        return not self.official or (name == "ce" and self._decided.accumulation == "summed")
 
     def terms(
         self,
@@ -358,8 +374,9 @@ class DistillationObjective:
                 term = self._kl(ours, theirs, mask, disposable=teacher.disposable)
             else:
                 term = self._hidden(_stream_of(name), inputs, states, teacher, mixtures)
-            if self.official and not name.startswith("hidden"):
-                term = LossTerm(term.mean(), torch.ones_like(term.count))
+            if not self._pools(name) and not name.startswith("hidden"):
+                share = self._valid_share(inputs) if name == "kl" else 1.0
+                term = LossTerm(term.mean() * share, torch.ones_like(term.count))
             terms[name] = term
         return terms
 
@@ -400,8 +417,33 @@ class DistillationObjective:
         return self.family
 
     @property
-    def _official_losses(self) -> OfficialLosses:
-        return OFFICIAL[self._official_family]
+    def _decided(self) -> Decisions:
+        """What the paper's code does for the family; asked in the official reading alone."""
+        return decisions("official", self._official_family)
+
+    def _valid_share(self, inputs: Inputs) -> Tensor | float:
+        """Return by what the official KL over all positions is multiplied: the share of those that are no padding."""
+        mask = _optional(inputs, "attention_mask")
+        if not self._kl_reads_padding(inputs) or mask is None:
+            return 1.0
+        return (mask != 0).sum() / mask.numel()
+
+    def _kl_reads_padding(self, inputs: Inputs) -> bool:
+        """Return whether the KL is over all positions, as the paper's code has it for language models."""
+        all_of_it = self.official and self.kl_on_prompt is None and self._decided.kl_positions == "all"
+        return all_of_it and self._is_causal(inputs)
+
+    def _official_kl_mask(self, inputs: Inputs) -> Tensor | None:
+        """Return the decoder positions that the paper's KL reads; None where it reads those of the labels."""
+        if not self.official or self.pad_token_id is None or "decoder_input_ids" not in inputs:
+            return None
+        if self._decided.kl_positions != "decoder-inputs":
+            return None
+        return official_decoder_mask(inputs["decoder_input_ids"], self.pad_token_id)
+
+    def _kl_reads_labels(self, inputs: Inputs) -> bool:
+        """Return whether cross-entropy and KL read the same rows of logits."""
+        return not self._kl_reads_prompt(inputs) and self._official_kl_mask(inputs) is None
 
     def _logits_read(
         self, inputs: Inputs, logits: Tensor, teacher: TeacherOutputs
@@ -414,7 +456,7 @@ class DistillationObjective:
         """
         mask = self._kl_mask(inputs) if self.weights.kl > 0.0 else None
         labels = self._targets(inputs) if self.weights.ce > 0.0 else None
-        if labels is None or mask is None or teacher.logits is None or self._kl_reads_prompt(inputs):
+        if labels is None or mask is None or teacher.logits is None or not self._kl_reads_labels(inputs):
             return logits, labels, teacher.logits, mask
         if logits.numel() > one_chunk(logits.device):
             return logits, labels, teacher.logits, mask
@@ -448,7 +490,7 @@ class DistillationObjective:
 
     def _temperature_and_direction(self) -> dict[str, Any]:
         """Return the KL's options: what is set, else the family's own in the official reading."""
-        official = self._official_losses if self.official else None
+        official = self._decided if self.official else None
         return {
             "temperature": self.temperature or (1.0 if official is None else official.temperature),
             "direction": self.kl_direction or ("forward" if official is None else official.kl_direction),
@@ -458,7 +500,7 @@ class DistillationObjective:
         """Return whether cross-entropy and KL are computed together: of the same rows of many tokens."""
         plain = self._one_class and self.class_weights is None and not self.label_smoothing
         many = logits.dim() == 3 and logits.numel() > one_chunk(logits.device)
-        return plain and many and not self._kl_reads_prompt(inputs)
+        return plain and many and self._kl_reads_labels(inputs)
 
     def _hidden(
         self,
@@ -523,9 +565,13 @@ class DistillationObjective:
         """Return the rows of logits that KL reads, aligned with them; None where every row counts."""
         labels = _optional(inputs, "labels")
         if not self._is_causal(inputs):
+            if (official := self._official_kl_mask(inputs)) is not None:
+                return official
             if labels is None or labels.dim() == 1 or not self._one_class:
                 return None
             return labels != IGNORE_INDEX
+        if self._kl_reads_padding(inputs):
+            return None
         if labels is not None and not self._kl_reads_prompt(inputs):
             return next_token_labels(labels) != IGNORE_INDEX
         mask = _optional(inputs, "attention_mask")
@@ -537,15 +583,13 @@ class DistillationObjective:
         """Return whether the KL of a causal model reads more than the labelled tokens."""
         if not self._is_causal(inputs):
             return False
-        if self.kl_on_prompt is None:
-            return self.official and self._official_losses.kl_on_prompt
-        return self.kl_on_prompt
+        return self._kl_reads_padding(inputs) if self.kl_on_prompt is None else self.kl_on_prompt
 
     def stream_mask(self, stream: Stream, inputs: Inputs) -> Tensor | None:
         """Return the token positions whose states count; None where all do."""
         if stream == "encoder" or "decoder_input_ids" not in inputs:
             return _optional(inputs, "attention_mask")
-        if self.official and self.pad_token_id is not None:
+        if self.official and self.pad_token_id is not None and self._decided.decoder_positions == "decoder-inputs":
             return official_decoder_mask(inputs["decoder_input_ids"], self.pad_token_id)
         if "decoder_attention_mask" in inputs:
             return _optional(inputs, "decoder_attention_mask")

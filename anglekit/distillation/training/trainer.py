@@ -223,7 +223,8 @@ class DistillationTrainer(Trainer):
         stacked = torch.stack([count.to(device).float() for count in counts.values()])
         if self._pools_processes:
             stacked = cast("Tensor", self.accelerator.reduce(stacked, reduction="sum"))
-        return dict(zip(counts, stacked.unbind(), strict=True))
+        pooled = dict(zip(counts, stacked.unbind(), strict=True))
+        return pooled | {name: counts[name].to(device) for name in self.objective.summed_terms}
 
     @property
     def _pools_processes(self) -> bool:
