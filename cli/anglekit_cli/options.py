@@ -671,6 +671,7 @@ def check_sources(
 
     if launched_together():
         return
+    load = load or LoadOptions()
     named, names = ({}, None) if columns is None else (vars(columns), columns.names)
     roles = ("text", "text_pair", "label", "source", "target", "prompt", "completion")
     given = {role: named[role] for role in roles if named.get(role) is not None}
@@ -688,10 +689,7 @@ def check_sources(
         trained = [checkpoint_of(model) for model in labelled_by]
         look_at_labels(read, task, columns, trained=trained, trains=bool(tables))
     for model in dict.fromkeys(models):
-        note = check_source(
-            model, revision=load and load.revision, own_code=load is not None and load.trust_remote_code
-        )
-        if note:
+        if note := check_source(model, revision=load.revision, own_code=load.trust_remote_code):
             typer.echo(f"note: {note}", err=True)
         needed = () if task is None else TASK_STREAMS.get(TASK_KINDS[task], ())
         shape = plain_shape(checkpoint_of(model)) if needed else None

@@ -52,9 +52,7 @@ def evaluate(
     options.check_task(task, columns, scoring)
     if examples is None:
         options.check_effects({"--overwrite": overwrite}, "came without --examples")
-    options.check_sources(
-        checkpoints, (), data, columns=columns, task=task, revision=load.revision, labelled_by=checkpoints
-    )
+    options.check_sources(checkpoints, (), data, columns=columns, task=task, load=load, labelled_by=checkpoints)
     if examples is not None:
         options.check_target(examples, "a file of examples", (".parquet", ".csv"), "--examples")
         options.check_new(examples, overwrite=overwrite)
