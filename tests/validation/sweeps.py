@@ -46,12 +46,14 @@ STRATEGIES: Final = ("none", "forward", "reverse", "all-to-one", "random")
 #: strategy all-to-one.
 DEPTHS: Final = (1, 6)
 SEEDS: Final = (0, 1)
-STEPS: Final = 150
-BATCH: Final = 32
-#: Tasks whose scores need generated texts, and how many; they are scored at the end alone, the others at each third.
-VALIDATION_ROWS: Final = {"triples": 200, "questions": 500}
-_ROWS: Final = 1000
-_TEACHER_BLOCKS: Final = 6
+#: Of students that begin with the teacher's weights; those from random weights make three times as many.
+STEPS: Final[Mapping[str, int]] = {"inference": 100, "endings": 100, "questions": 100, "triples": 100, "reviews": 60}
+#: Examples a step; an example of `endings` is four texts.
+BATCH: Final[Mapping[str, int]] = {"inference": 32, "endings": 8, "questions": 32, "triples": 16, "reviews": 8}
+#: Rows that students are scored on.
+ROWS: Final[Mapping[str, int]] = {"inference": 1000, "endings": 500, "questions": 300, "triples": 150, "reviews": 400}
+#: Tasks that are also scored at each third of the training.
+CURVES: Final = ("inference",)
 
 
 @dataclass(frozen=True)
@@ -71,22 +73,17 @@ class Condition:
 
 
 def conditions() -> tuple[Condition, ...]:
-    """Return the sweeps: of the 16 settings of each task the 8 of a half fraction, and 2 of the other half.
+    """Return the sweeps, ten of each task: all settings from the teacher's weights, and two from random ones.
 
-    A setting is in the first half where an even number of its four factors is at its second level: then no main effect
-    is mixed with another, nor with an effect of two. The two more are the ends of the other half's list, so that every
-    task has ten sweeps.
+    The students of the movie reviews are the largest: they have the first eight alone.
     """
-    factors = ((2, 3), ("teacher", "random"), (4096, 512), ("mse", "cosine"))
-    found: list[Condition] = []
-    for task in TASKS:
-        levels = list(itertools.product(range(2), repeat=4))
-        even = [each for each in levels if sum(each) % 2 == 0]
-        odd = [each for each in levels if sum(each) % 2 == 1]
-        for chosen in (*even, odd[0], odd[-1]):
-            values = [factor[level] for factor, level in zip(factors, chosen, strict=True)]
-            found.append(Condition(task, *values))  # type: ignore[arg-type]
-    return tuple(found)
+    settings = [(*each, "teacher") for each in itertools.product((2, 3), (4096, 512), ("mse", "cosine"))]
+    settings += [(3, 4096, "mse", "random"), (2, 4096, "cosine", "random")]
+    return tuple(
+        Condition(task, layers, init, examples, hidden_loss)
+        for task in TASKS
+        for layers, examples, hidden_loss, init in (settings if task != "reviews" else settings[:8])
+    )
 
 
 @dataclass(frozen=True)
@@ -110,17 +107,25 @@ class Workplace:
     def teacher(self, task: str) -> str:
         """Return the teacher of a task, after training it if it is not there."""
         place = self.root / "teachers" / task
+        if (place / "teacher" / "scores.json").exists():
+            return str(place / "teacher")
         if TASKS[task] is None:
             assert self.reviews is not None
             assert self.encoder is not None
             finetune(
                 self.encoder,
-                task="sst2",
+                task="classification",
                 train=str(self.reviews / "movie_reviews_train.tsv"),
                 validation=f"validation={self.reviews / 'movie_reviews_validation.tsv'}",
                 out=place / "teacher",
                 settings=TrainSettings(
-                    epochs=1.0, learning_rate=5e-5, batch_size=32, group_by_length=True, seed=0, device="cpu"
+                    epochs=1.0,
+                    learning_rate=5e-5,
+                    batch_size=32,
+                    group_by_length=True,
+                    max_length=64,
+                    seed=0,
+                    device="cpu",
                 ),
                 if_exists="resume",
             )
@@ -143,7 +148,7 @@ class Workplace:
         else:
             data = _recipe(task).data
             sources = (data.train, next(iter(data.validation.values())))
-        rows = (examples, VALIDATION_ROWS.get(task, _ROWS))
+        rows = (examples, ROWS[task])
         places = []
         for name, source, limit in zip(("train", "validation"), sources, rows, strict=True):
             place = self.root / "tables" / f"{task}-{name}-{limit}.jsonl"
@@ -155,7 +160,7 @@ class Workplace:
         return places[0], places[1]
 
     def train(self, condition: Condition) -> pd.DataFrame:
-        """Train a sweep, or go on with it, and return its scores: `condition, strategy, seed, score, steps`.
+        """Train a sweep, or go on with it, and return its scores: `condition, strategy, seed, score`.
 
         The strategies are trained side by side by `sweep`; the arms of depth, called depth-1 and depth-6, by `distill`.
         """
@@ -164,7 +169,7 @@ class Workplace:
         train, validation = self.tables(task, condition.examples)
         place = self.root / "sweeps" / condition.name
         shared: dict[str, Any] = {
-            "task": "sst2" if TASKS[task] is None else _recipe(task).task,
+            "task": "classification" if TASKS[task] is None else _recipe(task).task,
             "train": train,
             "validation": f"validation={validation}",
             "layers": condition.layers,
@@ -172,7 +177,7 @@ class Workplace:
             "data": None if TASKS[task] is None else replace(_recipe(task).data.columns, limit=None),
             "if_exists": "resume",
         }
-        settings = training_settings(task, self.root)
+        settings = training_settings(condition, self.root)
         with cpu_threads(1):
             swept = sweep(
                 teacher,
@@ -200,7 +205,7 @@ class Workplace:
                 )
                 scores = run.scores.to_dict("records")[0]
                 rows.append({"strategy": f"depth-{depth}", "seed": seed, **_scored(task, scores)})
-        return pd.DataFrame(rows).assign(condition=condition.name)[["condition", "strategy", "seed", "score", "steps"]]
+        return pd.DataFrame(rows).assign(condition=condition.name)[["condition", "strategy", "seed", "score"]]
 
 
 def every_layer_by(
@@ -211,27 +216,24 @@ def every_layer_by(
         yield stream, tuple((layer, depth) for layer in range(1, layers + 1))
 
 
-def training_settings(task: str, root: Path) -> TrainSettings:
-    """Return the training of a task's students: the recipe's, in 150 steps and with a greedy decoder."""
-    common: dict[str, Any] = {
-        "device": "cpu",
-        "teacher_cache": str(root / "cache" / task),
-        "max_steps": STEPS,
-        "batch_size": BATCH,
-        "evaluate_every": STEPS + 1 if task in VALIDATION_ROWS else STEPS // 3,
+def training_settings(condition: Condition, root: Path) -> TrainSettings:
+    """Return the training of a sweep's students: the recipe's, in few steps and with a greedy decoder."""
+    task = condition.task
+    steps = STEPS[task] * (3 if condition.init == "random" else 1)
+    wanted: dict[str, Any] = {
+        "max_steps": steps,
+        "batch_size": BATCH[task],
+        "evaluate_every": steps // 3 + 1 if task in CURVES else steps + 1,
         "group_by_length": True,
         "log_every": 50,
+        "eval_batch_size": 250,
     }
+    machine = {"device": "cpu", "teacher_cache": str(root / "cache" / task)}
     if TASKS[task] is None:
-        return TrainSettings(learning_rate=2e-4, warmup=0.1, eval_batch_size=250, max_length=64, **common)
-    training = _recipe(task).students.training.changed(epochs=None, **common_of(common))
-    return training.settings(device="cpu", teacher_cache=common["teacher_cache"])
-
-
-def common_of(common: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a recipe's training has too, with a greedy decoder."""
-    machine = ("device", "teacher_cache")
-    return {name: value for name, value in common.items() if name not in machine} | {"beams": 1}
+        return TrainSettings(learning_rate=2e-4, warmup=0.1, max_length=64, **wanted, **machine)
+    training = _recipe(task).students.training
+    greedy = {} if training.beams is None else {"beams": 1}
+    return training.changed(epochs=None, **wanted, **greedy).settings(**machine)
 
 
 def _recipe(task: str) -> Recipe:
@@ -242,4 +244,4 @@ def _recipe(task: str) -> Recipe:
 
 def _scored(task: str, row: Mapping[Any, Any]) -> dict[str, Any]:
     score = float(row[SCORES[task]])
-    return {"score": score / 100 if SCORES[task] == "bleu" else score, "steps": int(row["steps"])}
+    return {"score": score / 100 if SCORES[task] == "bleu" else score}
