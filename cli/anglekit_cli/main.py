@@ -29,7 +29,7 @@ from anglekit_cli.commands import (
     reproduce,
     sweep,
 )
-from anglekit_cli.process import keep_freed_memory, print_warnings_plainly
+from anglekit_cli.process import keep_freed_memory, log_each_message_once, print_warnings_plainly
 
 #: Earlier names of options, by command: they are still taken, and no help shows them.
 EARLIER_NAMES: Final[Mapping[str, Mapping[str, str]]] = {
@@ -161,6 +161,7 @@ def main() -> None:
     """Run the command line; exit 0 done, 1 the run failed, 2 the input is wrong."""
     keep_freed_memory()
     print_warnings_plainly()
+    log_each_message_once()
     try:
         result = app(standalone_mode=False, prog_name="anglekit")
     except SettingError as error:  # the library uses a setting's Python name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,22 @@ def print_warnings_plainly() -> None:
         return usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = plain
+
+
+def log_each_message_once() -> None:
+    """Let Python's logging of last resort print each message once, whoever repeats it.
+
+    bitsandbytes logs for each layer of 8-bit weights in each pass that float32 is cast. A library with a handler of its
+    own is not touched.
+    """
+    if logging.lastResort is not None:
+        printed: set[str] = set()
+
+        def is_new(record: logging.LogRecord) -> bool:
+            text = record.getMessage()
+            return text not in printed and printed.add(text) is None
+
+        logging.lastResort.addFilter(is_new)
 
 
 @contextmanager

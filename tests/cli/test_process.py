@@ -47,6 +47,24 @@ def test_a_warning_of_ours_is_one_line_and_others_stay_as_they_are(monkeypatch):
     assert warnings.formatwarning("another's", UserWarning, "file.py", 3) == usual
 
 
+REPEATED = """
+import logging, sys
+from anglekit_cli.process import log_each_message_once
+
+if sys.argv[1] == "once":
+    log_each_message_once()
+for number in (1, 1, 2, 1):
+    logging.getLogger("its.library").warning("cast from %s", number)
+"""
+
+
+@pytest.mark.parametrize(("how", "lines"), [("once", [1, 2]), ("as it is", [1, 1, 2, 1])])
+def test_what_a_library_repeats_is_logged_once(how, lines):
+    command = [sys.executable, "-c", REPEATED, how]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
+    assert done.stderr.splitlines() == [f"cast from {number}" for number in lines]
+
+
 class _Loop:
     def __init__(self):
         self.itself = self
