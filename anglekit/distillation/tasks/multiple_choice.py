@@ -165,7 +165,11 @@ class HellaSwagTask(MultipleChoiceTask):
         needed = ("activity_label", "ctx_a", "ctx_b")
         if columns.prompt is not None or not set(needed) <= set(table.names):
             return super().read_prompts(table, columns)
-        sides = [texts_of(table, name, "prompt", may_be_missing=name == "ctx_b") for name in needed]
+        # WikiHow's rows have no second part, so that a table of them alone has none in any row.
+        sides = [
+            texts_of(table, name, "prompt", may_be_missing=name == "ctx_b", throughout=name == "ctx_b")
+            for name in needed
+        ]
         texts = [f"{activity}: {first} {second.capitalize()}" for activity, first, second in zip(*sides, strict=True)]
         return needed, tuple(map(_cleaned, texts))
 

@@ -24,8 +24,12 @@ def find_text_column(
     return find_column(table, role, given, usual)
 
 
-def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = False) -> tuple[str, ...]:
+def texts_of(
+    table: Table, column: str, role: str, *, may_be_missing: bool = False, throughout: bool = False
+) -> tuple[str, ...]:
     """Return a column's texts; with `may_be_missing` a missing cell is the empty text instead of an error.
+
+    With `throughout` all of them may be.
 
     Raises:
         InputError: a cell holds something else, or no cell of a whole table holds a text.
@@ -38,7 +42,7 @@ def texts_of(table: Table, column: str, role: str, *, may_be_missing: bool = Fal
                 f"{file} has no {role} in row {number} (counted from 0), column {column!r}", "give every row one"
             )
         texts.append("" if is_missing(cell) else check_text(cell, table, column, row))
-    if table.whole and not any(text.strip() for text in texts):
+    if table.whole and not throughout and not any(text.strip() for text in texts):
         raise no_text(column, table.source, role)
     return tuple(texts)
 

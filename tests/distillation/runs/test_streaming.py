@@ -68,6 +68,14 @@ ROWS = {
     "language-model": lambda n: {"text": " ".join(f"w{k}" for k in range(1 + 7 * (n % 4)))},
     "completion": lambda n: {"prompt": f"w{n}", "completion": "w1 w2"},
     "multiple-choice": lambda n: {"prompt": f"w{n}", "choices": ["w1", "w2 w3"], "label": n % 2},
+    # WikiHow's rows, which have no second part, before those of videos.
+    "hellaswag": lambda n: {
+        "activity_label": "w1",
+        "ctx_a": f"w{n}",
+        "ctx_b": "" if n < 9 else "w2",
+        "endings": ["w1", "w2 w3"],
+        "label": n % 2,
+    },
 }
 
 

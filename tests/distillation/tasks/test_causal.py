@@ -97,6 +97,8 @@ def test_hellaswag_and_coqa_become_prompts(tmp_path):
         (("a", "b. c"),),
         (1,),
     )
+    wikihow = write_rows(tmp_path / "w.jsonl", row | {"ctx_b": "", "label": "1"})  # none has a second part
+    assert task_by_name("hellaswag").read(wikihow).prompts == ("Baking: A cook stirs it.",)
     talk = {"story": "A cat sat.", "questions": ["Who?", "Why?"], "answers": {"input_text": ["a cat", "unknown"]}}
     coqa = task_by_name("coqa").read(write_rows(tmp_path / "c.jsonl", talk))
     assert coqa.prompts == ("A cat sat.\n\nQ: Who?\n\nA:", "A cat sat.\n\nQ: Who?\n\nA: a cat\n\nQ: Why?\n\nA:")
