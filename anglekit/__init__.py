@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from anglekit.models.checkpoints import Checkpoint as Checkpoint
     from anglekit.models.checkpoints import load_checkpoint as load_checkpoint
     from anglekit.models.load_options import LoadOptions as LoadOptions
+    from anglekit.parameter_space.measure import gradients as gradients
+    from anglekit.parameter_space.settings import GradientSettings as GradientSettings
     from anglekit.plots.draw import draw as draw
     from anglekit.plots.figure1.figure1 import figure1 as figure1
     from anglekit.plots.figures.angles_heatmap import angles_heatmap as angles_heatmap
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from anglekit.recipes.reproduce import run_demo as run_demo
     from anglekit.results.explorer.explore import explore as explore
     from anglekit.results.geometry import Geometry as Geometry
+    from anglekit.results.gradients import GradientGeometry as GradientGeometry
     from anglekit.states.recorder import LayerRecorder as LayerRecorder
     from anglekit.states.store import StateStore as StateStore
     from anglekit.tables.read import read_table as read_table
@@ -80,6 +83,8 @@ _HOMES = {
     "Evaluation": "anglekit.distillation.runs.evaluate",
     "Geometry": "anglekit.results.geometry",
     "GeometryAccumulator": "anglekit.analysis.arrays.accumulator",
+    "GradientGeometry": "anglekit.results.gradients",
+    "GradientSettings": "anglekit.parameter_space.settings",
     "InputError": "anglekit.errors",
     "LayerMatching": "anglekit.distillation.matching.strategies",
     "LayerRecorder": "anglekit.states.recorder",
@@ -107,6 +112,7 @@ _HOMES = {
     "extract_states": "anglekit.analysis.jobs.extract",
     "figure1": "anglekit.plots.figure1.figure1",
     "finetune": "anglekit.distillation.runs.train",
+    "gradients": "anglekit.parameter_space.measure",
     "layer_matching": "anglekit.distillation.matching.strategies",
     "load_checkpoint": "anglekit.models.checkpoints",
     "match_layers": "anglekit.distillation.training.distillation_loss",

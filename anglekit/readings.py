@@ -253,8 +253,7 @@ def reading_rows(family: str | None = None) -> list[tuple[str, str, str, str]]:
             if official != corrected:
                 rows.append((item.title, official, corrected, item.source))
             continue
-        both = [_by_family(item, reading) for reading in ("official", "corrected")]
-        rows.append((item.title, *both, item.source))
+        rows.append((item.title, _by_family(item, "official"), _by_family(item, "corrected"), item.source))
     return rows
 
 

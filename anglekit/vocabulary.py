@@ -168,6 +168,7 @@ COSINE_RESOLUTION = 1e-6
 
 #: What a saved Geometry says of itself; a directory that holds it is one.
 GEOMETRY_FILE = "geometry.json"
+GRADIENTS_FILE = "gradients.json"
 
 #: The file in which a state store says of itself; a directory that holds it is one.
 STORE_FILE = "states.json"

@@ -19,6 +19,7 @@ _TITLES: Final = {
     "plots": "Figures",
     "comparison": "Comparing",
     "distillation": "Making students",
+    "parameter_space": "Gradients",
     "losses": "Losses",
     "recipes": "Recipes",
     "errors": "Errors",

@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("anglekit",),
     ("anglekit.losses",),
     ("anglekit.recipes",),
+    ("anglekit.parameter_space",),
     ("anglekit.distillation",),
     ("anglekit.analysis",),
     ("anglekit.plots", "anglekit.states"),

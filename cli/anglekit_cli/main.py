@@ -21,6 +21,7 @@ from anglekit_cli.commands import (
     evaluate,
     extract,
     finetune,
+    gradients,
     models,
     plan,
     plot,
@@ -144,6 +145,7 @@ app.command(cls=Command, epilog=reproduce.DEMO_EPILOG)(reproduce.demo)
 app.command(cls=Command, epilog=extract.EPILOG)(extract.extract)
 app.command(cls=Command, epilog=analyze.EPILOG)(analyze.analyze)
 app.command(cls=Command, epilog=analyze.MERGE_EPILOG)(analyze.merge)
+app.command(cls=Command, epilog=gradients.EPILOG)(gradients.gradients)
 app.command(cls=Command, epilog=finetune.EPILOG)(finetune.finetune)
 app.command(cls=Command, epilog=plan.EPILOG)(plan.plan)
 app.command(cls=Command, epilog=distill.EPILOG)(distill.distill)

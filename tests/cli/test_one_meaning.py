@@ -44,6 +44,7 @@ SAID_DIFFERENTLY = {
     "--shard": r"the I-th of N parts\b.* for anglekit merge",
     "--source-lang": r"^Language of the (sources|texts), by its code in the tokenizer",
     "--target-lang": r"^Language of the targets, by its code in the tokenizer",
+    "--strategies": r"^Some of .*forward, .*, with commas",
     "--streams": r"\bthese streams: encoder, decoder or both\b",
     "--student": r"^Directory or hub id of a student",
     "--target": r"[Cc]olumn of the target",

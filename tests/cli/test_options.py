@@ -113,7 +113,8 @@ def test_one_word_of_device_means_one_thing():
         if one.name == "device"
     }
     assert given == {
-        (name, "auto", True) for name in ("analyze", "extract", "evaluate", "finetune", "distill", "sweep", "reproduce")
+        (name, "auto", True)
+        for name in ("analyze", "extract", "evaluate", "finetune", "distill", "sweep", "reproduce", "gradients")
     }
 
 

@@ -1,0 +1,658 @@
+"""The gradients that cross-entropy, KL and hidden losses send into a student's weights, measured over a probe."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from anglekit.analysis.preparation import package_versions
+from anglekit.distillation.losses.objective import TeacherOutputs
+from anglekit.distillation.losses.weights import LossWeights
+from anglekit.distillation.matching.plan import DistillationPlan, plan_distillation
+from anglekit.distillation.runs.run import objective_of_plan, teacher_keeping
+from anglekit.distillation.runs.train import load_teacher_and_data
+from anglekit.distillation.settings import DataSettings, TrainSettings
+from anglekit.distillation.students.adapters import LayerAdapters, adapters_of_layers
+from anglekit.distillation.students.create import CopyBlocks, create_student
+from anglekit.distillation.students.given import CheckedStudent, GivenStudent, read_given
+from anglekit.distillation.students.mixtures import LayerMixtures, create_mixtures
+from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
+from anglekit.distillation.tasks.prepared_data import PreparedData
+from anglekit.distillation.tasks.registry import task_by_name
+from anglekit.distillation.training.distillation_loss import with_decoder_inputs, with_shared_ids
+from anglekit.distillation.training.teacher import TeacherForward, accepted_inputs
+from anglekit.distillation.training.teacher_cache import CachedTeacher
+from anglekit.errors import InputError, RunError
+from anglekit.models.architectures import blocks, depth, model_streams, width
+from anglekit.models.checkpoints import checkpoint_of, load_config, quiet_transformers
+from anglekit.models.load_options import LoadOptions, loaded_for_training
+from anglekit.models.projections import load_adapters
+from anglekit.parameter_space.products import (
+    GradientCosines,
+    GradientProducts,
+    combinations,
+    gradient_cosines,
+    gradient_products,
+)
+from anglekit.parameter_space.projection import Projection
+from anglekit.parameter_space.settings import FEWEST_GROUPS, GradientSettings, check_measurable
+from anglekit.results.gradients import LAYER_COLUMNS, WHOLE, GradientGeometry
+from anglekit.runtime.files import read_json_object
+from anglekit.runtime.passes import told_failures
+from anglekit.runtime.placement import chosen_device, is_placed
+from anglekit.settings_fields import one_or_more
+from anglekit.states.recorder import LayerRecorder
+from anglekit.vocabulary import NONE, PAPER_STRATEGIES, FinalNorm, Stream
+
+#: A layer of the student and one of the teacher, in a stream.
+LayerPair = tuple[Stream, int, int]
+
+# Gradients that take more than this are projected, unless the settings say how.
+_EXACT_BYTES: Final = 2 * 2**30
+_NO_STEP: Final = -1
+_MATCHING: Final = tuple(name for name in PAPER_STRATEGIES if name != NONE)
+
+
+def gradients(
+    teacher: str,
+    students: str | Sequence[str] | Mapping[str, str] = (),
+    *,
+    probe: str,
+    task: str,
+    strategies: Sequence[str] = _MATCHING,
+    layers: int | None = None,
+    encoder_layers: int | None = None,
+    decoder_layers: int | None = None,
+    width: int | None = None,
+    init: str | None = None,
+    copy_blocks: CopyBlocks | None = None,
+    seed: int = 0,
+    weights: LossWeights | None = None,
+    hidden_loss: str = "mse",
+    reading: str = "corrected",
+    geometry: str | Path | None = None,
+    data: DataSettings | None = None,
+    settings: GradientSettings | None = None,
+    load: LoadOptions | None = None,
+    teacher_cache: str | None = None,
+    device: str = "auto",
+    progress: bool = False,
+) -> GradientGeometry:
+    """Measure the angles between the gradients that different losses send into a student's weights.
+
+    For squared error, the angle at the student's state is the angle between the gradients of matching layer i or k, at
+    that state. What training follows is the gradient in the weights: this measures it, for every student layer with
+    every teacher layer, for whole strategies, and against cross-entropy and KL. Student and teacher are in evaluation
+    mode; adapters of narrower students are held fixed.
+
+    Args:
+        teacher: directory, run directory or hub id of a trained teacher.
+        students: directories, runs, checkpoints of a run or hub ids, each `SOURCE` or `NAME=SOURCE`; none measures a
+            student before training, which is made as `distill` makes it.
+        probe: table of labelled examples, as `tables.read_table` takes it.
+        task: a name in `tasks.TASKS`.
+        strategies: whose hidden losses are measured.
+        layers: depth of a student that is made, in every stream.
+        encoder_layers: that of its encoder alone.
+        decoder_layers: that of its decoder alone.
+        width: its width.
+        init: its initialisation, "random" or "teacher"; None: random.
+        copy_blocks: the user's own copy map.
+        seed: of that student, of adapters and random orders, of the choice of examples and of projections.
+        weights: of cross-entropy and KL in `task`, and of the hidden loss (above 0).
+        hidden_loss: a name in `vocabulary.HIDDEN_LOSS_NAMES` but those of attention.
+        reading: "corrected" or "official".
+        geometry: from which the strategy "angle-aware" chooses.
+        data: columns by name.
+        settings: how many examples, in which groups, exact or projected.
+        load: what is allowed in loading.
+        teacher_cache: directory for the teacher's answers, as of `distill`: kept there and read from there.
+        device: where to compute.
+        progress: whether to show a bar.
+
+    Raises:
+        InputError: something that was given is wrong, or a student has weights without gradients.
+        RunError: a gradient is not finite.
+
+    Example:
+        >>> found = anglekit.gradients("runs/teacher", probe="dev.tsv", task="sst2", layers=3, init="teacher")
+        >>> found.agreement()  # does matching help or fight the task?
+    """
+    settings, load = settings or GradientSettings(), loaded_for_training(load)
+    weights = weights or LossWeights()
+    strategies = one_or_more(strategies)
+    check_measurable(hidden_loss, settings)
+    if not strategies and not settings.pairs:
+        raise InputError("no strategy came, and pairs are not measured", "name a strategy, or measure pairs")
+    source, chosen = checkpoint_of(teacher), task_by_name(task)
+    training = TrainSettings(
+        seed=seed,
+        teacher_cache=teacher_cache,
+        device=device,
+        **{name: getattr(settings, name) for name in _OF_A_RUN},
+    )
+    config = load_config(source, load)
+    given = read_given(teacher, students, load)
+    shape: dict[str, Any] = {
+        "layers": layers,
+        "encoder_layers": encoder_layers,
+        "decoder_layers": decoder_layers,
+        "width": width,
+        "init": init,
+        "copy_blocks": copy_blocks,
+    }
+    options: dict[str, Any] = {"weights": weights, "hidden_loss": hidden_loss, "reading": reading, "geometry": geometry}
+
+    def planned(strategy: str, student: GivenStudent | None) -> DistillationPlan:
+        made = {"given": student} if student is not None else shape
+        return plan_distillation(config, teacher=teacher, strategy=strategy, seed=seed, **made, **options)
+
+    if given and (came := [name for name, value in shape.items() if value is not None]):
+        raise InputError(f"{came[0]} came with students that are there already", "leave it out")
+    # Before anything is loaded.
+    plans = [
+        {strategy: planned(strategy, student) for strategy in (NONE, *strategies)}
+        for student in given.values() or [None]
+    ]
+    loaded, prepared, opened = load_teacher_and_data(
+        source, config, chosen, training, tuple(given.values()), train=probe, validation=(), data=data, load=load
+    )
+    batches = _batches(prepared, settings, seed)
+    place = torch.device(chosen_device(device))
+    origin = loaded.provenance()
+    answers = _Answers(loaded, training, origin, place, several=len(plans) > 1)
+    kept: list[_OfStudent] = []
+    for own in plans:
+        plan = own[NONE]
+        student = opened[plan.init] if plan.student is not None else None
+        kept.append(
+            _Student(loaded, prepared, own, student, settings, training, place).measured(batches, answers, progress)
+        )
+    answers.close()
+    return GradientGeometry(
+        pd.concat([one.strategies for one in kept], ignore_index=True),
+        pd.concat([one.layers for one in kept], ignore_index=True),
+        settings={
+            **{name: value for name, value in asdict(settings).items() if value is not None},
+            "strategies": list(strategies),
+            "weights": asdict(weights),
+            "hidden_loss": hidden_loss,
+            "reading": reading,
+            "seed": seed,
+        },
+        provenance={
+            "teacher": _provenance(origin),
+            "students": [one.provenance for one in kept],
+            "probe": dict(prepared.sources["train"]),
+            "task": prepared.task.name,
+            "examples": sum(len(batch["input_ids"]) for batch in batches),
+            "groups": len(batches),
+            "packages": package_versions(),
+        },
+    )
+
+
+# What `TrainSettings` has under the same names.
+_OF_A_RUN: Final = (*("temperature", "kl_direction", "max_length", "target_max_length", "source_lang", "target_lang"),)
+
+
+def _batches(data: PreparedData, settings: GradientSettings, seed: int) -> list[dict[str, Tensor]]:
+    """Return the groups of examples, drawn at random and each a batch of its own."""
+    order = np.random.default_rng(seed).permutation(len(data.train))[: settings.examples].tolist()
+    groups = [order[first : first + settings.group] for first in range(0, len(order), settings.group)]
+    if len(groups) > 1 and len(groups[-1]) < settings.group:
+        # The jackknife weighs groups alike.
+        groups.pop()
+    if len(groups) < FEWEST_GROUPS:
+        raise InputError(
+            f"{len(order)} examples in groups of {settings.group} are {len(groups)} groups",
+            f"an interval needs {FEWEST_GROUPS}: give more examples, or smaller groups",
+        )
+    collate = data.task.collator(data.tokenizer)
+    return [dict(collate([data.train[number] for number in group])) for group in groups]
+
+
+class _Answers:
+    """What the teacher says of each batch: computed once where several students ask, or kept on the disk."""
+
+    def __init__(
+        self, loaded: TaskModel, training: TrainSettings, origin: ModelProvenance, place: torch.device, *, several: bool
+    ) -> None:
+        self._loaded, self._place = loaded, place
+        self._keeping = teacher_keeping(training, origin)
+        self._held: dict[int, TeacherOutputs] | None = {} if several and self._keeping is None else None
+        self._asked: TeacherForward | CachedTeacher | None = None
+
+    def of(
+        self, layers: Mapping[Stream, Sequence[int]], *, logits: bool, final_norm: FinalNorm
+    ) -> Callable[[int, Mapping[str, Any]], TeacherOutputs]:
+        """Return what answers for a batch by its number."""
+        if self._asked is None or self._held is None:
+            made: Callable[..., TeacherForward | CachedTeacher] = self._keeping or TeacherForward
+            asked = made(self._loaded.model, layers=layers, logits=logits, final_norm=final_norm)
+            self._asked = asked.to(self._place)
+        asked = self._asked
+
+        def answer(number: int, inputs: Mapping[str, Any]) -> TeacherOutputs:
+            if self._held is None:
+                return asked(inputs)
+            if number not in self._held:
+                self._held[number] = asked(inputs)
+            return self._held[number]
+
+        return answer
+
+    def close(self) -> None:
+        """Write what is kept on the disk."""
+        if isinstance(self._asked, CachedTeacher):
+            self._asked.cache.flush()
+
+
+@dataclass(frozen=True)
+class _OfStudent:
+    strategies: pd.DataFrame
+    layers: pd.DataFrame
+    provenance: dict[str, Any]
+
+
+class _Student:
+    """One student whose gradients are measured."""
+
+    def __init__(
+        self,
+        loaded: TaskModel,
+        prepared: PreparedData,
+        plans: Mapping[str, DistillationPlan],
+        given: CheckedStudent | None,
+        settings: GradientSettings,
+        training: TrainSettings,
+        place: torch.device,
+    ) -> None:
+        self._settings, self._given = settings, given
+        self._plan = plan = plans[NONE]
+        teacher = loaded.model
+        if given is None:
+            prepared.task.write_to(teacher.config)
+            self.model = create_student(teacher, **plan.student_options())
+            self.name, self.step, self._source = f"from-{plan.init}", _NO_STEP, ""
+        else:
+            self.model = given.make(plan.seed)
+            self.name, self._source = given.given.name, given.given.source
+            self.step = _training_step(Path(checkpoint_of(self._source)))
+        self.model.eval()  # type: ignore[no-untyped-call]
+        self.weights = _weights_with_gradients(self.model, self.name)
+        if not is_placed(self.model):
+            nn.Module.to(self.model, place)
+        self.place = place
+        task_weights = replace(plan.weights, hidden=0.0) if plan.weights.ce or plan.weights.kl else None
+        matched = replace(plan.weights, ce=0.0, kl=0.0) if plan.weights.hidden else LossWeights(0.0, 0.0, 1.0)
+        self._task = (
+            None
+            if task_weights is None
+            else objective_of_plan(_weighing(plan, task_weights), training, prepared, given)
+        )
+        self._hidden = {
+            name: objective_of_plan(_weighing(one, matched), training, prepared, given)
+            for name, one in plans.items()
+            if name != NONE
+        }
+        # Of the hidden losses, whatever matches the layers: the counts, the masks and the state that is the last one.
+        self._states = replace(
+            objective_of_plan(_weighing(plan, LossWeights(0.0, 1.0, 1.0)), training, prepared, given),
+            pairs=dict.fromkeys(model_streams(teacher.config), ((0, 0), (1, 1))),
+            weights=LossWeights(0.0, 0.0, 1.0),
+        )
+        self.shared_entries = self._states.shared_entries
+        self.mixtures: dict[str, LayerMixtures | None] = {}
+        for name, objective in self._hidden.items():
+            made = create_mixtures(objective.groups, width(teacher.config))
+            self.mixtures[name] = None if made is None else made.to(place)
+        streams = model_streams(teacher.config)
+        self.student_layers: dict[Stream, tuple[int, ...]] = {
+            stream: tuple(range(depth(self.model.config, stream) + 1)) for stream in streams
+        }
+        self.teacher_layers: dict[Stream, tuple[int, ...]] = {
+            stream: tuple(range(depth(teacher.config, stream) + 1)) for stream in streams
+        }
+        if not settings.pairs:
+            hidden = list(self._hidden.values())
+            self.student_layers = _read_layers(streams, [each.student_layers for each in hidden])
+            self.teacher_layers = _read_layers(streams, [each.teacher_layers for each in hidden])
+        self.adapters = self._adapters(width(teacher.config))
+        self.adapters.to(place)
+        self.parts = parts_of(self.model)
+
+    def _adapters(self, teacher_width: int) -> LayerAdapters:
+        """Return an adapter for each layer where the widths differ: those beside a trained student, and new ones."""
+        needed = [(stream, layer) for stream, layers in self.student_layers.items() for layer in layers]
+        if not self._states.needs_one_width:
+            needed = []
+        made = adapters_of_layers(
+            needed, student_width=width(self.model.config), teacher_width=teacher_width, seed=self._plan.seed
+        )
+        trained = load_adapters(Path(checkpoint_of(self._source))) if self._source and made.layers else None
+        with torch.no_grad():
+            for place, weight in (trained or {}).items():
+                if place in made.weights():
+                    made.weights()[place].copy_(weight)
+        return made.requires_grad_(False)
+
+    @property
+    def pairs(self) -> tuple[LayerPair, ...]:
+        """The layers whose own loss is measured."""
+        if not self._settings.pairs:
+            return ()
+        return tuple(
+            (stream, student, teacher)
+            for stream, layers in self.student_layers.items()
+            for student in layers
+            for teacher in self.teacher_layers[stream]
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The losses, in the order of their gradients."""
+        terms = [] if self._task is None else list(self._task.term_names)
+        return [*terms, *self._hidden, *(_pair_name(pair) for pair in self.pairs)]
+
+    def measured(self, batches: Sequence[dict[str, Tensor]], answers: _Answers, progress: bool) -> _OfStudent:
+        """Return the tables of this student."""
+        ready = [self._completed(batch) for batch in batches]
+        counts = self._states.counts(ready)
+        if self._task is not None:
+            counts |= self._task.counts(ready)
+        answer = answers.of(self.teacher_layers, logits=self._reads_logits, final_norm=self._states.final_norm)
+        recorder = LayerRecorder(self.model, self.student_layers, self._states.final_norm)
+        kept = _KeptGradients(self.parts, self.weights, len(self.names), len(ready), self._settings, self._plan.seed)
+        bar = tqdm(ready, desc=f"gradients of {self.name}", unit="group", disable=not progress, dynamic_ncols=True)
+        with quiet_transformers():
+            for number, inputs in enumerate(bar):
+                losses = self._losses(inputs, answer(number, inputs), recorder, counts)
+                kept.add(self._gradients(losses))
+        return self._tables(kept)
+
+    @property
+    def _reads_logits(self) -> bool:
+        return self._task is not None and self._task.reads_teacher_logits
+
+    def _completed(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        moved = {name: value.to(self.place) for name, value in batch.items()}
+        return with_shared_ids(with_decoder_inputs(self.model, moved), self.shared_entries)
+
+    def _losses(
+        self,
+        inputs: Mapping[str, Any],
+        taught: TeacherOutputs,
+        recorder: LayerRecorder,
+        counts: Mapping[str, Tensor],
+    ) -> Iterator[Tensor]:
+        """Yield each loss of a batch, its sum over items divided by the items of the whole probe."""
+        # Others read the teacher's logits as well.
+        taught = replace(taught, disposable=False)
+        with told_failures("the student", self.model, inputs), recorder:
+            outputs = self.model(**accepted_inputs(self.model, inputs))
+        states: dict[Stream, dict[int, Tensor]] = {
+            stream: {layer: self.adapters.project(stream, layer, state) for layer, state in kept.items()}
+            for stream, kept in recorder.states.items()
+        }
+        recorder.clear()
+        if self._task is not None:
+            terms = self._task.terms(inputs, outputs.logits, {}, taught)
+            for name in self._task.term_names:
+                yield terms[name].mean(counts[name])
+        for strategy, objective in self._hidden.items():
+            terms = objective.terms(inputs, outputs.logits, states, taught, self.mixtures[strategy])
+            yield torch.stack([term.mean(counts[name]) for name, term in terms.items()]).sum()
+        for stream, student, teacher in self.pairs:
+            objective = replace(self._states, pairs={stream: ((student, teacher),)})
+            (term,) = objective.terms(inputs, outputs.logits, states, taught).values()
+            yield term.mean(counts[f"hidden_{stream}"])
+
+    def _gradients(self, losses: Iterator[Tensor]) -> Iterator[Sequence[Tensor | None]]:
+        names = iter(self.names)
+        for loss in losses:
+            name = next(names)
+            if not loss.requires_grad:  # a layer below every weight
+                yield [None] * len(self.weights)
+                continue
+            found = torch.autograd.grad(loss, self.weights, retain_graph=True, allow_unused=True)
+            if not all(bool(each.isfinite().all()) for each in found if each is not None):
+                raise RunError(f"the gradient of {name} in student {self.name} is not finite")
+            yield found
+
+    def _tables(self, kept: _KeptGradients) -> _OfStudent:
+        products = kept.products()
+        products[WHOLE] = _summed(list(products.values()))
+        terms = {} if self._task is None else {name: self._task.weights.of(name) for name in self._task.term_names}
+        losses = [*terms, *self._hidden]
+        strategies: list[dict[str, Any]] = []
+        layers: list[dict[str, Any]] = []
+        for part in (WHOLE, *self.parts):
+            error = kept.error(part)
+            of_losses = _chosen(products[part], range(len(losses)))
+            names, sums = combinations(losses, {"task": terms} if terms else {})
+            found = gradient_cosines(of_losses.combined(sums))
+            strategies += [
+                {
+                    **self._keys(part),
+                    "loss_a": names[a],
+                    "loss_b": names[b],
+                    **_numbers(found, a, b, error),
+                    "norm_a": found.norms[a],
+                    "norm_b": found.norms[b],
+                }
+                for a, b in _places(len(names))
+            ]
+            pairs = _chosen(products[part], range(len(losses), len(self.names)))
+            found = gradient_cosines(pairs)
+            layers += [
+                {
+                    **self._keys(part),
+                    **_pair_columns(self.pairs[a], "a"),
+                    **_pair_columns(self.pairs[b], "b"),
+                    **_numbers(found, a, b, error),
+                }
+                for a, b in _places(len(self.pairs))
+            ]
+        seen = {} if self._given is None else _provenance(self._given.provenance)
+        facts = {"name": self.name, "init": self._plan.init, "seed": self._plan.seed, **seen}
+        facts["maps"] = {
+            name: {stream: [list(pair) for pair in own] for stream, own in objective.pairs.items()}
+            for name, objective in self._hidden.items()
+        }
+        facts["projected_parts"] = [part for part in self.parts if kept.error(part)]
+        return _OfStudent(pd.DataFrame(strategies), _layer_frame(layers), facts)
+
+    def _keys(self, part: str) -> dict[str, Any]:
+        return {"student": self.name, "step": self.step, "part": part}
+
+
+class _KeptGradients:
+    """The gradients of all losses on every group of examples, by part of the weights: whole, or projected.
+
+    Args:
+        parts: by name the places of a part's weights.
+        weights: the student's.
+        losses: how many.
+        groups: how many.
+        settings: whether to project.
+        seed: of projections.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Sequence[int]],
+        weights: Sequence[nn.Parameter],
+        losses: int,
+        groups: int,
+        settings: GradientSettings,
+        seed: int,
+    ) -> None:
+        self._parts, self._losses = parts, losses
+        self._lengths = [weight.numel() for weight in weights]
+        self._groups: dict[str, list[Tensor]] = {part: [] for part in parts}
+        self._sizes = {part: sum(self._lengths[place] for place in own) for part, own in parts.items()}
+        too_large = 4 * losses * groups * sum(self._sizes.values()) > _EXACT_BYTES
+        self._projection = Projection(settings.projected_to, seed) if settings.dimensions or too_large else None
+
+    def _projection_of(self, part: str) -> Projection | None:
+        """Return what projects a part's gradients; None where they are kept whole, as those of few weights are."""
+        small = self._projection is None or self._sizes[part] <= self._projection.dimensions
+        return None if small else self._projection
+
+    def error(self, part: str) -> float:
+        """Return the highest standard error of a cosine that projections bring; all parts together have no more."""
+        used = [self._projection_of(one) for one in (self._parts if part == WHOLE else (part,))]
+        return max((each.dimensions**-0.5 for each in used if each is not None), default=0.0)
+
+    def add(self, gradients: Iterator[Sequence[Tensor | None]]) -> None:
+        """Take in the gradients of a group: of each loss one for each weight, None where it has none."""
+        projections = {part: self._projection_of(part) for part in self._parts}
+        rows = {
+            part: torch.zeros((self._losses, self._sizes[part] if by is None else by.dimensions))
+            for part, by in projections.items()
+        }
+        for loss, found in enumerate(gradients):
+            for part, places in self._parts.items():
+                into, start, project = rows[part][loss], 0, projections[part]
+                for place in places:
+                    one, length = found[place], self._lengths[place]
+                    if one is not None and project is not None:
+                        project(place, one.detach().float().cpu(), into)
+                    elif one is not None:
+                        into[start : start + length] = one.detach().reshape(-1)
+                    start += length
+        for part, each in rows.items():
+            self._groups[part].append(each)
+
+    def rows(self, part: str) -> list[Tensor]:
+        """Return the gradients of a part, for each group (losses, weights or dimensions)."""
+        return self._groups[part]
+
+    def products(self) -> dict[str, GradientProducts]:
+        """Return by part the inner products of its gradients."""
+        return {part: gradient_products(groups) for part, groups in self._groups.items()}
+
+
+def parts_of(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
+    """Return the parts of a model's weights by name, each with the places of its weights among those with gradients.
+
+    The parts are the embeddings, each block (`block 3`; with two streams `decoder block 3`), the norms and what else
+    stands outside the blocks (`outside blocks`), and the head. A weight that two share is in the first.
+    """
+    streams = model_streams(model.config)
+    owner: dict[int, str] = {}
+    for stream in streams:
+        for number, block in enumerate(blocks(model, stream), 1):
+            name = f"block {number}" if len(streams) == 1 else f"{stream} block {number}"
+            for weight in block.parameters():
+                owner.setdefault(id(weight), name)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            for weight in module.parameters():
+                owner.setdefault(id(weight), "embeddings")
+    body = {id(weight) for weight in model.base_model.parameters()}
+    found: dict[str, list[int]] = {"embeddings": []}
+    for place, weight in enumerate(_with_gradients(model)):
+        name = owner.get(id(weight), "outside blocks" if id(weight) in body else "head")
+        found.setdefault(name, []).append(place)
+    return {name: tuple(places) for name, places in found.items() if places}
+
+
+def _with_gradients(model: PreTrainedModel) -> list[nn.Parameter]:
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def _weights_with_gradients(model: PreTrainedModel, name: str) -> list[nn.Parameter]:
+    """Return a student's weights.
+
+    Raises:
+        InputError: some have no gradients, as those of a quantised model.
+    """
+    whole = [weight for weight in model.parameters() if not weight.is_floating_point()]
+    kept = _with_gradients(model)
+    if whole or not kept or getattr(model, "is_quantized", False):
+        kind = f"weights of type {str(whole[0].dtype).removeprefix('torch.')}" if whole else "weights"
+        raise InputError(
+            f"student {name} has {kind} without gradients, as a quantised model has",
+            "give the checkpoint that was quantised",
+        )
+    return kept
+
+
+def _read_layers(
+    streams: Sequence[Stream], read: Sequence[Mapping[Stream, Sequence[int]]]
+) -> dict[Stream, tuple[int, ...]]:
+    """Return by stream the layers that any of several losses reads."""
+    return {stream: tuple(sorted({layer for each in read for layer in each.get(stream, ())})) for stream in streams}
+
+
+def _weighing(plan: DistillationPlan, weights: LossWeights) -> DistillationPlan:
+    return msgspec.structs.replace(plan, weights=weights)
+
+
+def _training_step(checkpoint: Path) -> int:
+    """Return the training step that a checkpoint of transformers' Trainer says; -1 where none does."""
+    file = checkpoint / "trainer_state.json"
+    if not file.is_file():
+        return _NO_STEP
+    step = read_json_object(file, "give another checkpoint").get("global_step")
+    return step if isinstance(step, int) else _NO_STEP
+
+
+def _summed(parts: Sequence[GradientProducts]) -> GradientProducts:
+    whole = parts[0]
+    for each in parts[1:]:
+        whole = whole + each
+    return whole
+
+
+def _chosen(products: GradientProducts, losses: range) -> GradientProducts:
+    """Return the products of some losses."""
+    own = slice(losses.start, losses.stop)
+    return GradientProducts(products.total[own, own], products.crossed[:, own, own], products.own[:, own, own])
+
+
+def _places(number: int) -> Iterator[tuple[int, int]]:
+    yield from itertools.combinations(range(number), 2)
+
+
+def _numbers(found: GradientCosines, a: int, b: int, error: float) -> dict[str, float]:
+    cosine = float(found.cosine[a, b])
+    return {
+        "cosine": cosine,
+        "expected_cosine": float(found.expected[a, b]),
+        "standard_error": float(found.standard_error[a, b]),
+        "lower": float(found.lower[a, b]),
+        "upper": float(found.upper[a, b]),
+        "projection_error": error * (1.0 - min(cosine**2, 1.0)),
+    }
+
+
+def _pair_name(pair: LayerPair) -> str:
+    stream, student, teacher = pair
+    return f"{stream} layer {student} with teacher layer {teacher}"
+
+
+def _pair_columns(pair: LayerPair, side: str) -> dict[str, Any]:
+    names = (f"stream_{side}", f"student_layer_{side}", f"teacher_layer_{side}")
+    return dict(zip(names, pair, strict=True))
+
+
+def _layer_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=None if rows else list(LAYER_COLUMNS))
+
+
+def _provenance(origin: ModelProvenance) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.to_builtins(origin).items() if name != "directory"}
