@@ -58,8 +58,9 @@ def log_each_message_once() -> None:
         printed: set[str] = set()
 
         def is_new(record: logging.LogRecord) -> bool:
-            text = record.getMessage()
-            return text not in printed and printed.add(text) is None
+            before = len(printed)
+            printed.add(record.getMessage())
+            return len(printed) > before
 
         logging.lastResort.addFilter(is_new)
 
