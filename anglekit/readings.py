@@ -62,7 +62,8 @@ class Decisions:
         adapter_learning_rate: their own; None: the student's.
         freeze_embeddings: whether the tables of tokens and positions stay as they start.
         random_order: of strategy random: "drawn" from the run's seed, for each stream, or "fixed".
-        select: "last", or "best" where there is a validation table.
+        select: "last", or "best" where there is a validation table. (Where that is not the table that is scored, a
+            careful run may take the best too: it says so itself.)
         selection_score: by which the best is chosen; None: the task's first score.
         evaluations_per_epoch: validations of students while they train; None: one.
         teacher_evaluations_per_epoch: the same of the teacher that is fine-tuned.
@@ -184,7 +185,7 @@ READING_ITEMS: Final[Mapping[str, ReadingItem]] = {
     "select": ReadingItem(
         "which weights are kept",
         {"bert": "last", "bart": "best", "t5": "best", "causal": "best"},
-        {"bert": "last", "bart": "best", "t5": "best", "causal": "last"},
+        "last",
         f"{_BERT}: its scripts never evaluate; {_LLM}: on the first tenth of validation, inside the scored split",
     ),
     "selection_score": ReadingItem("score that chooses them", {"causal": "token_accuracy"}, None, _LLM),
@@ -246,10 +247,11 @@ def reading_rows(family: str | None = None) -> list[tuple[str, str, str, str]]:
     Args:
         family: one of `OFFICIAL_FAMILIES`, with the items in which its readings differ; None: all, by family.
     """
-    rows = []
+    rows: list[tuple[str, str, str, str]] = []
+    both: tuple[Reading, Reading] = ("official", "corrected")
     for item in READING_ITEMS.values():
         if family is not None:
-            official, corrected = (_shown(item.value(reading, family)) for reading in ("official", "corrected"))
+            official, corrected = (_shown(item.value(reading, family)) for reading in both)
             if official != corrected:
                 rows.append((item.title, official, corrected, item.source))
             continue

@@ -306,6 +306,7 @@ SCORE_RANGES: Mapping[str, tuple[float, float]] = {
     "bleu": (0.0, 100.0),
     "chrf": (0.0, 100.0),
     "perplexity": (1.0, float("inf")),
+    "token_accuracy": (0.0, 1.0),
 }
 
 #: Scores that fall as a model learns; they have no upper end.

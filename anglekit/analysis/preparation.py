@@ -605,7 +605,7 @@ def _checked_adapters(teacher: Checkpoint, student: Checkpoint) -> dict[tuple[St
     """Return a student's trained adapters after checking that they lead to this teacher's width."""
     if not student.adapters:
         raise InputError(
-            f"{student.source} has no trained adapters beside its weights",
+            f"{student.source} has no trained adapters without bias beside its weights",
             "choose --projection least-squares or procrustes",
         )
     for (stream, layer), weight in student.adapters.items():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anglekit.errors import InputError, suggest
 from anglekit.models.load_options import checkpoint_name, checkpoint_of
+from anglekit.readings import decisions
 from anglekit.runtime.placement import AUTO, AUTO_HELP, check_device
 from anglekit.settings_fields import (
     DATA,
@@ -42,10 +43,13 @@ from anglekit.vocabulary import (
     LABELLED,
     LANGUAGE_MODEL,
     MULTIPLE_CHOICE,
+    NUMBERS,
     PRECISIONS,
     RELATION_HEADS_OF,
     SEQ2SEQ,
     SEVERAL_LABELS,
+    TASK_KINDS,
+    Reading,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
 #: The settings of `DataSettings` that name columns.
 COLUMNS: Final = ("text", "text_pair", "label", "source", "target", "prompt", "completion", "choices")
 SELECTIONS: Final = ("best", "last")
+CUTS: Final = ("prompt", "end")
 # One kernel for all of a step's arithmetic: on a CPU the plain AdamW takes a fifth of a small student's step.
 OPTIMIZERS: Final[Mapping[str, str]] = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "sgd": "sgd"}
 DEVICES: Final = (AUTO, "cpu")
@@ -279,6 +284,14 @@ class EncodingSettings:
         group=LOSSES,
         tasks=(COMPLETION, MULTIPLE_CHOICE),
     )
+    cut: str | None = setting(
+        None,
+        "Where a training example that is too long is cut: prompt loses the prompt's beginning, end the text's end.",
+        names=CUTS,
+        shown="prompt; the reading's",
+        group=LENGTHS,
+        tasks=(COMPLETION, MULTIPLE_CHOICE),
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -441,6 +454,16 @@ def check_watched(angles_every: int | None, probe: str | None) -> None:
         raise InputError(f"--angles-every is {angles_every}", allowed="allowed: at least 1")
 
 
+def check_reading(reading: str, task: str) -> None:
+    """Raise the InputError for a reading that the paper's code has not for a task, by name."""
+    kind = TASK_KINDS.get(task)
+    if reading == "official" and kind in (SEVERAL_LABELS, NUMBERS):
+        raise InputError(
+            f"--reading official came with task {task}, and the paper's code compares classes and texts alone",
+            "take --reading corrected",
+        )
+
+
 def check_cacheable(teacher_cache: str | None, *, reading: str, hidden_loss: str, weight: float) -> None:
     """Raise the InputError for a teacher's cache that does not hold what the losses read.
 
@@ -504,8 +527,19 @@ class TrainSettings:
     warmup: float = setting(0.0, "Steps, or below 1 the fraction of all steps.", at_least=0.0, group=OPTIMISER)
     optimizer: str = setting("adamw", "adamw, adafactor or sgd.", names=tuple(OPTIMIZERS), group=OPTIMISER)
     weight_decay: float = setting(0.0, "Of all weights but biases and norms.", at_least=0.0, group=OPTIMISER)
-    max_grad_norm: float = setting(
-        1.0, "Length to which gradients are clipped; 0 clips none.", at_least=0.0, group=OPTIMISER
+    max_grad_norm: float | None = setting(
+        None,
+        "Length to which gradients are clipped; 0 clips none.",
+        at_least=0.0,
+        shown="1; the reading's",
+        group=OPTIMISER,
+    )
+    adapter_learning_rate: float | None = setting(
+        None,
+        "The highest of width adapters.",
+        above=0.0,
+        shown="the student's; the reading's",
+        group=OPTIMISER,
     )
     label_smoothing: float = setting(0.0, "Of the cross-entropy.", at_least=0.0, below=1.0, group=LOSSES)
     class_weights: str | None = setting(
@@ -544,6 +578,7 @@ class TrainSettings:
     source_lang: str | None = like(EncodingSettings, "source_lang")
     target_lang: str | None = like(EncodingSettings, "target_lang")
     loss_on_prompt: bool = like(EncodingSettings, "loss_on_prompt")
+    cut: str | None = like(EncodingSettings, "cut")
     kl_on_prompt: bool | None = setting(
         None, "KL on the prompt's tokens too.", shown="no", group=LOSSES, tasks=(COMPLETION, MULTIPLE_CHOICE)
     )
@@ -590,8 +625,12 @@ class TrainSettings:
         group=OPTIMISER,
     )
     data_seed: int = setting(0, "Of the order of the data.", at_least=0, at_most=_LARGEST_SEED, group=OPTIMISER)
-    evaluate_every: int | None = setting(
-        None, "Steps between validations.", at_least=1, shown="one epoch", group=OPTIMISER
+    evaluate_every: float | None = setting(
+        None,
+        "Steps between validations, or below 1 the part of an epoch.",
+        above=0.0,
+        shown="one epoch; the reading's",
+        group=OPTIMISER,
     )
     log_every: int | None = setting(
         None,
@@ -600,11 +639,20 @@ class TrainSettings:
         shown="50, or a tenth of a shorter run",
         group=OUTPUT,
     )
-    select: str = setting(
-        "last",
+    select: str | None = setting(
+        None,
         "Keep the weights of the best validation (best) or of the end (last).",
         names=SELECTIONS,
+        shown="last; the reading's",
         group=OPTIMISER,
+    )
+    select_by: str | None = setting(
+        None,
+        "The score of the task that says which is the best.",
+        metavar="SCORE",
+        shown="the task's first; the reading's",
+        group=OPTIMISER,
+        needs="select=best",
     )
     resumable: bool = setting(
         True, "Write checkpoints at every validation, so that a killed run can go on.", group=OPTIMISER
@@ -699,6 +747,7 @@ class TrainSettings:
             source_lang=self.source_lang,
             target_lang=self.target_lang,
             loss_on_prompt=self.loss_on_prompt,
+            cut=self.cut,
         )
 
     @property
@@ -754,6 +803,46 @@ class TrainSettings:
             learning_rate=learning_rate if self.learning_rate is None else self.learning_rate,
         )
 
+    def under(
+        self,
+        reading: Reading,
+        family: str,
+        *,
+        validates: bool,
+        scores: Sequence[str] = (),
+        of_teacher: bool = False,
+    ) -> TrainSettings:
+        """Return the settings with what a reading decides where none was given.
+
+        Args:
+            reading: "official" or "corrected".
+            family: one of `readings.OFFICIAL_FAMILIES`.
+            validates: whether there is a validation table; without one nothing is selected.
+            scores: those that the task can compute.
+            of_teacher: whether a teacher is fine-tuned, which the paper's scripts validate at other intervals.
+        """
+        decided = decisions(reading, family)
+        often = decided.teacher_evaluations_per_epoch if of_teacher else decided.evaluations_per_epoch
+        chosen = self.select or (decided.select if validates else "last")
+        by = decided.selection_score if chosen == "best" and decided.selection_score in scores else None
+        return replace(
+            self,
+            max_grad_norm=decided.max_grad_norm if self.max_grad_norm is None else self.max_grad_norm,
+            adapter_learning_rate=self.adapter_learning_rate or decided.adapter_learning_rate,
+            cut=self.cut or decided.cut,
+            select=chosen,
+            select_by=self.select_by or by,
+            evaluate_every=self.evaluate_every or (1.0 / often if often and validates else None),
+        )
+
+    def evaluation_steps(self, examples: int) -> int | None:
+        """Return the optimiser steps between validations; None: an epoch's."""
+        every = self.evaluate_every
+        if every is None or every >= 1.0:
+            return None if every is None else math.ceil(every)
+        batches = -(-examples // self.batch_size)
+        return max(1, round(every * max(1, -(-batches // self.accumulation))))
+
     def steps(self, examples: int) -> int:
         """Return the optimiser steps of one process over a table of that many examples, as `Trainer` counts them."""
         if self.max_steps is not None:
@@ -765,7 +854,9 @@ class TrainSettings:
         """Return what changes the trained model, by which runs are compared: not the seed, which a plan records."""
         incidental = {"log_every", "eval_batch_size", "workers", "report_to", "resumable", "seed"}
         incidental |= {"device", "teacher_device", "teacher_cache", "stream"}
-        incidental |= {name for name in ("shuffle_buffer", "relation_heads") if getattr(self, name) is None}
+        later = ("shuffle_buffer", "relation_heads", "adapter_learning_rate", "select_by")
+        incidental |= {name for name in later if getattr(self, name) is None}
+        incidental |= {"cut"} if self.cut in (None, CUTS[0]) else set()
         return {name: value for name, value in asdict(self).items() if name not in incidental}
 
     def arguments(
@@ -775,18 +866,21 @@ class TrainSettings:
         seed: int,
         validates: bool,
         score: str,
+        examples: int,
         larger_is_better: bool = True,
         run_name: str | None = None,
         group: str | None = None,
     ) -> TrainingArguments:
         """Return what `Trainer` is told, which selects by `score` (reported as "eval_" and this name).
 
-        `run_name` and `group` are for trackers: of the run, and of the sweep that it belongs to.
+        `examples` is how many the training table has. `run_name` and `group` are for trackers: of the run, and of the
+        sweep that it belongs to.
         """
         import torch
         from transformers import TrainingArguments
 
-        cadence = "epoch" if self.evaluate_every is None else "steps"
+        every = self.evaluation_steps(examples)
+        cadence = "epoch" if every is None else "steps"
         best = validates and self.select == "best"
         recomputation: dict[str, Any] = {recomputation_argument(): self.checkpoint_activations}
         return TrainingArguments(
@@ -801,7 +895,7 @@ class TrainSettings:
             warmup_steps=self.warmup,
             optim=OPTIMIZERS[self.optimizer],
             weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
+            max_grad_norm=1.0 if self.max_grad_norm is None else self.max_grad_norm,
             bf16=self.precision == "bfloat16",
             fp16=self.precision == "float16",
             train_sampling_strategy="group_by_length" if self.group_by_length else "random",
@@ -809,9 +903,9 @@ class TrainSettings:
             seed=seed,
             data_seed=self.data_seed,
             eval_strategy=cadence if validates else "no",
-            eval_steps=self.evaluate_every,
+            eval_steps=every,
             save_strategy=cadence if self.resumable or best else "no",
-            save_steps=self.evaluate_every or 500,
+            save_steps=every or 500,
             save_total_limit=1,
             load_best_model_at_end=best,
             metric_for_best_model=score if best else None,

@@ -1,7 +1,7 @@
 """From the student's width to the teacher's: the identity, a trained adapter, least squares or orthogonal Procrustes.
 
-A projection is a bias-free linear map `W` of shape (teacher width, student width), one for each student layer, as in
-the paper's loss d(W S_j, T_m(j)).
+A projection of an analysis is a bias-free linear map `W` of shape (teacher width, student width), one for each student
+layer, as in the paper's loss d(W S_j, T_m(j)).
 """
 
 from __future__ import annotations
@@ -26,30 +26,62 @@ _FORMAT = "anglekit-adapters-1"
 _UNUSED_DIRECTION = 1e-10
 
 
-def save_adapters(directory: Path, adapters: Mapping[tuple[Stream, int], Tensor], *, trained: bool) -> Path:
-    """Write adapters, each (teacher width, student width), beside a student's weights, and return the file.
+@dataclass(frozen=True)
+class StoredAdapters:
+    """The adapters of a file, by stream and student layer.
 
-    `trained` says whether training changed them: an untrained adapter says nothing about the student.
+    Attributes:
+        weights: each (teacher width, student width).
+        biases: each (teacher width,); empty where they have none.
+        trained: whether training changed them: an untrained adapter says nothing about the student.
     """
+
+    weights: Mapping[tuple[Stream, int], Tensor]
+    biases: Mapping[tuple[Stream, int], Tensor]
+    trained: bool
+
+
+def save_adapters(
+    directory: Path,
+    adapters: Mapping[tuple[Stream, int], Tensor],
+    biases: Mapping[tuple[Stream, int], Tensor] | None = None,
+    *,
+    trained: bool,
+) -> Path:
+    """Write adapters and their biases, if they have any, beside a student's weights, and return the file."""
     path = directory / ADAPTER_FILE
     tensors = {
-        f"{stream}.{layer}.weight": weight.detach().to("cpu", torch.float32).contiguous()
-        for (stream, layer), weight in adapters.items()
+        f"{stream}.{layer}.{kind}": value.detach().to("cpu", torch.float32).contiguous()
+        for kind, values in (("weight", adapters), ("bias", biases or {}))
+        for (stream, layer), value in values.items()
     }
     save_file(tensors, path, metadata={"format": _FORMAT, "trained": str(trained).lower()})
     return path
 
 
 def load_adapters(directory: Path) -> dict[tuple[Stream, int], Tensor] | None:
-    """Read the adapters beside a student; None where there are none.
+    """Read the adapters beside a student, each (teacher width, student width), that an analysis can project with.
+
+    None where there are none, where they were never trained, and where they have a bias: these say less of the student
+    than a fitted projection does, or are no linear map.
 
     Raises:
-        InputError: the file is damaged, of another format, or holds adapters that were never trained.
+        InputError: the file is damaged or of another format.
+    """
+    stored = stored_adapters(directory)
+    return dict(stored.weights) if stored is not None and stored.trained and not stored.biases else None
+
+
+def stored_adapters(directory: Path) -> StoredAdapters | None:
+    """Read all that a student's file of adapters holds; None where there is no file.
+
+    Raises:
+        InputError: the file is damaged or of another format.
     """
     path = directory / ADAPTER_FILE
     if not path.is_file():
         return None
-    adapters: dict[tuple[Stream, int], Tensor] = {}
+    parts: dict[str, dict[tuple[Stream, int], Tensor]] = {"weight": {}, "bias": {}}
     with (
         foreign_failures(
             lambda reason: InputError(f"{path} is not a readable safetensors file ({reason})", "save the student again")
@@ -59,26 +91,23 @@ def load_adapters(directory: Path) -> dict[tuple[Stream, int], Tensor] | None:
         metadata = file.metadata() or {}
         for key in file.keys():  # noqa: SIM118 - safe_open is not a mapping
             # A copy: older safetensors return a view of the mapped file, which may be overwritten later.
-            adapters[_parse_key(key, path)] = file.get_tensor(key).clone()
+            place, kind = _parse_key(key, path)
+            parts[kind][place] = file.get_tensor(key).clone()
     if metadata.get("format") != _FORMAT:
         raise InputError(f"{path} has format {str(metadata.get('format'))[:40]!r}", allowed=f"expected {_FORMAT!r}")
-    if metadata.get("trained") != "true":
-        raise InputError(
-            f"{path} holds adapters that were never trained",
-            "train the student with a hidden loss or choose --projection least-squares or procrustes",
-        )
-    wrong = [key for key, weight in adapters.items() if weight.ndim != 2 or not weight.is_floating_point()]
+    wrong = [key for key, weight in parts["weight"].items() if weight.ndim != 2 or not weight.is_floating_point()]
+    wrong += [key for key, bias in parts["bias"].items() if bias.ndim != 1 or key not in parts["weight"]]
     if wrong:
         raise InputError(f"{path}: the adapter of {wrong[0]} is not a matrix of numbers", "save the student again")
-    return adapters
+    return StoredAdapters(parts["weight"], parts["bias"], metadata.get("trained") == "true")
 
 
-def _parse_key(key: str, path: Path) -> tuple[Stream, int]:
+def _parse_key(key: str, path: Path) -> tuple[tuple[Stream, int], str]:
     stream, _, rest = key.partition(".")
     number, _, kind = rest.partition(".")
-    if stream not in get_args(Stream) or not number.isdecimal() or len(number) > 6 or kind != "weight":
+    if stream not in get_args(Stream) or not number.isdecimal() or len(number) > 6 or kind not in ("weight", "bias"):
         raise InputError(f"{path} holds {key[:80]!r}", allowed="expected names such as 'encoder.3.weight'")
-    return ("encoder" if stream == "encoder" else "decoder", int(number))
+    return ("encoder" if stream == "encoder" else "decoder", int(number)), kind
 
 
 def relative_depth_layer(student_layer: int, student_depth: int, teacher_depth: int) -> int:

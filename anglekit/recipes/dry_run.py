@@ -206,8 +206,10 @@ class _Planner:
 
     def _validations(self, training: TrainSettings, steps: int) -> int:
         """Return how often a model is scored: in training, and at the end."""
-        if training.evaluate_every is not None:
-            return steps // max(1, math.ceil(training.evaluate_every * self.scale)) + 1
+        every = training.evaluation_steps(self.counts["train"])
+        if every is not None:
+            scaled = math.ceil(every * self.scale) if (training.evaluate_every or 0.0) >= 1.0 else every
+            return steps // max(1, scaled) + 1
         whole = math.ceil(training.epochs * self.scale) if training.epochs is not None else 1
         return whole + 1
 

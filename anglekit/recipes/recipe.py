@@ -132,8 +132,8 @@ class Students:
         None, "By stream, the teacher block that each student block is copied from; None: the paper's."
     )
     match_streams: tuple[str, ...] | None = setting(None, "The streams that have a hidden loss; None: all.")
-    freeze_embeddings: bool = setting(False, "Leave embeddings as they start, as the paper's BART and T5 code does.")
-    train_adapters: bool = setting(True, "Train width adapters; the paper's BERT adapters were not trained.")
+    freeze_embeddings: bool | None = setting(None, "Leave embeddings as they start; None: as the reading says.")
+    train_adapters: bool | None = setting(None, "Train width adapters; None: as the reading says.")
     order_per_seed: bool = setting(False, "Give each seed its own order of the data.")
     side_by_side: int = setting(10, "Students in memory at the same time, in training and analysis.", at_least=1)
     controls: tuple[str, ...] = setting(

@@ -54,9 +54,10 @@ class Training:
         given = self._given() | others
         if "epochs" in given:
             given["epochs"] *= scale
-        for name in ("max_steps", "evaluate_every"):
-            if name in given:
-                given[name] = _part(given[name], scale)
+        if "max_steps" in given:
+            given["max_steps"] = _part(given["max_steps"], scale)
+        if given.get("evaluate_every", 0.0) >= 1.0:
+            given["evaluate_every"] = float(_part(given["evaluate_every"], scale))
         if given.get("warmup", 0.0) >= 1.0:
             given["warmup"] = float(round(given["warmup"] * scale))
         return TrainSettings(**given)

@@ -118,6 +118,18 @@ def perplexity(sums: Numbers) -> ScoreAndGradient:
     return value, np.array([value / tokens, -value * mean / tokens]) if tokens else np.zeros(2)
 
 
+def share(sums: Numbers) -> ScoreAndGradient:
+    """Return a / b, in [0, 1]; 0 where b is 0.
+
+    Args:
+        sums: the items that are right, and all items, (2,).
+    """
+    right, items = float(sums[0]), float(sums[1])
+    if items == 0.0:
+        return 0.0, np.zeros(2)
+    return right / items, np.array([1.0 / items, -right / items**2])
+
+
 #: The scores whose parts are columns of their own.
 CORPUS_SCORES: Final[Mapping[str, CorpusScore]] = {
     "bleu": CorpusScore(
@@ -134,6 +146,7 @@ CORPUS_SCORES: Final[Mapping[str, CorpusScore]] = {
     ),
     "f1": CorpusScore(("found", "predicted", "target"), f1),
     "perplexity": CorpusScore(("loss", "tokens"), perplexity),
+    "token_accuracy": CorpusScore(("right", "tokens"), share),
 }
 
 

@@ -291,7 +291,7 @@ HiddenLoss = Annotated[
     str, typer.Option(metavar="NAME", help=f"{', '.join(HIDDEN_LOSS_NAMES)}.", rich_help_panel=LOSSES)
 ]
 Reading = Annotated[
-    str, typer.Option(help="corrected, or official: normalised as in the paper's code.", rich_help_panel=LOSSES)
+    str, typer.Option(help="corrected, or official: the whole run as the paper's code has it.", rich_help_panel=LOSSES)
 ]
 Init = Annotated[
     str | None,

@@ -17,6 +17,7 @@ from anglekit.models.projections import (
     relative_depth_layer,
     save_adapters,
     solve_projection,
+    stored_adapters,
 )
 
 STUDENT, TEACHER = 4, 6
@@ -74,9 +75,18 @@ def refused(directory, pattern):
     assert ADAPTER_FILE in str(caught.value)
 
 
-def test_untrained_adapters_are_refused_with_the_way_out(tmp_path):
+def test_adapters_that_say_nothing_of_the_student_and_those_with_a_bias_project_nothing(tmp_path):
     save_adapters(tmp_path, adapters(), trained=False)
-    refused(tmp_path, "never trained; train the student with a hidden loss or choose --projection least-squares")
+    assert load_adapters(tmp_path) is None
+    biases = {place: random(6, 1, seed=3)[:, 0].float() for place in adapters()}
+    save_adapters(tmp_path, adapters(), biases, trained=True)
+    assert load_adapters(tmp_path) is None
+    stored = stored_adapters(tmp_path)
+    assert stored is not None
+    assert stored.trained
+    for place, weight in adapters().items():
+        assert torch.equal(stored.weights[place], weight)
+        assert torch.equal(stored.biases[place], biases[place])
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text"])
@@ -92,7 +102,7 @@ def test_another_format_is_refused(tmp_path, metadata):
     refused(tmp_path, "has format '(None|other)'; expected 'anglekit-adapters-1'")
 
 
-@pytest.mark.parametrize("name", ["encoder.weight", "middle.0.weight", "encoder.-1.weight", "encoder.0.bias", "x"])
+@pytest.mark.parametrize("name", ["encoder.weight", "middle.0.weight", "encoder.-1.weight", "encoder.0.scale", "x"])
 def test_a_strange_name_is_refused(tmp_path, name):
     metadata = {"format": "anglekit-adapters-1", "trained": "true"}
     save_file({name: torch.zeros(2, 2)}, tmp_path / ADAPTER_FILE, metadata=metadata)

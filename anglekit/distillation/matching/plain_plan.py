@@ -9,7 +9,7 @@ from anglekit.distillation.matching.strategies import (
     family_of,
     layer_matching,
 )
-from anglekit.distillation.students.widths import HEAD_NAMES, check_width, fewer_heads
+from anglekit.distillation.students.widths import HEAD_NAMES, check_width, narrower_heads
 from anglekit.models.load_options import checkpoint_of
 from anglekit.models.sources import plain_shape
 from anglekit.vocabulary import Stream
@@ -67,4 +67,4 @@ def check_plain_plan(
         check_width(theirs.width, width)
         for name in HEAD_NAMES:
             if name in theirs.numbers:
-                fewer_heads(theirs.numbers[name], theirs.width, width)
+                narrower_heads(theirs.numbers[name], theirs.width, width)

@@ -19,10 +19,11 @@ from anglekit.distillation.matching.strategies import (
     draw_seed,
     layer_matching,
 )
-from anglekit.distillation.students.create import CopyBlocks, model_family, student_shape
+from anglekit.distillation.students.create import CopyBlocks, heads_in_words, model_family, student_shape
 from anglekit.distillation.students.given import GivenStudent, Head, given_shape
 from anglekit.errors import InputError, suggest
 from anglekit.models import architectures
+from anglekit.readings import decisions
 from anglekit.results.geometry import Geometry
 from anglekit.runtime.files import convert_document
 from anglekit.vocabulary import (
@@ -104,9 +105,11 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         reading: "corrected" or "official".
         train_adapters: False repeats the paper's BERT runs, whose adapters never reached the optimiser.
         freeze_embeddings: True repeats the paper's BART and T5 runs (`freeze_embeds`).
+        adapter_bias: True repeats the paper's language models.
         training: other settings (learning rate, epochs, ...) by name, to compare runs by.
         control: a name in `vocabulary.CONTROLS` where the student is a control of its strategy; else None.
         student: a given student's checkpoint; None where the student is made.
+        heads: of a narrower student and its teacher, in words; "" where the widths agree.
 
     Raises:
         InputError: values that do not go together.
@@ -128,6 +131,8 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     training: dict[str, Setting] = {}
     control: str | None = None
     student: PlannedStudent | None = None
+    adapter_bias: bool = False
+    heads: str = ""
 
     def __post_init__(self) -> None:
         for what, value, allowed in (
@@ -251,6 +256,8 @@ class DistillationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             facts[f"{part.stream} map"] = ",".join(f"{s}:{t}" for s, t in part.matching.taught_by().items()) or "none"
             if self.init == "teacher":
                 facts[f"{part.stream} blocks copied"] = ",".join(map(str, part.blocks))
+        if self.adapter_bias:
+            facts["adapter bias"] = True
         if self.student is not None and self.student.model_type != self.model_type:
             facts["student model type"] = self.student.model_type
         if self.control is not None:
@@ -330,7 +337,8 @@ def plan_distillation(
         control: a name in `vocabulary.CONTROLS`; `alone` takes neither a strategy (but "none") nor a map.
         given: a student that was there before, which has its own shape and weights.
         geometry: from which "angle-aware" chooses, or the directory of one; other strategies do not read it.
-        options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings` of the plan.
+        options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `adapter_bias` of the plan;
+            the last three are the reading's where they are left out, or None.
 
     Raises:
         InputError: a name that is not known, a shape or map that is not possible, or a given student beside what makes
@@ -355,10 +363,13 @@ def plan_distillation(
         "decoder_layers": decoder_layers,
         "width": width,
     }
+    heads = ""
     if given is None:
         init = init or "random"
-        blocks, _ = student_shape(config, **shape, init=init, copy_blocks=copy_blocks)
+        blocks, narrower = student_shape(config, **shape, init=init, copy_blocks=copy_blocks)
         student_width = width or architectures.width(config)
+        if student_width != architectures.width(config):
+            heads = f"{heads_in_words(narrower)}; the teacher {heads_in_words(config)}"
     else:
         came = [name for name, value in (shape | {"init": init, "copy": copy_blocks}).items() if value is not None]
         if came:
@@ -380,6 +391,11 @@ def plan_distillation(
             "--match-streams chooses what a strategy matches", "give it with a strategy, and name a stream"
         )
     family = model_family(config)
+    reading: Reading = options.get("reading") or "corrected"
+    decided = decisions(reading, MODEL_FAMILIES[family].official_losses)
+    for name in ("train_adapters", "freeze_embeddings", "adapter_bias"):
+        if options.get(name) is None:
+            options[name] = getattr(decided, name)
     drawn = seed if seed is not None else draw_seed() if strategy in DRAWN else 0
     if copy_blocks is not None and layer_map is None and strategy is not None and STRATEGIES[strategy].combines:
         raise InputError(
@@ -405,6 +421,7 @@ def plan_distillation(
                     family=family,
                     seed=drawn,
                     explicit=explicit,
+                    reading=reading,
                 ),
                 copied,
             )
@@ -420,6 +437,7 @@ def plan_distillation(
         seed=drawn,
         training=dict(sorted((training or {}).items())),
         control=control,
+        heads=heads,
         student=None
         if given is None
         else PlannedStudent(

@@ -6,8 +6,9 @@ import textwrap
 
 from anglekit.display.tables import TextTable, aligned_text
 from anglekit.distillation.matching.plan import DistillationPlan, PlannedStudent, StreamPlan
-from anglekit.distillation.matching.strategies import EXPLICIT, layer_name
+from anglekit.distillation.matching.strategies import EXPLICIT, MODEL_FAMILIES, layer_name
 from anglekit.distillation.students.given import HEAD_WORDS
+from anglekit.readings import reading_rows
 from anglekit.vocabulary import NONE, RANDOM_TEACHER, STRATEGIES, WITHOUT_TEACHER
 
 _CONTROL_WORDS = {
@@ -36,22 +37,37 @@ def plan_text(plan: DistillationPlan) -> str:
         f"strategy  {strategy}: {about}",
         f"loss      {' + '.join(terms)}, {plan.reading} reading",
     ]
+    if plan.heads:
+        lines.insert(2, f"heads     {plan.heads}")
     if plan.student is not None:
         lines.insert(2, f"head      {_head_words(plan.student)}")
     if plan.control is not None:
         lines.insert(2, f"control   {plan.control}, {_CONTROL_WORDS[plan.control]}")
     if plan.needs_adapters:
         number = sum(len(matching.student_layers) for matching in plan.matchings)
-        lines.append(f"adapters  {number}, each {plan.student_width} to {plan.teacher_width}, no bias")
+        how = ("with a bias" if plan.adapter_bias else "no bias") + ("" if plan.train_adapters else ", never trained")
+        lines.append(f"adapters  {number}, each {plan.student_width} to {plan.teacher_width}, {how}")
     if plan.student is not None and plan.student.entries is not None:
         theirs, own = plan.student.entries
         lines.append(
             f"entries   {theirs} of the teacher's vocabulary, {own} of the student's: a KL of tokens is over the "
             "first that both share, each side renormalised"
         )
+    if plan.reading == "official":
+        lines += [
+            "",
+            "official reading, where the paper's code differs from a careful run",
+            textwrap.indent(_differs(plan), "  "),
+        ]
     for part in plan.streams:
         lines += ["", part.stream, textwrap.indent(aligned_text(_table(plan, part)), "  ")]
     return "\n".join(lines)
+
+
+def _differs(plan: DistillationPlan) -> str:
+    """Return the items in which the readings of the plan's family differ, as a table."""
+    rows = reading_rows(MODEL_FAMILIES[plan.family].official_losses)
+    return aligned_text(TextTable("", ("item", "official", "corrected"), tuple(row[:3] for row in rows)))
 
 
 def _given_words(student: PlannedStudent) -> str:

@@ -16,8 +16,19 @@ from typing import Any, Final
 import msgspec
 
 from anglekit.errors import InputError, suggest
+from anglekit.readings import OFFICIAL_ORDER_SEED, decisions
 from anglekit.runtime.files import convert_document
-from anglekit.vocabulary import ANGLE_AWARE, DRAWN, NONE, RANDOM_TEACHER, STRATEGIES, STREAMS, Stream, matches_layers
+from anglekit.vocabulary import (
+    ANGLE_AWARE,
+    DRAWN,
+    NONE,
+    RANDOM_TEACHER,
+    STRATEGIES,
+    STREAMS,
+    Reading,
+    Stream,
+    matches_layers,
+)
 
 #: The strategy name of a map that the user wrote. It is not in `STRATEGIES`, for nobody asks for it by name.
 EXPLICIT: Final = "explicit"
@@ -231,6 +242,7 @@ def layer_matching(
     family: str = "bert",
     seed: int | None = None,
     explicit: Sequence[tuple[int, int]] | None = None,
+    reading: Reading = "corrected",
 ) -> LayerMatching:
     """Return the matching of one stream by a strategy's name, or from the user's own map.
 
@@ -243,6 +255,7 @@ def layer_matching(
         seed: of the random order; one is drawn and recorded where none is given. Encoder and decoder draw different
             orders from one seed. The other strategies ignore it.
         explicit: (student layer, teacher layer) pairs in any order; of "angle-aware" those that its rule chose.
+        reading: official takes the order of "random" that the paper's language models always have, whatever the seed.
 
     Raises:
         InputError: an unknown name, "angle-aware" without pairs, a strategy beside an explicit map, a student deeper
@@ -285,6 +298,9 @@ def layer_matching(
     targets = [block + 1 for block in supervised_blocks(teacher_blocks, student_blocks)]
     if name == "reverse":
         targets.reverse()
+    elif name == "random" and decisions(reading, _family(family).official_losses).random_order == "fixed":
+        drawn = OFFICIAL_ORDER_SEED
+        targets = [targets[place] for place in _official_order(student_blocks)]
     elif name == "random":
         # Sorting by `random()` keeps the order stable over Python versions, which `shuffle` does not promise.
         source = random.Random(f"{drawn}:{stream}")
@@ -292,6 +308,17 @@ def layer_matching(
     pairs = ((0, 0),) if embedding else ()
     pairs += tuple((layer + 1, target) for layer, target in enumerate(targets))
     return LayerMatching(stream, name, teacher_blocks, student_blocks, pairs, drawn)
+
+
+def _official_order(number: int) -> list[int]:
+    """Return the order of the paper's language models: that of nine layers is 6, 4, 0, 7, 5, 8, 3, 2, 1.
+
+    Its code states no order; it is torch's permutation from the trainer's seed (inferred: the nine numbers agree).
+    """
+    import torch
+
+    order: list[int] = torch.randperm(number, generator=torch.Generator().manual_seed(OFFICIAL_ORDER_SEED)).tolist()
+    return order
 
 
 def needs_geometry() -> InputError:

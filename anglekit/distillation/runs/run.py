@@ -48,7 +48,7 @@ from anglekit.distillation.training.attention_recorder import check_attention, s
 from anglekit.distillation.training.distillation_loss import with_shared_ids
 from anglekit.distillation.training.process_states import ProcessStates
 from anglekit.distillation.training.progress import FollowsScoring, MetricsFile, ScoringBars, TrainingBar
-from anglekit.distillation.training.teacher import TeacherProvider
+from anglekit.distillation.training.teacher import TeacherForward, TeacherProvider
 from anglekit.distillation.training.teacher_cache import CachedTeacher
 from anglekit.distillation.training.trackers import TrackedRun, Trackers
 from anglekit.distillation.training.trainer import DistillationTrainer
@@ -56,11 +56,12 @@ from anglekit.distillation.training.trainer_checkpoints import resume_point
 from anglekit.distillation.training.untrained_teacher import HiddenOfAnother
 from anglekit.errors import InputError
 from anglekit.models.checkpoints import StudentNote, quiet_transformers
+from anglekit.readings import decisions
 from anglekit.results.example_scores import STUDENT, TEACHER, UNTRAINED, ExampleColumns, ExampleScores, ScoredModel
 from anglekit.results.scores import RUN_CONFIG_FILE, ModelCosts, RunScores
 from anglekit.runtime.files import read_document, write_json
 from anglekit.runtime.placement import is_placed
-from anglekit.vocabulary import STUDENT_FILE
+from anglekit.vocabulary import LOWER_IS_BETTER, STUDENT_FILE
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,6 +332,11 @@ def objective_of_plan(
     )
 
 
+def teacher_drops(plan: DistillationPlan) -> bool:
+    """Return whether the teacher of a plan runs in training mode."""
+    return decisions(plan.reading, MODEL_FAMILIES[plan.family].official_losses).teacher_dropout
+
+
 def teacher_keeping(settings: TrainSettings, origin: ModelProvenance) -> Callable[..., CachedTeacher] | None:
     """Return what makes a teacher that keeps its answers where the settings say, or None where they name no place."""
     if settings.teacher_cache is None:
@@ -410,11 +416,14 @@ def begin_distillation(
         student_width=plan.student_width,
         teacher_width=plan.teacher_width,
         seed=plan.seed,
+        bias=plan.adapter_bias,
     )
     if not plan.train_adapters:
         adapters.requires_grad_(False)
     if teacher_forward is None and plan.reads_untrained_teacher:
-        teacher_forward = HiddenOfAnother.of_untrained(teacher.model, objective, plan.seed, settings.teacher_device)
+        teacher_forward = HiddenOfAnother.of_untrained(
+            teacher.model, objective, plan.seed, settings.teacher_device, dropout=teacher_drops(plan)
+        )
     origin = origin or teacher.provenance()
     if teacher_forward is None and objective.reads_teacher and (kept := teacher_keeping(settings, origin)) is not None:
         teacher_forward = kept(
@@ -423,6 +432,15 @@ def begin_distillation(
             logits=objective.reads_teacher_logits,
             final_norm=objective.final_norm,
             device=settings.teacher_device,
+        )
+    if teacher_forward is None and objective.reads_teacher and teacher_drops(plan):
+        teacher_forward = TeacherForward(
+            teacher.model,
+            objective.teacher_layers,
+            logits=objective.reads_teacher_logits,
+            final_norm=objective.final_norm,
+            device=settings.teacher_device,
+            dropout=True,
         )
     return begin_run(
         student,
@@ -483,7 +501,7 @@ def begin_run(
     use_cache, bare = getattr(model.config, "use_cache", None), model
     if settings.lora_rank is not None:
         model = add_lora(model, settings, config.seed)
-    score = data.task.selection_score
+    score = settings.select_by or data.task.selection_score
     metrics = data.task.compute_metrics()
     name = directory.path.resolve().name
     trackers = Trackers(
@@ -496,7 +514,8 @@ def begin_run(
             seed=config.seed,
             validates=data.validation is not None,
             score=score,
-            larger_is_better=data.task.larger_is_better,
+            larger_is_better=score not in LOWER_IS_BETTER,
+            examples=len(data.train),
             run_name=name,
             group=group,
         ),
@@ -507,6 +526,7 @@ def begin_run(
         adapters=adapters,
         mixtures=mixtures,
         shuffle_buffer=settings.shuffle_buffer,
+        adapter_learning_rate=settings.adapter_learning_rate,
         train_dataset=data.train,
         eval_dataset=data.validation,
         data_collator=data.task.collator(data.tokenizer),

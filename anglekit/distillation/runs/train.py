@@ -18,10 +18,11 @@ from anglekit.distillation.settings import (
     DataSettings,
     TrainSettings,
     check_cacheable,
+    check_reading,
     check_watched,
     evaluation_sources,
 )
-from anglekit.distillation.students.create import CopyBlocks
+from anglekit.distillation.students.create import CopyBlocks, official_family
 from anglekit.distillation.students.given import CheckedStudent, GivenStudent, check_given, open_given, read_given
 from anglekit.distillation.students.given_vocabulary import check_stored_vocabulary
 from anglekit.distillation.tasks.data import TextTable, known_of
@@ -35,7 +36,7 @@ from anglekit.models.checkpoints import Checkpoint, checkpoint_name, checkpoint_
 from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.probes.data import read_probe
 from anglekit.results.scores import ANGLES_FOLDER
-from anglekit.vocabulary import RANDOM_TEACHER, RELATION_HEADS_OF, Stream
+from anglekit.vocabulary import RANDOM_TEACHER, RELATION_HEADS_OF, Reading, Stream
 
 
 def finetune(
@@ -50,10 +51,11 @@ def finetune(
     load: LoadOptions | None = None,
     if_exists: IfExists = "refuse",
     progress: bool = False,
+    reading: Reading = "corrected",
 ) -> RunResult:
     """Train a model (a directory or hub id, with or without a head) on a task: a teacher-to-be.
 
-    All other arguments are as for `distill`.
+    All other arguments are as for `distill`; the reading decides what `readings.READING_ITEMS` says of a teacher.
 
     Raises:
         InputError: something that was given is wrong; nothing was written.
@@ -66,6 +68,7 @@ def finetune(
         >>> run.checkpoint
         'runs/teacher/checkpoint'
     """
+    check_reading(reading, task)
     chosen = task_by_name(task).configured(data)
     settings, load = settings or TrainSettings(), loaded_for_training(load)
     settings = settings.completed(epochs=chosen.teacher_epochs, learning_rate=chosen.teacher_learning_rate)
@@ -73,6 +76,10 @@ def finetune(
     with RunDirectory(out, if_exists) as directory:
         config = load_config(source, load)
         chosen.check_config(config, source)
+        settings = settings.under(
+            reading, official_family(config), validates=bool(validation), scores=chosen.allowed_scores, of_teacher=True
+        )
+        chosen = chosen.scoring(settings.select_by)
         tables, evaluations = _read_tables(chosen, train, validation, data, stream=settings.stream)
         settled = chosen.for_fine_tuning(known_of(tables), config)
         set_seed(settings.seed or 0)
@@ -155,8 +162,8 @@ def distill(
         note: called with what the run says before it trains, such as where a given student's head comes from.
         warn: called with what speaks against the teacher's answers to a few training examples (`teacher_doubts`). The
             run's provenance has it too.
-        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams`,
-            `geometry` of `plan.plan_distillation`.
+        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `adapter_bias`,
+            `match_streams`, `geometry` of `plan.plan_distillation`.
 
     Raises:
         InputError: something that was given is wrong; nothing was written.
@@ -169,6 +176,8 @@ def distill(
         ... )
         >>> run.scores  # a pandas frame: a row for each evaluation table
     """
+    reading: Reading = plan_options.get("reading") or "corrected"
+    check_reading(reading, task)
     chosen = task_by_name(task)
     settings, load = settings or TrainSettings(), loaded_for_training(load)
     settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
@@ -177,6 +186,10 @@ def distill(
     source = checkpoint_of(teacher)
     with RunDirectory(out, if_exists) as directory:
         config = load_config(source, load)
+        settings = settings.under(
+            reading, official_family(config), validates=bool(validation), scores=chosen.allowed_scores
+        )
+        chosen = chosen.scoring(settings.select_by)
         given = None if student is None else next(iter(read_given(teacher, [student], load).values()))
         plan = plan_run(
             config,

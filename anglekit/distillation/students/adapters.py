@@ -1,4 +1,6 @@
-"""Adapters: the bias-free linear maps W from the student's width to the teacher's that hidden losses train.
+"""Adapters: the linear maps W from the student's width to the teacher's that hidden losses train, without a bias.
+
+(The paper's language models have one: the official reading.)
 
 They live outside the student and are saved beside it (`projections.save_adapters`), never inside its checkpoint.
 """
@@ -19,18 +21,20 @@ from anglekit.vocabulary import Stream
 
 
 class LayerAdapters(nn.ModuleDict):
-    """One bias-free linear map for each (stream, student layer); empty where the widths agree.
+    """One linear map for each (stream, student layer); empty where the widths agree.
 
     The names of its weights are "encoder.3.weight", as in the file that `projections.save_adapters` writes.
     """
 
-    def __init__(self, layers: Sequence[tuple[Stream, int]], student_width: int, teacher_width: int) -> None:
+    def __init__(
+        self, layers: Sequence[tuple[Stream, int]], student_width: int, teacher_width: int, *, bias: bool = False
+    ) -> None:
         super().__init__()
         self.layers = tuple(layers)
         for stream, layer in layers:
             if stream not in self:
                 self[stream] = nn.ModuleDict()
-            self._of_stream(stream)[str(layer)] = nn.Linear(student_width, teacher_width, bias=False)
+            self._of_stream(stream)[str(layer)] = nn.Linear(student_width, teacher_width, bias=bias)
 
     def project(self, stream: Stream, layer: int, states: Tensor) -> Tensor:
         """Map states (..., student width) to (..., teacher width); without any adapter, return them as they are.
@@ -48,12 +52,18 @@ class LayerAdapters(nn.ModuleDict):
         """Return each weight, (teacher width, student width), by (stream, student layer)."""
         return {(stream, layer): self.get_parameter(f"{stream}.{layer}.weight") for stream, layer in self.layers}
 
+    def biases(self) -> dict[tuple[Stream, int], Tensor]:
+        """Return each bias, (teacher width,), by (stream, student layer); empty where they have none."""
+        found = dict(self.named_parameters())
+        named = {(stream, layer): found.get(f"{stream}.{layer}.bias") for stream, layer in self.layers}
+        return {place: bias for place, bias in named.items() if bias is not None}
+
     def _of_stream(self, stream: Stream) -> nn.ModuleDict:
         return cast("nn.ModuleDict", self[stream])
 
 
 def create_adapters(
-    matchings: Sequence[LayerMatching], *, student_width: int, teacher_width: int, seed: int = 0
+    matchings: Sequence[LayerMatching], *, student_width: int, teacher_width: int, seed: int = 0, bias: bool = False
 ) -> LayerAdapters:
     """Make the adapters that the matched layers need: one for each where the widths differ, otherwise none.
 
@@ -65,6 +75,7 @@ def create_adapters(
         student_width: the student's hidden size.
         teacher_width: the teacher's.
         seed: of the weights.
+        bias: whether they have one, which starts at zero.
 
     Raises:
         InputError: a width below 1.
@@ -75,20 +86,23 @@ def create_adapters(
         torch.Size([8, 128, 768])
     """
     layers = [(matching.stream, layer) for matching in matchings for layer in matching.student_layers]
-    return adapters_of_layers(layers, student_width=student_width, teacher_width=teacher_width, seed=seed)
+    return adapters_of_layers(layers, student_width=student_width, teacher_width=teacher_width, seed=seed, bias=bias)
 
 
 def adapters_of_layers(
-    layers: Sequence[tuple[Stream, int]], *, student_width: int, teacher_width: int, seed: int
+    layers: Sequence[tuple[Stream, int]], *, student_width: int, teacher_width: int, seed: int, bias: bool = False
 ) -> LayerAdapters:
     """Make an adapter for each of these student layers, as `create_adapters` does."""
     if min(student_width, teacher_width) < 1:
         raise InputError(f"widths {student_width} and {teacher_width} came", allowed="allowed: at least 1")
     with torch.random.fork_rng(devices=[]):
-        adapters = LayerAdapters(layers if student_width != teacher_width else [], student_width, teacher_width)
+        needed = layers if student_width != teacher_width else []
+        adapters = LayerAdapters(needed, student_width, teacher_width, bias=bias)
     digest = hashlib.sha256(f"adapters:{seed}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     for weight in adapters.weights().values():
         bound = 1.0 / math.sqrt(student_width)
         nn.init.uniform_(weight, -bound, bound, generator=generator)
+    for each in adapters.biases().values():
+        nn.init.zeros_(each)
     return adapters

@@ -15,9 +15,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from anglekit.distillation.matching.strategies import check_copied_blocks, check_depths, copy_map, family_of
+from anglekit.distillation.matching.strategies import (
+    MODEL_FAMILIES,
+    check_copied_blocks,
+    check_depths,
+    copy_map,
+    family_of,
+)
 from anglekit.distillation.students.check import check_kinds, check_saved, check_student
-from anglekit.distillation.students.widths import HEAD_NAMES, check_width, divisors, fewer_heads
+from anglekit.distillation.students.widths import HEAD_NAMES, HEAD_SIZE_NAMES, check_width, divisors, narrower_heads
 from anglekit.errors import InputError, foreign_failures, suggest
 from anglekit.models import architectures
 from anglekit.models.block_sequence import can_run, without_rescaling
@@ -251,12 +257,30 @@ def student_shape(
     return blocks, student_config(config, blocks=blocks, new_width=width)
 
 
+def heads_in_words(config: PretrainedConfig) -> str:
+    """Return the heads of a configuration in words: "12 heads of 32"; "" where it names none."""
+    named = ((name, getattr(config, name, None)) for name in HEAD_NAMES)
+    number = next((value for name, value in named if isinstance(value, int)), None)
+    if number is None:
+        return "no attention heads"
+    stated = config.to_dict()
+    size = next((stated[name] for name in HEAD_SIZE_NAMES if isinstance(stated.get(name), int)), None)
+    groups = stated.get("num_key_value_heads")
+    keys = f", {groups} of keys and values" if isinstance(groups, int) and groups != number else ""
+    return f"{number} heads of {size or architectures.width(config) // number}{keys}"
+
+
 def model_family(config: PretrainedConfig) -> str:
     """Return the name of the model's family in `strategies.MODEL_FAMILIES`."""
     if config.model_type == "deberta-v2" and getattr(config, "conv_kernel_size", None):
         # Its convolution follows the first block alone.
         return "modernbert"
     return family_of(str(config.model_type), architectures.model_streams(config))
+
+
+def official_family(config: PretrainedConfig) -> str:
+    """Return the name in `readings.OFFICIAL_FAMILIES` of the program of the paper's code that a model belongs to."""
+    return MODEL_FAMILIES[model_family(config)].official_losses
 
 
 def student_depths(
@@ -296,8 +320,8 @@ def student_config(
 
     Settings that are listed layer by layer (`layer_types` of Qwen3 or ModernBERT) keep the entries of the chosen
     blocks, whether or not their weights are copied, so that both initialisations make the same architecture. With a
-    smaller width the number of attention heads falls in proportion, so that each keeps its size, and the feed-forward
-    width falls in proportion too. The teacher's configuration is left as it is.
+    smaller width the number of attention heads stays where the architecture allows it, so that each is smaller, and the
+    feed-forward width falls in proportion. The teacher's configuration is left as it is.
 
     Raises:
         InputError: the width is not possible for this model type.
@@ -329,8 +353,15 @@ def _set_width(student: PretrainedConfig, old: int, new: int) -> None:
         )
     check_width(old, new)
     heads = {name: getattr(student, name) for name in HEAD_NAMES if isinstance(getattr(student, name, None), int)}
-    for name, number in heads.items():
-        setattr(student, name, fewer_heads(number, old, new))
+    stated = student.to_dict()
+    sizes = {name: stated[name] for name in HEAD_SIZE_NAMES if isinstance(stated.get(name), int)}
+    shrinks = [size * new % old == 0 and size * new // old % 2 == size % 2 for size in sizes.values()]
+    if sizes and all(shrinks):
+        for name, size in sizes.items():
+            setattr(student, name, size * new // old)
+    else:
+        for name, number in heads.items():
+            setattr(student, name, narrower_heads(number, old, new, stated.get("rotary_dim") or 1))
     groups = getattr(student, "num_key_value_heads", None)
     if isinstance(groups, int):
         before, after = heads["num_attention_heads"], student.num_attention_heads

@@ -16,7 +16,14 @@ import pandas as pd
 from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.distillation.runs.directory import RunDirectory
-from anglekit.distillation.runs.run import Run, RunResult, begin_distillation, objective_of_plan, teacher_keeping
+from anglekit.distillation.runs.run import (
+    Run,
+    RunResult,
+    begin_distillation,
+    objective_of_plan,
+    teacher_drops,
+    teacher_keeping,
+)
 from anglekit.distillation.runs.scoring import ReferenceScores
 from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.students.given import CheckedStudent
@@ -207,13 +214,13 @@ def _teachers(
     by_seed: dict[int, list[DistillationObjective]] = defaultdict(list)
     for one, objective in zip(wave, objectives, strict=True):
         (by_seed[one.plan.seed] if one.plan.reads_untrained_teacher else trained).append(objective)
-    device = wave[0].settings.teacher_device
+    device, drops = wave[0].settings.teacher_device, teacher_drops(wave[0].plan)
     untrained = {
-        seed: SharedTeacher(untrained_teacher(loaded.model, seed), own, device, logits_for=())
+        seed: SharedTeacher(untrained_teacher(loaded.model, seed), own, device, logits_for=(), dropout=drops)
         for seed, own in by_seed.items()
     }
     kept = teacher_keeping(wave[0].settings, origin)
-    return SharedTeacher(loaded.model, trained, device, kept=kept, logits_for=objectives), untrained
+    return SharedTeacher(loaded.model, trained, device, kept=kept, logits_for=objectives, dropout=drops), untrained
 
 
 def train_side_by_side(

@@ -35,6 +35,7 @@ class SharedTeacher:
         device: the teacher's own, or None for that of the students.
         kept: makes what answers for the teacher of its layers, logits, final norm and device; None runs it.
         logits_for: the objectives of the students that will ask for logits.
+        dropout: as of `TeacherForward`.
 
     Attributes:
         passes: forward passes that were run, those for whole batches that a cache held not among them.
@@ -55,6 +56,7 @@ class SharedTeacher:
         *,
         kept: Callable[..., CachedTeacher] | None = None,
         logits_for: Sequence[DistillationObjective] | None = None,
+        dropout: bool = False,
     ) -> None:
         logits_for = objectives if logits_for is None else logits_for
         norms = sorted({objective.final_norm for objective in (*objectives, *logits_for)})
@@ -67,6 +69,7 @@ class SharedTeacher:
             final_norm=norms[0] if norms else "excluded",
             device=device,
             **({"attention": True, "maps": _any_maps(objectives)} if _any_attention(objectives) else {}),
+            **({"dropout": True} if dropout else {}),
         )
         self._held: dict[bytes, TeacherOutputs] = {}
         self.passes = 0

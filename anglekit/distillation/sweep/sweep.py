@@ -20,8 +20,8 @@ from anglekit.distillation.runs.directory import IfExists, RunConfig, RunDirecto
 from anglekit.distillation.runs.run import RunResult, check_distillation
 from anglekit.distillation.runs.teacher_check import teacher_doubts
 from anglekit.distillation.runs.train import check_control, load_teacher_and_data, plan_run
-from anglekit.distillation.settings import DataSettings, TrainSettings
-from anglekit.distillation.students.create import CopyBlocks
+from anglekit.distillation.settings import DataSettings, TrainSettings, check_reading
+from anglekit.distillation.students.create import CopyBlocks, official_family
 from anglekit.distillation.students.given import CheckedStudent, read_given
 from anglekit.distillation.sweep.arms import ArmsInTraining, PlannedArm, share_arms, waves
 from anglekit.distillation.sweep.directory import Arm, ArmRecord, SweepDirectory, SweepGrid, SweepRecord, shared_facts
@@ -34,7 +34,7 @@ from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.settings_fields import one_or_more
-from anglekit.vocabulary import DRAWN, INITS, RANDOM_TEACHER
+from anglekit.vocabulary import DRAWN, INITS, RANDOM_TEACHER, Reading
 
 #: How many students train at the same time by default. With ten, each bears a tenth of the teacher's cost, so more
 #: would gain little. Each takes about three times its weights in memory, with AdamW's two moments.
@@ -164,8 +164,8 @@ def sweep(
         warn: called with each warning before anything is trained, also with what speaks against the teacher's answers
             to a few training examples (`teacher_doubts`).
         note: called with what the sweep says before it trains, such as where given students' heads come from.
-        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `match_streams`,
-            `geometry` of `plan.plan_distillation`.
+        plan_options: `weights`, `hidden_loss`, `reading`, `train_adapters`, `freeze_embeddings`, `adapter_bias`,
+            `match_streams`, `geometry` of `plan.plan_distillation`.
 
     Raises:
         InputError: an argument is wrong; nothing was written.
@@ -191,6 +191,8 @@ def sweep(
     settings, load = settings or TrainSettings(), loaded_for_training(load)
     if settings.seed is not None:
         raise InputError(f"the settings hold seed {settings.seed}", "a sweep takes its seeds by `seeds`")
+    reading: Reading = plan_options.get("reading") or "corrected"
+    check_reading(reading, task)
     chosen = task_by_name(task)
     settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
     for control in controls:
@@ -220,6 +222,10 @@ def sweep(
             directories = _directories(root, grid, done, processes, held)
             source = checkpoint_of(teacher)
             config = load_config(source, load)
+            settings = settings.under(
+                reading, official_family(config), validates=bool(validation), scores=chosen.allowed_scores
+            )
+            chosen = chosen.scoring(settings.select_by)
             entries = [
                 _planned(
                     arm,

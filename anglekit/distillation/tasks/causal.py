@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -23,10 +23,14 @@ from anglekit.distillation.tasks.task import BoundedTokenizer, Collator, ScoredM
 from anglekit.distillation.tasks.text_columns import find_text_column, texts_of
 from anglekit.errors import InputError
 from anglekit.probes.encode import beginning, encode_texts, ending
+from anglekit.results.corpus_scores import CORPUS_SCORES
 from anglekit.runtime.passes import told_failures
 from anglekit.runtime.placement import compute_device
 from anglekit.tables.shapes import as_known_shape
 from anglekit.tables.table import Table
+
+#: The scores of labelled tokens.
+TOKEN_SCORES: Final = ("perplexity", "token_accuracy")
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class CausalTask(Task):
 
     def doubts(self, examples: TokenizedExamples, scored: ScoredModel) -> tuple[str, ...]:
         """Return what speaks against the model's probabilities of tokens; see `Task.doubts`."""
-        sums, counts = log_likelihoods(scored.model, examples, self.collator(scored.tokenizer), scored.batch_size)
+        sums, counts, _ = log_likelihoods(scored.model, examples, self.collator(scored.tokenizer), scored.batch_size)
         return doubts_about_tokens(-sums.sum() / max(int(counts.sum()), 1), scored.model, len(examples))
 
     def objective_options(self, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -99,7 +103,7 @@ class LanguageModelTask(CausalTask):
 
     scores: tuple[str, ...] = ("perplexity",)
 
-    allowed_scores: ClassVar[Sequence[str]] = ("perplexity",)
+    allowed_scores: ClassVar[Sequence[str]] = TOKEN_SCORES
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> Texts:
         """Return a table's texts; see `Task.read`."""
@@ -129,8 +133,8 @@ class LanguageModelTask(CausalTask):
         return TokenizedExamples({"input_ids": windows}, table=table, rows=np.array(rows, dtype=np.int64))
 
     def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
-        """Return the perplexity of the texts' tokens; an example is a text, not a window."""
-        return perplexity_report(examples, scored, self.collator(scored.tokenizer))
+        """Return the scores of the texts' tokens; an example is a text, not a window."""
+        return token_report(examples, scored, self.collator(scored.tokenizer), self.scores)
 
 
 # ---- scores ----
@@ -142,9 +146,15 @@ def log_likelihoods(
     collate: Collator,
     batch_size: int,
     advance: Callable[[int], None] | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return each example's log-probability of its labelled tokens (nats) and how many there are, both (examples,)."""
-    sums, counts = np.zeros(len(examples)), np.zeros(len(examples), dtype=np.int64)
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return what a model says of each example's labelled tokens.
+
+    Returns:
+        Their log-probability, in nats, how many there are, and how many of them are the likeliest token in their place,
+        all (examples,).
+    """
+    sums = np.zeros(len(examples))
+    counts, right = (np.zeros(len(examples), dtype=np.int64) for _ in range(2))
     device = compute_device(model)
     with scoring_mode(model):
         for batch in length_sorted_batches(examples, batch_size):
@@ -154,13 +164,16 @@ def log_likelihoods(
                 logits = model(**inputs, use_cache=False).logits
             logits, targets = next_token_targets(logits, labels)
             row, place = (targets != IGNORE_INDEX).nonzero(as_tuple=True)
-            losses = F.cross_entropy(logits[row, place].float(), targets[row, place], reduction="none").double()
+            predicted, wanted = logits[row, place].float(), targets[row, place]
+            losses = F.cross_entropy(predicted, wanted, reduction="none").double()
             total = torch.zeros(len(batch), dtype=torch.float64, device=losses.device).index_add_(0, row, losses)
             sums[batch] = -total.cpu().numpy()
             counts[batch] = torch.bincount(row, minlength=len(batch)).cpu().numpy()
+            found = row[predicted.argmax(-1) == wanted]
+            right[batch] = torch.bincount(found, minlength=len(batch)).cpu().numpy()
             if advance is not None:
                 advance(len(batch))
-    return sums, counts
+    return sums, counts, right
 
 
 def doubts_about_tokens(loss: float, model: PreTrainedModel, examples: int) -> tuple[str, ...]:
@@ -174,16 +187,25 @@ def doubts_about_tokens(loss: float, model: PreTrainedModel, examples: int) -> t
     )
 
 
-def perplexity_report(examples: TokenizedExamples, scored: ScoredModel, collate: Collator) -> ScoreReport:
-    """Return exp of the mean negative log-probability over all labelled tokens, each token counting the same.
+def token_report(
+    examples: TokenizedExamples, scored: ScoredModel, collate: Collator, names: Sequence[str]
+) -> ScoreReport:
+    """Return those of `TOKEN_SCORES` that are named, over all labelled tokens, each token counting the same.
 
-    An example's parts are the loss of its own tokens, in nats, and their number.
+    `perplexity` is exp of the mean negative log-probability, `token_accuracy` the share of tokens that are the
+    likeliest in their place. An example's parts are the loss of its own tokens, in nats, those right, and their number.
     """
-    sums, counts = log_likelihoods(scored.model, examples, collate, scored.batch_size, scored.advance)
-    mean = -sums.sum() / max(int(counts.sum()), 1)
-    parts = {"loss": -sums, "tokens": counts}
+    sums, counts, right = log_likelihoods(scored.model, examples, collate, scored.batch_size, scored.advance)
+    number = max(int(counts.sum()), 1)
+    mean = -sums.sum() / number
+    values = {
+        "perplexity": math.exp(mean) if mean < 700.0 else math.inf,
+        "token_accuracy": float(right.sum() / number),
+    }
+    parts: dict[str, NDArray[Any]] = {"loss": -sums, "tokens": counts, "right": right}
     if examples.rows is not None:
         parts = {name: np.bincount(examples.rows, values, examples.n_rows) for name, values in parts.items()}
-    columns = {f"perplexity:{name}": values for name, values in parts.items()}
-    columns["perplexity:tokens"] = columns["perplexity:tokens"].astype(np.int64)
-    return ScoreReport({"perplexity": math.exp(mean) if mean < 700.0 else math.inf}, examples=columns)
+    parts |= {name: parts[name].astype(np.int64) for name in ("tokens", "right")}
+    wanted = [name for name in TOKEN_SCORES if name in names]
+    columns = {f"{name}:{part}": parts[part] for name in wanted for part in CORPUS_SCORES[name].parts}
+    return ScoreReport({name: values[name] for name in wanted}, examples=columns)

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anglekit.distillation.settings import DataSettings, GenerationSettings
-from anglekit.distillation.tasks.causal import CausalTask, perplexity_report
+from anglekit.distillation.tasks.causal import TOKEN_SCORES, CausalTask, token_report
 from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, origin
 from anglekit.distillation.tasks.generation import generate_texts
 from anglekit.distillation.tasks.scores import exact_matches, normalized_exact_matches
@@ -70,24 +70,36 @@ class PromptsAndCompletions(Prompts):
 
 
 def completion_examples(
-    bounded: BoundedTokenizer, table: Prompts, places: Sequence[tuple[int, str]], *, ends: bool, loss_on_prompt: bool
+    bounded: BoundedTokenizer,
+    table: Prompts,
+    places: Sequence[tuple[int, str]],
+    *,
+    ends: bool,
+    loss_on_prompt: bool,
+    apart: bool = True,
 ) -> dict[str, Any]:
     """Return the `tokens` and `numbers` of examples: `input_ids`, and how many of them are `unlabelled`.
 
-    If prompt and completion do not both fit, the prompt loses its beginning; a completion is never cut. `places` holds
-    the row of a prompt and its completion, for each example. With `ends`, the end-of-text token follows.
+    If prompt and completion do not both fit, the prompt loses its beginning; a completion is never cut. (With cut "end"
+    in the lengths the text loses its end instead, as in the paper's code, the completion with it.) `places` holds the
+    row of a prompt and its completion, for each example. With `ends`, the end-of-text token follows; with `apart`, a
+    blank stands between prompt and completion where the completion begins with none.
 
     Raises:
         InputError: a completion leaves no room for a token of its prompt.
     """
     tokenizer, length = bounded.tokenizer, bounded.lengths.max_length or bounded.limit
     prompts = [table.prompts[row] for row, _ in places]
-    follows = [joined(prompt, text) for prompt, (_, text) in zip(prompts, places, strict=True)]
+    follows = [joined(prompt, text) if apart else text for prompt, (_, text) in zip(prompts, places, strict=True)]
     ids, known = encode_completions(tokenizer, prompts, follows, ends=ends)
     kept: list[list[int]] = []
     unlabelled = []
     for tokens, prompt, (row, _) in zip(ids, known, places, strict=True):
         own = len(tokens) - prompt
+        if bounded.lengths.cut == "end":
+            kept.append(tokens[:length])
+            unlabelled.append(0 if loss_on_prompt else min(prompt, length))
+            continue
         if own >= length:
             raise InputError(
                 f"{table.source}, row {row} (counted from 0), has a completion of {own} tokens",
@@ -117,7 +129,7 @@ class CompletionTask(CausalTask):
     beams: int = 1
     max_new_tokens: int = 32
 
-    allowed_scores: ClassVar[Sequence[str]] = ("exact_match", "normalized_exact_match", "perplexity")
+    allowed_scores: ClassVar[Sequence[str]] = ("exact_match", "normalized_exact_match", *TOKEN_SCORES)
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndCompletions:
         """Return a table's prompts and completions; see `Task.read`."""
@@ -162,6 +174,10 @@ class CompletionTask(CausalTask):
         return chosen
 
     @property
+    def _reads_tokens(self) -> bool:
+        return bool(set(TOKEN_SCORES) & set(self.scores))
+
+    @property
     def _generates(self) -> bool:
         return bool(_MATCHES.keys() & set(self.scores))
 
@@ -171,8 +187,8 @@ class CompletionTask(CausalTask):
         values: dict[str, float] = {}
         notes: dict[str, Any] = {}
         columns: dict[str, NDArray[Any]] = {}
-        if "perplexity" in self.scores:
-            found = perplexity_report(examples, scored, self.collator(tokenizer))
+        if self._reads_tokens:
+            found = token_report(examples, scored, self.collator(tokenizer), self.scores)
             values |= found.scores
             columns |= found.examples
         if self._generates:
@@ -188,9 +204,9 @@ class CompletionTask(CausalTask):
         return ScoreReport(values, notes, columns)
 
     def scoring_passes(self, examples: TokenizedExamples) -> int:
-        """Return how many examples go through a model: once for the perplexity, once more to generate."""
+        """Return how many examples go through a model: once for scores of tokens, once more to generate."""
         generated = len(examples.scored or examples) if self._generates else 0
-        return generated + (len(examples) if "perplexity" in self.scores else 0)
+        return generated + (len(examples) if self._reads_tokens else 0)
 
     def continuations(
         self,

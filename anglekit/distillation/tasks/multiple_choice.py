@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anglekit.distillation.settings import DataSettings
-from anglekit.distillation.tasks.causal import CausalTask, log_likelihoods
+from anglekit.distillation.tasks.causal import CausalTask, log_likelihoods, token_report
 from anglekit.distillation.tasks.completion import Prompts, completion_examples
 from anglekit.distillation.tasks.data import TokenizedExamples, origin
 from anglekit.distillation.tasks.labelled.label_cells import label_text
@@ -58,7 +58,7 @@ class MultipleChoiceTask(CausalTask):
     label: str | None = None
     scores: tuple[str, ...] = ("accuracy_normalized", "accuracy")
 
-    allowed_scores: ClassVar[Sequence[str]] = ("accuracy", "accuracy_normalized")
+    allowed_scores: ClassVar[Sequence[str]] = ("accuracy", "accuracy_normalized", "token_accuracy")
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndChoices:
         """Return a table's prompts, choices and labels; see `Task.read`."""
@@ -110,16 +110,28 @@ class MultipleChoiceTask(CausalTask):
     def chance(self, examples: TokenizedExamples) -> dict[str, float]:
         """Return the share of the place at which the right choice stands most often; see `Task.chance`."""
         right = cast("PromptsAndChoices", examples.table).right
-        return dict.fromkeys(self.scores, max(Counter(right).values()) / len(right)) if right else {}
+        return (
+            dict.fromkeys(("accuracy", "accuracy_normalized"), max(Counter(right).values()) / len(right))
+            if right
+            else {}
+        )
 
     def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:
         """Return the accuracies."""
         table = cast("PromptsAndChoices", examples.table)
         collate, choices = self.collator(scored.tokenizer), examples.scored or examples
-        found, _ = log_likelihoods(scored.model, choices, collate, scored.batch_size, scored.advance)
+        found, _, _ = log_likelihoods(scored.model, choices, collate, scored.batch_size, scored.advance)
         right = right_choices(found, table.choices, table.right)
         columns = {name: values.astype(np.int64) for name, values in right.items() if name in self.scores}
-        return ScoreReport({name: float(values.mean()) for name, values in right.items()}, examples=columns)
+        means = {name: float(values.mean()) for name, values in right.items()}
+        if "token_accuracy" not in self.scores:
+            return ScoreReport(means, examples=columns)
+        tokens = token_report(examples, scored, collate, ("token_accuracy",))
+        return ScoreReport(means | dict(tokens.scores), examples={**columns, **tokens.examples})
+
+    def scoring_passes(self, examples: TokenizedExamples) -> int:
+        """Return how many examples go through a model: every choice, and the right ones for the score of tokens."""
+        return super().scoring_passes(examples) + (len(examples) if "token_accuracy" in self.scores else 0)
 
 
 def right_choices(

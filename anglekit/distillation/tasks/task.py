@@ -20,7 +20,7 @@ from anglekit.models.text_stack import check_head
 from anglekit.results.example_scores import ExampleColumns
 from anglekit.tables.read import read_table
 from anglekit.tables.table import Table
-from anglekit.vocabulary import LOWER_IS_BETTER, ProblemType
+from anglekit.vocabulary import ProblemType
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 """What makes a batch of tensors out of examples."""
@@ -141,10 +141,13 @@ class Task(ABC):
         """The score by which the best student is chosen."""
         return self.scores[0]
 
-    @property
-    def larger_is_better(self) -> bool:
-        """Whether a larger selection score is a better one."""
-        return self.selection_score not in LOWER_IS_BETTER
+    def scoring(self, score: str | None) -> Self:
+        """Return the task with one score more, which may choose the best student; None: the task itself.
+
+        Raises:
+            InputError: this kind of task does not have it.
+        """
+        return self if score is None or score in self.scores else replace(self, scores=(*self.scores, score))
 
     def check_config(self, config: PretrainedConfig, source: str) -> None:
         """Check that a model of this configuration can do the task.

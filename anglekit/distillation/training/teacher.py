@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -39,12 +41,12 @@ def _argument_names(forward: Callable[..., Any]) -> frozenset[str]:
 
 
 class TeacherForward:
-    """Runs a teacher in evaluation mode without gradients and keeps the matched layers only.
+    """Runs a teacher without gradients, in evaluation mode unless told otherwise, and keeps the matched layers only.
 
     The head is skipped if no loss reads logits. The teacher does not run at all if no loss reads any of its outputs.
 
     Args:
-        teacher: with its head if `logits` is wanted. It is put into evaluation mode.
+        teacher: with its head if `logits` is wanted. It is put into evaluation mode, and left in it.
         layers: for each stream, the teacher layers that losses read.
         logits: whether a loss reads the logits.
         final_norm: whether the last layer's state is taken before or after the final norm.
@@ -52,6 +54,9 @@ class TeacherForward:
             inputs. A teacher that is spread over devices or quantised stays where it is.
         attention: of each layer record what its self-attention makes instead of its state.
         maps: with it, its attention distributions too.
+        dropout: run it in training mode, as the paper's BART and T5 teachers. What is dropped follows from the batch
+            itself, so that it is the same in every arm of a sweep and after a resume, and the global random state is
+            left as it is.
 
     Raises:
         InputError: a stream or layer that the teacher does not have, or an attention that cannot be read.
@@ -67,12 +72,14 @@ class TeacherForward:
         device: torch.device | str | None = None,
         attention: bool = False,
         maps: bool = False,
+        dropout: bool = False,
     ) -> None:
         teacher.eval()  # type: ignore[no-untyped-call]
         self.teacher = teacher
         self.layers = {stream: tuple(wanted) for stream, wanted in layers.items() if wanted}
         self.logits = logits
         self.final_norm = final_norm
+        self.dropout = dropout
         self.device = None if device is None else torch.device(device)
         self._recorder = LayerRecorder(teacher, {} if attention else self.layers, final_norm)
         self._attention = AttentionRecorder(teacher, self.layers if attention else {}, maps=maps, role="teacher")
@@ -96,7 +103,8 @@ class TeacherForward:
         here = compute_device(self.teacher)
         given = {key: _sent(value, here) for key, value in accepted_inputs(network, inputs).items()}
         back = next((value.device for value in inputs.values() if isinstance(value, Tensor)), here)
-        with told_failures("the teacher", network, given), torch.no_grad(), recorder, self._attention:
+        mode = _training_mode(self.teacher, given) if self.dropout else nullcontext()
+        with told_failures("the teacher", network, given), torch.no_grad(), mode, recorder, self._attention:
             outputs = network(**given, **self._extra)
         hidden = {
             stream: {layer: state.to(back) for layer, state in kept.items()} for stream, kept in recorder.states.items()
@@ -108,6 +116,30 @@ class TeacherForward:
         recorder.clear()
         self._attention.clear()
         return TeacherOutputs(outputs.logits.to(back) if self.logits else None, hidden, attention, disposable=True)
+
+
+@contextmanager
+def _training_mode(teacher: PreTrainedModel, inputs: Mapping[str, Any]) -> Iterator[None]:
+    """Put a teacher into training mode, with random states that a batch decides, and all back afterwards."""
+    digest = hashlib.sha256()
+    for name, value in sorted(inputs.items()):
+        if isinstance(value, Tensor):
+            content = value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
+            digest.update(f"{name} {tuple(value.shape)}".encode() + content.tobytes())
+    here = compute_device(teacher)
+    with torch.random.fork_rng(devices=[here] if here.type == "cuda" else []):
+        seed = int.from_bytes(digest.digest()[:7], "big")
+        # Not `torch.manual_seed`, which would reseed every accelerator as well.
+        torch.default_generator.manual_seed(seed)
+        if here.type == "cuda":
+            with torch.cuda.device(here):
+                torch.cuda.manual_seed(seed)
+        # By its own name: mypy reads the decorated method of `PreTrainedModel` as unbound.
+        nn.Module.train(teacher)
+        try:
+            yield
+        finally:
+            nn.Module.eval(teacher)
 
 
 def _sent(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - a batch may hold more than tensors

@@ -36,7 +36,7 @@ from anglekit.errors import InputError, ReaderWarning, RunError
 from anglekit.models.architectures import width
 from anglekit.models.check import facts_of
 from anglekit.models.memory.bare import check_apart
-from anglekit.models.projections import ADAPTER_FILE, load_adapters, save_adapters
+from anglekit.models.projections import ADAPTER_FILE, save_adapters, stored_adapters
 from anglekit.vocabulary import Stream
 
 States = dict[Stream, dict[int, Tensor]]
@@ -69,6 +69,7 @@ class DistillationTrainer(Trainer):
         score_model: called with the model at every validation, for scores that need more than logits, such as those of
             generated texts; they are reported beside the loss.
         shuffle_buffer: shuffle within so many examples that follow each other; None: the whole table.
+        adapter_learning_rate: the highest of the adapters; None: the student's.
         trainer_options: everything else that `Trainer` takes (`train_dataset`, `data_collator`, `processing_class`,
             `compute_metrics`, `callbacks`, ...).
 
@@ -100,6 +101,7 @@ class DistillationTrainer(Trainer):
         mixtures: LayerMixtures | None = None,
         score_model: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
         shuffle_buffer: int | None = None,
+        adapter_learning_rate: float | None = None,
         **trainer_options: Any,  # noqa: ANN401 - Trainer's own
     ) -> None:
         if trainer_options.get("compute_loss_func") is not None:
@@ -141,6 +143,7 @@ class DistillationTrainer(Trainer):
         _warn_of_padding(objective, model, teacher)
         self._score_model = score_model
         self._shuffle_buffer = shuffle_buffer
+        self._adapter_learning_rate = adapter_learning_rate
         super().__init__(model=model, args=args, **trainer_options)
         self.model_accepts_loss_kwargs = True
         if isinstance(teacher_forward, TeacherForward | HiddenOfAnother | CachedTeacher):
@@ -247,7 +250,8 @@ class DistillationTrainer(Trainer):
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
         if fresh and (trained := self._trained_beside()):
-            optimizer.add_param_group({"params": trained, "weight_decay": self.args.weight_decay})
+            own = {} if self._adapter_learning_rate is None else {"lr": self._adapter_learning_rate}
+            optimizer.add_param_group({"params": trained, "weight_decay": self.args.weight_decay, **own})
             if dist.is_initialized() and dist.get_world_size() > 1:
                 _keep_equal_across_processes(trained)
         return optimizer
@@ -282,7 +286,7 @@ class DistillationTrainer(Trainer):
             save_mixtures(directory, self.mixtures)
         if self.adapters is not None:
             trained = bool(self._trained_adapter_weights()) and self.state.global_step > 0
-            save_adapters(directory, self.adapters.weights(), trained=trained)
+            save_adapters(directory, self.adapters.weights(), self.adapters.biases(), trained=trained)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         with reading_checkpoint(resume_from_checkpoint):
@@ -310,15 +314,19 @@ class DistillationTrainer(Trainer):
             restore_mixtures(directory, self.mixtures)
         if self.adapters is None or not self._trained_adapter_weights():
             return
-        stored = load_adapters(directory)
-        own = self.adapters.weights()
-        if stored is None or {place: w.shape for place, w in stored.items()} != {p: w.shape for p, w in own.items()}:
+        stored = stored_adapters(directory)
+        own = (self.adapters.weights(), self.adapters.biases())
+        kept = ({}, {}) if stored is None else (stored.weights, stored.biases)
+        if [{place: w.shape for place, w in part.items()} for part in kept] != [
+            {place: w.shape for place, w in part.items()} for part in own
+        ]:
             raise InputError(
                 f"{directory / ADAPTER_FILE} does not hold this run's adapters", "resume its own checkpoint"
             )
         with torch.no_grad():
-            for place, weight in stored.items():
-                own[place].copy_(weight)
+            for mine, theirs in zip(own, kept, strict=True):
+                for place, weight in theirs.items():
+                    mine[place].copy_(weight)
 
     # ---- running, logging, stopping ----
 

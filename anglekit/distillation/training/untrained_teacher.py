@@ -53,7 +53,13 @@ class HiddenOfAnother:
 
     @classmethod
     def of_untrained(
-        cls, teacher: PreTrainedModel, objective: DistillationObjective, seed: int, device: str | None = None
+        cls,
+        teacher: PreTrainedModel,
+        objective: DistillationObjective,
+        seed: int,
+        device: str | None = None,
+        *,
+        dropout: bool = False,
     ) -> HiddenOfAnother:
         """Return the provider of one run: the trained teacher's logits, an untrained one's hidden states.
 
@@ -62,6 +68,7 @@ class HiddenOfAnother:
             objective: what is read of either.
             seed: of the run.
             device: where both teachers run; None: on the student's device.
+            dropout: as of `TeacherForward`, of both.
         """
         hidden = TeacherForward(
             untrained_teacher(teacher, seed),
@@ -71,8 +78,9 @@ class HiddenOfAnother:
             device=device,
             attention=objective.reads_attention,
             maps=objective.reads_maps,
+            dropout=dropout,
         )
-        logits = TeacherForward(teacher, {}, device=device) if objective.reads_teacher_logits else None
+        logits = TeacherForward(teacher, {}, device=device, dropout=dropout) if objective.reads_teacher_logits else None
         return cls(logits, hidden)
 
     def to(self, device: torch.device) -> HiddenOfAnother:

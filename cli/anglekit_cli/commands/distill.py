@@ -9,7 +9,7 @@ import typer
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.map_text import check_form
 from anglekit.distillation.matching.plain_plan import check_plain_plan
-from anglekit.distillation.settings import check_cacheable, check_watched
+from anglekit.distillation.settings import check_cacheable, check_reading, check_watched
 from anglekit.settings_fields import MEASURED
 from anglekit.vocabulary import INITS, NONE
 from anglekit_cli import options
@@ -77,6 +77,7 @@ def distill(
     options.check_losses(hidden_loss, reading, [strategy])
     check_cacheable(settings.teacher_cache, reading=reading, hidden_loss=hidden_loss, weight=weights.hidden)
     options.check_task(task, columns, settings, scored=bool(validation))
+    check_reading(reading, task)
     options.check_teaching(
         settings,
         weights,

@@ -40,6 +40,7 @@ def plan(
     control: options.Control = None,
     geometry: options.GeometryToRead = None,
     hidden_loss: options.HiddenLoss = "mse",
+    reading: options.Reading = "corrected",
     load: Annotated[LoadOptions, options.Options(only=("revision", "trust_remote_code"))],
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as json.", rich_help_panel=OUTPUT)] = False,
 ) -> None:
@@ -50,7 +51,7 @@ def plan(
     """
     options.check_matching(strategy, layer_map, control)
     options.check_strategies([strategy], geometry, copy)
-    options.check_losses(hidden_loss, "corrected")
+    options.check_losses(hidden_loss, reading, [strategy])
     options.check_names("--init", [init] if init is not None else (), INITS)
     made_of = {"--init": init, "--layers": layers, "--width": width, "--copy": copy}
     made_of |= {"--encoder-layers": encoder_layers, "--decoder-layers": decoder_layers}
@@ -100,6 +101,7 @@ def plan(
         control=control,
         geometry=geometry,
         hidden_loss=hidden_loss,
+        reading=reading,
     )
     warnings = plan_warnings(made)
     if init == "teacher":

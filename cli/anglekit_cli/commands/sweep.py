@@ -10,7 +10,7 @@ import typer
 
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.plain_plan import check_plain_plan
-from anglekit.distillation.settings import check_cacheable
+from anglekit.distillation.settings import check_cacheable, check_reading
 from anglekit.errors import InputError
 from anglekit.settings_fields import OUTPUT, STUDENT
 from anglekit.vocabulary import CONTROLS, INITS, NONE, PAPER_STRATEGIES, RANDOM_TEACHER, STRATEGIES
@@ -132,6 +132,7 @@ def sweep(
     options.check_losses(hidden_loss, reading, chosen_strategies or ())
     check_cacheable(settings.teacher_cache, reading=reading, hidden_loss=hidden_loss, weight=weights.hidden)
     options.check_task(task, columns, settings, scored=bool(validation))
+    check_reading(reading, task)
     options.check_teaching(
         settings,
         weights,

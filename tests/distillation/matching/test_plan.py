@@ -176,6 +176,7 @@ def test_a_narrow_student_of_two_streams_and_a_map_of_ones_own_are_described():
     assert head.splitlines() == [
         "teacher   a-teacher (t5): 12 encoder + 12 decoder blocks, width 768",
         "student   2 encoder + 1 decoder blocks, width 384, initialised at random, seed 0",
+        "heads     12 heads of 32; the teacher 12 heads of 64",
         f"strategy  reverse: {STRATEGIES['reverse'].description}",
         "loss      0.5 x cross-entropy + 1 x KL + 2 x hidden (mse), corrected reading",
         "adapters  5, each 384 to 768, no bias",

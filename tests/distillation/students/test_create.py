@@ -171,15 +171,19 @@ def test_a_masked_language_models_head_follows_the_embeddings():
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("new", [8, 12, 10])
-def test_a_narrower_student_runs_and_keeps_its_head_size_where_it_can(name, new):
+def test_a_narrower_student_runs_and_keeps_its_number_of_heads_where_it_can(name, new):
     teacher = build(name)
     student = create_student(teacher, layers=2, width=new)
     assert width(student.config) == new
     assert outputs(student).last_hidden_state.shape[-1] == new
     config, old = student.config, teacher.config
-    if new != 10:
-        assert config.num_attention_heads == 4 * new // 16
-    assert getattr(config, "head_dim", None) == getattr(old, "head_dim", None)
+    size = {"t5": "d_kv", "qwen3": "head_dim", "llama": "head_dim"}.get(name)
+    if new == 8:
+        assert config.num_attention_heads == 4
+        assert getattr(config, "num_key_value_heads", None) == getattr(old, "num_key_value_heads", None)
+        assert size is None or getattr(config, size) == getattr(old, size) // 2
+    elif new == 12 and name != "qwen3":  # heads of size 3 would not be even
+        assert config.num_attention_heads == 3
     inner = next(
         n for n in ("intermediate_size", "d_ff", "encoder_ffn_dim", "hidden_dim", "n_inner") if hasattr(old, n)
     )
@@ -188,17 +192,22 @@ def test_a_narrower_student_runs_and_keeps_its_head_size_where_it_can(name, new)
 
 
 def test_the_papers_widths():
-    for kind, old, heads, new, expected in [
-        (hf.BertConfig(), 768, 12, 384, 6),
-        (hf.BertConfig(), 768, 12, 576, 9),
-        (hf.BartConfig(), 1024, 16, 512, 8),
-        (hf.BartConfig(), 1024, 16, 768, 12),
+    t5 = hf.T5Config(d_model=768, d_kv=64, num_heads=12, num_layers=12, d_ff=3072)
+    for kind, old, heads, new in [
+        (hf.BertConfig(), 768, 12, 384),
+        (hf.BertConfig(), 768, 12, 576),
+        (hf.BartConfig(), 1024, 16, 512),
+        (hf.BartConfig(), 1024, 16, 768),
+        (t5, 768, 12, 384),
+        (t5, 768, 12, 576),
     ]:
         assert (width(kind), kind.num_attention_heads) == (old, heads)
         chosen = dict.fromkeys(model_streams(kind), (3, 7, 11))
         student = student_config(kind, blocks=chosen, new_width=new)
-        assert student.num_attention_heads == expected
-        assert getattr(student, "intermediate_size", student.__dict__.get("encoder_ffn_dim")) == 4 * new
+        assert student.num_attention_heads == heads
+        assert getattr(student, "d_kv", new // heads) == new // heads
+        inner = next(name for name in ("intermediate_size", "encoder_ffn_dim", "d_ff") if hasattr(student, name))
+        assert getattr(student, inner) == 4 * new
 
 
 def test_settings_listed_by_layer_follow_the_blocks():
