@@ -309,5 +309,9 @@ SCORE_RANGES: Mapping[str, tuple[float, float]] = {
     "token_accuracy": (0.0, 1.0),
 }
 
+#: Scores that are the share of examples that are right, each of which is right or wrong by itself; a validation tells
+#: which ones are.
+RIGHT_OR_WRONG = frozenset({"accuracy", "accuracy_normalized", "exact_match", "normalized_exact_match"})
+
 #: Scores that fall as a model learns; they have no upper end.
 LOWER_IS_BETTER = frozenset({"perplexity"})

@@ -114,6 +114,7 @@ def compare(
             "test_level": 1 - 2 * ALPHA,
         },
         primary=found.primary,
+        stopped=found.stopped,
         teacher={f"{score}, {data}" if data else score: value for (data, score), value in found.teacher.items()},
     )
 
@@ -126,6 +127,12 @@ def _check_strategies(found: Evidence) -> None:
         arrived = f"all students are of one strategy, {strategies[0]}"
         if found.unfinished:
             raise InputError(f"{arrived}, and {found.unfinished[0]}")
+        if found.stopped:
+            named = ", ".join(one.words for one in found.stopped)
+            raise InputError(
+                f"{arrived}, as the sweep stopped others as hopeless ({named})",
+                "nothing is left to compare; --resume without --stop-hopeless trains them to the end",
+            )
         raise InputError(
             arrived,
             f"train another beside it, as `anglekit sweep TEACHER --strategies none,{strategies[0]} --seeds 0-2` does; "

@@ -16,7 +16,7 @@ from anglekit.errors import InputError
 from anglekit.results.document import Arm
 from anglekit.results.files import holds_geometry
 from anglekit.results.geometry import Geometry
-from anglekit.results.scores import SCORE_COLUMNS, StudentScores, read_student_scores, scored_as
+from anglekit.results.scores import SCORE_COLUMNS, StoppedStrategy, StudentScores, read_student_scores, scored_as
 from anglekit.runtime.files import near_path
 from anglekit.settings_fields import one_or_more
 from anglekit.vocabulary import given_name
@@ -45,6 +45,7 @@ class Evidence:
         scores: with the columns `SCORE_COLUMNS`; may be empty.
         notes: what a reader should know about them.
         unfinished: of each sweep that is not finished, how many arms are and how to go on.
+        stopped: strategies that sweeps stopped as hopeless, which have no scores.
         examples: the examples' parts of each score, (examples,), whose mean is the score.
         n_examples: by evaluation table.
         primary: the task's own score; of old runs, the first that they name. None without scores.
@@ -57,6 +58,7 @@ class Evidence:
     scores: pd.DataFrame
     notes: tuple[str, ...] = ()
     unfinished: tuple[str, ...] = ()
+    stopped: tuple[StoppedStrategy, ...] = ()
     examples: Mapping[ScoreKey, NDArray[np.float64]] = field(default_factory=dict)
     n_examples: Mapping[str, int] = field(default_factory=dict)
     primary: str | None = None
@@ -117,6 +119,7 @@ def read_evidence(sources: str | Path | Geometry | Sequence[str | Path | Geometr
         table,
         tuple(dict.fromkeys(notes)),
         unfinished,
+        tuple(one for each in scores for one in each.stopped),
         examples=_together(each.examples for each in scores),
         n_examples=_together(each.n_examples for each in scores),
         primary=next((each.primary for each in scores if each.primary in set(table["score"])), None)

@@ -21,6 +21,7 @@ from anglekit.display.html import element, joined, notebook_table
 from anglekit.display.tables import TextTable, aligned_text, latex_table, markdown_table, markdown_text, printable
 from anglekit.errors import InputError, suggest
 from anglekit.results.document import UNRECORDED
+from anglekit.results.scores import StoppedStrategy
 
 _MOST_OBTUSE_ROWS, _MOST_OBTUSE_PAIRS = 20, 6
 _ANGLE = (
@@ -57,6 +58,7 @@ class Comparison:
         settings: margins and levels.
         primary: the task's own score, which the verdict is about; None without scores.
         teacher: the teacher's scores, by the words of the column `measure`.
+        stopped: strategies that a sweep stopped as hopeless; no verdict is about them, and the headline names them.
     """
 
     verdict: Verdict
@@ -71,12 +73,16 @@ class Comparison:
     settings: Mapping[str, Any]
     primary: str | None = None
     teacher: Mapping[str, float] = field(default_factory=dict)
+    stopped: tuple[StoppedStrategy, ...] = ()
 
     @cached_property
     def headline(self) -> Headline:
         """What comes first in every output: the task's own score with its verdict, then the angles."""
         return headline(
-            *(self.families, self.levels, self.spreads, self.controls), primary=self.primary, teacher=self.teacher
+            *(self.families, self.levels, self.spreads, self.controls),
+            primary=self.primary,
+            teacher=self.teacher,
+            stopped=self.stopped,
         )
 
     @property
@@ -137,6 +143,7 @@ class Comparison:
             "headline": self.headline.line,
             "beneath": list(self.headline.beneath),
             "families": families,
+            "stopped": [asdict(one) for one in self.stopped],
             **frames,
             "notes": list(self.notes),
             "settings": dict(self.settings),

@@ -18,6 +18,7 @@ from anglekit.comparison.family import Family, Reference
 from anglekit.comparison.wording import gain_sentence, gap, interval_words, level, needed_words, weights_words
 from anglekit.display.counts import counted
 from anglekit.display.tables import printable
+from anglekit.results.scores import StoppedStrategy
 from anglekit.vocabulary import given_name, matches_layers
 
 _SCORE_WORDS: Final[Mapping[str, str]] = {
@@ -71,6 +72,7 @@ def headline(
     *,
     primary: str | None = None,
     teacher: Mapping[str, float] | None = None,
+    stopped: Sequence[StoppedStrategy] = (),
 ) -> Headline:
     """Return what comes first, from the attributes of a `Comparison` with these names.
 
@@ -81,6 +83,7 @@ def headline(
         controls: a row for each cell and control arm.
         primary: the task's own score; None: the first one.
         teacher: its scores, by measure.
+        stopped: strategies that a sweep stopped as hopeless.
     """
     scores = levels[levels["part"] == "score"]
     of_angles = [family for family in families if family.part == "angle"]
@@ -92,7 +95,7 @@ def headline(
     shown = own[own["data"] == own["data"].iloc[0]]
     measure = str(shown["measure"].iloc[0])
     by_init = {family.init: family for family in families if family.part == "score"}
-    line = _score_line(shown, score, by_init, (teacher or {}).get(measure))
+    line = _score_line(shown, score, by_init, (teacher or {}).get(measure), stopped)
     beneath = [_angle_line(of_angles, "The angles, which may explain it")] if of_angles else []
     for _, rows in spreads[spreads["measure"] == measure].iterrows():
         beneath += _gain({str(key): value for key, value in rows.to_dict().items()}, controls)
@@ -107,7 +110,13 @@ def score_words(score: str) -> str:
     return _SCORE_WORDS.get(score, score.replace("_", " "))
 
 
-def _score_line(shown: pd.DataFrame, score: str, families: Mapping[str, Family], teacher: float | None) -> str:
+def _score_line(
+    shown: pd.DataFrame,
+    score: str,
+    families: Mapping[str, Family],
+    teacher: float | None,
+    stopped: Sequence[StoppedStrategy] = (),
+) -> str:
     """Return the line on one score on one table, from its levels, and the families by initialisation."""
     table = str(shown["data"].iloc[0])
     margins = [float(row["margin"]) for one in families.values() for row in one.rows if row["score"] == score]
@@ -118,7 +127,10 @@ def _score_line(shown: pd.DataFrame, score: str, families: Mapping[str, Family],
         named = ", ".join(f"{name} {level(float(means[name]), unit)}" for name in in_order(means))
         family = families.get(str(init))
         verdict = _uncompared(list(means)) if family is None else _verdict_words(family, score=score, table=table)
-        parts.append(f"{_before(str(init))}{named}: {verdict}")
+        # Without them, "equivalent" would read as if selection did not matter.
+        without = ", ".join(one.words for one in stopped if one.init == init)
+        left_out = f" (without what was stopped as hopeless: {without})" if without else ""
+        parts.append(f"{_before(str(init))}{named}: {verdict}{left_out}")
     return f"On {score_words(score)} ({_basis(shown, table)}): {'; '.join(parts)}."
 
 

@@ -160,10 +160,18 @@ class _ScoredStudent(Struct, frozen=True):
     sha256_with_head: str | None = None
 
 
+class _Stopping(Struct, frozen=True):
+    """How long a run of a sweep is that stopped some of them."""
+
+    steps: Whole = 0
+
+
 class _ScoredSweep(Struct, kw_only=True, frozen=True):
     """The part of sweep.json that is read along with the scores."""
 
     arms: list[_ScoredArm] = []
+    stopped: dict[str, Whole] = {}
+    stopping: _Stopping = _Stopping()
     students: dict[str, _ScoredStudent] = {}
     data: TrainingRecord = TrainingRecord()
     warnings: list[str] = []
@@ -240,6 +248,28 @@ class _StudentNote(Struct, frozen=True):
     seed: Whole | None = None
 
 
+@dataclass(frozen=True)
+class StoppedStrategy:
+    """A strategy that a sweep stopped as hopeless, with all its seeds.
+
+    Attributes:
+        strategy: its name.
+        init: how its students were initialised.
+        step: at which it was stopped.
+        steps: of a run that was not.
+    """
+
+    strategy: str
+    init: str
+    step: int
+    steps: int
+
+    @property
+    def words(self) -> str:
+        """The strategy and when it was stopped."""
+        return f"{self.strategy} at step {self.step:,} of {self.steps:,}"
+
+
 @dataclass(frozen=True, eq=False)
 class StudentScores:
     """The scores of one run or one sweep.
@@ -249,7 +279,9 @@ class StudentScores:
         table: with the columns `SCORE_COLUMNS`; may be empty.
         training: what decides the result; the same for all its students, except `settings["data_seed"]`.
         notes: what a reader should know, a sentence each.
-        unfinished: in words, how many arms of a sweep are finished and how to go on; None where all are.
+        unfinished: in words, how many arms of a sweep are finished and how to go on; None where all are, or were
+            stopped.
+        stopped: strategies of a sweep that were stopped as hopeless, which have no scores.
         examples: a value for each example, (examples,), whose plain mean is the score
             (`example_scores.ExampleScores.values`).
         n_examples: the number of examples, by evaluation table.
@@ -268,6 +300,7 @@ class StudentScores:
     training: TrainingRecord
     notes: tuple[str, ...]
     unfinished: str | None = None
+    stopped: tuple[StoppedStrategy, ...] = ()
     examples: Mapping[ArmScore, NDArray[np.float64]] = field(default_factory=dict)
     n_examples: Mapping[str, int] = field(default_factory=dict)
     primary: str | None = None
@@ -429,11 +462,23 @@ def _read_sweep(directory: Path) -> StudentScores:
     frame, notes = _read_frame(file, _RESUME), list[str]()
     table = _long_table(frame, str(directory), notes, file, _RESUME)
     finished, unfinished = len(frame[["strategy", "init", "seed"]].drop_duplicates()), None
-    if len(sweep.arms) > finished:
-        unfinished = (
-            f"{directory}: {finished} of {len(sweep.arms)} arms are finished; go on with `anglekit sweep --resume`"
-        )
+    stopped = [arm for arm in sweep.arms if arm.name in sweep.stopped]
+    if len(sweep.arms) > finished + len(stopped):
+        also = f" and {len(stopped)} were stopped as hopeless" if stopped else ""
+        how_many = f"{finished} of {len(sweep.arms)} arms are finished{also}"
+        unfinished = f"{directory}: {how_many}; go on with `anglekit sweep --resume`"
         notes.append(unfinished)
+    latest = {(arm.strategy, arm.init): 0 for arm in stopped}
+    for arm in stopped:
+        # Of seeds that were added later no step was taken.
+        latest[arm.strategy, arm.init] = max(latest[arm.strategy, arm.init], sweep.stopped[arm.name])
+    left_out = tuple(StoppedStrategy(*key, step, sweep.stopping.steps) for key, step in latest.items())
+    if left_out:
+        named = ", ".join(f"{one.init}: {one.words}" for one in left_out)
+        notes.append(
+            f"{directory}: stopped as hopeless, so without scores and in no verdict: {named}; `anglekit sweep "
+            "--resume` without --stop-hopeless trains them to the end"
+        )
     notes += [f"{directory}: {warning}" for warning in sweep.warnings]
     known = {(arm.strategy, arm.init, arm.seed) for arm in sweep.arms if arm.strategy}
     for strategy, init, seed in zip(frame["strategy"], frame["init"], frame["seed"], strict=True):
@@ -459,7 +504,9 @@ def _read_sweep(directory: Path) -> StudentScores:
     settings = {} if first is None else read_document(first, TrainingRecord, _AGAIN_OR_LEAVE).settings
     training = replace(sweep.data, settings=settings)
     given = {given_init(name): student.sha256_with_head for name, student in sweep.students.items()}
-    return StudentScores(str(directory), table, training, tuple(notes), unfinished, **kept.fields(), given=given)
+    return StudentScores(
+        str(directory), table, training, tuple(notes), unfinished, left_out, **kept.fields(), given=given
+    )
 
 
 def scored_runs(directory: Path) -> list[tuple[Path, tuple[str, str, int]]]:

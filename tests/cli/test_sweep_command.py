@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from anglekit.distillation.runs.run import Run
-from anglekit.distillation.sweep.sweep import SIDE_BY_SIDE
+from anglekit.distillation.sweep.sweep import SIDE_BY_SIDE, SweepResult
 from anglekit.errors import InputError, RunError
 from anglekit_cli.commands.distill import distill
 from anglekit_cli.commands.sweep import parse_seeds, sweep
@@ -95,6 +95,46 @@ def test_quiet_prints_nothing_and_json_only_json(world, tmp_path):
         "selected_step": 4,
         "seconds": without["scores"][0]["seconds"],
     }
+
+
+def test_what_was_stopped_as_hopeless_is_told_with_the_steps_saved(world, tmp_path, monkeypatch):
+    asked = {}
+
+    def ended(teacher, **options):
+        asked.update(options)
+        passes = dict.fromkeys(("teacher_passes", "teacher_answers", "untrained_passes", "untrained_answers"), 0)
+        stopped = {"reverse-random-seed0": 10, "reverse-random-seed1": 10}
+        return SweepResult(
+            "here", pd.DataFrame(), {}, {}, stopped, 80, 300, (), **passes, teacher_seconds=0.0, seconds=1.0
+        )
+
+    monkeypatch.setattr("anglekit.distillation.sweep.sweep.sweep", ended)
+    given = arguments(world, tmp_path / "sweep", "--validation", world["dev"], "--evaluate-every", 2, "--stop-hopeless")
+    shown = run(*given).stdout
+    assert asked["stop_hopeless"] is True
+    assert "2 students stopped as hopeless, 80 of 300 steps saved (27%): reverse-random-seed0 at step 10, " in shown
+    content = json.loads(run(*given, "--json").stdout)
+    assert (content["steps"], content["steps_saved"]) == (300, 80)
+    assert content["stopped"] == {"reverse-random-seed0": 10, "reverse-random-seed1": 10}
+    run(*[one for one in given if one != "--stop-hopeless"])
+    assert asked["stop_hopeless"] is False
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ((), "--stop-hopeless came without --validation"),
+        (
+            ("--validation", "DEV", "--evaluate-every", 4),
+            "validation every 4 steps, and a run has 4; validate more often",
+        ),
+    ],
+)
+def test_nothing_can_be_stopped_without_a_look(world, tmp_path, more, message):
+    given = [world["dev"] if one == "DEV" else one for one in more]
+    with pytest.raises(InputError, match=message):
+        run(*arguments(world, tmp_path / "sweep", "--stop-hopeless", *given))
+    assert not (tmp_path / "sweep").exists()
 
 
 def weights(directory):

@@ -207,6 +207,28 @@ def test_a_killed_sweep_says_how_to_go_on(tmp_path: Path) -> None:
         compare([sweep])
 
 
+def test_what_a_sweep_stopped_is_neither_finished_nor_unfinished(tmp_path: Path) -> None:
+    rows = score_rows({"forward": 0.5}, seeds=(0, 1))
+    arms = [
+        {"name": f"{name}-random-seed{seed}", "strategy": name, "init": "random", "seed": seed}
+        for name in ("forward", "reverse")
+        for seed in (0, 1)
+    ]
+    stopping = {"stopped": {"reverse-random-seed0": 40, "reverse-random-seed1": 0}, "stopping": {"steps": 1000}}
+    sweep = write_sweep(tmp_path / "sweep", rows, arms=arms, **stopping)
+    found = read_student_scores(sweep)
+    assert found.unfinished is None
+    assert [one.words for one in found.stopped] == ["reverse at step 40 of 1,000"]
+    with pytest.raises(
+        InputError, match=r"one strategy, forward, as the sweep stopped others as hopeless \(reverse at"
+    ):
+        compare([sweep])
+    more = [*arms, {"name": "none-random-seed0", "strategy": "none", "init": "random", "seed": 0}]
+    killed = read_student_scores(write_sweep(tmp_path / "killed", rows, arms=more, **stopping))
+    assert killed.unfinished is not None
+    assert "2 of 5 arms are finished and 2 were stopped as hopeless; go on with" in killed.unfinished
+
+
 def test_an_arm_whose_name_is_a_path_is_refused(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "sweep", score_rows({"none": 0.5}), arms=[{"name": "../run"}])
     with pytest.raises(InputError, match=r"sweep.json.*no arm is called '\.\./run'"):

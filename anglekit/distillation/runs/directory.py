@@ -131,6 +131,7 @@ class RunProvenance(msgspec.Struct, kw_only=True):
         control_of: of a control, the strategy of which it takes something away.
         doubts: what speaks against the teacher's answers to a few training examples.
         begun: in UTC.
+        stopped: the step at which a sweep stopped the run as hopeless.
         finished: in UTC, once the run is.
         checkpoint: the bytes of each file of the checkpoint, once the run is finished.
     """
@@ -149,6 +150,7 @@ class RunProvenance(msgspec.Struct, kw_only=True):
     control_of: str | msgspec.UnsetType = msgspec.UNSET
     doubts: list[str] | msgspec.UnsetType = msgspec.UNSET
     begun: str
+    stopped: int | msgspec.UnsetType = msgspec.UNSET
     finished: str | msgspec.UnsetType = msgspec.UNSET
     checkpoint: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
@@ -383,6 +385,11 @@ class RunDirectory:
         write_json(self.path / RUN_SCORES_FILE, scores)
         if self.training.exists():
             shutil.rmtree(self.training)
+
+    def leave(self, provenance: RunProvenance) -> None:
+        """Write what is known of a run that ends early; what it takes to go on stays."""
+        if self.writes:
+            write_json(self.path / _PROVENANCE, provenance)
 
     def close(self) -> None:
         """Release the directory to other processes; remove it if it is empty."""

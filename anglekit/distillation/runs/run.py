@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pandas as pd
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import EvalPrediction, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -160,6 +160,27 @@ class Run:
             return RunResult.stored(self.directory)
         self.train()
         return self.finish()
+
+    def tell_examples(self, told: Callable[[ExampleColumns], None]) -> None:
+        """Have `told` called at every validation with what each example of the table adds to the scores.
+
+        Columns are as in `ExampleScores`; of classes the accuracy alone.
+        """
+        if (metrics := self.trainer.compute_metrics) is None:
+            self.trainer.score_model = partial(_validation_scores, data=self.data, settings=self.settings, told=told)
+            return
+
+        def scored(prediction: EvalPrediction) -> dict[str, float]:
+            told(self.data.task.columns_of(prediction))
+            return dict(metrics(prediction))
+
+        self.trainer.compute_metrics = scored
+
+    def leave(self) -> None:
+        """End a run that was stopped early: it says so, and keeps what it takes to go on."""
+        self.provenance.stopped = self.trainer.state.global_step
+        self.directory.leave(self.provenance)
+        self.trackers.end(self.trainer)
 
     def score_references(self, scores: ReferenceScores | None = None) -> None:
         """Score the teacher and the student before its first step, unless that is done.
@@ -608,12 +629,19 @@ def _check_lora_of_given(settings: TrainSettings, given: CheckedStudent | None) 
         )
 
 
-def _validation_scores(model: PreTrainedModel, *, data: PreparedData, settings: TrainSettings) -> Mapping[str, float]:
+def _validation_scores(
+    model: PreTrainedModel,
+    *,
+    data: PreparedData,
+    settings: TrainSettings,
+    told: Callable[[ExampleColumns], None] = lambda _columns: None,
+) -> Mapping[str, float]:
     if data.validation is None:
         return {}
     found = data.task.score(
         model, data.validation, data.tokenizer, batch_size=settings.eval_batch_size, generation=settings.generation
     )
+    told(found.examples)
     return {name: value for name, value in found.scores.items() if name != "examples"}
 
 

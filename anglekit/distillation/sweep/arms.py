@@ -29,6 +29,7 @@ from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.students.given import CheckedStudent
 from anglekit.distillation.sweep.directory import Arm, SweepDirectory, score_rows
 from anglekit.distillation.sweep.lockstep import HandOver, Outcome, Turn, take_turns
+from anglekit.distillation.sweep.looks import ArmWatch, Looks
 from anglekit.distillation.sweep.shared_teacher import MarkedBatches, SharedTeacher
 from anglekit.distillation.tasks.models import ModelProvenance, TaskModel
 from anglekit.distillation.tasks.prepared_data import PreparedData
@@ -56,6 +57,21 @@ def waves(entries: Sequence[PlannedArm], side_by_side: int) -> list[Sequence[Pla
         return []
     size = -(-len(entries) // -(-len(entries) // side_by_side))
     return [entries[first : first + size] for first in range(0, len(entries), size)]
+
+
+def waves_of_inits(entries: Sequence[PlannedArm], side_by_side: int) -> list[Sequence[PlannedArm]]:
+    """Return the arms in groups of whole initialisations, each of at most `side_by_side` arms if one is.
+
+    Arms that are judged together train together.
+    """
+    found: list[list[PlannedArm]] = []
+    for init in dict.fromkeys(one.arm.init for one in entries):
+        own = [one for one in entries if one.arm.init == init]
+        if found and len(found[-1]) + len(own) <= side_by_side:
+            found[-1] += own
+        else:
+            found.append(own)
+    return list(found)
 
 
 def share_arms(arms: Sequence[Arm], count: int) -> list[Sequence[Arm]]:
@@ -97,6 +113,7 @@ class ArmsInTraining:
         arms: the arms of the sweep.
         elsewhere: the directories of arms that other processes train; they are checked for finished arms.
         writes: whether this process writes the table.
+        looks: stop hopeless arms; None: nothing is stopped.
     """
 
     def __init__(
@@ -106,6 +123,7 @@ class ArmsInTraining:
         elsewhere: Mapping[Arm, RunDirectory] | None = None,
         *,
         writes: bool = True,
+        looks: Looks | None = None,
     ) -> None:
         self.results: dict[Arm, RunResult] = {}
         self.errors: dict[Arm, Exception] = {}
@@ -113,6 +131,7 @@ class ArmsInTraining:
         self._arms = arms
         self._elsewhere = dict(elsewhere or {})
         self._writes = writes
+        self._looks = looks
         self._session = _Session()
         self._references: ReferenceScores | None = None
 
@@ -173,13 +192,17 @@ class ArmsInTraining:
             bar.finished()
 
         scored = sum(map(prepared.task.scoring_passes, prepared.evaluations.values()))
-        outcomes = train_side_by_side(list(runs), (shared, *untrained.values()), finish)
+        looks = self._looks
+        watched = {} if looks is None else {run: arm for run, arm in runs.items() if looks.watched(arm)}
+        watching = {run: looks.watch(run, arm) for run, arm in watched.items()} if looks is not None else {}
+        outcomes = train_side_by_side(list(runs), (shared, *untrained.values()), finish, watching)
         shared.flush()
         # The numbers only: an untrained teacher is not needed again.
         self._session.add(shared, untrained.values())
         for (run, arm), outcome in zip(runs.items(), outcomes, strict=True):
             if outcome.error is not None:
                 self.errors[arm] = outcome.error
+            if arm not in self.results:
                 bar.drop(run.trainer.state, scored)
         runs.clear()
         # Trainers are full of reference cycles; the next arms need the memory now.
@@ -224,12 +247,16 @@ def _teachers(
 
 
 def train_side_by_side(
-    runs: Sequence[Run], teachers: Sequence[SharedTeacher], finish: Callable[[Run], None]
+    runs: Sequence[Run],
+    teachers: Sequence[SharedTeacher],
+    finish: Callable[[Run], None],
+    watching: Mapping[Run, ArmWatch] | None = None,
 ) -> list[Outcome]:
     """Train runs in lockstep over the teachers that they share, and return how each ended.
 
     The runs were begun with a `teacher_forward` that asks these teachers. This process holds each directory until its
-    run ends. `finish` is called in the run's own turn after its last step.
+    run ends. `finish` is called in the run's own turn after its last step; a run that its watch
+    stopped before is left as it is.
     """
     if not runs:
         return []
@@ -250,16 +277,21 @@ def train_side_by_side(
         return time.perf_counter() - sum(teacher.seconds for teacher in teachers)
 
     return take_turns(
-        [partial(_train_in_turns, run, finish) for run in runs],
+        [partial(_train_in_turns, run, finish, (watching or {}).get(run)) for run in runs],
         device=device,
         when_all_passed=forget,
         clock=students_clock,
     )
 
 
-def _train_in_turns(run: Run, finish: Callable[[Run], None], turn: Turn) -> None:
+def _train_in_turns(run: Run, finish: Callable[[Run], None], watch: ArmWatch | None, turn: Turn) -> None:
     with run.directory:
         run.trainer.add_callback(HandOver(turn))
+        if watch is not None:
+            watch.begin(turn)
         run.train()
         run.train_seconds = turn.seconds
-        finish(run)
+        if watch is not None and watch.stopped:
+            run.leave()
+        else:
+            finish(run)

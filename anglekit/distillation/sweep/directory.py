@@ -121,6 +121,52 @@ class ArmRecord(msgspec.Struct, frozen=True):
         return Arm(self.strategy, self.init, self.seed)
 
 
+class LookRecord(msgspec.Struct, kw_only=True, frozen=True):
+    """What was seen at one validation of the students of one initialisation; scores are means over seeds.
+
+    Attributes:
+        init: the initialisation.
+        step: of the validation.
+        training: the share of the training that lay behind, by the sum of the learning rates.
+        best: the strategy with the highest score.
+        below: by strategy, how far its score was below that.
+        gain: the most that a strategy had gained on another in as much training as still lay ahead.
+        stopped: the strategies that were stopped.
+    """
+
+    init: str
+    step: int
+    training: float
+    best: str
+    below: dict[str, float]
+    gain: float
+    stopped: list[str] = []
+
+
+class StoppingRecord(msgspec.Struct, kw_only=True, frozen=True):
+    """How hopeless strategies were stopped; see `stopping`.
+
+    Attributes:
+        score: the task's own.
+        data: the validation table.
+        level: the probability of stopping any strategy wrongly.
+        level_of_a_test: its share of each test.
+        margin: how far below the best a strategy must end.
+        steps: of a run that is not stopped.
+        steps_saved: the optimiser steps that were not taken.
+        looks: in order.
+    """
+
+    score: str
+    data: str
+    level: float
+    level_of_a_test: float
+    margin: float
+    steps: int
+    steps_saved: int
+    looks: list[LookRecord] = []
+
+
 class SweepRecord(msgspec.Struct, kw_only=True, frozen=True):
     """sweep.json: what a sweep was begun with, and what came of it.
 
@@ -134,6 +180,8 @@ class SweepRecord(msgspec.Struct, kw_only=True, frozen=True):
         students: by name, those that were there before.
         warnings: what spoils a comparison of the arms.
         begun: in UTC.
+        stopped: by name, the step at which arms were stopped as hopeless; 0 for those that were not begun.
+        stopping: how that was decided; absent where nothing was to be stopped.
         failed: by name, what ended the arms that failed; this and the next two are set once all arms ended.
         last_session: passes, answers and seconds of the teacher.
         finished: in UTC; None where an arm failed.
@@ -148,6 +196,8 @@ class SweepRecord(msgspec.Struct, kw_only=True, frozen=True):
     students: dict[str, GivenProvenance] = {}
     warnings: list[str] = []
     begun: str | None = None
+    stopped: dict[str, int] = {}
+    stopping: StoppingRecord | msgspec.UnsetType = msgspec.UNSET
     failed: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     last_session: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     finished: str | msgspec.UnsetType | None = msgspec.UNSET

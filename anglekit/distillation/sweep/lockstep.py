@@ -20,8 +20,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from anglekit.distillation.training.process_states import ProcessStates
 
-#: How far a loop is: finished optimiser steps, and micro-batches of the step that has begun.
-Position = tuple[int, int]
+#: How far a loop is: finished optimiser steps, micro-batches of the step that has begun, and (where there is more to be
+#: done between two of them, as after a validation) a 1 once that is done.
+Position = tuple[int, ...]
 
 # All loops begin, and learn at which step they go on, before the first one trains.
 _NOT_BEGUN: Position = (-1, 0)

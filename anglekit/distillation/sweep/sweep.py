@@ -23,9 +23,12 @@ from anglekit.distillation.runs.train import check_control, load_teacher_and_dat
 from anglekit.distillation.settings import DataSettings, TrainSettings, check_reading
 from anglekit.distillation.students.create import CopyBlocks, official_family
 from anglekit.distillation.students.given import CheckedStudent, read_given
-from anglekit.distillation.sweep.arms import ArmsInTraining, PlannedArm, share_arms, waves
+from anglekit.distillation.sweep.arms import ArmsInTraining, PlannedArm, share_arms, waves, waves_of_inits
 from anglekit.distillation.sweep.directory import Arm, ArmRecord, SweepDirectory, SweepGrid, SweepRecord, shared_facts
+from anglekit.distillation.sweep.looks import LookPlan, Looks, check_side_by_side, check_stopping
+from anglekit.distillation.sweep.stopping import check_looks
 from anglekit.distillation.tasks.models import ModelProvenance
+from anglekit.distillation.tasks.prepared_data import PreparedData
 from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.distillation.training.progress import SweepBar
 from anglekit.errors import InputError, RunError
@@ -34,7 +37,7 @@ from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.settings_fields import one_or_more
-from anglekit.vocabulary import DRAWN, INITS, RANDOM_TEACHER, Reading
+from anglekit.vocabulary import DRAWN, INITS, RANDOM_TEACHER, Reading, matches_layers
 
 #: How many students train at the same time by default. With ten, each bears a tenth of the teacher's cost, so more
 #: would gain little. Each takes about three times its weights in memory, with AdamW's two moments.
@@ -55,6 +58,9 @@ class SweepResult:
             task's scores, `steps`, `selected_step`, `seconds` (of the arm's own training, the teacher left out).
         arms: the results of finished arms by name, those that were finished before included.
         failed: by name, what ended the others.
+        stopped: by name, the step at which arms were stopped as hopeless; 0 for those that were not begun.
+        steps_saved: the optimiser steps that they did not take.
+        steps: those of all arms of the sweep, if none had been stopped.
         warnings: what spoils a comparison of the arms; see `plan_warnings.comparison_warnings`.
         teacher_passes: forward passes of the teacher in this session.
         teacher_answers: the forward passes that separate runs would have taken for the same steps.
@@ -68,6 +74,9 @@ class SweepResult:
     scores: pd.DataFrame
     arms: Mapping[str, RunResult]
     failed: Mapping[str, str]
+    stopped: Mapping[str, int]
+    steps_saved: int
+    steps: int
     warnings: tuple[str, ...]
     teacher_passes: int
     teacher_answers: int
@@ -117,6 +126,7 @@ def sweep(
     side_by_side: int = SIDE_BY_SIDE,
     order_per_seed: bool = False,
     controls: Sequence[str] = (),
+    stop_hopeless: bool = False,
     processes: Processes = ALONE,
     progress: bool = False,
     warn: Callable[[str], None] = lambda _warning: None,
@@ -159,6 +169,10 @@ def sweep(
             the control's name. `random-teacher` is as `forward`, or else the first strategy that matches layers, and a
             resumed sweep keeps its own. Its untrained teacher takes as much memory as the teacher, one for each seed
             that trains at the same time.
+        stop_hopeless: whether strategies that surely end below the best are stopped while they train, by the rule of
+            `sweep.stopping`. All students of an initialisation then train side by side, in one process, with a
+            validation table and a task of right or wrong answers. Those that are not stopped are the same without it. A
+            resumed sweep trains stopped students no further unless this is False; see `looks`.
         processes: those that share the arms, from `processes.processes_apart`; each makes the same call.
         progress: whether to show a bar over the steps of all arms that this process trains.
         warn: called with each warning before anything is trained, also with what speaks against the teacher's answers
@@ -194,6 +208,8 @@ def sweep(
     reading: Reading = plan_options.get("reading") or "corrected"
     check_reading(reading, task)
     chosen = task_by_name(task)
+    if stop_hopeless:
+        check_stopping(chosen, strategies, validated=bool(validation), processes=processes.count)
     settings = settings.completed(epochs=chosen.student_epochs, learning_rate=chosen.student_learning_rate)
     for control in controls:
         check_control(control, load)
@@ -214,6 +230,8 @@ def sweep(
             if copy_blocks is not None and "teacher" not in grid.inits:
                 raise InputError("a copy map came and no arm is copied from the teacher", "add 'teacher' to the inits")
             done = [arm.name for arm in grid.arms if root.resumes and root.run(arm, writes=False).finished]
+            if stop_hopeless:
+                check_side_by_side(grid.arms, {*done, *_stopped_before(root, grid)}, side_by_side)
         # A seed may have been drawn, and all processes must share the same arms.
         seeds, done = processes.gather([grid.seeds, done])[0]
         grid = replace(grid, seeds=tuple(seeds or ()))
@@ -262,19 +280,27 @@ def sweep(
             )
             record = _record(root, grid, entries, settings, order_per_seed, configs[0], origin, warnings, opened)
             root.check_same(record)
+            looks = _looks(root, grid, entries, settings, prepared, record) if stop_hopeless else None
+            if looks is not None:
+                record = _with_looks(record, looks)
         for student in opened.values() if processes.first else ():
             note(student.in_words())
         for warning in warnings if processes.first else ():
             warn(warning)
+        if looks is not None and looks.stopped:
+            names = ", ".join(arm.name for arm in looks.stopped)
+            note(f"not trained, as their strategy was stopped as hopeless: {names}")
         root.begin(record, [one for one in directories.values() if one.writes], processes)
         elsewhere = {one.arm: one.directory for one in entries if not one.directory.writes}
-        running = ArmsInTraining(root, grid.arms, elsewhere, writes=processes.first)
+        running = ArmsInTraining(root, grid.arms, elsewhere, writes=processes.first, looks=looks)
         with processes.together():
             for one in entries:
                 if root.resumes and one.directory.writes and one.directory.finished:
                     running.keep(one.arm, RunResult.stored(one.directory))
                     one.directory.close()
             pending = [one for one in entries if one.directory.writes and one.arm not in running.results]
+            if looks is not None:
+                pending = [one for one in pending if one.arm not in looks.stopped]
             # Around all of them: each arm's own silence ends while others still train.
             scored = sum(map(prepared.task.scoring_passes, prepared.evaluations.values()))
             bar = SweepBar(
@@ -285,7 +311,7 @@ def sweep(
                 shown=progress and processes.first,
             )
             with bar, quiet_transformers():
-                for wave in waves(pending, side_by_side):
+                for wave in (waves if looks is None else waves_of_inits)(pending, side_by_side):
                     running.train(wave, loaded, prepared, origin, bar)
         failed = {name: reason for found in processes.gather(running.failures()) for name, reason in found.items()}
         sessions = processes.gather(running.session())
@@ -297,18 +323,85 @@ def sweep(
                 running.scores(),
                 {arm.name: running.results[arm] for arm in grid.arms if arm in running.results},
                 {arm.name: failed[arm.name] for arm in grid.arms if arm.name in failed},
+                {} if looks is None else {arm.name: looks.stopped[arm] for arm in grid.arms if arm in looks.stopped},
+                0 if looks is None else looks.steps_saved,
+                len(grid.arms) * settings.steps(len(prepared.train)),
                 warnings,
                 seconds=time.perf_counter() - start,
                 **session,
             )
             if processes.first:
                 finished = None if result.failed else now()
+                record = record if looks is None else _with_looks(record, looks)
                 root.write(
                     msgspec.structs.replace(record, failed=dict(result.failed), last_session=session, finished=finished)
                 )
     if result.failed:
         raise SweepError(result, settings.resumable) from next(iter(running.errors.values()), None)
     return result
+
+
+def _stopped_before(root: SweepDirectory, grid: SweepGrid) -> dict[str, int]:
+    """Return the arms that are stopped when a sweep goes on, by name, and the step of each.
+
+    A strategy is stopped with all its seeds: those that were added since are not begun.
+    """
+    stored = root.stored.stopped if root.resumes and root.stored is not None else {}
+    stopped = {(arm.strategy, arm.init) for arm in root.stored_arms if arm.name in stored}
+    return {arm.name: stored.get(arm.name, 0) for arm in grid.arms if (arm.strategy, arm.init) in stopped}
+
+
+def _looks(
+    root: SweepDirectory,
+    grid: SweepGrid,
+    entries: Sequence[PlannedArm],
+    settings: TrainSettings,
+    prepared: PreparedData,
+    record: SweepRecord,
+) -> Looks:
+    """Return what stops hopeless arms.
+
+    Raises:
+        InputError: no validation comes before the last step, or the best checkpoint is that of another score.
+    """
+    examples = len(prepared.train)
+    steps = settings.steps(examples)
+    every = settings.evaluation_steps(examples) or replace(settings, max_steps=None, epochs=1.0).steps(examples)
+    score, best = prepared.task.selection_score, settings.select == "best"
+    if best and settings.select_by not in (None, score):
+        raise InputError(
+            f"--stop-hopeless came with checkpoints that are selected by {settings.select_by}, and judges by {score}",
+            f"--select last, or --select-by {score}",
+        )
+    check_looks(every, steps, by_epoch=settings.evaluate_every is None)
+    judged: dict[str, dict[str, list[Arm]]] = {}
+    for arm in grid.arms:
+        if matches_layers(arm.strategy):
+            judged.setdefault(arm.init, {}).setdefault(arm.strategy, []).append(arm)
+    plan = LookPlan(
+        score=score,
+        data=next(iter(prepared.evaluations)),
+        every=every,
+        steps=steps,
+        best=best,
+        arms=judged,
+    )
+    stopped = _stopped_before(root, grid)
+    kept = root.stored.stopping if root.resumes and root.stored is not None else msgspec.UNSET
+    training = {one.arm: one.directory.training for one in entries}
+    return Looks(
+        plan,
+        stopped={arm: stopped[arm.name] for arm in grid.arms if arm.name in stopped},
+        looks=() if isinstance(kept, msgspec.UnsetType) else kept.looks,
+        answers=training.__getitem__,
+        told=lambda looks: root.write(_with_looks(record, looks)),
+    )
+
+
+def _with_looks(record: SweepRecord, looks: Looks) -> SweepRecord:
+    """Return what sweep.json holds after a look."""
+    stopped = {arm.name: step for arm, step in looks.stopped.items()}
+    return msgspec.structs.replace(record, stopped=stopped, stopping=looks.record)
 
 
 def _directories(

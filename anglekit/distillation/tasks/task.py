@@ -370,6 +370,13 @@ class Task(ABC):
         """Return a function that scores the logits of a validation, or None where scores need more than logits."""
         return None
 
+    def columns_of(self, prediction: EvalPrediction) -> ExampleColumns:
+        """Return what each example of a validation adds to scores that `compute_metrics` gives and are means over them.
+
+        As `ScoreReport.examples`; nothing where `compute_metrics` gives none.
+        """
+        return {}
+
     def generation(
         self, wanted: GenerationSettings, tokenizer: Tokenizer, config: PretrainedConfig
     ) -> GenerationSettings:

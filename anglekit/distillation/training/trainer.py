@@ -141,7 +141,7 @@ class DistillationTrainer(Trainer):
         self.mixtures = mixtures
         self._step = StudentStep(objective, network_of(model), self.adapters, teacher_forward, mixtures)
         _warn_of_padding(objective, model, teacher)
-        self._score_model = score_model
+        self.score_model = score_model
         self._shuffle_buffer = shuffle_buffer
         self._adapter_learning_rate = adapter_learning_rate
         super().__init__(model=model, args=args, **trainer_options)
@@ -195,9 +195,9 @@ class DistillationTrainer(Trainer):
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Trainer's
         """Evaluate as `Trainer` does and add the scores of `score_model`."""
         output = super().evaluation_loop(*args, **kwargs)
-        if self._score_model is not None and output.metrics is not None:
+        if self.score_model is not None and output.metrics is not None:
             prefix = kwargs.get("metric_key_prefix", "eval")
-            found = self._score_model(network_of(self.accelerator.unwrap_model(self.model)))
+            found = self.score_model(network_of(self.accelerator.unwrap_model(self.model)))
             output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
         return output
 

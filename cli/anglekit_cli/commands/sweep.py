@@ -82,6 +82,16 @@ def sweep(
             rich_help_panel=STUDENT,
         ),
     ] = 10,
+    stop_hopeless: Annotated[
+        bool,
+        typer.Option(
+            "--stop-hopeless",
+            help="Stop strategies that surely end more than a point below the best one, judged at every validation "
+            "over all seeds of an init, which train side by side; wrong in at most 5% of sweeps (see the documentation "
+            "for what that assumes). The others are the same without it.",
+            rich_help_panel=STUDENT,
+        ),
+    ] = False,
     geometry: options.GeometryToRead = None,
     layers: options.Layers = None,
     encoder_layers: options.EncoderLayers = None,
@@ -140,6 +150,13 @@ def sweep(
         matches=set(chosen_strategies or ()) != {NONE} or RANDOM_TEACHER in (chosen_controls or ()),
         match_streams=match_streams,
     )
+    if stop_hopeless:
+        options.check_effects({"--stop-hopeless": not validation}, "came without --validation, on which it works")
+        if settings.max_steps is not None and (settings.evaluate_every or 0.0) >= 1.0:
+            from anglekit.distillation.sweep.stopping import check_looks
+
+            # Of steps, not of a part of an epoch, how many they are does not depend on the table.
+            check_looks(settings.evaluation_steps(0) or 1, settings.max_steps, by_epoch=False)
     chosen_seeds = parse_seeds(seeds)
     streams_matched = options.names_of("--match-streams", match_streams)
     made: dict[str, object] = {} if inits else {"--layers": layers, "--width": width, "--copy": copy}
@@ -201,6 +218,7 @@ def sweep(
                 side_by_side=side_by_side,
                 order_per_seed=order_per_seed,
                 controls=chosen_controls or (),
+                stop_hopeless=stop_hopeless,
                 processes=processes,
                 progress=shown,
                 warn=lambda warning: typer.echo(f"warning: {warning}", err=True) if shown else None,
@@ -253,6 +271,9 @@ def _print_result(result: SweepResult, *, quiet: bool, as_json: bool) -> None:
             "checkpoints": {name: arm.checkpoint for name, arm in result.arms.items()},
             "scores": rows,
             "failed": dict(result.failed),
+            "stopped": dict(result.stopped),
+            "steps": result.steps,
+            "steps_saved": result.steps_saved,
             "warnings": list(result.warnings),
             "teacher_passes": result.teacher_passes,
             "teacher_answers": result.teacher_answers,
@@ -279,6 +300,12 @@ def _print_result(result: SweepResult, *, quiet: bool, as_json: bool) -> None:
             )
             if passes
         )
+        if result.stopped:
+            typer.echo(
+                f"{counted(len(result.stopped), 'student')} stopped as hopeless, {result.steps_saved:,} of "
+                f"{result.steps:,} steps saved ({result.steps_saved / result.steps:.0%}): "
+                + ", ".join(f"{name} at step {step}" for name, step in result.stopped.items())
+            )
         typer.echo(f"{counted(len(result.arms), 'student')} in {result.seconds:.0f} s{shared}: {result.directory}")
         if result.arms:
             first = next(iter(result.arms.values()))

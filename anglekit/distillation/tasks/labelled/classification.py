@@ -20,6 +20,7 @@ from anglekit.distillation.tasks.labelled.label_sets import LabelSet, check_labe
 from anglekit.distillation.tasks.labelled.labelled_task import LabelledTexts
 from anglekit.distillation.tasks.scores import SCORES, class_columns, class_scores
 from anglekit.distillation.tasks.task import ScoredModel, ScoreReport
+from anglekit.results.example_scores import ExampleColumns
 from anglekit.tables.columns import find_column
 from anglekit.tables.table import Table
 from anglekit.vocabulary import SINGLE_LABEL, ProblemType
@@ -88,6 +89,10 @@ class ClassificationTask(ClassTask):
     def scores_of_outputs(self, outputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
         """Return the task's scores of the most probable classes; see `LabelledTask.scores_of_outputs`."""
         return self._scores(outputs.argmax(-1), labels.astype(np.int64))
+
+    def columns_of_outputs(self, outputs: NDArray[Any], labels: NDArray[Any]) -> ExampleColumns:
+        """Return which examples get their class; see `LabelledTask.columns_of_outputs`."""
+        return {"accuracy": (outputs.argmax(-1) == labels).astype(np.int64)}
 
     def chance(self, examples: TokenizedExamples) -> dict[str, float]:
         """Return the best that one and the same class for every example reaches, by score; see `Task.chance`."""

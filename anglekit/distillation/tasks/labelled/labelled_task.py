@@ -26,6 +26,7 @@ from anglekit.distillation.tasks.task import BoundedTokenizer, Collator, ScoredM
 from anglekit.distillation.tasks.text_columns import no_text, texts_of
 from anglekit.errors import InputError
 from anglekit.probes.encode import encode_texts
+from anglekit.results.example_scores import ExampleColumns
 from anglekit.runtime.passes import told_failures
 from anglekit.runtime.placement import compute_device
 from anglekit.tables.columns import find_text_columns
@@ -238,12 +239,24 @@ class LabelledTask(Task):
         """Return what scores the logits of a validation."""
 
         def scored(prediction: EvalPrediction) -> dict[str, float]:
-            logits: Any = prediction.predictions
-            outputs: NDArray[Any] = np.asarray(logits[0] if isinstance(logits, tuple) else logits)
-            return self.scores_of_outputs(outputs, np.asarray(prediction.label_ids))
+            return self.scores_of_outputs(_outputs(prediction), np.asarray(prediction.label_ids))
 
         return scored
+
+    def columns_of(self, prediction: EvalPrediction) -> ExampleColumns:
+        """Return what each example of a validation adds to those scores that are means over examples."""
+        return self.columns_of_outputs(_outputs(prediction), np.asarray(prediction.label_ids))
+
+    def columns_of_outputs(self, outputs: NDArray[Any], labels: NDArray[Any]) -> ExampleColumns:
+        """Return what each example adds to scores that are means over examples; nothing where none is."""
+        return {}
 
     @abstractmethod
     def scores_of_outputs(self, outputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
         """Return the task's scores of logits, (examples, outputs), against labels as `label_numbers` gives them."""
+
+
+def _outputs(prediction: EvalPrediction) -> NDArray[Any]:
+    """Return the logits of a validation, (examples, outputs); some models return states behind them."""
+    logits: Any = prediction.predictions
+    return np.asarray(logits[0] if isinstance(logits, tuple) else logits)
