@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,10 +13,11 @@ from transformers.pytorch_utils import Conv1D
 
 from anglekit.distillation.losses.attention_relations import AttentionStates
 from anglekit.distillation.losses.objective import DistillationObjective
+from anglekit.distillation.matching.plain_plan import check_relation_heads, check_same_heads
 from anglekit.errors import InputError
 from anglekit.models.architectures import blocks, depth, stream_config
 from anglekit.models.check import facts_of
-from anglekit.vocabulary import RELATION_HEADS_OF, Stream
+from anglekit.vocabulary import Stream
 
 #: Names of the projections to queries, keys and values, as transformers' models have them.
 _SEPARATE: Final = (
@@ -259,23 +259,10 @@ def check_attention(objective: DistillationObjective, student: PreTrainedModel, 
         sides.append(recorder.shapes())
     for stream, ours in sides[0].items():
         theirs = sides[1][stream]
-        if objective.reads_maps and (ours.heads, ours.value_heads) != (theirs.heads, theirs.value_heads):
-            found = [f"{each.heads} heads ({each.value_heads} of values)" for each in (ours, theirs)]
-            raise InputError(
-                f"hidden loss {objective.hidden_loss!r} compares head by head, and the student has {found[0]} and the "
-                f"teacher {found[1]}",
-                f"take {RELATION_HEADS_OF}, whose relation heads are its own",
-            )
-        heads, every = objective.relation_heads, ours.widths | theirs.widths
-        if heads is not None and any(width % heads for width in every):
-            raise InputError(
-                f"{heads} relation heads came, and queries, keys and values are {_listed(every)} wide",
-                f"give a number that divides all, such as {math.gcd(theirs.heads, *every)}",
-            )
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(numbers)))
+        if objective.reads_maps:
+            check_same_heads((ours.heads, ours.value_heads), (theirs.heads, theirs.value_heads))
+        if objective.relation_heads is not None:
+            check_relation_heads(objective.relation_heads, ours.widths | theirs.widths, theirs.heads)
 
 
 def _heads_of(model: PreTrainedModel, stream: Stream) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import typer
 
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.map_text import check_form
-from anglekit.distillation.matching.plain_plan import check_plain_plan
+from anglekit.distillation.matching.plain_plan import check_plain_attention, check_plain_plan
 from anglekit.distillation.settings import check_cacheable, check_reading, check_watched
 from anglekit.settings_fields import MEASURED
 from anglekit.vocabulary import INITS, NONE
@@ -106,6 +106,13 @@ def distill(
         student=next(iter(given), None),
         layer_map=layer_map,
         copy_map=copy,
+    )
+    check_plain_attention(
+        teacher,
+        hidden_loss=hidden_loss,
+        relation_heads=settings.relation_heads,
+        width=width,
+        student=next(iter(given), None),
     )
     options.check_sources([], [train], validation, columns=columns, task=task, labelled_by=[teacher])
     settings.check_packages()

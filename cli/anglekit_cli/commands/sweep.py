@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anglekit.distillation.losses.weights import LossWeights
-from anglekit.distillation.matching.plain_plan import check_plain_plan
+from anglekit.distillation.matching.plain_plan import check_plain_attention, check_plain_plan
 from anglekit.distillation.settings import check_cacheable, check_reading
 from anglekit.errors import InputError
 from anglekit.settings_fields import OUTPUT, STUDENT
@@ -173,6 +173,9 @@ def sweep(
             width=width,
             copy_map=copy,
         )
+    for one in (*given, *([None] if inits or not given else [])):
+        heads, made_width = settings.relation_heads, width if one is None else None
+        check_plain_attention(teacher, hidden_loss=hidden_loss, relation_heads=heads, width=made_width, student=one)
     options.check_sources([], [train], validation, columns=columns, task=task, labelled_by=[teacher])
     settings.check_packages()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BartConfig, BertConfig, DistilBertConfig, GPT2Config, LlamaConfig, T5Config
+from transformers import AutoModel, BartConfig, BertConfig, DistilBertConfig, GPT2Config, LlamaConfig, T5Config
 
+from anglekit.distillation.losses.objective import DistillationObjective
 from anglekit.distillation.matching.map_text import parse_copy_map, parse_layer_map
-from anglekit.distillation.matching.plain_plan import check_plain_plan
+from anglekit.distillation.matching.plain_plan import check_plain_attention, check_plain_plan
 from anglekit.distillation.matching.plan import plan_distillation
+from anglekit.distillation.training.attention_recorder import check_attention, show_maps
 from anglekit.errors import InputError
 from anglekit.models.architectures import model_streams
 
@@ -95,3 +97,34 @@ def test_single_mistakes_are_found_in_the_words_of_the_plan(saved, name):
     if len(model_streams(CONFIGS[name])) == 1:
         assert both(saved, name, plain | {"width": 33}, None, None)[0].startswith("a student of width 33 cannot")
         assert both(saved, name, plain | {"width": 48}, None, None)[0] == ""
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5", "bart"])
+@pytest.mark.parametrize("student", [None, {"width": 8}, {"width": 24}])
+def test_heads_that_do_not_fit_are_refused_from_config_json_in_the_same_words(family, student, save_tiny, tmp_path):
+    """The tiny models have two heads: 16 relation heads fit width 16 alone, 5 no width."""
+    places = {"teacher": save_tiny(tmp_path / "teacher", family)}
+    places |= {} if student is None else {"student": save_tiny(tmp_path / "student", family, **student)}
+    models = {role: AutoModel.from_pretrained(place) for role, place in places.items()}
+    for hidden_loss, heads in (("minilm-v2", 2), ("minilm-v2", 16), ("minilm-v2", 5), ("minilm", None)):
+        settings = {"hidden_loss": hidden_loss, "relation_heads": heads}
+        named = {role: str(place) for role, place in places.items()}
+        quick = refusal(check_plain_attention, **{"student": None, **named}, **settings)
+        pairs = dict.fromkeys(model_streams(models["teacher"].config), ((1, 1),))
+        objective = DistillationObjective(pairs, **settings)
+        for model in models.values():
+            show_maps(objective, model)
+        late = refusal(check_attention, objective, models.get("student", models["teacher"]), models["teacher"])
+        assert quick == late
+        assert bool(quick) == (heads is not None and any(w % heads for w in (16, (student or {}).get("width", 16))))
+
+
+def test_another_number_of_heads_is_refused_where_maps_are_compared(saved, tmp_path):
+    BertConfig(num_hidden_layers=2, hidden_size=64, num_attention_heads=2).save_pretrained(tmp_path)
+    told = {"teacher": str(saved / "bert"), "student": str(tmp_path)}
+    with pytest.raises(InputError, match=r"the student has 2 heads \(2 of values\) and the teacher 4 heads \(4 of val"):
+        check_plain_attention(**told, hidden_loss="minilm")
+    check_plain_attention(**told, hidden_loss="minilm-v2", relation_heads=16)
+    check_plain_attention(**told, hidden_loss="mse")
+    with pytest.raises(InputError, match="16 relation heads came, and queries, keys and values are 40, 64 wide"):
+        check_plain_attention(str(saved / "bert"), hidden_loss="minilm-v2", relation_heads=16, width=40)
