@@ -1,4 +1,4 @@
-"""What every output says first: the task's own score under each initialisation with its verdict, then the angles.
+"""What every output says first: the verdict on the task's own score, then every score, then the angles.
 
 `compare`, the demo, `reproduce`, `report`, notebooks and json all print this object.
 """
@@ -19,7 +19,7 @@ from anglekit.comparison.wording import gain_sentence, gap, interval_words, leve
 from anglekit.display.counts import counted
 from anglekit.display.tables import printable
 from anglekit.results.scores import StoppedStrategy
-from anglekit.vocabulary import given_name, matches_layers
+from anglekit.vocabulary import LOWER_IS_BETTER, given_name, matches_layers
 
 _SCORE_WORDS: Final[Mapping[str, str]] = {
     "f1": "F1",
@@ -50,13 +50,22 @@ class Headline:
     """The answer in words.
 
     Attributes:
-        line: the first line: the task's own score of the teacher and of every strategy, and the verdicts on it. Where
-            no score came it is about the angles, and where nothing could be compared it says why.
-        beneath: sentences that explain it: the angles, what matching gains and the controls explain, for whom it holds.
+        line: the first line: the verdicts on the task's own score, for each kind of weights the strategy that stands
+            first, by how much, and how surely. Where no score came it is about the angles, and where nothing could be
+            compared it says why.
+        reasons: sentences that explain it: the angles, what matching gains and the controls explain, for whom it holds.
+        numbers: the second line: the score of the teacher and of every strategy, and on what it rests; empty without
+            scores.
     """
 
     line: str
-    beneath: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    numbers: str = ""
+
+    @property
+    def beneath(self) -> tuple[str, ...]:
+        """What stands under the first line: the numbers, and the sentences that explain it."""
+        return (*([self.numbers] if self.numbers else []), *self.reasons)
 
     @property
     def text(self) -> str:
@@ -95,14 +104,18 @@ def headline(
     shown = own[own["data"] == own["data"].iloc[0]]
     measure = str(shown["measure"].iloc[0])
     by_init = {family.init: family for family in families if family.part == "score"}
-    line = _score_line(shown, score, by_init, (teacher or {}).get(measure), stopped)
-    beneath = [_angle_line(of_angles, "The angles, which may explain it")] if of_angles else []
+    margin = next((float(row["margin"]) for one in by_init.values() for row in one.rows if row["score"] == score), 0.01)
+    unit = {"part": "score", "score": score, "margin": margin}
+    taught = (teacher or {}).get(measure)
+    line = _score_line(shown, unit, by_init, taught, stopped)
+    numbers = _numbers(shown, unit, by_init, taught)
+    reasons = [_angle_line(of_angles, "The angles, which may explain it")] if of_angles else []
     for _, rows in spreads[spreads["measure"] == measure].iterrows():
-        beneath += _gain({str(key): value for key, value in rows.to_dict().items()}, controls)
+        reasons += _gain({str(key): value for key, value in rows.to_dict().items()}, controls)
     if "by_example" in shown and not shown["by_example"].all():
         why = "Without predictions by example"
-        beneath.append(f"{why}, intervals are over seeds alone and hold on this validation table.")
-    return Headline(printable(line), tuple(map(printable, [*beneath, *_for_whom(families)])))
+        reasons.append(f"{why}, intervals are over seeds alone and hold on this validation table.")
+    return Headline(printable(line), tuple(map(printable, [*reasons, *_for_whom(families)])), printable(numbers))
 
 
 def score_words(score: str) -> str:
@@ -112,26 +125,51 @@ def score_words(score: str) -> str:
 
 def _score_line(
     shown: pd.DataFrame,
-    score: str,
+    unit: Mapping[str, Any],
     families: Mapping[str, Family],
     teacher: float | None,
     stopped: Sequence[StoppedStrategy] = (),
 ) -> str:
-    """Return the line on one score on one table, from its levels, and the families by initialisation."""
+    """Return the verdicts on one score on one table, from its levels, and the families by initialisation."""
+    parts = []
+    for init, rows in shown.groupby("init", sort=False):
+        means = {name: float(mean) for name, mean in zip(rows["strategy"], rows["mean"], strict=True)}
+        family = families.get(str(init))
+        verdict = _uncompared(list(means)) if family is None else _score_verdict(family, unit, means, shown)
+        # Without them, "equivalent" would read as if selection did not matter.
+        without = ", ".join(one.words for one in stopped if one.init == init)
+        left_out = f" (without what was stopped as hopeless: {without})" if without else ""
+        parts.append(f"{_before(str(init))}{verdict}{left_out}")
+    known = [] if teacher is None else [f"teacher {level(teacher, unit)}"]
+    return f"On {score_words(unit['score'])} ({', '.join([*known, _seeds(shown)])}): {'; '.join(parts)}."
+
+
+def _numbers(
+    shown: pd.DataFrame, unit: Mapping[str, Any], families: Mapping[str, Family], teacher: float | None
+) -> str:
+    """Return every score behind the line, and the interval of each difference that is undecided."""
     table = str(shown["data"].iloc[0])
-    margins = [float(row["margin"]) for one in families.values() for row in one.rows if row["score"] == score]
-    unit = {"part": "score", "score": score, "margin": next(iter(margins), 0.01)}
     parts = [] if teacher is None else [f"teacher {level(teacher, unit)}"]
     for init, rows in shown.groupby("init", sort=False):
         means = dict(zip(rows["strategy"], rows["mean"], strict=True))
         named = ", ".join(f"{name} {level(float(means[name]), unit)}" for name in in_order(means))
         family = families.get(str(init))
-        verdict = _uncompared(list(means)) if family is None else _verdict_words(family, score=score, table=table)
-        # Without them, "equivalent" would read as if selection did not matter.
-        without = ", ".join(one.words for one in stopped if one.init == init)
-        left_out = f" (without what was stopped as hopeless: {without})" if without else ""
-        parts.append(f"{_before(str(init))}{named}: {verdict}{left_out}")
-    return f"On {score_words(score)} ({_basis(shown, table)}): {'; '.join(parts)}."
+        interval = "" if family is None or family.verdict != "undecided" else _interval(family)
+        parts.append(f"{_before(str(init))}{named}{interval}")
+    counts = {int(one) for one in shown["n_examples"].dropna()}
+    basis = ", ".join([*([counted(min(counts), "example")] if counts else []), _seeds(shown, whom=False)])
+    where = f" on {table}" if table else ""
+    return f"Scores{where} ({basis}): {'; '.join(parts)}."
+
+
+def _interval(family: Family) -> str:
+    """Return the interval of the deciding difference beside its margin; empty where no interval is known."""
+    row = family.key
+    if family.told is False or np.isnan(row["test_low"]):
+        return ""
+    high, low, ends = _ordered(row)
+    interval = interval_words({**row, **ends}, "low", "high")
+    return f" ({high} over {low}: 90% interval {interval}, the margin {gap(row['margin'], row)})"
 
 
 def _uncompared(strategies: Sequence[str]) -> str:
@@ -142,15 +180,12 @@ def _uncompared(strategies: Sequence[str]) -> str:
     return f"{came} matches layers, so nothing is compared"
 
 
-def _basis(rows: pd.DataFrame, table: str) -> str:
-    """Return in words on what a score rests: `validation: 2,000 examples, 3 seeds`."""
-    counts = {int(one) for one in rows["n_examples"].dropna()}
-    named = f"{table}: " if table else ""
-    examples = f"{named}{counted(min(counts), 'example')}" if counts else table
+def _seeds(rows: pd.DataFrame, *, whom: bool = True) -> str:
+    """Return on how many seeds a score rests: `3 seeds`; with `whom` also that fewer speak of these students alone."""
     seeds = sorted({int(one) for one in rows["n_seeds"]})
     few = f"{seeds[0]} to " if len(seeds) > 1 else ""
-    whom = f", about these students, as it takes {LEAST_SEEDS} for others" if seeds[-1] < LEAST_SEEDS else ""
-    return ", ".join(part for part in (examples, f"{few}{counted(seeds[-1], 'seed')}") if part) + whom
+    alone = f", about these students, as it takes {LEAST_SEEDS} for others" if seeds[-1] < LEAST_SEEDS and whom else ""
+    return f"{few}{counted(seeds[-1], 'seed')}{alone}"
 
 
 def _before(init: str) -> str:
@@ -162,34 +197,72 @@ def _angle_line(families: Sequence[Family], subject: str, strategies: Sequence[s
         return f"{subject}: {_uncompared(strategies)}."
     counts = [int(row["n_examples"]) for family in families for row in family.rows]
     seeds = min(family.n_seeds for family in families)
-    parts = [f"{_before(family.init)}{_verdict_words(family)}" for family in families]
+    parts = [f"{_before(family.init)}{_angle_verdict(family)}" for family in families]
     return f"{subject} ({counted(min(counts), 'example')}, {counted(seeds, 'seed')}): {'; '.join(parts)}."
 
 
-def _verdict_words(family: Family, *, score: str | None = None, table: str | None = None) -> str:
-    """Return a family's verdict in words; what its deciding row is about is named where it is not score and table."""
-    row = family.key
-    if family.told is False and family.part == "angle":
-        if family.reference is not None and family.reference.reached is not None:
-            return "no verdict, as nothing shows that the matched students have learned anything"
-        return "no verdict, as the matched students have learned nothing"
+def _score_verdict(family: Family, unit: Mapping[str, Any], means: Mapping[str, float], shown: pd.DataFrame) -> str:
+    """Return a verdict on scores: which strategy stands first, how far above which other, how surely.
+
+    What the deciding row is about is named where it is not the score and table that are shown.
+    """
+    row, matching = family.key, [name for name in means if matches_layers(name)]
     if family.told is False and family.reference is not None:
         known = _reference_words(family.reference, row, family.init)
         return f"no verdict, as no matched student is surely better than {known}; {_ADVICE[family.reference.reached]}"
+    falls = unit["score"] in LOWER_IS_BETTER
+    ranked = sorted(matching, key=lambda name: means[name], reverse=not falls)
     if family.verdict == "equivalent":
-        within = dict.fromkeys(gap(float(one["margin"]), one) for one in family.rows)
-        return f"equivalent within {' and '.join(within)}"
-    named = [f"at {row['stream']} layer {int(row['vertex'])}"] if family.part == "angle" else []
-    if family.part == "score":
-        named += [f"in {score_words(row['score'])}"] if row["score"] != score else []
-        named += [f"on {row['data']}"] if row["data"] != table else []
-    a, b = row["strategy_a"], row["strategy_b"]
-    high, low = (b, a) if row["difference"] < 0 else (a, b)
-    pair = " ".join([f"{high} is {gap(abs(float(row['difference'])), row)} above {low}", *named])
+        ends = f" ({level(means[ranked[-1]], unit)} to {level(means[ranked[0]], unit)})" if ranked else ""
+        return f"equivalent within {_margins(family)}{ends}"
+    high, low, _ = _ordered(row)
+    elsewhere = [] if row["score"] == unit["score"] else [f"in {score_words(row['score'])}"]
+    elsewhere += [] if row["data"] == shown["data"].iloc[0] else [f"on {row['data']}"]
+    apart = f"{gap(abs(float(row['difference'])), row)} above {low}"
+    first = f"{ranked[0]} is {'lowest' if falls else 'highest'} with {level(means[ranked[0]], unit)}" if ranked else ""
+    if ranked and high == ranked[0] and not elsewhere:
+        pair = f"{first}, {apart}"
+    else:
+        pair = "; ".join([*([first] if first else []), " ".join([f"{high} is {apart}", *elsewhere])])
     if family.verdict == "different":
-        surely = max(float(row["joint_low"]), -float(row["joint_high"]))
-        return f"different ({pair}, surely {gap(surely, row)} or more)"
-    return f"undecided ({pair}, {_open(family)})"
+        return f"different ({pair}, {_surely(row)})"
+    return f"undecided ({pair}; {_open(family)})"
+
+
+def _angle_verdict(family: Family) -> str:
+    """Return a verdict on angles: which two strategies are farthest apart, at which layer, how surely."""
+    row = family.key
+    if family.told is False:
+        if family.reference is not None and family.reference.reached is not None:
+            return "no verdict, as nothing shows that the matched students have learned anything"
+        return "no verdict, as the matched students have learned nothing"
+    if family.verdict == "equivalent":
+        return f"equivalent within {_margins(family)}"
+    high, low, ends = _ordered(row)
+    apart = gap(abs(float(row["difference"])), row)
+    pair = f"{high} is {apart} above {low} at {row['stream']} layer {int(row['vertex'])}"
+    if family.verdict == "different":
+        return f"different ({pair}, {_surely(row)})"
+    if np.isnan(row["test_low"]):
+        return f"undecided ({pair}, {_open(family)})"
+    interval = interval_words({**row, **ends}, "low", "high")
+    return f"undecided ({pair}, its 90% interval {interval}, the margin {gap(row['margin'], row)}; {_open(family)})"
+
+
+def _margins(family: Family) -> str:
+    return " and ".join(dict.fromkeys(gap(float(one["margin"]), one) for one in family.rows))
+
+
+def _surely(row: Mapping[str, Any]) -> str:
+    """Return how far apart a row's two strategies surely are."""
+    return f"surely {gap(max(float(row['joint_low']), -float(row['joint_high'])), row)} or more"
+
+
+def _ordered(row: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
+    """Return the higher strategy of a row, the lower one, and the 90% interval of the first minus the second."""
+    if row["difference"] < 0:
+        return row["strategy_b"], row["strategy_a"], {"low": -row["test_high"], "high": -row["test_low"]}
+    return row["strategy_a"], row["strategy_b"], {"low": row["test_low"], "high": row["test_high"]}
 
 
 def _reference_words(reference: Reference, row: Mapping[str, Any], init: str) -> str:
@@ -206,23 +279,19 @@ def _reference_words(reference: Reference, row: Mapping[str, Any], init: str) ->
 
 
 def _open(family: Family) -> str:
-    """Return why a family is undecided, and what would decide it."""
+    """Return what would decide an undecided family."""
     row = family.key
     if np.isnan(row["test_low"]):
         if family.part == "score":
-            return f"and nothing tells its error; train at least {LEAST_SEEDS} seeds: anglekit sweep --seeds 0-2"
+            return f"nothing tells its error; train at least {LEAST_SEEDS} seeds: anglekit sweep --seeds 0-2"
         return "and nothing tells its error; use more examples"
-    ends = {"low": row["test_low"], "high": row["test_high"]}
-    if row["difference"] < 0:  # said of the higher minus the lower
-        ends = {"low": -row["test_high"], "high": -row["test_low"]}
     needed = family.needed
     words = "" if needed is None else needed_words(needed)
     about = "" if words.startswith("more") else "about "
     takes = f"{about}{words} would decide" if words else "too near the margin to be decided"
     if needed is not None and words and needed is not row:
         takes += f" {needed['strategy_a']} against {needed['strategy_b']}"
-    interval = interval_words({**row, **ends}, "low", "high")
-    return f"its 90% interval {interval}, the margin {gap(row['margin'], row)}; {takes}"
+    return takes
 
 
 def _gain(row: Mapping[str, Any], controls: pd.DataFrame) -> list[str]:

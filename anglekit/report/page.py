@@ -191,8 +191,9 @@ def _comparison_box(comparison: Comparison) -> Markup:
         answers or [(comparison.verdict, comparison.verdict)],
         comparison.verdict,
         "",  # the line stands above all
-        comparison.headline.beneath,
-        comparison.method_lines(),
+        comparison.headline.reasons,
+        # Every score stands in the table below; the line is for who copies it.
+        [comparison.headline.numbers, *comparison.method_lines()],
     )
 
 

@@ -46,7 +46,8 @@ def test_the_whole_has_the_answer_and_its_tables(world) -> None:
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert lines[0] == run_compare(world).headline.line
-    assert lines[0].startswith("On accuracy (validation: 1,000 examples, 3 seeds): ")
+    assert lines[0].startswith("On accuracy (3 seeds): ")
+    assert lines[1].startswith("  Scores on validation (1,000 examples, 3 seeds): ")
     for line in (
         "Spread between matching strategies, and the mean change of matching over none:",
         "Means:",

@@ -87,8 +87,8 @@ def test_three_sweeps_reach_the_three_verdicts(tmp_path: Path, random: float, no
     written = write_sweep(tmp_path / "sweep", rows)
     comparison = compare(str(written))
     assert comparison.verdict == compare([written]).verdict == verdict
-    assert f"random {'80' if random == 0.8 else '85'}." in comparison.headline.line
-    assert f"%: {verdict} " in comparison.headline.line
+    assert f"random {'80' if random == 0.8 else '85'}." in comparison.headline.numbers
+    assert comparison.headline.line.startswith(f"On accuracy (5 seeds): random weights: {verdict} ")
     if verdict == "undecided":
         assert "seeds (now 5) would decide" in comparison.headline.line
     assert comparison.notes == (
@@ -148,23 +148,26 @@ def test_geometries_and_scores_are_answered_together(tmp_path: Path) -> None:
     comparison = compare([saved, sweep])
     assert comparison.verdict == "equivalent"
     assert comparison.headline.line.startswith(
-        "On accuracy (validation: 1,000 examples, 4 seeds): random weights: none 80."
+        "On accuracy (4 seeds): random weights: equivalent within 1.0 points ("
+    )
+    assert comparison.headline.numbers.startswith(
+        "Scores on validation (1,000 examples, 4 seeds): random weights: none 80."
     )
     assert comparison.headline.line.count("equivalent within 1.0 points") == 2
     assert [(family.part, family.init) for family in comparison.families] == [
         ("score", "random"), ("score", "teacher"), ("angle", "random"), ("angle", "teacher"),
     ]  # fmt: skip
-    assert comparison.headline.beneath[0].startswith("The angles, which may explain it (200 examples, 1 seed): ")
-    assert ["over none" in line for line in comparison.headline.beneath] == [False, True, True, False, False]
+    assert comparison.headline.reasons[0].startswith("The angles, which may explain it (200 examples, 1 seed): ")
+    assert ["over none" in line for line in comparison.headline.reasons] == [False, True, True, False, False]
     one_seed = write_sweep(tmp_path / "one", score_rows(SCORES, inits=inits, seeds=[0]))
     split = compare([saved, one_seed])
     assert split.verdict == "undecided"
     assert split.headline.line.count("undecided") == 2
-    assert split.headline.beneath[0].count("equivalent within 2.0°") == 2
+    assert split.headline.reasons[0].count("equivalent within 2.0°") == 2
     # Scores lead: what the angles say changes their own verdict alone.
     stricter = compare([saved, sweep], margin=0.05)
     assert stricter.verdict == "equivalent"
-    assert "equivalent" not in stricter.headline.beneath[0]
+    assert "equivalent" not in stricter.headline.reasons[0]
 
 
 def test_an_arm_of_a_sweep_that_comes_again_as_a_run_counts_once(tmp_path: Path) -> None:

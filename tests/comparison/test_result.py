@@ -372,9 +372,9 @@ def test_controls_say_how_much_of_the_gain_they_explain(tmp_path) -> None:
     assert table.title.startswith("What the controls explain")
     assert [row[2:5:2] for row in table.rows] == [("alone", "+5.0 points"), ("random-teacher", "+5.0 points")]
     assert [row[-1] for row in table.rows] == ["", f"{found.controls['share'].iloc[1]:.0%}"]
-    assert "matching an untrained teacher: +" in found.headline.beneath[0]
-    assert "the labels alone: -" in found.headline.beneath[0]
-    assert "the labels alone: -10.0 points; matching" in found.headline.beneath[0]
+    assert "matching an untrained teacher: +" in found.headline.reasons[0]
+    assert "the labels alone: -" in found.headline.reasons[0]
+    assert "the labels alone: -10.0 points; matching" in found.headline.reasons[0]
     # Where the gain may be none, no share of it is given.
     small = scores | {"forward": 0.8002, "reverse": 0.7999}
     assert compare([write_sweep(tmp_path / "none", score_rows(small, seeds=range(5)))]).controls["share"].isna().all()

@@ -36,8 +36,8 @@ def compare(
 ) -> None:
     """Answer whether layer selection matters here.
 
-    The first line says the task's own score of the teacher and every strategy, and the verdict: equivalent, different,
-    or undecided and then what would decide it. The angles stand beneath. Strategies are compared under the same
+    The first line is the verdict on the task's own score: equivalent, different, or undecided and then what would
+    decide it; the second has the score of the teacher and of every strategy. The angles stand beneath. Strategies are compared under the same
     initialisation, paired by seed and example.
     """
     options.check_form(form, _PRINTED, as_json=as_json)
