@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from anglekit.vocabulary import given_name
 
 #: The names of fonts that stand for a list of fonts in matplotlib's settings.
 _GENERIC_FONTS = ("serif", "sans-serif", "cursive", "fantasy", "monospace")
+
+#: Styles to name where one does not exist: for print, for grey, for a dark ground, for readers who see few colours.
+_SOME_STYLES = ("bmh", "ggplot", "grayscale", "dark_background", "tableau-colorblind10")
 
 # What of a style sheet applies. Sizes of text and figure are left out, since figures are laid out in inches at print
 # size, and so are the settings of files, since fonts are always embedded, and TeX, which measures text by itself.
@@ -144,14 +148,29 @@ def _package_style(style: str) -> dict[str, Any]:
         try:
             mpl.style.use(style)
         except (OSError, ValueError) as error:
-            names = [name for name in mpl.style.library if not name.startswith("_")]
-            where = near_path(Path(style)) if Path(style).suffix == ".mplstyle" or "/" in style else ""
-            raise InputError(
-                f"no matplotlib style {style!r}{where}",
-                "or give the path of a .mplstyle file (--style)",
-                allowed=suggest(style, names),
-            ) from error
+            raise _no_style(style) from error
         return {name: value for name, value in mpl.rcParams.items() if before[name] != value}
+
+
+def _no_style(style: str) -> InputError:
+    """Return the error of a style sheet that was not found: as a file, in a package, or by name."""
+    path = Path(style)
+    if path.suffix == ".mplstyle" or path.name != style:
+        return InputError(f"no style sheet {style}{near_path(path)}", "give the path of a .mplstyle file (--style)")
+    package, dot, _ = style.rpartition(".")
+    if dot:
+        return InputError(
+            f"no matplotlib style {style!r}: {package} is not installed, or holds no such style",
+            f"`python -m pip install {package}`, or give a .mplstyle file (--style)",
+        )
+    names = [name for name in mpl.style.library if not name.startswith("_")]
+    near = difflib.get_close_matches(style, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return InputError(
+        f"no matplotlib style {style!r}",
+        f"{hint}matplotlib has {len(names)}, such as {', '.join(_SOME_STYLES)} (matplotlib.style.available names all); "
+        "or give a .mplstyle file (--style)",
+    )
 
 
 def _font_settings(font: str) -> dict[str, Any]:

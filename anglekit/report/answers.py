@@ -186,7 +186,8 @@ def answer_markup(answers: AnswerTable, costs: pd.DataFrame, keys: Mapping[tuple
     taught = answers.rows[0].score if answers.rows and answers.rows[0].arm is None else math.nan
     ends = _ends(answers)
     several = len({row.weights for row in answers.rows if row.arm is not None}) > 1
-    head = ["strategy", *(["weights"] if several else []), name, "95% interval"]
+    interval = " (95% interval)" if answers.compared else ""
+    head = ["strategy", *(["weights"] if several else []), f"{name}, drawn", f"{name}{interval}"]
     points = ", points" if answers.score in SHARES else ""
     head += [f"over none{points} (95% interval)"] if answers.compared else []
     head += ["of the teacher"] if math.isfinite(taught) else []

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,9 +84,11 @@ def score_worlds() -> dict[str, World]:
     """Return scores with what runs keep beside them: all arms, few of them, and two tasks."""
     whole = read_figure_inputs([GALLERY / "inference-sweep"])
     table = whole.scores[0]
+    records = whole.records[0]
     few = dataclasses.replace(
         whole,
-        scores=[table[table["strategy"].isin(["alone", "none", "forward", "reverse"]) & (table["init"] == "teacher")]],
+        scores=[_few_arms(table)],
+        records=[dataclasses.replace(records, log=_few_arms(records.log), costs=_few_arms(records.costs))],
     )
     geometry = Geometry.load(GALLERY / "inference")
     two = FigureInputs([geometry] * 2, [*whole.scores] * 2, records=[*whole.records] * 2)
@@ -96,6 +99,10 @@ def score_worlds() -> dict[str, World]:
         "few arms": (dataclasses.replace(few, geometries=[geometry]), {}),
         "two tasks": (two, labels),
     }
+
+
+def _few_arms(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["strategy"].isin(["alone", "none", "forward", "reverse"]) & (table["init"] == "teacher")]
 
 
 def training_worlds() -> dict[str, World]:

@@ -221,8 +221,12 @@ def test_bad_looks_are_one_line(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.mplstyle").write_text("nothing here\n", encoding="utf-8")
     (tmp_path / "latin.mplstyle").write_bytes(b"font.family: Andr\xe9\n")
     for looks, words in (
-        (("--style", "ggplt"), "no matplotlib style 'ggplt'; did you mean 'ggplot'?"),
-        (("--style", tmp_path / "absent.mplstyle"), "no matplotlib style"),
+        (("--style", "ggplt"), "no matplotlib style 'ggplt'; did you mean 'ggplot'? matplotlib has "),
+        (
+            ("--style", "absent.style"),
+            "absent is not installed, or holds no such style; `python -m pip install absent`",
+        ),
+        (("--style", tmp_path / "absent.mplstyle"), "no style sheet"),
         (("--style", tmp_path / "empty.mplstyle"), "holds no setting of matplotlib"),
         (("--style", tmp_path / "latin.mplstyle"), "cannot be read as a style sheet"),
         (("--font", "DejaVu Sons"), "the font 'DejaVu Sons' is not installed here"),

@@ -147,9 +147,7 @@ def test_geometries_and_scores_are_answered_together(tmp_path: Path) -> None:
     saved = make_geometry(ALIKE, inits=inits, noise=1.0).save(tmp_path / "geometry")
     comparison = compare([saved, sweep])
     assert comparison.verdict == "equivalent"
-    assert comparison.headline.line.startswith(
-        "On accuracy (4 seeds): random weights: equivalent within 1.0 points ("
-    )
+    assert comparison.headline.line.startswith("On accuracy (4 seeds): random weights: equivalent within 1.0 points (")
     assert comparison.headline.numbers.startswith(
         "Scores on validation (1,000 examples, 4 seeds): random weights: none 80."
     )

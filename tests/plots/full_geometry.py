@@ -12,6 +12,7 @@ from anglekit.results.columns import COLUMNS, OPTIONAL_COLUMNS
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import SCORE_COLUMNS
 from anglekit.results.training_records import COST_COLUMNS, LOG_COLUMNS, TrainingRecords
+from anglekit.vocabulary import N_BINS
 
 WIDTH = 12
 TOKENS = 24
@@ -66,13 +67,16 @@ def full_geometry(
 def student_tables(teacher: np.ndarray, own: np.ndarray) -> dict[str, pd.DataFrame]:
     """Return the tables of one student: states of shape (layers, tokens, width)."""
     i, k = np.triu_indices(len(teacher), 1)
-    angles, nulls, sweep = [], [], []
+    angles, nulls, sweep, histograms = [], [], [], []
     for vertex, state in enumerate(own):
         cosine = _cosines(teacher, state)[i, k]
         shuffled = _cosines(teacher, np.roll(state, 1, axis=0))[i, k]
         key = {"vertex": vertex, "teacher_i": i, "teacher_k": k}
         degrees = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         error = cosine.std(1) / np.sqrt(TOKENS / 4)
+        bins, counts = np.unique(((cosine + 1) / 2 * N_BINS).astype(int).clip(0, N_BINS - 1), return_counts=True)
+        pooled = {"vertex": vertex, "teacher_i": -1, "teacher_k": -1}
+        histograms.append(pd.DataFrame({**pooled, "bin": bins, "count": counts}))
         angles.append(
             pd.DataFrame(
                 {
@@ -125,7 +129,8 @@ def student_tables(teacher: np.ndarray, own: np.ndarray) -> dict[str, pd.DataFra
                     }
                 )
             )
-    found = {"angles": pd.concat(angles), "nulls": pd.concat(nulls), "vertex_sweep": pd.concat(sweep)}
+    tables = {"angles": angles, "histograms": histograms, "nulls": nulls, "vertex_sweep": sweep}
+    found = {name: pd.concat(parts) for name, parts in tables.items()}
     return found | _layer_tables(teacher, own)
 
 

@@ -197,7 +197,7 @@ def test_students_stand_under_the_teacher_with_cells_of_one_size(geometry) -> No
         teacher, student = own.get_position(), across.get_position()
         assert (student.x0, student.x1) == pytest.approx((teacher.x0, teacher.x1))
         assert student.y1 < teacher.y0
-        assert [own.get_ylabel(), across.get_ylabel()] == ["teacher layer", "student layer"]
+        assert [own.get_ylabel(), across.get_ylabel()] == ["own layer", ""]
 
 
 def test_anisotropy_draws_the_view_that_is_asked_for(geometry) -> None:

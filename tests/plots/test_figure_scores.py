@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -154,10 +155,19 @@ def test_spread_points_are_the_data() -> None:
     geometry, table = full_geometry(FIVE), score_table(seeds=1)
     figure = draw_figure("angle-spread", [geometry], scores=[table], labels=["MNLI"])
     data = figure_data("angle-spread", [geometry], scores=[table], labels=["MNLI"])
-    for row in data.itertuples():
+    # Two points are no cloud: each has a row, the smallest angle first.
+    ordered = data.sort_values("mean_angle_degrees")
+    for place, row in enumerate(ordered.itertuples()):
         point = by_gid(figure.axes[0].lines, f"point-MNLI-{row.init}")
-        np.testing.assert_allclose(point.get_xydata(), [[row.mean_angle_degrees, row.spread]])
+        np.testing.assert_allclose(point.get_xydata(), [[row.spread, place]])
         assert point.get_color() == LIGHT_THEME.init[row.init]
+        label = figure.axes[0].get_yticklabels()[place].get_text()
+        assert label.startswith(f"{row.init} init\nangle {row.mean_angle_degrees:.0f}°")
+    tasks = ["a", "b", "c"]
+    many = draw_figure("angle-spread", [geometry] * 3, scores=[table] * 3, labels=tasks)
+    for task, row in itertools.product(tasks, data.itertuples()):
+        point = by_gid(many.axes[0].lines, f"point-{task}-{row.init}")
+        np.testing.assert_allclose(point.get_xydata(), [[row.mean_angle_degrees, row.spread]])
     assert any("No interval of the spread: 1 seed." in " ".join(text.get_text().split()) for text in figure.texts)
     assert figure.axes[0].get_xlabel() == "mean angle (degrees)"
 

@@ -199,6 +199,13 @@ def test_wrong_inputs(name: str, count: int, tables, message: str, ten) -> None:
         draw_figure(name, [ten] * count, scores=tables)
 
 
+@pytest.mark.parametrize(("name", "table"), [("figure1", "histograms"), ("acute-fraction", "angles")])
+def test_a_table_that_lost_its_rows_is_told_with_its_causes_and_the_command(name: str, table: str) -> None:
+    words = f"this Geometry has no .*{table}.parquet lost its rows.*`?anglekit analyze"
+    with pytest.raises(InputError, match=words):
+        draw_figure(name, [full_geometry(without=[table])])
+
+
 def test_a_figure_says_what_it_takes() -> None:
     spec = FIGURES["layer-cka"]
     assert isinstance(spec, FigureSpec)

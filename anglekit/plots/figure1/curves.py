@@ -167,7 +167,7 @@ def _pooled_words(rows: pd.DataFrame) -> str:
     layers = f"student layer{'s' if len(vertices) > 1 else ''} {number_ranges(vertices)}"
     if len(pairs) == 1:
         return f"{layers}, teacher layers {pairs[0][0]} and {pairs[0][1]}"
-    return f"{layers}, {len(pairs)} pairs of teacher layers"
+    return f"{layers}, {len(pairs):,} pairs of teacher layers"
 
 
 _COLUMNS = ["task", "stream", "student", "init", "bin_left", "bin_right", "count", "density"]

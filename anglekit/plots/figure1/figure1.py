@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from anglekit.errors import InputError
 from anglekit.plots.figure1.angle_sketch import draw_sketch, is_drawable, sketch_caption
 from anglekit.plots.figure1.curves import Panel, cosine_panels, figure1_data, figure1_facts, small_multiples
 from anglekit.plots.figure1.histograms import MOST_SHARES, CurveStyle, Histogram, curve_styles
 from anglekit.plots.figure1.legend import build_legend, draw_legend
 from anglekit.plots.ground import bound, given_axes, is_paged, new_figure
 from anglekit.plots.inputs import FigureInputs
+from anglekit.plots.panels.chosen import require_angles
 from anglekit.plots.panels.labels import fit, wrap
 from anglekit.plots.panels.layout import LINE, axes_at, check_panel_count, text_at
 from anglekit.plots.presentation import presentation, shown_name
@@ -64,6 +66,17 @@ def figure1(
     """
     options = FigureOptions(labels=labels, students=students, stream=stream, vertices=vertices, bins=bins)
     return FIGURE1.figure(FigureInputs(geometries), options, width=width, dark=dark)
+
+
+def _check(inputs: FigureInputs) -> None:
+    for geometry in inputs.geometries:
+        require_angles(geometry)
+        if not geometry.histograms["count"].sum():
+            raise InputError(
+                "this Geometry has no histogram of cosines: at every token the student's state was not finite or "
+                "the same as a teacher layer's, or histograms.parquet lost its rows",
+                "see what `anglekit analyze` counted (geometry.json: counts), and run it again",
+            )
 
 
 def _sketch_token(geometries: Sequence[Geometry], panels: Sequence[Panel]) -> Mapping[str, Any] | None:
@@ -210,4 +223,5 @@ FIGURE1 = FigureSpec(
     facts=figure1_facts,
     draw=_draw,
     many=True,
+    check=_check,
 )

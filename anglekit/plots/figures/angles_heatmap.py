@@ -21,16 +21,16 @@ from anglekit.results.geometry import Geometry
 #: What the heat map can show; the first is the default.
 ANGLE_VALUES: Mapping[str, ShownValue] = MappingProxyType(
     {
-        "mean_cosine": ShownValue("mean cosine (no unit)", centre=0.0, least=0.25),
+        "mean_cosine": ShownValue("mean cosine", centre=0.0, least=0.25),
         "mean_angle_degrees": ShownValue("mean angle (degrees)", centre=90.0, decimals=0, flipped=True, least=15.0),
         "acute_fraction": ShownValue("acute tokens (%)", factor=100.0, limits=(0.0, 100.0), decimals=0),
-        "mean_tangential_cosine": ShownValue("tangential cosine (no unit)", centre=0.0, least=0.25),
+        "mean_tangential_cosine": ShownValue("tangential cosine", centre=0.0, least=0.25),
         "mean_tangential_angle_degrees": ShownValue(
             "tangential angle (degrees)", centre=90.0, decimals=0, flipped=True, least=15.0
         ),
-        "null_cosine": ShownValue("chance cosine (no unit)", centre=0.0, least=0.25),
-        "std_cosine": ShownValue("standard deviation (no unit)", limits=(0.0, None), least=0.25),
-        "se_cosine": ShownValue("standard error (no unit)", limits=(0.0, None), decimals=3, least=0.02),
+        "null_cosine": ShownValue("chance cosine", centre=0.0, least=0.25),
+        "std_cosine": ShownValue("standard deviation", limits=(0.0, None), least=0.25),
+        "se_cosine": ShownValue("standard error", limits=(0.0, None), decimals=3, least=0.02),
     }
 )
 

@@ -19,7 +19,7 @@ from anglekit.results.student_t import t_quantile
 from anglekit.vocabulary import VIEWS
 
 _MOST_DIMENSIONS = 8
-_SHOWN = ShownValue("part of the cosine (no unit)", centre=0.0, least=0.05)
+_SHOWN = ShownValue("part of the cosine", centre=0.0, least=0.05)
 # Panels whose largest part is below this share of the largest of all are left out: they would be blank.
 _LEAST_SHARE = 0.2
 _OPTION = "--nulls default"
@@ -61,7 +61,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         value="mean_cosine",
         x="place",
         xlabel="teacher layer",
-        ylabel="mean cosine (no unit)",
+        ylabel="mean cosine",
         notes=[
             f"Cosine between tokens of different examples, states {choose_value(options.value, VIEWS)}; bars and "
             f"bands: 95% intervals, of a sample of up to {int(data['n_tokens'].max())} tokens. "

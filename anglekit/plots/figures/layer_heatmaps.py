@@ -60,7 +60,7 @@ _DISTANCES = {
         "Euclidean distance of two layers' states of one token, mean over tokens",
     ),
     "procrustes_distance": _LayerValue(
-        ShownValue("Procrustes distance (no unit)", limits=(0.0, None), least=0.25),
+        ShownValue("Procrustes distance", limits=(0.0, None), least=0.25),
         "distance of example means after the best rotation and scaling",
         "example-mean",
         tested=True,
@@ -68,28 +68,28 @@ _DISTANCES = {
 }
 _COSINES = {
     "mean_cosine": _LayerValue(
-        ShownValue("mean cosine (no unit)", centre=0.0, least=0.25),
+        ShownValue("mean cosine", centre=0.0, least=0.25),
         "cosine of two layers' states of one token, mean over tokens",
     ),
     "centred_cosine": _LayerValue(
-        ShownValue("centred cosine (no unit)", centre=0.0, least=0.25),
+        ShownValue("centred cosine", centre=0.0, least=0.25),
         "cosine after each layer's mean state is taken out",
     ),
 }
 _SIMILARITIES = {
     "cka": _LayerValue(
-        ShownValue("debiased CKA (no unit)", limits=(0.0, 1.0)),
+        ShownValue("debiased CKA", limits=(0.0, 1.0)),
         "debiased linear CKA of example means: 1 the same up to rotation and scale, 0 unrelated",
         tested=True,
     ),
     "debiased_cka": _LayerValue(
-        ShownValue("debiased CKA of tokens (no unit)", limits=(0.0, 1.0)),
+        ShownValue("debiased CKA of tokens", limits=(0.0, 1.0)),
         "debiased linear CKA, one token of each example: 1 the same up to rotation and scale, 0 unrelated",
         "token",
         tested=True,
     ),
     "linear_cka": _LayerValue(
-        ShownValue("linear CKA (no unit)", limits=(0.0, 1.0)),
+        ShownValue("linear CKA", limits=(0.0, 1.0)),
         "linear CKA of example means, not debiased: above 0 for unrelated states too",
         "example-mean",
         tested=True,
@@ -193,12 +193,10 @@ def _blocks(data: pd.DataFrame, value: str, geometry: Geometry) -> list[MatrixBl
     for stream in stream_order(data["stream"]):
         rows = data[data["stream"] == stream]
         own = rows[rows["side_b"] == "teacher"]
+        panels = []
         if len(own):
             whole, untold = (symmetric_matrix(own, each, "layer_a", "layer_b") for each in (value, "untold"))
-            title = "teacher with itself"
-            panel = MatrixPanel(title, whole, "teacher layer", "teacher layer", untold=untold > 0)
-            blocks.append(MatrixBlock("Teacher", f", {plain(stream)}", (panel,)))
-        panels = []
+            panels.append(MatrixPanel("teacher with itself", whole, "teacher layer", "own layer", untold=untold > 0))
         for student in geometry.students:
             across = rows[(rows["student"] == student) & (rows["side_b"] == "student")]
             if len(across):
@@ -206,9 +204,9 @@ def _blocks(data: pd.DataFrame, value: str, geometry: Geometry) -> list[MatrixBl
                     across.pivot_table(index="layer_b", columns="layer_a", values=each, dropna=False)
                     for each in (value, "untold")
                 )
-                panels.append(MatrixPanel(student, matrix, "teacher layer", "student layer", untold=untold > 0))
+                panels.append(MatrixPanel(student, matrix, "teacher layer", "own layer", untold=untold > 0))
         if panels:
-            blocks.append(MatrixBlock("Students", f", {plain(stream)}", tuple(panels)))
+            blocks.append(MatrixBlock("Teacher and students", f", {plain(stream)}", tuple(panels)))
     return blocks
 
 

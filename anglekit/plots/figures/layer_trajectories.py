@@ -205,7 +205,7 @@ def _draw_plane(ax: Axes, rows: pd.DataFrame, own: pd.DataFrame, styles: dict[st
     ax.plot(
         teacher["x"],
         teacher["y"],
-        **(dress if few else {"color": look.faint, "linewidth": 0.5}),
+        **(dress if few else dress | {"linewidth": 0.6, "alpha": 0.45}),
         zorder=3 if few else 2,
         gid="teacher",
     )

@@ -26,8 +26,8 @@ from anglekit.results.geometry import Geometry
 _VALUES: Mapping[str, tuple[str, bool]] = MappingProxyType(
     {
         "mean_distance": ("distance (state units)", True),
-        "mean_cosine": ("cosine (no unit)", False),
-        "centred_cosine": ("centred cosine (no unit)", False),
+        "mean_cosine": ("cosine", False),
+        "centred_cosine": ("centred cosine", False),
     }
 )
 

@@ -24,7 +24,7 @@ _DEFAULT_NULL = "permuted-student"
 _CLOSED_FORM = "formula"
 
 _VALUE = "observed_minus_null"
-_SHOWN = ShownValue("observed minus null cosine (no unit)", centre=0.0, least=0.1)
+_SHOWN = ShownValue("observed minus null cosine", centre=0.0, least=0.1)
 
 
 def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
@@ -99,8 +99,8 @@ def _null_words(data: pd.DataFrame) -> str:
         return f"{text} Without intervals: this null is a mean over the whole probe."
     above, below = int((low > 0).sum()), int((high < 0).sum())
     return (
-        f"{text} Of {int(known.sum())} pairs {above} are above it, {below} below, and "
-        f"{int(known.sum()) - above - below} not told from it (95% for all of them together)."
+        f"{text} Of {int(known.sum()):,} pairs {above:,} are above it, {below:,} below, and "
+        f"{int(known.sum()) - above - below:,} not told from it (95% for all of them together)."
     )
 
 

@@ -24,10 +24,10 @@ from anglekit.results.student_t import t_quantile
 #: What can be drawn: the axis label, and which states of the table `similarity` (None: the table `layers`).
 _VALUES: Mapping[str, tuple[str, str | None]] = MappingProxyType(
     {
-        "cka": ("debiased CKA (no unit)", None),
-        "debiased_cka": ("debiased CKA of tokens (no unit)", "token"),
-        "linear_cka": ("linear CKA (no unit)", "example-mean"),
-        "procrustes_distance": ("Procrustes distance (no unit)", "example-mean"),
+        "cka": ("debiased CKA", None),
+        "debiased_cka": ("debiased CKA of tokens", "token"),
+        "linear_cka": ("linear CKA", "example-mean"),
+        "procrustes_distance": ("Procrustes distance", "example-mean"),
         "mutual_neighbours": ("shared neighbours (share)", "example-mean"),
     }
 )

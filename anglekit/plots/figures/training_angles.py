@@ -26,9 +26,9 @@ from anglekit.results.geometry import Geometry
 _VALUES: Mapping[str, tuple[str, float, str | None]] = MappingProxyType(
     {
         "mean_angle_degrees": ("mean angle (degrees)", 90.0, "chance_angle_degrees"),
-        "mean_cosine": ("mean cosine (no unit)", 0.0, "chance_cosine"),
+        "mean_cosine": ("mean cosine", 0.0, "chance_cosine"),
         "acute_fraction": ("acute angles (share)", 0.5, None),
-        "mean_tangential_cosine": ("tangential cosine (no unit)", 0.0, None),
+        "mean_tangential_cosine": ("tangential cosine", 0.0, None),
     }
 )
 

@@ -24,9 +24,9 @@ from anglekit.results.geometry import Geometry
 _VALUES: Mapping[str, tuple[str, float]] = MappingProxyType(
     {
         "mean_angle_degrees": ("mean angle (degrees)", 90.0),
-        "mean_cosine": ("mean cosine (no unit)", 0.0),
+        "mean_cosine": ("mean cosine", 0.0),
         "mean_tangential_angle_degrees": ("tangential angle (degrees)", 90.0),
-        "mean_tangential_cosine": ("tangential cosine (no unit)", 0.0),
+        "mean_tangential_cosine": ("tangential cosine", 0.0),
     }
 )
 
@@ -105,7 +105,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
         width,
         value=value,
         x="t",
-        xlabel="place t of the vertex (no unit)",
+        xlabel="place t of the vertex",
         ylabel=label,
         legend=[
             Entry.line("right angle", look.faint, linewidth=0.8, linestyle=GUIDE_DASHES),

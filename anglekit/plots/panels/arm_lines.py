@@ -29,6 +29,8 @@ from anglekit.plots.style import (
 )
 
 _FEW_LAYERS = 13  # with more, points are not marked, and intervals are bands instead of bars side by side
+_ALIKE = 0.02  # of the range of a panel: chance levels nearer to each other are drawn as one
+_NUMBERS = "Numbers: a student's own layers, where the matching changes their order."
 _SPREAD = 0.5  # the part of the distance between two layers that all students of a panel share
 
 
@@ -79,6 +81,10 @@ def draw_arm_lines(
                     _break_out(ax, rows, x, value, styles, look, factor, ends, floor)
 
             panels.append(LinePanel(f"{stream}, {init_words(init)}", draw, init_colour(init, look)))
+    arms = own.sort_values("layer").groupby(["student", "stream"]) if "layer" in own else ()
+    notes = [*notes, *([_NUMBERS] if any(not rows[x].is_monotonic_increasing for _, rows in arms) else [])]
+    if ends is not None:
+        notes.append("At the edge with their numbers: values beyond the axis.")
     return draw_line_panels(
         panels,
         look,
@@ -86,7 +92,7 @@ def draw_arm_lines(
         xlabel=xlabel,
         ylabel=ylabel,
         legend=[*([teacher_entry(look)] if len(teacher) else []), *arm_legend(own, look), *legend],
-        notes=[*notes, "At the edge with their numbers: values beyond the axis."] if ends is not None else notes,
+        notes=notes,
         most_columns=2,
     )
 
@@ -103,7 +109,9 @@ def _draw_students(
 ) -> None:
     students = students_in_order(rows, styles)
     few = rows[x].nunique() <= _FEW_LAYERS
+    alike = dashed is not None and len(students) > 1 and _are_alike(rows, x, value, dashed)
     bars = "low" in rows.columns
+    numbered = 0
     for rank, (student, style) in enumerate(students):
         own = rows[rows["student"] == student].sort_values("layer" if "layer" in rows else x)
         shift = (rank - (len(students) - 1) / 2) * min(_SPREAD / len(students), 0.12) if few and bars else 0
@@ -128,36 +136,68 @@ def _draw_students(
             zorder=4,
             gid=f"student-{student}",
         )
-        if dashed is not None and own[dashed].notna().any():
-            ax.plot(
-                own[x],
-                own[dashed].to_numpy(float) * factor,
-                color=style.colour,
-                linewidth=0.9,
-                linestyle=CHANCE_DASHES,
-                # On a pale seam over all lines: a student that is like chance does not hide its chance level.
-                path_effects=[Stroke(linewidth=2.1, foreground=look.background), Normal()],
-                zorder=4.5,
-                gid=f"chance-{student}",
-            )
+        if dashed is not None and not alike and own[dashed].notna().any():
+            # In order of place: a chance level has no way through the layers.
+            level = own.sort_values(x)
+            _draw_chance(ax, level[x], level[dashed] * factor, style.colour, look, student)
         if "layer" in own and not own[x].is_monotonic_increasing:
-            _number_layers(ax, own, places, value, style, look, factor)
+            _number_layers(ax, own, places, value, style, look, factor, below=numbered % 2 == 1)
+            numbered += 1
+    if alike and dashed is not None:
+        level = rows.groupby(x)[dashed].mean().dropna()
+        _draw_chance(ax, level.index.to_series(), level * factor, look.ink, look, "all")
+
+
+def _are_alike(rows: pd.DataFrame, x: str, value: str, dashed: str) -> bool:
+    """Return whether the chance levels of all students of a panel would lie upon each other."""
+    levels = rows.groupby(x)[dashed]
+    known = rows[[value, dashed]].to_numpy(float)
+    known = known[np.isfinite(known)]
+    return bool(len(known)) and float((levels.max() - levels.min()).max()) <= _ALIKE * float(np.ptp(known))
+
+
+def _draw_chance(ax: Axes, x: pd.Series, y: pd.Series, colour: str, look: Theme, whose: str) -> None:
+    ax.plot(
+        x,
+        y,
+        color=colour,
+        linewidth=0.9,
+        linestyle=CHANCE_DASHES,
+        # On a pale seam over all lines: a student that is like chance does not hide its chance level.
+        path_effects=[Stroke(linewidth=2.1, foreground=look.background), Normal()],
+        zorder=4.5,
+        gid=f"chance-{whose}",
+    )
 
 
 def _number_layers(
-    ax: Axes, own: pd.DataFrame, places: np.ndarray, value: str, style: StrategyStyle, look: Theme, factor: float
+    ax: Axes,
+    own: pd.DataFrame,
+    places: np.ndarray,
+    value: str,
+    style: StrategyStyle,
+    look: Theme,
+    factor: float,
+    *,
+    below: bool,
 ) -> None:
-    """Write a student's own layer numbers beside its points, where they do not rise from left to right."""
+    """Write a student's own layer numbers beside its points, where they do not rise from left to right.
+
+    Layer 0 stands at 0 in all of them and needs none. `below`: under the points, for every other student.
+    """
     for place, number, layer in zip(places, own[value].to_numpy(float) * factor, own["layer"], strict=True):
-        if np.isfinite(number):
+        if np.isfinite(number) and layer:
             ax.annotate(
                 str(int(layer)),
                 (place, number),
-                xytext=(4.0, 3.0),
+                xytext=(-3.5, -3.0) if below else (3.5, 3.0),
                 textcoords="offset points",
+                ha="right" if below else "left",
+                va="top" if below else "bottom",
                 fontsize=SMALL_FONT_SIZE,
                 color=style.colour,
-                bbox=behind_text(look),
+                # An outline, as a box would cover the points beside it.
+                path_effects=[Stroke(linewidth=1.6, foreground=look.background), Normal()],
                 zorder=6,
                 annotation_clip=True,
             )

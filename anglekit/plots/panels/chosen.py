@@ -41,6 +41,8 @@ def choose(geometries: Sequence[Geometry], options: FigureOptions, *, few: bool 
     """
     if not geometries:
         raise InputError("no geometry to draw", "give at least one directory of `anglekit analyze --out`")
+    for geometry in geometries:
+        require_angles(geometry)
     students = list(dict.fromkeys(name for geometry in geometries for name in geometry.students))
     wanted = _named(options.students, students)
     streams = stream_order(name for geometry in geometries for name in geometry.angles["stream"].unique())
@@ -104,6 +106,15 @@ def check_labels(
         arrived = f"{counted(len(labels), 'task label')} for {counted(count, what, plural=plural)}"
         raise InputError(arrived, "give one each, in order")
     return labels
+
+
+def require_angles(geometry: Geometry) -> None:
+    """Raise InputError for a Geometry whose table of angles is empty, which no analysis writes."""
+    if geometry.angles.empty:
+        raise InputError(
+            "this Geometry has no angles: angles.parquet lost its rows, or the Geometry was made by hand",
+            "run `anglekit analyze` again",
+        )
 
 
 def require(table: pd.DataFrame, column: str, what: str, option: str | None = None) -> None:

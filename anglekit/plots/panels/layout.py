@@ -10,6 +10,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from anglekit.errors import InputError
+from anglekit.plots.panels.labels import plain, text_width
 from anglekit.plots.style import SMALL_FONT_SIZE, round_ticks
 
 #: Inches: a line of small text.
@@ -71,5 +72,7 @@ def colour_bar_at(
     bar = figure.colorbar(ScalarMappable(norm=scale, cmap=colours), cax=ax)
     if integer:
         bar.ax.yaxis.set_major_locator(round_ticks(6, integer=True))
-    bar.set_label(label)
+    # Beside a short bar the unit stands on a line of its own.
+    long = text_width(figure, plain(label), SMALL_FONT_SIZE) > height
+    bar.set_label(label.replace(" (", "\n(", 1) if long else label)
     bar.outline.set_linewidth(0.6)

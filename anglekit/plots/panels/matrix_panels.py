@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ _LEFT, _RIGHT = 0.40, 0.80  # inches: axis label and ticks; the colour bar with 
 _GAP = 0.30  # inches between panels of a row: tick labels
 _NAMED_GAP = 0.48  # the same, where panels of a row have their own row labels
 _TITLE, _BELOW = 0.18, 0.36  # inches over and under a panel
+_TITLE_LINE = 0.125  # inches: a second line of a title
 _NAME = 0.18  # inches over the first row of a block
 _TICK = 0.16  # inches that a tick label needs
 _ROW = 0.16  # inches: the lowest row that can carry its own number
@@ -138,6 +139,7 @@ class _Layout:
     cell: float
     row: float
     annotated: bool
+    title: float = _TITLE
 
     def size(self, panel: MatrixPanel) -> tuple[float, float]:
         rows, columns = panel.matrix.shape
@@ -150,7 +152,7 @@ class _Layout:
 
     def height(self, row: Sequence[MatrixPanel]) -> float:
         """Return the height of a row of panels, with titles and labels."""
-        return _TITLE + max(self.size(panel)[1] for panel in row) + _BELOW
+        return self.title + max(self.size(panel)[1] for panel in row) + _BELOW
 
 
 def _lay_out(blocks: Sequence[MatrixBlock], room: float, most_annotated: int, height: float) -> _Layout:
@@ -223,11 +225,13 @@ def draw_matrix_blocks(
         layout = _lay_out(blocks, total_width - _LEFT - _RIGHT, most_annotated, room)
         if not _has_marks(blocks, shown, layout):
             break
+    titles = _titles(figure, blocks, layout)
+    layout = replace(layout, title=_TITLE + _TITLE_LINE * max(title.count("\n") for title in titles.values()))
     scale = _colour_scale(blocks, shown)
     pages: list[Figure] = []
     for shelves in _paged(blocks, layout, room):
         page = figure if not pages else new_figure(total_width, 1.0)
-        _draw_page(page, shelves, layout, scale, shown, look, below)
+        _draw_page(page, shelves, layout, titles, scale, shown, look, below)
         text_at(page, lines, 0.05, below)
         pages.append(page)
     return bound(pages)
@@ -281,10 +285,32 @@ def _paged(blocks: Sequence[MatrixBlock], layout: _Layout, room: float) -> list[
     return pages
 
 
+def _titles(figure: Figure, blocks: Sequence[MatrixBlock], layout: _Layout) -> dict[int, str]:
+    """Return the title of each panel, ready to draw, by the panel's `id`.
+
+    Where one is too long for its place, all panels that have short titles take these; another breaks at its comma.
+    """
+    space = layout.width + layout.gap - 0.06
+
+    def is_wide(text: str) -> bool:
+        return text_width(figure, plain(text), FONT_SIZE) > space
+
+    panels = [panel for block in blocks for panel in block.panels]
+    short = any(panel.short_title and is_wide(shown_name(panel.title)) for panel in panels)
+    titles = {}
+    for panel in panels:
+        title = panel.short_title if short and panel.short_title else shown_name(panel.title)
+        first, comma, rest = title.partition(", ")
+        lines = [f"{first},", rest] if comma and is_wide(title) else [title]
+        titles[id(panel)] = "\n".join(fit(figure, line, space) for line in lines)
+    return titles
+
+
 def _draw_page(
     figure: Figure,
     shelves: Sequence[_Shelf],
     layout: _Layout,
+    titles: Mapping[int, str],
     scale: Normalize,
     shown: ShownValue,
     look: Theme,
@@ -311,23 +337,19 @@ def _draw_page(
         last = number + 1 == len(shelves)
         for position, panel in enumerate(row):
             left = _LEFT + position * (layout.width + layout.gap)
-            ax = axes_at(figure, left, top - _TITLE, *layout.size(panel))
+            ax = axes_at(figure, left, top - layout.title, *layout.size(panel))
             _draw_matrix(ax, panel, shown, scale, look, layout)
-            beside = layout.gap if position + 1 < layout.columns else _BESIDE
-            title, space = shown_name(panel.title), layout.width + beside - 0.06
-            if panel.short_title and text_width(figure, plain(title), FONT_SIZE) > space:
-                title = panel.short_title
-            ax.set_title(fit(figure, title, space), pad=3, loc="left")
+            ax.set_title(titles[id(panel)], pad=3, loc="left")
             ax.set_xlabel(panel.xlabel if last or shelf.following <= position else "")
             ax.set_ylabel(panel.ylabel if position == 0 or panel.ylabel != row[position - 1].ylabel else "")
         top -= layout.height(row)
     used = _LEFT + layout.columns * layout.width + (layout.columns - 1) * layout.gap
-    first = layout.height(shelves[0].panels) - _TITLE - _BELOW
-    bar = max(first, min(_BAR, panel_heights - _TITLE - _BELOW))  # its label needs room
+    first = layout.height(shelves[0].panels) - layout.title - _BELOW
+    bar = max(first, min(_BAR, panel_heights - layout.title - _BELOW))  # its label needs room
     colour_bar_at(
         figure,
         used + _BESIDE + 0.02,
-        total_height - _NAME * shelves[0].headed - _TITLE - 0.04,
+        total_height - _NAME * shelves[0].headed - layout.title - 0.04,
         bar,
         scale=scale,
         colours=_colour_map(shown, look),

@@ -21,7 +21,8 @@ def range_words(values: pd.Series, form: str, unit: str = "") -> str:
     # Without a sign at zero: nobody means "from -0.00".
     form = f"+z{form[1:]}" if form.startswith("+") else f"z{form}"
     low, high = (f"{float(end):{form}}{unit}" for end in (known.min(), known.max()))
-    return low if low == high else f"from {low} to {high}"
+    words = low if low == high else f"from {low} to {high}"
+    return words.replace("-", "−")  # noqa: RUF001  the minus of the axes
 
 
 def students_words(data: pd.DataFrame) -> str:

@@ -37,8 +37,8 @@ def compare(
     """Answer whether layer selection matters here.
 
     The first line is the verdict on the task's own score: equivalent, different, or undecided and then what would
-    decide it; the second has the score of the teacher and of every strategy. The angles stand beneath. Strategies are compared under the same
-    initialisation, paired by seed and example.
+    decide it; the second has the score of the teacher and of every strategy. The angles stand beneath. Strategies are
+    compared under the same initialisation, paired by seed and example.
     """
     options.check_form(form, _PRINTED, as_json=as_json)
     if out is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from anglekit.display.counts import counted
 from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
 from anglekit.plots.panels.chosen import check_labels, choose_value
+from anglekit.plots.panels.labels import plain, shorten_middle
 from anglekit.plots.panels.line_panels import Entry, LinePanel, draw_line_panels
 from anglekit.plots.spec import FigureOptions, FigureSpec
 from anglekit.plots.style import GUIDE_DASHES, MARKERS, Theme, init_kind, init_order, init_words, round_ticks
@@ -23,6 +25,8 @@ from anglekit.results.overview import pair_mean
 from anglekit.vocabulary import matches_layers
 
 _LEAST_DEGREES = 30.0  # that the axis of angles spans
+_FEWEST_POINTS = 5  # fewer show nothing as a cloud: each has a row, with its angle in words
+_LETTER = 0.055  # inches: the mean width of a letter of small text
 
 
 def _check(inputs: FigureInputs) -> None:
@@ -101,8 +105,32 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
     points = len(data)
     known = data["spread_low"].notna().any()
     shares = all(float(table["value"].abs().max()) <= 1 for table in inputs.scores)
+    most = 100.0 if shares else np.inf
+    upright = "95% interval over seeds for all pairs at once."
+    none_known = f"No interval of the spread: {seeds} seed{'s' if seeds > 1 else ''}."
+    several = len(set(data["task"])) > 1
+    if points < _FEWEST_POINTS:
+        data = data.sort_values("mean_angle_degrees", kind="stable")
+        names = _row_names(data, narrow=width < 4)
+        longest = max(len(line) for name in names for line in name.split("\n"))
+        return draw_line_panels(
+            [LinePanel("", lambda ax: _draw_rows(ax, data, names, tasks, look, most=most), None)],
+            look,
+            width,
+            xlabel="spread of the score (points)",
+            ylabel="",
+            legend=[],
+            notes=[
+                "A row per task and initialisation, with the mean angle and its range over strategies, the smallest "
+                f"first. {_SPREAD_WORDS} {f'Bars: {upright}' if known else none_known}"
+            ],
+            height=0.2 + (0.42 if several and width < 4 else 0.34) * points,
+            most_columns=1,
+            widest=None if width < 4 else 4.6,
+            left=0.2 + _LETTER * longest,
+        )
     return draw_line_panels(
-        [LinePanel("", lambda ax: _draw_points(ax, data, tasks, look, most=100.0 if shares else np.inf), None)],
+        [LinePanel("", lambda ax: _draw_points(ax, data, tasks, look, most=most), None)],
         look,
         width,
         xlabel="mean angle (degrees)",
@@ -116,18 +144,67 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
             ),
         ],
         notes=[
-            f"A dot per task and initialisation: {points}. Spread: largest minus smallest mean of the matching "
-            "strategies; a point is 0.01 of a score between 0 and 1. Across: range of the angle over strategies. "
-            + (
-                "Upright: 95% interval over seeds for all pairs at once."
-                if known
-                else f"No interval of the spread: {seeds} seed{'s' if seeds > 1 else ''}."
-            )
+            f"A dot per task and initialisation: {points}. {_SPREAD_WORDS} Across: range of the angle over strategies. "
+            + (f"Upright: {upright}" if known else none_known)
         ],
         height=1.8,
         most_columns=1,
         widest=3.4,
     )
+
+
+_SPREAD_WORDS = (
+    "Spread: largest minus smallest mean of the matching strategies; a point is 0.01 of a score between 0 and 1."
+)
+
+
+def _row_names(data: pd.DataFrame, *, narrow: bool) -> list[str]:
+    """Return what each row is called: its task where there are several, its initialisation, and its angle."""
+    several = len(set(data["task"])) > 1
+    names = []
+    for row in data.to_dict("records"):
+        words = [*([str(row["task"])] if several else []), init_words(str(row["init"]))]
+        who = ("\n" if narrow else ", ").join(plain(shorten_middle(one, 20 if narrow else 30)) for one in words)
+        angle, low, high = (f"{row[each]:.0f}" for each in ("mean_angle_degrees", "angle_low", "angle_high"))
+        names.append(f"{who}\nangle {angle}°{'' if low == high else f' ({low} to {high}°)'}")
+    return names
+
+
+def _draw_rows(
+    ax: Axes, data: pd.DataFrame, names: Sequence[str], tasks: Sequence[str], look: Theme, *, most: float
+) -> None:
+    """Draw each spread with its interval in a row of its own."""
+    for place, row in enumerate(data.to_dict("records")):
+        colour = look.init.get(init_kind(str(row["init"])), look.ink)
+        if np.isfinite(row["spread_low"]):
+            ax.hlines(place, row["spread_low"], row["spread_high"], color=colour, linewidth=1.0, zorder=3)
+        _mark(ax, row, float(row["spread"]), float(place), colour, tasks, look)
+    ax.set_xlim(0.0, _top(data, most))
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_yticks(range(len(names)), names)
+    ax.xaxis.set_major_locator(round_ticks(6))
+
+
+def _mark(
+    ax: Axes, row: Mapping[Hashable, Any], x: float, y: float, colour: str, tasks: Sequence[str], look: Theme
+) -> None:
+    ax.plot(
+        [x],
+        [y],
+        marker=MARKERS[tasks.index(row["task"]) % len(MARKERS)],
+        color=colour,
+        markersize=5.0,
+        markeredgecolor=look.background,
+        markeredgewidth=0.4,
+        zorder=4,
+        gid=f"point-{row['task']}-{row['init']}",
+    )
+
+
+def _top(data: pd.DataFrame, most: float) -> float:
+    """Return where the axis of spreads ends: with few seeds the interval reaches beyond any possible spread."""
+    highest = max(float(data["spread"].max()), float(data["spread_high"].fillna(0.0).clip(upper=most).max()))
+    return min(1.1 * highest, max(most, highest)) or 1.0
 
 
 def _draw_points(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme, *, most: float) -> None:
@@ -138,20 +215,8 @@ def _draw_points(ax: Axes, data: pd.DataFrame, tasks: Sequence[str], look: Theme
             ax.vlines(
                 row["mean_angle_degrees"], row["spread_low"], row["spread_high"], color=colour, linewidth=0.9, alpha=0.7
             )
-        ax.plot(
-            [row["mean_angle_degrees"]],
-            [row["spread"]],
-            marker=MARKERS[tasks.index(row["task"]) % len(MARKERS)],
-            color=colour,
-            markersize=5.0,
-            markeredgecolor=look.background,
-            markeredgewidth=0.4,
-            zorder=4,
-            gid=f"point-{row['task']}-{row['init']}",
-        )
-    # With few seeds the interval reaches beyond any possible spread.
-    highest = max(float(data["spread"].max()), float(data["spread_high"].fillna(0.0).clip(upper=most).max()))
-    ax.set_ylim(bottom=0.0, top=min(1.1 * highest, max(most, highest)) or 1.0)
+        _mark(ax, row, float(row["mean_angle_degrees"]), float(row["spread"]), colour, tasks, look)
+    ax.set_ylim(bottom=0.0, top=_top(data, most))
     ax.margins(x=0.12)
     low, high = ax.get_xlim()
     # Some degrees are no difference between tasks: the axis is never so narrow that they fill it.

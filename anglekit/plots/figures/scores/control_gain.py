@@ -31,6 +31,7 @@ from anglekit.plots.style import (
 )
 from anglekit.vocabulary import LOWER_IS_BETTER, NONE, RANDOM_TEACHER, WITHOUT_TEACHER, matches_layers
 
+_NARROW = 4.0  # inches: on a narrower page a name takes two lines
 _LETTER = 0.055  # inches: the mean width of a letter of small text
 _KEY = ["task", "data", "score", "init"]
 
@@ -120,16 +121,20 @@ def _paired(values: pd.DataFrame, base: str, arm: str) -> np.ndarray:
 def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: float) -> Figure:
     data = _data(inputs, options)
     styles = strategy_styles(list(data["strategy"]), look)
-    panels, most, longest = [], 1, 0
+    panels, most, longest, narrow = [], 1, 0, width < _NARROW
     for where, _, score, rows in by_score(data):
         for init in init_order([str(each) for each in rows["init"]]):
             lines = _lines(rows[rows["init"] == init])
             ends = _ends(rows)
-            most, longest = max(most, len(lines)), max(longest, *map(len, _names(lines)))
+            named = _names(lines, narrow=narrow)
+            most = max(most, len(lines))
+            longest = max(longest, *(len(part) for name in named for part in name.split("\n")))
 
-            def draw(ax: Axes, lines: pd.DataFrame = lines, ends: tuple[float, float] = ends) -> None:
+            def draw(
+                ax: Axes, lines: pd.DataFrame = lines, named: list[str] = named, ends: tuple[float, float] = ends
+            ) -> None:
                 ax.set_xlim(*ends)
-                _draw_parts(ax, lines, {name: style.colour for name, style in styles.items()}, look)
+                _draw_parts(ax, lines, named, {name: style.colour for name, style in styles.items()}, look)
 
             title = ", ".join(part for part in (where, init_words(init)) if part)
             panels.append(LinePanel(title, draw, init_colour(init, look), "", f"gain in {score}"))
@@ -150,7 +155,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
                 ]
             )
         ],
-        height=0.35 + 0.24 * most,
+        height=0.35 + (0.3 if narrow else 0.24) * most,
         most_columns=1,
         shared=False,
         left=0.25 + _LETTER * longest,
@@ -169,10 +174,11 @@ def _part_notes(data: pd.DataFrame) -> list[str]:
     return [f"{words}: {meaning}." for words, part, meaning in known if part in parts]
 
 
-def _names(lines: pd.DataFrame) -> list[str]:
-    """Return what each line is called: one arm minus another."""
+def _names(lines: pd.DataFrame, *, narrow: bool) -> list[str]:
+    """Return what each line is called: one arm minus another, on two lines where room is narrow."""
     arms = zip(lines["arm"], lines["base"], strict=True)
-    return [plain(f"{shown_name(str(arm))} − {shown_name(str(base))}") for arm, base in arms]  # noqa: RUF001
+    between = "\n" if narrow else " "
+    return [f"{plain(shown_name(str(arm)))} −{between}{plain(shown_name(str(base)))}" for arm, base in arms]  # noqa: RUF001
 
 
 def _lines(rows: pd.DataFrame) -> pd.DataFrame:
@@ -190,7 +196,7 @@ def _ends(rows: pd.DataFrame) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _draw_parts(ax: Axes, lines: pd.DataFrame, colours: dict[str, str], look: Theme) -> None:
+def _draw_parts(ax: Axes, lines: pd.DataFrame, names: Sequence[str], colours: dict[str, str], look: Theme) -> None:
     ax.axvline(0.0, color=look.faint, linewidth=0.8, zorder=1)
     for place, row in enumerate(lines.to_dict("records")):
         own = row["arm"] == row["strategy"]
@@ -219,7 +225,6 @@ def _draw_parts(ax: Axes, lines: pd.DataFrame, colours: dict[str, str], look: Th
                 bbox=behind_text(look),
                 zorder=5,
             )
-    names = _names(lines)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.75)
 

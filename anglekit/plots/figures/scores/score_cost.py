@@ -150,7 +150,8 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
             ),
         ],
         notes=[
-            "A point per strategy and initialisation, mean over seeds; upright: 95% interval over seeds; across: "
+            "A point per strategy and initialisation, mean over seeds; upright: 95% interval over seeds, beside "
+            "the speed alone where students share a size; across: "
             f"range over seeds, on {batch['device']}, {batch['examples']} examples ({batch['tokens']} tokens) at once, "
             "teacher and student in turns; bars may end at the axis. In percent: of the teacher's score."
         ],
@@ -168,6 +169,8 @@ def _face(init: str, inits: list[str], colour: str, look: Theme) -> dict[str, An
 def _draw_kinds(
     ax: Axes, rows: pd.DataFrame, column: str, styles: dict[str, StrategyStyle], inits: list[str], look: Theme
 ) -> None:
+    # Of students of one size, which stand above each other, the intervals would hide the points.
+    upright = column != "parameters" or not rows.loc[rows["strategy"] != _TEACHER, column].duplicated().any()
     order = [_TEACHER, *in_order(rows.loc[rows["strategy"] != _TEACHER, "strategy"])]
     for row in sorted(rows.to_dict("records"), key=lambda each: order.index(str(each["strategy"]))):
         teacher = row["strategy"] == _TEACHER
@@ -175,7 +178,7 @@ def _draw_kinds(
         x, y = float(row[column]), float(row["value"])
         if teacher:
             ax.axhline(y, color=colour, linewidth=0.7, linestyle=TEACHER_DASHES, zorder=1)
-        if np.isfinite(row["low"]):
+        if upright and np.isfinite(row["low"]):
             ax.vlines(x, row["low"], row["high"], color=colour, linewidth=0.9, alpha=0.7, zorder=3)
         if column == "milliseconds":
             ax.hlines(
