@@ -224,7 +224,7 @@ def test_bad_looks_are_one_line(saved: Path, tmp_path: Path) -> None:
         (("--style", "ggplt"), "no matplotlib style 'ggplt'; did you mean 'ggplot'? matplotlib has "),
         (
             ("--style", "absent.style"),
-            "absent is not installed, or holds no such style; `python -m pip install absent`",
+            "absent is not installed, or holds no such style; `python -m pip",
         ),
         (("--style", tmp_path / "absent.mplstyle"), "no style sheet"),
         (("--style", tmp_path / "empty.mplstyle"), "holds no setting of matplotlib"),

@@ -91,7 +91,7 @@ def test_layer_heatmaps_are_the_table(geometry, measure: str, column: str) -> No
         else:
             assert across[row.layer_b, row.layer_a] == pytest.approx(expected)
     assert across.shape == (3, 5)
-    assert figure.axes[1].get_ylabel() == "student layer"
+    assert figure.axes[0].get_ylabel() == "own layer"
     assert figure.axes[1].get_xlabel() == "teacher layer"
     limits = next(one for one in figure.axes[0].collections if isinstance(one, QuadMesh)).get_clim()
     if measure == "cosine":
@@ -190,14 +190,17 @@ def test_a_lone_panel_takes_the_width(geometry) -> None:
     assert figure.axes[0].get_position().x1 > 0.95
 
 
-def test_students_stand_under_the_teacher_with_cells_of_one_size(geometry) -> None:
+def test_students_stand_beside_the_teacher_or_under_it_with_cells_of_one_size(geometry) -> None:
     for width in ("page", "column"):
         figure = draw_figure("layer-cka", [geometry], students="forward-random-seed0", width=width)
         own, across = figure.axes[:2]
         teacher, student = own.get_position(), across.get_position()
-        assert (student.x0, student.x1) == pytest.approx((teacher.x0, teacher.x1))
-        assert student.y1 < teacher.y0
-        assert [own.get_ylabel(), across.get_ylabel()] == ["own layer", ""]
+        assert (student.width, student.height / 3) == pytest.approx((teacher.width, teacher.height / 5))
+        if width == "page":
+            assert (student.y1, student.x0 > teacher.x1) == (pytest.approx(teacher.y1), True)
+        else:
+            assert (student.x0, student.y1 < teacher.y0) == (pytest.approx(teacher.x0), True)
+        assert [own.get_ylabel(), across.get_ylabel()] == ["own layer", "" if width == "page" else "own layer"]
 
 
 def test_anisotropy_draws_the_view_that_is_asked_for(geometry) -> None:

@@ -169,7 +169,10 @@ def test_spread_points_are_the_data() -> None:
         point = by_gid(many.axes[0].lines, f"point-{task}-{row.init}")
         np.testing.assert_allclose(point.get_xydata(), [[row.mean_angle_degrees, row.spread]])
     assert any("No interval of the spread: 1 seed." in " ".join(text.get_text().split()) for text in figure.texts)
-    assert figure.axes[0].get_xlabel() == "mean angle (degrees)"
+    assert [one.axes[0].get_xlabel() for one in (figure, many)] == [
+        "spread of the score (points)",
+        "mean angle (degrees)",
+    ]
 
 
 def test_sources_of_every_kind(tmp_path: Path) -> None:

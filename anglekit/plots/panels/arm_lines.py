@@ -144,8 +144,8 @@ def _draw_students(
             _number_layers(ax, own, places, value, style, look, factor, below=numbered % 2 == 1)
             numbered += 1
     if alike and dashed is not None:
-        level = rows.groupby(x)[dashed].mean().dropna()
-        _draw_chance(ax, level.index.to_series(), level * factor, look.ink, look, "all")
+        mean = rows.groupby(x)[dashed].mean().dropna()
+        _draw_chance(ax, mean.index.to_series(), mean * factor, look.ink, look, "all")
 
 
 def _are_alike(rows: pd.DataFrame, x: str, value: str, dashed: str) -> bool:
