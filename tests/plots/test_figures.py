@@ -131,7 +131,7 @@ def test_without_an_angle_there_is_nothing_to_draw(name: str) -> None:
     geometries, _ = inputs(name, full_geometry(("forward",), ("random",), without=["angles"]))
     for call in (draw_figure, figure_data):
         with pytest.raises(
-            InputError, match="has no angles: angles.parquet lost its rows, .*; run `anglekit analyze` again"
+            InputError, match=r"has no angles: angles.parquet lost its rows, .*; run `anglekit analyze` again"
         ):
             call(name, geometries)
 
