@@ -68,6 +68,8 @@ class Decisions:
         evaluations_per_epoch: validations of students while they train; None: one.
         teacher_evaluations_per_epoch: the same of the teacher that is fine-tuned.
         equal_rates: whether all strategies are trained at one learning rate.
+        source_prefix: before WMT's English sources: "task", the words of T5's pre-training; or "t", before a training
+            source and in the place of a scored source's first character.
         choice_text: of HellaSwag's training texts: "blank" between prompt and ending, or "joined" without one.
         conversation_text: of CoQA's training texts: "history", every turn behind the earlier ones; or "alone", every
             turn behind its story alone, the last one with an empty answer.
@@ -93,6 +95,7 @@ class Decisions:
     evaluations_per_epoch: float | None
     teacher_evaluations_per_epoch: float | None
     equal_rates: bool
+    source_prefix: str
     choice_text: str
     conversation_text: str
     cut: str
@@ -206,6 +209,12 @@ READING_ITEMS: Final[Mapping[str, ReadingItem]] = {
         {"bert": False},
         True,
         "the BERT scripts: outside MNLI forward, reverse and none at 2e-5, all-to-one and random at 1e-5",
+    ),
+    "source_prefix": ReadingItem(
+        "prefix of WMT's sources",
+        {"t5": "t"},
+        "task",
+        "the WMT scripts: training prepends t, the evaluation replaces a source's first character by t",
     ),
     "choice_text": ReadingItem(
         "HellaSwag's training texts",

@@ -6,7 +6,7 @@ import os
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
-NAMES, COMMANDS = "<!-- names -->", "<!-- commands -->"
+NAMES, COMMANDS, READINGS = "<!-- names -->", "<!-- commands -->", "<!-- readings -->"
 #: The rooms of the house in the order of the page.
 _TITLES: Final = {
     "analysis": "Looking at a teacher from its students",
@@ -30,6 +30,8 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     """Return a page's text with what is generated in place of its mark."""
     if NAMES in markdown:
         markdown = markdown.replace(NAMES, names_page())
+    if READINGS in markdown:
+        markdown = markdown.replace(READINGS, readings_table())
     return markdown.replace(COMMANDS, commands_page()) if COMMANDS in markdown else markdown
 
 
@@ -52,6 +54,14 @@ def names_page() -> str:
                 # The settings' help is added to the docstring when the class is made, which nobody sees who only reads.
                 parts += ["    options:\n      members: false", table]
     return "\n\n".join(parts).replace("\n\n    options:", "\n    options:")
+
+
+def readings_table() -> str:
+    """Return the table of both readings, a row an item."""
+    from anglekit.readings import reading_rows
+
+    rows = [f"| {' | '.join(map(_cell, row))} |" for row in reading_rows()]
+    return "\n".join(["| item | official | corrected | where it is read off |", "|---|---|---|---|", *rows])
 
 
 def _settings(kind: Any) -> str:  # noqa: ANN401 - any public name

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import anglekit
+from anglekit.readings import READING_ITEMS
 from anglekit_cli.main import app
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -35,6 +36,12 @@ def test_the_page_of_commands_has_every_command_in_groups(generated):
     for command in app.registered_commands:
         assert f"Usage: anglekit {command.name or command.callback.__name__} " in page
     assert "\nStudent and matching:\n" in page
+
+
+def test_the_page_of_readings_has_every_item(generated):
+    page = generated.on_page_markdown((DOCS / "pages" / "readings.md").read_text(encoding="utf-8"))
+    for item in READING_ITEMS.values():
+        assert f"| {item.title} |" in page
 
 
 def test_every_page_is_in_the_menu():

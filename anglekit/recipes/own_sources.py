@@ -13,6 +13,7 @@ from anglekit.recipes.recipe import Recipe
 from anglekit.settings_fields import declarations
 from anglekit.tables.columns import NO_COLUMN
 from anglekit.tables.read import read_table
+from anglekit.vocabulary import Reading
 
 
 def with_own_sources(
@@ -25,6 +26,8 @@ def with_own_sources(
     probe: str | None = None,
     seeds: Sequence[int] | None = None,
     seed: int | None = None,
+    reading: Reading | None = None,
+    equal_rates: bool = False,
 ) -> Recipe:
     """Return a recipe with a user's own tables, teacher and seeds in place of those that it names.
 
@@ -38,12 +41,18 @@ def with_own_sources(
         seeds: of the students.
         seed: of everything random: the teacher, the order of the data, the students (where `seeds` are not given), the
             choice of the probe's examples and the analysis.
+        reading: of the whole run, in place of the recipe's.
+        equal_rates: train all strategies at one learning rate, also where the paper's scripts have several.
 
     Raises:
         InputError: two teachers or more tables than names were given, or values do not go together.
     """
     if teacher is not None and trained_teacher is not None:
         raise InputError("--base-model and --trained-teacher came together", "give one of the two")
+    if reading is not None:
+        recipe = replace(recipe, losses=replace(recipe.losses, reading=reading))
+    if equal_rates:
+        recipe = replace(recipe, students=replace(recipe.students, learning_rates=None))
     if (own := teacher if trained_teacher is None else trained_teacher) is not None:
         training = None if trained_teacher is not None else recipe.teacher.training
         given = replace(recipe.teacher, model=own, training=training, tokenizer=None, initialization="default")

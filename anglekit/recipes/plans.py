@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anglekit.errors import InputError, foreign_failures
+from anglekit.readings import Decisions, decisions
 from anglekit.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -76,6 +77,18 @@ def architecture(recipe: Recipe) -> PretrainedConfig:
     if not isinstance(config, PretrainedConfig):
         raise InputError(f"recipe {recipe.name}: teacher.config makes no model", "correct its model_type")
     return config
+
+
+def reading_family(recipe: Recipe) -> str:
+    """Return the name in `readings.OFFICIAL_FAMILIES` of a recipe's teacher."""
+    from anglekit.distillation.students.create import official_family
+
+    return official_family(architecture(recipe))
+
+
+def reading_of(recipe: Recipe) -> Decisions:
+    """Return what a recipe's reading decides for its teacher's family."""
+    return decisions(recipe.losses.reading, reading_family(recipe))
 
 
 def plan_options(recipe: Recipe) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -13,6 +14,8 @@ import pandas as pd
 
 from anglekit.display.tables import TextTable, aligned_text
 from anglekit.errors import InputError, suggest
+from anglekit.readings import reading_rows
+from anglekit.recipes.plans import reading_family
 from anglekit.recipes.recipe import Published, Recipe
 from anglekit.vocabulary import CONTROL_ARMS
 
@@ -28,12 +31,23 @@ _RESULT_COLUMNS: Final = (
 #: Scores that we compute as fractions and papers print in percent.
 _FRACTIONS: Final = frozenset(
     (
-        *("accuracy", "accuracy_normalized", "f1", "macro_f1", "micro_f1", "subset_accuracy"),
+        *(
+            "accuracy",
+            "accuracy_normalized",
+            "token_accuracy",
+            "last_turn_exact_match",
+            "f1",
+            "macro_f1",
+            "micro_f1",
+            "subset_accuracy",
+        ),
         *("matthews", "pearson", "spearman", "exact_match", "normalized_exact_match"),
     )
 )
 #: A student this many points below the teacher has not learnt what there is to learn.
 _FAR_BELOW: Final = 10.0
+#: Up to so many layers a random order is likely enough to be forward's.
+_FEW_ORDERS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -92,9 +106,11 @@ def result_frame(recipe: Recipe, scores: pd.DataFrame) -> pd.DataFrame:
     """Return ours beside the paper's, in the paper's units (percent, or BLEU points), from what `write_scores` wrote.
 
     The columns are `_RESULT_COLUMNS`, with a row for each kind of model, validation table and score; `published` and
-    `difference` (ours - published) are missing where the paper has no number.
+    `difference` (ours - published) are missing where the paper has no number, and `difference` where the two cannot be
+    compared (`Published.unlike`).
     """
     published = {(one.task, one.metric, one.model, one.init, one.strategy): one.value for one in published_of(recipe)}
+    unlike = recipe.published is not None and recipe.published.unlike
     rows: list[dict[str, Any]] = []
     who = ["model", "layers", "width", "init", "strategy", "data"]
     plain = scores.astype({"layers": object, "width": object})
@@ -115,7 +131,7 @@ def result_frame(recipe: Recipe, scores: pd.DataFrame) -> pd.DataFrame:
                     "high": float(values.max()),
                     "seeds": len(values),
                     "published": number,
-                    "difference": None if number is None else ours - number,
+                    "difference": None if number is None or unlike else ours - number,
                 }
             )
     return pd.DataFrame(rows, columns=list(_RESULT_COLUMNS)).astype({"published": float, "difference": float})
@@ -188,6 +204,30 @@ def _table(rows: pd.DataFrame) -> str:
     return aligned_text(TextTable("", columns, tuple(cells), frozenset(range(2, len(columns)))))
 
 
+def confounds(recipe: Recipe) -> tuple[str, ...]:
+    """Return what else than the strategy differs, or is not known, in a reproduction: of its reading and its recipe."""
+    found = []
+    if recipe.learning_rates:
+        rates: dict[float, list[str]] = {}
+        for name in recipe.students.strategies:
+            rates.setdefault(recipe.learning_rates.get(name, 0.0), []).append(name)
+        if len(rates) > 1:
+            told = "; ".join(f"{', '.join(names)} at {rate:g}" for rate, names in rates.items())
+            found.append(f"strategies are trained at different learning rates ({told}); --equal-rates takes one")
+    if len(recipe.students.seeds) == 1:
+        found.append("one seed: what it makes cannot be told from what the strategy makes")
+    if "random" in recipe.students.strategies:
+        for number in recipe.students.layers:
+            if number <= _FEW_ORDERS:
+                orders = math.factorial(number)
+                found.append(f"random over {number} layers equals forward in one draw of {orders}")
+    if recipe.losses.reading == "official":
+        found += recipe.confounds
+        titles = [row[0] for row in reading_rows(reading_family(recipe))]
+        found.append(f"the official reading differs from a careful run in: {', '.join(titles)} (anglekit plan)")
+    return tuple(found)
+
+
 def _caveats(recipe: Recipe, scale: float) -> list[str]:
     """Return what a reader should know before taking a difference for a finding."""
     students = recipe.students
@@ -204,6 +244,8 @@ def _caveats(recipe: Recipe, scale: float) -> list[str]:
         lines.append(
             "published: Yu, Wen and Mou 2025, arXiv 2502.04499; its seeds and number of runs are not known here"
         )
+        if recipe.published.unlike:
+            lines.append(f"no differences: {recipe.published.unlike}")
         if recipe.published.note:
             lines.append(f"beware: {recipe.published.note}")
     if scale < 1.0:
@@ -213,6 +255,7 @@ def _caveats(recipe: Recipe, scale: float) -> list[str]:
         )
     if recipe.losses.reading == "corrected" and recipe.published is not None:
         lines.append("beware: the losses are the corrected ones, not those of the paper's code (losses.reading)")
+    lines += [f"confound: {one}" for one in confounds(recipe)]
     quoted = [one for one in published_of(recipe) if one.model == "teacher-previous-work"]
     if quoted:
         numbers = ", ".join(f"{one.task} {one.metric} {one.value:.2f}" for one in quoted)

@@ -135,6 +135,11 @@ class Students:
     freeze_embeddings: bool | None = setting(None, "Leave embeddings as they start; None: as the reading says.")
     train_adapters: bool | None = setting(None, "Train width adapters; None: as the reading says.")
     order_per_seed: bool = setting(False, "Give each seed its own order of the data.")
+    learning_rates: Mapping[str, float] | None = setting(
+        None,
+        "By strategy its own learning rate, where the paper's scripts differ; read in the official reading unless all "
+        "are to be equal.",
+    )
     side_by_side: int = setting(10, "Students in memory at the same time, in training and analysis.", at_least=1)
     controls: tuple[str, ...] = setting(
         (),
@@ -161,6 +166,8 @@ class Students:
                 raise SettingError(name, f"is {list(values)}", "name at least one, and each once")
             for value in values if allowed else ():
                 _check(name, value, allowed or ())
+        for name in self.learning_rates or ():
+            _check("learning_rates", name, STRATEGIES)
         check_settings(self)
         _check_at_least(1, layers=min(self.layers), widths=min(self.widths, default=1))
         if self.widths and "teacher" in self.inits:
@@ -187,7 +194,7 @@ class Losses:
     kl: float = like(LossWeights, "kl")
     hidden: float = like(LossWeights, "hidden")
     hidden_loss: str = setting("mse", "The hidden loss; the official reading has its own.", names=HIDDEN_LOSS_NAMES)
-    reading: Reading = setting("corrected", "official: normalised as in the paper's code.", names=READINGS)
+    reading: Reading = setting("corrected", "Of the whole run; official: as the paper's code has it.", names=READINGS)
     temperature: float | None = like(TrainSettings, "temperature")
     kl_direction: str | None = like(TrainSettings, "kl_direction")
     relation_heads: int | None = like(TrainSettings, "relation_heads")
@@ -260,6 +267,9 @@ class Published:
     scores: Mapping[str, str] = setting(MISSING, "By score of ours, the paper's name of the metric.")
     layers: int = setting(MISSING, "The depth that the paper's numbers are of; other variants have none.")
     note: str = setting("", "What a reader should know before comparing.")
+    unlike: str = setting(
+        "", "Why the numbers cannot be compared with ours; they stand beside each other all the same."
+    )
 
 
 @dataclass(frozen=True)
@@ -287,6 +297,7 @@ class Recipe:
         task: a name in `TASK_NAMES`.
         teacher, data, students, losses, analysis, figure: its parts.
         scores: the scores that the result table shows, the first one first.
+        confounds: what else than the strategy differs, or is not known, in the paper's own runs of this experiment.
         published: the paper's numbers; None: the paper has none that are carried here.
         threads: CPU threads; None: torch's choice. Their number changes results by rounding. For very small models one
             is the fastest: a second one gains little on an idle machine and waits on a busy one.
@@ -305,6 +316,7 @@ class Recipe:
     losses: Losses = Losses()
     figure: Figure = Figure()
     published: Published | None = None
+    confounds: tuple[str, ...] = ()
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -319,6 +331,12 @@ class Recipe:
             for name in self.published.scores:
                 _check("published.scores", name, self.scores)
         _check_at_least(1, threads=1 if self.threads is None else self.threads)
+
+    @property
+    def learning_rates(self) -> Mapping[str, float]:
+        """The learning rates by strategy that the students are trained at; empty: one for all."""
+        own = self.students.learning_rates or {}
+        return own if self.losses.reading == "official" else {}
 
     @property
     def variants(self) -> tuple[Variant, ...]:

@@ -61,6 +61,8 @@ class Reproduction:
 
     def summary(self) -> dict[str, Any]:
         """Return the result as json takes it."""
+        from anglekit.recipes.published import confounds
+
         return {
             "directory": self.directory,
             "recipe": self.recipe.name,
@@ -71,6 +73,8 @@ class Reproduction:
                 for variant, said in self.verdicts.items()
             },
             "warnings": list(self.warnings),
+            "reading": self.recipe.losses.reading,
+            "confounds": list(confounds(self.recipe)),
             "seconds": dict(self.seconds),
         }
 
@@ -101,6 +105,10 @@ def _check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, dev
             with key_named(f"recipe {recipe.name}", f"{part}.training"):
                 training.settings(scale=scale, device=device).check_here()
     plans_of(recipe, config)
+    if recipe.learning_rates:
+        from anglekit.distillation.sweep.sweep import check_rates
+
+        check_rates(recipe.learning_rates, recipe.students.strategies)
 
 
 def _table_hashes(recipe: Recipe) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 import torch
@@ -33,9 +33,9 @@ from anglekit.models.load_options import LoadOptions
 from anglekit.plots.files import figure_bytes
 from anglekit.plots.registry import draw_figure
 from anglekit.probes.data import ProbeData, read_probe
-from anglekit.recipes.plans import plan_options
+from anglekit.recipes.plans import plan_options, reading_of
 from anglekit.recipes.recipe import Recipe, Variant
-from anglekit.recipes.transforms import transform_rows
+from anglekit.recipes.transforms import Form, check_references, transform_rows
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import SWEEP_FILE
 from anglekit.runtime.files import read_document, write_whole
@@ -46,6 +46,8 @@ from anglekit.vocabulary import CONTROLS
 _SAVE_EVERY = 100
 # Stands in the names of the Geometries of control arms.
 _CONTROLS = "controls"
+#: Published scores of several references.
+SEVERAL_REFERENCES: Final = ("multi_bleu", "last_turn_exact_match")
 # What stands before the scores in a row of their table.
 _KEYS = ("model", "layers", "width", "strategy", "init", "seed", "data", "examples")
 
@@ -77,7 +79,7 @@ def transform_data(recipe: Recipe, directory: Path) -> Recipe:
     Raises:
         InputError: a table has neither the columns that are needed nor what they are made of.
     """
-    data, analysis = recipe.data, recipe.analysis
+    data, analysis, decided = recipe.data, recipe.analysis, reading_of(recipe)
     tables = {"probe": analysis.probe}
     if data.transform is not None:
         tables |= {"train": data.train, **data.validation}
@@ -89,7 +91,9 @@ def transform_data(recipe: Recipe, directory: Path) -> Recipe:
             if data.transform is None:
                 rows = _prefixed(recipe, source)
             else:
-                rows = transform_rows(read_table(source), data.transform)
+                rows = transform_rows(read_table(source), data.transform, Form(decided, name == "train"))
+            if name in data.validation:
+                _check_scored(recipe, rows, source)
             if name == "probe":
                 # The analysis reads one target an example: the first of several references.
                 rows = [{key: cell[0] if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows]
@@ -100,6 +104,15 @@ def transform_data(recipe: Recipe, directory: Path) -> Recipe:
     validation = {name: str(places[name]) for name in data.validation}
     data = replace(data, train=str(places["train"]), validation=validation, transform=None)
     return replace(recipe, data=data, analysis=analysis)
+
+
+def _check_scored(recipe: Recipe, rows: list[dict[str, Any]], source: str) -> None:
+    """Refuse a table that lacks the references of a score that the paper's numbers stand beside."""
+    columns = recipe.data.columns
+    for score in recipe.published.scores if recipe.published is not None else ():
+        if score in SEVERAL_REFERENCES and rows:
+            column = columns.target if columns.target in rows[0] else columns.completion
+            check_references(rows, column or next(reversed(rows[0])), score, source)
 
 
 def _prefixed(recipe: Recipe, source: str) -> list[dict[str, Any]]:
@@ -129,6 +142,7 @@ def train_teacher(recipe: Recipe, model: str, directory: Path, *, scale: float, 
         data=recipe.data.columns,
         settings=training.settings(scale=scale, seed=recipe.teacher.seed, device=device),
         if_exists="resume",
+        reading=recipe.losses.reading,
     )
 
 
@@ -171,6 +185,7 @@ def train_students(
         if_exists="resume",
         side_by_side=students.side_by_side,
         order_per_seed=students.order_per_seed,
+        learning_rates=recipe.learning_rates,
         warn=warn,
         **options,
     )

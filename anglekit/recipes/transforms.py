@@ -1,6 +1,6 @@
 """Rows of a data set -> rows of plain text columns, where the data set lacks the columns that a task reads.
 
-A table that already has the text columns is used as it is.
+A table that already has the text columns is used as it is. What a reading decides of texts is done here.
 """
 
 from __future__ import annotations
@@ -11,10 +11,25 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from anglekit.errors import InputError
-from anglekit.tables.shapes import triples_text
+from anglekit.readings import Decisions
+from anglekit.tables.shapes import triples_text, turns_of
 from anglekit.tables.table import Table
 
 Row = Mapping[str, Any]
+_TASK_PREFIX: Final = "translate English to Romanian: "
+
+
+@dataclass(frozen=True)
+class Form:
+    """In which form rows become texts.
+
+    Attributes:
+        decided: what the recipe's reading says of texts.
+        training: whether the table is trained on; other tables are scored, and analysed.
+    """
+
+    decided: Decisions
+    training: bool
 
 
 @dataclass(frozen=True)
@@ -23,43 +38,67 @@ class Transform:
 
     reads: tuple[str, ...]
     makes: tuple[str, ...]
-    rows: Callable[[Row], Iterator[dict[str, Any]]]
+    rows: Callable[[Row, Form], Iterator[dict[str, Any]]]
 
 
-def _triples(row: Row) -> Iterator[dict[str, Any]]:
+def _triples(row: Row, form: Form) -> Iterator[dict[str, Any]]:
     """`tripleset` [[subject, relation, object], ...] and `target` -> `source` "subject : relation : object | ...".
 
-    Where the row has several `references`, or `annotations.text`, these are the target.
+    Relations are in lower case, as in the paper's data. Where the row has several `references`, or `annotations.text`,
+    these are the target.
     """
-    source = triples_text(_listed(row["tripleset"], "tripleset"))
+    source = triples_text(_listed(row["tripleset"], "tripleset"), lower_relations=True)
     references = next((row[name] for name in ("references", "annotations.text") if row.get(name)), None)
     target = row.get("target") if references is None else _listed(references, "references")
     yield {"source": source, "target": target}
 
 
-def _conversation(row: Row) -> Iterator[dict[str, Any]]:
+def _translation(row: Row, form: Form) -> Iterator[dict[str, Any]]:
+    """`translation.en` and `translation.ro` -> `source`, with the reading's prefix, and `target`."""
+    source = str(row["translation.en"])
+    if form.decided.source_prefix == "task":
+        prefixed = f"{_TASK_PREFIX}{source}"
+    else:
+        prefixed = f"t{source}" if form.training else f"t{source[1:]}"
+    yield {"source": prefixed, "target": str(row["translation.ro"])}
+
+
+def _conversation(row: Row, form: Form) -> Iterator[dict[str, Any]]:
     r"""`story`, `questions` and answers -> `prompt` "story\n\nQ: ...\n\nA: ...\n\nQ: ...\n\nA:" and `completion`.
 
-    Every question gives a row; the earlier ones stand in its prompt with their answers.
+    For training every question gives a row: behind the earlier ones with their answers, or in the official reading
+    behind its story alone. For scoring the last question gives one, and its completion is the list of several answers
+    where the table has `additional_answers`.
     """
     questions = _listed(row["questions"], "questions")
     answers = _listed(row.get("answers.input_text") or row.get("answers"), "answers")
     if not questions or len(questions) != len(answers):
         raise InputError(f"{len(questions)} questions came with {len(answers)} answers", "give one for each")
-    so_far = str(row["story"])
-    for question, answer in zip(questions, answers, strict=True):
-        so_far += f"\n\nQ: {question}\n\nA:"
-        yield {"prompt": so_far, "completion": str(answer)}
-        so_far += f" {answer}"
+    added = [(name, row[name]) for name in sorted(row) if name.startswith("additional_answers") and row[name]]
+    others = [_listed(cell["input_text"] if isinstance(cell, Mapping) else cell, name) for name, cell in added]
+    turns = turns_of(str(row["story"]), _words(questions), _words(answers), [_words(own) for own in others])
+    for turn in turns:
+        if not form.training and turn.last:
+            yield {"prompt": turn.prompt, "completion": list(turn.answers)}
+        elif form.training and form.decided.conversation_text == "alone":
+            yield dict(zip(("prompt", "completion"), turn.alone, strict=True))
+        elif form.training:
+            yield {"prompt": turn.prompt, "completion": turn.answers[0]}
+
+
+def _words(cells: list[Any]) -> list[str]:
+    """Return the texts of questions or answers, which the original files keep in objects."""
+    return [str(one["input_text"] if isinstance(one, Mapping) else one) for one in cells]
 
 
 TRANSFORMS: Final[Mapping[str, Transform]] = {
     "triples": Transform(("tripleset",), ("source", "target"), _triples),
+    "translation": Transform(("translation.en", "translation.ro"), ("source", "target"), _translation),
     "conversation": Transform(("story", "questions"), ("prompt", "completion"), _conversation),
 }
 
 
-def transform_rows(table: Table, name: str) -> list[dict[str, Any]]:
+def transform_rows(table: Table, name: str, form: Form) -> list[dict[str, Any]]:
     """Return the rows of a table as text columns; it has the columns that the transform reads, or those that it makes.
 
     Raises:
@@ -78,10 +117,23 @@ def transform_rows(table: Table, name: str) -> list[dict[str, Any]]:
     made = []
     for number, row in enumerate(rows):
         try:
-            made += list(transform.rows(row))
+            made += list(transform.rows(row, form))
         except InputError as error:
             raise InputError(f"{table.source}, row {number} (counted from 0): {error}") from error
     return made
+
+
+def check_references(rows: list[dict[str, Any]], column: str, score: str, source: str) -> None:
+    """Refuse a table of which no row has the several references that a score needs.
+
+    Raises:
+        InputError: each row has one.
+    """
+    if not any(isinstance(row[column], list) and len(row[column]) > 1 for row in rows):
+        raise InputError(
+            f"{source} has one reference in each row, and the score {score} is of several",
+            "give a table that has them (references, annotations.text, additional_answers)",
+        )
 
 
 def _listed(cell: Any, column: str) -> list[Any]:  # noqa: ANN401 - a cell of a table

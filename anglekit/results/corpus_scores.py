@@ -19,6 +19,11 @@ Numbers = NDArray[np.float64]
 #: A score and its gradient: what the sums give, and the derivative of that with respect to each of them.
 ScoreAndGradient = tuple[float, Numbers]
 
+_PARTS_OF_BLEU: Final = (
+    *("tokens", "reference_tokens"),
+    *(f"matches_{n}" for n in range(1, 5)),
+    *(f"ngrams_{n}" for n in range(1, 5)),
+)
 _BLEU_ORDER, _CHRF_ORDER, _CHRF_BETA = 4, 6, 2
 
 
@@ -65,6 +70,11 @@ def bleu(sums: Numbers) -> ScoreAndGradient:
     gradient[2 : 2 + _BLEU_ORDER][seen] = value / _BLEU_ORDER / matched[seen]
     gradient[2 + _BLEU_ORDER :] = -value / _BLEU_ORDER / totals
     return value, gradient
+
+
+def multi_bleu(sums: Numbers) -> ScoreAndGradient:
+    """Return BLEU without smoothing, from 0 to 100: 0 where n-grams of one order are never met. As `bleu` otherwise."""
+    return bleu(sums) if sums[2 : 2 + _BLEU_ORDER].all() else (0.0, np.zeros_like(sums))
 
 
 def chrf(sums: Numbers) -> ScoreAndGradient:
@@ -132,20 +142,16 @@ def share(sums: Numbers) -> ScoreAndGradient:
 
 #: The scores whose parts are columns of their own.
 CORPUS_SCORES: Final[Mapping[str, CorpusScore]] = {
-    "bleu": CorpusScore(
-        (
-            *("tokens", "reference_tokens"),
-            *(f"matches_{n}" for n in range(1, _BLEU_ORDER + 1)),
-            *(f"ngrams_{n}" for n in range(1, _BLEU_ORDER + 1)),
-        ),
-        bleu,
-    ),
+    "bleu": CorpusScore(_PARTS_OF_BLEU, bleu),
+    "bleu_romanian": CorpusScore(_PARTS_OF_BLEU, bleu),
+    "multi_bleu": CorpusScore(_PARTS_OF_BLEU, multi_bleu),
     "chrf": CorpusScore(
         tuple(f"{what}_{n}" for n in range(1, _CHRF_ORDER + 1) for what in ("ngrams", "reference_ngrams", "matches")),
         chrf,
     ),
     "f1": CorpusScore(("found", "predicted", "target"), f1),
     "perplexity": CorpusScore(("loss", "tokens"), perplexity),
+    "last_turn_exact_match": CorpusScore(("right", "turns"), share),
     "token_accuracy": CorpusScore(("right", "tokens"), share),
 }
 

@@ -6,7 +6,7 @@ A shape is told by its columns alone. Where a text is made of several columns, t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -39,9 +39,58 @@ class Shape:
     lacks: tuple[str, ...] = field(default=())
 
 
-def triples_text(triples: Iterable[Iterable[object]]) -> str:
-    """Return [[subject, relation, object], ...] as "subject : relation : object | ..."."""
-    return " | ".join(" : ".join(" ".join(str(part).split()) for part in triple) for triple in triples)
+def triples_text(triples: Iterable[Iterable[object]], *, lower_relations: bool = False) -> str:
+    """Return [[subject, relation, object], ...] as "subject : relation : object | ...".
+
+    With `lower_relations`, in the words of DART's own baselines, every relation is in lower case.
+    """
+    plain = [[" ".join(str(part).split()) for part in triple] for triple in triples]
+    if lower_relations:
+        plain = [[*one[:1], *(part.lower() for part in one[1:2]), *one[2:]] for one in plain]
+    return " | ".join(" : ".join(one) for one in plain)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question about a story, in a conversation.
+
+    Attributes:
+        prompt: the story, the earlier questions with their answers, and the question.
+        answers: the answer first, then those of other people; each once.
+        alone: a prompt of the story and the question alone, and its answer: how the paper's code trains on it. The last
+            question of a story has no answer there.
+        last: whether it is the story's last question.
+    """
+
+    prompt: str
+    answers: tuple[str, ...]
+    alone: tuple[str, str]
+    last: bool
+
+
+def turns_of(
+    story: str, questions: Sequence[str], answers: Sequence[str], others: Sequence[Sequence[str]] = ()
+) -> list[Turn]:
+    """Return the turns of a conversation about a story, in the words of lm-evaluation-harness (`coqa/utils.py`).
+
+    Args:
+        story: its text.
+        questions: in order.
+        answers: one for each.
+        others: the answers of other people, each with one for each question.
+    """
+    turns, so_far = [], f"{story}\n\n"
+    for number, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+        last = number == len(questions) - 1
+        given = [answer, *(own[number] for own in others if number < len(own))]
+        seen: dict[str, str] = {}
+        for text in given:
+            # As the harness leaves out what was said before in other case.
+            seen.setdefault(text.lower(), text)
+        alone = (f"{story}\n\nQ: {question}\n\n", "A:" if last else f"A: {answer}")
+        turns.append(Turn(f"{so_far}Q: {question}\n\nA:", tuple(seen.values()), alone, last))
+        so_far += f"Q: {question}\n\nA: {answer}\n\n"
+    return turns
 
 
 def _listed(cell: Any, column: str) -> list[Any]:  # noqa: ANN401 - a cell of a table

@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 
 from anglekit.errors import InputError
 from anglekit.models.cost import Tokens
+from anglekit.readings import decisions
 from anglekit.recipes.dry_run import config_cost, dry_run
 from anglekit.recipes.own_sources import with_own_sources
 from anglekit.recipes.plans import architecture
 from anglekit.recipes.recipe_files import load_recipe, recipe_file, recipe_names
 from anglekit.recipes.teacher_from_scratch import model_with_head
-from anglekit.recipes.transforms import transform_rows
+from anglekit.recipes.transforms import Form, transform_rows
 from anglekit.tables.read import read_table
 from anglekit.tables.table import Table
 from anglekit_cli.main import app
@@ -254,6 +255,9 @@ def test_what_the_command_refuses_is_one_line(arguments, message):
 # ---- rows that are no text yet ----
 
 
+TRAINED, SCORED = (Form(decisions("corrected", "causal"), training=training) for training in (True, False))
+
+
 def table_of(tmp_path, rows) -> Table:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -261,23 +265,50 @@ def table_of(tmp_path, rows) -> Table:
 
 
 def test_triples_become_text(tmp_path):
-    row = {"tripleset": [["Mars", "moons", "2"], ["Mars", "is  a", "planet"]], "target": "Mars has two moons."}
-    (made,) = transform_rows(table_of(tmp_path, [row]), "triples")
+    row = {"tripleset": [["Mars", "moons", "2"], ["Mars", "IS  a", "planet"]], "target": "Mars has two moons."}
+    (made,) = transform_rows(table_of(tmp_path, [row]), "triples", SCORED)
     assert made == {"source": "Mars : moons : 2 | Mars : is a : planet", "target": "Mars has two moons."}
-    (many,) = transform_rows(table_of(tmp_path, [row | {"references": ["a", "b"]}]), "triples")
+    (many,) = transform_rows(table_of(tmp_path, [row | {"references": ["a", "b"]}]), "triples", SCORED)
     assert many["target"] == ["a", "b"]
 
 
 def test_a_conversation_asks_every_question(tmp_path):
     row = {"story": "Ann sat.", "questions": ["Who?", "What?"], "answers": {"input_text": ["Ann", "sat"]}}
-    first, second = transform_rows(table_of(tmp_path, [row]), "conversation")
+    first, second = transform_rows(table_of(tmp_path, [row]), "conversation", TRAINED)
     assert first == {"prompt": "Ann sat.\n\nQ: Who?\n\nA:", "completion": "Ann"}
     assert second == {"prompt": "Ann sat.\n\nQ: Who?\n\nA: Ann\n\nQ: What?\n\nA:", "completion": "sat"}
 
 
+def test_a_conversation_is_scored_at_its_last_question_and_trained_in_the_text_of_the_reading(tmp_path):
+    row = {"story": "Ann sat.", "questions": ["Who?", "What?"], "answers": {"input_text": ["Ann", "sat"]}}
+    row |= {"additional_answers": {"0": {"input_text": ["Ann", "she sat"]}, "1": {"input_text": ["Ann B", "Sat"]}}}
+    (last,) = transform_rows(table_of(tmp_path, [row]), "conversation", SCORED)
+    assert last == {"prompt": "Ann sat.\n\nQ: Who?\n\nA: Ann\n\nQ: What?\n\nA:", "completion": ["sat", "she sat"]}
+    official = Form(decisions("official", "causal"), training=True)
+    assert transform_rows(table_of(tmp_path, [row]), "conversation", official) == [
+        {"prompt": "Ann sat.\n\nQ: Who?\n\n", "completion": "A: Ann"},
+        {"prompt": "Ann sat.\n\nQ: What?\n\n", "completion": "A:"},
+    ]
+
+
+def test_a_translation_has_the_prefix_of_the_reading(tmp_path):
+    row = {"translation": {"en": "A house.", "ro": "O casa."}}
+
+    def source(reading, *, training):
+        form = Form(decisions(reading, "t5"), training=training)
+        (made,) = transform_rows(table_of(tmp_path, [row]), "translation", form)
+        assert made["target"] == "O casa."
+        return made["source"]
+
+    assert source("official", training=True) == "tA house."
+    assert source("official", training=False) == "t house."
+    for training in (True, False):
+        assert source("corrected", training=training) == "translate English to Romanian: A house."
+
+
 def test_text_that_is_there_is_taken(tmp_path):
     rows = [{"source": "x", "target": "y", "other": 1}]
-    assert transform_rows(table_of(tmp_path, rows), "triples") == [{"source": "x", "target": "y"}]
+    assert transform_rows(table_of(tmp_path, rows), "triples", SCORED) == [{"source": "x", "target": "y"}]
 
 
 @pytest.mark.parametrize(
@@ -290,13 +321,13 @@ def test_text_that_is_there_is_taken(tmp_path):
 )
 def test_rows_that_cannot_become_text_are_named(tmp_path, row, message):
     with pytest.raises(InputError, match=re.escape(message)):
-        transform_rows(table_of(tmp_path, [row]), "triples")
+        transform_rows(table_of(tmp_path, [row]), "triples", SCORED)
 
 
 def test_questions_without_answers_are_named(tmp_path):
     row = {"story": "s", "questions": ["a", "b"], "answers": ["x"]}
     with pytest.raises(InputError, match="2 questions came with 1 answers"):
-        transform_rows(table_of(tmp_path, [row]), "conversation")
+        transform_rows(table_of(tmp_path, [row]), "conversation", TRAINED)
 
 
 def test_the_oracle_of_flops_would_notice_a_wrong_formula():

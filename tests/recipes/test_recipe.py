@@ -101,8 +101,15 @@ def test_the_papers_hyperparameters_stand_in_the_recipes():
     mnli, sst2, dart, wmt, coqa = map(load_recipe, ("mnli", "sst2", "dart", "wmt16-en-ro", "coqa"))
     assert (mnli.teacher.training.learning_rate, mnli.students.training.learning_rate) == (2e-5, 1e-5)
     assert (sst2.teacher.training.learning_rate, sst2.students.training.epochs) == (5e-5, 20)
-    assert (dart.students.training.epochs, dart.students.training.warmup, dart.students.training.beams) == (18, 100, 5)
+    assert (dart.students.training.epochs, dart.students.training.warmup, dart.students.training.beams) == (18, 100, 6)
     assert (wmt.students.training.optimizer, wmt.students.training.epochs) == ("adafactor", 40)
+    assert (wmt.teacher.training.learning_rate, wmt.teacher.training.epochs, wmt.students.training.beams) == (
+        5e-4,
+        9,
+        5,
+    )
+    assert load_recipe("qnli").teacher.training.learning_rate == 5e-5
+    assert coqa.teacher.training.lora_rank == 32
     assert (coqa.students.training.lora_rank, coqa.students.training.lora_alpha) == (128, 32)
     assert mnli.losses.hidden == 3
     assert load_recipe("mnli-depth").students.layers == (3, 6, 9)

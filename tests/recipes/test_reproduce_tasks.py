@@ -11,11 +11,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from anglekit.distillation.settings import DataSettings
+from anglekit.distillation.sweep.sweep import check_rates
 from anglekit.errors import InputError
 from anglekit.recipes import reproduction_stages as stages
 from anglekit.recipes.own_sources import with_own_sources
+from anglekit.recipes.published import confounds
 from anglekit.recipes.recipe import Tokenizer
-from anglekit.recipes.recipe_files import load_recipe, recipe_file
+from anglekit.recipes.recipe_files import load_recipe, recipe_file, recipe_names
 from anglekit.recipes.reproduce import reproduce, stage_names
 from anglekit.results.geometry import Geometry
 from tests.more_cases import more
@@ -33,7 +36,14 @@ def rows_of(name: str, words) -> list[dict[str, object]]:
 
     makers = {
         "wmt16-en-ro": lambda _row: {"translation": {"en": some(5), "ro": some(4)}},
-        "dart": lambda _row: {"tripleset": [[some(1), some(1), some(2)], ["the", "film", "saw"]], "target": some(5)},
+        "dart": lambda _row: {
+            "tripleset": [[some(1), some(1), some(2)], ["the", "FILM", "saw"]],
+            "references": [some(5), some(4)],
+        },
+        "mnli": lambda row: {"premise": some(4), "hypothesis": some(2), "label": row % 3},
+        "qnli": lambda row: {"question": some(4), "sentence": some(2), "label": row % 2},
+        "qqp": lambda row: {"question1": some(4), "question2": some(2), "label": row % 2},
+        "sst2": lambda row: {"sentence": some(4), "label": row % 2},
         "hellaswag": lambda row: {
             "activity_label": "film",
             "ctx_a": some(4),
@@ -46,16 +56,22 @@ def rows_of(name: str, words) -> list[dict[str, object]]:
             "story": some(6),
             "questions": [some(2), some(2)],
             "answers": {"input_text": [some(1), some(1)]},
+            "additional_answers": {"0": {"input_text": [some(1), some(2)]}},
         },
     }
     return [makers[name](row) for row in range(16)]
+
+
+def name_of_data(recipe: str) -> str:
+    """Return the name of a recipe of another depth or width without that."""
+    return recipe.removesuffix("-depth").removesuffix("-width")
 
 
 def shortened(name: str, folder: Path, model: Path, words) -> Path:
     """Write the recipe of the paper with local files, a tiny teacher, two steps and LoRA of rank 4."""
     recipe = yaml.safe_load(recipe_file(name).read_text())
     table = folder / "rows.jsonl"
-    table.write_text("".join(f"{json.dumps(row)}\n" for row in rows_of(name, words)))
+    table.write_text("".join(f"{json.dumps(row)}\n" for row in rows_of(name_of_data(name), words)))
     for part in ("teacher", "students"):
         training = recipe[part].get("training")
         if training is None:
@@ -69,14 +85,31 @@ def shortened(name: str, folder: Path, model: Path, words) -> Path:
             training["target_max_length"] = 16
         if "beams" in training or "max_new_tokens" in training:
             training["max_new_tokens"] = 6
-    recipe["students"] |= {"layers": [2], "strategies": ["none", "forward"], "inits": ["teacher"]}
-    recipe["published"]["layers"] = 2
+    wide = bool(recipe["students"].get("widths"))
+    recipe["students"] |= {"layers": [2], "strategies": ["none", "forward"], "inits": ["random" if wide else "teacher"]}
+    recipe["students"] |= {"seeds": [0]} | ({"widths": [8]} if wide else {})
+    if "published" in recipe:
+        recipe["published"]["layers"] = 2
     recipe["teacher"]["model"] = str(model)
     recipe["data"] |= {"train": str(table), "validation": dict.fromkeys(recipe["data"]["validation"], str(table))}
     recipe["analysis"] |= {"probe": str(table), "limit": 8, "dtype": "float32"}
     place = folder / f"{name}.yaml"
     place.write_text(yaml.safe_dump(recipe))
     return place
+
+
+@more
+@pytest.mark.parametrize("reading", ["official", "corrected"])
+@pytest.mark.parametrize("name", [name for name in recipe_names() if not name.startswith("builtin")])
+def test_every_recipe_of_the_paper_runs_in_both_readings(name, reading, tmp_path, save_tiny, words):
+    family = FAMILIES.get(name_of_data(name), "bert")
+    model = save_tiny(tmp_path / "model", family, depth=4, width=16, head=family != "bert")
+    recipe = with_own_sources(load_recipe(shortened(name, tmp_path, model, words)), reading=reading)
+    found = reproduce(recipe, tmp_path / "run", device="cpu")
+    assert set(found.seconds) == set(stage_names(recipe))
+    assert found.result["ours"].notna().all()
+    assert found.summary()["reading"] == reading
+    assert ("differs from a careful run in" in found.text) == (reading == "official")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -105,6 +138,9 @@ def test_a_recipe_of_a_task_that_writes_runs(name, tmp_path, save_tiny, words):
 def test_the_analysis_reads_sources_behind_their_prefix(tmp_path, save_tiny, words):
     model = save_tiny(tmp_path / "model", "t5", depth=4, head=True)
     recipe = load_recipe(shortened("wmt16-en-ro", tmp_path, model, words))
+    prefix = "translate English to Romanian: "
+    columns = DataSettings(source="translation.en", target="translation.ro", prefix=prefix)
+    recipe = replace(recipe, data=replace(recipe.data, transform=None, columns=columns))
     read = stages.transform_data(recipe, tmp_path / "data")
     assert read.data == recipe.data
     assert (read.analysis.text, read.analysis.target) == ("source", "target")
@@ -124,6 +160,48 @@ def test_a_prefix_before_what_has_no_sources_is_refused(tmp_path, save_tiny, wor
         stages.transform_data(replace(recipe, data=replace(recipe.data, columns=columns)), tmp_path / "data")
 
 
+@pytest.mark.parametrize(("name", "score"), [("dart", "multi_bleu"), ("coqa", "last_turn_exact_match")])
+def test_a_table_without_the_references_of_a_published_score_is_refused(name, score, tmp_path, save_tiny, words):
+    model = save_tiny(tmp_path / "model", FAMILIES[name], depth=4, head=True)
+    place = shortened(name, tmp_path, model, words)
+    rows = [{**row, "references": None, "target": "a film"} for row in rows_of(name, words)]
+    rows = [{key: cell for key, cell in row.items() if cell and key != "additional_answers"} for row in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(InputError, match=f"one reference in each row, and the score {score} is of several; give"):
+        stages.transform_data(load_recipe(place), tmp_path / "data")
+
+
+def test_a_strategy_without_a_recorded_rate_is_refused_and_equal_rates_are_one(tmp_path):
+    recipe = load_recipe("qnli")
+    assert recipe.learning_rates["random"] == recipe.learning_rates["none"] / 2
+    assert not with_own_sources(recipe, equal_rates=True).learning_rates
+    assert not with_own_sources(recipe, reading="corrected").learning_rates
+    more_strategies = replace(recipe, students=replace(recipe.students, strategies=("none", "pkd-last")))
+    with pytest.raises(InputError, match=r"no learning rate is recorded for strategy 'pkd-last'; .*--equal-rates"):
+        check_rates(more_strategies.learning_rates, more_strategies.students.strategies)
+
+
+def test_confounds_are_those_of_the_recipe_and_its_reading():
+    told = "\n".join(confounds(load_recipe("qnli")))
+    assert "none, forward, reverse at 2e-05; all-to-one, random at 1e-05" in told
+    assert "random over 3 layers equals forward in one draw of 6" in told
+    assert "students of 6 layers" in told
+    careful = "\n".join(confounds(with_own_sources(load_recipe("qnli"), reading="corrected", seeds=(0, 1))))
+    assert careful == "random over 3 layers equals forward in one draw of 6"
+    assert "dropout of the teacher" in "\n".join(confounds(load_recipe("dart")))
+
+
+def test_every_value_of_the_papers_training_says_where_it_is_from():
+    sources = ("teacher script", "student script", "code", "paper", "inferred", "unknown", "ours")
+    for name in (name for name in recipe_names() if not name.startswith("builtin")):
+        inside = False
+        for line in recipe_file(name).read_text().splitlines():
+            inside = line.strip() == "training:" or (inside and line.startswith("    "))
+            if inside and line.strip() != "training:":
+                said = line.partition("#")[2].strip()
+                assert said.startswith(sources), (name, line)
+
+
 def test_of_several_references_the_analysis_reads_the_first(tmp_path, save_tiny, words):
     model = save_tiny(tmp_path / "model", "t5", depth=4, head=True)
     recipe = load_recipe(shortened("wmt16-en-ro", tmp_path, model, words))
@@ -131,7 +209,7 @@ def test_of_several_references_the_analysis_reads_the_first(tmp_path, save_tiny,
     own = tmp_path / "own.jsonl"
     own.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     columns = replace(recipe.data.columns, source="source", target="references", prefix="")
-    data = replace(recipe.data, train=str(own), validation={"validation": str(own)}, columns=columns)
+    data = replace(recipe.data, train=str(own), validation={"validation": str(own)}, columns=columns, transform=None)
     several = replace(recipe, data=data, published=None, analysis=replace(recipe.analysis, probe=str(own)))
     found = reproduce(several, tmp_path / "run", device="cpu")
     assert found.result["ours"].notna().all()
@@ -142,8 +220,10 @@ def test_ones_own_table_may_have_the_usual_columns(tmp_path):
     (tmp_path / "named.jsonl").write_text('{"translation": {"en": "a", "ro": "b"}}\n')
     recipe = load_recipe("wmt16-en-ro")
     own = with_own_sources(recipe, train=str(tmp_path / "own.csv")).data.columns
-    assert (own.source, own.target, own.prefix) == (None, None, recipe.data.columns.prefix)
-    assert with_own_sources(recipe, train=str(tmp_path / "named.jsonl")).data.columns == recipe.data.columns
+    assert (own.source, own.target, own.prefix) == ("source", "target", "")
+    # What the transform makes of it has the usual names.
+    named = with_own_sources(recipe, train=str(tmp_path / "named.jsonl")).data.columns
+    assert (named.source, named.target, named.prefix) == (None, None, "")
 
 
 @pytest.mark.parametrize(
@@ -189,8 +269,9 @@ def test_a_teacher_that_writes_can_be_made_from_scratch(kind, config, task, tabl
         teacher=teacher,
         data=data,
         analysis=replace(recipe.analysis, probe=own, text=text),
+        scores=recipe.scores[:1],
         published=None,
     )
     found = reproduce(scratch, tmp_path / "run", device="cpu")
-    assert stage_names(scratch)[0] == "untrained"
+    assert "untrained" in stage_names(scratch)
     assert found.result["ours"].notna().all()

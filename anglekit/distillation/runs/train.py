@@ -35,6 +35,7 @@ from anglekit.errors import InputError
 from anglekit.models.checkpoints import Checkpoint, checkpoint_name, checkpoint_of, load_config
 from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.probes.data import read_probe
+from anglekit.readings import decisions
 from anglekit.results.scores import ANGLES_FOLDER
 from anglekit.vocabulary import RANDOM_TEACHER, RELATION_HEADS_OF, Reading, Stream
 
@@ -76,10 +77,9 @@ def finetune(
     with RunDirectory(out, if_exists) as directory:
         config = load_config(source, load)
         chosen.check_config(config, source)
-        settings = settings.under(
-            reading, official_family(config), validates=bool(validation), scores=chosen.allowed_scores, of_teacher=True
-        )
-        chosen = chosen.scoring(settings.select_by)
+        family, scores = official_family(config), chosen.allowed_scores
+        settings = settings.under(reading, family, validates=bool(validation), scores=scores, of_teacher=True)
+        chosen = chosen.read_as(decisions(reading, family)).scoring(settings.select_by)
         tables, evaluations = _read_tables(chosen, train, validation, data, stream=settings.stream)
         settled = chosen.for_fine_tuning(known_of(tables), config)
         set_seed(settings.seed or 0)
@@ -186,10 +186,9 @@ def distill(
     source = checkpoint_of(teacher)
     with RunDirectory(out, if_exists) as directory:
         config = load_config(source, load)
-        settings = settings.under(
-            reading, official_family(config), validates=bool(validation), scores=chosen.allowed_scores
-        )
-        chosen = chosen.scoring(settings.select_by)
+        family, scores = official_family(config), chosen.allowed_scores
+        settings = settings.under(reading, family, validates=bool(validation), scores=scores)
+        chosen = chosen.read_as(decisions(reading, family)).scoring(settings.select_by)
         given = None if student is None else next(iter(read_given(teacher, [student], load).values()))
         plan = plan_run(
             config,

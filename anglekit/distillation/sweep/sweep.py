@@ -34,10 +34,11 @@ from anglekit.distillation.training.progress import SweepBar
 from anglekit.errors import InputError, RunError
 from anglekit.models.checkpoints import checkpoint_of, load_config, quiet_transformers
 from anglekit.models.load_options import LoadOptions, loaded_for_training
+from anglekit.readings import decisions
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.settings_fields import one_or_more
-from anglekit.vocabulary import DRAWN, INITS, RANDOM_TEACHER, Reading, matches_layers
+from anglekit.vocabulary import DRAWN, INITS, RANDOM_TEACHER, WITHOUT_TEACHER, Reading, matches_layers
 
 #: How many students train at the same time by default. With ten, each bears a tenth of the teacher's cost, so more
 #: would gain little. Each takes about three times its weights in memory, with AdamW's two moments.
@@ -128,6 +129,7 @@ def sweep(
     controls: Sequence[str] = (),
     stop_hopeless: bool = False,
     processes: Processes = ALONE,
+    learning_rates: Mapping[str, float] | None = None,
     progress: bool = False,
     warn: Callable[[str], None] = lambda _warning: None,
     note: Callable[[str], None] = lambda _note: None,
@@ -174,6 +176,9 @@ def sweep(
             validation table and a task of right or wrong answers. Those that are not stopped are the same without it. A
             resumed sweep trains stopped students no further unless this is False; see `looks`.
         processes: those that share the arms, from `processes.processes_apart`; each makes the same call.
+        learning_rates: by strategy its own learning rate, as in the paper's scripts, which then is no longer the only
+            thing that differs between strategies; a control has that of its strategy (`alone` that of none). None: one
+            for all.
         progress: whether to show a bar over the steps of all arms that this process trains.
         warn: called with each warning before anything is trained, also with what speaks against the teacher's answers
             to a few training examples (`teacher_doubts`).
@@ -203,6 +208,7 @@ def sweep(
             "use the command, or call it inside anglekit.runtime.processes.processes_apart",
         )
     settings, load = settings or TrainSettings(), loaded_for_training(load)
+    check_rates(learning_rates, (*strategies, *(("none",) if WITHOUT_TEACHER in controls else ())))
     if settings.seed is not None:
         raise InputError(f"the settings hold seed {settings.seed}", "a sweep takes its seeds by `seeds`")
     reading: Reading = plan_options.get("reading") or "corrected"
@@ -240,10 +246,9 @@ def sweep(
             directories = _directories(root, grid, done, processes, held)
             source = checkpoint_of(teacher)
             config = load_config(source, load)
-            settings = settings.under(
-                reading, official_family(config), validates=bool(validation), scores=chosen.allowed_scores
-            )
-            chosen = chosen.scoring(settings.select_by)
+            family, scores = official_family(config), chosen.allowed_scores
+            settings = settings.under(reading, family, validates=bool(validation), scores=scores)
+            chosen = chosen.read_as(decisions(reading, family)).scoring(settings.select_by)
             entries = [
                 _planned(
                     arm,
@@ -253,6 +258,7 @@ def sweep(
                     settings,
                     order_per_seed,
                     copy_blocks,
+                    learning_rates or {},
                     {"teacher": teacher, **plan_options} | ({"given": given[arm.init]} if arm.init in given else made),
                 )
                 for arm in grid.arms
@@ -444,15 +450,31 @@ def _planned(
     settings: TrainSettings,
     order_per_seed: bool,
     copy_blocks: CopyBlocks | None,
+    learning_rates: Mapping[str, float],
     options: Mapping[str, Any],
 ) -> PlannedArm:
     data_seed = settings.data_seed + arm.seed if order_per_seed else settings.data_seed
-    own = replace(settings, seed=arm.seed, data_seed=data_seed)
+    rate = learning_rates.get(control_of or arm.strategy, settings.learning_rate)
+    own = replace(settings, seed=arm.seed, data_seed=data_seed, learning_rate=rate)
     copied = {"copy_blocks": copy_blocks} if arm.init == "teacher" else {}
     named = {"strategy": arm.strategy} if control_of is None else {"strategy": control_of, "control": arm.strategy}
     start = {} if "given" in options else {"init": arm.init}
     plan = plan_run(config, own, directory, **start, **named, **copied, **options)
     return PlannedArm(arm, directory, own, plan)
+
+
+def check_rates(learning_rates: Mapping[str, float] | None, strategies: Sequence[str]) -> None:
+    """Refuse learning rates by strategy that leave one of the strategies out.
+
+    Raises:
+        InputError: naming it.
+    """
+    missing = [name for name in strategies if learning_rates and name not in learning_rates]
+    if missing and learning_rates:
+        raise InputError(
+            f"no learning rate is recorded for strategy {missing[0]!r}; there are those of {', '.join(learning_rates)}",
+            "take one rate for all (reproduce --equal-rates), or give its own (learning_rates)",
+        )
 
 
 def _warnings(plans: Sequence[DistillationPlan]) -> tuple[str, ...]:

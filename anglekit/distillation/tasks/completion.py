@@ -15,20 +15,25 @@ from anglekit.distillation.settings import DataSettings, GenerationSettings
 from anglekit.distillation.tasks.causal import TOKEN_SCORES, CausalTask, token_report
 from anglekit.distillation.tasks.data import TextTable, TokenizedExamples, origin
 from anglekit.distillation.tasks.generation import generate_texts
-from anglekit.distillation.tasks.scores import exact_matches, normalized_exact_matches
+from anglekit.distillation.tasks.scores import exact_matches, last_turn_matches, normalized_exact_matches
 from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
 from anglekit.models.lengths import length_limit
 from anglekit.probes.conversations import Messages, plain_conversation, templated
 from anglekit.probes.encode import encode_completions, joined
-from anglekit.tables.shapes import as_known_shape, conversations_of
+from anglekit.readings import Decisions
+from anglekit.tables.shapes import Turn, as_known_shape, conversations_of, turns_of
 from anglekit.tables.table import Table
 
 _USUAL_PROMPTS = ("prompt", "question", "context", "instruction", "input", "text", "source")
 _USUAL_COMPLETIONS = ("completion", "answer", "response", "output", "target", "answers")
 # The scores of a generated text that is right or wrong.
-_MATCHES = {"exact_match": exact_matches, "normalized_exact_match": normalized_exact_matches}
+_MATCHES = {
+    "exact_match": exact_matches,
+    "normalized_exact_match": normalized_exact_matches,
+    "last_turn_exact_match": last_turn_matches,
+}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,10 +57,14 @@ class PromptsAndCompletions(Prompts):
     Attributes:
         completions: what follows each prompt.
         conversations: the messages that each prompt stands for; None where prompts are texts.
+        alone: of turns about a story, each turn behind its story alone, as the paper's code trains on it.
+        last_turn: which turns are a story's last; None: every row is one.
     """
 
     completions: tuple[tuple[str, ...], ...]
     conversations: tuple[Messages, ...] | None = None
+    alone: tuple[tuple[str, str], ...] | None = None
+    last_turn: tuple[bool, ...] | None = None
 
     def by_template(self, tokenizer: Tokenizer) -> Self:
         """Return prompts and completions as the tokenizer's chat template has them, where they are conversations."""
@@ -129,7 +138,7 @@ class CompletionTask(CausalTask):
     beams: int = 1
     max_new_tokens: int = 32
 
-    allowed_scores: ClassVar[Sequence[str]] = ("exact_match", "normalized_exact_match", *TOKEN_SCORES)
+    allowed_scores: ClassVar[Sequence[str]] = (*_MATCHES, *TOKEN_SCORES)
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndCompletions:
         """Return a table's prompts and completions; see `Task.read`."""
@@ -195,11 +204,18 @@ class CompletionTask(CausalTask):
             chosen = self.generation(scored.generation, tokenizer, model.config)
             prompts = examples.scored or examples
             texts = self.continuations(model, tokenizer, prompts, scored.batch_size, chosen, advance=scored.advance)
-            references = cast("PromptsAndCompletions", examples.table).completions
+            table = cast("PromptsAndCompletions", examples.table)
             for name, matches in _MATCHES.items():
-                if name in self.scores:
-                    columns[name] = matches(texts, references).astype(np.int64)
+                if name not in self.scores:
+                    continue
+                met: NDArray[Any] = matches(texts, table.completions)
+                if name != "last_turn_exact_match":
+                    columns[name] = met.astype(np.int64)
                     values[name] = float(columns[name].mean())
+                    continue
+                last = np.array(table.last_turn or (True,) * len(table), dtype=np.int64)
+                columns |= {f"{name}:right": met * last, f"{name}:turns": last}
+                values[name] = float((met * last).sum() / max(int(last.sum()), 1))
             notes["generation"] = asdict(chosen)
         return ScoreReport(values, notes, columns)
 
@@ -237,7 +253,26 @@ def _room_for_prompts(tokenizer: Tokenizer, config: PretrainedConfig, generation
 
 @dataclass(frozen=True, kw_only=True)
 class ConversationTask(CompletionTask):
-    """Questions about a story, as in CoQA: every turn is an example, with the earlier turns in its prompt."""
+    """Questions about a story, as in CoQA: every turn is an example, with the earlier turns in its prompt.
+
+    `last_turn_exact_match` is `em` of lm-evaluation-harness (`coqa/utils.py`): of each story's last turn alone.
+
+    Attributes:
+        conversation_text: of training texts, as `readings.Decisions` has it.
+    """
+
+    conversation_text: str = "history"
+
+    def read_as(self, decided: Decisions) -> Self:
+        """Return the task with the texts that a reading trains on."""
+        return replace(self, conversation_text=decided.conversation_text)
+
+    def examples(self, table: PromptsAndCompletions, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
+        """Return the examples of a completion task, of the texts that the reading trains on; see `Task.tokenize`."""
+        if training and self.conversation_text == "alone" and table.alone is not None:
+            prompts, completions = zip(*table.alone, strict=True)
+            table = replace(table, prompts=prompts, completions=tuple((text,) for text in completions))
+        return super().examples(table, bounded, training=training)
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndCompletions:
         """Return conversations, or prompts and completions where there are none; see `Task.read`."""
@@ -248,28 +283,29 @@ class ConversationTask(CompletionTask):
         )
         if columns.prompt or columns.completion or not found or answers is None:
             return super().texts(table, columns, name)
-        prompts, completions = _turns(table, answers)
+        added = [one for one in table.names if one.startswith("additional_answers")]
+        others = tuple(f"{one}.input_text" if table.has(f"{one}.input_text") else one for one in added)
+        turns = _turns(table, answers, others)
         return PromptsAndCompletions(
             **origin(table, name),
-            columns=("story", "questions", answers),
-            prompts=tuple(prompts),
-            completions=tuple((text,) for text in completions),
+            columns=("story", "questions", answers, *others),
+            prompts=tuple(turn.prompt for turn in turns),
+            completions=tuple(turn.answers for turn in turns),
+            alone=tuple(turn.alone for turn in turns),
+            last_turn=tuple(turn.last for turn in turns),
         )
 
 
-def _turns(table: Table, column: str) -> tuple[list[str], list[str]]:
+def _turns(table: Table, column: str, others: Sequence[str]) -> list[Turn]:
     stories, questions = texts_of(table, "story", "story"), text_lists(table, "questions", "questions")
     answers = text_lists(table, column, "answers")
-    prompts: list[str] = []
-    completions: list[str] = []
+    more = [text_lists(table, other, "answers") for other in others]
+    turns: list[Turn] = []
     for row, (story, asked, answered) in enumerate(zip(stories, questions, answers, strict=True)):
         if len(asked) != len(answered):
             raise InputError(
                 f"{table.source} has {len(asked)} questions and {len(answered)} answers in row {row} (counted from 0)",
                 "give one answer for each question",
             )
-        before = [f"Q: {q}\n\nA: {a}\n\n" for q, a in zip(asked, answered, strict=True)]
-        so_far = [story + "\n\n" + "".join(before[:turn]) for turn in range(len(asked))]
-        prompts += [f"{history}Q: {question}\n\nA:" for history, question in zip(so_far, asked, strict=True)]
-        completions += answered
-    return prompts, completions
+        turns += turns_of(story, asked, answered, [own[row] for own in more])
+    return turns

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, cast
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from anglekit.distillation.tasks.labelled.label_cells import label_text
 from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
+from anglekit.readings import Decisions
 from anglekit.tables.shapes import as_known_shape
 from anglekit.tables.table import Table
 
@@ -95,6 +96,11 @@ class MultipleChoiceTask(CausalTask):
 
     # ---- tokens ----
 
+    @property
+    def blank_before_choice(self) -> bool:
+        """Whether prompt and choice are trained with a blank between them."""
+        return True
+
     def examples(self, table: PromptsAndChoices, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
         """Return prompts with their right choices, and with every choice for scoring; see `Task.tokenize`."""
         scored = None
@@ -102,7 +108,14 @@ class MultipleChoiceTask(CausalTask):
             every = [(row, text) for row, own in enumerate(table.choices) for text in own]
             scored = TokenizedExamples(**completion_examples(bounded, table, every, ends=False, loss_on_prompt=False))
         right = [(row, own[table.right[row]]) for row, own in enumerate(table.choices)]
-        made = completion_examples(bounded, table, right, ends=True, loss_on_prompt=bounded.lengths.loss_on_prompt)
+        made = completion_examples(
+            bounded,
+            table,
+            right,
+            ends=True,
+            loss_on_prompt=bounded.lengths.loss_on_prompt,
+            apart=self.blank_before_choice,
+        )
         return TokenizedExamples(**made, table=table, scored=scored)
 
     # ---- scores ----
@@ -170,7 +183,22 @@ def _right(cell: object, choices: Sequence[str], where: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class HellaSwagTask(MultipleChoiceTask):
-    """HellaSwag, its texts cleaned as lm-evaluation-harness cleans them (`hellaswag/utils.py`)."""
+    """HellaSwag, its texts cleaned as lm-evaluation-harness cleans them (`hellaswag/utils.py`).
+
+    Attributes:
+        choice_text: of training texts, as `readings.Decisions` has it; scores always have a blank before an ending.
+    """
+
+    choice_text: str = "blank"
+
+    def read_as(self, decided: Decisions) -> Self:
+        """Return the task with the texts that a reading trains on."""
+        return replace(self, choice_text=decided.choice_text)
+
+    @property
+    def blank_before_choice(self) -> bool:
+        """Whether prompt and choice are trained with a blank between them."""
+        return self.choice_text == "blank"
 
     def read_prompts(self, table: Table, columns: DataSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the prompts: the activity, then both parts of the context."""

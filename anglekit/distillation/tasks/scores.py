@@ -16,6 +16,7 @@ from anglekit.results.corpus_scores import CORPUS_SCORES
 from anglekit.results.example_scores import ExampleColumns
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_CEDILLAS = str.maketrans("\u015e\u015f\u0162\u0163", "\u0218\u0219\u021a\u021b")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -31,7 +32,10 @@ class CorpusReport:
 def corpus_scores(names: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]]) -> CorpusReport:
     """Return BLEU and chrF of a corpus, from 0 to 100, with what each example adds to them.
 
-    Post 2018, "A Call for Clarity in Reporting BLEU Scores"; Popović 2015, "chrF".
+    `multi_bleu` is that of Moses' multi-bleu.perl on texts in lower case that are split at non-word characters: no
+    smoothing, the closest length of several references, the shorter of two as close. `bleu_romanian` is sacreBLEU's
+    with Romanian's letters as they are written today (a comma below s and t, not a cedilla) on both sides. Post 2018,
+    "A Call for Clarity in Reporting BLEU Scores"; Popović 2015, "chrF".
 
     Raises:
         InputError: no example, or not one text for each.
@@ -46,16 +50,32 @@ def corpus_scores(names: Sequence[str], texts: Sequence[str], references: Sequen
     values: dict[str, float] = {}
     signatures: dict[str, str] = {}
     columns: dict[str, NDArray[np.int64]] = {}
-    metrics: tuple[tuple[str, Any], ...] = (("bleu", BLEU()), ("chrf", CHRF()))
-    for name, metric in metrics:
+    metrics: tuple[tuple[str, Any, Callable[[str], str]], ...] = (
+        ("bleu", BLEU(), str),
+        ("chrf", CHRF(), str),
+        ("multi_bleu", BLEU(tokenize="none", smooth_method="none", force=True), _split_words),
+        ("bleu_romanian", BLEU(), _romanian),
+    )
+    for name, metric, form in metrics:
         if name in names:
+            formed = [[None if one is None else form(one) for one in stream] for stream in streams]
             # The two halves of its `corpus_score`, which forgets what each example added.
-            added = metric._extract_corpus_statistics(list(texts), streams)
+            added = metric._extract_corpus_statistics(list(map(form, texts)), formed)
             values[name] = float(metric._aggregate_and_compute(added).score)
             signatures[name] = str(metric.get_signature().format())
             parts = np.array(added, dtype=np.int64)
             columns |= dict(zip(CORPUS_SCORES[name].columns(name), parts.T, strict=True))
     return CorpusReport(values, signatures, columns)
+
+
+def _split_words(text: str) -> str:
+    """Return a text in lower case, its words and its other characters apart."""
+    return " ".join(re.findall(r"\w+|[^\w\s]", text.lower()))
+
+
+def _romanian(text: str) -> str:
+    """Return a text with Romanian's letters as they are written today."""
+    return text.translate(_CEDILLAS)
 
 
 def exact_matches(texts: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
@@ -69,6 +89,22 @@ def normalized_exact_matches(texts: Sequence[str], references: Sequence[Sequence
     This is how SQuAD (Rajpurkar et al. 2016) and CoQA (Reddy et al. 2019) define it.
     """
     return _equal(texts, references, _normalized)
+
+
+def last_turn_matches(texts: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """Return how well the first line of each text matches several answers, after SQuAD's normalisation, (examples,).
+
+    Of several answers each is left out in turn, and the share of turns in which one of the others is met counts, as in
+    CoQA's own evaluation (Reddy et al. 2019) and `em` of lm-evaluation-harness; one answer is met or not.
+    """
+    _check_paired(texts, references)
+    found = []
+    for text, own in zip(texts, references, strict=True):
+        said = _normalized(text.strip().split("\n")[0])
+        met = np.array([_normalized(one) == said for one in own])
+        others = [np.delete(met, place).any() for place in range(len(met))] if len(met) > 1 else [met.any()]
+        found.append(float(np.mean(others)))
+    return np.array(found)
 
 
 def _normalized(text: str) -> str:

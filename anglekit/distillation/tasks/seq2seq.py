@@ -76,7 +76,7 @@ class Seq2SeqTask(Task):
     teacher_learning_rate: float = 3e-5
     student_learning_rate: float = 1e-4
 
-    allowed_scores: ClassVar[Sequence[str]] = ("bleu", "chrf")
+    allowed_scores: ClassVar[Sequence[str]] = ("bleu", "chrf", "multi_bleu", "bleu_romanian")
     model_class: ClassVar[Any] = AutoModelForSeq2SeqLM
     model_kind: ClassVar[str] = "an encoder-decoder"
     streams: ClassVar[tuple[str, ...] | None] = ("encoder", "decoder")

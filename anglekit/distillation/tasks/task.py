@@ -17,6 +17,7 @@ from anglekit.errors import InputError, suggest
 from anglekit.models.architectures import model_streams
 from anglekit.models.lengths import length_limit
 from anglekit.models.text_stack import check_head
+from anglekit.readings import Decisions
 from anglekit.results.example_scores import ExampleColumns
 from anglekit.tables.read import read_table
 from anglekit.tables.table import Table
@@ -140,6 +141,10 @@ class Task(ABC):
     def selection_score(self) -> str:
         """The score by which the best student is chosen."""
         return self.scores[0]
+
+    def read_as(self, decided: Decisions) -> Self:
+        """Return the task with the texts that a reading trains on."""
+        return self
 
     def scoring(self, score: str | None) -> Self:
         """Return the task with one score more, which may choose the best student; None: the task itself.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anglekit.distillation.settings import ScoringSettings
+from anglekit.distillation.settings import DataSettings, ScoringSettings
 from anglekit.models.load_options import LoadOptions
 from anglekit.settings_fields import DATA, HARDWARE, OUTPUT
 from anglekit_cli import options
@@ -40,8 +40,22 @@ def evaluate(
             metavar="FILE", help="Write what each example adds to the scores: .parquet or .csv.", rich_help_panel=OUTPUT
         ),
     ] = None,
+    glue_submission: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the files that GLUE's test server takes into this directory, and score nothing: --data are the "
+            "test tables, of mnli the matched one first.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file of --examples if it is there.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace the files of --examples or --glue-submission if they are there.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -50,8 +64,12 @@ def evaluate(
     A run directory is scored as the run scored it: with its lengths and its generation, where no option says otherwise.
     """
     options.check_task(task, columns, scoring)
-    if examples is None:
+    if examples is None and glue_submission is None:
         options.check_effects({"--overwrite": overwrite}, "came without --examples")
+    if glue_submission is not None:
+        options.check_effects({"--examples": examples is not None, "--json": as_json}, "came with --glue-submission")
+        _submit(glue_submission, checkpoints, task, data, columns, scoring, batch_size, load, overwrite=overwrite)
+        return
     options.check_sources(checkpoints, (), data, columns=columns, task=task, load=load, labelled_by=checkpoints)
     if examples is not None:
         options.check_target(examples, "a file of examples", (".parquet", ".csv"), "--examples")
@@ -91,6 +109,42 @@ def evaluate(
                 for name, value in settings.items()
             )
             typer.echo(f"{source}: scored with its run's settings: {named}", err=True)
+
+
+def _submit(
+    directory: Path,
+    checkpoints: list[str],
+    task: str,
+    data: list[str],
+    columns: DataSettings,
+    scoring: ScoringSettings,
+    batch_size: int,
+    load: LoadOptions,
+    *,
+    overwrite: bool,
+) -> None:
+    """Write the files of a submission."""
+    # Not `check_sources`, which looks at labels: a test table has none.
+    from anglekit.distillation.runs.glue_submission import GLUE_FILES, check_submission
+    from anglekit.distillation.runs.glue_submission import glue_submission as run
+    from anglekit.runtime.files import write_whole
+
+    check_submission(task, checkpoints, data)
+    for name in GLUE_FILES[task]:
+        options.check_new(directory / name, overwrite=overwrite)
+    found = run(
+        checkpoints[0],
+        task=task,
+        data=data,
+        columns=columns,
+        max_length=scoring.max_length,
+        batch_size=batch_size,
+        load=load,
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in found.items():
+        write_whole(directory / name, content)
+        typer.echo(str(directory / name))
 
 
 def _content(examples: pd.DataFrame, suffix: str) -> str | bytes:

@@ -13,6 +13,7 @@ import typer
 from anglekit.distillation.settings import TrainSettings
 from anglekit.errors import InputError
 from anglekit.runtime.placement import AUTO
+from anglekit.vocabulary import READINGS
 from anglekit_cli import options
 from anglekit_cli.commands.sweep import parse_seeds
 from anglekit_cli.process import only_new_garbage
@@ -82,6 +83,19 @@ def reproduce(
             show_default="the recipe's",
         ),
     ] = None,
+    reading: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the whole run: official, as the paper's code has it, or corrected, as a careful run has it.",
+            show_default="the recipe's",
+        ),
+    ] = None,
+    equal_rates: Annotated[
+        bool,
+        typer.Option(
+            "--equal-rates", help="One learning rate for all strategies, also where the paper's scripts have several."
+        ),
+    ] = False,
     device: Annotated[str, options.option_of(TrainSettings, "device")] = AUTO,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what is in the directory and start again.")
@@ -107,6 +121,7 @@ def reproduce(
     if out is None and not dry_run:
         raise InputError("--out is missing", "name a directory, or plan with --dry-run")
     chosen_seeds = parse_seeds(seeds)
+    options.check_names("--reading", [reading] if reading is not None else (), READINGS)
     options.check_sources(
         [one for one in (teacher, trained_teacher) if one is not None],
         [one for one in (train, probe) if one is not None],
@@ -125,6 +140,8 @@ def reproduce(
         probe=probe,
         seeds=chosen_seeds,
         seed=seed,
+        reading=next((one for one in READINGS if one == reading), None),
+        equal_rates=equal_rates,
     )
     if dry_run or out is None:
         from anglekit.recipes.dry_run import dry_run as plan

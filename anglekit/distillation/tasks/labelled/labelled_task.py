@@ -106,9 +106,12 @@ class LabelledTask(Task):
 
     # ---- columns ----
 
-    def texts(self, table: Table, columns: DataSettings, name: str) -> LabelledTexts:
-        """Return a table's texts and labels; see `Task.read`."""
-        table = as_known_shape(table, (columns.text, columns.text_pair, columns.label))
+    def text_columns(self, table: Table, columns: DataSettings) -> tuple[str, str | None]:
+        """Return the columns of a table's first and second texts, None where there are no second ones.
+
+        Raises:
+            InputError: a column is not there, or the task reads pairs and one was found.
+        """
         present = set(table.names)
         text = columns.text or (self.text if self.text in present else None)
         pair = columns.text_pair
@@ -119,6 +122,12 @@ class LabelledTask(Task):
             raise InputError(
                 f"task {self.name} reads pairs and {table.source} has one text, {text!r}", "name two: --text-pair"
             )
+        return text, pair
+
+    def texts(self, table: Table, columns: DataSettings, name: str) -> LabelledTexts:
+        """Return a table's texts and labels; see `Task.read`."""
+        table = as_known_shape(table, (columns.text, columns.text_pair, columns.label))
+        text, pair = self.text_columns(table, columns)
         labels, kept, class_names = self.read_labels(table, columns)
         sides = [texts_of(table, column, "text", may_be_missing=True) for column in (text, pair) if column is not None]
         if kept.left_out:
