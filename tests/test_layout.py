@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("anglekit.report",),
     ("anglekit",),
     ("anglekit.losses",),
-    ("anglekit.recipes",),
+    ("anglekit.recipes", "anglekit.advice"),
     ("anglekit.parameter_space",),
     ("anglekit.distillation",),
     ("anglekit.analysis",),

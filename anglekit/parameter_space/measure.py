@@ -57,6 +57,8 @@ from anglekit.vocabulary import NONE, PAPER_STRATEGIES, FinalNorm, Stream
 
 #: A layer of the student and one of the teacher, in a stream.
 LayerPair = tuple[Stream, int, int]
+#: By layer its states, (batch, time, width).
+LayerStates = dict[int, Tensor]
 
 # Gradients that take more than this are projected, unless the settings say how.
 _EXACT_BYTES: Final = 2 * 2**30
@@ -129,8 +131,79 @@ def gradients(
         >>> found = anglekit.gradients("runs/teacher", probe="dev.tsv", task="sst2", layers=3, init="teacher")
         >>> found.agreement()  # does matching help or fight the task?
     """
+    opened = open_measurement(
+        teacher,
+        students,
+        probe=probe,
+        task=task,
+        strategies=strategies,
+        layers=layers,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        width=width,
+        init=init,
+        copy_blocks=copy_blocks,
+        seed=seed,
+        weights=weights,
+        hidden_loss=hidden_loss,
+        reading=reading,
+        geometry=geometry,
+        data=data,
+        settings=settings,
+        load=load,
+        teacher_cache=teacher_cache,
+        device=device,
+    )
+    tables = [opened.measured(number, progress=progress) for number in range(len(opened.plans))]
+    opened.answers.close()
+    return GradientGeometry(
+        pd.concat([one.strategies for one in tables], ignore_index=True),
+        pd.concat([one.layers for one in tables], ignore_index=True),
+        settings={
+            **{name: value for name, value in asdict(opened.settings).items() if value is not None},
+            "strategies": list(one_or_more(strategies)),
+            "weights": asdict(weights or LossWeights()),
+            "hidden_loss": hidden_loss,
+            "reading": reading,
+            "seed": seed,
+        },
+        provenance={
+            "teacher": _provenance(opened.origin),
+            "students": [one.provenance for one in tables],
+            "probe": dict(opened.data.sources["train"]),
+            "task": opened.data.task.name,
+            "examples": sum(len(batch["input_ids"]) for batch in opened.batches),
+            "groups": len(opened.batches),
+            "packages": package_versions(),
+        },
+    )
+
+
+def open_measurement(
+    teacher: str,
+    students: str | Sequence[str] | Mapping[str, str] = (),
+    *,
+    probe: str,
+    task: str,
+    strategies: Sequence[str] = _MATCHING,
+    seed: int = 0,
+    weights: LossWeights | None = None,
+    hidden_loss: str = "mse",
+    reading: str = "corrected",
+    geometry: str | Path | None = None,
+    data: DataSettings | None = None,
+    settings: GradientSettings | None = None,
+    load: LoadOptions | None = None,
+    teacher_cache: str | None = None,
+    device: str = "auto",
+    **shape: Any,  # noqa: ANN401 - of a student that is made, as `gradients` takes it
+) -> OpenMeasurement:
+    """Load the teacher and the probe, and plan each student; the arguments are those of `gradients`.
+
+    Raises:
+        InputError: as of `gradients`.
+    """
     settings, load = settings or GradientSettings(), loaded_for_training(load)
-    weights = weights or LossWeights()
     strategies = one_or_more(strategies)
     check_measurable(hidden_loss, settings)
     if not strategies and not settings.pairs:
@@ -144,22 +217,20 @@ def gradients(
     )
     config = load_config(source, load)
     given = read_given(teacher, students, load)
-    shape: dict[str, Any] = {
-        "layers": layers,
-        "encoder_layers": encoder_layers,
-        "decoder_layers": decoder_layers,
-        "width": width,
-        "init": init,
-        "copy_blocks": copy_blocks,
-    }
-    options: dict[str, Any] = {"weights": weights, "hidden_loss": hidden_loss, "reading": reading, "geometry": geometry}
-
-    def planned(strategy: str, student: GivenStudent | None) -> DistillationPlan:
-        made = {"given": student} if student is not None else shape
-        return plan_distillation(config, teacher=teacher, strategy=strategy, seed=seed, **made, **options)
-
     if given and (came := [name for name, value in shape.items() if value is not None]):
         raise InputError(f"{came[0]} came with students that are there already", "leave it out")
+    options: dict[str, Any] = {
+        "weights": weights or LossWeights(),
+        "hidden_loss": hidden_loss,
+        "reading": reading,
+        "geometry": geometry,
+        "seed": seed,
+    }
+
+    def planned(strategy: str, student: GivenStudent | None) -> DistillationPlan:
+        made = shape if student is None else {"given": student}
+        return plan_distillation(config, teacher=teacher, strategy=strategy, **made, **options)
+
     # Before anything is loaded.
     plans = [
         {strategy: planned(strategy, student) for strategy in (NONE, *strategies)}
@@ -168,39 +239,62 @@ def gradients(
     loaded, prepared, opened = load_teacher_and_data(
         source, config, chosen, training, tuple(given.values()), train=probe, validation=(), data=data, load=load
     )
-    batches = _batches(prepared, settings, seed)
     place = torch.device(chosen_device(device))
     origin = loaded.provenance()
-    answers = _Answers(loaded, training, origin, place, several=len(plans) > 1)
-    kept: list[_OfStudent] = []
-    for own in plans:
-        plan = own[NONE]
-        student = opened[plan.init] if plan.student is not None else None
-        kept.append(
-            _Student(loaded, prepared, own, student, settings, training, place).measured(batches, answers, progress)
-        )
-    answers.close()
-    return GradientGeometry(
-        pd.concat([one.strategies for one in kept], ignore_index=True),
-        pd.concat([one.layers for one in kept], ignore_index=True),
-        settings={
-            **{name: value for name, value in asdict(settings).items() if value is not None},
-            "strategies": list(strategies),
-            "weights": asdict(weights),
-            "hidden_loss": hidden_loss,
-            "reading": reading,
-            "seed": seed,
-        },
-        provenance={
-            "teacher": _provenance(origin),
-            "students": [one.provenance for one in kept],
-            "probe": dict(prepared.sources["train"]),
-            "task": prepared.task.name,
-            "examples": sum(len(batch["input_ids"]) for batch in batches),
-            "groups": len(batches),
-            "packages": package_versions(),
-        },
+    return OpenMeasurement(
+        loaded,
+        prepared,
+        plans,
+        opened,
+        settings,
+        training,
+        place,
+        origin,
+        _batches(prepared, settings, seed),
+        TeacherAnswers(loaded, training, origin, place, several=len(plans) > 1),
     )
+
+
+@dataclass(frozen=True)
+class OpenMeasurement:
+    """A teacher and a probe that are loaded, and the students that can be measured.
+
+    Attributes:
+        teacher: with its head.
+        data: the probe, tokenised.
+        plans: of each student, by strategy; "none" for the student itself.
+        opened: students that are there already, by initialisation.
+        settings: how gradients are measured.
+        training: what of a run's settings decides the losses.
+        place: where to compute.
+        origin: the teacher's provenance.
+        batches: the groups of examples.
+        answers: what the teacher says of them.
+    """
+
+    teacher: TaskModel
+    data: PreparedData
+    plans: list[dict[str, DistillationPlan]]
+    opened: Mapping[str, CheckedStudent]
+    settings: GradientSettings
+    training: TrainSettings
+    place: torch.device
+    origin: ModelProvenance
+    batches: list[dict[str, Tensor]]
+    answers: TeacherAnswers
+
+    def student(self, number: int) -> StudentMeasurement:
+        """Return a student, made or read anew."""
+        plan = self.plans[number][NONE]
+        given = self.opened[plan.init] if plan.student is not None else None
+        return StudentMeasurement(
+            self.teacher, self.data, self.plans[number], given, self.settings, self.training, self.place
+        )
+
+    def measured(self, number: int, *, progress: bool = False) -> StudentTables:
+        """Return the tables of a student."""
+        student = self.student(number)
+        return student.tables(student.gradients(self.batches, self.answers, progress=progress))
 
 
 # What `TrainSettings` has under the same names.
@@ -223,7 +317,7 @@ def _batches(data: PreparedData, settings: GradientSettings, seed: int) -> list[
     return [dict(collate([data.train[number] for number in group])) for group in groups]
 
 
-class _Answers:
+class TeacherAnswers:
     """What the teacher says of each batch: computed once where several students ask, or kept on the disk."""
 
     def __init__(
@@ -260,14 +354,25 @@ class _Answers:
 
 
 @dataclass(frozen=True)
-class _OfStudent:
+class StudentTables:
+    """What was found of one student."""
+
     strategies: pd.DataFrame
     layers: pd.DataFrame
     provenance: dict[str, Any]
 
 
-class _Student:
-    """One student whose gradients are measured."""
+class StudentMeasurement:
+    """One student whose gradients are measured.
+
+    Attributes:
+        model: in evaluation mode.
+        name: in the results.
+        weights: those that have gradients.
+        parts: by name the places of their weights.
+        names: the losses, in the order of their gradients.
+        pairs: the layers whose own loss is measured.
+    """
 
     def __init__(
         self,
@@ -364,27 +469,69 @@ class _Student:
     def names(self) -> list[str]:
         """The losses, in the order of their gradients."""
         terms = [] if self._task is None else list(self._task.term_names)
-        return [*terms, *self._hidden, *(_pair_name(pair) for pair in self.pairs)]
+        return [*terms, *self._hidden, *map(self.pair_name, self.pairs)]
 
-    def measured(self, batches: Sequence[dict[str, Tensor]], answers: _Answers, progress: bool) -> _OfStudent:
-        """Return the tables of this student."""
+    def gradients(
+        self, batches: Sequence[dict[str, Tensor]], answers: TeacherAnswers, *, progress: bool = False
+    ) -> KeptGradients:
+        """Return the gradient of each loss on each group of examples."""
         ready = [self._completed(batch) for batch in batches]
         counts = self._states.counts(ready)
         if self._task is not None:
             counts |= self._task.counts(ready)
         answer = answers.of(self.teacher_layers, logits=self._reads_logits, final_norm=self._states.final_norm)
         recorder = LayerRecorder(self.model, self.student_layers, self._states.final_norm)
-        kept = _KeptGradients(self.parts, self.weights, len(self.names), len(ready), self._settings, self._plan.seed)
+        kept = KeptGradients(self.parts, self.weights, len(self.names), len(ready), self._settings, self._plan.seed)
         bar = tqdm(ready, desc=f"gradients of {self.name}", unit="group", disable=not progress, dynamic_ncols=True)
         with quiet_transformers():
             for number, inputs in enumerate(bar):
                 losses = self._losses(inputs, answer(number, inputs), recorder, counts)
                 kept.add(self._gradients(losses))
-        return self._tables(kept)
+        return kept
 
     @property
     def _reads_logits(self) -> bool:
         return self._task is not None and self._task.reads_teacher_logits
+
+    @property
+    def task_weights(self) -> dict[str, float]:
+        """The weights of cross-entropy and KL in the task's loss."""
+        return {} if self._task is None else {name: self._task.weights.of(name) for name in self._task.term_names}
+
+    @staticmethod
+    def pair_name(pair: LayerPair) -> str:
+        """Return what the loss between a student layer and a teacher layer is called among `names`."""
+        stream, student, teacher = pair
+        return f"{stream} layer {student} with teacher layer {teacher}"
+
+    def states(
+        self, batches: Sequence[dict[str, Tensor]], answers: TeacherAnswers
+    ) -> Iterator[tuple[Callable[[Stream], Tensor], Mapping[Stream, LayerStates], Mapping[Stream, LayerStates]]]:
+        """Yield for each group the mask of a stream's tokens, and the states of teacher and student."""
+        answer = answers.of(self.teacher_layers, logits=self._reads_logits, final_norm=self._states.final_norm)
+        recorder = LayerRecorder(self.model, self.student_layers, self._states.final_norm)
+        for number, batch in enumerate(batches):
+            inputs = self._completed(batch)
+            taught = answer(number, inputs)
+            with torch.no_grad(), quiet_transformers():
+                _, states = self._pass(inputs, recorder)
+
+            def mask_of(stream: Stream, inputs: Mapping[str, Any] = inputs) -> Tensor:
+                mask = self._states.stream_mask(stream, inputs)
+                return torch.ones_like(inputs["input_ids"]) if mask is None else mask
+
+            yield mask_of, taught.hidden, states
+
+    def _pass(self, inputs: Mapping[str, Any], recorder: LayerRecorder) -> tuple[Any, dict[Stream, LayerStates]]:
+        """Return the student's outputs, and its states after the adapters."""
+        with told_failures("the student", self.model, inputs), recorder:
+            outputs = self.model(**accepted_inputs(self.model, inputs))
+        states = {
+            stream: {layer: self.adapters.project(stream, layer, state) for layer, state in kept.items()}
+            for stream, kept in recorder.states.items()
+        }
+        recorder.clear()
+        return outputs, states
 
     def _completed(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
         moved = {name: value.to(self.place) for name, value in batch.items()}
@@ -400,13 +547,7 @@ class _Student:
         """Yield each loss of a batch, its sum over items divided by the items of the whole probe."""
         # Others read the teacher's logits as well.
         taught = replace(taught, disposable=False)
-        with told_failures("the student", self.model, inputs), recorder:
-            outputs = self.model(**accepted_inputs(self.model, inputs))
-        states: dict[Stream, dict[int, Tensor]] = {
-            stream: {layer: self.adapters.project(stream, layer, state) for layer, state in kept.items()}
-            for stream, kept in recorder.states.items()
-        }
-        recorder.clear()
+        outputs, states = self._pass(inputs, recorder)
         if self._task is not None:
             terms = self._task.terms(inputs, outputs.logits, {}, taught)
             for name in self._task.term_names:
@@ -431,10 +572,11 @@ class _Student:
                 raise RunError(f"the gradient of {name} in student {self.name} is not finite")
             yield found
 
-    def _tables(self, kept: _KeptGradients) -> _OfStudent:
+    def tables(self, kept: KeptGradients) -> StudentTables:
+        """Return the cosines between gradients, in each part of the weights and in all."""
         products = kept.products()
         products[WHOLE] = _summed(list(products.values()))
-        terms = {} if self._task is None else {name: self._task.weights.of(name) for name in self._task.term_names}
+        terms = self.task_weights
         losses = [*terms, *self._hidden]
         strategies: list[dict[str, Any]] = []
         layers: list[dict[str, Any]] = []
@@ -472,13 +614,13 @@ class _Student:
             for name, objective in self._hidden.items()
         }
         facts["projected_parts"] = [part for part in self.parts if kept.error(part)]
-        return _OfStudent(pd.DataFrame(strategies), _layer_frame(layers), facts)
+        return StudentTables(pd.DataFrame(strategies), _layer_frame(layers), facts)
 
     def _keys(self, part: str) -> dict[str, Any]:
         return {"student": self.name, "step": self.step, "part": part}
 
 
-class _KeptGradients:
+class KeptGradients:
     """The gradients of all losses on every group of examples, by part of the weights: whole, or projected.
 
     Args:
@@ -638,11 +780,6 @@ def _numbers(found: GradientCosines, a: int, b: int, error: float) -> dict[str, 
         "upper": float(found.upper[a, b]),
         "projection_error": error * (1.0 - min(cosine**2, 1.0)),
     }
-
-
-def _pair_name(pair: LayerPair) -> str:
-    stream, student, teacher = pair
-    return f"{stream} layer {student} with teacher layer {teacher}"
 
 
 def _pair_columns(pair: LayerPair, side: str) -> dict[str, Any]:

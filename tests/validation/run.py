@@ -41,9 +41,9 @@ def usual_encoder() -> str | None:
     return None if found is None or found.origin is None else str(Path(found.origin).parent / "model")
 
 
-def main() -> int:
-    """Train what is asked for and is not there."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def asked(described: str) -> tuple[Workplace, list[Condition]]:
+    """Return where the experiment is kept and the sweeps that the command line asks for, with data at hand."""
+    parser = argparse.ArgumentParser(description=described.splitlines()[0])
     parser.add_argument("patterns", nargs="*", metavar="PATTERN")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "validation")
     parser.add_argument("--reviews", type=Path)
@@ -56,8 +56,14 @@ def main() -> int:
     left_out = [each for each in chosen if each.task not in work.tasks()]
     if left_out:
         print(f"{len(left_out)} sweeps of movie reviews are left out: give --reviews and --encoder", file=sys.stderr)
+    return work, [each for each in chosen if each not in left_out]
+
+
+def main() -> int:
+    """Train what is asked for and is not there."""
+    work, chosen = asked(__doc__ or "")
     scores = pd.read_csv(SCORES) if SCORES.exists() else pd.DataFrame({"condition": []})
-    wanted = [each for each in chosen if each not in left_out and each.name not in set(scores["condition"])]
+    wanted = [each for each in chosen if each.name not in set(scores["condition"])]
     for number, condition in enumerate(wanted, 1):
         start = time.perf_counter()
         frame = work.train(condition)

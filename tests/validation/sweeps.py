@@ -12,7 +12,7 @@ from typing import Any, Final
 import pandas as pd
 
 from anglekit.distillation.runs.train import distill, finetune
-from anglekit.distillation.settings import TrainSettings
+from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.distillation.sweep.sweep import sweep
 from anglekit.models.architectures import model_streams
 from anglekit.models.checkpoints import checkpoint_of, load_config
@@ -45,6 +45,7 @@ STRATEGIES: Final = ("none", "forward", "reverse", "all-to-one", "random")
 #: Teacher layers, of 6, that teach every student layer in the arms that ask for the best depth; the middle one is the
 #: strategy all-to-one.
 DEPTHS: Final = (1, 6)
+MIDDLE: Final = 3
 SEEDS: Final = (0, 1)
 #: Of students that begin with the teacher's weights; those from random weights make three times as many.
 STEPS: Final[Mapping[str, int]] = {"inference": 100, "endings": 100, "questions": 100, "triples": 100, "reviews": 60}
@@ -169,12 +170,12 @@ class Workplace:
         train, validation = self.tables(task, condition.examples)
         place = self.root / "sweeps" / condition.name
         shared: dict[str, Any] = {
-            "task": "classification" if TASKS[task] is None else _recipe(task).task,
+            "task": task_of(task),
             "train": train,
             "validation": f"validation={validation}",
             "layers": condition.layers,
             "hidden_loss": condition.hidden_loss,
-            "data": None if TASKS[task] is None else replace(_recipe(task).data.columns, limit=None),
+            "data": columns_of(task),
             "if_exists": "resume",
         }
         settings = training_settings(condition, self.root)
@@ -234,6 +235,16 @@ def training_settings(condition: Condition, root: Path) -> TrainSettings:
     training = _recipe(task).students.training
     greedy = {} if training.beams is None else {"beams": 1}
     return training.changed(epochs=None, **wanted, **greedy).settings(**machine)
+
+
+def task_of(task: str) -> str:
+    """Return the name of a task among anglekit's."""
+    return "classification" if TASKS[task] is None else _recipe(task).task
+
+
+def columns_of(task: str) -> DataSettings | None:
+    """Return the columns of a task's tables."""
+    return None if TASKS[task] is None else replace(_recipe(task).data.columns, limit=None)
 
 
 def _recipe(task: str) -> Recipe:
