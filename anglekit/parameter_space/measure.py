@@ -481,7 +481,7 @@ class StudentMeasurement:
             counts |= self._task.counts(ready)
         answer = answers.of(self.teacher_layers, logits=self._reads_logits, final_norm=self._states.final_norm)
         recorder = LayerRecorder(self.model, self.student_layers, self._states.final_norm)
-        kept = KeptGradients(self.parts, self.weights, len(self.names), len(ready), self._settings, self._plan.seed)
+        kept = KeptGradients(self.parts, self.weights, self.names, len(ready), self._settings, self._plan.seed)
         bar = tqdm(ready, desc=f"gradients of {self.name}", unit="group", disable=not progress, dynamic_ncols=True)
         with quiet_transformers():
             for number, inputs in enumerate(bar):
@@ -561,16 +561,11 @@ class StudentMeasurement:
             yield term.mean(counts[f"hidden_{stream}"])
 
     def _gradients(self, losses: Iterator[Tensor]) -> Iterator[Sequence[Tensor | None]]:
-        names = iter(self.names)
         for loss in losses:
-            name = next(names)
-            if not loss.requires_grad:  # a layer below every weight
+            if loss.requires_grad:
+                yield torch.autograd.grad(loss, self.weights, retain_graph=True, allow_unused=True)
+            else:  # a layer below every weight
                 yield [None] * len(self.weights)
-                continue
-            found = torch.autograd.grad(loss, self.weights, retain_graph=True, allow_unused=True)
-            if not all(bool(each.isfinite().all()) for each in found if each is not None):
-                raise RunError(f"the gradient of {name} in student {self.name} is not finite")
-            yield found
 
     def tables(self, kept: KeptGradients) -> StudentTables:
         """Return the cosines between gradients, in each part of the weights and in all."""
@@ -626,7 +621,7 @@ class KeptGradients:
     Args:
         parts: by name the places of a part's weights.
         weights: the student's.
-        losses: how many.
+        losses: their names.
         groups: how many.
         settings: whether to project.
         seed: of projections.
@@ -636,7 +631,7 @@ class KeptGradients:
         self,
         parts: Mapping[str, Sequence[int]],
         weights: Sequence[nn.Parameter],
-        losses: int,
+        losses: Sequence[str],
         groups: int,
         settings: GradientSettings,
         seed: int,
@@ -645,7 +640,7 @@ class KeptGradients:
         self._lengths = [weight.numel() for weight in weights]
         self._groups: dict[str, list[Tensor]] = {part: [] for part in parts}
         self._sizes = {part: sum(self._lengths[place] for place in own) for part, own in parts.items()}
-        too_large = 4 * losses * groups * sum(self._sizes.values()) > _EXACT_BYTES
+        too_large = 4 * len(losses) * groups * sum(self._sizes.values()) > _EXACT_BYTES
         self._projection = Projection(settings.projected_to, seed) if settings.dimensions or too_large else None
 
     def _projection_of(self, part: str) -> Projection | None:
@@ -659,10 +654,14 @@ class KeptGradients:
         return max((each.dimensions**-0.5 for each in used if each is not None), default=0.0)
 
     def add(self, gradients: Iterator[Sequence[Tensor | None]]) -> None:
-        """Take in the gradients of a group: of each loss one for each weight, None where it has none."""
+        """Take in the gradients of a group: of each loss one for each weight, None where it has none.
+
+        Raises:
+            RunError: one is not finite.
+        """
         projections = {part: self._projection_of(part) for part in self._parts}
         rows = {
-            part: torch.zeros((self._losses, self._sizes[part] if by is None else by.dimensions))
+            part: torch.zeros((len(self._losses), self._sizes[part] if by is None else by.dimensions))
             for part, by in projections.items()
         }
         for loss, found in enumerate(gradients):
@@ -676,6 +675,10 @@ class KeptGradients:
                         into[start : start + length] = one.detach().reshape(-1)
                     start += length
         for part, each in rows.items():
+            sums = each.sum(1)
+            if not bool(sums.isfinite().all()):
+                name = self._losses[int((~sums.isfinite()).nonzero()[0])]
+                raise RunError(f"the gradient of {name} is not finite in the {part} of the student")
             self._groups[part].append(each)
 
     def rows(self, part: str) -> list[Tensor]:

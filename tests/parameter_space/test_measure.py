@@ -16,7 +16,7 @@ import anglekit
 from anglekit.distillation.runs.train import load_teacher_and_data
 from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.tasks.registry import task_by_name
-from anglekit.errors import InputError
+from anglekit.errors import InputError, RunError
 from anglekit.models.checkpoints import load_config
 from anglekit.models.load_options import LoadOptions
 from anglekit.parameter_space.measure import gradients, parts_of
@@ -346,6 +346,18 @@ class TestRefused:
 
         monkeypatch.setattr("anglekit.parameter_space.measure.create_student", quantised)
         with pytest.raises(InputError, match="weights of type int8 without gradients, as a quantised model has"):
+            gradients(teacher, probe=table, task="classification", layers=2, settings=FEW, device="cpu")
+
+    def test_a_gradient_that_is_not_finite(self, classifier, monkeypatch):
+        teacher, table = classifier
+
+        def broken(*given, **options):
+            made = anglekit.create_student(*given, **options)
+            made.classifier.weight.data[0, 0] = float("inf")
+            return made
+
+        monkeypatch.setattr("anglekit.parameter_space.measure.create_student", broken)
+        with pytest.raises(RunError, match="the gradient of ce is not finite in the"):
             gradients(teacher, probe=table, task="classification", layers=2, settings=FEW, device="cpu")
 
     def test_a_shape_beside_a_student(self, classifier, tmp_path):

@@ -105,10 +105,10 @@ class TestProjection:
     @staticmethod
     def inner(x: torch.Tensor, y: torch.Tensor, dimensions: int, seed: int) -> float:
         projection = Projection(dimensions, seed)
-        into = [torch.zeros(dimensions, dtype=torch.float64) for _ in range(2)]
+        into = [torch.zeros(dimensions) for _ in range(2)]
         for target, vector in zip(into, (x, y), strict=True):
-            projection(0, vector[:70], target)
-            projection(1, vector[70:], target)
+            projection(0, vector[:70].float(), target)
+            projection(1, vector[70:].float(), target)
         return float(into[0] @ into[1])
 
     def test_inner_products_are_unbiased_and_within_their_bound(self):
