@@ -74,16 +74,17 @@ class Condition:
 
 
 def conditions() -> tuple[Condition, ...]:
-    """Return the sweeps, ten of each task: all settings from the teacher's weights, and two from random ones.
+    """Return the sweeps: eleven of each built-in task, and four of the movie reviews, whose students are the largest.
 
-    The students of the movie reviews are the largest: they have the first eight alone.
+    From the teacher's weights all settings, one with a third loss, and two from random weights.
     """
     settings = [(*each, "teacher") for each in itertools.product((2, 3), (4096, 512), ("mse", "cosine"))]
-    settings += [(3, 4096, "mse", "random"), (2, 4096, "cosine", "random")]
+    settings += [(3, 4096, "mse", "random"), (2, 4096, "cosine", "random"), (2, 4096, "layer-norm-mse", "teacher")]
+    few = [each for each in settings[:8] if each[1] == 4096]
     return tuple(
         Condition(task, layers, init, examples, hidden_loss)
         for task in TASKS
-        for layers, examples, hidden_loss, init in (settings if task != "reviews" else settings[:8])
+        for layers, examples, hidden_loss, init in (few if TASKS[task] is None else settings)
     )
 
 
