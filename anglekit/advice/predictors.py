@@ -60,7 +60,7 @@ class Predictors:
     Attributes:
         numbers: by name (`NUMBERS`).
         strategies: a row for each strategy, a column for each name in `CHOICES`.
-        depths: the same for each single teacher layer that teaches every block.
+        depths: the same for each map in which a single teacher layer teaches every block.
     """
 
     numbers: dict[str, float]
@@ -68,29 +68,30 @@ class Predictors:
     depths: pd.DataFrame
 
 
-def measure_predictors(opened: OpenMeasurement, number: int = 0, depths: Sequence[int] = ()) -> Predictors:
-    """Measure a student on the probe of a measurement of gradients, whose pairs are measured too.
+def measure_predictors(opened: OpenMeasurement, number: int = 0, depths: Sequence[str] = ()) -> Predictors:
+    """Measure a student on the probe of a measurement of gradients.
 
     Args:
         opened: with the strategies that are compared.
         number: of the student.
-        depths: teacher layers that are ranked as the only one.
+        depths: the names of its maps in which one teacher layer teaches every block; they are ranked by themselves.
     """
     student = opened.student(number)
     gradients = student.gradients(opened.batches, opened.answers)
     states = _seen_states(opened, student)
-    maps = {name: _targets(plan) for name, plan in opened.plans[number].items() if name != NONE}
-    strategies = list(maps)
     pulls = _Pulls(student, gradients)
-    ranked = {name: _ranks(states, targets, pulls, pulls.of_strategy(name)) for name, targets in maps.items()}
-    single: dict[int, Targets] = {
-        depth: {stream: dict.fromkeys(own, depth) for stream, own in states.students.items()} for depth in depths
+    ranked = {
+        name: _ranks(states, _targets(plan), pulls, pulls.of(name))
+        for name, plan in opened.plans[number].items()
+        if name != NONE
     }
-    by_depth = {depth: _ranks(states, targets, pulls, pulls.of_targets(targets)) for depth, targets in single.items()}
+    strategies = [name for name in ranked if name not in depths]
     return Predictors(
         _numbers(states, pulls, strategies),
-        pd.DataFrame.from_dict(ranked, orient="index", columns=list(CHOICES)),
-        pd.DataFrame.from_dict(by_depth, orient="index", columns=list(CHOICES)),
+        *(
+            pd.DataFrame.from_dict({name: ranked[name] for name in own}, orient="index", columns=list(CHOICES))
+            for own in (strategies, depths)
+        ),
     )
 
 
@@ -113,9 +114,9 @@ def _numbers(states: _States, pulls: _Pulls, strategies: Sequence[str]) -> dict[
             for teacher in range(1, states.depth(stream) + 1)
         ]
         alike.append(np.mean(both))
-    task = [pulls.cosine(pulls.task, pulls.of_strategy(name)) for name in strategies]
+    task = [pulls.cosine(pulls.task, pulls.of(name)) for name in strategies]
     between = [
-        pulls.cosine(pulls.of_strategy(one), pulls.of_strategy(other))
+        pulls.cosine(pulls.of(one), pulls.of(other))
         for place, one in enumerate(strategies)
         for other in strategies[:place]
     ]
@@ -235,11 +236,12 @@ class _States:
 
 def _seen_states(opened: OpenMeasurement, student: StudentMeasurement) -> _States:
     """Return what the states of teacher and student say, in evaluation mode and without gradients."""
-    blocks = {stream: tuple(layer for layer in layers if layer) for stream, layers in student.student_layers.items()}
+    students, teachers = student.every_layer
+    blocks = {stream: tuple(layer for layer in layers if layer) for stream, layers in students.items()}
     accumulators = {
         stream: GeometryAccumulator(
-            student.teacher_layers[stream],
-            student.student_layers[stream],
+            teachers[stream],
+            students[stream],
             width(opened.teacher.model.config),
             stream=stream,
             settings=AnalysisSettings(nulls="none", similarity="default"),
@@ -247,14 +249,14 @@ def _seen_states(opened: OpenMeasurement, student: StudentMeasurement) -> _State
         for stream in blocks
     }
     last: dict[Stream, dict[int, list[Tensor]]] = {
-        stream: {layer: [] for layer in layers} for stream, layers in student.teacher_layers.items()
+        stream: {layer: [] for layer in layers} for stream, layers in teachers.items()
     }
     for mask_of, theirs, ours in student.states(opened.batches, opened.answers):
         for stream in blocks:
             mask = mask_of(stream)
             accumulators[stream].update(
-                [theirs[stream][layer] for layer in student.teacher_layers[stream]],
-                [ours[stream][layer] for layer in student.student_layers[stream]],
+                [theirs[stream][layer] for layer in teachers[stream]],
+                [ours[stream][layer] for layer in students[stream]],
                 mask=mask,
             )
             ends = _last_places(mask)
@@ -292,18 +294,9 @@ class _Pulls:
         """The weights of cross-entropy and KL."""
         return self._weights(self._student.task_weights)
 
-    def of_strategy(self, strategy: str) -> Floats:
-        """Return the weights of a strategy's own gradient."""
-        return self._weights({strategy: 1.0})
-
-    def of_targets(self, targets: Targets) -> Floats:
-        """Return the weights of the gradient of a map: the sum over its pairs."""
-        names = [
-            self._student.pair_name((stream, student, teacher))
-            for stream, own in targets.items()
-            for student, teacher in own.items()
-        ]
-        return self._weights(dict.fromkeys(names, 1.0))
+    def of(self, name: str) -> Floats:
+        """Return the weights of the gradient of a strategy or map."""
+        return self._weights({name: 1.0})
 
     def _weights(self, of: Mapping[str, float]) -> Floats:
         found = np.zeros(len(self._names))

@@ -186,6 +186,7 @@ def open_measurement(
     probe: str,
     task: str,
     strategies: Sequence[str] = _MATCHING,
+    maps: Mapping[str, Mapping[Stream, Sequence[tuple[int, int]]]] | None = None,
     seed: int = 0,
     weights: LossWeights | None = None,
     hidden_loss: str = "mse",
@@ -198,7 +199,26 @@ def open_measurement(
     device: str = "auto",
     **shape: Any,  # noqa: ANN401 - of a student that is made, as `gradients` takes it
 ) -> OpenMeasurement:
-    """Load the teacher and the probe, and plan each student; the arguments are those of `gradients`.
+    """Load the teacher and the probe, and plan each student; the other arguments are those of `gradients`.
+
+    Args:
+        teacher: as there.
+        students: as there.
+        probe: as there.
+        task: as there.
+        strategies: as there.
+        maps: by a name of one's own further maps, by stream (student layer, teacher layer).
+        seed: as there, like all that follow.
+        weights: of the losses.
+        hidden_loss: its name.
+        reading: of the losses.
+        geometry: for "angle-aware".
+        data: columns by name.
+        settings: how gradients are measured.
+        load: what is allowed in loading.
+        teacher_cache: directory for the teacher's answers.
+        device: where to compute.
+        shape: `layers`, `encoder_layers`, `decoder_layers`, `width`, `init`, `copy_blocks`.
 
     Raises:
         InputError: as of `gradients`.
@@ -206,7 +226,8 @@ def open_measurement(
     settings, load = settings or GradientSettings(), loaded_for_training(load)
     strategies = one_or_more(strategies)
     check_measurable(hidden_loss, settings)
-    if not strategies and not settings.pairs:
+    maps = maps or {}
+    if not strategies and not maps and not settings.pairs:
         raise InputError("no strategy came, and pairs are not measured", "name a strategy, or measure pairs")
     source, chosen = checkpoint_of(teacher), task_by_name(task)
     training = TrainSettings(
@@ -227,13 +248,14 @@ def open_measurement(
         "seed": seed,
     }
 
-    def planned(strategy: str, student: GivenStudent | None) -> DistillationPlan:
+    def planned(name: str, student: GivenStudent | None) -> DistillationPlan:
         made = shape if student is None else {"given": student}
-        return plan_distillation(config, teacher=teacher, strategy=strategy, **made, **options)
+        matched = {"layer_map": maps[name]} if name in maps else {"strategy": name}
+        return plan_distillation(config, teacher=teacher, **matched, **made, **options)
 
     # Before anything is loaded.
     plans = [
-        {strategy: planned(strategy, student) for strategy in (NONE, *strategies)}
+        {name: planned(name, student) for name in (NONE, *strategies, *maps)}
         for student in given.values() or [None]
     ]
     loaded, prepared, opened = load_teacher_and_data(
@@ -262,7 +284,7 @@ class OpenMeasurement:
     Attributes:
         teacher: with its head.
         data: the probe, tokenised.
-        plans: of each student, by strategy; "none" for the student itself.
+        plans: of each student, by strategy or name of a map; "none" for the student itself.
         opened: students that are there already, by initialisation.
         settings: how gradients are measured.
         training: what of a run's settings decides the losses.
@@ -372,6 +394,7 @@ class StudentMeasurement:
         parts: by name the places of their weights.
         names: the losses, in the order of their gradients.
         pairs: the layers whose own loss is measured.
+        every_layer: by stream all layers, of the student and of the teacher.
     """
 
     def __init__(
@@ -424,12 +447,11 @@ class StudentMeasurement:
             made = create_mixtures(objective.groups, width(teacher.config))
             self.mixtures[name] = None if made is None else made.to(place)
         streams = model_streams(teacher.config)
-        self.student_layers: dict[Stream, tuple[int, ...]] = {
-            stream: tuple(range(depth(self.model.config, stream) + 1)) for stream in streams
-        }
-        self.teacher_layers: dict[Stream, tuple[int, ...]] = {
-            stream: tuple(range(depth(teacher.config, stream) + 1)) for stream in streams
-        }
+        self.every_layer = (
+            {stream: tuple(range(depth(self.model.config, stream) + 1)) for stream in streams},
+            {stream: tuple(range(depth(teacher.config, stream) + 1)) for stream in streams},
+        )
+        self.student_layers, self.teacher_layers = self.every_layer
         if not settings.pairs:
             hidden = list(self._hidden.values())
             self.student_layers = _read_layers(streams, [each.student_layers for each in hidden])
@@ -440,7 +462,7 @@ class StudentMeasurement:
 
     def _adapters(self, teacher_width: int) -> LayerAdapters:
         """Return an adapter for each layer where the widths differ: those beside a trained student, and new ones."""
-        needed = [(stream, layer) for stream, layers in self.student_layers.items() for layer in layers]
+        needed = [(stream, layer) for stream, layers in self.every_layer[0].items() for layer in layers]
         if not self._states.needs_one_width:
             needed = []
         made = adapters_of_layers(
@@ -508,8 +530,9 @@ class StudentMeasurement:
         self, batches: Sequence[dict[str, Tensor]], answers: TeacherAnswers
     ) -> Iterator[tuple[Callable[[Stream], Tensor], Mapping[Stream, LayerStates], Mapping[Stream, LayerStates]]]:
         """Yield for each group the mask of a stream's tokens, and the states of teacher and student."""
-        answer = answers.of(self.teacher_layers, logits=self._reads_logits, final_norm=self._states.final_norm)
-        recorder = LayerRecorder(self.model, self.student_layers, self._states.final_norm)
+        students, teachers = self.every_layer
+        answer = answers.of(teachers, logits=self._reads_logits, final_norm=self._states.final_norm)
+        recorder = LayerRecorder(self.model, students, self._states.final_norm)
         for number, batch in enumerate(batches):
             inputs = self._completed(batch)
             taught = answer(number, inputs)

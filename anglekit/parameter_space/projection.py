@@ -16,9 +16,9 @@ class Projection:
     """Maps gradients, parameter by parameter, to a few dimensions.
 
     A parameter's coordinates are cut into pieces as long as the projection; each piece gets one of 64 random patterns
-    of signs, or its opposite, is turned by a random offset, and the pieces are added up. So two coordinates of different
-    pieces meet with probability 1 / d, under signs that agree as often as not, and those of one piece never meet. The
-    estimate of an inner product is unbiased, and its variance at most (|x|^2 |y|^2 + <x, y>^2) / d (1 + 1/64); that of
+    of signs, or its opposite, is turned by a random offset, and the pieces are added up. So two coordinates of
+    different pieces meet with probability 1 / d, under signs that agree as often as not; those of one piece never meet.
+    The estimate of an inner product is unbiased, its variance at most (1 + 1/64) (|x|^2 |y|^2 + <x, y>^2) / d; that of
     a cosine c is (1 - c^2)^2 / d. After Charikar, Chen and Farach-Colton 2002 and Weinberger et al. 2009 (arXiv
     0902.2206), who draw each coordinate's sign and place by itself; pieces cost one pass over the gradient.
 

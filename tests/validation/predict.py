@@ -19,10 +19,20 @@ sys.path[:0] = [str(ROOT)]
 
 from anglekit.advice.predictors import Predictors, measure_predictors  # noqa: E402
 from anglekit.parameter_space.measure import open_measurement  # noqa: E402
+from anglekit.parameter_space.settings import GradientSettings  # noqa: E402
 from anglekit.recipes.reproduction_stages import cpu_threads  # noqa: E402
 from anglekit.runtime.files import write_whole  # noqa: E402
 from tests.validation.run import asked  # noqa: E402
-from tests.validation.sweeps import DEPTHS, MIDDLE, Condition, Workplace, columns_of, task_of  # noqa: E402
+from tests.validation.sweeps import (  # noqa: E402
+    DEPTHS,
+    MIDDLE,
+    Condition,
+    Workplace,
+    columns_of,
+    every_layer_by,
+    streams_of,
+    task_of,
+)
 
 NUMBERS = ROOT / "data" / "validation" / "predictors.csv"
 CHOICES = ROOT / "data" / "validation" / "choices.csv"
@@ -31,8 +41,15 @@ CHOICES = ROOT / "data" / "validation" / "choices.csv"
 def measured(work: Workplace, condition: Condition) -> Predictors:
     """Return what the untrained student of seed 0 shows."""
     train, _ = work.tables(condition.task, condition.examples)
+    teacher = work.teacher(condition.task)
+    streams = streams_of(teacher)
+    single = {
+        f"depth-{depth}": dict(every_layer_by(depth, condition.layers, streams)) for depth in sorted((*DEPTHS, MIDDLE))
+    }
     opened = open_measurement(
-        work.teacher(condition.task),
+        teacher,
+        maps=single,
+        settings=GradientSettings(pairs=False),
         probe=train,
         task=task_of(condition.task),
         layers=condition.layers,
@@ -41,14 +58,14 @@ def measured(work: Workplace, condition: Condition) -> Predictors:
         data=columns_of(condition.task),
         device="cpu",
     )
-    return measure_predictors(opened, depths=sorted((*DEPTHS, MIDDLE)))
+    return measure_predictors(opened, depths=list(single))
 
 
 def rows_of(condition: Condition, found: Predictors) -> pd.DataFrame:
     """Return a row for each target, arm that may be chosen, and predictor."""
     tables = {
         "best strategy": found.strategies,
-        "best depth": found.depths.rename(index=lambda depth: f"depth-{depth}"),
+        "best depth": found.depths,
     }
     return pd.concat(
         [

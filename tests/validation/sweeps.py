@@ -194,7 +194,7 @@ class Workplace:
                 {"strategy": row["strategy"], "seed": int(row["seed"]), **_scored(task, row)}
                 for row in swept.scores.to_dict("records")
             ]
-            streams = model_streams(load_config(checkpoint_of(teacher), LoadOptions()))
+            streams = streams_of(teacher)
             for depth, seed in itertools.product(DEPTHS, SEEDS):
                 run = distill(
                     teacher,
@@ -208,6 +208,11 @@ class Workplace:
                 scores = run.scores.to_dict("records")[0]
                 rows.append({"strategy": f"depth-{depth}", "seed": seed, **_scored(task, scores)})
         return pd.DataFrame(rows).assign(condition=condition.name)[["condition", "strategy", "seed", "score"]]
+
+
+def streams_of(teacher: str) -> tuple[Stream, ...]:
+    """Return the streams of a checkpoint."""
+    return model_streams(load_config(checkpoint_of(teacher), LoadOptions()))
 
 
 def every_layer_by(
