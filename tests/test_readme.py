@@ -24,7 +24,7 @@ COMMANDS = re.findall(r"^    (anglekit .+)$", TEXT, flags=re.MULTILINE)
 PROGRAMS = re.findall(r"^```python\n(.+?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 # The README tells its story from the end; what makes a directory runs before what reads it.
 ORDER = (
-    "finetune", "plan", "distill", "evaluate", "extract", "analyze", "plot", "sweep", "compare", "report", "reproduce",
+    "finetune", "plan", "distill", "evaluate", "gradients", "extract", "analyze", "plot", "sweep", "compare", "report", "reproduce",
     "demo", "models",
 )  # fmt: skip
 # What makes the commands end soon.
@@ -33,6 +33,7 @@ SHORTER = {
     "distill": "--max-steps 2",
     "sweep": "--max-steps 2 --seeds 0 --strategies forward,reverse",
     "report": "--processes 1",
+    "gradients": "--group 2",
 }
 # What runs in the place of the recipe that is shown, and as the demo.
 SMALL_RECIPE = "small.yaml"
