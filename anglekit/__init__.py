@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anglekit import losses as losses
+    from anglekit.advice.advise import Advice as Advice
+    from anglekit.advice.advise import advise as advise
     from anglekit.analysis.analyze import analyze as analyze
     from anglekit.analysis.arrays.accumulator import GeometryAccumulator as GeometryAccumulator
     from anglekit.analysis.jobs.extract import extract_states as extract_states
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Advice": "anglekit.advice.advise",
     "AnalysisSettings": "anglekit.analysis.settings",
     "AngleCallback": "anglekit.distillation.training.angle_callback",
     "AnglekitError": "anglekit.errors",
@@ -99,6 +102,7 @@ _HOMES = {
     "StateStore": "anglekit.states.store",
     "SweepResult": "anglekit.distillation.sweep.sweep",
     "TrainSettings": "anglekit.distillation.settings",
+    "advise": "anglekit.advice.advise",
     "analyze": "anglekit.analysis.analyze",
     "angle_degrees": "anglekit.geometry.angles",
     "angles_heatmap": "anglekit.plots.figures.angles_heatmap",

@@ -20,6 +20,7 @@ _TITLES: Final = {
     "comparison": "Comparing",
     "distillation": "Making students",
     "parameter_space": "Gradients",
+    "advice": "Advice",
     "losses": "Losses",
     "recipes": "Recipes",
     "errors": "Errors",

@@ -191,7 +191,7 @@ def full_folders(paths: list[Path]) -> list[str]:
 
 def unmirrored_tests(root: Path) -> list[str]:
     """Return the folders of tests that have no folder of code: tests/a/b tests anglekit/a/b."""
-    elsewhere = {"benchmarks", "census", "cli", "data", "fuzz", "simulations"}
+    elsewhere = {"benchmarks", "census", "cli", "data", "fuzz", "simulations", "validation"}
     folders = {path.parent.relative_to(root / "tests") for path in (root / "tests").rglob("test_*.py")}
     return sorted(
         folder.as_posix()

@@ -24,8 +24,8 @@ COMMANDS = re.findall(r"^    (anglekit .+)$", TEXT, flags=re.MULTILINE)
 PROGRAMS = re.findall(r"^```python\n(.+?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 # The README tells its story from the end; what makes a directory runs before what reads it.
 ORDER = (
-    "finetune", "plan", "distill", "evaluate", "gradients", "extract", "analyze", "plot", "sweep", "compare", "report", "reproduce",
-    "demo", "models",
+    "finetune", "plan", "distill", "evaluate", "gradients", "advise", "extract", "analyze", "plot", "sweep", "compare",
+    "report", "reproduce", "demo", "models",
 )  # fmt: skip
 # What makes the commands end soon.
 SHORTER = {
@@ -34,6 +34,7 @@ SHORTER = {
     "sweep": "--max-steps 2 --seeds 0 --strategies forward,reverse",
     "report": "--processes 1",
     "gradients": "--group 2",
+    "advise": "--group 2",
 }
 # What runs in the place of the recipe that is shown, and as the demo.
 SMALL_RECIPE = "small.yaml"

@@ -58,7 +58,7 @@ from anglekit.vocabulary import NONE, PAPER_STRATEGIES, FinalNorm, Stream
 #: A layer of the student and one of the teacher, in a stream.
 LayerPair = tuple[Stream, int, int]
 #: By layer its states, (batch, time, width).
-LayerStates = dict[int, Tensor]
+LayerStates = Mapping[int, Tensor]
 
 # Gradients that take more than this are projected, unless the settings say how.
 _EXACT_BYTES: Final = 2 * 2**30
@@ -255,8 +255,7 @@ def open_measurement(
 
     # Before anything is loaded.
     plans = [
-        {name: planned(name, student) for name in (NONE, *strategies, *maps)}
-        for student in given.values() or [None]
+        {name: planned(name, student) for name in (NONE, *strategies, *maps)} for student in given.values() or [None]
     ]
     loaded, prepared, opened = load_teacher_and_data(
         source, config, chosen, training, tuple(given.values()), train=probe, validation=(), data=data, load=load
@@ -549,7 +548,7 @@ class StudentMeasurement:
         """Return the student's outputs, and its states after the adapters."""
         with told_failures("the student", self.model, inputs), recorder:
             outputs = self.model(**accepted_inputs(self.model, inputs))
-        states = {
+        states: dict[Stream, LayerStates] = {
             stream: {layer: self.adapters.project(stream, layer, state) for layer, state in kept.items()}
             for stream, kept in recorder.states.items()
         }

@@ -1,4 +1,4 @@
-"""Student's t, vectorised: the one place where quantiles and tails of intervals and tests come from."""
+"""Student's t, vectorised, and Wilson's interval: where quantiles and tails of intervals and tests come from."""
 
 from __future__ import annotations
 
@@ -50,3 +50,22 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     left = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(left * given[order]), 1.0)
     return adjusted
+
+
+def wilson_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
+    """Return the Wilson interval of a share of n independent draws; NaN without any.
+
+    Unlike the normal interval it stays inside [0, 1] and has a width at 0 and 1 (Wilson 1927).
+
+    Args:
+        share: from 0 to 1.
+        n: how many draws, whole or not.
+        quantile: standard errors on each side, 1.96 for 95% where n is known for certain.
+    """
+    if not n > 0 or not np.isfinite(share) or not np.isfinite(quantile):
+        return float("nan"), float("nan")
+    square = quantile**2 / n
+    centre = (share + square / 2) / (1 + square)
+    half = quantile / (1 + square) * np.sqrt(share * (1 - share) / n + square / (4 * n))
+    # Rounding must not lift an end over the share, or out of [0, 1].
+    return min(max(float(centre - half), 0.0), share), max(min(float(centre + half), 1.0), share)

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 from anglekit.errors import AnglekitError
 from anglekit.settings_fields import GROUPS, SettingError
 from anglekit_cli.commands import (
+    advise,
     analyze,
     compare,
     distill,
@@ -146,6 +147,7 @@ app.command(cls=Command, epilog=extract.EPILOG)(extract.extract)
 app.command(cls=Command, epilog=analyze.EPILOG)(analyze.analyze)
 app.command(cls=Command, epilog=analyze.MERGE_EPILOG)(analyze.merge)
 app.command(cls=Command, epilog=gradients.EPILOG)(gradients.gradients)
+app.command(cls=Command, epilog=advise.EPILOG)(advise.advise)
 app.command(cls=Command, epilog=finetune.EPILOG)(finetune.finetune)
 app.command(cls=Command, epilog=plan.EPILOG)(plan.plan)
 app.command(cls=Command, epilog=distill.EPILOG)(distill.distill)

@@ -13,12 +13,12 @@ from matplotlib.collections import LineCollection, QuadMesh
 
 from anglekit.errors import InputError
 from anglekit.plots.figure1.figure1 import figure1
-from anglekit.plots.figures.acute_fraction import wilson_interval
 from anglekit.plots.figures.layer_trajectories import fit_plane
 from anglekit.plots.figures.training_angles import training_step
 from anglekit.plots.registry import FIGURES, draw_figure, figure_data
 from anglekit.plots.style import LIGHT_THEME
 from anglekit.results.joint_intervals import with_joint_intervals
+from anglekit.results.student_t import wilson_interval
 from tests.plots.full_geometry import FIVE, full_geometry
 
 

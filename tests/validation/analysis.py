@@ -49,8 +49,10 @@ def targets(scores: pd.DataFrame) -> pd.DataFrame:
     """Return for each sweep its task, spread, gain and the mean score of each arm, from rows of single students."""
     means = scores.pivot_table(index="condition", columns="strategy", values="score", sort=False)
     matched = means[list(MATCHED)]
+    # Scores are shares of rows: rounding must not lift a difference over a bound that it meets.
     found = means.assign(
-        spread=matched.max(axis=1) - matched.min(axis=1), gain=matched.mean(axis=1) - means["none"]
+        spread=(matched.max(axis=1) - matched.min(axis=1)).round(9),
+        gain=(matched.mean(axis=1) - means["none"]).round(9),
     ).reset_index()
     found.insert(1, "task", found["condition"].str.split("-").str[0])
     return found
@@ -71,9 +73,14 @@ def noise_spread(scores: pd.DataFrame) -> pd.Series:
 
 def correlation(x: Floats, y: Floats) -> float:
     """Return Spearman's correlation; 0 where one of them is constant."""
-    a, b = (rankdata(each) - (len(each) + 1) / 2 for each in (x, y))
-    lengths = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / lengths) if lengths > 0 else 0.0
+    return float(_ranks(x) @ _ranks(y))
+
+
+def _ranks(values: Floats) -> Floats:
+    """Return centred ranks of length 1, or zeros where all values are equal."""
+    centred: Floats = rankdata(values) - (len(values) + 1) / 2
+    length = np.sqrt(centred @ centred)
+    return centred / length if length > 0 else centred
 
 
 def left_out(correlations: Floats) -> Floats:
@@ -92,9 +99,10 @@ def predicts_number(x: ByTask, y: ByTask, rng: np.random.Generator) -> Found:
     turned = left_out(own)
     value = turned.mean()
 
+    ranks = [(_ranks(x[task]), _ranks(y[task])) for task in tasks]
+
     def shuffled() -> float:
-        drawn = np.array([correlation(x[task], rng.permutation(y[task])) for task in tasks])
-        return float(left_out(drawn).mean())
+        return float(left_out(np.array([a @ rng.permutation(b) for a, b in ranks])).mean())
 
     above = sum(shuffled() >= value - 1e-12 for _ in range(PERMUTATIONS))
 

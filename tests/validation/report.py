@@ -142,12 +142,21 @@ def markdown(results: pd.DataFrame, target: str) -> str:
     return "\n".join(lines)
 
 
+def calibration(spread: Mapping[str, Any]) -> str:
+    """Return the table of what the other tasks' share of large spreads says of each task, and what was seen there."""
+    large, number = spread["large"], spread["sweeps"]
+    lines = ["| left-out task | said from the others | seen |", "|---|---|---|"]
+    for task, (own, count) in spread["by_task"].items():
+        lines.append(f"| {task} | {100 * (large - own) / (number - count):.0f}% | {own} of {count} |")
+    return "\n".join(lines)
+
+
 def draw(results: pd.DataFrame) -> None:
     """Draw each predictor's value and interval, a panel for each target."""
     mpl.use("Agg")
     with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(1, 4, figsize=(9.6, 2.9), layout="constrained")
-        for axis, target in zip(axes, TITLES, strict=True):
+        figure, axes = plt.subplots(2, 2, figsize=(9.0, 4.8), layout="constrained")
+        for axis, target in zip(axes.flat, TITLES, strict=True):
             own = results[results["target"] == target].sort_values("value")
             scale = 100.0 if target in DEFAULT else 1.0
             colours = ["#1f6f8b" if each else "#8a8a8a" for each in own["predicts"]]
@@ -156,8 +165,12 @@ def draw(results: pd.DataFrame) -> None:
             axis.hlines(places, own["low"] * scale, own["high"] * scale, color=colours, linewidth=1.4)
             axis.scatter(own["value"] * scale, places, color=colours, s=16, zorder=3)
             axis.set_yticks(places, own["predictor"])
-            axis.set_xlabel("points gained over the default" if target in DEFAULT else "correlation, left-out task")
-            axis.set_title(TITLES[target], fontsize=8.5)
+            axis.set_xlabel(
+                "points gained over the default" if target in DEFAULT else "correlation in the task that was left out"
+            )
+            axis.set_title(TITLES[target].capitalize(), fontsize=9)
+            if target not in DEFAULT:
+                axis.set_xlim(-1.0, 1.0)
         figure.savefig(FIGURE, dpi=150)
         plt.close(figure)
 
@@ -171,10 +184,15 @@ def main() -> int:
     lost = choice_regrets(targets(scores), choices, "best strategy")
     write_whole(DATA / "results.csv", results.to_csv(index=False, float_format="%.6g"))
     write_whole(DATA / "sweeps.csv", found.to_csv(index=False, float_format="%.6g"))
-    write_whole(EVIDENCE, json.dumps(evidence(found, predictors, results, lost), indent=1) + "\n")
+    known = evidence(found, predictors, results, lost)
+    write_whole(EVIDENCE, json.dumps(known, indent=1) + "\n")
     parts = [
         (HERE / "introduction.md").read_text(encoding="utf-8").rstrip(),
         *(f"## Who foretells {TITLES[target]}\n\n{markdown(results, target)}" for target in TITLES),
+        f"## How often the strategies are more than {100 * MATTERS:g} points apart\n\n"
+        "What `anglekit advise` says where nothing foretells it: "
+        f"{known['spread']['large']} of {known['spread']['sweeps']} sweeps. "
+        f"How that holds in a task that was left out:\n\n{calibration(known['spread'])}",
     ]
     write_whole(DATA / "README.md", "\n\n".join(parts) + "\n")
     draw(results)

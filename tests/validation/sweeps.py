@@ -76,10 +76,10 @@ class Condition:
 def conditions() -> tuple[Condition, ...]:
     """Return the sweeps: eleven of each built-in task, and four of the movie reviews, whose students are the largest.
 
-    From the teacher's weights all settings, one with a third loss, and two from random weights.
+    From the teacher's weights all settings and two with a third loss, and one from random weights.
     """
     settings = [(*each, "teacher") for each in itertools.product((2, 3), (4096, 512), ("mse", "cosine"))]
-    settings += [(3, 4096, "mse", "random"), (2, 4096, "cosine", "random"), (2, 4096, "layer-norm-mse", "teacher")]
+    settings += [(3, 4096, "mse", "random"), *((layers, 4096, "layer-norm-mse", "teacher") for layers in (2, 3))]
     few = [each for each in settings[:8] if each[1] == 4096]
     return tuple(
         Condition(task, layers, init, examples, hidden_loss)

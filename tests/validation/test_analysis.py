@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from tests.validation import analysis
+from anglekit.advice.evidence import MATTERS, evidence
+from tests.validation import analysis, report
 from tests.validation.analysis import (
     correlation,
     left_out,
@@ -102,3 +103,45 @@ def test_choices_are_judged_by_what_they_lose():
     worse = predicts_choice({task: -0.02 + rng.normal(size=10) * 0.01 for task in "abcd"}, rng)
     assert worse.high < 0.0
     assert worse.p > 0.9
+
+
+@pytest.fixture(scope="module")
+def saved():
+    return {name: pd.read_csv(report.DATA / f"{name}.csv") for name in ("scores", "sweeps", "results", "choices")}
+
+
+class TestTheSavedResults:
+    """What is in the repository follows from the raw scores."""
+
+    def test_every_sweep_is_there_with_all_its_students(self, saved):
+        assert set(saved["sweeps"]["condition"]) == {each.name for each in conditions()}
+        assert (saved["scores"].groupby("condition").size() == 14).all()
+        own = report.sweeps_table(saved["scores"])
+        pd.testing.assert_frame_equal(own, saved["sweeps"], rtol=1e-4, check_like=True, check_dtype=False)
+
+    def test_regrets_follow(self, saved):
+        lost = analysis.choice_regrets(targets(saved["scores"]), saved["choices"], "best strategy")
+        by_task = lost.pivot_table(index=["task", "condition"], columns="predictor", values="regret")
+        gain = (by_task["default"] - by_task["CKA"]).groupby("task").mean().mean()
+        row = saved["results"].query("target == 'best strategy' and predictor == 'CKA'").iloc[0]
+        assert row["value"] == pytest.approx(gain, abs=1e-4)
+
+    def test_the_advice_rests_on_them(self, saved):
+        sweeps = saved["sweeps"]
+        known = evidence()
+        assert known.spread.large == int((sweeps["spread"] > MATTERS).sum())
+        assert known.gain_above_0 == (int((sweeps["gain"] > 0).sum()), 48)
+        predicted = saved["results"][saved["results"]["predicts"]]
+        assert (known.spread.rule is None) == (not (predicted["target"] == "spread").any())
+        assert set(known.choices) == set(predicted["target"]) & set(analysis.DEFAULT)
+
+    def test_the_page_shows_them(self, saved):
+        page = (report.DATA / "README.md").read_text(encoding="utf-8")
+        for target in report.TITLES:
+            assert report.markdown(saved["results"], target) in page
+        sweeps = saved["sweeps"]
+        assert f"in {int((sweeps['spread'] > MATTERS).sum())} of 48 sweeps" in page
+        assert f"helped in {int((sweeps['gain'] > 0).sum())} of 48 sweeps" in page
+        assert f"in {int((sweeps['spread'] > sweeps['noise_spread']).sum())} of 48 the spread is above" in page
+        assert not saved["results"]["predicts"].any()
+        assert "nothing foretold anything" in page

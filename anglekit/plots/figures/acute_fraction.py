@@ -18,26 +18,7 @@ from anglekit.plots.style import CHANCE_DASHES, Theme
 from anglekit.results.chance import chance_acute_fraction
 from anglekit.results.joint_intervals import cluster_counts
 from anglekit.results.overview import pair_mean
-from anglekit.results.student_t import t_quantile
-
-
-def wilson_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
-    """Return the Wilson interval of a share of n independent draws; NaN without any.
-
-    Unlike the normal interval it stays inside [0, 1] and has a width at 0 and 1 (Wilson 1927).
-
-    Args:
-        share: from 0 to 1.
-        n: how many draws, whole or not.
-        quantile: standard errors on each side, 1.96 for 95% where n is known for certain.
-    """
-    if not n > 0 or not np.isfinite(share) or not np.isfinite(quantile):
-        return float("nan"), float("nan")
-    square = quantile**2 / n
-    centre = (share + square / 2) / (1 + square)
-    half = quantile / (1 + square) * np.sqrt(share * (1 - share) / n + square / (4 * n))
-    # Rounding must not lift an end over the share, or out of [0, 1].
-    return min(max(float(centre - half), 0.0), share), max(min(float(centre + half), 1.0), share)
+from anglekit.results.student_t import t_quantile, wilson_interval
 
 
 def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
