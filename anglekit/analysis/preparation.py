@@ -434,7 +434,8 @@ def texts_read_alike(
             continued=settings.prompts != "alone" and teacher.streams == ("decoder",),
         )
         if not same.any():
-            raise unlike(f"no text is read alike; {unlike_words(probe.texts[0], tokenizer, student.tokenizer)}")
+            words = unlike_words(probe.texts[0], tokenizer, student.tokenizer, shared.entries)
+            raise unlike(f"no text is read alike; {words}")
         alike &= same
     if isinstance(probe, TokenInputs):
         return probe

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from anglekit.display.counts import counted
 from anglekit.errors import InputError
 from anglekit.models.lengths import tokenizer_limit
 from anglekit.probes.batches import TokenizedProbe, TokenRuns
@@ -194,6 +195,7 @@ def _probe(
     target_max_length: int | None = None,
 ) -> TokenizedProbe:
     """Return a probe of the examples that have a token that counts and, where targets are read, a target."""
+    _check_words_kept(data, tokenizer, text)
     counts = text.counted_lengths() > 0
     if target is not None:
         counts &= target.counted_lengths() > 0
@@ -220,6 +222,37 @@ def _probe(
         target_max_length=target_max_length,
         skipped_examples=len(data.rows) - len(kept),
     )
+
+
+def _check_words_kept(data: ProbeData, tokenizer: PreTrainedTokenizerBase, text: TokenRuns) -> None:
+    """Refuse a tokenizer that makes no token of any text but unknown and special ones: it belongs to another model.
+
+    A tokenizer without an unknown token drops what it does not know, as a foreign one does that transformers reads as
+    a byte-level Qwen2 tokenizer. Texts that spell a special token are none of its losses.
+
+    Raises:
+        InputError: all texts that hold more than spaces are lost.
+    """
+    names = [str(token) for token in tokenizer.all_special_tokens]
+    nothing = np.append(special_token_ids(tokenizer), -1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)
+    tried, example = 0, ""
+    pairs = data.text_pairs or [""] * len(data.texts)
+    for words, pair, start, length in zip(data.texts, pairs, text.starts, text.lengths, strict=True):
+        whole = f"{words} {pair}".strip()
+        if not whole:
+            continue
+        if not np.isin(text.ids[start : start + length], nothing).all() or any(name in whole for name in names):
+            return
+        tried, example = tried + 1, example or whole
+    if tried:
+        shown = example if len(example) <= 40 else f"{example[:37]}..."
+        raise InputError(
+            f"the tokenizer ({type(tokenizer).__name__} of {len(tokenizer)} tokens) knows nothing of the "
+            f"{counted(tried, 'text')} of {data.source} with words in {'it' if tried == 1 else 'them'}: of {shown!r} "
+            "it keeps special and unknown tokens at most",
+            "put the tokenizer that the model was trained with beside it (one of another kind is read otherwise there "
+            "than it was saved), or give texts in its language",
+        )
 
 
 def clusters_of(rows: NDArray[np.int64], read: Sequence[TokenRuns]) -> NDArray[np.int64]:
@@ -385,14 +418,26 @@ def _ids_read(
     return list(zip(*read, strict=True))
 
 
-def unlike_words(text: str, tokenizer_a: PreTrainedTokenizerBase, tokenizer_b: PreTrainedTokenizerBase) -> str:
-    """Say in words how two tokenizers read a text differently."""
+def unlike_words(
+    text: str,
+    tokenizer_a: PreTrainedTokenizerBase,
+    tokenizer_b: PreTrainedTokenizerBase,
+    entries: int | None = None,
+) -> str:
+    """Say in words how two tokenizers read a text differently, or which token of it is beyond the shared `entries`."""
     shown = text if len(text) <= 40 else f"{text[:37]}..."
     one, other = (encode_texts(each, [text])["input_ids"][0] for each in (tokenizer_a, tokenizer_b))
     apart = settings_apart(tokenizer_a, tokenizer_b)
     why = f" ({'; '.join(apart)})" if apart else ""
     if len(one) != len(other):
         return f"they split {shown!r} differently, into {len(one)} and {len(other)} tokens{why}"
+    if one == other and entries is not None and max(one, default=0) >= entries:
+        place = next(place for place, number in enumerate(one) if number >= entries)
+        token = tokenizer_a.convert_ids_to_tokens(one[place])
+        return (
+            f"token {place + 1} of {shown!r} is {token!r}, number {one[place]} in both, and the models share "
+            f"embeddings of numbers below {entries} alone"
+        )
     place = next((place for place, ids in enumerate(zip(one, other, strict=True)) if ids[0] != ids[1]), 0)
     return f"token {place + 1} of {shown!r} is number {one[place]} and {other[place]}{why}"
 

@@ -200,6 +200,19 @@ def test_examples_without_tokens_are_left_out_and_counted():
         tokenized(data_of(["[SEP]"]), keep_special_tokens=False)
 
 
+@pytest.mark.parametrize("texts", [["xy", "z", " "], ["", "xy"]])
+def test_a_tokenizer_that_loses_all_words_is_named_not_the_data(texts):
+    """Byte pairs without an unknown token drop these words; the others call all of them unknown."""
+    dropping = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0, "b": 1, "w1": 2}, [])))
+    assert dropping("xy")["input_ids"] == []
+    for tokenizer, stream in ((dropping, "decoder"), (bare_tokenizer(), "decoder"), (bert_tokenizer(), "encoder")):
+        with pytest.raises(InputError, match=r"tokens\) knows nothing of the (1 text|2 texts) .*: of 'xy' it keeps"):
+            tokenized(data_of(texts), tokenizer, text_stream=stream)
+    # One word that is known, or a special token that somebody wrote, is no loss of the tokenizer.
+    assert tokenized(data_of([*texts, "w1"])).rows.size > 0
+    assert tokenized(data_of(["[SEP]"])).rows.tolist() == [0]
+
+
 def test_without_a_pad_token_zeros_pad_and_the_mask_hides_them():
     probe = tokenized(data_of(["abcd", "abc"] * 3), bare_tokenizer(), text_stream="decoder")
     (batch,) = probe.batches()

@@ -114,6 +114,8 @@ def test_every_text_is_compared_and_not_the_first_ones(one, tiny_tokenizer, word
     assert read_alike(probe(texts=plain, text_pairs=plain), typed, one, entries=entries).all()
     assert read_alike(probe(texts=plain, targets=tuple(texts)), one, added, entries=entries).all()
     assert unlike_words("the newword", one, added) == f"token 3 of 'the newword' is number 1 and {len(one)}"
+    words = unlike_words("the newword", added, added, len(one))
+    assert words.startswith(f"token 3 of 'the newword' is 'newword', number {len(one)} in both, and the models share")
 
 
 def test_the_rows_of_a_model_are_counted():

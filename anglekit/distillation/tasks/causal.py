@@ -129,7 +129,12 @@ class LanguageModelTask(CausalTask):
             windows += [whole[start : start + length] for start in starts]
             rows += [row] * len(starts)
         if not any(len(window) > 1 for window in windows):
-            raise InputError(f"{table.source} holds no text of two tokens", "a language model needs one to predict")
+            kept = f"{type(tokenizer).__name__} of {len(tokenizer)} tokens"
+            raise InputError(
+                f"{table.source} holds no text of two tokens, as {kept} reads it",
+                "a language model needs one to predict: give longer texts, or where they have words enough put the "
+                "tokenizer that the model was trained with beside it",
+            )
         return TokenizedExamples({"input_ids": windows}, table=table, rows=np.array(rows, dtype=np.int64))
 
     def score_values(self, examples: TokenizedExamples, scored: ScoredModel) -> ScoreReport:

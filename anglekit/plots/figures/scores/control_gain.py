@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,18 +37,35 @@ _KEY = ["task", "data", "score", "init"]
 
 
 def _check(inputs: FigureInputs) -> None:
-    for table in inputs.scores:
-        strategies = set(table["strategy"])
-        if (
-            {WITHOUT_TEACHER, RANDOM_TEACHER} & strategies
-            and any(map(matches_layers, strategies))
-            and NONE in strategies
-        ):
-            return
-    raise InputError(
-        "no table here holds a control, none and a matching strategy",
-        f"train them together: `anglekit sweep --controls {WITHOUT_TEACHER},{RANDOM_TEACHER}`, or go on with --resume",
-    )
+    tables = [set(map(str, table["strategy"])) for table in inputs.scores]
+    if all(map(_lacks, tables)):
+        together = sorted(set().union(*tables))
+        lacks = _lacks(together)
+        if not together:
+            raise InputError(
+                "there is no score", "train the sweep with --validation, or go on with --resume where it was stopped"
+            )
+        raise InputError(
+            f"no table here holds a control, none and a matching strategy: there are {', '.join(together)} alone"
+            f"{'' if lacks else ', in different tables'}",
+            f"{' and '.join(lacks.values()) or 'train them in one sweep, or join the rows of tables (.csv)'}; where "
+            "the sweep was stopped, go on with --resume",
+        )
+
+
+def _lacks(strategies: Collection[str]) -> dict[str, str]:
+    """Return what a table lacks for this figure, each with what brings it."""
+    there = {
+        "a control": bool({WITHOUT_TEACHER, RANDOM_TEACHER} & set(strategies)),
+        "none": NONE in strategies,
+        "a matching strategy": any(map(matches_layers, strategies)),
+    }
+    brings = {
+        "a control": f"train controls: `anglekit sweep --controls {WITHOUT_TEACHER},{RANDOM_TEACHER}`",
+        "none": f"train {NONE} (--strategies {NONE},...)",
+        "a matching strategy": "train one that matches layers (--strategies forward,...)",
+    }
+    return {name: brings[name] for name, found in there.items() if not found}
 
 
 def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
@@ -73,7 +90,12 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
             for strategy in filter(matches_layers, in_order(map(str, values.columns))):
                 rows += [place | row for row in _parts(values, strategy, sign)]
     if not rows:
-        raise InputError("no initialisation has none, a control and a matching strategy", "train them in one sweep")
+        raise InputError(
+            "the tables hold a control, none and a matching strategy, but nowhere of one initialisation, scored on one "
+            "table by one score",
+            "train what is lacking with the same --inits and --validation, go on with --resume where the sweep was "
+            "stopped, or name another score (--value)",
+        )
     return pd.DataFrame(rows)
 
 

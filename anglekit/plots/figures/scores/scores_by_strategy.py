@@ -42,10 +42,22 @@ _KEY = ["task", "data", "score", "init"]
 
 
 def _check(inputs: FigureInputs) -> None:
-    if any(table.empty for table in inputs.scores):
-        raise InputError("a directory holds no score", "give `anglekit sweep` or `distill` a --validation table")
+    names = inputs.score_names or [f"table {number}" for number in range(1, len(inputs.scores) + 1)]
+    empty = [name for name, table in zip(names, inputs.scores, strict=True) if table.empty]
+    if empty:
+        raise InputError(
+            f"{empty[0]} holds no score",
+            "one trained without --validation keeps none: train it again with a table; one that was stopped early has "
+            "none yet: go on with --resume; or leave it out",
+        )
     if all(table["strategy"].nunique() < 2 for table in inputs.scores):
-        raise InputError("all scores are of one strategy", "give a sweep of at least two")
+        found = sorted({str(name) for table in inputs.scores for name in table["strategy"]})
+        one = "all scores are of one strategy" if len(found) == 1 else "each table holds the scores of one strategy"
+        raise InputError(
+            f"{one} ({', '.join(found)})",
+            "give a sweep of at least two, or runs of several strategies together; where a sweep was stopped, go on "
+            "with --resume; where these are tables (.csv), join their rows into one",
+        )
 
 
 def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
