@@ -103,7 +103,7 @@ def test_every_command_and_every_program_runs(place, monkeypatch):
     for name in ("figure1.png", "angles.pdf", "report.html", "thorough/nulls.parquet", "runs/sweep/scores.csv"):
         assert (place / name).stat().st_size > 0
     assert not (place / "runs/mnli").exists()
-    assert len(PROGRAMS) == 9
+    assert len(PROGRAMS) == 10
     for program in PROGRAMS:
         exec(compile(program, "README.md", "exec"), {})
 

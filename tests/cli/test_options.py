@@ -114,7 +114,17 @@ def test_one_word_of_device_means_one_thing():
     }
     assert given == {
         (name, "auto", True)
-        for name in ("analyze", "extract", "evaluate", "finetune", "distill", "sweep", "reproduce", "gradients")
+        for name in (
+            "analyze",
+            "extract",
+            "evaluate",
+            "finetune",
+            "distill",
+            "sweep",
+            "reproduce",
+            "gradients",
+            "advise",
+        )
     }
 
 

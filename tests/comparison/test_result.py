@@ -156,7 +156,7 @@ def test_the_json_is_the_whole_of_it(comparison) -> None:
     assert found["settings"] == json.loads(json.dumps(dict(comparison.settings)))
     assert (found["primary"], found["teacher"]) == ("accuracy", {})
     assert found["notes"] == list(comparison.notes)
-    assert len(found) == 6 + 8
+    assert len(found) == 6 + 9
     for name in ("differences", "spreads", "levels", "obtuse", "averaging"):
         assert len(found[name]) == len(getattr(comparison, name)) > 0
     assert "°" in text

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -108,14 +109,16 @@ def test_the_result_stands_beside_the_published_numbers(done):
     own = scores[(scores["strategy"] == "forward") & (scores["data"] == "mismatched")]["accuracy"].astype(float)
     assert (row["published"], row["seeds"]) == (72.0, 2)
     assert row["ours"] == pytest.approx(100 * own.mean())
-    assert row["difference"] == pytest.approx(row["ours"] - 72.0)
+    # GLUE's published numbers are the test server's: they stand beside ours, and no difference is taken.
+    assert np.isnan(row["difference"])
     teacher = frame[(frame["model"] == "teacher") & (frame["data"] == "matched")].iloc[0]
     assert teacher["published"] == 84.5
     assert len(frame) == 8
     text = done[0].text
     assert "mean over seeds 0, 1" in text
     assert "its seeds and number of runs are not known here" in text
-    assert re.search(r"random +forward +[\d.]+ +[\d.]+ +[\d.]+ +72\.50 +[-+][\d.]+", text)
+    assert re.search(r"random +forward +[\d.]+ +[\d.]+ +[\d.]+ +72\.50", text)
+    assert "no differences:" in text
     assert set(done[0].verdicts) == {"2-layers"}
 
 

@@ -86,7 +86,7 @@ def reproduce(
     reading: Annotated[
         str | None,
         typer.Option(
-            help="Of the whole run: official, as the paper's code has it, or corrected, as a careful run has it.",
+            help="corrected, or official: the whole run as a careful one, or as the paper's code has it.",
             show_default="the recipe's",
         ),
     ] = None,

@@ -178,7 +178,7 @@ def test_log_likelihoods_equal_a_sum_over_tokens_and_ignore_padding(world):
     loaded = load_trained(world["teacher"], CHOICE)
     table = CHOICE.read(world["dev"])
     examples = CHOICE.tokenize(table, loaded.tokenizer, EncodingSettings(32), loaded.model.config, training=False)
-    sums, counts = log_likelihoods(loaded.model, examples.scored, CHOICE.collator(loaded.tokenizer), 7)
+    sums, counts, right = log_likelihoods(loaded.model, examples.scored, CHOICE.collator(loaded.tokenizer), 7)
     assert len(sums) == 3 * len(table)
     for index in range(9):
         one = examples.scored[index]
@@ -186,6 +186,7 @@ def test_log_likelihoods_equal_a_sum_over_tokens_and_ignore_padding(world):
             logs = loaded.model(torch.tensor([one["input_ids"]])).logits[0].double().log_softmax(-1)
         places = range(one["unlabelled"], len(one["input_ids"]))
         assert counts[index] == len(places) == 1
+        assert right[index] == sum(int(logs[p - 1].argmax()) == one["input_ids"][p] for p in places)
         assert sums[index] == pytest.approx(sum(logs[p - 1, one["input_ids"][p]].item() for p in places), abs=1e-4)
 
 
