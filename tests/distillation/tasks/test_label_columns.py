@@ -281,3 +281,15 @@ def test_settings_of_labels_that_say_nothing_are_refused(settings, options, mess
         settings(**options)
     with pytest.raises(InputError, match="--classes a,b came with task seq2seq, which has no classes"):
         task_by_name("seq2seq").configured(DataSettings(classes="a,b"))
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"), [("classification", [0, 1, {"x": 1}, 0]), ("regression", [0.5, 2.5, {"x": 1}])]
+)
+def test_an_object_among_labels_is_not_taken_for_a_missing_one(table, task, labels):
+    source = table(labels)
+    with pytest.raises(InputError, match=r"column 'label', row 2 .* holds an object with 'x', where other rows hold a"):
+        settle(task, source)
+    # A column of objects alone has columns of its own.
+    _, texts = settle("classification", table([{"x": 0}, {"x": 1}]), label="label.x")
+    assert list(texts.labels) == ["0", "1"]

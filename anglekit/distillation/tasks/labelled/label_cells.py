@@ -80,7 +80,7 @@ def class_labels(table: Table, column: str, columns: DataSettings, name: Callabl
     Raises:
         InputError: a cell holds several values, or numbers that are not whole stand among words.
     """
-    cells = table.column(column)
+    cells = plain_cells(table, column)
 
     def read(row: int, cell: object) -> str | None:
         if isinstance(cell, list | tuple | dict):
@@ -129,7 +129,27 @@ def number_labels(table: Table, column: str, columns: DataSettings) -> KeptLabel
     def read(row: int, cell: object) -> float | None:
         return label_number(cell, table.cell_place(column, row))
 
-    return kept_labels(table.column(column), columns, read, table.source)
+    return kept_labels(plain_cells(table, column), columns, read, table.source)
+
+
+def plain_cells(table: Table, column: str) -> list[Any]:
+    """Return the cells of a label column.
+
+    Raises:
+        InputError: some hold an object where others hold a value: what is in it is a column of its own, and the cell
+            itself would look empty.
+    """
+    cells = table.column(column)
+    inside = [name for name in table.names if name.startswith(f"{column}.")]
+    for name in inside if any(not is_missing(cell) for cell in cells) else ():
+        for row, (cell, inner) in enumerate(zip(cells, table.column(name), strict=True)):
+            if is_missing(cell) and not is_missing(inner):
+                raise InputError(
+                    f"{table.cell_place(column, row)} holds an object with {name.removeprefix(f'{column}.')!r}, where "
+                    "other rows hold a label",
+                    f"give every row a label of one kind, or name another column: --label {name}",
+                )
+    return cells
 
 
 def _is_number(text: str) -> bool:

@@ -16,7 +16,13 @@ from anglekit.distillation.settings import DataSettings, names_listed
 from anglekit.distillation.tasks.data import TokenizedExamples
 from anglekit.distillation.tasks.labelled.class_task import ClassTask
 from anglekit.distillation.tasks.labelled.doubts import doubts_about_labels
-from anglekit.distillation.tasks.labelled.label_cells import KeptLabels, kept_labels, label_list, label_text
+from anglekit.distillation.tasks.labelled.label_cells import (
+    KeptLabels,
+    kept_labels,
+    label_list,
+    label_text,
+    plain_cells,
+)
 from anglekit.distillation.tasks.labelled.label_sets import (
     LabelSet,
     check_labels_in_data,
@@ -61,7 +67,7 @@ class MultiLabelTask(ClassTask):
         if len(names) > 1:
             return self._read_columns(table, names, columns)
         column = find_column(table, "label", columns.label)
-        cells = [label_list(cell, columns.label_separator) for cell in table.column(column)]
+        cells = [label_list(cell, columns.label_separator) for cell in plain_cells(table, column)]
         own = table.class_names.get(column, ())
         named = self.labels or own
         width = _width_of_indicators(cells, len(named) or None)
