@@ -213,7 +213,7 @@ def _strategy(found: Predictors, known: Evidence) -> tuple[str, str]:
     if predictor is None:
         return "forward", (
             "Use forward: that is the default, not a finding. Nothing that can be measured beforehand chose better; it "
-            f"was the best of four strategies in {_share(best, number)} sweeps and lost "
+            f"was the best of four strategies, ties included, in {_share(best, number)} sweeps and lost "
             f"{100 * known.forward.mean_regret:.1f} points to the best on average."
         )
     chosen = str(found.strategies[predictor].idxmax())

@@ -58,6 +58,17 @@ def targets(scores: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
+def learnt(found: pd.DataFrame, commonest: Mapping[str, float]) -> pd.Series:
+    """Return for each sweep whether a student is more than 0.02 above always giving the commonest answer.
+
+    Args:
+        found: what `targets` returns.
+        commonest: by task the score of that answer.
+    """
+    arms = ["none", *MATCHED, "depth-1", "depth-6"]
+    return found[arms].max(axis=1) > found["task"].map(dict(commonest)) + 0.02
+
+
 def noise_spread(scores: pd.DataFrame) -> pd.Series:
     """Return for each sweep the spread that its seeds alone would give: the expected range of as many equal strategies.
 

@@ -25,8 +25,8 @@ sys.path[:0] = [str(ROOT)]
 
 from anglekit.advice.evidence import MATTERS, fitted_rule  # noqa: E402
 from anglekit.runtime.files import write_whole  # noqa: E402
-from tests.validation.analysis import DEFAULT, analyse, choice_regrets, noise_spread, targets  # noqa: E402
-from tests.validation.sweeps import conditions  # noqa: E402
+from tests.validation.analysis import DEFAULT, analyse, choice_regrets, learnt, noise_spread, targets  # noqa: E402
+from tests.validation.sweeps import COMMONEST, conditions  # noqa: E402
 
 DATA: Final = ROOT / "data" / "validation"
 EVIDENCE: Final = ROOT / "anglekit" / "advice" / "evidence.json"
@@ -181,6 +181,9 @@ def main() -> int:
     found = sweeps_table(scores)
     missing = [each.name for each in conditions() if each.name not in set(found["condition"])]
     results = analyse(scores, predictors, choices)
+    known_conditions = found.loc[learnt(targets(scores), COMMONEST), "condition"]
+    only = [frame[frame["condition"].isin(known_conditions)] for frame in (scores, predictors, choices)]
+    write_whole(DATA / "results-learnt.csv", analyse(*only).to_csv(index=False, float_format="%.6g"))
     lost = choice_regrets(targets(scores), choices, "best strategy")
     write_whole(DATA / "results.csv", results.to_csv(index=False, float_format="%.6g"))
     write_whole(DATA / "sweeps.csv", found.to_csv(index=False, float_format="%.6g"))

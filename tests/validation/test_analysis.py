@@ -11,6 +11,7 @@ from anglekit.advice.evidence import MATTERS, evidence
 from tests.validation import analysis, report
 from tests.validation.analysis import (
     correlation,
+    learnt,
     left_out,
     noise_spread,
     predicts_choice,
@@ -18,7 +19,7 @@ from tests.validation.analysis import (
     regrets,
     targets,
 )
-from tests.validation.sweeps import TASKS, conditions
+from tests.validation.sweeps import COMMONEST, TASKS, conditions
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +119,12 @@ class TestTheSavedResults:
         assert (saved["scores"].groupby("condition").size() == 14).all()
         own = report.sweeps_table(saved["scores"])
         pd.testing.assert_frame_equal(own, saved["sweeps"], rtol=1e-4, check_like=True, check_dtype=False)
+
+    def test_sweeps_that_learnt_nothing_are_told(self, saved):
+        found = targets(saved["scores"])
+        without = found.loc[~learnt(found, COMMONEST), "condition"]
+        assert without.tolist() == ["inference-3-random-4096-mse"]
+        assert not pd.read_csv(report.DATA / "results-learnt.csv")["predicts"].any()
 
     def test_regrets_follow(self, saved):
         lost = analysis.choice_regrets(targets(saved["scores"]), saved["choices"], "best strategy")
