@@ -19,9 +19,10 @@ from anglekit.runtime.locks import DirectoryLock
 _FORMAT: Final = "anglekit-reproduction-1"
 _FILE: Final = "reproduce.json"
 _LOCK: Final = "reproduce.lock"
+_RESULT: Final = "result.json"
 _OWN: Final = (
     *(_FILE, _LOCK, "data", "untrained", "untrained.partial", "teacher"),
-    *("corpus.md", "scores.csv", "result.csv", "result.json", "figure.png"),
+    *("corpus.md", "scores.csv", "result.csv", _RESULT, "figure.png"),
 )
 _OWN_STARTS: Final = (
     *("sweep-", "alone-", "geometry-", ".geometry-", ".untrained-", ".reproduce.json-", ".corpus.md-"),
@@ -42,6 +43,29 @@ class _Record(msgspec.Struct):
     begun_with: dict[str, Any]
     incidental: dict[str, Any]
     stages: dict[str, _Stage]
+
+
+class _Result(msgspec.Struct):
+    """What is read of a reproduction's result; earlier versions wrote no confounds."""
+
+    recipe: str
+    confounds: list[str] = []
+
+
+def confounds_beside(directory: str | Path) -> tuple[str, ...]:
+    """Return the confounds of the reproduction whose sweep or Geometry a directory is, each behind its recipe's name.
+
+    There are none where it is of no reproduction, or of one that has not ended.
+
+    Raises:
+        InputError: the reproduction's result is damaged.
+    """
+    place = Path(directory).resolve().parent
+    file = place / _RESULT
+    if not ((place / _FILE).is_file() and file.is_file()):
+        return ()
+    result = read_document(file, _Result, "run the reproduction again: what is done is kept")
+    return tuple(f"{result.recipe}: {one}" for one in result.confounds)
 
 
 class ReproductionDirectory:

@@ -16,6 +16,7 @@ from anglekit.comparison.verdict import Headline
 from anglekit.display.counts import counted
 from anglekit.errors import InputError
 from anglekit.plots.inputs import FigureInputs
+from anglekit.recipes.reproduction_directory import confounds_beside
 from anglekit.results.chance import ChanceVerdict
 from anglekit.results.geometry import Geometry
 from anglekit.results.training_records import TrainingRecords, read_training_records
@@ -73,6 +74,7 @@ class Findings:
         not_compared: why there is none, in a sentence; empty where there is one.
         warnings: what a reader should know, a sentence each.
         score_margin: the largest difference between scores that does not matter; None for one point.
+        confounds: what else than the strategy differs in the reproductions that the directories are of.
     """
 
     geometries: tuple[ReportedGeometry, ...]
@@ -81,6 +83,7 @@ class Findings:
     not_compared: str
     warnings: tuple[str, ...]
     score_margin: float | None = None
+    confounds: tuple[str, ...] = ()
 
     @property
     def scores(self) -> tuple[pd.DataFrame, ...]:
@@ -157,7 +160,16 @@ def gather(
     scored = tuple(
         _scored(evidence, origin) for evidence, origin in zip(found, origins, strict=True) if not evidence.scores.empty
     )
-    return Findings(geometries, scored, comparison, not_compared, tuple(dict.fromkeys(warnings)), score_margin)
+    confounds = [one for source in given if not isinstance(source, Geometry) for one in confounds_beside(source)]
+    return Findings(
+        geometries,
+        scored,
+        comparison,
+        not_compared,
+        tuple(dict.fromkeys(warnings)),
+        score_margin,
+        tuple(dict.fromkeys(confounds)),
+    )
 
 
 def _scored(evidence: Evidence, sources: Sequence[str | Path | Geometry]) -> ReportedScores:

@@ -70,7 +70,11 @@ def page(
     """Return the document; `not_drawn` holds a sentence for each figure that could not be drawn."""
     keys = _student_keys(findings)
     open_parts = [
-        ("verdict", "Verdict", joined(_verdict(findings), _answers(findings, keys), _choice(findings, keys))),
+        (
+            "verdict",
+            "Verdict",
+            joined(_verdict(findings), _confounds(findings), _answers(findings, keys), _choice(findings, keys)),
+        ),
         ("why", "Why: the angles beside chance", _why(findings, keys)),
     ]
     folded = [
@@ -206,6 +210,15 @@ def _part_verdicts(comparison: Comparison, part: str) -> list[tuple[str, str]]:
             for family in own
         ]
     return [(f"{part}s: {(verdict := overall_verdict(own))}", verdict)] if own else []
+
+
+def _confounds(findings: Findings) -> Markup | None:
+    """Return beneath the verdict what else than the strategy may have made it, folded; None without a reproduction."""
+    if not findings.confounds:
+        return None
+    title = f"What else than the strategy differs, or is not known ({len(findings.confounds)})"
+    told = element("ul", *(element("li", one) for one in findings.confounds), class_="warnings")
+    return element("details", element("summary", title), told)
 
 
 def _answers(findings: Findings, keys: Mapping[str, str]) -> Markup:

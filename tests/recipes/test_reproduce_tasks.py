@@ -20,6 +20,7 @@ from anglekit.recipes.published import confounds
 from anglekit.recipes.recipe import Tokenizer
 from anglekit.recipes.recipe_files import load_recipe, recipe_file, recipe_names
 from anglekit.recipes.reproduce import reproduce, stage_names
+from anglekit.recipes.reproduction_directory import confounds_beside
 from anglekit.results.geometry import Geometry
 from tests.more_cases import more
 
@@ -109,6 +110,8 @@ def test_every_recipe_of_the_paper_runs_in_both_readings(name, reading, tmp_path
     assert set(found.seconds) == set(stage_names(recipe))
     assert found.result["ours"].notna().all()
     assert found.summary()["reading"] == reading
+    told = tuple(f"{name}: {one}" for one in found.summary()["confounds"])
+    assert confounds_beside(tmp_path / "run" / f"sweep-{recipe.variants[0].name}") == told != ()
     assert ("differs from a careful run in" in found.text) == (reading == "official")
 
 

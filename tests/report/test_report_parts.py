@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,7 +18,9 @@ from anglekit.display.tables import TextTable
 from anglekit.errors import InputError
 from anglekit.plots.files import figure_bytes
 from anglekit.report.gather import gather
+from anglekit.report.page import page
 from anglekit.report.svg import StyleSheet, inline_svg
+from anglekit.runtime.files import write_json
 from tests.comparison.compare_corpus import make_geometry, score_rows, write_run, write_sweep
 
 
@@ -121,6 +124,26 @@ def test_what_cannot_be_compared_stands_side_by_side_with_the_reason(tmp_path):
     assert "differ in the probe" in found.not_compared
     with pytest.raises(InputError, match="3 task labels for 2 Geometries"):
         gather([first, other], labels=["a", "b", "c"])
+
+
+def test_the_confounds_of_a_reproduction_stand_beneath_the_verdict(tmp_path):
+    sweep = write_sweep(tmp_path / "run" / "sweep-3-layers", score_rows({"none": 0.7, "forward": 0.9, "reverse": 0.8}))
+    result = tmp_path / "run" / "result.json"
+    write_json(result, {"recipe": "qnli", "confounds": ["one seed", "rates < differ"]})
+    # A folder that happens to have a file of this name is no reproduction.
+    assert gather([sweep]).confounds == ()
+    write_json(tmp_path / "run" / "reproduce.json", {})
+    found = gather([sweep])
+    assert found.confounds == ("qnli: one seed", "qnli: rates < differ")
+    written = page(found, [], [], [], StyleSheet(), "title")
+    assert "not known (2)</summary>" in written
+    assert "<li>qnli: rates &lt; differ</li>" in written
+    assert "not known (" not in page(replace(found, confounds=()), [], [], [], StyleSheet(), "title")
+    write_json(result, {"recipe": "qnli"})  # of an earlier version
+    assert gather([sweep]).confounds == ()
+    write_json(result, {"recipe": "qnli", "confounds": 3})
+    with pytest.raises(InputError, match=r"result\.json is damaged \(confounds: .*; run the reproduction again"):
+        gather([sweep])
 
 
 def test_one_strategy_is_reported_without_a_comparison(tmp_path):
