@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from anglekit.errors import InputError
 from anglekit.readings import Decisions
-from anglekit.tables.shapes import triples_text, turns_of
+from anglekit.tables.shapes import story_of, triples_text, turns_of
 from anglekit.tables.table import Table
 
 Row = Mapping[str, Any]
@@ -70,25 +70,13 @@ def _conversation(row: Row, form: Form) -> Iterator[dict[str, Any]]:
     behind its story alone. For scoring the last question gives one, and its completion is the list of several answers
     where the table has `additional_answers`.
     """
-    questions = _listed(row["questions"], "questions")
-    answers = _listed(row.get("answers.input_text") or row.get("answers"), "answers")
-    if not questions or len(questions) != len(answers):
-        raise InputError(f"{len(questions)} questions came with {len(answers)} answers", "give one for each")
-    added = [(name, row[name]) for name in sorted(row) if name.startswith("additional_answers") and row[name]]
-    others = [_listed(cell["input_text"] if isinstance(cell, Mapping) else cell, name) for name, cell in added]
-    turns = turns_of(str(row["story"]), _words(questions), _words(answers), [_words(own) for own in others])
-    for turn in turns:
+    for turn in turns_of(story_of(row)):
         if not form.training and turn.last:
             yield {"prompt": turn.prompt, "completion": list(turn.answers)}
         elif form.training and form.decided.conversation_text == "alone":
             yield dict(zip(("prompt", "completion"), turn.alone, strict=True))
         elif form.training:
             yield {"prompt": turn.prompt, "completion": turn.answers[0]}
-
-
-def _words(cells: list[Any]) -> list[str]:
-    """Return the texts of questions or answers, which the original files keep in objects."""
-    return [str(one["input_text"] if isinstance(one, Mapping) else one) for one in cells]
 
 
 TRANSFORMS: Final[Mapping[str, Transform]] = {
@@ -109,7 +97,8 @@ def transform_rows(table: Table, name: str, form: Form) -> list[dict[str, Any]]:
     rows: list[Any] = table.frame.to_dict(orient="records")
     if present.issuperset(transform.makes):
         return [{column: row[column] for column in transform.makes} for row in rows]
-    if not present.issuperset(transform.reads):
+    outer = present | {name.split(".")[0] for name in present}  # what a column of objects is the name of
+    if not outer.issuperset(transform.reads):
         raise InputError(
             f"{table.source} has the columns {', '.join(sorted(present))[:200]}",
             f"this recipe needs {', '.join(transform.makes)}, or what they are made of: {', '.join(transform.reads)}",

@@ -6,10 +6,11 @@ A shape is told by its columns alone. Where a text is made of several columns, t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from anglekit.display.counts import counted
 from anglekit.errors import InputError
 from anglekit.tables.columns import NO_COLUMN
 from anglekit.tables.kept_rows import KeptRows, Rows
@@ -68,26 +69,88 @@ class Turn:
     last: bool
 
 
-def turns_of(
-    story: str, questions: Sequence[str], answers: Sequence[str], others: Sequence[Sequence[str]] = ()
-) -> list[Turn]:
-    """Return the turns of a conversation about a story, in the words of lm-evaluation-harness (`coqa/utils.py`).
+@dataclass(frozen=True)
+class Story:
+    """A story with what was asked about it, from a row of CoQA.
 
-    Args:
+    Attributes:
         story: its text.
         questions: in order.
         answers: one for each.
-        others: the answers of other people, each with one for each question.
+        others: the answers of other people, each with one for each question; of a training table there are none.
     """
-    turns, so_far = [], f"{story}\n\n"
-    for number, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-        last = number == len(questions) - 1
-        given = [answer, *(own[number] for own in others if number < len(own))]
+
+    story: str
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+    others: tuple[tuple[str, ...], ...] = ()
+
+
+def story_columns(names: Iterable[str]) -> tuple[str, ...] | None:
+    """Return the columns of a table that hold stories and conversations about them, or None.
+
+    The hub has two copies: `questions` as texts beside `answers.input_text`, and both as objects beside
+    `additional_answers`, as in the original files.
+    """
+    there = list(names)
+    asked, told = (
+        next((one for one in (f"{what}.input_text", what) if one in there), None) for what in ("questions", "answers")
+    )
+    if asked is None or told is None or "story" not in there:
+        return None
+    return ("story", asked, told, *sorted(one for one in there if one.split(".")[0] == "additional_answers"))
+
+
+def story_of(row: Row) -> Story:
+    """Return the story, questions and answers of a row that has `story_columns`.
+
+    Raises:
+        InputError: there is no story or no question, or not one answer for each.
+    """
+    names = story_columns(row)
+    if names is None:
+        raise InputError("the row has no story, questions and answers", "give all three")
+    _, asked, told, *more = names
+    questions, answers = (_said(row[name], name) for name in (asked, told))
+    if not questions or len(questions) != len(answers):
+        raise InputError(
+            f"{counted(len(questions), 'question')} came with {counted(len(answers), 'answer')}", "give one for each"
+        )
+    for name, texts in ((asked, questions), (told, answers)):
+        if not all(text.strip() for text in texts):
+            raise InputError(f"column {name!r} holds a blank text", "give every question an answer, or leave both out")
+    others = [
+        _said(answer, name)
+        for name in more
+        for answer in (
+            row[name].values() if name == "additional_answers" and isinstance(row[name], Mapping) else [row[name]]
+        )
+    ]
+    return Story(str(row["story"]), questions, answers, tuple(own for own in others if own))
+
+
+def _said(cell: Any, column: str) -> tuple[str, ...]:  # noqa: ANN401 - a cell of a table
+    """Return the texts of questions or answers: texts, objects with an `input_text`, or one object of lists."""
+    if is_missing(cell):
+        return ()
+    if isinstance(cell, Mapping):
+        cell = cell.get("input_text", [])
+    held = [one["input_text"] if isinstance(one, Mapping) else one for one in _listed(cell, column)]
+    return tuple("" if is_missing(one) else str(one) for one in held)
+
+
+def turns_of(about: Story) -> list[Turn]:
+    """Return the turns of a conversation about a story, in the words of lm-evaluation-harness (`coqa/utils.py`)."""
+    turns, so_far = [], f"{about.story}\n\n"
+    for number, (question, answer) in enumerate(zip(about.questions, about.answers, strict=True)):
+        last = number == len(about.questions) - 1
+        # Training tables fill the answers of others with one blank text.
+        given = [answer, *(own[number] for own in about.others if number < len(own) and own[number].strip())]
         seen: dict[str, str] = {}
         for text in given:
             # As the harness leaves out what was said before in other case.
             seen.setdefault(text.lower(), text)
-        alone = (f"{story}\n\nQ: {question}\n\n", "A:" if last else f"A: {answer}")
+        alone = (f"{about.story}\n\nQ: {question}\n\n", "A:" if last else f"A: {answer}")
         turns.append(Turn(f"{so_far}Q: {question}\n\nA:", tuple(seen.values()), alone, last))
         so_far += f"Q: {question}\n\nA: {answer}\n\n"
     return turns
@@ -148,16 +211,9 @@ def _squad_paragraphs(row: Row) -> Iterator[dict[str, Any]]:
 
 
 def _coqa(row: Row) -> Iterator[dict[str, Any]]:
-    asked, told = _listed(row["questions"], "questions"), row.get("answers.input_text")
-    told = _listed(row["answers"] if told is None else told, "answers")
-    asked, told = ([one["input_text"] if isinstance(one, dict) else one for one in each] for each in (asked, told))
-    if len(asked) != len(told):
-        raise InputError(f"{len(asked)} questions came with {len(told)} answers", "give one for each")
-    so_far = str(row["story"])
-    for question, answer in zip(asked, told, strict=True):
-        so_far += f"\n\nQ: {question}\n\nA:"
-        yield {"text": so_far, "target": answer}
-        so_far += f" {answer}"
+    read = story_of(row)
+    for turn, answer in zip(turns_of(read), read.answers, strict=True):
+        yield {"text": turn.prompt, "target": answer}
 
 
 _ROLES: Final = {
@@ -381,6 +437,12 @@ SHAPES: Final = (
         "CoQA",
         ("story", "questions"),
         {"text": "story + questions", "target": "answers"},
+        _coqa,
+    ),
+    Shape(
+        "CoQA with the answers of others",
+        ("story", "questions.input_text", "answers.input_text"),
+        {"text": "story + questions.input_text", "target": "answers.input_text"},
         _coqa,
     ),
     Shape(

@@ -55,9 +55,9 @@ def rows_of(name: str, words) -> list[dict[str, object]]:
         },
         "coqa": lambda _row: {
             "story": some(6),
-            "questions": [some(2), some(2)],
-            "answers": {"input_text": [some(1), some(1)]},
-            "additional_answers": {"0": {"input_text": [some(1), some(2)]}},
+            "questions": {"input_text": [some(2), some(2)], "turn_id": [1, 2]},
+            "answers": {"span_start": [0, 0], "input_text": [some(1), some(1)], "turn_id": [1, 2]},
+            "additional_answers": {"0": {"span_start": [0, 0], "input_text": [some(1), some(2)], "turn_id": [1, 2]}},
         },
     }
     return [makers[name](row) for row in range(16)]

@@ -132,6 +132,19 @@ COQA = [
         "answers": {"input_text": ["Ann", "a cat"], "answer_start": [0, 8], "answer_end": [3, 13]},
     }
 ]
+COQA_OTHERS = [
+    {
+        "source": "wikipedia",
+        "story": "Ann has a cat.",
+        "questions": {"input_text": ["Who has it?", "What?"], "turn_id": [1, 2]},
+        "answers": {"input_text": ["Ann", "a cat"], "span_start": [0, 8], "turn_id": [1, 2]},
+        "additional_answers": {
+            "0": {"input_text": ["ann", "the cat"], "span_start": [0, 8], "turn_id": [1, 2]},
+            # As training tables have it, where there are none.
+            "1": {"input_text": [""], "span_start": [-1], "turn_id": [-1]},
+        },
+    }
+]
 COQA_READ = {
     "prompts": (
         "Ann has a cat.\n\nQ: Who has it?\n\nA:",
@@ -525,6 +538,14 @@ PUBLISHED = (
         "coqa",
         {"completions": COQA_READ["completions"], "columns": ("story", "questions", "answers.input_text")},
     ),
+    Published("CoQA with the answers of others", "coqa_others.parquet", parquet(COQA_OTHERS), "completion", COQA_READ),
+    Published(
+        "CoQA with the answers of others, by its task",
+        "coqa_others.jsonl",
+        packed(COQA_OTHERS, bytes),
+        "coqa",
+        {"completions": (("Ann",), ("a cat", "the cat")), "prompts": COQA_READ["prompts"], "last_turn": (False, True)},
+    ),
     Published(
         "CoQA as published",
         "coqa-dev-v1.0.json",
@@ -552,12 +573,15 @@ PUBLISHED = (
                             },
                         ],
                         "name": "x.txt",
+                        "additional_answers": {
+                            "0": [{"input_text": "Ann!", "turn_id": 1}, {"input_text": "her cat", "turn_id": 2}]
+                        },
                     }
                 ],
             }
         ),
-        "completion",
-        COQA_READ,
+        "coqa",
+        {"completions": (("Ann", "Ann!"), ("a cat", "her cat")), "prompts": COQA_READ["prompts"]},
     ),
     Published(
         "ShareGPT",

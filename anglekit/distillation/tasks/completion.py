@@ -23,7 +23,7 @@ from anglekit.models.lengths import length_limit
 from anglekit.probes.conversations import Messages, plain_conversation, templated
 from anglekit.probes.encode import encode_completions, joined
 from anglekit.readings import Decisions
-from anglekit.tables.shapes import Turn, as_known_shape, conversations_of, turns_of
+from anglekit.tables.shapes import Turn, as_known_shape, conversations_of, story_columns, story_of, turns_of
 from anglekit.tables.table import Table
 
 _USUAL_PROMPTS = ("prompt", "question", "context", "instruction", "input", "text", "source")
@@ -85,21 +85,21 @@ def completion_examples(
     *,
     ends: bool,
     loss_on_prompt: bool,
-    apart: bool = True,
+    follow: Callable[[str, str], str] = joined,
 ) -> dict[str, Any]:
     """Return the `tokens` and `numbers` of examples: `input_ids`, and how many of them are `unlabelled`.
 
     If prompt and completion do not both fit, the prompt loses its beginning; a completion is never cut. (With cut "end"
     in the lengths the text loses its end instead, as in the paper's code, the completion with it.) `places` holds the
-    row of a prompt and its completion, for each example. With `ends`, the end-of-text token follows; with `apart`, a
-    blank stands between prompt and completion where the completion begins with none.
+    row of a prompt and its completion, for each example; `follow` takes both texts and returns what is written behind
+    the prompt. With `ends`, the end-of-text token follows.
 
     Raises:
         InputError: a completion leaves no room for a token of its prompt.
     """
     tokenizer, length = bounded.tokenizer, bounded.lengths.max_length or bounded.limit
     prompts = [table.prompts[row] for row, _ in places]
-    follows = [joined(prompt, text) if apart else text for prompt, (_, text) in zip(prompts, places, strict=True)]
+    follows = [follow(prompt, text) for prompt, (_, text) in zip(prompts, places, strict=True)]
     ids, known = encode_completions(tokenizer, prompts, follows, ends=ends)
     kept: list[list[int]] = []
     unlabelled = []
@@ -276,19 +276,13 @@ class ConversationTask(CompletionTask):
 
     def texts(self, table: Table, columns: DataSettings, name: str) -> PromptsAndCompletions:
         """Return conversations, or prompts and completions where there are none; see `Task.read`."""
-        answers = next((name for name in ("answers.input_text", "answers") if name in table.names), None)
-        # Rows as the hub has them; the original files, of objects, are a known shape.
-        found = (
-            answers is not None and {"story", "questions"} <= set(table.names) and not table.has("questions.input_text")
-        )
-        if columns.prompt or columns.completion or not found or answers is None:
+        found = story_columns(table.names)
+        if columns.prompt or columns.completion or found is None:
             return super().texts(table, columns, name)
-        added = [one for one in table.names if one.startswith("additional_answers")]
-        others = tuple(f"{one}.input_text" if table.has(f"{one}.input_text") else one for one in added)
-        turns = _turns(table, answers, others)
+        turns = _turns(table)
         return PromptsAndCompletions(
             **origin(table, name),
-            columns=("story", "questions", answers, *others),
+            columns=found,
             prompts=tuple(turn.prompt for turn in turns),
             completions=tuple(turn.answers for turn in turns),
             alone=tuple(turn.alone for turn in turns),
@@ -296,16 +290,17 @@ class ConversationTask(CompletionTask):
         )
 
 
-def _turns(table: Table, column: str, others: Sequence[str]) -> list[Turn]:
-    stories, questions = texts_of(table, "story", "story"), text_lists(table, "questions", "questions")
-    answers = text_lists(table, column, "answers")
-    more = [text_lists(table, other, "answers") for other in others]
+def _turns(table: Table) -> list[Turn]:
     turns: list[Turn] = []
-    for row, (story, asked, answered) in enumerate(zip(stories, questions, answers, strict=True)):
-        if len(asked) != len(answered):
+    for number, row in enumerate(table.each_row()):
+        try:
+            read = story_of(row)
+            if not all(text.strip() for text in (*read.questions, *read.answers)):
+                raise InputError("a question or an answer is blank", "give it a text, or leave both out")
+            turns += turns_of(read)
+        except InputError as error:
+            file, place = table.file_row(number)
             raise InputError(
-                f"{table.source} has {len(asked)} questions and {len(answered)} answers in row {row} (counted from 0)",
-                "give one answer for each question",
-            )
-        turns += turns_of(story, asked, answered, [own[row] for own in more])
+                f"{file}, row {place} (counted from 0): {error.arrived}", error.remedy, allowed=error.allowed
+            ) from error
     return turns

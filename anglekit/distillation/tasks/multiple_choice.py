@@ -19,6 +19,7 @@ from anglekit.distillation.tasks.labelled.label_cells import label_text
 from anglekit.distillation.tasks.task import BoundedTokenizer, ScoredModel, ScoreReport
 from anglekit.distillation.tasks.text_columns import find_text_column, text_lists, texts_of
 from anglekit.errors import InputError
+from anglekit.probes.encode import joined
 from anglekit.readings import Decisions
 from anglekit.tables.shapes import as_known_shape
 from anglekit.tables.table import Table
@@ -96,17 +97,24 @@ class MultipleChoiceTask(CausalTask):
 
     # ---- tokens ----
 
-    @property
-    def blank_before_choice(self) -> bool:
-        """Whether prompt and choice are trained with a blank between them."""
-        return True
+    def follow_scored(self, prompt: str, choice: str) -> str:
+        """Return what is written behind a prompt where a choice is scored."""
+        return joined(prompt, choice)
+
+    def follow_trained(self, prompt: str, choice: str) -> str:
+        """Return what is written behind a prompt where the right choice is trained on."""
+        return self.follow_scored(prompt, choice)
 
     def examples(self, table: PromptsAndChoices, bounded: BoundedTokenizer, *, training: bool) -> TokenizedExamples:
         """Return prompts with their right choices, and with every choice for scoring; see `Task.tokenize`."""
         scored = None
         if not training:
             every = [(row, text) for row, own in enumerate(table.choices) for text in own]
-            scored = TokenizedExamples(**completion_examples(bounded, table, every, ends=False, loss_on_prompt=False))
+            scored = TokenizedExamples(
+                **completion_examples(
+                    bounded, table, every, ends=False, loss_on_prompt=False, follow=self.follow_scored
+                )
+            )
         right = [(row, own[table.right[row]]) for row, own in enumerate(table.choices)]
         made = completion_examples(
             bounded,
@@ -114,7 +122,7 @@ class MultipleChoiceTask(CausalTask):
             right,
             ends=True,
             loss_on_prompt=bounded.lengths.loss_on_prompt,
-            apart=self.blank_before_choice,
+            follow=self.follow_trained,
         )
         return TokenizedExamples(**made, table=table, scored=scored)
 
@@ -186,7 +194,8 @@ class HellaSwagTask(MultipleChoiceTask):
     """HellaSwag, its texts cleaned as lm-evaluation-harness cleans them (`hellaswag/utils.py`).
 
     Attributes:
-        choice_text: of training texts, as `readings.Decisions` has it; scores always have a blank before an ending.
+        choice_text: of training texts, as `readings.Decisions` has it. Where endings are scored there is always a blank
+            before them, as in the harness; WikiHow's that begin with a mark have two.
     """
 
     choice_text: str = "blank"
@@ -195,10 +204,13 @@ class HellaSwagTask(MultipleChoiceTask):
         """Return the task with the texts that a reading trains on."""
         return replace(self, choice_text=decided.choice_text)
 
-    @property
-    def blank_before_choice(self) -> bool:
-        """Whether prompt and choice are trained with a blank between them."""
-        return self.choice_text == "blank"
+    def follow_scored(self, prompt: str, choice: str) -> str:
+        """Return what is written behind a prompt where an ending is scored."""
+        return f" {choice}"
+
+    def follow_trained(self, prompt: str, choice: str) -> str:
+        """Return what is written behind a prompt where the right ending is trained on."""
+        return self.follow_scored(prompt, choice) if self.choice_text == "blank" else choice
 
     def read_prompts(self, table: Table, columns: DataSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the prompts: the activity, then both parts of the context."""
