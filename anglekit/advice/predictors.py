@@ -20,7 +20,7 @@ from anglekit.analysis.settings import AnalysisSettings
 from anglekit.distillation.matching.plan import DistillationPlan
 from anglekit.models.architectures import width
 from anglekit.parameter_space.measure import KeptGradients, OpenMeasurement, StudentMeasurement
-from anglekit.parameter_space.products import Floats, grace_score, gradient_cosines, gradient_products
+from anglekit.parameter_space.products import Floats, grace_score, gradient_cosines, summed_products
 from anglekit.parameter_space.projection import Projection
 from anglekit.results.geometry import Geometry
 from anglekit.vocabulary import NONE, Stream
@@ -282,11 +282,7 @@ class _Pulls:
     def __init__(self, student: StudentMeasurement, gradients: KeptGradients) -> None:
         self._names = {name: place for place, name in enumerate(student.names)}
         self._student, self._gradients = student, gradients
-        products = [gradient_products(gradients.rows(part)) for part in student.parts]
-        whole = products[0]
-        for each in products[1:]:
-            whole = whole + each
-        self._products = whole
+        self._products = summed_products(gradients.products().values())
         self._projected: list[Floats] | None = None
 
     @property
@@ -319,11 +315,11 @@ class _Pulls:
         if self._projected is None:
             projection = Projection(_GRACE_DIMENSIONS)
             self._projected = []
-            parts = [self._gradients.rows(part) for part in self._student.parts]
-            for group in range(len(parts[0])):
-                into = torch.zeros(len(self._names), _GRACE_DIMENSIONS)
-                for place, part in enumerate(parts):
-                    for loss, row in enumerate(part[group]):
-                        projection(place, row, into[loss])
-                self._projected.append(into.double().numpy())
+            pieces = [piece for part in self._student.parts for piece in self._gradients.pieces(part)]
+            for group in range(len(pieces[0])):
+                found = [
+                    projection((place, piece[group][loss]) for place, piece in enumerate(pieces))
+                    for loss in range(len(self._names))
+                ]
+                self._projected.append(torch.stack(found).double().numpy())
         yield from self._projected

@@ -44,9 +44,10 @@ from anglekit.parameter_space.products import (
     combinations,
     gradient_cosines,
     gradient_products,
+    summed_products,
 )
 from anglekit.parameter_space.projection import Projection
-from anglekit.parameter_space.settings import FEWEST_GROUPS, GradientSettings, check_measurable
+from anglekit.parameter_space.settings import FEWEST_GROUPS, GradientSettings, check_measurable, projected_error
 from anglekit.results.gradients import LAYER_COLUMNS, WHOLE, GradientGeometry
 from anglekit.runtime.files import read_json_object
 from anglekit.runtime.passes import told_failures
@@ -592,7 +593,7 @@ class StudentMeasurement:
     def tables(self, kept: KeptGradients) -> StudentTables:
         """Return the cosines between gradients, in each part of the weights and in all."""
         products = kept.products()
-        products[WHOLE] = _summed(list(products.values()))
+        products[WHOLE] = summed_products(products.values())
         terms = self.task_weights
         losses = [*terms, *self._hidden]
         strategies: list[dict[str, Any]] = []
@@ -659,9 +660,11 @@ class KeptGradients:
         seed: int,
     ) -> None:
         self._parts, self._losses = parts, losses
-        self._lengths = [weight.numel() for weight in weights]
-        self._groups: dict[str, list[Tensor]] = {part: [] for part in parts}
-        self._sizes = {part: sum(self._lengths[place] for place in own) for part, own in parts.items()}
+        lengths = [weight.numel() for weight in weights]
+        # What a loss does not reach, without memory of its own.
+        self._nothing = [torch.zeros(1).expand(length) for length in lengths]
+        self._groups: dict[str, list[list[list[Tensor]]]] = {part: [] for part in parts}
+        self._sizes = {part: sum(lengths[place] for place in own) for part, own in parts.items()}
         too_large = 4 * len(losses) * groups * sum(self._sizes.values()) > _EXACT_BYTES
         self._projection = Projection(settings.projected_to, seed) if settings.dimensions or too_large else None
 
@@ -673,7 +676,7 @@ class KeptGradients:
     def error(self, part: str) -> float:
         """Return the highest standard error of a cosine that projections bring; all parts together have no more."""
         used = [self._projection_of(one) for one in (self._parts if part == WHOLE else (part,))]
-        return max((each.dimensions**-0.5 for each in used if each is not None), default=0.0)
+        return max((projected_error(each.dimensions) for each in used if each is not None), default=0.0)
 
     def add(self, gradients: Iterator[Sequence[Tensor | None]]) -> None:
         """Take in the gradients of a group: of each loss one for each weight, None where it has none.
@@ -681,35 +684,34 @@ class KeptGradients:
         Raises:
             RunError: one is not finite.
         """
-        projections = {part: self._projection_of(part) for part in self._parts}
-        rows = {
-            part: torch.zeros((len(self._losses), self._sizes[part] if by is None else by.dimensions))
-            for part, by in projections.items()
-        }
+        for groups in self._groups.values():
+            groups.append([])
         for loss, found in enumerate(gradients):
             for part, places in self._parts.items():
-                into, start, project = rows[part][loss], 0, projections[part]
-                for place in places:
-                    one, length = found[place], self._lengths[place]
-                    if one is not None and project is not None:
-                        project(place, one.detach().float().cpu(), into)
-                    elif one is not None:
-                        into[start : start + length] = one.detach().reshape(-1)
-                    start += length
-        for part, each in rows.items():
-            sums = each.sum(1)
-            if not bool(sums.isfinite().all()):
-                name = self._losses[int((~sums.isfinite()).nonzero()[0])]
-                raise RunError(f"the gradient of {name} is not finite in the {part} of the student")
-            self._groups[part].append(each)
+                project = self._projection_of(part)
+                reached = ((at, found[at]) for at in places)
+                if project is None:
+                    # As autograd made it: a copy would cost as much as the projection.
+                    own = [self._nothing[at] if one is None else _flat(one) for at, one in reached]
+                else:
+                    own = [project((at, _flat(one)) for at, one in reached if one is not None)]
+                if not all(bool(each.sum().isfinite()) for each in own):
+                    raise RunError(f"the gradient of {self._losses[loss]} is not finite in the {part} of the student")
+                self._groups[part][-1].append(own)
 
-    def rows(self, part: str) -> list[Tensor]:
-        """Return the gradients of a part, for each group (losses, weights or dimensions)."""
-        return self._groups[part]
+    def pieces(self, part: str) -> Iterator[list[list[Tensor]]]:
+        """Yield the gradients of a part, piece after piece: by group and loss a vector of weights or dimensions."""
+        groups = self._groups[part]
+        for piece in range(len(groups[0][0])):
+            yield [[loss[piece] for loss in group] for group in groups]
 
     def products(self) -> dict[str, GradientProducts]:
         """Return by part the inner products of its gradients."""
-        return {part: gradient_products(groups) for part, groups in self._groups.items()}
+        return {part: summed_products(map(gradient_products, self.pieces(part))) for part in self._parts}
+
+
+def _flat(gradient: Tensor) -> Tensor:
+    return gradient.float().cpu().reshape(-1)
 
 
 def parts_of(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
@@ -776,13 +778,6 @@ def _training_step(checkpoint: Path) -> int:
         return _NO_STEP
     step = read_json_object(file, "give another checkpoint").get("global_step")
     return step if isinstance(step, int) else _NO_STEP
-
-
-def _summed(parts: Sequence[GradientProducts]) -> GradientProducts:
-    whole = parts[0]
-    for each in parts[1:]:
-        whole = whole + each
-    return whole
 
 
 def _chosen(products: GradientProducts, losses: range) -> GradientProducts:

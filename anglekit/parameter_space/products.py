@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Final
 
 import numpy as np
@@ -16,8 +18,10 @@ from anglekit.results.student_t import t_quantile
 
 Floats = NDArray[np.float64]
 
-# Coordinates that are turned into double precision at a time: 8 MB for each vector.
+# Numbers of all vectors that are read at a time: 8 MB in double precision, which stay in the cache.
 _PIECE: Final = 2**20
+# Coordinates of a block: many small products run faster than one of few long rows.
+_BLOCK: Final = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,29 +76,48 @@ class GradientCosines:
     norms: Floats
 
 
-def gradient_products(groups: Sequence[Tensor]) -> GradientProducts:
+def gradient_products(groups: Sequence[Sequence[Tensor] | Tensor]) -> GradientProducts:
     """Return the products of gradients in one part of the weights.
 
     Args:
-        groups: for each group of examples its share of the gradients, (losses, weights), float32 or float64; those of
+        groups: for each group of examples its share of each loss's gradient, (weights,), float32 or float64; those of
             all groups add up to the gradients of the probe.
 
     Returns:
         Products in double precision.
     """
-    losses, width = groups[0].shape
-    total = torch.zeros((losses, losses), dtype=torch.float64)
-    crossed = torch.zeros((len(groups), losses, losses), dtype=torch.float64)
-    own = torch.zeros_like(crossed)
-    piece = max(_PIECE // max(losses * len(groups) // 8, 1), 1024)
-    for first in range(0, width, piece):
-        parts = [group[:, first : first + piece].double() for group in groups]
-        summed = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
-        total += summed @ summed.T
-        for place, part in enumerate(parts):
-            crossed[place] += summed @ part.T
-            own[place] += part @ part.T
-    return GradientProducts(total.numpy(), crossed.numpy(), own.numpy())
+    losses, width = len(groups[0]), groups[0][0].numel()
+    crossed, own = (torch.zeros((len(groups), losses, losses), dtype=torch.float64) for _ in range(2))
+    piece = min(max(_PIECE // (len(groups) * losses) // _BLOCK, 1), -(-width // _BLOCK))
+    read = torch.zeros((len(groups), piece, losses, _BLOCK), dtype=torch.float64)
+    for first in range(0, width, piece * _BLOCK):
+        for place, group in enumerate(groups):
+            for loss, vector in enumerate(group):
+                _fill(read[place, :, loss], vector[first : first + piece * _BLOCK])
+        summed = read.sum(0)
+        for place, part in enumerate(read):
+            crossed[place] += _inner(summed, part)
+            own[place] += _inner(part, part)
+    return GradientProducts(crossed.sum(0).numpy(), crossed.numpy(), own.numpy())
+
+
+def _fill(blocks: Tensor, vector: Tensor) -> None:
+    """Copy a vector into (blocks, coordinates), zeros behind it."""
+    full = len(vector) // _BLOCK
+    blocks[:full] = vector[: full * _BLOCK].view(full, _BLOCK)
+    if full < len(blocks):
+        blocks[full:] = 0.0
+        blocks[full, : len(vector) % _BLOCK] = vector[full * _BLOCK :]
+
+
+def summed_products(parts: Iterable[GradientProducts]) -> GradientProducts:
+    """Return the products over all parts of the weights; there is at least one."""
+    return reduce(operator.add, parts)
+
+
+def _inner(one: Tensor, other: Tensor) -> Tensor:
+    """Return inner products over all blocks, (losses, losses) of (blocks, losses, coordinates)."""
+    return torch.bmm(one, other.mT).sum(0)
 
 
 def gradient_cosines(products: GradientProducts) -> GradientCosines:

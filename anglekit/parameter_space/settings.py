@@ -13,6 +13,22 @@ from anglekit.vocabulary import ATTENTION_LOSSES
 
 #: Fewer groups give no interval.
 FEWEST_GROUPS: Final = 3
+#: How a gradient is projected: first to so many times the dimensions, which are then folded in so many pieces.
+PIECES: Final = 16
+#: Patterns of signs in the first of these stages; few enough to stay in the cache.
+PATTERNS: Final = 4
+# The variance of a cosine of 0 after both stages, times the dimensions; see `Projection`.
+_VARIANCE: Final = 1.0 + (1.0 + 1.0 / PATTERNS) / PIECES
+
+
+def projected_error(dimensions: int) -> float:
+    """Return the highest standard error of a cosine after a projection to so many dimensions; 0.0208 for 2,500."""
+    return math.sqrt(_VARIANCE / dimensions)
+
+
+def needed_dimensions(error: float) -> int:
+    """Return the dimensions that keep the standard error of a cosine at or below `error`; 2,696 for 0.02."""
+    return math.ceil(round(_VARIANCE / error**2, 6))
 
 
 def check_measurable(hidden_loss: str, settings: GradientSettings) -> None:
@@ -31,14 +47,6 @@ def check_measurable(hidden_loss: str, settings: GradientSettings) -> None:
             "hidden loss 'feature-dynamics' compares steps from layer to layer, and single layers have none",
             "leave the pairs out (--no-pairs), or take mse",
         )
-
-
-def needed_dimensions(error: float) -> int:
-    """Return the dimensions that keep the standard error of a cosine at or below `error`.
-
-    The error of a cosine c through d dimensions is (1 - c^2) / sqrt(d), at most 1 / sqrt(d).
-    """
-    return math.ceil(round(1.0 / error**2, 6))
 
 
 @documented
@@ -89,11 +97,11 @@ class GradientSettings:
         check_settings(self)
         needed = needed_dimensions(self.error)
         if self.dimensions is not None and self.dimensions < needed:
+            error = projected_error(self.dimensions)
             raise SettingError(
                 "dimensions",
-                f"is {self.dimensions}, whose standard error is up to {self.dimensions**-0.5:.3g}, and error is "
-                f"{self.error:g}",
-                f"give {needed} or more, or error {math.ceil(1000 / math.sqrt(self.dimensions)) / 1000:g}",
+                f"is {self.dimensions}, whose standard error is up to {error:.3g}, and error is {self.error:g}",
+                f"give {needed} or more, or error {math.ceil(1000 * error) / 1000:g}",
             )
 
         if self.examples < FEWEST_GROUPS * self.group:

@@ -19,7 +19,7 @@ from anglekit.distillation.tasks.registry import task_by_name
 from anglekit.errors import InputError, RunError
 from anglekit.models.checkpoints import load_config
 from anglekit.models.load_options import LoadOptions
-from anglekit.parameter_space.measure import gradients, parts_of
+from anglekit.parameter_space.measure import gradients, open_measurement, parts_of
 from anglekit.parameter_space.settings import GradientSettings
 from anglekit.results.gradients import GradientGeometry
 from tests.distillation.causal_corpus import make_causal_world, write_repetitions
@@ -101,8 +101,12 @@ def mean_gradients(student, teacher, batch, maps, norms=None, decoder_labels=Fal
     return found
 
 
-def check_against(measured: GradientGeometry, expected: dict[str, torch.Tensor], tolerance: float = 1e-6) -> None:
-    rows = measured.strategies[measured.strategies["part"] == "all"].set_index(["loss_a", "loss_b"])
+# Where both passes are float32, plain autograd itself leaves double precision by 1.3e-6 on some processors.
+FLOAT32 = 5e-6
+
+
+def check_against(table: pd.DataFrame, expected: dict[str, torch.Tensor], tolerance: float = FLOAT32) -> None:
+    rows = table[table["part"] == "all"].set_index(["loss_a", "loss_b"])
     assert len(rows) == len(expected) * (len(expected) - 1) // 2
     for (a, b), row in rows.iterrows():
         cosine = float(F.cosine_similarity(expected[a], expected[b], dim=0))
@@ -128,7 +132,17 @@ def test_a_classifier_has_the_gradients_of_plain_autograd(classifier, measured):
     batch["labels"] = torch.tensor([["negative", "positive"].index(label) for label in rows["label"]])
     maps = measured.provenance["students"][0]["maps"]
     assert maps["forward"] == {"encoder": [[0, 0], [1, 2], [2, 4]]}
-    check_against(measured, mean_gradients(student, teacher, batch, maps))
+    expected = mean_gradients(student, teacher, batch, maps)
+    check_against(measured.strategies, expected)
+
+    opened = open_measurement(
+        source, probe=table, task="classification", layers=2, init="teacher", settings=FEW, seed=3, device="cpu"
+    )
+    opened.teacher.model.double()
+    measurement = opened.student(0)
+    measurement.model.double()
+    tables = measurement.tables(measurement.gradients(opened.batches, opened.answers))
+    check_against(tables.strategies, expected, tolerance=1e-7)
 
 
 def read_as_a_run(source, table, task):
@@ -169,7 +183,7 @@ def test_a_language_model_has_them(tmp_path, tiny_model, tiny_tokenizer, words):
         measured.provenance["students"][0]["maps"],
         norms=lambda model: {"decoder": model.model.norm},
     )
-    check_against(measured, expected)
+    check_against(measured.strategies, expected)
     assert not len(measured.layers)
 
 
@@ -195,7 +209,7 @@ def test_an_encoder_decoder_has_them_of_both_streams(tmp_path, tiny_model, tiny_
         norms=lambda model: {"encoder": model.encoder.final_layer_norm, "decoder": model.decoder.final_layer_norm},
         decoder_labels=True,
     )
-    check_against(measured, expected)
+    check_against(measured.strategies, expected)
     assert set(measured.layers["stream_a"]) == {"encoder", "decoder"}
 
 
@@ -230,7 +244,7 @@ def test_a_projection_keeps_to_its_error_and_small_parts_whole(classifier, measu
         task="classification",
         layers=2,
         init="teacher",
-        settings=GradientSettings(examples=12, group=3, dimensions=1600, error=0.025),
+        settings=GradientSettings(examples=12, group=3, dimensions=1725, error=0.025),
         seed=3,
         device="cpu",
     )
@@ -309,7 +323,7 @@ def test_what_was_found_is_saved_and_read(measured, tmp_path):
 
 class TestRefused:
     def test_a_projection_too_small_for_its_error(self):
-        with pytest.raises(InputError, match=r"dimensions is 100, .* up to 0.1, and error is 0.05; give 400 or more"):
+        with pytest.raises(InputError, match=r"dimensions is 100, .* up to 0.104, and error is 0.05; give 432 or more"):
             GradientSettings(dimensions=100, error=0.05)
 
     def test_too_few_groups(self):

@@ -105,11 +105,8 @@ class TestProjection:
     @staticmethod
     def inner(x: torch.Tensor, y: torch.Tensor, dimensions: int, seed: int) -> float:
         projection = Projection(dimensions, seed)
-        into = [torch.zeros(dimensions) for _ in range(2)]
-        for target, vector in zip(into, (x, y), strict=True):
-            projection(0, vector[:70].float(), target)
-            projection(1, vector[70:].float(), target)
-        return float(into[0] @ into[1])
+        made = [projection([(0, vector[:70].float()), (1, vector[70:].float())]) for vector in (x, y)]
+        return float(made[0] @ made[1])
 
     def test_inner_products_are_unbiased_and_within_their_bound(self):
         x, y = drawn(7, 1, 2, 500)[0]
@@ -141,9 +138,9 @@ class TestProjection:
     def test_each_weight_goes_to_one_place(self, dimensions, length, seed):
         projection = Projection(dimensions, seed)
         for weight in range(length):
-            vector, into = torch.zeros(length), torch.zeros(dimensions)
+            vector = torch.zeros(length)
             vector[weight] = 3.0
-            projection(4, vector, into)
+            into = projection([(4, vector)])
             assert sorted(into.abs().tolist()) == [*[0.0] * (dimensions - 1), 3.0]
 
 
