@@ -122,6 +122,16 @@ class TestProjection:
         folded = [torch.nn.functional.pad(each.abs(), (0, 12)).view(-1, dimensions).sum(0) for each in (x, y)]
         assert abs(float(folded[0] @ folded[1]) - truth) > 20 * np.sqrt(variance / runs)
 
+    def test_weights_that_stand_in_step_with_the_pieces_keep_to_the_bound(self):
+        """Weights that all stand first in their piece meet no oftener than others."""
+        dimensions, runs = 8, 400
+        x, y = torch.zeros(2, 20 * 16 * dimensions, dtype=torch.float64)
+        x[:: 16 * dimensions], y[:: 16 * dimensions] = drawn(10, 1, 2, 20)[0]
+        found = np.array([self.inner(x, y, dimensions, seed) for seed in range(runs)])
+        variance = float((x @ x) * (y @ y) + (x @ y) ** 2) / dimensions
+        assert abs(found.mean() - float(x @ y)) < 4 * np.sqrt(variance / runs)
+        assert found.var() < 1.25 * variance
+
     def test_cosines_keep_to_their_stated_error(self):
         x, y = drawn(8, 1, 2, 3000)[0]
         y = 0.6 * x + 0.8 * y
