@@ -11,6 +11,7 @@ from typing import Any, Final
 import pandas as pd
 
 from anglekit.comparison.cells import in_order
+from anglekit.comparison.choice import Choice, choices
 from anglekit.comparison.equivalence import Verdict
 from anglekit.comparison.family import Family
 from anglekit.comparison.statistics import BETWEEN
@@ -83,7 +84,18 @@ class Comparison:
             primary=self.primary,
             teacher=self.teacher,
             stopped=self.stopped,
+            choices=self.choices,
         )
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """For each kind of weights which strategy to use by the task's own score; the best-scoring weights first."""
+        scores = self.levels[self.levels["part"] == "score"]
+        own = scores[scores["score"] == self.primary] if self.primary in set(scores["score"]) else scores
+        if own.empty:
+            return ()
+        score, data = str(own["score"].iloc[0]), str(own["data"].iloc[0])
+        return choices(self.families, self.levels, self.differences, score, data)
 
     @property
     def sentence(self) -> str:

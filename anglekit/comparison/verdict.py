@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from anglekit.comparison.cells import in_order
+from anglekit.comparison.choice import Choice
 from anglekit.comparison.crossed import LEAST_SEEDS
 from anglekit.comparison.family import Family, Reference
 from anglekit.comparison.wording import gain_sentence, gap, interval_words, level, needed_words, weights_words
@@ -56,16 +57,19 @@ class Headline:
         reasons: sentences that explain it: the angles, what matching gains and the controls explain, for whom it holds.
         numbers: the second line: the score of the teacher and of every strategy, and on what it rests; empty without
             scores.
+        choices: then a sentence for each kind of weights: which strategy to use, how far it is above the next one and
+            above none, and how surely; none without scores.
     """
 
     line: str
     reasons: tuple[str, ...] = ()
     numbers: str = ""
+    choices: tuple[str, ...] = ()
 
     @property
     def beneath(self) -> tuple[str, ...]:
-        """What stands under the first line: the numbers, and the sentences that explain it."""
-        return (*([self.numbers] if self.numbers else []), *self.reasons)
+        """What stands under the first line: the numbers, what to use, and the sentences that explain it."""
+        return (*([self.numbers] if self.numbers else []), *self.choices, *self.reasons)
 
     @property
     def text(self) -> str:
@@ -82,6 +86,7 @@ def headline(
     primary: str | None = None,
     teacher: Mapping[str, float] | None = None,
     stopped: Sequence[StoppedStrategy] = (),
+    choices: Sequence[Choice] = (),
 ) -> Headline:
     """Return what comes first, from the attributes of a `Comparison` with these names.
 
@@ -93,6 +98,7 @@ def headline(
         primary: the task's own score; None: the first one.
         teacher: its scores, by measure.
         stopped: strategies that a sweep stopped as hopeless.
+        choices: which strategy to use, by kind of weights.
     """
     scores = levels[levels["part"] == "score"]
     of_angles = [family for family in families if family.part == "angle"]
@@ -115,7 +121,8 @@ def headline(
     if "by_example" in shown and not shown["by_example"].all():
         why = "Without predictions by example"
         reasons.append(f"{why}, intervals are over seeds alone and hold on this validation table.")
-    return Headline(printable(line), tuple(map(printable, [*reasons, *_for_whom(families)])), printable(numbers))
+    used = tuple(printable(one.sentence(weights_words(one.init))) for one in choices)
+    return Headline(printable(line), tuple(map(printable, [*reasons, *_for_whom(families)])), printable(numbers), used)
 
 
 def score_words(score: str) -> str:

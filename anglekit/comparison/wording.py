@@ -45,10 +45,13 @@ def interval_words(row: Mapping[str, Any], low: str, high: str) -> str:
 
 
 def weights_words(init: str) -> str:
-    """Return an initialisation in words: `random weights`, `student pruned`; empty where it is not recorded."""
+    """Return an initialisation in words: `new weights`, `student pruned`; empty where it is not recorded.
+
+    The weights that are drawn at random are not called so: a strategy and a control have that word in their names.
+    """
     if (name := given_name(init)) is not None:
         return f"student {name}"
-    known = {"teacher": "the teacher's weights", UNRECORDED: ""}
+    known = {"teacher": "the teacher's weights", "random": "new weights", UNRECORDED: ""}
     return known.get(init, f"{init} weights")
 
 

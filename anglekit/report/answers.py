@@ -1,28 +1,44 @@
-"""The answer in numbers: what every strategy scores, what it gains over none, and how much smaller and faster it is."""
+"""The answer in numbers: what every strategy scores, how far from the others, and how much smaller and faster it is."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pandas as pd
 
 from anglekit.comparison.cells import in_order
+from anglekit.comparison.choice import Choice
 from anglekit.comparison.compare import default_score_margin
+from anglekit.comparison.crossed import LEAST_SEEDS
 from anglekit.comparison.result import Comparison
-from anglekit.comparison.statistics import CONTROL, OVER_NONE
+from anglekit.comparison.statistics import BETWEEN, CONTROL, LEVEL, OVER_NONE
 from anglekit.comparison.verdict import score_words
 from anglekit.comparison.wording import SHARES, gap, interval_words, level, weights_words
-from anglekit.display.html import Markup, element
+from anglekit.display.html import Markup, element, joined
 from anglekit.report.gather import Findings, ReportedScores
 from anglekit.results.example_scores import STUDENT, TEACHER
-from anglekit.vocabulary import LOWER_IS_BETTER, NONE, matches_layers
+from anglekit.results.student_t import t_quantile, wilson_interval
+from anglekit.results.training_records import architecture_costs
+from anglekit.vocabulary import (
+    CONTROL_ARMS,
+    LOWER_IS_BETTER,
+    NONE,
+    RANDOM_TEACHER,
+    RIGHT_OR_WRONG,
+    STRATEGIES,
+    WITHOUT_TEACHER,
+)
 
 # Of the small drawing in a row: width, height and margin, in pixels.
 _WIDE, _HIGH, _SIDE = 150, 18, 6
+#: A table of more rows scrolls in its own box where the screen is small.
+_FEW_ROWS: Final = 10
 _NOT_RECORDED: Final = "not recorded"
+#: What controls are called on the page: their own names hold the words for weights and for a strategy.
+_CONTROL_LABELS: Final[Mapping[str, str]] = {WITHOUT_TEACHER: "labels alone", RANDOM_TEACHER: "untrained teacher"}
 
 
 @dataclass(frozen=True)
@@ -37,13 +53,11 @@ class Answer:
         low: of the 95% interval.
         high: of the 95% interval.
         over_none: the difference from `none`, with its interval in words; empty where there is none.
+        behind: the difference from the best strategy from the same weights, with the interval that holds for all pairs
+            at once, in words, or that it is that one; empty for `none` and for controls.
+        verdict: on that difference; empty where there is none.
         n_seeds: how many students there are.
         parameters: of one.
-        milliseconds: of a forward pass of the batch that both were timed on. A student's is its part of the teacher's
-            in its own run times the teacher's median over runs: runs of a busy hour are slow for both.
-        smaller: how many times fewer parameters than the teacher has.
-        faster: how many times faster than the teacher, the mean over runs that timed both.
-        faster_range: the least and the most of these.
     """
 
     name: str
@@ -53,12 +67,10 @@ class Answer:
     low: float = math.nan
     high: float = math.nan
     over_none: str = ""
+    behind: str = ""
+    verdict: str = ""
     n_seeds: int = 0
     parameters: float = math.nan
-    milliseconds: float = math.nan
-    smaller: float = math.nan
-    faster: float = math.nan
-    faster_range: tuple[float, float] = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -69,9 +81,11 @@ class AnswerTable:
         score: its name.
         data: the evaluation table.
         unit: by which a number of it is written (`comparison.wording.level`).
-        rows: the teacher first.
+        rows: the teacher first, then from the best mean to the worst.
         chance: what one answer to every example reaches; NaN where unknown.
         compared: whether intervals and differences are known.
+        sizes: of teacher and students, a row for each architecture (`architecture_costs`).
+        choices: which strategy to use, the best-scoring weights first; empty where nothing is compared.
     """
 
     score: str
@@ -80,6 +94,14 @@ class AnswerTable:
     rows: tuple[Answer, ...]
     chance: float
     compared: bool
+    sizes: pd.DataFrame
+    choices: tuple[Choice, ...] = ()
+
+    @property
+    def teacher(self) -> Answer | None:
+        """The teacher's row, where its score is known."""
+        first = self.rows[0] if self.rows else None
+        return first if first is not None and first.arm is None and math.isfinite(first.score) else None
 
 
 def answer_tables(findings: Findings) -> list[AnswerTable]:
@@ -98,140 +120,175 @@ def _answers(scored: ReportedScores, comparison: Comparison | None) -> AnswerTab
         margins = comparison.differences.loc[comparison.differences["score"] == score, "margin"]
         margin = float(margins.iloc[0]) if len(margins) else margin
     unit = {"part": "score", "score": score, "margin": margin}
-    costs = _costs(scored.records.costs)
-    teacher = costs.get((TEACHER, TEACHER), {})
+    costs = scored.records.costs
+    sizes = {arm: float(group["parameters"].median()) for arm, group in _by_arm(costs[costs["model"] == STUDENT])}
     rows = []
-    taught = scored.teacher.get((data, score), math.nan)
-    if math.isfinite(taught) or teacher:
-        rows.append(Answer("teacher", "", None, taught, **teacher))
     for init, group in own.groupby("init", sort=False):
         for strategy in in_order(group["strategy"]):
             values = group.loc[group["strategy"] == strategy, "value"]
             arm = (strategy, str(init))
-            found = {"score": float(values.mean())} | known.get(arm, {})
-            rows.append(
-                Answer(strategy, weights_words(str(init)), arm, n_seeds=len(values), **found, **costs.get(arm, {}))
-            )
-    chance = scored.chance.get((data, score), math.nan)
-    return AnswerTable(score, data, unit, tuple(rows), chance, compared=bool(known))
+            found = {"score": float(values.mean()), "parameters": sizes.get(arm, math.nan)} | known.get(arm, {})
+            rows.append(Answer(strategy, weights_words(str(init)), arm, n_seeds=len(values), **found))
+    sign = 1 if score in LOWER_IS_BETTER else -1
+    rows.sort(key=lambda row: sign * row.score)
+    taught = scored.teacher.get((data, score), math.nan)
+    if math.isfinite(taught):
+        low, high = _teacher_interval(taught, score, scored.n_examples.get(data))
+        rows.insert(0, Answer(TEACHER, "", None, taught, low, high))
+    return AnswerTable(
+        score,
+        data,
+        unit,
+        tuple(rows),
+        scored.chance.get((data, score), math.nan),
+        bool(known),
+        architecture_costs(costs),
+        comparison.choices if comparison is not None and known else (),
+    )
+
+
+def _by_arm(costs: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    return [((str(one), str(init)), group) for (one, init), group in costs.groupby(["strategy", "init"], sort=False)]
+
+
+def _teacher_interval(value: float, score: str, examples: int | None) -> tuple[float, float]:
+    """Return the 95% interval over examples of a share of right answers; NaN for other scores."""
+    if score not in RIGHT_OR_WRONG or not examples:
+        return math.nan, math.nan
+    return wilson_interval(value, examples, float(t_quantile((1 + LEVEL) / 2, math.inf)))
 
 
 def _compared_rows(comparison: Comparison | None, score: str, data: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return mean, interval and difference from none by strategy and initialisation, as the comparison has them."""
+    """Return mean, interval and differences by strategy and initialisation, as the comparison has them."""
     if comparison is None:
         return {}
 
-    def of_score(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame[(frame["part"] == "score") & (frame["score"] == score) & (frame["data"] == data)]
+    def of_score(frame: pd.DataFrame) -> list[dict[str, Any]]:
+        own = frame[(frame["part"] == "score") & (frame["score"] == score) & (frame["data"] == data)]
+        return [{str(key): value for key, value in row.items()} for row in own.to_dict(orient="records")]
 
     found: dict[tuple[str, str], dict[str, Any]] = {
         (row["strategy"], str(row["init"])): {"score": row["mean"], "low": row["low"], "high": row["high"]}
-        for row in of_score(comparison.levels).to_dict(orient="records")
+        for row in of_score(comparison.levels)
     }
-    for row in of_score(comparison.differences).to_dict(orient="records"):
-        if row["kind"] not in (OVER_NONE, CONTROL) or row["strategy_b"] != NONE:
-            continue
-        arm = (row["strategy_a"], str(row["init"]))
-        if arm in found:
-            named = {str(key): value for key, value in row.items()}
-            change = f"{gap(float(row['difference']), named, signed=True)} ({interval_words(named, 'low', 'high')})"
-            # The unit stands above the column.
-            found[arm]["over_none"] = change.replace(" points", "")
+    best = {one.init: one.best for one in comparison.choices}
+    for row in of_score(comparison.differences):
+        init, pair = str(row["init"]), (row["strategy_a"], row["strategy_b"])
+        if row["kind"] in (OVER_NONE, CONTROL) and pair[1] == NONE and (pair[0], init) in found:
+            found[pair[0], init]["over_none"] = _difference_words(row, "low", "high")
+        if row["kind"] == BETWEEN and best.get(init) in pair:
+            if pair[0] == best[init]:
+                turned = {"joint_low": -row["joint_high"], "joint_high": -row["joint_low"]}
+                row = {**row, **turned, "difference": -row["difference"]}
+            other = pair[1] if pair[0] == best[init] else pair[0]
+            words = _difference_words(row, "joint_low", "joint_high")
+            found[other, init] |= {"behind": words, "verdict": row["verdict"]}
+            found[best[init], init]["behind"] = "the lowest" if score in LOWER_IS_BETTER else "the highest"
     return found
 
 
-def _costs(costs: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the sizes and speeds of each arm, and under (teacher, teacher) the teacher's own."""
-    if costs.empty:
-        return {}
-    keys = ["strategy", "init", "seed"]
-    teachers = costs[costs["model"] == TEACHER].set_index(keys)
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    if len(teachers):
-        found[TEACHER, TEACHER] = {
-            "parameters": float(teachers["parameters"].iloc[0]),
-            "milliseconds": float(teachers["milliseconds"].median()),
-        }
-    students = costs[costs["model"] == STUDENT].set_index(keys)
-    beside = teachers[["parameters", "milliseconds", "device"]].add_suffix("_teacher")
-    together = students.join(beside, how="left")
-    for (strategy, init), own in together.groupby(level=["strategy", "init"], sort=False):
-        # Times are compared within a run, where both were taken in turns on one kind of device.
-        faster = (own["milliseconds_teacher"] / own["milliseconds"])[own["device"] == own["device_teacher"]].dropna()
-        times = teachers["milliseconds"].median() / faster if len(faster) else own["milliseconds"]
-        smaller = own["parameters_teacher"] / own["parameters"]
-        found[str(strategy), str(init)] = {
-            "parameters": float(own["parameters"].mean()),
-            "milliseconds": float(times.median()),
-            "smaller": float(smaller.mean()),
-            **(
-                {"faster": float(faster.mean()), "faster_range": (float(faster.min()), float(faster.max()))}
-                if len(faster)
-                else {}
-            ),
-        }
-    return found
+def _difference_words(row: Mapping[str, Any], low: str, high: str) -> str:
+    """Return a signed difference with its interval; its unit stands above the column.
+
+    The intervals are of Student's t, which knows no bounds: what no difference of two shares can be is cut off.
+    """
+    if row["score"] in SHARES:
+        row = {**row, low: max(row[low], -1.0), high: min(row[high], 1.0)}
+    return f"{gap(float(row['difference']), row, signed=True)} ({interval_words(row, low, high)})".replace(
+        " points", ""
+    )
 
 
-def answer_markup(answers: AnswerTable, costs: pd.DataFrame, keys: Mapping[tuple[str, str], Sequence[str]]) -> Markup:
+def answer_markup(answers: AnswerTable, keys: Mapping[tuple[str, str], Sequence[str]]) -> Markup:
     """Return the table as HTML: a small drawing of the score with its interval, and every number as text.
 
     Args:
         answers: what it says.
-        costs: of the runs, for what was timed.
         keys: the students' keys in the page, by strategy and initialisation.
     """
-    name = score_words(answers.score)
-    sized = any(math.isfinite(row.parameters) for row in answers.rows)
-    taught = answers.rows[0].score if answers.rows and answers.rows[0].arm is None else math.nan
+    name, teacher = score_words(answers.score), answers.teacher
+    best = "lowest" if answers.score in LOWER_IS_BETTER else "highest"
     ends = _ends(answers)
     several = len({row.weights for row in answers.rows if row.arm is not None}) > 1
-    interval = " (95% interval)" if answers.compared else ""
-    head = ["strategy", *(["weights"] if several else []), f"{name}, drawn", f"{name}{interval}"]
+    sizes = len({row.parameters for row in answers.rows if math.isfinite(row.parameters)}) > 1
     points = ", points" if answers.score in SHARES else ""
-    head += [f"over none{points} (95% interval)"] if answers.compared else []
-    head += ["of the teacher"] if math.isfinite(taught) else []
-    head += ["parameters (times smaller)", "forward pass (times faster)"] if sized else []
-    rows = []
-    for row in answers.rows:
-        cells = [element("th", row.name, scope="row"), *([element("td", _short(row.weights))] if several else [])]
-        cells += [element("td", _score_drawing(row, answers, ends, taught), class_="dot")]
-        value = level(row.score, answers.unit) if math.isfinite(row.score) else ""
+    head = ["strategy", *(["weights"] if several else []), f"{name}, drawn"]
+    head += [f"{name}{' (95% interval)' if answers.compared else ''}"]
+    head += [f"from the teacher{points} (kept)"] if teacher is not None else []
+    if answers.compared:
+        head += [
+            f"over none{points} (95% interval)",
+            f"from the {best} of its weights{points} (95%, all pairs at once)",
+            "told apart",
+        ]
+    head += ["parameters"] if sizes else []
+
+    def cells(row: Answer) -> list[Markup]:
+        found = [element("th", _name(row.name), scope="row")]
+        found += [element("td", _short(row.weights))] if several else []
+        drawn = _score_drawing(row, answers, ends, teacher.score if teacher is not None else math.nan)
+        found += [element("td", drawn, class_="dot", data_value=_sort_value(row.score))]
+        value = level(row.score, answers.unit)
         if math.isfinite(row.low):
             value += f" ({level(row.low, answers.unit)} to {level(row.high, answers.unit)})"
-        cells += [element("td", value, class_="number")]
-        cells += [element("td", row.over_none, class_="number")] if answers.compared else []
-        if math.isfinite(taught):
-            kept = "" if row.arm is None or not taught else f"{row.score / taught:.1%}"
-            cells += [element("td", kept, class_="number")]
-        if sized:
-            cells += [element("td", text, class_="number") for text in _cost_words(row)]
-        shown = " ".join(keys.get(row.arm, ())) if row.arm is not None else ""
-        rows.append(element("tr", *cells, data_students=shown or None))
+        found += [element("td", value, class_="number", data_value=_sort_value(row.score))]
+        if teacher is not None:
+            found += [_teacher_cell(row, teacher, answers)]
+        if answers.compared:
+            for text in (row.over_none, row.behind):
+                found += [element("td", text, class_="number", data_value=_first_number(text))]
+            mark = element("span", row.verdict, class_=f"mark {row.verdict.replace(' ', '-')}") if row.verdict else ""
+            found += [element("td", mark)]
+        if sizes:
+            words = number_words(row.parameters) if math.isfinite(row.parameters) else ""
+            found += [element("td", words, class_="number", data_value=_sort_value(row.parameters))]
+        return found
+
+    students = [row for row in answers.rows if row.arm is not None]
+    rows = [
+        element("tr", *cells(row), data_students=" ".join(keys.get(row.arm or ("", ""), ())) or None)
+        for row in students
+    ]
     marks = ["dot and bar: mean and 95% interval" if answers.compared else "dot: mean over seeds"]
-    marks += ["dashed: the teacher"] if math.isfinite(taught) else []
+    marks += ["dashed: the teacher"] if teacher is not None else []
     marks += ["dotted: one answer to every example"] if math.isfinite(answers.chance) else []
-    note = f"{name} on {answers.data or 'the evaluation table'}; {', '.join(marks)}. "
-    note += _timed_words(costs) if sized else f"Sizes and speeds: {_NOT_RECORDED}; runs of this version record them."
+    note = f"{name} on {answers.data or 'the evaluation table'}; {', '.join(marks)}."
     return element(
         "section",
         element(
             "div",
             element(
                 "table",
-                element("caption", f"{name}, size and speed by strategy", class_="unseen"),
+                element("caption", f"{name} by strategy", class_="unseen"),
                 element("thead", element("tr", *(element("th", one, scope="col") for one in head))),
+                element("tbody", element("tr", *cells(teacher))) if teacher is not None else None,
                 element("tbody", *rows),
-                class_="answer-table",
+                class_="answer-table sortable",
             ),
-            class_=f"scroll{' tall' if len(rows) > 14 else ''}",
+            class_=f"scroll{' tall' if len(rows) > _FEW_ROWS else ''}",
             role="region",
             aria_label=f"{name} by strategy",
             tabindex="0",
         ),
-        element("p", note, class_="note"),
+        element("p", note, f" {_deciding_words(answers)}" if answers.compared else "", class_="note"),
+        element("p", size_sentence(answers.sizes), class_="note"),
         class_="answer",
     )
+
+
+def _deciding_words(answers: AnswerTable) -> str:
+    """Return which of the table's intervals decides."""
+    margin = gap(float(answers.unit["margin"]), answers.unit)
+    return (
+        "Told apart: by the interval of the paired difference, which holds for all pairs at once and must lie beyond "
+        f"the margin of {margin}; not by the intervals of single scores."
+    )
+
+
+def _name(strategy: str) -> Markup | str:
+    if strategy not in _CONTROL_LABELS:
+        return strategy
+    return joined(_CONTROL_LABELS[strategy], " ", element("small", "control"))
 
 
 def _short(weights: str) -> str:
@@ -239,45 +296,134 @@ def _short(weights: str) -> str:
     return weights.removeprefix("the ").removesuffix(" weights")
 
 
-def brief_sentences(answers: AnswerTable) -> list[str]:
-    """Return the answer for a reader in a hurry: a sentence for each kind of weights, the highest-scoring first.
+def _sort_value(number: float) -> str | None:
+    return f"{number:.12g}" if math.isfinite(number) else None
 
-    Which matching strategy scores highest, how much over none and of the teacher's score, and what it costs. Whether
-    strategies differ at all is the verdict's to say.
+
+def _first_number(text: str) -> str | None:
+    if text.startswith("the "):
+        return "0"
+    return text.partition(" ")[0].replace("+", "").rstrip("°%") or None
+
+
+def _teacher_cell(row: Answer, teacher: Answer, answers: AnswerTable) -> Markup:
+    """Return how far a row is from the teacher, and the share of its score that is kept."""
+    if row.arm is None:
+        return element("td", "")
+    far = gap(row.score - teacher.score, answers.unit, signed=True).replace(" points", "")
+    kept = f" ({row.score / teacher.score:.1%})" if teacher.score and answers.score not in LOWER_IS_BETTER else ""
+    return element("td", f"{far}{kept}", class_="number", data_value=_sort_value(row.score - teacher.score))
+
+
+def size_sentence(sizes: pd.DataFrame) -> str:
+    """Return the size and speed of teacher and students, one of each for an architecture, in a sentence."""
+    if sizes.empty:
+        return f"Sizes and speeds: {_NOT_RECORDED}; runs of this version record them."
+    several = len(set(sizes["device"])) > 1
+    parts = []
+    for row in sizes.to_dict(orient="records"):
+        student = row["model"] != TEACHER
+        smaller = f" ({row['smaller']:.1f} times smaller)" if student and math.isfinite(row["smaller"]) else ""
+        faster = ""
+        if student and math.isfinite(row["faster"]):
+            runs = f"; single runs {row['faster_low']:.1f} to {row['faster_high']:.1f}" if row["runs"] > 1 else ""
+            faster = f" ({row['faster']:.1f} times as fast{runs})"
+        named = f"{row['runs']} {'students' if row['runs'] > 1 else 'student'}" if student else "teacher"
+        where = f" on {row['device']}" if several else ""
+        parts.append(
+            f"{named} {number_words(row['parameters'])} parameters{smaller}, {milliseconds_words(row['milliseconds'])} "
+            f"for a batch{where}{faster}"
+        )
+    return f"Size and speed: {'; '.join(parts)}."
+
+
+def glossary(tables: Sequence[AnswerTable], costs: Sequence[pd.DataFrame]) -> Markup | None:
+    """Return a line on every strategy, control and kind of weights of the tables, folded; None without tables.
+
+    Args:
+        tables: what the page says.
+        costs: of the runs of each table, for what was timed.
     """
-    falls = answers.score in LOWER_IS_BETTER
-    taught = answers.rows[0] if answers.rows and answers.rows[0].arm is None else None
+    arms = [row.arm for answers in tables for row in answers.rows if row.arm is not None]
+    if not arms:
+        return None
+    lines: list[tuple[object, str]] = []
+    for name in in_order(strategy for strategy, _ in arms):
+        known = STRATEGIES.get(name) or CONTROL_ARMS.get(name)
+        meant = known.description if known is not None else "a strategy of the user's"
+        if name == NONE:
+            meant = f"{meant}: the student learns from labels and the teacher's predictions, and no layers are matched"
+        called = f" (in commands and figures: {name})" if name in _CONTROL_LABELS else ""
+        lines.append((_name(name), f"{meant}{called}"))
+    inits = {init for _, init in arms}
+    if "random" in inits:
+        lines.append(("new weights", "drawn at random, as of a model that nobody trained (in figures: random init)"))
+    if "teacher" in inits:
+        lines.append(("teacher's weights", "the teacher's own blocks are copied into the student (teacher init)"))
+    if any(answers.compared for answers in tables):
+        lines.append(("surely", "with 95% confidence, for all pairs of strategies together"))
+        lines.append(("margin", "the largest difference that is taken not to matter; smaller ones decide nothing"))
+        lines.append(
+            (
+                "different, equivalent, undecided",
+                "the interval of the paired difference lies beyond the margin, inside it, or neither; with few seeds "
+                "the intervals of two single scores can lie apart and the test still be undecided",
+            )
+        )
+        lines.append(("interval", "of a student's score over seeds and examples; the teacher's is over examples alone"))
+    lines += [("time of a batch", _timed_words(one)) for one in costs if len(one)]
+    return element(
+        "details",
+        element("summary", "What the strategies and other words mean"),
+        element(
+            "dl", *(joined(element("dt", word), element("dd", f"{meant.removesuffix('.')}.")) for word, meant in lines)
+        ),
+        id="glossary",
+        class_="glossary",
+    )
+
+
+def brief_answers(answers: AnswerTable) -> list[tuple[str, str]]:
+    """Return the answer for a reader in a hurry, for each kind of weights, the best-scoring first.
+
+    Each is what to use, a sentence, and why: by how much over the next strategy and over none, how surely, how far
+    below the teacher, and, in the first, how much smaller and faster the students are. Empty where nothing is compared.
+    """
+    by_arm = {row.arm: row for row in answers.rows}
     found = []
-    for weights in dict.fromkeys(row.weights for row in answers.rows if row.arm is not None):
-        rows = [row for row in answers.rows if row.weights == weights and row.arm is not None]
-        able = [row for row in rows if matches_layers(row.name) and math.isfinite(row.score)]
-        if len(able) < 2:
-            continue
-        best = sorted(able, key=lambda row: row.score, reverse=not falls)[0]
-        rank = -best.score if not falls else best.score
-        found.append((rank, best))
-    ordered = [best for _, best in sorted(found, key=lambda each: each[0])]
-    # What holds for all is said once.
-    return [_brief(best, answers, taught, costs=number == 0) for number, best in enumerate(ordered)]
+    for number, choice in enumerate(answers.choices):
+        more = []
+        taken = by_arm.get((choice.use or choice.best, choice.init))
+        if answers.teacher is not None and taken is not None:
+            more.append(_below_teacher(taken, answers.teacher, answers))
+        if number == 0:
+            more += _spared(answers, taken)
+            few = f"with fewer than {LEAST_SEEDS} seeds this tells about these students, not others trained alike"
+            more += [few] if choice.about == "these students" else []
+        named = replace(choice, why=choice.why.replace(" with ", f" with {score_words(answers.score)} ", 1))
+        found.append((named.first(weights_words(choice.init)), named.rest(*more)))
+    return found
 
 
-def _brief(best: Answer, answers: AnswerTable, taught: Answer | None, *, costs: bool) -> str:
-    place = "lowest" if answers.score in LOWER_IS_BETTER else "highest"
-    words = f"From {best.weights}" if best.weights else "Of the matching strategies"
-    words += f", {best.name} scores {place}: {score_words(answers.score)} {level(best.score, answers.unit)}"
-    if costs and taught is not None and math.isfinite(taught.score):
-        words += f" (teacher {level(taught.score, answers.unit)}"
-        words += f"; one answer to all {level(answers.chance, answers.unit)})" if math.isfinite(answers.chance) else ")"
-    if best.over_none:
-        unit = " points" if answers.score in SHARES else ""
-        change, _, interval = best.over_none.partition(" (")
-        words += f", {change}{unit} over none" + (f" (95% interval {interval}" if interval else "")
-    spared = []
-    if costs and math.isfinite(best.smaller):
-        spared.append(f"{best.smaller:.1f} times fewer parameters than the teacher")
-    if costs and math.isfinite(best.faster):
-        spared.append(f"a forward pass {best.faster:.1f} times as fast")
-    return f"{words}{'; ' if spared else ''}{' and '.join(spared)}."
+def _below_teacher(row: Answer, teacher: Answer, answers: AnswerTable) -> str:
+    far = row.score - teacher.score
+    return (
+        f"{gap(abs(far), answers.unit)} {'above' if far > 0 else 'below'} the teacher "
+        f"({level(teacher.score, answers.unit)})"
+    )
+
+
+def _spared(answers: AnswerTable, taken: Answer | None) -> list[str]:
+    """Return how much smaller and faster the students are, by the architecture of the row that is used."""
+    own = answers.sizes[answers.sizes["model"] != TEACHER]
+    if taken is not None and math.isfinite(taken.parameters):
+        own = own[own["parameters"] == taken.parameters]
+    if own.empty:
+        return ["sizes and speeds are not recorded"]
+    row = own.iloc[0]
+    parts = [f"{row['smaller']:.1f} times smaller than the teacher"] if math.isfinite(row["smaller"]) else []
+    parts += [f"{row['faster']:.1f} times as fast"] if math.isfinite(row["faster"]) else []
+    return [" and ".join(parts)] if parts else []
 
 
 def _ends(answers: AnswerTable) -> tuple[float, float]:
@@ -301,28 +447,16 @@ def _score_drawing(row: Answer, answers: AnswerTable, ends: tuple[float, float],
             marks.append(element("line", x1=x(value), x2=x(value), y1=1, y2=_HIGH - 1, class_=kind))
     if math.isfinite(row.low):
         marks.append(element("line", x1=x(row.low), x2=x(row.high), y1=middle, y2=middle, class_="reach"))
-    told = level(row.score, answers.unit) if math.isfinite(row.score) else "unknown"
-    if math.isfinite(row.score):
-        marks.append(element("circle", cx=x(row.score), cy=middle, r=4))
+    marks.append(element("circle", cx=x(row.score), cy=middle, r=4))
     init = None if row.arm is None else row.arm[1]
     kind = f"from-{init}" if init in ("random", "teacher") else "from-other"
-    label = f"{row.name}: {told}"
+    label = f"{row.name}: {level(row.score, answers.unit)}"
     return element("svg", *marks, viewBox=f"0 0 {_WIDE} {_HIGH}", class_=kind, role="img", aria_label=label)
 
 
-def _cost_words(row: Answer) -> tuple[str, str]:
-    """Return the size and the speed of a row, with how many times smaller and faster than the teacher it is."""
-    size = "" if not math.isfinite(row.parameters) else number_words(row.parameters)
-    if math.isfinite(row.smaller):
-        size += f" ({row.smaller:.1f})"
-    speed = ""
-    if math.isfinite(row.milliseconds):
-        speed = f"{row.milliseconds:,.0f} ms" if row.milliseconds >= 100 else f"{row.milliseconds:.3g} ms"
-    if math.isfinite(row.faster):
-        low, high = row.faster_range
-        several = f"; {low:.1f} to {high:.1f}" if row.n_seeds > 1 else ""
-        speed += f" ({row.faster:.1f}{several})"
-    return size, speed
+def milliseconds_words(milliseconds: float) -> str:
+    """Return a time with three digits: `4.82 ms`, `1,250 ms`."""
+    return f"{milliseconds:,.0f} ms" if milliseconds >= 100 else f"{milliseconds:.3g} ms"
 
 
 def number_words(number: float) -> str:
@@ -337,9 +471,10 @@ def _timed_words(costs: pd.DataFrame) -> str:
     examples, tokens = (sorted({int(one) for one in costs[name]}) for name in ("examples", "tokens"))
     devices = ", ".join(dict.fromkeys(map(str, costs["device"])))
     return (
-        "Times: the median of a few forward passes over one batch of "
-        f"{_range_words(examples)} examples ({_range_words(tokens)} tokens) on {devices}, teacher and student in turns "
-        "when the run ended; generation is not timed."
+        f"{_range_words(examples)} examples ({_range_words(tokens)} tokens) on {devices}, once through the "
+        "model; teacher and student in turns when a run ended. Students of one size count as one architecture: their "
+        "time is the median over runs of the part of the teacher's that each took. How single runs differ is noise. "
+        "Generation is not timed."
     )
 
 

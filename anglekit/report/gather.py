@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -54,6 +54,7 @@ class ReportedScores:
         teacher: the teacher's scores, by evaluation table and score.
         chance: what one answer to every example reaches, by evaluation table and score.
         records: what its runs keep beside their scores: logs, sizes and speeds.
+        n_examples: how many examples each evaluation table holds.
     """
 
     table: pd.DataFrame
@@ -61,6 +62,7 @@ class ReportedScores:
     teacher: Mapping[tuple[str, str], float]
     chance: Mapping[tuple[str, str], float]
     records: TrainingRecords
+    n_examples: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +178,7 @@ def _scored(evidence: Evidence, sources: Sequence[str | Path | Geometry]) -> Rep
     primary = evidence.primary or str(evidence.scores["score"].iloc[0])
     directories = [Path(source) for source in sources if not isinstance(source, Geometry)]
     records = read_training_records(directories)
-    return ReportedScores(evidence.scores, primary, evidence.teacher, evidence.chance, records)
+    return ReportedScores(evidence.scores, primary, evidence.teacher, evidence.chance, records, evidence.n_examples)
 
 
 def _not_compared(error: InputError) -> str:

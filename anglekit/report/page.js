@@ -13,7 +13,7 @@
     return sign * order.compare(String(a), String(b));
   };
   for (const table of document.querySelectorAll("table.sortable")) {
-    const body = table.tBodies[0];
+    const body = table.tBodies[table.tBodies.length - 1]; // a body before it holds what stays on top
     for (const header of table.tHead.rows[0].cells) {
       const button = document.createElement("button");
       button.type = "button";

@@ -14,11 +14,12 @@ from anglekit.comparison.result import Comparison
 from anglekit.comparison.wording import weights_words
 from anglekit.display.counts import counted
 from anglekit.display.html import Markup, element, facts_table, joined, page_table
-from anglekit.report.answers import answer_markup, answer_tables, brief_sentences
+from anglekit.report.answers import AnswerTable, answer_markup, answer_tables, brief_answers, glossary
 from anglekit.report.figures import SHOWN_AS_CELLS, Drawing, ReportFigure
 from anglekit.report.gather import Findings, ReportedGeometry
 from anglekit.report.provenance import analysis_facts, students_table
 from anglekit.report.svg import StyleSheet
+from anglekit.report.warning_kinds import grouped, warnings_markup
 from anglekit.results.chance import Standing
 from anglekit.results.explorer.document import head, inline
 from anglekit.results.explorer.markup import choice, layer_panels, pair_cells, resource, student_words
@@ -39,24 +40,40 @@ SCORES_HOW_TO_READ: Final = (
 
 _STANDINGS: Final[dict[Standing, str]] = {
     "narrower": "narrower than by chance",
-    "wider": "wider than by chance",
+    "wider": "wider than by chance: neither good nor bad",
     "mixed": "in places narrower than by chance, in places wider",
-    "unresolved": "like chance",
+    "unresolved": "like chance: no evidence either way",
     "unknown": "not measured",
+}
+_MORE_THAN_CHANCE: Final[dict[Standing, str]] = {
+    "narrower": "It is: seen from the students, the teacher's layers lie nearer together than by chance",
+    "wider": "It differs from chance, but not as a common pull would",
+    "mixed": "In places",
+    "unresolved": "It is not: nearly all angles are what chance gives",
+    "unknown": "Not measured",
 }
 _ALL_STUDENTS: Final = "Shows all students, whatever is chosen above."
 _MEANINGS: Final[dict[Standing, str]] = {
-    "narrower": "From the student the layers look nearer to one direction than its mere distance from them explains.",
-    "wider": (
-        "The student stands nearer to the teacher's layers than a state of another example does, and from near by they "
-        "lie further apart: that angles are acute is here no sign that layers pull alike."
+    "narrower": (
+        "This speaks for the claim that it matters little which layer teaches: from the student the layers look nearer "
+        "to one direction than its mere distance from them explains."
     ),
-    "mixed": "Which it is depends on layer and pair: see the cells.",
+    "wider": (
+        "This is neither good nor bad for the students, and favours no strategy: a student that stands nearer to the "
+        "teacher's layers than a state of another example does sees them further apart. That angles are acute is here "
+        "no sign that layers pull alike."
+    ),
+    "mixed": "Which it is depends on layer and pair, so by itself it favours no strategy: see the cells.",
     "unresolved": "Any state as far from the layers would see the same: these angles say nothing about the student.",
     "unknown": "Without a chance level an angle says little.",
 }
-#: Sentences of a box that stand open; the others are folded with how it was decided.
-_OPEN_REASONS: Final = 1
+#: Of each verdict, what it says of the strategies.
+_VERDICTS: Final[dict[str, str]] = {
+    "different": "strategies differ",
+    "equivalent": "strategies are alike",
+    "undecided": "undecided",
+    "no verdict": "no verdict",
+}
 
 
 def page(
@@ -68,20 +85,21 @@ def page(
     title: str,
 ) -> str:
     """Return the document; `not_drawn` holds a sentence for each figure that could not be drawn."""
-    keys = _student_keys(findings)
+    keys, tables = _student_keys(findings), answer_tables(findings)
+    kinds = f" of {counted(len(grouped(warnings)), 'kind')}" if warnings else ""
     open_parts = [
         (
             "verdict",
-            "Verdict",
-            joined(_verdict(findings), _confounds(findings), _answers(findings, keys), _choice(findings, keys)),
+            "Scores",
+            joined(_verdict(findings), _confounds(findings), _answers(tables, findings, keys), _choice(findings, keys)),
         ),
-        ("why", "Why: the angles beside chance", _why(findings, keys)),
+        ("why", "Why: the angles beside chance", _why(tables, findings, keys)),
     ]
     folded = [
         ("figures", f"Figures for print ({len(figures)})", _figures(figures, not_drawn, keys)),
         ("tables", "All tables", _tables(findings)),
         ("settings", "Settings and provenance", _settings(findings)),
-        ("warnings", f"Warnings ({len(warnings)})", _warnings(warnings)),
+        ("warnings", f"Warnings ({len(warnings)}{kinds})", warnings_markup(warnings)),
     ]
     shown = [(key, name, content) for key, name, content in open_parts if content]
     folds = [(key, name, content) for key, name, content in folded if content]
@@ -107,13 +125,12 @@ def page(
         element(
             "header",
             element("h1", title),
-            element("p", findings.headline.line, class_="headline"),
-            element("p", _lede(findings), class_="lede"),
-            _brief(findings),
+            _first(tables, findings),
+            _brief(tables, findings),
             class_="top",
         ),
         element("main", element("nav", element("ul", *links), aria_label="Contents"), *sections),
-        element("footer", f"Made by anglekit {anglekit.__version__}.", class_="foot"),
+        element("footer", f"Made by anglekit {anglekit.__version__}: {_lede(findings)}", class_="foot"),
         inline("script", script),
     )
     style = resource("explorer.css") + _resource("page.css") + styles.css()
@@ -170,14 +187,44 @@ def _lede(findings: Findings) -> str:
     return "; ".join(parts) + "."
 
 
-def _brief(findings: Findings) -> Markup | None:
-    """Return the answers in short: which strategy, by how much, how sure, at which cost, and the angles."""
-    parts = [element("li", one) for answers in answer_tables(findings) for one in brief_sentences(answers)]
-    for reported in findings.geometries:
-        label = f" ({reported.label})" if len(findings.geometries) > 1 else ""
-        link = element("a", _STANDINGS[reported.verdict.standing], href="#why")
-        parts.append(element("li", f"The angles between the teacher's layers{label}: ", link, "."))
-    return element("ul", *parts, class_="brief") if findings.scored and parts else None
+def _first(tables: Sequence[AnswerTable], findings: Findings) -> Markup:
+    """Return what stands above all: what to use, and why; where nothing is compared, why not."""
+    answers = [one for table in tables for one in brief_answers(table)][:1]
+    if not answers:
+        return element("p", findings.headline.line, class_="headline")
+    (use, why) = answers[0]
+    words = element("a", "What these words mean", href="#glossary")
+    return element("p", element("strong", use), f" {why} ", words, ".", class_="headline")
+
+
+def _brief(tables: Sequence[AnswerTable], findings: Findings) -> Markup | None:
+    """Return the answers for the other weights, and whether the geometry is more than chance."""
+    answers = [one for table in tables for one in brief_answers(table)][1:]
+    parts = [element("li", element("strong", use), f" {why}") for use, why in answers]
+    stopped = findings.comparison.stopped if findings.comparison is not None else ()
+    if stopped:
+        words = "; ".join(f"{one.words}, {weights_words(one.init)}" for one in stopped)
+        parts.append(element("li", element("strong", "Left out:"), f" stopped as hopeless in training: {words}."))
+    if tables:
+        parts += [element("li", *_geometry_answer(one, findings)) for one in findings.geometries]
+    return element("ul", *parts, class_="brief") if parts else None
+
+
+def _geometry_answer(reported: ReportedGeometry, findings: Findings) -> Sequence[object]:
+    verdict = reported.verdict
+    label = f" ({reported.label})" if len(findings.geometries) > 1 else ""
+    counts = (
+        f": {verdict.narrower} of {verdict.pairs} pairs of the teacher's layers are surely narrower than by chance, "
+        f"{verdict.wider} surely wider. "
+        if verdict.pairs
+        else ". "
+    )
+    return (
+        element("strong", f"Is the geometry more than chance?{label}"),
+        f" {_MORE_THAN_CHANCE[verdict.standing]}{counts}{_MEANINGS[verdict.standing].partition(':')[0].rstrip('.')} (",
+        element("a", "why", href="#why"),
+        ").",
+    )
 
 
 def _verdict(findings: Findings) -> Markup:
@@ -185,19 +232,19 @@ def _verdict(findings: Findings) -> Markup:
         return _comparison_box(findings.comparison)
     # What stands above all is not repeated in its box.
     reason = "" if findings.not_compared == findings.headline.line else findings.not_compared
-    return _box("Does it matter which layer?", [("not compared", "undecided")], "undecided", reason, (), ())
+    return _box("Does it matter which layer?", [("not compared", "undecided")], "undecided", reason, ())
 
 
 def _comparison_box(comparison: Comparison) -> Markup:
     answers = [answer for part in ("score", "angle") for answer in _part_verdicts(comparison, part)]
+    headline = comparison.headline
     return _box(
-        "Does it matter which layer?",
-        answers or [(comparison.verdict, comparison.verdict)],
+        "Does it matter which layers are matched?",
+        answers or [(_VERDICTS[comparison.verdict], comparison.verdict)],
         comparison.verdict,
-        "",  # the line stands above all
-        comparison.headline.reasons,
-        # Every score stands in the table below; the line is for who copies it.
-        [comparison.headline.numbers, *comparison.method_lines()],
+        "",
+        # What to use stands above all, and every score in the table below; the lines are for who copies them.
+        [headline.line, headline.numbers, *headline.reasons, *comparison.method_lines()],
     )
 
 
@@ -206,10 +253,13 @@ def _part_verdicts(comparison: Comparison, part: str) -> list[tuple[str, str]]:
     own = [family for family in comparison.families if family.part == part]
     if len({family.verdict for family in own}) > 1:
         return [
-            (f"{part}s, {weights_words(family.init) or 'weights unrecorded'}: {family.verdict}", family.verdict)
+            (
+                f"{part}s, {weights_words(family.init) or 'weights unrecorded'}: {_VERDICTS[family.verdict]}",
+                family.verdict,
+            )
             for family in own
         ]
-    return [(f"{part}s: {(verdict := overall_verdict(own))}", verdict)] if own else []
+    return [(f"{part}s: {_VERDICTS[verdict := overall_verdict(own)]}", verdict)] if own else []
 
 
 def _confounds(findings: Findings) -> Markup | None:
@@ -221,13 +271,20 @@ def _confounds(findings: Findings) -> Markup | None:
     return element("details", element("summary", title), told)
 
 
-def _answers(findings: Findings, keys: Mapping[str, str]) -> Markup:
+def _answers(tables: Sequence[AnswerTable], findings: Findings, keys: Mapping[str, str]) -> Markup:
     arms = _arm_keys(findings, keys)
-    tables = zip(answer_tables(findings), findings.scored, strict=True)
-    return joined(*(answer_markup(answers, scored.records.costs, arms) for answers, scored in tables))
+    costs = [scored.records.costs for scored in findings.scored]
+    return joined(*(answer_markup(answers, arms) for answers in tables), glossary(tables, costs))
 
 
-def _why(findings: Findings, keys: Mapping[str, str]) -> Markup:
+def _best_student(reported: ReportedGeometry, tables: Sequence[AnswerTable]) -> str | None:
+    """Return the name of the student whose strategy and weights score highest; None where none of it has scores."""
+    arms = [row.arm for answers in tables for row in answers.rows if row.arm is not None]
+    names = {(arm.strategy, arm.init): name for name, arm in reversed(reported.geometry.arms.items())}
+    return next((names[arm] for arm in arms if arm in names), None)
+
+
+def _why(tables: Sequence[AnswerTable], findings: Findings, keys: Mapping[str, str]) -> Markup:
     """Return for each Geometry its angles beside chance; the first stands open, the others are folded."""
     if not findings.geometries:
         return element("p", SCORES_HOW_TO_READ, class_="reading")
@@ -241,7 +298,7 @@ def _why(findings: Findings, keys: Mapping[str, str]) -> Markup:
             element(
                 "details",
                 element("summary", element("h3", "Every pair of the teacher's layers")),
-                pair_cells(cells, keys, f"cells-{place}"),
+                pair_cells(cells, keys, f"cells-{place}", first=_best_student(reported, tables)),
                 class_="at-hand",
                 open=True,
             ),
@@ -257,8 +314,7 @@ def _chance_box(reported: ReportedGeometry, first: str, *, named: bool) -> Marku
     question = "How do the angles compare with chance?" + (f" {reported.label}" if named else "")
     answers = [(_STANDINGS[verdict.standing], "plain")]
     sentence = "" if verdict.sentence == first else verdict.sentence
-    meant = f"{sentence} {_MEANINGS[verdict.standing]}".strip()
-    return _box(question, answers, "plain", meant, (), verdict.reasons)
+    return _box(question, answers, "plain", sentence, [_MEANINGS[verdict.standing], *verdict.reasons])
 
 
 def _box(
@@ -266,10 +322,9 @@ def _box(
     answers: Sequence[tuple[str, str]],
     tone: str,
     sentence: str,
-    reasons: Sequence[str],
-    method: Sequence[str],
+    more: Sequence[str],
 ) -> Markup:
-    more = [*reasons[_OPEN_REASONS:], *method]
+    """Return a question with its answers and a sentence; how it was decided is folded."""
     return element(
         "div",
         element("h3", question, class_="question"),
@@ -277,7 +332,6 @@ def _box(
             "p", *(element("span", one, class_=f"answer-mark {_tone(own)}") for one, own in answers), class_="answers"
         ),
         element("p", sentence, class_="sentence") if sentence else None,
-        element("ul", *(element("li", _capital(one)) for one in reasons[:_OPEN_REASONS])) if reasons else None,
         element("details", element("summary", "More, and how this was decided"), *(element("p", line) for line in more))
         if more
         else None,
@@ -288,10 +342,6 @@ def _box(
 def _tone(verdict: str) -> str:
     """Return the class of a verdict in the page's style."""
     return verdict.replace(" ", "-")
-
-
-def _capital(sentence: str) -> str:
-    return f"{sentence[:1].upper()}{sentence[1:]}"
 
 
 def _figures(figures: Sequence[ReportFigure], not_drawn: Sequence[str], keys: Mapping[str, str]) -> Markup:
@@ -368,9 +418,3 @@ def _settings(findings: Findings) -> Markup:
     if sources:
         parts.append(facts_table("Scores", [("read from", ", ".join(sources))]))
     return joined(*parts)
-
-
-def _warnings(warnings: Sequence[str]) -> Markup:
-    if not warnings:
-        return element("p", "None.")
-    return element("ul", *(element("li", one) for one in warnings), class_="warnings")

@@ -29,12 +29,18 @@ class ChanceVerdict:
         sentence: the answer in plain words.
         reasons: the numbers behind the answer, a sentence each.
         rows: `summary_rows` of the Geometry.
+        narrower: how many pairs, at all students' layers, surely make a narrower angle than by chance.
+        wider: how many surely make a wider one.
+        pairs: how many there are.
     """
 
     standing: Standing
     sentence: str
     reasons: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...]
+    narrower: int = 0
+    wider: int = 0
+    pairs: int = 0
 
 
 def chance_acute_fraction(null_cosine: NDArray[np.float64], width: int) -> NDArray[np.float64]:
@@ -79,7 +85,7 @@ def against_chance(angles: pd.DataFrame, nulls: pd.DataFrame) -> ChanceVerdict:
     )
     tested = holds_permutation_test(nulls)
     reasons = tuple(_reasons(known, standing, permuted=permuted, tested=tested))
-    return ChanceVerdict(standing, sentence, reasons, rows)
+    return ChanceVerdict(standing, sentence, reasons, rows, above, below, total)
 
 
 def _side_words(above: int, below: int, total: int, *, permuted: bool) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from anglekit.results.scores import RUN_SCORES_FILE, ModelCosts, RunScores, scored_runs
@@ -27,6 +28,10 @@ LOG_COLUMNS: Final = ("strategy", "init", "seed", "step", "kind", "name", "value
 COST_COLUMNS: Final = (
     *("strategy", "init", "seed", "model"),
     *("parameters", "milliseconds", "milliseconds_low", "milliseconds_high", "examples", "tokens", "device"),
+)
+#: A row for each number of parameters and device.
+ARCHITECTURE_COLUMNS: Final = (
+    *("model", "parameters", "device", "runs", "milliseconds", "smaller", "faster", "faster_low", "faster_high"),
 )
 
 _LOSS, _VALIDATION, _ANGLE = "loss", "validation", "angle"
@@ -120,3 +125,42 @@ def _kind(name: str) -> tuple[str, str] | None:
     if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second", "_time")):
         return _VALIDATION, name.removeprefix("eval_")
     return (_ANGLE, name) if "angle_degrees" in name else None
+
+
+def architecture_costs(costs: pd.DataFrame) -> pd.DataFrame:
+    """Return one size and one speed for each architecture, the teacher's first, then students from small to large.
+
+    Students of as many parameters on one kind of device count as one architecture: what their times differ by is
+    noise. A run times teacher and student in turns, so a student's time is taken as its part of the teacher's in its
+    own run, the median over all runs of the architecture, times the teacher's median: a busy hour is slow for both.
+
+    Args:
+        costs: with the columns `COST_COLUMNS`.
+
+    Returns:
+        A table with the columns `ARCHITECTURE_COLUMNS`: `model` ("teacher" or "student"), `runs` that timed it,
+        `milliseconds` of a forward pass of their batch; `smaller`, how many times fewer parameters than the teacher;
+        `faster`, the teacher's `milliseconds` by the student's, and the least and the most of single runs. NaN where no
+        run timed the teacher on that device.
+    """
+    arm = ["strategy", "init", "seed", "device"]
+    teachers = costs[costs["model"] == "teacher"]
+    students = costs[costs["model"] == "student"]
+    beside = teachers[[*arm, "parameters", "milliseconds"]]
+    paired = students.merge(beside, on=arm, how="left", suffixes=("", "_teacher"))
+    medians = teachers.groupby("device", sort=False)["milliseconds"].median()
+    rows = [
+        ("teacher", own["parameters"].iloc[0], device, len(own), medians[device], 1.0, 1.0, 1.0, 1.0)
+        for device, own in teachers.groupby("device", sort=False)
+    ]
+    for _, own in paired.groupby(["parameters", "device"], sort=True):
+        parameters, device = float(own["parameters"].iloc[0]), own["device"].iloc[0]
+        ratios = (own["milliseconds_teacher"] / own["milliseconds"]).dropna()
+        if len(ratios):
+            faster = float(ratios.median())
+            speeds = (medians[device] / faster, faster, float(ratios.min()), float(ratios.max()))
+        else:
+            speeds = (float(own["milliseconds"].median()), np.nan, np.nan, np.nan)
+        larger = teachers["parameters"].iloc[0] if len(teachers) else np.nan
+        rows.append(("student", parameters, device, len(own), speeds[0], larger / parameters, *speeds[1:]))
+    return pd.DataFrame(rows, columns=list(ARCHITECTURE_COLUMNS))

@@ -71,7 +71,7 @@ def test_three_geometries_reach_the_three_verdicts(reverse: float, noise: float,
     comparison = compare([make_geometry({"none": 70.0, "forward": 60.0, "reverse": reverse}, noise=noise)])
     assert comparison.verdict == verdict
     line = comparison.headline.line
-    assert line.startswith(f"On the angles alone, as no score came (200 examples, 1 seed): random weights: {verdict} ")
+    assert line.startswith(f"On the angles alone, as no score came (200 examples, 1 seed): new weights: {verdict} ")
     if verdict == "undecided":
         assert "examples (now 200) would decide" in line
     assert comparison.headline.beneath == (
@@ -88,7 +88,7 @@ def test_three_sweeps_reach_the_three_verdicts(tmp_path: Path, random: float, no
     comparison = compare(str(written))
     assert comparison.verdict == compare([written]).verdict == verdict
     assert f"random {'80' if random == 0.8 else '85'}." in comparison.headline.numbers
-    assert comparison.headline.line.startswith(f"On accuracy (5 seeds): random weights: {verdict} ")
+    assert comparison.headline.line.startswith(f"On accuracy (5 seeds): new weights: {verdict} ")
     if verdict == "undecided":
         assert "seeds (now 5) would decide" in comparison.headline.line
     assert comparison.notes == (
@@ -134,7 +134,7 @@ def test_seeds_of_geometries_are_taken_into_account() -> None:
     assert between(three)["standard_error"].mean() > 2 * between(one)["standard_error"].mean()
     assert three.verdict == "undecided"
     assert three.headline.line.startswith(
-        "On the angles alone, as no score came (200 examples, 3 seeds): random weights: "
+        "On the angles alone, as no score came (200 examples, 3 seeds): new weights: "
     )
     assert "undecided" in three.headline.line
     assert three.headline.beneath == ()
@@ -147,9 +147,9 @@ def test_geometries_and_scores_are_answered_together(tmp_path: Path) -> None:
     saved = make_geometry(ALIKE, inits=inits, noise=1.0).save(tmp_path / "geometry")
     comparison = compare([saved, sweep])
     assert comparison.verdict == "equivalent"
-    assert comparison.headline.line.startswith("On accuracy (4 seeds): random weights: equivalent within 1.0 points (")
+    assert comparison.headline.line.startswith("On accuracy (4 seeds): new weights: equivalent within 1.0 points (")
     assert comparison.headline.numbers.startswith(
-        "Scores on validation (1,000 examples, 4 seeds): random weights: none 80."
+        "Scores on validation (1,000 examples, 4 seeds): new weights: none 80."
     )
     assert comparison.headline.line.count("equivalent within 1.0 points") == 2
     assert [(family.part, family.init) for family in comparison.families] == [

@@ -64,16 +64,16 @@ def test_the_score_comes_first_with_teacher_and_every_strategy_and_the_angles_be
         teacher={"accuracy, validation": 0.929},
     )
     assert found.line == (
-        "On accuracy (teacher 92.9%, 3 seeds): random weights: different (forward is highest with 64.9%, 30.0 points "
+        "On accuracy (teacher 92.9%, 3 seeds): new weights: different (forward is highest with 64.9%, 30.0 points "
         "above reverse, surely 27.0 points or more); the teacher's weights: equivalent within 1.0 points (34.1% to "
         "64.9%)."
     )
     assert found.numbers == (
-        "Scores on validation (2,000 examples, 3 seeds): teacher 92.9%; random weights: none 38.7%, forward 64.9%, "
+        "Scores on validation (2,000 examples, 3 seeds): teacher 92.9%; new weights: none 38.7%, forward 64.9%, "
         "reverse 34.1%; the teacher's weights: none 38.7%, forward 64.9%, reverse 34.1%."
     )
     assert found.reasons == (
-        "The angles, which may explain it (60 examples, 3 seeds): random weights: different (reverse is 12.1° above "
+        "The angles, which may explain it (60 examples, 3 seeds): new weights: different (reverse is 12.1° above "
         "forward at encoder layer 2, surely 10.0° or more).",
     )
     assert found.beneath == (found.numbers, *found.reasons)
@@ -140,12 +140,12 @@ def test_scores_that_are_no_shares_keep_their_unit() -> None:
     bleu = levels(score="bleu", forward=38.24, reverse=37.0)
     rows = {"score": "bleu", "difference": 1.24, "margin": 1.0, "joint_low": 1.1, "joint_high": 1.4}
     line = said([family("different", rows)], bleu, teacher={"bleu, validation": 40.0}).line
-    assert "(teacher 40.0, 3 seeds): random weights: different (forward is highest with 38.2, 1.2 above reverse" in line
+    assert "(teacher 40.0, 3 seeds): new weights: different (forward is highest with 38.2, 1.2 above reverse" in line
 
 
 def test_what_cannot_be_compared_is_said_with_its_scores() -> None:
     seeds = said([], levels())
-    assert seeds.line.endswith("random weights: no two matching strategies share a seed, so none is compared.")
+    assert seeds.line.endswith("new weights: no two matching strategies share a seed, so none is compared.")
     assert seeds.beneath == (seeds.numbers,)
     assert seeds.numbers.endswith("reverse 34.1%.")
     alone = said([], levels(forward=0.649, none=0.387, alone=0.3)).line
@@ -174,7 +174,7 @@ def test_students_at_chance_get_no_verdict_but_the_numbers() -> None:
         lost = family("undecided", told=False, reference=reference)
         line = said([lost, family("equivalent", init="teacher")], levels(inits=("random", "teacher"))).line
         assert (
-            f"random weights: no verdict, as no matched student is surely better than {words}; train them longer; "
+            f"new weights: no verdict, as no matched student is surely better than {words}; train them longer; "
             "the teacher's" in line
         )
         assert "different" not in line
@@ -184,7 +184,7 @@ def test_students_at_chance_get_no_verdict_but_the_numbers() -> None:
 def test_what_matching_gains_and_the_controls_explain_stands_beneath() -> None:
     found = said([family("different")], levels(), spreads=[GAIN], controls=CONTROLS)
     assert found.reasons == (
-        "In accuracy, validation, from random weights, matching gains +11.0 points over none (9.0 to 13.0 points), and "
+        "In accuracy, validation, from new weights, matching gains +11.0 points over none (9.0 to 13.0 points), and "
         "strategies spread over 30.8 points; the labels alone: -3.7 points; matching an untrained teacher: "
         "+1.3 points, 12% of that.",
     )
@@ -209,7 +209,7 @@ def test_scores_decide_whatever_the_angles_say(tmp_path, scores, verdict) -> Non
     assert found.verdict == verdict
     assert found.headline.line.startswith("On accuracy (")
     assert verdict in found.headline.line
-    assert "random weights: different (reverse is 20" in found.headline.reasons[0]
+    assert "new weights: different (reverse is 20" in found.headline.reasons[0]
     assert "over none" in found.headline.reasons[1]
 
 

@@ -57,7 +57,7 @@ def test_a_number_has_its_unit_and_the_digits_of_its_margin(
 
 def test_an_initialisation_that_is_not_recorded_has_no_words() -> None:
     names = ("random", "teacher", "given", "unrecorded")
-    assert [*map(weights_words, names)] == ["random weights", "the teacher's weights", "given weights", ""]
+    assert [*map(weights_words, names)] == ["new weights", "the teacher's weights", "given weights", ""]
 
 
 def test_an_interval_is_two_amounts_or_unknown() -> None:

@@ -19,9 +19,10 @@ import pytest
 
 from anglekit.comparison.compare import compare
 from anglekit.comparison.family import Family
-from anglekit.report.answers import answer_markup, answer_tables, brief_sentences
+from anglekit.report.answers import answer_markup, answer_tables, brief_answers, glossary, size_sentence
 from anglekit.report.gather import gather
 from anglekit.report.page import _part_verdicts
+from anglekit.report.warning_kinds import grouped, warnings_markup
 from anglekit.results.geometry import Geometry
 from anglekit.results.training_records import TrainingRecords
 from anglekit_cli.main import main
@@ -163,12 +164,14 @@ def test_the_answer_comes_first_then_why_and_the_rest_is_folded(outline, written
     line = printed["headline"]
     assert line.startswith("On accuracy (")
     assert "different" in line
-    order = [text.index(one) for one in ("<h1", html.escape(line), 'class="answer-table"', 'id="why"', 'id="figures"')]
+    marks = ("<h1", 'class="headline"', 'class="answer-table', 'id="glossary"', 'id="why"', 'id="figures"')
+    order = [text.index(one) for one in marks]
     assert order == sorted(order)
+    # The verdict's own line is for who copies it: folded with how it was decided.
     assert text.count(html.escape(line)) == 1
     assert text.index('id="figure-scores-by-strategy"') < text.index('id="figure-figure1"')
     folds = {given["id"]: "open" in given for tag, given in outline.tags if tag == "details" and "id" in given}
-    assert folds == dict.fromkeys(("figures", "tables", "settings", "warnings"), False)
+    assert folds == dict.fromkeys(("glossary", "figures", "tables", "settings", "warnings"), False)
     # The drawings that the cells take the place of are not made a second time.
     assert not {"angles-heatmap", "null-heatmap"} & set(printed["figures"])
 
@@ -183,10 +186,32 @@ def test_the_answer_holds_every_strategy_with_its_interval_and_what_is_not_known
         assert row.low < row.score < row.high
         assert (row.over_none == "") == (row.name == "none")
         assert math.isnan(row.parameters)
-    shown = answer_markup(answers, findings.scored[0].records.costs, {("forward", "teacher"): ["s0"]})
+    assert "Sizes and speeds: not recorded" in size_sentence(answers.sizes)
+    shown = answer_markup(answers, {("forward", "teacher"): ["s0"]})
     assert "Sizes and speeds: not recorded" in shown
     assert shown.count('data-students="s0"') == 1
-    assert "teacher" in {row.name for row in with_costs(findings).rows}
+
+
+def test_rows_are_sorted_and_each_difference_from_the_best_has_the_interval_that_decides(places):
+    findings = gather(places)
+    (answers,) = answer_tables(findings)
+    scores = [row.score for row in answers.rows]
+    assert scores == sorted(scores, reverse=True)
+    pairs = findings.comparison.differences.query("part == 'score' and kind == 'between'")
+    for init in ("random", "teacher"):
+        own = [row for row in answers.rows if row.arm[1] == init]
+        best = next(row for row in own if row.name != "none")
+        assert best.behind == "the highest"
+        for row in own:
+            if row.name in ("none", best.name):
+                continue
+            found = pairs[(pairs["init"] == init) & pairs[["strategy_a", "strategy_b"]].isin([best.name]).any(axis=1)]
+            found = found[found[["strategy_a", "strategy_b"]].isin([row.name]).any(axis=1)].iloc[0]
+            assert row.verdict == found["verdict"]
+            words = row.behind.replace("(", "").replace(")", "").split()
+            assert float(words[0]) == pytest.approx(100 * (row.score - best.score), abs=0.051)
+            ends = sorted(100 * abs(found[name]) for name in ("joint_low", "joint_high"))
+            assert sorted(abs(float(words[at])) for at in (1, 3)) == pytest.approx(ends, abs=0.051)
 
 
 def with_costs(findings):
@@ -204,44 +229,74 @@ def with_costs(findings):
         findings.scored[0],
         records=TrainingRecords(costs=pd.DataFrame(rows)),
         teacher={("validation", "accuracy"): 0.95},
+        n_examples={"validation": 400},
     )
-    return answer_tables(replace(findings, scored=(scored,)))[0]
+    return answer_tables(replace(findings, scored=(scored,)))[0], scored.records.costs
 
 
-def test_sizes_and_speeds_are_compared_with_the_teacher_of_the_same_run(places):
-    findings = gather(places)
-    answers = with_costs(findings)
+def test_one_architecture_has_one_size_and_one_speed_whose_ratio_is_that_of_the_times_shown(places):
+    answers, costs = with_costs(gather(places))
     teacher, *students = answers.rows
-    assert (teacher.arm, teacher.score, teacher.parameters, teacher.milliseconds) == (None, 0.95, 8e6, 8.0)
-    for row in students:
-        assert (row.smaller, row.faster_range) == (4.0, (2.0, 8 / 3))
-        assert 2.0 < row.faster < 8 / 3
-    costs = pd.DataFrame({"examples": [16], "tokens": [320], "device": ["cpu"]})
-    shown = answer_markup(answers, costs, {})
-    for words in (
-        "8 million",
-        "2 million (4.0)",
-        "; 2.0 to 2.7)",
-        "one batch of 16 examples (320 tokens) on cpu",
-    ):
-        assert words in shown
-    assert f"{students[0].score / 0.95:.1%}" in shown
-
-
-def test_the_answers_in_short_name_the_best_strategy_of_each_kind_of_weights(places):
-    findings = gather(places)
-    answers = with_costs(findings)
-    first, second = brief_sentences(answers)
-    best = max((row for row in answers.rows if row.name != "none" and row.arm is not None), key=lambda row: row.score)
-    assert first.startswith(
-        f"From {best.weights}, {best.name} scores highest: accuracy {best.score:.1%} (teacher 95.0%"
+    assert (teacher.arm, teacher.score, len(answers.sizes)) == (None, 0.95, 2)
+    # Wilson's interval of 380 right answers of 400.
+    assert (teacher.low, teacher.high) == pytest.approx((0.9241, 0.9673), abs=1e-3)
+    words = size_sentence(answers.sizes)
+    assert words == (
+        f"Size and speed: teacher 8 million parameters, 8 ms for a batch; {len(costs) // 2} students 2 million "
+        "parameters (4.0 times smaller), 4 ms for a batch (2.0 times as fast; single runs 2.0 to 2.7)."
     )
-    assert f", {best.over_none.partition(' (')[0]} points over none (95% interval " in first
-    assert first.endswith("; 4.0 times fewer parameters than the teacher and a forward pass 2.2 times as fast.")
-    assert "teacher 95.0%" not in second
-    assert brief_sentences(replace(answers, rows=answers.rows[:2])) == []
-    falls = brief_sentences(replace(answers, score="perplexity", unit={**answers.unit, "score": "perplexity"}))
-    assert all("scores lowest" in one for one in falls)
+    shown = answer_markup(answers, {})
+    assert words in shown
+    far = 100 * (students[0].score - 0.95)
+    assert f"{far:+.1f} ({students[0].score / 0.95:.1%})" in shown
+    meant = glossary([answers], [costs])
+    assert "16 examples (320 tokens) on cpu" in meant
+    for line in ("the teacher&#x27;s middle layer", "drawn at random", "no hidden loss", "decide nothing"):
+        assert line in meant
+
+
+def test_the_first_line_says_what_to_use_by_how_much_and_how_surely(places):
+    answers, _ = with_costs(gather(places))
+    (use, why), (other, other_why) = brief_answers(answers)
+    first, second = answers.choices
+    assert use.startswith("From ")
+    assert first.lead in use
+    assert f"{first.best} " in f"{use} {why}"
+    assert f"scores highest with accuracy {first.score:.1%}, " in why
+    assert f"the runner-up ({first.runner_up})" in why
+    assert " points above none (95%: " in why
+    far = 100 * (0.95 - next(row.score for row in answers.rows if row.arm == (first.use, first.init)))
+    assert why.endswith(
+        f"{far:.1f} points below the teacher (95.0%); 4.0 times smaller than the teacher and 2.0 times as fast."
+    )
+    assert second.lead in other
+    assert "times as fast" not in other_why
+    assert brief_answers(replace(answers, choices=())) == []
+
+
+def test_controls_are_not_called_by_words_for_weights(places):
+    (answers,) = answer_tables(gather(places))
+    row = replace(answers.rows[0], name="random-teacher")
+    shown = answer_markup(replace(answers, rows=(row,)), {})
+    assert "untrained teacher <small>control</small>" in shown
+    assert "random-teacher</th>" not in shown
+    assert "in commands and figures: random-teacher" in glossary(
+        [replace(answers, rows=(replace(row, arm=("random-teacher", "random")),))], []
+    )
+
+
+def test_warnings_of_one_kind_are_told_once_with_their_number():
+    warnings = [
+        "runs/a-1/examples.parquet is missing, so that only seeds can be resampled",
+        "random: no example has an angle",
+        "runs/b-22/examples.parquet is missing, so that only seeds can be resampled",
+        "teacher: no example has an angle",
+    ]
+    assert list(map(len, grouped(warnings))) == [2, 1, 1]
+    shown = warnings_markup(warnings)
+    assert f"2 like this: {warnings[0]}" in shown
+    assert all(one in shown for one in warnings)
+    assert "None." in warnings_markup([])
 
 
 def test_where_weights_differ_in_the_verdict_each_has_its_own():
@@ -251,9 +306,9 @@ def test_where_weights_differ_in_the_verdict_each_has_its_own():
         ]
         return _part_verdicts(SimpleNamespace(families=families), "score")
 
-    assert said("different", "different") == [("scores: different", "different")]
+    assert said("different", "different") == [("scores: strategies differ", "different")]
     assert [words for words, _ in said("different", "undecided")] == [
-        "scores, random weights: different",
+        "scores, new weights: strategies differ",
         "scores, the teacher's weights: undecided",
     ]
 
@@ -355,7 +410,10 @@ def test_in_a_real_browser_cells_are_hovered_clicked_and_walked_by_the_keyboard(
     detail = "document.querySelector('.detail').innerText"
     with browser() as page:
         page.open(written[0], 1280, height=800)
-        first = "document.querySelector('table.cells td[tabindex=\"0\"]')"
+        first = "document.querySelector('.student-cells[open] td[tabindex=\"0\"]')"
+        assert page.value(f"{first}.closest('.student-cells').querySelector('summary').textContent").startswith(
+            "forward"
+        )
         page.value(f"{first}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
         time.sleep(0.5)  # the event of scrolling, which hides a tip, comes later
         box = page.value(f"(({{x, y}}) => [x, y])({first}.getBoundingClientRect())")

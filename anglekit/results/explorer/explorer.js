@@ -78,7 +78,9 @@
     blocks[0].before(label);
     explorer.classList.add("listed");
     list.addEventListener("change", () => open(explorer, list.value));
+    const first = blocks.find((block) => block.open);
     offer(explorer, null);
+    if (first !== undefined) open(explorer, first.dataset.student);
   }
   for (const panel of document.querySelectorAll("figure.layers")) {
     const key = panel.dataset.student;

@@ -37,7 +37,7 @@ def student_words(student: ModelRecord) -> str:
     """Return what a student is called where there is room: its strategy, weights and seed, else its name."""
     if student.strategy is None:
         return student.name
-    weights = {"random": "random weights", "teacher": "teacher's weights"}.get(student.init or "", student.init)
+    weights = {"random": "new weights", "teacher": "teacher's weights"}.get(student.init or "", student.init)
     seed = None if student.seed is None else f"seed {student.seed}"
     return ", ".join(part for part in (student.strategy, weights, seed) if part)
 
@@ -102,7 +102,7 @@ def layer_panels(explored: ExploredCells, keys: Mapping[str, str]) -> Markup:
     legend = element(
         "p",
         element("span", "", class_="key angle-key"),
-        "angle at each student layer, with its 95% interval over examples; ",
+        "angle at each student layer, with its 95% interval over examples where that is larger than the dot; ",
         element("span", "", class_="key chance-key"),
         f"the angle by chance ({_NULL_WORDS[explored.null]}). Layer 0 is the embedding output.",
         class_="note",
@@ -168,14 +168,16 @@ def _init_class(student: ModelRecord) -> str:
     return f"from-{student.init}" if student.init in ("random", "teacher") else "from-other"
 
 
-def pair_cells(explored: ExploredCells, keys: Mapping[str, str], name: str) -> Markup:
+def pair_cells(explored: ExploredCells, keys: Mapping[str, str], name: str, *, first: str | None = None) -> Markup:
     """Return the cells of every student: a table for each of its layers, and the place of a chosen cell's details.
 
     Args:
         explored: what is shown.
         keys: of the students, by name.
         name: of this explorer in its page.
+        first: the name of the student that stands open; the first of all where it is None or has no cells.
     """
+    shown = first if first in [student.name for student in explored.students] else None
     blocks: list[Markup] = []
     for student in explored.students:
         own = explored.cells[explored.cells["student"] == student.name]
@@ -190,7 +192,7 @@ def pair_cells(explored: ExploredCells, keys: Mapping[str, str], name: str) -> M
                 class_="student-cells",
                 name=f"{name}-students",
                 data_student=keys[student.name],
-                open=not blocks,
+                open=not blocks if shown is None else student.name == shown,
             )
         )
     return element(
