@@ -11,10 +11,33 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from anglekit.errors import InputError, suggest
-from anglekit.vocabulary import READINGS, Reading
+from anglekit.vocabulary import (
+    CLASSIFICATION,
+    COMPLETION,
+    LANGUAGE_MODEL,
+    MULTIPLE_CHOICE,
+    READINGS,
+    SEQ2SEQ,
+    TASK_KINDS,
+    Reading,
+)
 
 #: The four programs of the paper's code: one for encoders, two for encoder-decoders, one for language models.
 OFFICIAL_FAMILIES: Final = ("bert", "bart", "t5", "causal")
+#: What each program trains: kinds of tasks.
+OFFICIAL_TASKS: Final[Mapping[str, tuple[str, ...]]] = {
+    "bert": (CLASSIFICATION,),
+    "bart": (SEQ2SEQ,),
+    "t5": (SEQ2SEQ,),
+    "causal": (COMPLETION, MULTIPLE_CHOICE, LANGUAGE_MODEL),
+}
+#: The model types that each program was run with; others are read as their kind.
+OFFICIAL_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
+    "bert": ("bert",),
+    "bart": ("bart",),
+    "t5": ("t5",),
+    "causal": ("qwen3", "llama"),
+}
 #: The order of `random` that the paper's language models always have: torch's permutation from this seed.
 OFFICIAL_ORDER_SEED: Final = 42
 
@@ -248,6 +271,33 @@ def decisions(reading: Reading, family: str) -> Decisions:
     if family not in OFFICIAL_FAMILIES:
         raise InputError(f"no official losses for {family!r}", allowed=suggest(family, OFFICIAL_FAMILIES))
     return Decisions(**{one.name: READING_ITEMS[one.name].value(reading, family) for one in fields(Decisions)})
+
+
+def check_reading(reading: str, task: str | None, family: str | None = None) -> None:
+    """Refuse the official reading of what the paper's code does not train.
+
+    Args:
+        reading: "official" or "corrected".
+        task: its name; None: there is none.
+        family: one of `OFFICIAL_FAMILIES`; None: not known yet.
+
+    Raises:
+        InputError: no program of the paper's trains such a task, or not that of this family.
+    """
+    kind = None if task is None else TASK_KINDS.get(task)
+    if reading != "official" or kind is None:
+        return
+    if not any(kind in kinds for kinds in OFFICIAL_TASKS.values()):
+        raise InputError(
+            f"--reading official came with task {task}, and the paper's code compares classes and texts alone",
+            "take --reading corrected",
+        )
+    if family is not None and kind not in OFFICIAL_TASKS[family]:
+        raise InputError(
+            f"--reading official came with task {task} and a teacher of the family {family}, which the paper's code "
+            f"trains on other tasks ({', '.join(OFFICIAL_TASKS[family])})",
+            "take --reading corrected",
+        )
 
 
 def reading_rows(family: str | None = None) -> list[tuple[str, str, str, str]]:

@@ -43,12 +43,10 @@ from anglekit.vocabulary import (
     LABELLED,
     LANGUAGE_MODEL,
     MULTIPLE_CHOICE,
-    NUMBERS,
     PRECISIONS,
     RELATION_HEADS_OF,
     SEQ2SEQ,
     SEVERAL_LABELS,
-    TASK_KINDS,
     Reading,
 )
 
@@ -452,16 +450,6 @@ def check_watched(angles_every: int | None, probe: str | None) -> None:
         raise InputError(f"{given} came without {other}, which it belongs to", "give both, or neither")
     if angles_every is not None and angles_every < 1:
         raise InputError(f"--angles-every is {angles_every}", allowed="allowed: at least 1")
-
-
-def check_reading(reading: str, task: str) -> None:
-    """Raise the InputError for a reading that the paper's code has not for a task, by name."""
-    kind = TASK_KINDS.get(task)
-    if reading == "official" and kind in (SEVERAL_LABELS, NUMBERS):
-        raise InputError(
-            f"--reading official came with task {task}, and the paper's code compares classes and texts alone",
-            "take --reading corrected",
-        )
 
 
 def check_cacheable(teacher_cache: str | None, *, reading: str, hidden_loss: str, weight: float) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anglekit.errors import InputError, foreign_failures
-from anglekit.readings import Decisions, decisions
+from anglekit.readings import Decisions, check_reading, decisions
 from anglekit.recipes.recipe import Recipe
+from anglekit.vocabulary import NONE, WITHOUT_TEACHER
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -110,12 +111,18 @@ def plans_of(recipe: Recipe, config: PretrainedConfig) -> dict[str, Distillation
     A control's name stands as its strategy.
 
     Raises:
-        InputError: a student that is not possible.
+        InputError: a student that is not possible, a reading that its family and task do not have, or a strategy
+            without a learning rate where others have their own.
     """
     from anglekit.distillation.matching.plan import plan_distillation
     from anglekit.distillation.matching.strategies import controlled_strategies
+    from anglekit.distillation.sweep.sweep import check_rates
 
     students = recipe.students
+    check_reading(recipe.losses.reading, recipe.task, reading_family(recipe))
+    check_rates(
+        recipe.learning_rates, (*students.strategies, *([NONE] if WITHOUT_TEACHER in students.controls else []))
+    )
     options = plan_options(recipe)
     control_of = controlled_strategies(students.controls, students.strategies)
     plans = {}

@@ -105,10 +105,6 @@ def _check_recipe(recipe: Recipe, config: PretrainedConfig, *, scale: float, dev
             with key_named(f"recipe {recipe.name}", f"{part}.training"):
                 training.settings(scale=scale, device=device).check_here()
     plans_of(recipe, config)
-    if recipe.learning_rates:
-        from anglekit.distillation.sweep.sweep import check_rates
-
-        check_rates(recipe.learning_rates, recipe.students.strategies)
 
 
 def _table_hashes(recipe: Recipe) -> dict[str, str]:

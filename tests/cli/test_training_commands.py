@@ -310,6 +310,18 @@ def test_every_mistake_is_one_line_with_exit_2_and_no_trace(world, tmp_path, mor
     assert not (tmp_path / "run").exists()
 
 
+def test_finetune_trains_a_teacher_as_the_papers_script_does(tmp_path, tiny_model, tiny_tokenizer, words):
+    made = make_seq2seq_world(tmp_path, "bart", tiny_model, tiny_tokenizer(), words)
+    common = ("--task", "seq2seq", "--train", made["train"], "--max-steps", 1)
+    run("finetune", made["teacher"], *common, "--reading", "official", "--out", tmp_path / "run", "-q")
+    assert json.loads((tmp_path / "run" / "run_config.json").read_text())["settings"]["max_grad_norm"] == 0.0
+    (tmp_path / "rows.tsv").write_text("text\tlabel\nthe film\tgood\na plot\tbad\n", encoding="utf-8")
+    classes = ("--task", "classification", "--train", tmp_path / "rows.tsv", "--out", tmp_path / "x")
+    with pytest.raises(InputError, match="task classification and a teacher of the family bart"):
+        run("finetune", made["teacher"], *classes, "--reading", "official")
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize("name", ["finetune", "distill", "evaluate"])
 def test_every_option_explains_itself(name):
     command = typer.main.get_command(app).commands[name]

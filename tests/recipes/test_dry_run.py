@@ -326,7 +326,7 @@ def test_rows_that_cannot_become_text_are_named(tmp_path, row, message):
 
 def test_questions_without_answers_are_named(tmp_path):
     row = {"story": "s", "questions": ["a", "b"], "answers": ["x"]}
-    with pytest.raises(InputError, match="2 questions came with 1 answers"):
+    with pytest.raises(InputError, match="2 questions came with 1 answer;"):
         transform_rows(table_of(tmp_path, [row]), "conversation", TRAINED)
 
 

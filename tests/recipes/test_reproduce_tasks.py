@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from anglekit.distillation.settings import DataSettings
-from anglekit.distillation.sweep.sweep import check_rates
 from anglekit.errors import InputError
 from anglekit.recipes import reproduction_stages as stages
 from anglekit.recipes.own_sources import with_own_sources
+from anglekit.recipes.plans import architecture, plans_of
 from anglekit.recipes.published import confounds
 from anglekit.recipes.recipe import Tokenizer
 from anglekit.recipes.recipe_files import load_recipe, recipe_file, recipe_names
@@ -181,7 +181,10 @@ def test_a_strategy_without_a_recorded_rate_is_refused_and_equal_rates_are_one(t
     assert not with_own_sources(recipe, reading="corrected").learning_rates
     more_strategies = replace(recipe, students=replace(recipe.students, strategies=("none", "pkd-last")))
     with pytest.raises(InputError, match=r"no learning rate is recorded for strategy 'pkd-last'; .*--equal-rates"):
-        check_rates(more_strategies.learning_rates, more_strategies.students.strategies)
+        plans_of(more_strategies, architecture(more_strategies))
+    decoder = replace(recipe, teacher=replace(recipe.teacher, config={"model_type": "llama"}))
+    with pytest.raises(InputError, match="task qnli and a teacher of the family causal"):
+        plans_of(decoder, architecture(decoder))
 
 
 def test_confounds_are_those_of_the_recipe_and_its_reading():

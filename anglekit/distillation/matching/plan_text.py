@@ -8,7 +8,7 @@ from anglekit.display.tables import TextTable, aligned_text
 from anglekit.distillation.matching.plan import DistillationPlan, PlannedStudent, StreamPlan
 from anglekit.distillation.matching.strategies import EXPLICIT, MODEL_FAMILIES, layer_name
 from anglekit.distillation.students.given import HEAD_WORDS
-from anglekit.readings import reading_rows
+from anglekit.readings import OFFICIAL_TYPES, reading_rows
 from anglekit.vocabulary import NONE, RANDOM_TEACHER, STRATEGIES, WITHOUT_TEACHER
 
 _CONTROL_WORDS = {
@@ -54,9 +54,11 @@ def plan_text(plan: DistillationPlan) -> str:
             "first that both share, each side renormalised"
         )
     if plan.reading == "official":
+        ran = OFFICIAL_TYPES[MODEL_FAMILIES[plan.family].official_losses]
+        never = "" if plan.model_type in ran else f" (its program for {', '.join(ran)}; {plan.model_type} it never ran)"
         lines += [
             "",
-            "official reading, where the paper's code differs from a careful run",
+            f"official reading, where the paper's code differs from a careful run{never}",
             textwrap.indent(_differs(plan), "  "),
         ]
     for part in plan.streams:

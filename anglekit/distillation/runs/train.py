@@ -18,7 +18,6 @@ from anglekit.distillation.settings import (
     DataSettings,
     TrainSettings,
     check_cacheable,
-    check_reading,
     check_watched,
     evaluation_sources,
 )
@@ -35,7 +34,7 @@ from anglekit.errors import InputError
 from anglekit.models.checkpoints import Checkpoint, checkpoint_name, checkpoint_of, load_config
 from anglekit.models.load_options import LoadOptions, loaded_for_training
 from anglekit.probes.data import read_probe
-from anglekit.readings import decisions
+from anglekit.readings import check_reading, decisions
 from anglekit.results.scores import ANGLES_FOLDER
 from anglekit.vocabulary import RANDOM_TEACHER, RELATION_HEADS_OF, Reading, Stream
 
@@ -78,6 +77,7 @@ def finetune(
         config = load_config(source, load)
         chosen.check_config(config, source)
         family, scores = official_family(config), chosen.allowed_scores
+        check_reading(reading, task, family)
         settings = settings.under(reading, family, validates=bool(validation), scores=scores, of_teacher=True)
         chosen = chosen.read_as(decisions(reading, family)).scoring(settings.select_by)
         tables, evaluations = _read_tables(chosen, train, validation, data, stream=settings.stream)
@@ -187,6 +187,7 @@ def distill(
     with RunDirectory(out, if_exists) as directory:
         config = load_config(source, load)
         family, scores = official_family(config), chosen.allowed_scores
+        check_reading(reading, task, family)
         settings = settings.under(reading, family, validates=bool(validation), scores=scores)
         chosen = chosen.read_as(decisions(reading, family)).scoring(settings.select_by)
         given = None if student is None else next(iter(read_given(teacher, [student], load).values()))

@@ -20,7 +20,7 @@ from anglekit.distillation.runs.directory import IfExists, RunConfig, RunDirecto
 from anglekit.distillation.runs.run import RunResult, check_distillation
 from anglekit.distillation.runs.teacher_check import teacher_doubts
 from anglekit.distillation.runs.train import check_control, load_teacher_and_data, plan_run
-from anglekit.distillation.settings import DataSettings, TrainSettings, check_reading
+from anglekit.distillation.settings import DataSettings, TrainSettings
 from anglekit.distillation.students.create import CopyBlocks, official_family
 from anglekit.distillation.students.given import CheckedStudent, read_given
 from anglekit.distillation.sweep.arms import ArmsInTraining, PlannedArm, share_arms, waves, waves_of_inits
@@ -34,7 +34,7 @@ from anglekit.distillation.training.progress import SweepBar
 from anglekit.errors import InputError, RunError
 from anglekit.models.checkpoints import checkpoint_of, load_config, quiet_transformers
 from anglekit.models.load_options import LoadOptions, loaded_for_training
-from anglekit.readings import decisions
+from anglekit.readings import check_reading, decisions
 from anglekit.runtime.launch import launched_together
 from anglekit.runtime.processes import ALONE, Processes
 from anglekit.settings_fields import one_or_more
@@ -247,6 +247,7 @@ def sweep(
             source = checkpoint_of(teacher)
             config = load_config(source, load)
             family, scores = official_family(config), chosen.allowed_scores
+            check_reading(reading, task, family)
             settings = settings.under(reading, family, validates=bool(validation), scores=scores)
             chosen = chosen.read_as(decisions(reading, family)).scoring(settings.select_by)
             entries = [

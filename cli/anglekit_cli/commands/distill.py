@@ -9,7 +9,8 @@ import typer
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.map_text import check_form
 from anglekit.distillation.matching.plain_plan import check_plain_attention, check_plain_plan
-from anglekit.distillation.settings import check_cacheable, check_reading, check_watched
+from anglekit.distillation.settings import check_cacheable, check_watched
+from anglekit.readings import check_reading
 from anglekit.settings_fields import MEASURED
 from anglekit.vocabulary import INITS, NONE
 from anglekit_cli import options

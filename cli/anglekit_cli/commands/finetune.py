@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anglekit.readings import check_reading
+from anglekit.vocabulary import READINGS
 from anglekit_cli import options
 from anglekit_cli.commands.push import publish
 
@@ -28,6 +30,7 @@ def finetune(
     validation: options.Validation = None,
     columns: options.Columns,
     settings: options.FineTuning,
+    reading: options.Reading = "corrected",
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     hub: options.Publishing,
@@ -36,6 +39,8 @@ def finetune(
     load: options.Loading,
 ) -> None:
     """Train a model on a task and score it."""
+    options.check_names("--reading", [reading], READINGS)
+    check_reading(reading, task)
     mode = options.if_exists(resume, overwrite, out)
     options.check_task(task, columns, settings, scored=bool(validation))
     options.check_sources([model], [train], validation, columns=columns, task=task, load=load)
@@ -53,6 +58,7 @@ def finetune(
         data=columns,
         settings=settings,
         load=load,
+        reading="official" if reading == "official" else "corrected",
         if_exists=mode,
         progress=not quiet and not as_json,
     )

@@ -14,6 +14,7 @@ from anglekit.distillation.matching.map_text import check_form
 from anglekit.distillation.matching.plain_plan import check_plain_plan
 from anglekit.distillation.settings import DataSettings, TrainSettings, check_cacheable
 from anglekit.parameter_space.settings import GradientSettings, check_measurable
+from anglekit.readings import check_reading
 from anglekit.runtime.files import check_replaceable
 from anglekit.settings_fields import OUTPUT, STUDENT
 from anglekit.vocabulary import GRADIENTS_FILE, INITS, NONE, PAPER_STRATEGIES, STRATEGIES
@@ -99,6 +100,7 @@ def gradients(
     check_measurable(hidden_loss, settings)
     check_cacheable(teacher_cache, reading=reading, hidden_loss=hidden_loss, weight=weights.hidden)
     options.check_task(task, columns, settings)
+    check_reading(reading, task)
     check_form(None, copy)
     made = {"--init": init, "--layers": layers, "--width": width, "--copy": copy}
     made |= {"--encoder-layers": encoder_layers, "--decoder-layers": decoder_layers}

@@ -10,8 +10,9 @@ import typer
 
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.distillation.matching.plain_plan import check_plain_attention, check_plain_plan
-from anglekit.distillation.settings import check_cacheable, check_reading
+from anglekit.distillation.settings import check_cacheable
 from anglekit.errors import InputError
+from anglekit.readings import check_reading
 from anglekit.settings_fields import OUTPUT, STUDENT
 from anglekit.vocabulary import CONTROLS, INITS, NONE, PAPER_STRATEGIES, RANDOM_TEACHER, STRATEGIES
 from anglekit_cli import options

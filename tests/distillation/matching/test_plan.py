@@ -189,6 +189,10 @@ def test_a_narrow_student_of_two_streams_and_a_map_of_ones_own_are_described():
     own = plan_text(plan(None, layer_map={"encoder": [(1, 4)]}, reading="official")).splitlines()
     assert own[2] == "strategy  explicit: a map of your own"
     assert own[3].endswith("official reading")
+    assert "official reading, where the paper's code differs from a careful run" in own
+    roberta = hf.RobertaConfig(num_hidden_layers=12)
+    never = plan_text(plan("forward", roberta, layers=3, reading="official"))
+    assert "a careful run (its program for bert; roberta it never ran)" in never
     assert [line.split()[-2:] for line in own[-4:]] == [["-", "-"], ["3)", "-"], ["-", "-"], ["-", "-"]]
     none = plan_text(plan("none")).splitlines()
     assert none[3] == "loss      1 x cross-entropy + 1 x KL, corrected reading"
