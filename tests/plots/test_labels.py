@@ -107,7 +107,15 @@ def test_wrap_keeps_together_what_a_no_break_space_joins(figure) -> None:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "words"), [([0, 1, 2, 3], "0 to 3"), ([1], "1"), ([6, 1, 4, 5], "1, 4 to 6"), ([2, 2], "2"), ([], "")]
+    ("numbers", "words"),
+    [
+        ([0, 1, 2, 3], "0 to 3"),
+        ([1], "1"),
+        ([6, 1, 4, 5], "1, 4 to 6"),
+        ([2, 2], "2"),
+        ([4, 5, 7], "4, 5, 7"),
+        ([], ""),
+    ],
 )
 def test_number_ranges(numbers: list[int], words: str) -> None:
     assert number_ranges(numbers) == words

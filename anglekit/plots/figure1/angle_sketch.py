@@ -162,12 +162,13 @@ class _Frame:
 
 
 def draw_sketch(
-    figure: Figure, ax: Axes, entry: Mapping[str, Any], look: Theme, colour: str, size: tuple[float, float]
+    figure: Figure, ax: Axes, entry: Mapping[str, Any], look: Theme, colours: tuple[str, str], size: tuple[float, float]
 ) -> None:
     """Draw the plane of a sketch token, to scale, into an empty axes; the token must be `is_drawable`.
 
-    `colour` is the student's; `size` is the width and height of the axes in inches.
+    `colours` are the student's, for marks and for text; `size` is the width and height of the axes in inches.
     """
+    colour, text_colour = colours
     plane = _plane(entry)
     frame = _fit_axes(ax, plane, size)
     placer = _Placer(*size)
@@ -219,7 +220,8 @@ def draw_sketch(
                 ha="center",
                 va="center",
                 fontsize=font,
-                color=look.ink,
+                # The number of the angle is its arc's, and no layer's.
+                color=text_colour if text.endswith("°") else look.ink,
                 zorder=6,
                 bbox=behind_text(look) if plane.crowded else None,
             )

@@ -188,8 +188,9 @@ def _draw_sketch_panel(
         text = "\n".join(lines)
         ax.text(0.5, 0.5, text, fontsize=SMALL_FONT_SIZE, ha="center", va="center", transform=ax.transAxes)
         return
-    colour = next((style.colour for (name, _), style in styles.items() if name == token["student"]), look.ink)
-    draw_sketch(figure, ax, token, look, colour, size)
+    own = next((style for (name, _), style in styles.items() if name == token["student"]), None)
+    colours = (look.ink, look.ink) if own is None else (own.colour, own.text_colour)
+    draw_sketch(figure, ax, token, look, colours, size)
     text_at(figure, caption, 0.05, top - room[1] - 0.04, gid="sketch-caption", spacing=1.15)
 
 

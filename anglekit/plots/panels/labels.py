@@ -115,11 +115,14 @@ def layer_name(layer: int) -> str:
 
 
 def number_ranges(numbers: Sequence[int]) -> str:
-    """Return sorted whole numbers in words: `0 to 3`, `1, 4 to 6`."""
+    """Return sorted whole numbers in words, three or more in a row as a range: `0 to 3`, `1, 2, 4 to 6`."""
     runs: list[tuple[int, int]] = []
     for number in sorted(set(numbers)):
         if runs and number == runs[-1][1] + 1:
             runs[-1] = (runs[-1][0], number)
         else:
             runs.append((number, number))
-    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
+    words = []
+    for first, last in runs:
+        words += [f"{first} to {last}"] if last - first > 1 else [str(number) for number in range(first, last + 1)]
+    return ", ".join(words)

@@ -45,7 +45,7 @@ def plot(
             "matching-distance: how far each student layer is from the one that teaches it, over training (the same). "
             "learning-curves: terms of the loss and the validation score over training (sweeps, runs). "
             "scores-by-strategy: a point per seed, the line of no matching, the equivalence margin (sweeps). "
-            "score-cost: score against parameters and the time of a forward pass, teacher included (sweeps, runs). "
+            "score-cost: score against parameters and the time of a batch, teacher included (sweeps, runs). "
             "control-gain: what predictions, an untrained teacher's and trained layers add (sweeps with controls). "
             "angle-spread: mean angle against the spread between strategies (a Geometry and a sweep per task, in one "
             "order).",

@@ -29,6 +29,7 @@ from anglekit.plots.style import (
     init_words,
     strategy_styles,
 )
+from anglekit.results.training_records import architecture_costs
 from anglekit.vocabulary import LOWER_IS_BETTER
 
 _TEACHER = "teacher"
@@ -50,8 +51,8 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
     Columns: `task, data, score, strategy, init, n_seeds`; the score's mean over seeds `value` and its 95% interval
     `low, high` (NaN with one seed); `kept_percent` of the teacher's score (NaN where lower is better or the teacher's
     is not known); `parameters, parameters_percent` of the teacher's; `milliseconds` of a forward pass of a batch, the
-    median over seeds, with the least and the most of them `milliseconds_low, milliseconds_high`; `speed_up`, the mean
-    over seeds of the teacher's time over the student's in the same run; `examples, tokens` of the batch, and `device`.
+    median over seeds, with the least and the most of them `milliseconds_low, milliseconds_high`; `speed_up` over the
+    teacher, one for all students of one size (`architecture_costs`); `examples, tokens` of the batch, and `device`.
     A run times its student and the teacher in turns: a student's time is its part of the teacher's in its own run
     times the teacher's median over all runs, so that a busy hour is not taken for a slow student.
     """
@@ -67,20 +68,27 @@ def _data(inputs: FigureInputs, options: FigureOptions) -> pd.DataFrame:
             level = kept.teacher.get((str(data), str(score)), np.nan)
             teachers = kept.costs[kept.costs["model"] == "teacher"]
             own_costs = kept.costs[kept.costs["model"] == "student"]
+            sizes = architecture_costs(kept.costs)
             if len(teachers) and np.isfinite(level):
-                rows.append(place | _kind(teachers, teachers, _TEACHER, "", level, np.array([level])))
+                rows.append(place | _kind(teachers, teachers, sizes, _TEACHER, "", level, np.array([level])))
             for (strategy, init), students in own.groupby(["strategy", "init"], sort=False):
                 costs = own_costs[(own_costs["strategy"] == strategy) & (own_costs["init"] == init)]
                 costs = costs[costs["seed"].isin(students["seed"])]
                 if costs.empty:
                     continue
                 values = students["value"].to_numpy(np.float64)
-                rows.append(place | _kind(costs, teachers, str(strategy), str(init), level, values))
+                rows.append(place | _kind(costs, teachers, sizes, str(strategy), str(init), level, values))
     return pd.DataFrame(rows)
 
 
 def _kind(
-    costs: pd.DataFrame, teachers: pd.DataFrame, strategy: str, init: str, level: float, values: np.ndarray
+    costs: pd.DataFrame,
+    teachers: pd.DataFrame,
+    sizes: pd.DataFrame,
+    strategy: str,
+    init: str,
+    level: float,
+    values: np.ndarray,
 ) -> dict[str, object]:
     """Return the row of a strategy's students of one initialisation, or of the teacher."""
     mean, low, high = mean_interval(values)
@@ -91,6 +99,11 @@ def _kind(
         times = part.to_numpy(np.float64) * float(teachers["milliseconds"].median())
     larger = float(teachers["parameters"].median()) if len(teachers) else np.nan
     parameters = float(costs["parameters"].median())
+    kind = "teacher" if strategy == _TEACHER else "student"
+    alike = (
+        (sizes["model"] == kind) & (sizes["parameters"] == parameters) & (sizes["device"] == costs["device"].iloc[0])
+    )
+    faster = sizes.loc[alike, "faster"]
     return {
         "strategy": strategy,
         "init": init,
@@ -104,7 +117,7 @@ def _kind(
         "milliseconds": float(np.median(times)),
         "milliseconds_low": float(times.min()),
         "milliseconds_high": float(times.max()),
-        "speed_up": float((paired["milliseconds_teacher"] / paired["milliseconds"]).mean()) if len(paired) else np.nan,
+        "speed_up": float(faster.iloc[0]) if len(faster) else np.nan,
         "examples": int(costs["examples"].iloc[0]),
         "tokens": int(costs["tokens"].iloc[0]),
         "device": str(costs["device"].iloc[0]),
@@ -124,7 +137,7 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
     inits = init_order(list(own["init"]))
     panels = []
     for where, group, score, rows in by_score(data):
-        for column, label in (("parameters", "parameters"), ("milliseconds", "time of a forward pass (ms)")):
+        for column, label in (("parameters", "parameters"), ("milliseconds", "time of a batch (ms)")):
 
             def draw(ax: Axes, rows: pd.DataFrame = rows, column: str = column) -> None:
                 _draw_kinds(ax, rows, column, styles, inits, look)
@@ -153,7 +166,8 @@ def _draw(inputs: FigureInputs, options: FigureOptions, look: Theme, width: floa
             "A point per strategy and initialisation, mean over seeds; upright: 95% interval over seeds, beside "
             "the speed alone where students share a size; across: "
             f"range over seeds, on {batch['device']}, {batch['examples']} examples ({batch['tokens']} tokens) at once, "
-            "teacher and student in turns; bars may end at the axis. In percent: of the teacher's score."
+            "teacher and student in turns, which is noise where sizes are one; bars may end at the axis. In percent: "
+            "of the teacher's score."
         ],
         height=1.9,
         most_columns=2,
@@ -256,7 +270,7 @@ def _facts(data: pd.DataFrame) -> str:
 
 SCORE_COST = FigureSpec(
     title="Score against size and speed",
-    summary="each kind of student by its score, its parameters and the time of a forward pass, beside the teacher",
+    summary="each kind of student by its score, its parameters and the time of a batch, beside the teacher",
     reading=(
         "Up is better, left is cheaper. Students of one shape cost the same, so that their distance upward is what the "
         "strategy is worth."
