@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -342,6 +342,28 @@ def student_config(
     return student
 
 
+def _has_rotary_sections(stated: Mapping[str, Any]) -> bool:
+    """Return whether rotary embeddings are in sections, whose sizes add up to half of a head."""
+    rotary = [stated[name] for name in ("rope_parameters", "rope_scaling") if isinstance(stated.get(name), Mapping)]
+    inner = [one for each in rotary for one in each.values() if isinstance(one, Mapping)]
+    return any(one.get("mrope_section") for one in (*rotary, *inner))
+
+
+def _heads_of_size(size: int, width: int, model_type: str) -> int:
+    """Return how many heads of a size make a width.
+
+    Raises:
+        InputError: no number of them does.
+    """
+    if width % size:
+        raise InputError(
+            f"a student of width {width} has no whole number of heads of {size}, which the rotary sections of a "
+            f"{model_type} fix",
+            f"choose a multiple of {size}",
+        )
+    return width // size
+
+
 def _set_width(student: PretrainedConfig, old: int, new: int) -> None:
     """Change the width and all that depends on it, in place."""
     if any(
@@ -356,12 +378,20 @@ def _set_width(student: PretrainedConfig, old: int, new: int) -> None:
     stated = student.to_dict()
     sizes = {name: stated[name] for name in HEAD_SIZE_NAMES if isinstance(stated.get(name), int)}
     shrinks = [size * new % old == 0 and size * new // old % 2 == size % 2 for size in sizes.values()]
-    if sizes and all(shrinks):
+    if "qk_rope_head_dim" in stated or (_has_rotary_sections(stated) and sizes):
+        pass  # sizes of heads that are no part of the width, and that others depend on: number and size stay
+    elif _has_rotary_sections(stated):
+        for name, number in heads.items():
+            setattr(student, name, _heads_of_size(old // number, new, student.model_type))
+    elif sizes and all(shrinks):
         for name, size in sizes.items():
             setattr(student, name, size * new // old)
     else:
+        smallest, multiple = stated.get("rotary_dim") or 1, stated.get("channel_shrink_ratio") or 1
         for name, number in heads.items():
-            setattr(student, name, narrower_heads(number, old, new, stated.get("rotary_dim") or 1))
+            setattr(student, name, narrower_heads(number, old, new, smallest, multiple))
+        if "d_head" in sizes and heads:  # XLNet's, which is the width by the number of heads
+            student.d_head = new // student.n_head
     groups = getattr(student, "num_key_value_heads", None)
     if isinstance(groups, int):
         before, after = heads["num_attention_heads"], student.num_attention_heads

@@ -11,6 +11,8 @@ from anglekit.distillation.matching.strategies import copy_map
 from anglekit.distillation.students.create import create_student, model_family, student_config, student_depths
 from anglekit.errors import InputError
 from anglekit.models.architectures import blocks, depth, model_streams, width
+from tests.census.small_configs import small_config
+from tests.census.small_models import inputs_for, model_of, some_ids
 
 VOCABULARY = 40
 _BLOCK = {"hidden_size": 16, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 24}
@@ -208,6 +210,32 @@ def test_the_papers_widths():
         assert getattr(student, "d_kv", new // heads) == new // heads
         inner = next(name for name in ("intermediate_size", "encoder_ffn_dim", "d_ff") if hasattr(student, name))
         assert getattr(student, inner) == 4 * new
+
+
+@pytest.mark.parametrize(
+    ("kind", "heads", "size"),
+    [
+        ("qwen2_vl_text", 2, ("head_dim", None)),  # sections of the rotary embedding fix a head's size
+        ("hunyuan_vl_text", 4, ("head_dim", 8)),
+        ("minicpm3", 4, ("qk_rope_head_dim", 4)),  # latent attention: neither is a part of the width
+        ("deepseek_v32", 4, ("head_dim", 4)),
+        ("xlnet", 4, ("d_head", 4)),
+        ("lilt", 2, ("channel_shrink_ratio", 4)),  # heads of 12: 6 is no multiple of the ratio
+    ],
+)
+def test_heads_of_a_fixed_size_keep_it_and_the_narrower_student_runs(kind, heads, size):
+    config = small_config(kind)
+    student = create_student(model_of(config), layers=2, width=width(config) // 2)
+    assert student.config.num_attention_heads == heads
+    assert getattr(student.config, size[0], None) == size[1]
+    with torch.no_grad():
+        student(**inputs_for(student, some_ids(1, 7)))
+
+
+def test_a_width_without_whole_heads_of_the_fixed_size_is_refused():
+    config = small_config("qwen2_vl_text")
+    with pytest.raises(InputError, match=r"no whole number of heads of 8, .* choose a multiple of 8"):
+        student_config(config, blocks={"decoder": (0, 1)}, new_width=20)
 
 
 def test_settings_listed_by_layer_follow_the_blocks():
