@@ -19,11 +19,13 @@ import pytest
 
 from anglekit.comparison.compare import compare
 from anglekit.comparison.family import Family
+from anglekit.report import build
 from anglekit.report.answers import answer_markup, answer_tables, brief_answers, glossary, size_sentence
 from anglekit.report.gather import gather
-from anglekit.report.page import _part_verdicts
+from anglekit.report.page import _brief, _part_verdicts
 from anglekit.report.warning_kinds import grouped, warnings_markup
 from anglekit.results.geometry import Geometry
+from anglekit.results.scores import StoppedStrategy
 from anglekit.results.training_records import TrainingRecords
 from anglekit_cli.main import main
 from tests.comparison.compare_corpus import FIVE, score_rows, write_sweep
@@ -274,6 +276,21 @@ def test_the_first_line_says_what_to_use_by_how_much_and_how_surely(places):
     assert brief_answers(replace(answers, choices=())) == []
 
 
+def test_the_geometry_is_said_to_be_more_than_chance_or_not_and_what_was_stopped_is_named(places):
+    findings = gather(places)
+    tables = answer_tables(findings)
+    verdict = findings.geometries[0].verdict
+    shown = _brief(tables, findings)
+    assert "Is the geometry more than chance?" in shown
+    assert f"{verdict.narrower} of {verdict.pairs} pairs" in shown
+    assert verdict.wider + verdict.narrower <= verdict.pairs
+    wider = replace(findings.geometries[0], verdict=replace(verdict, standing="wider", narrower=0, wider=verdict.pairs))
+    assert "neither good nor bad" in _brief(tables, replace(findings, geometries=(wider,)))
+    assert "Left out" not in shown
+    stopped = replace(findings.comparison, stopped=(StoppedStrategy("reverse", "random", 4, 8),))
+    assert "reverse at step 4 of 8, new weights" in _brief(tables, replace(findings, comparison=stopped))
+
+
 def test_controls_are_not_called_by_words_for_weights(places):
     (answers,) = answer_tables(gather(places))
     row = replace(answers.rows[0], name="random-teacher")
@@ -448,6 +465,23 @@ def test_in_a_real_browser_tables_are_sorted_by_the_keyboard(written):
         page.press("Enter", 13, "\r")
         assert page.value(f"{first}.querySelector('th[aria-sort]').getAttribute('aria-sort')") != sorted_once
         assert page.value(f"[...{first}.tBodies[0].rows].map(row => row.innerText).join('|')") != order
+        assert page.complaints() == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_in_a_real_browser_the_scores_are_sorted_and_the_teacher_stays_on_top(places, tmp_path):
+    answers, _ = with_costs(gather(places))
+    file = tmp_path / "table.html"
+    script = (Path(build.__file__).parent / "page.js").read_text(encoding="utf-8")
+    file.write_text(f"<!doctype html><body>{answer_markup(answers, {})}<script>{script}</script>", encoding="utf-8")
+    names = "[...document.querySelectorAll('tbody tr')].map((one) => one.cells[0].innerText)"
+    with browser() as page:
+        page.open(file, 1280)
+        assert page.value(names)[:2] == ["teacher", answers.rows[1].name]
+        page.value("document.querySelectorAll('th button')[3].focus()")
+        page.press("Enter", 13, "\r")
+        assert page.value(names) == ["teacher", *(row.name for row in reversed(answers.rows[1:]))]
         assert page.complaints() == []
 
 

@@ -138,3 +138,16 @@ def test_a_large_geometry_is_thinned_out_and_says_so(layers, vertices):
     assert ("14 of 81 teacher layers" in said) == (layers == 81)
     assert (f"of {vertices} student layers" in said) == (vertices == 13)
     assert len(pair_cells(cells, {"forward-random-0": "s0"}, "c")) < 400_000
+
+
+@pytest.mark.parametrize(
+    ("first", "shown"), [("forward-teacher-seed0", 3), (None, 0), ("nobody", 0)], ids=["named", "none", "unknown"]
+)
+def test_the_student_that_is_asked_for_stands_open(geometry, first, shown):
+    cells = geometry.explored_cells()
+    keys = {student.name: f"s{place}" for place, student in enumerate(cells.students)}
+    opened = re.findall(
+        r'class="student-cells"[^>]*data-student="(s\d+)" open', pair_cells(cells, keys, "c", first=first)
+    )
+    assert opened == [f"s{shown}"]
+    assert cells.students[3].name == "forward-teacher-seed0"
