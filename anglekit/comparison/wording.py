@@ -62,7 +62,7 @@ _MANY = 100
 def needed_words(row: Mapping[str, Any]) -> str:
     """Return in words how much data would decide a row, if its difference stays as it is."""
     options = [
-        f"{int(row[f'needed_{unit}'])} {unit} (now {int(row[f'n_{unit}'])})"
+        f"{int(row[f'needed_{unit}']):,} {unit} (now {int(row[f'n_{unit}']):,})"
         for unit in ("seeds", "examples")
         if not pd.isna(row[f"needed_{unit}"])
     ]

@@ -31,6 +31,8 @@ def test_what_would_decide_names_what_is_known(nothing) -> None:
     assert needed_words(row(**none)) == ""
     assert needed_words(row(**none | {"needed_seeds": 7})) == "7 seeds (now 3)"
     assert needed_words(row(**none | {"needed_examples": 80.0})) == "80 examples (now 50)"
+    many = row(**none | {"needed_examples": 92778.0, "n_examples": 1500})
+    assert needed_words(many) == "92,778 examples (now 1,500)"
     assert needed_words(row(**none | {"needed_factor": 2.5})) == "2.5 times the seeds and examples"
     both = row(**none | {"needed_seeds": 7.0, "needed_examples": 80})
     assert needed_words(both) == "7 seeds (now 3) or 80 examples (now 50)"
