@@ -598,7 +598,8 @@ def _projection_kind(teacher: Checkpoint, student: Checkpoint, settings: Analysi
         return "adapter"
     raise InputError(
         f"{student.source} is {student.width} wide and its teacher {teacher.width}",
-        "choose --projection adapter (saved by the trainer beside the student), least-squares or procrustes",
+        "choose --projection adapter (trained ones without a bias, saved beside the student), least-squares or "
+        "procrustes",
     )
 
 
