@@ -2,13 +2,14 @@
 
 With a large vocabulary the logits are the largest tensors of a step, and plain autograd holds many more of their size.
 Here a chunk of rows is compared at a time, and compared again in the backward pass, so that beside the logits and their
-gradient no tensor of their size exists. Each divergence is a function of rows of log-probabilities, in nats.
+gradient no tensor of their size exists. Logits that are not made yet (`HeadLogits`) are made chunk by chunk as well;
+then not even these two exist. Each divergence is a function of rows of log-probabilities, in nats.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -17,8 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from anglekit.distillation.losses.head_logits import HeadLogits, Logits
+
 #: Entries of a chunk: small enough for a processor's cache, large enough for an accelerator.
 CHUNK_ENTRIES: Final = {"cpu": 1 << 22, "accelerator": 1 << 24}
+#: Entries of a chunk that a head makes: products with a head are slow in few rows. Blocks of more than 32 MiB go back
+#: to the system when they are freed, while glibc keeps hundreds of MiB of smaller ones.
+HEAD_CHUNK_ENTRIES: Final = 1 << 24
 
 #: Log-probabilities of student and teacher, (rows, classes), to the sum over the rows.
 Compared = Callable[[Tensor, Tensor], Tensor]
@@ -104,8 +110,8 @@ DIVERGENCES: Final[Mapping[str, Divergence]] = {
 
 
 def divergence(
-    student: Tensor,
-    teacher: Tensor,
+    student: Logits,
+    teacher: Logits,
     index: Tensor,
     *,
     kind: str,
@@ -117,8 +123,8 @@ def divergence(
     """Sum T^2 x a divergence at temperature T over the indexed rows, a scalar with a gradient for the student alone.
 
     Args:
-        student: logits, (rows, classes).
-        teacher: logits, (rows, classes).
+        student: logits, (..., classes).
+        teacher: logits, (..., classes).
         index: the rows that count, int64, ascending.
         kind: a name in `DIVERGENCES`.
         temperature: T.
@@ -127,23 +133,23 @@ def divergence(
         overwrite_teacher: write the gradient over the teacher's logits where they have the student's shape and type.
     """
     compared = _Compared(DIVERGENCES[kind], temperature, {"skew": skew, "top_k": float(top_k)}, overwrite_teacher)
-    return _chunked(student, index, None, teacher, compared)[1]
+    return _chunked(student, index, None, teacher, compared, (0.0, 1.0))[1]
 
 
-def chunked_cross_entropy(student: Tensor, index: Tensor, labels: Tensor) -> Tensor:
+def chunked_cross_entropy(student: Logits, index: Tensor, labels: Tensor) -> Tensor:
     """Sum the cross-entropy over the indexed rows, in nats, a scalar.
 
     Args:
-        student: logits, (rows, classes).
+        student: logits, (..., classes).
         index: the rows that count, int64, ascending.
         labels: of these rows, int64.
     """
-    return _chunked(student, index, labels, None, None)[0]
+    return _chunked(student, index, labels, None, None, (1.0, 0.0))[0]
 
 
 def cross_entropy_and_divergence(
-    student: Tensor,
-    teacher: Tensor,
+    student: Logits,
+    teacher: Logits,
     index: Tensor,
     labels: Tensor,
     *,
@@ -152,12 +158,13 @@ def cross_entropy_and_divergence(
     skew: float,
     top_k: int,
     overwrite_teacher: bool = False,
+    shares: tuple[float, float] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return `chunked_cross_entropy` and `divergence` of the same rows, which share one gradient of the logits.
 
     Args:
-        student: logits, (rows, classes).
-        teacher: logits, (rows, the first classes): the divergence is over these.
+        student: logits, (..., classes).
+        teacher: logits, (..., the first classes): the divergence is over these.
         index: the rows that count, int64, ascending.
         labels: of these rows, int64.
         kind: as for `divergence`.
@@ -165,9 +172,11 @@ def cross_entropy_and_divergence(
         skew: likewise.
         top_k: likewise.
         overwrite_teacher: likewise.
+        shares: the proportion in which the backward pass will want the two, where it is known: through a head that
+            saves making the logits again.
     """
     compared = _Compared(DIVERGENCES[kind], temperature, {"skew": skew, "top_k": float(top_k)}, overwrite_teacher)
-    return _chunked(student, index, labels, teacher, compared)
+    return _chunked(student, index, labels, teacher, compared, shares)
 
 
 def one_chunk(device: torch.device) -> int:
@@ -186,61 +195,193 @@ class _Compared:
 
 
 def _chunked(
-    student: Tensor, index: Tensor, labels: Tensor | None, teacher: Tensor | None, compared: _Compared | None
+    student: Logits,
+    index: Tensor,
+    labels: Tensor | None,
+    teacher: Logits | None,
+    compared: _Compared | None,
+    shares: tuple[float, float] | None,
 ) -> tuple[Tensor, Tensor]:
-    found = _Chunked.apply(student, index, labels, teacher, compared)  # type: ignore[no-untyped-call]
+    taught = (None, None, None) if teacher is None else _source(teacher)
+    found = _Chunked.apply(index, labels, compared, shares, *_source(student), *taught)  # type: ignore[no-untyped-call]
     return cast("tuple[Tensor, Tensor]", found)
 
 
+def _source(logits: Logits) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return what logits are made of: the rows themselves, or those that enter a head, its weight and its bias."""
+    if isinstance(logits, HeadLogits):
+        return logits.states.reshape(-1, logits.states.shape[-1]), logits.weight, logits.bias
+    return logits.reshape(-1, logits.shape[-1]), None, None
+
+
 class _Chunked(torch.autograd.Function):
-    """Compares in the forward pass, and in the backward pass again, where it writes the gradient."""
+    """Compares in the forward pass, and in the backward pass again, where it writes the gradient.
+
+    Through a head that would make all logits twice. There the gradient is made in the forward pass, as far as it is
+    known before: `shares` say in which proportion the two sums will be wanted. Where that turns out otherwise, it is
+    made again.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
-        student: Tensor,
         index: Tensor,
         labels: Tensor | None,
-        teacher: Tensor | None,
         compared: _Compared | None,
+        shares: tuple[float, float] | None,
+        *sources: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(student, index, labels, teacher)
-        ctx.compared = compared
-        zero = _wide(student[:0]).sum()
+        student, teacher = _Rows.pair(sources)
+        ctx.save_for_backward(index, labels, *sources)
+        ctx.compared, ctx.shares, ctx.ready = compared, shares, None
+        needed = ctx.needs_input_grad[4:7]
+        ready = None if shares is None or student.weight is None or not any(needed) else _HeadGradient(student, needed)
+        zero = _wide(student.values[:0]).sum()
         entropies, divergences = [zero], [zero]
-        for rows, targets in _chunks(index, labels, student.shape[-1]):
-            chosen = _taken(student, rows)
-            own = _log_softmax(chosen, 1.0) if targets is not None else None
+        for rows, targets in _chunks(index, labels, student):
+            own, pair = _log_probabilities(rows, targets, student, teacher, compared)
             if own is not None and targets is not None:
                 entropies.append(-own.gather(-1, targets[:, None]).sum())
-            if teacher is not None and compared is not None:
-                ours, theirs = _both(chosen, own, _taken(teacher, rows), compared.temperature)
-                divergences.append(compared.kind.compare(ours, theirs, **compared.options))
+            if pair is not None and compared is not None:
+                divergences.append(compared.kind.compare(*pair, **compared.options))
+            if ready is not None and shares is not None:
+                ready.add(rows, _slope(targets, own, pair, compared, shares))
+        ctx.ready = ready
         heat = 1.0 if compared is None else compared.temperature**2
         return torch.stack(entropies).sum(), torch.stack(divergences).sum() * heat
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_entropy: Tensor, of_divergence: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        student, index, labels, teacher = ctx.saved_tensors
+        index, labels, *sources = ctx.saved_tensors
+        student, teacher = _Rows.pair(sources)
         compared: _Compared | None = ctx.compared
-        slopes = _room(student, index, teacher if compared is not None and compared.overwrite_teacher else None)
-        for rows, targets in _chunks(index, labels, student.shape[-1]):
-            chosen = _taken(student, rows)
-            own = _log_softmax(chosen, 1.0) if targets is not None else None
-            slope = None
-            if teacher is not None and compared is not None:
-                slope = _slope(chosen, own, _taken(teacher, rows), compared).mul_(of_divergence * compared.temperature)
-            if own is not None and targets is not None:
-                whole = own.exp_()
-                whole[torch.arange(len(rows), device=rows.device), targets] -= 1.0
-                whole *= of_entropy
-                if slope is not None:
-                    whole[:, : slope.shape[-1]] += slope
-                slope = whole
-            if slope is not None:
-                slopes[_place(rows)] = slope.to(slopes.dtype)  # behind the last read of these rows
-        return slopes, None, None, None, None
+        ready: _HeadGradient | None = ctx.ready
+        ctx.ready = None  # it is scaled in place, so a second backward pass makes it anew
+        if ready is not None and (scale := _proportion(ctx.shares, of_entropy, of_divergence)) is not None:
+            return None, None, None, None, *ready.found(scale), None, None, None
+        gradient: _HeadGradient | _LogitsGradient
+        if student.weight is None:
+            overwritten = teacher if compared is not None and compared.overwrite_teacher else None
+            spare = None if overwritten is None or overwritten.weight is not None else overwritten.values
+            gradient = _LogitsGradient(_room(student.values, index, spare))
+        else:
+            gradient = _HeadGradient(student, ctx.needs_input_grad[4:7])
+        for rows, targets in _chunks(index, labels, student):
+            own, pair = _log_probabilities(rows, targets, student, teacher, compared)
+            # Written behind the last read of these rows.
+            gradient.add(rows, _slope(targets, own, pair, compared, (of_entropy, of_divergence)))
+        return None, None, None, None, *gradient.found(), None, None, None
+
+
+def _proportion(shares: tuple[float, float], of_entropy: Tensor, of_divergence: Tensor) -> float | None:
+    """Return by what a gradient made for `shares` is multiplied; None where other shares are wanted."""
+    wanted = float(of_entropy), float(of_divergence)
+    scale = wanted[0] / shares[0] if shares[0] else wanted[1] / shares[1]
+    agree = all(math.isclose(scale * share, want, rel_tol=1e-6) for share, want in zip(shares, wanted, strict=True))
+    return scale if agree else None
+
+
+def _log_probabilities(
+    rows: Tensor, targets: Tensor | None, student: _Rows, teacher: _Rows | None, compared: _Compared | None
+) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
+    """Return the student's for the cross-entropy, and those of both for the divergence; None for what is not asked."""
+    chosen = student.logits(rows)
+    own = _log_softmax(chosen, 1.0) if targets is not None else None
+    if teacher is None or compared is None:
+        return own, None
+    return own, _both(chosen, own, teacher.logits(rows), compared.temperature)
+
+
+def _slope(
+    targets: Tensor | None,
+    own: Tensor | None,
+    pair: tuple[Tensor, Tensor] | None,
+    compared: _Compared | None,
+    shares: tuple[Tensor | float, Tensor | float],
+) -> Tensor:
+    """Return the slope of the weighted sum by the student's logits; the log-probabilities are written over."""
+    slope = None
+    if pair is not None and compared is not None:
+        slope = _divergence_slope(*pair, compared).mul_(shares[1] * compared.temperature)
+    if own is None or targets is None:
+        assert slope is not None
+        return slope
+    whole = own.exp_()
+    whole[torch.arange(len(targets), device=targets.device), targets] -= 1.0
+    whole *= shares[0]
+    if slope is not None:
+        whole[:, : slope.shape[-1]] += slope
+    return whole
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Rows of logits, or what a head makes them of."""
+
+    values: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+
+    @classmethod
+    def pair(cls, sources: Sequence[Tensor | None]) -> tuple[_Rows, _Rows | None]:
+        """Return the student's and the teacher's, who may have none."""
+        student, *own, teacher, weight, bias = sources
+        assert student is not None
+        return cls(student, *own), None if teacher is None else cls(teacher, weight, bias)
+
+    @property
+    def classes(self) -> int:
+        return self.values.shape[-1] if self.weight is None else len(self.weight)
+
+    def logits(self, rows: Tensor) -> Tensor:
+        taken = self.values[_place(rows)]
+        return _wide(taken if self.weight is None else F.linear(taken, self.weight, self.bias))
+
+
+class _LogitsGradient:
+    """The gradient of logits that were made."""
+
+    def __init__(self, room: Tensor) -> None:
+        self._room = room
+
+    def add(self, rows: Tensor, slope: Tensor) -> None:
+        self._room[_place(rows)] = slope.to(self._room.dtype)
+
+    def found(self) -> tuple[Tensor, None, None]:
+        return self._room, None, None
+
+
+class _HeadGradient:
+    """The gradients of what enters a head, of its weight and of its bias; sums over rows are held in float32."""
+
+    def __init__(self, student: _Rows, needed: Sequence[bool]) -> None:
+        assert student.weight is not None
+        self._rows, self._weight = student, student.weight
+        wide = torch.promote_types(student.weight.dtype, torch.float32)
+        self._of_states = torch.zeros_like(student.values) if needed[0] else None
+        self._of_weight = torch.zeros_like(student.weight, dtype=wide) if needed[1] else None
+        bias = student.bias
+        self._of_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needed[2] else None
+
+    def add(self, rows: Tensor, slope: Tensor) -> None:
+        place = _place(rows)
+        if self._of_bias is not None:
+            self._of_bias += slope.sum(0)
+        if self._of_weight is not None:
+            self._of_weight.addmm_(slope.T, self._rows.values[place].to(slope.dtype))
+        if self._of_states is not None:
+            self._of_states[place] = slope.to(self._weight.dtype) @ self._weight
+
+    def found(self, scale: float = 1.0) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        for made in (self._of_states, self._of_weight, self._of_bias):
+            if made is not None and scale != 1.0:
+                made *= scale
+        of_weight, of_bias = (
+            None if made is None or like is None else made.to(like.dtype)
+            for made, like in ((self._of_weight, self._weight), (self._of_bias, self._rows.bias))
+        )
+        return self._of_states, of_weight, of_bias
 
 
 def _room(student: Tensor, index: Tensor, teacher: Tensor | None) -> Tensor:
@@ -262,14 +403,14 @@ def _room(student: Tensor, index: Tensor, teacher: Tensor | None) -> Tensor:
     return teacher
 
 
-def _slope(chosen: Tensor, own: Tensor | None, theirs: Tensor, compared: _Compared) -> Tensor:
+def _divergence_slope(ours: Tensor, theirs: Tensor, compared: _Compared) -> Tensor:
     """Return the slope of a divergence's sum by logits that the temperature has divided, a new tensor."""
-    ours, log_teacher = _both(chosen, own, theirs, compared.temperature)
     if compared.kind.slope is not None:
-        return compared.kind.slope(ours, log_teacher)
+        return compared.kind.slope(ours, theirs)
     with torch.enable_grad():
-        heated = (_wide(chosen[:, : theirs.shape[-1]]) / compared.temperature).requires_grad_()
-        total = compared.kind.compare(F.log_softmax(heated, dim=-1), log_teacher, **compared.options)
+        # Log-probabilities stand for the logits: the two differ by a constant of each row.
+        heated = ours.detach().requires_grad_()
+        total = compared.kind.compare(F.log_softmax(heated, dim=-1), theirs, **compared.options)
         (slope,) = torch.autograd.grad(total, heated)
     return slope
 
@@ -282,9 +423,10 @@ def _both(chosen: Tensor, own: Tensor | None, theirs: Tensor, temperature: float
     return ours, _log_softmax(theirs, temperature)
 
 
-def _chunks(index: Tensor, labels: Tensor | None, classes: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _chunks(index: Tensor, labels: Tensor | None, student: _Rows) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield the rows of each chunk and their labels."""
-    size = max(1, one_chunk(index.device) // max(classes, 1))
+    entries = one_chunk(index.device) if student.weight is None else HEAD_CHUNK_ENTRIES
+    size = max(1, entries // max(student.classes, 1))
     parts = torch.split(index, size)
     yield from zip(parts, [None] * len(parts) if labels is None else torch.split(labels, size), strict=True)
 
@@ -297,10 +439,6 @@ def _place(rows: Tensor) -> slice | Tensor:
     if rows.device.type == "cpu" and len(rows) and int(rows[-1]) - int(rows[0]) + 1 == len(rows):
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
-
-
-def _taken(logits: Tensor, rows: Tensor) -> Tensor:
-    return _wide(logits[_place(rows)])
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:

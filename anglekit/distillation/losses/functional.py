@@ -33,6 +33,7 @@ from anglekit.distillation.losses.divergences import (
     divergence,
     one_chunk,
 )
+from anglekit.distillation.losses.head_logits import HeadLogits, Logits, made
 from anglekit.distillation.losses.relations import RELATIONS, precise, relation
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError, suggest
@@ -246,7 +247,7 @@ class _MaskedSquares(torch.autograd.Function):
 
 
 def cross_entropy(
-    logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+    logits: Logits, labels: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
 ) -> LossTerm:
     """Sum the cross-entropy over labels other than -100.
 
@@ -254,8 +255,9 @@ def cross_entropy(
     no tensor of their size is held; not so with label smoothing or class weights.
 
     Args:
-        logits: (..., classes): (batch, classes) for classification, (batch, time, vocabulary) for tokens. Causal models
-            predict the next token: pass both through `next_token_targets` first.
+        logits: (..., classes): (batch, classes) for classification, (batch, time, vocabulary) for tokens; also those
+            that a head has not made yet. Causal models predict the next token: pass both through `next_token_targets`
+            first.
         labels: int64 (...); -100 is ignored.
         label_smoothing: the share of each target that is spread over all classes, in [0, 1).
         class_weights: (classes,), what an item of each class counts; None: 1. The count is then the sum of the items'
@@ -272,8 +274,8 @@ def cross_entropy(
     index = valid_positions(labels != IGNORE_INDEX, labels.shape, logits.device)
     targets = labels.reshape(-1)[index]
     if class_weights is None and not label_smoothing and logits.numel() > one_chunk(logits.device):
-        return LossTerm(chunked_cross_entropy(logits.reshape(-1, logits.shape[-1]), index, targets), _count(index))
-    rows = _rows(logits, index)
+        return LossTerm(chunked_cross_entropy(logits, index, targets), _count(index))
+    rows = _rows(made(logits), index)
     if class_weights is None:
         return LossTerm(F.cross_entropy(rows, targets, reduction="sum", label_smoothing=label_smoothing), _count(index))
     weights = class_weights.to(rows)
@@ -282,8 +284,8 @@ def cross_entropy(
 
 
 def kl_divergence(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
+    student_logits: Logits,
+    teacher_logits: Logits,
     mask: Tensor | None = None,
     *,
     temperature: float = 1.0,
@@ -300,7 +302,7 @@ def kl_divergence(
     chunks, so that beside the logits and their gradient no tensor of their size is held.
 
     Args:
-        student_logits: (..., classes), finite at valid rows.
+        student_logits: (..., classes), finite at valid rows; on both sides also those that a head has not made yet.
         teacher_logits: the same shape; with `shared_entries` the last dimensions may differ. Gets no gradient where the
             student's logits have more than `divergences.CHUNK_ENTRIES` entries, or the direction is a mixture's.
         mask: (...), nonzero at rows that count; None counts all.
@@ -327,16 +329,15 @@ def kl_divergence(
     index = valid_positions(mask, student_logits.shape[:-1], student_logits.device)
     # In one chunk plain autograd is as small, and faster by the softmax that it need not repeat.
     if direction in ("forward", "reverse") and student_logits.numel() <= one_chunk(student_logits.device):
-        student, teacher = _rows(student_logits, index), _rows(teacher_logits, index)
+        student, teacher = _rows(made(student_logits), index), _rows(made(teacher_logits), index)
         if temperature != 1.0:  # dividing by 1 changes nothing and costs a vocabulary's width of memory, there and back
             student, teacher = student / temperature, teacher / temperature
         compare = DIVERGENCES[direction].compare
         total = compare(F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1)) * temperature**2
     else:
-        ours, theirs = (each.reshape(-1, each.shape[-1]) for each in (student_logits, teacher_logits))
         total = divergence(
-            ours,
-            theirs,
+            student_logits,
+            teacher_logits,
             index,
             kind=direction,
             temperature=temperature,
@@ -348,8 +349,8 @@ def kl_divergence(
 
 
 def cross_entropy_and_kl(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
+    student_logits: Logits,
+    teacher_logits: Logits,
     labels: Tensor,
     *,
     temperature: float = 1.0,
@@ -358,6 +359,7 @@ def cross_entropy_and_kl(
     skew: float = 0.1,
     top_k: int = 100,
     overwrite_teacher: bool = False,
+    shares: tuple[float, float] | None = None,
 ) -> tuple[LossTerm, LossTerm]:
     """Return `cross_entropy` and `kl_divergence` over the labelled rows, with the memory of one of them.
 
@@ -374,6 +376,8 @@ def cross_entropy_and_kl(
         skew: likewise.
         top_k: likewise.
         overwrite_teacher: likewise.
+        shares: the weights with which the two means will be added up, where they are known: that saves time where the
+            logits are not made yet, and changes nothing else.
 
     Raises:
         InputError: as those two.
@@ -387,8 +391,8 @@ def cross_entropy_and_kl(
     _, theirs = shared_logits(student_logits, teacher_logits, shared_entries)
     index = valid_positions(labels != IGNORE_INDEX, labels.shape, student_logits.device)
     entropy, kl = cross_entropy_and_divergence(
-        student_logits.reshape(-1, student_logits.shape[-1]),
-        theirs.reshape(-1, theirs.shape[-1]),
+        student_logits,
+        theirs,
         index,
         labels.reshape(-1)[index],
         kind=direction,
@@ -396,6 +400,7 @@ def cross_entropy_and_kl(
         skew=skew,
         top_k=top_k,
         overwrite_teacher=overwrite_teacher,
+        shares=shares,
     )
     return LossTerm(entropy, _count(index)), LossTerm(kl, _count(index))
 
@@ -411,7 +416,7 @@ def _check_comparison(direction: str, temperature: float, skew: float, top_k: in
         raise InputError(f"top_k is {top_k}", allowed="allowed: at least 1")
 
 
-def shared_logits(student: Tensor, teacher: Tensor, shared_entries: int | None) -> tuple[Tensor, Tensor]:
+def shared_logits(student: Logits, teacher: Logits, shared_entries: int | None) -> tuple[Logits, Logits]:
     """Return views of both sides' logits, (..., classes), that end behind the shared classes.
 
     Raises:
@@ -429,7 +434,11 @@ def shared_logits(student: Tensor, teacher: Tensor, shared_entries: int | None) 
     least = min(student.shape[-1], teacher.shape[-1])
     if not 1 <= shared_entries <= least:
         raise InputError(f"shared_entries is {shared_entries} and {shapes}", allowed=f"allowed: 1 to {least}")
-    return student[..., :shared_entries], teacher[..., :shared_entries]
+    return _first(student, shared_entries), _first(teacher, shared_entries)
+
+
+def _first(logits: Logits, classes: int) -> Logits:
+    return logits.first(classes) if isinstance(logits, HeadLogits) else logits[..., :classes]
 
 
 def next_token_targets(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from anglekit.distillation.losses.functional import (
     shared_logits,
     valid_positions,
 )
+from anglekit.distillation.losses.head_logits import Logits, made
 from anglekit.distillation.losses.label_losses import binary_cross_entropy, binary_kl_divergence, squared_error
 from anglekit.distillation.losses.official import (
     OFFICIAL,
@@ -64,14 +65,14 @@ class TeacherOutputs:
     """What the losses read of the teacher for one batch, without gradients.
 
     Attributes:
-        logits: (batch, classes) or (batch, time, vocabulary); None where no loss reads them.
+        logits: (batch, classes) or (batch, time, vocabulary), made or not; None where no loss reads them.
         hidden: `hidden[stream][layer]` of shape (batch, time, width), the matched layers only; empty for losses of
             attention.
         attention: `attention[stream][layer]`, the matched layers only, for those.
         disposable: whether this step alone reads the logits, so that its backward pass may write over them.
     """
 
-    logits: Tensor | None = None
+    logits: Logits | None = None
     hidden: Mapping[Stream, Mapping[int, Tensor]] = field(default_factory=dict)
     attention: Mapping[Stream, Mapping[int, AttentionStates]] = field(default_factory=dict)
     disposable: bool = False
@@ -279,6 +280,11 @@ class DistillationObjective:
         return self.weights.kl > 0.0
 
     @property
+    def reads_chunks(self) -> bool:
+        """Whether many logits are read chunk by chunk, so that nobody needs them whole."""
+        return self._one_class and self.class_weights is None and not self.label_smoothing
+
+    @property
     def reads_teacher(self) -> bool:
         """Whether any term reads the teacher."""
         return self.reads_teacher_logits or bool(self.hidden_streams)
@@ -342,7 +348,7 @@ class DistillationObjective:
     def terms(
         self,
         inputs: Inputs,
-        logits: Tensor,
+        logits: Logits,
         states: Mapping[Stream, Mapping[int, Compared]],
         teacher: TeacherOutputs,
         mixtures: Mixtures | None = None,
@@ -351,7 +357,7 @@ class DistillationObjective:
 
         Args:
             inputs: the batch, labels and masks included.
-            logits: the student's, (batch, classes) or (batch, time, vocabulary).
+            logits: the student's, (batch, classes) or (batch, time, vocabulary), made or not.
             states: the student's matched states, after their adapters, `states[stream][layer]`; for losses of
                 attention what its layers' attention makes.
             teacher: what the teacher gave for the same batch.
@@ -362,7 +368,13 @@ class DistillationObjective:
         if labels is not None and theirs is not None and self._joins(inputs, ours):
             heat = self._temperature_and_direction()
             joined = cross_entropy_and_kl(
-                ours, theirs, labels, shared_entries=self.shared_entries, overwrite_teacher=teacher.disposable, **heat
+                ours,
+                theirs,
+                labels,
+                shared_entries=self.shared_entries,
+                overwrite_teacher=teacher.disposable,
+                shares=(self.weights.ce, self.weights.kl),
+                **heat,
             )
             terms = dict(zip(("ce", "kl"), joined, strict=True))
         for name in self.term_names:
@@ -446,8 +458,8 @@ class DistillationObjective:
         return not self._kl_reads_prompt(inputs) and self._official_kl_mask(inputs) is None
 
     def _logits_read(
-        self, inputs: Inputs, logits: Tensor, teacher: TeacherOutputs
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        self, inputs: Inputs, logits: Logits, teacher: TeacherOutputs
+    ) -> tuple[Logits, Tensor | None, Logits | None, Tensor | None]:
         """Return the student's logits, what each row predicts, the teacher's logits and a mask of the rows for KL.
 
         Where cross-entropy and KL read the same rows of tokens, these rows alone are returned, and no mask: to pick
@@ -463,27 +475,28 @@ class DistillationObjective:
         _, shared = shared_logits(logits, teacher.logits, self.shared_entries)
         index = valid_positions(mask, logits.shape[:-1], logits.device)
         # The cross-entropy reads all of the student's entries, the KL no more than both share.
-        ours, theirs = (one.reshape(-1, one.shape[-1]).index_select(0, index) for one in (logits, shared))
+        ours, theirs = (made(one).reshape(-1, one.shape[-1]).index_select(0, index) for one in (logits, shared))
         return ours, labels.reshape(-1)[index], theirs, None
 
-    def _cross_entropy(self, logits: Tensor, labels: Tensor | None) -> LossTerm:
+    def _cross_entropy(self, logits: Logits, labels: Tensor | None) -> LossTerm:
         if labels is None:
             raise InputError("the cross-entropy needs labels and a batch has none", "give labels")
         if self.problem_type == REGRESSION:
-            return squared_error(logits, labels)
+            return squared_error(made(logits), labels)
         weights = None if self.class_weights is None else torch.tensor(self.class_weights)
         if self.problem_type == MULTI_LABEL:
-            return binary_cross_entropy(logits, labels, label_smoothing=self.label_smoothing, positive_weights=weights)
+            rows = made(logits)
+            return binary_cross_entropy(rows, labels, label_smoothing=self.label_smoothing, positive_weights=weights)
         return cross_entropy(logits, labels, label_smoothing=self.label_smoothing, class_weights=weights)
 
-    def _kl(self, logits: Tensor, teacher: Tensor | None, mask: Tensor | None, *, disposable: bool) -> LossTerm:
+    def _kl(self, logits: Logits, teacher: Logits | None, mask: Tensor | None, *, disposable: bool) -> LossTerm:
         if teacher is None:
             raise InputError("the KL loss needs the teacher's logits and the teacher gave none", "use one with a head")
         heat = self._temperature_and_direction()
         if self.problem_type == REGRESSION:
-            return squared_error(logits, teacher)
+            return squared_error(made(logits), made(teacher))
         if self.problem_type == MULTI_LABEL:
-            return binary_kl_divergence(logits, teacher, **heat)
+            return binary_kl_divergence(made(logits), made(teacher), **heat)
         return kl_divergence(
             logits, teacher, mask, shared_entries=self.shared_entries, overwrite_teacher=disposable, **heat
         )
@@ -496,11 +509,10 @@ class DistillationObjective:
             "direction": self.kl_direction or ("forward" if official is None else official.kl_direction),
         }
 
-    def _joins(self, inputs: Inputs, logits: Tensor) -> bool:
+    def _joins(self, inputs: Inputs, logits: Logits) -> bool:
         """Return whether cross-entropy and KL are computed together: of the same rows of many tokens."""
-        plain = self._one_class and self.class_weights is None and not self.label_smoothing
         many = logits.dim() == 3 and logits.numel() > one_chunk(logits.device)
-        return plain and many and self._kl_reads_labels(inputs)
+        return self.reads_chunks and many and self._kl_reads_labels(inputs)
 
     def _hidden(
         self,

@@ -453,6 +453,7 @@ def begin_distillation(
             logits=objective.reads_teacher_logits,
             final_norm=objective.final_norm,
             device=settings.teacher_device,
+            head_apart=objective.reads_chunks,
         )
     if teacher_forward is None and objective.reads_teacher and teacher_drops(plan):
         teacher_forward = TeacherForward(
@@ -462,6 +463,7 @@ def begin_distillation(
             final_norm=objective.final_norm,
             device=settings.teacher_device,
             dropout=True,
+            head_apart=objective.reads_chunks,
         )
     return begin_run(
         student,

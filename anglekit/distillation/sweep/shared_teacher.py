@@ -68,6 +68,7 @@ class SharedTeacher:
             logits=any(objective.reads_teacher_logits for objective in logits_for),
             final_norm=norms[0] if norms else "excluded",
             device=device,
+            head_apart=all(objective.reads_chunks for objective in logits_for),
             **({"attention": True, "maps": _any_maps(objectives)} if _any_attention(objectives) else {}),
             **({"dropout": True} if dropout else {}),
         )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from anglekit.distillation.losses.functional import IGNORE_INDEX, LossTerm, weighted_total
+from anglekit.distillation.losses.head_logits import Logits
 from anglekit.distillation.losses.objective import DistillationObjective, TeacherOutputs
 from anglekit.distillation.matching.strategies import (
     MODEL_FAMILIES,
@@ -24,6 +25,7 @@ from anglekit.distillation.students.adapters import LayerAdapters, adapters_of_l
 from anglekit.distillation.students.create import model_family
 from anglekit.distillation.students.mixtures import LayerMixtures, create_mixtures, groups_of
 from anglekit.distillation.training.attention_recorder import AttentionRecorder, check_attention
+from anglekit.distillation.training.head_apart import HeadApart, logits_of
 from anglekit.distillation.training.teacher import TeacherForward, TeacherProvider, accepted_inputs
 from anglekit.errors import InputError
 from anglekit.models.architectures import depth, model_streams, width
@@ -295,6 +297,7 @@ class DistillationLoss:
             final_norm=self.objective.final_norm,
             attention=self.objective.reads_attention,
             maps=self.objective.reads_maps,
+            head_apart=self.objective.reads_chunks,
         )
         self._step = StudentStep(self.objective, network, self.adapters, taught, self.mixtures)
 
@@ -359,6 +362,7 @@ class StudentStep:
         self.adapters = adapters if adapters is not None and adapters.layers else None
         self.teacher = teacher
         self.mixtures = mixtures
+        self._head = HeadApart(student)
         attended, layers = objective.reads_attention, objective.student_layers
         self._recorder = LayerRecorder(student, {} if attended else layers, objective.final_norm)
         self._attention = AttentionRecorder(
@@ -366,7 +370,12 @@ class StudentStep:
         )
 
     def __call__(
-        self, model: nn.Module, batch: Inputs, autocast: AbstractContextManager[Any] | None = None
+        self,
+        model: nn.Module,
+        batch: Inputs,
+        autocast: AbstractContextManager[Any] | None = None,
+        *,
+        whole_outputs: bool = False,
     ) -> tuple[dict[str, LossTerm], Any]:
         """Return the terms of a batch, and the student's outputs.
 
@@ -374,17 +383,19 @@ class StudentStep:
             model: the student, wrapped or not.
             batch: on the student's device, labels included.
             autocast: in which precision the teacher runs; None: its own.
+            whole_outputs: whether the outputs need their logits, also where these are many and no loss reads them
+                whole.
         """
-        inputs, taught, states, outputs = self._passes(model, batch, autocast)
+        inputs, taught, states, outputs, logits = self._passes(model, batch, autocast, apart=not whole_outputs)
         compared = self._attention.states if self.objective.reads_attention else states
-        terms = self.objective.terms(inputs, outputs.logits, compared, taught, self.mixtures)
+        terms = self.objective.terms(inputs, logits, compared, taught, self.mixtures)
         self._recorder.clear()
         self._attention.clear()
         return terms, outputs
 
     def hidden_states(self, model: nn.Module, batch: Inputs) -> dict[Stream, HiddenStates]:
         """Return what the hidden loss reads of a batch; see `DistillationLoss.hidden_states`."""
-        inputs, taught, states, _ = self._passes(model, batch)
+        inputs, taught, states, _, _ = self._passes(model, batch)
         found = {
             stream: (self.objective.stream_mask(stream, inputs), own, dict(taught.hidden.get(stream, {})))
             for stream, own in states.items()
@@ -394,17 +405,33 @@ class StudentStep:
         return found
 
     def _passes(
-        self, model: nn.Module, batch: Inputs, autocast: AbstractContextManager[Any] | None = None
-    ) -> tuple[dict[str, Any], TeacherOutputs, dict[Stream, dict[int, Tensor]], Any]:
-        """Return the completed batch, what the teacher said, the student's projected states and its outputs."""
+        self,
+        model: nn.Module,
+        batch: Inputs,
+        autocast: AbstractContextManager[Any] | None = None,
+        *,
+        apart: bool = True,
+    ) -> tuple[dict[str, Any], TeacherOutputs, dict[Stream, dict[int, Tensor]], Any, Logits]:
+        """Return the completed batch, what the teacher said, the student's projected states, outputs and logits.
+
+        With `apart` the logits may be left unmade.
+        """
         inputs = self.completed(batch)
         taught = TeacherOutputs()
         if self.teacher is not None and self.objective.reads_teacher:
             with autocast or nullcontext():
                 taught = self.teacher(inputs)
-        with told_failures("the student", self.student, inputs), self._recorder as recorder, self._attention:
-            outputs = model(**accepted_inputs(self.student, inputs))
-        return inputs, taught, self._projected(recorder.states), outputs
+        given = accepted_inputs(self.student, inputs)
+        # A wrapper may shard the head, or have it run where its gradients are gathered.
+        apart = apart and model is self.student and self.objective.reads_chunks
+        with (
+            told_failures("the student", self.student, inputs),
+            self._head.left_out(given) if apart else nullcontext(()) as kept,
+            self._recorder as recorder,
+            self._attention,
+        ):
+            outputs = model(**given)
+        return inputs, taught, self._projected(recorder.states), outputs, logits_of(outputs, kept)
 
     def completed(self, batch: Inputs) -> dict[str, Any]:
         """Return a batch as both models read it: with decoder inputs, and without padding that one does not know."""

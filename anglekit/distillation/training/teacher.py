@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from anglekit.distillation.losses.objective import TeacherOutputs
 from anglekit.distillation.training.attention_recorder import AttentionRecorder
+from anglekit.distillation.training.head_apart import HeadApart
 from anglekit.models.architectures import model_streams
 from anglekit.runtime.passes import told_failures
 from anglekit.runtime.placement import compute_device, is_placed
@@ -57,6 +58,7 @@ class TeacherForward:
         dropout: run it in training mode, as the paper's BART and T5 teachers. What is dropped follows from the batch
             itself, so that it is the same in every arm of a sweep and after a resume, and the global random state is
             left as it is.
+        head_apart: leave logits of a large vocabulary unmade, for losses that read them chunk by chunk.
 
     Raises:
         InputError: a stream or layer that the teacher does not have, or an attention that cannot be read.
@@ -73,6 +75,7 @@ class TeacherForward:
         attention: bool = False,
         maps: bool = False,
         dropout: bool = False,
+        head_apart: bool = False,
     ) -> None:
         teacher.eval()  # type: ignore[no-untyped-call]
         self.teacher = teacher
@@ -80,6 +83,7 @@ class TeacherForward:
         self.logits = logits
         self.final_norm = final_norm
         self.dropout = dropout
+        self._head = HeadApart(teacher) if head_apart and logits else None
         self.device = None if device is None else torch.device(device)
         self._recorder = LayerRecorder(teacher, {} if attention else self.layers, final_norm)
         self._attention = AttentionRecorder(teacher, self.layers if attention else {}, maps=maps, role="teacher")
@@ -104,18 +108,23 @@ class TeacherForward:
         given = {key: _sent(value, here) for key, value in accepted_inputs(network, inputs).items()}
         back = next((value.device for value in inputs.values() if isinstance(value, Tensor)), here)
         mode = _training_mode(self.teacher, given) if self.dropout else nullcontext()
-        with told_failures("the teacher", network, given), torch.no_grad(), mode, recorder, self._attention:
+        apart = nullcontext(()) if self._head is None or back != here else self._head.left_out(given)
+        failures = told_failures("the teacher", network, given)
+        with failures, torch.no_grad(), apart as kept, mode, recorder, self._attention:
             outputs = network(**given, **self._extra)
         hidden = {
-            stream: {layer: state.to(back) for layer, state in kept.items()} for stream, kept in recorder.states.items()
+            stream: {layer: state.to(back) for layer, state in own.items()} for stream, own in recorder.states.items()
         }
         attention = {
-            stream: {layer: each.to(back) for layer, each in kept.items()}
-            for stream, kept in self._attention.states.items()
+            stream: {layer: each.to(back) for layer, each in own.items()}
+            for stream, own in self._attention.states.items()
         }
         recorder.clear()
         self._attention.clear()
-        return TeacherOutputs(outputs.logits.to(back) if self.logits else None, hidden, attention, disposable=True)
+        logits = None
+        if self.logits:
+            logits = kept[-1] if kept else outputs.logits.to(back)
+        return TeacherOutputs(logits, hidden, attention, disposable=True)
 
 
 @contextmanager

@@ -27,7 +27,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from anglekit.distillation.losses.head_logits import made
 from anglekit.distillation.losses.objective import TeacherOutputs
+from anglekit.distillation.training.head_apart import HeadApart
 from anglekit.distillation.training.teacher import TeacherForward, accepted_inputs
 from anglekit.errors import InputError, foreign_failures
 from anglekit.models.architectures import model_streams
@@ -178,6 +180,7 @@ class CachedTeacher:
         device: where the teacher runs; None: on the student's device.
         sha256: of the teacher's weights.
         precision: in which it runs.
+        head_apart: as of `TeacherForward`, of what is read from the cache.
 
     Attributes:
         passes: how many batches were given to the teacher.
@@ -198,6 +201,7 @@ class CachedTeacher:
         logits: bool = True,
         final_norm: FinalNorm = "excluded",
         device: torch.device | str | None = None,
+        head_apart: bool = False,
     ) -> None:
         facts = facts_of(teacher)
         if not facts.batchable:
@@ -225,6 +229,7 @@ class CachedTeacher:
         head = teacher.get_output_embeddings() if asked["logits"] else None  # type: ignore[no-untyped-call]
         self._head: nn.Module | None = head if isinstance(head, nn.Module) else None
         self._checked = False
+        self._apart = HeadApart(teacher) if head_apart else None
 
     def to(self, device: torch.device) -> CachedTeacher:
         """Move the teacher to the student's device, unless it has one of its own, and return self."""
@@ -279,7 +284,7 @@ class CachedTeacher:
             stream: torch.stack([_widest(kept)[layer] for layer in sorted(kept)], dim=2).cpu()
             for stream, kept in said.hidden.items()
         }
-        logits = said.logits
+        logits = None if said.logits is None else made(said.logits)
         output = self._streams[-1]
         by_token = logits is not None and logits.ndim == 3 and tuple(logits.shape[:2]) == real[output].shape
         if logits is not None and not by_token and len(logits) != len(digests):
@@ -345,7 +350,11 @@ class CachedTeacher:
             return TeacherOutputs(None, hidden)
         output = self._streams[-1]
         if _HEAD in kept[0]:
-            logits = self._logits_of(_laid_out([each[_HEAD] for each in kept], real[output])[0])
+            entering = _laid_out([each[_HEAD] for each in kept], real[output])[0].to(back)
+            unmade = None if self._apart is None else self._apart.of_states(entering)
+            if unmade is not None:
+                return TeacherOutputs(unmade, hidden)
+            logits = self._logits_of(entering)
         elif kept[0][_LOGITS].ndim == 1:
             logits = torch.stack([each[_LOGITS] for each in kept])
         else:

@@ -134,6 +134,7 @@ class DistillationTrainer(Trainer):
                 device=teacher_device,
                 attention=objective.reads_attention,
                 maps=objective.reads_maps,
+                head_apart=objective.reads_chunks,
             )
         self.teacher_forward = teacher_forward
         if mixtures is None and teacher is not None:
@@ -188,7 +189,7 @@ class DistillationTrainer(Trainer):
         if self.mixtures is not None:
             self.mixtures.train()
             self.mixtures.epoch = int(self.state.epoch or 0)
-        terms, outputs = self._step(model, inputs, self.accelerator.autocast())
+        terms, outputs = self._step(model, inputs, self.accelerator.autocast(), whole_outputs=return_outputs)
         loss = self._total(terms, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 

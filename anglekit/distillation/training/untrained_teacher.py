@@ -80,8 +80,10 @@ class HiddenOfAnother:
             maps=objective.reads_maps,
             dropout=dropout,
         )
-        logits = TeacherForward(teacher, {}, device=device, dropout=dropout) if objective.reads_teacher_logits else None
-        return cls(logits, hidden)
+        if not objective.reads_teacher_logits:
+            return cls(None, hidden)
+        apart = objective.reads_chunks
+        return cls(TeacherForward(teacher, {}, device=device, dropout=dropout, head_apart=apart), hidden)
 
     def to(self, device: torch.device) -> HiddenOfAnother:
         """Move both teachers to the student's device, unless they have one of their own, and return self."""

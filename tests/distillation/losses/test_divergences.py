@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from anglekit.distillation.losses import divergences
 from anglekit.distillation.losses import objective as objective_module
 from anglekit.distillation.losses.functional import cross_entropy, cross_entropy_and_kl, kl_divergence
+from anglekit.distillation.losses.head_logits import HeadLogits
 from anglekit.distillation.losses.objective import DistillationObjective, TeacherOutputs
 from anglekit.distillation.losses.weights import LossWeights
 from anglekit.errors import InputError
@@ -161,6 +162,46 @@ def test_cross_entropy_and_kl_together_are_those_apart(direction, shared, overwr
     torch.testing.assert_close(found[0][0], found[1][0])
     torch.testing.assert_close(found[0][1], found[1][1])
     assert found[0][2] == found[1][2] == [5, 5]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("direction", KL_DIRECTIONS)
+@pytest.mark.parametrize("shares", [None, (0.3, 2.0), (1.0, 1.0)])
+def test_logits_that_a_head_has_not_made_have_the_gradients_of_those_made(shares, direction, bias, monkeypatch):
+    """In float64, over chunks, whether the proportion of the two was told, told wrongly or left open."""
+    monkeypatch.setattr(divergences, "HEAD_CHUNK_ENTRIES", 20)
+    labels = torch.tensor([[1, -100, 2, 6], [-100, 0, 3, 8]])
+    options = {"direction": direction, "temperature": 1.5, "skew": SKEW, "top_k": K}
+    teacher = HeadLogits(logits(0, 2, 4, 5).double(), logits(1, 9, 5).double())
+    states, weight, shift = logits(2, 2, 4, 3).double(), logits(3, 9, 3).double(), logits(4, 9).double()
+    parts = [each.requires_grad_() for each in ([states, weight, shift] if bias else [states, weight])]
+    student = HeadLogits(*parts)
+    assert student.shape == (2, 4, 9)
+
+    def loss(one, other, **told):
+        entropy, kl = cross_entropy_and_kl(one, other, labels, **options, **told)
+        return 0.3 * entropy.mean() + 2.0 * kl.mean()
+
+    found = loss(student, teacher, shares=shares)
+    expected = loss(student.made(), teacher.made())
+    torch.testing.assert_close(found, expected)
+    wanted = torch.autograd.grad(expected, parts)
+    for _ in range(2):  # the second pass makes them anew
+        for mine, theirs in zip(torch.autograd.grad(found, parts, retain_graph=True), wanted, strict=True):
+            torch.testing.assert_close(mine, theirs)
+    # Each by itself, and with fewer classes shared.
+    for one, other in (
+        (cross_entropy(student, labels), cross_entropy(student.made(), labels)),
+        (
+            kl_divergence(student, teacher, labels != -100, shared_entries=7, **options),
+            kl_divergence(student.made(), teacher.made(), labels != -100, shared_entries=7, **options),
+        ),
+    ):
+        torch.testing.assert_close(one.total, other.total)
+        for mine, theirs in zip(
+            torch.autograd.grad(one.mean(), parts), torch.autograd.grad(other.mean(), parts), strict=True
+        ):
+            torch.testing.assert_close(mine, theirs)
 
 
 def test_a_step_over_many_classes_copies_no_logits(monkeypatch):
