@@ -88,8 +88,6 @@ def step_of(arm: str) -> Callable[[], float]:
 
 def measure(arm: str, repeats: int) -> None:
     """Print the peak memory of an arm's steps over what was held before the models, and the median time of a step."""
-    if arm == "trl":
-        pass
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step = step_of(arm)
     value = step()
