@@ -172,7 +172,7 @@ READING_ITEMS: Final[Mapping[str, ReadingItem]] = {
         {**dict.fromkeys(("bert", "bart", "t5"), "averaged"), "causal": "summed"},
         "pooled",
         f"{_LLM}: cross-entropy is divided by the tokens of the step, KL and hidden loss are not: over two batches "
-        "1 : 2 : 6 instead of 1 : 1 : 3 (inferred)",
+        "1 : 2 : 6 instead of 1 : 1 : 3 (inferred); of the others nothing is known, their recipes accumulate nothing",
     ),
     "teacher_dropout": ReadingItem(
         "dropout of the teacher",
