@@ -52,6 +52,7 @@ _MORE_THAN_CHANCE: Final[dict[Standing, str]] = {
     "unresolved": "It is not: nearly all angles are what chance gives",
     "unknown": "Not measured",
 }
+_NO_SCORES: Final = "No scores came, so no strategy can be chosen: give the directory of the sweep, too."
 _ALL_STUDENTS: Final = "Shows all students, whatever is chosen above."
 _MEANINGS: Final[dict[Standing, str]] = {
     "narrower": (
@@ -86,7 +87,8 @@ def page(
 ) -> str:
     """Return the document; `not_drawn` holds a sentence for each figure that could not be drawn."""
     keys, tables = _student_keys(findings), answer_tables(findings)
-    kinds = f" of {counted(len(grouped(warnings)), 'kind')}" if warnings else ""
+    kinds = len(grouped(warnings))
+    of_kinds = f" of {counted(kinds, 'kind')}" if kinds < len(warnings) else ""
     open_parts = [
         (
             "verdict",
@@ -99,7 +101,7 @@ def page(
         ("figures", f"Figures for print ({len(figures)})", _figures(figures, not_drawn, keys)),
         ("tables", "All tables", _tables(findings)),
         ("settings", "Settings and provenance", _settings(findings)),
-        ("warnings", f"Warnings ({len(warnings)}{kinds})", warnings_markup(warnings)),
+        ("warnings", f"Warnings ({len(warnings)}{of_kinds})", warnings_markup(warnings)),
     ]
     shown = [(key, name, content) for key, name, content in open_parts if content]
     folds = [(key, name, content) for key, name, content in folded if content]
@@ -191,7 +193,8 @@ def _first(tables: Sequence[AnswerTable], findings: Findings) -> Markup:
     """Return what stands above all: what to use, and why; where nothing is compared, why not."""
     answers = [one for table in tables for one in brief_answers(table)][:1]
     if not answers:
-        return element("p", findings.headline.line, class_="headline")
+        lacking = None if tables else element("strong", _NO_SCORES)
+        return element("p", lacking, " " if lacking else None, findings.headline.line, class_="headline")
     (use, why) = answers[0]
     words = element("a", "What these words mean", href="#glossary")
     return element("p", element("strong", use), f" {why} ", words, ".", class_="headline")
@@ -205,8 +208,7 @@ def _brief(tables: Sequence[AnswerTable], findings: Findings) -> Markup | None:
     if stopped:
         words = "; ".join(f"{one.words}, {weights_words(one.init)}" for one in stopped)
         parts.append(element("li", element("strong", "Left out:"), f" stopped as hopeless in training: {words}."))
-    if tables:
-        parts += [element("li", *_geometry_answer(one, findings)) for one in findings.geometries]
+    parts += [element("li", *_geometry_answer(one, findings)) for one in findings.geometries]
     return element("ul", *parts, class_="brief") if parts else None
 
 

@@ -287,6 +287,10 @@ def test_the_geometry_is_said_to_be_more_than_chance_or_not_and_what_was_stopped
     wider = replace(findings.geometries[0], verdict=replace(verdict, standing="wider", narrower=0, wider=verdict.pairs))
     assert "neither good nor bad" in _brief(tables, replace(findings, geometries=(wider,)))
     assert "Left out" not in shown
+    text = build.build_report([places[0]], title="angles").html
+    first = text[text.index('class="headline"') : text.index("<nav")]
+    assert "No scores came, so no strategy can be chosen" in first
+    assert "Is the geometry more than chance?" in first
     stopped = replace(findings.comparison, stopped=(StoppedStrategy("reverse", "random", 4, 8),))
     assert "reverse at step 4 of 8, new weights" in _brief(tables, replace(findings, comparison=stopped))
 
