@@ -355,6 +355,7 @@ class TeacherAnswers:
     ) -> Callable[[int, Mapping[str, Any]], TeacherOutputs]:
         """Return what answers for a batch by its number."""
         if self._asked is None or self._held is None:
+            self.close()  # another student may ask for what this one's teacher has said
             made: Callable[..., TeacherForward | CachedTeacher] = self._keeping or TeacherForward
             asked = made(self._loaded.model, layers=layers, logits=logits, final_norm=final_norm)
             self._asked = asked.to(self._place)

@@ -71,7 +71,8 @@ def main() -> None:
             )
             student = opened.student(0)
             strategies = len(opened.plans[0]) - 1
-            student.gradients(opened.batches, opened.answers)  # which fills the store
+            student.gradients(opened.batches, opened.answers)
+            opened.answers.close()  # the store is filled
             answer = opened.answers.of(student.teacher_layers, logits=True, final_norm="excluded")
             measured, steps = [], []
             for _ in range(ROUNDS):

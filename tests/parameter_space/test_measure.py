@@ -16,6 +16,7 @@ import anglekit
 from anglekit.distillation.runs.train import load_teacher_and_data
 from anglekit.distillation.settings import TrainSettings
 from anglekit.distillation.tasks.registry import task_by_name
+from anglekit.distillation.training.teacher import TeacherForward
 from anglekit.errors import InputError, RunError
 from anglekit.models.checkpoints import load_config
 from anglekit.models.load_options import LoadOptions
@@ -277,6 +278,20 @@ def test_the_teachers_cache_changes_nothing(classifier, measured, tmp_path):
             teacher_cache=str(tmp_path / "cache"),
         )
         pd.testing.assert_frame_equal(again.strategies, measured.strategies, atol=2e-5)
+
+
+def test_the_teacher_runs_once_for_several_students_with_a_cache(classifier, tmp_path, monkeypatch):
+    source, table = classifier
+    passes = []
+    plain = TeacherForward.__call__
+    monkeypatch.setattr(TeacherForward, "__call__", lambda self, inputs: passes.append(1) or plain(self, inputs))
+    options = {"probe": table, "task": "classification", "layers": 2, "settings": FEW, "seed": 3, "device": "cpu"}
+    for init in ("teacher", "random"):
+        opened = open_measurement(source, init=init, teacher_cache=str(tmp_path / "cache"), **options)
+        for _ in range(2):
+            opened.student(0).gradients(opened.batches, opened.answers)
+        opened.answers.close()
+    assert len(passes) == len(opened.batches) == 4
 
 
 def test_students_that_are_there_are_named_with_their_step(classifier, measured, tmp_path):
