@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from anglekit.comparison.crossed import LEAST_SEEDS
 from anglekit.comparison.equivalence import ALPHA, NO_VERDICT, check_margin
 from anglekit.comparison.evidence import Evidence, read_evidence
 from anglekit.comparison.family import Family, Reference, overall_verdict
+from anglekit.comparison.gaps import teacher_gaps, weights_gaps
 from anglekit.comparison.pairable import check_pairable
 from anglekit.comparison.pairs import averaging_views, largest_pair_differences, obtuse_pairs
 from anglekit.comparison.result import Comparison
@@ -93,7 +95,7 @@ def compare(
     spreads = [spread_row(one, own) for one, own in zip(estimates, rows, strict=True)]
     spread_table = pd.DataFrame([row for row in spreads if row is not None], columns=list(SPREAD_COLUMNS))
     notes = [*score_notes, *cell_notes, *_seed_notes(cells), *_missing_parts(found, cells), *found.notes]
-    return Comparison(
+    comparison = Comparison(
         verdict=verdict,
         families=families,
         differences=differences,
@@ -116,6 +118,28 @@ def compare(
         primary=found.primary,
         stopped=found.stopped,
         teacher={f"{score}, {data}" if data else score: value for (data, score), value in found.teacher.items()},
+    )
+    return _with_gaps(comparison, cells, found)
+
+
+def _with_gaps(comparison: Comparison, cells: Sequence[Cell], found: Evidence) -> Comparison:
+    """Return a comparison with how far its students are from the teacher, and those of one kind of weights from others.
+
+    It is about the score and the table on which strategies are chosen.
+    """
+    place = comparison.chosen_on
+    if place is None:
+        return comparison
+    score, data = place
+    own = [
+        cell for cell in cells if cell.part == "score" and (cell.place["score"], cell.place["data"]) == (score, data)
+    ]
+    return replace(
+        comparison,
+        teacher_gaps=teacher_gaps(own, found.teacher_examples.get((data, score))),
+        weights_gaps=weights_gaps(own, {one.init: one.best for one in comparison.choices})
+        if comparison.choices
+        else {},
     )
 
 

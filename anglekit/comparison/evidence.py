@@ -50,6 +50,7 @@ class Evidence:
         n_examples: by evaluation table.
         primary: the task's own score; of old runs, the first that they name. None without scores.
         teacher: the teacher's scores, by evaluation table and score.
+        teacher_examples: its part of each score by example, (examples,).
         untrained: the students' scores before their first step.
         chance: what one answer to every example reaches, by evaluation table and score.
     """
@@ -63,6 +64,7 @@ class Evidence:
     n_examples: Mapping[str, int] = field(default_factory=dict)
     primary: str | None = None
     teacher: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    teacher_examples: Mapping[tuple[str, str], NDArray[np.float64]] = field(default_factory=dict)
     untrained: Mapping[ScoreKey, float] = field(default_factory=dict)
     chance: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
@@ -125,6 +127,7 @@ def read_evidence(sources: str | Path | Geometry | Sequence[str | Path | Geometr
         primary=next((each.primary for each in scores if each.primary in set(table["score"])), None)
         or next(iter(table["score"]), None),
         teacher=_together(each.teacher for each in scores),
+        teacher_examples=_together(each.teacher_examples for each in scores),
         untrained=_together(each.untrained for each in scores),
         chance=_together(each.chance for each in scores),
     )

@@ -11,9 +11,10 @@ from typing import Any, Final
 import pandas as pd
 
 from anglekit.comparison.cells import in_order
-from anglekit.comparison.choice import Choice, choices
+from anglekit.comparison.choice import Choice, choices, weights_words_apart
 from anglekit.comparison.equivalence import Verdict
 from anglekit.comparison.family import Family
+from anglekit.comparison.gaps import Gap
 from anglekit.comparison.statistics import BETWEEN
 from anglekit.comparison.verdict import Headline, headline
 from anglekit.comparison.wording import gap, interval_words, level, needed_words
@@ -60,6 +61,10 @@ class Comparison:
         primary: the task's own score, which the verdict is about; None without scores.
         teacher: the teacher's scores, by the words of the column `measure`.
         stopped: strategies that a sweep stopped as hopeless; no verdict is about them, and the headline names them.
+        teacher_gaps: by strategy and initialisation, the score minus the teacher's, paired by example, on the score and
+            table on which strategies are chosen; empty where scores are not known by example.
+        weights_gaps: how far the best strategy of the best-scoring weights is above that of others, by their
+            initialisation.
     """
 
     verdict: Verdict
@@ -75,6 +80,8 @@ class Comparison:
     primary: str | None = None
     teacher: Mapping[str, float] = field(default_factory=dict)
     stopped: tuple[StoppedStrategy, ...] = ()
+    teacher_gaps: Mapping[tuple[str, str], Gap] = field(default_factory=dict)
+    weights_gaps: Mapping[str, Gap] = field(default_factory=dict)
 
     @cached_property
     def headline(self) -> Headline:
@@ -85,17 +92,31 @@ class Comparison:
             teacher=self.teacher,
             stopped=self.stopped,
             choices=self.choices,
+            weights=self.weights_sentences,
         )
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
         """For each kind of weights which strategy to use by the task's own score; the best-scoring weights first."""
+        if self.chosen_on is None:
+            return ()
+        return choices(self.families, self.levels, self.differences, *self.chosen_on)
+
+    @property
+    def chosen_on(self) -> tuple[str, str] | None:
+        """The score and the evaluation table by which strategies are chosen; None without scores."""
         scores = self.levels[self.levels["part"] == "score"]
         own = scores[scores["score"] == self.primary] if self.primary in set(scores["score"]) else scores
-        if own.empty:
-            return ()
-        score, data = str(own["score"].iloc[0]), str(own["data"].iloc[0])
-        return choices(self.families, self.levels, self.differences, score, data)
+        return None if own.empty else (str(own["score"].iloc[0]), str(own["data"].iloc[0]))
+
+    @property
+    def weights_sentences(self) -> str:
+        """How far the best of other weights is below the best of all, in sentences; empty for one kind of weights."""
+        if len(self.choices) < 2 or self.chosen_on is None:
+            return ""
+        own = self.differences[self.differences["score"] == self.chosen_on[0]]
+        unit = {"part": "score", "score": self.chosen_on[0], "margin": float(own["margin"].iloc[0])}
+        return weights_words_apart(self.choices, self.weights_gaps, unit)
 
     @property
     def sentence(self) -> str:

@@ -16,23 +16,20 @@ from anglekit.comparison.cells import in_order
 from anglekit.comparison.choice import Choice
 from anglekit.comparison.crossed import LEAST_SEEDS
 from anglekit.comparison.family import Family, Reference
-from anglekit.comparison.wording import gain_sentence, gap, interval_words, level, needed_words, weights_words
+from anglekit.comparison.wording import (
+    decides_words,
+    gain_sentence,
+    gap,
+    interval_words,
+    level,
+    score_words,
+    weights_words,
+)
 from anglekit.display.counts import counted
 from anglekit.display.tables import printable
 from anglekit.results.scores import StoppedStrategy
 from anglekit.vocabulary import LOWER_IS_BETTER, given_name, matches_layers
 
-_SCORE_WORDS: Final[Mapping[str, str]] = {
-    "f1": "F1",
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "subset_accuracy": "subset accuracy",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "matthews": "Matthews' correlation",
-    "pearson": "Pearson's correlation",
-    "spearman": "Spearman's correlation",
-}
 #: What helps students that are not surely better than they were, by what leaves them no room (`Reference.reached`).
 _ADVICE: Final[Mapping[str | None, str]] = {
     None: "train them longer",
@@ -87,6 +84,7 @@ def headline(
     teacher: Mapping[str, float] | None = None,
     stopped: Sequence[StoppedStrategy] = (),
     choices: Sequence[Choice] = (),
+    weights: str = "",
 ) -> Headline:
     """Return what comes first, from the attributes of a `Comparison` with these names.
 
@@ -99,6 +97,7 @@ def headline(
         teacher: its scores, by measure.
         stopped: strategies that a sweep stopped as hopeless.
         choices: which strategy to use, by kind of weights.
+        weights: how far the best of other weights is below the best of all, sentences that follow the first choice.
     """
     scores = levels[levels["part"] == "score"]
     of_angles = [family for family in families if family.part == "angle"]
@@ -121,13 +120,11 @@ def headline(
     if "by_example" in shown and not shown["by_example"].all():
         why = "Without predictions by example"
         reasons.append(f"{why}, intervals are over seeds alone and hold on this validation table.")
-    used = tuple(printable(one.sentence(weights_words(one.init))) for one in choices)
+    used = tuple(
+        printable(one.sentence(weights_words(one.init), *([weights] if weights and number == 0 else [])))
+        for number, one in enumerate(choices)
+    )
     return Headline(printable(line), tuple(map(printable, [*reasons, *_for_whom(families)])), printable(numbers), used)
-
-
-def score_words(score: str) -> str:
-    """Return a score's name as the field writes it."""
-    return _SCORE_WORDS.get(score, score.replace("_", " "))
 
 
 def _score_line(
@@ -176,7 +173,7 @@ def _interval(family: Family) -> str:
         return ""
     high, low, ends = _ordered(row)
     interval = interval_words({**row, **ends}, "low", "high")
-    return f" ({high} over {low}: 90% interval {interval}, the margin {gap(row['margin'], row)})"
+    return f" ({high} over {low}: 90% interval for equivalence {interval}, the margin {gap(row['margin'], row)})"
 
 
 def _uncompared(strategies: Sequence[str]) -> str:
@@ -253,7 +250,8 @@ def _angle_verdict(family: Family) -> str:
     if np.isnan(row["test_low"]):
         return f"undecided ({pair}, {_open(family)})"
     interval = interval_words({**row, **ends}, "low", "high")
-    return f"undecided ({pair}, its 90% interval {interval}, the margin {gap(row['margin'], row)}; {_open(family)})"
+    margin = gap(row["margin"], row)
+    return f"undecided ({pair}, its 90% interval for equivalence {interval}, the margin {margin}; {_open(family)})"
 
 
 def _margins(family: Family) -> str:
@@ -293,12 +291,10 @@ def _open(family: Family) -> str:
             return f"nothing tells its error; train at least {LEAST_SEEDS} seeds: anglekit sweep --seeds 0-2"
         return "and nothing tells its error; use more examples"
     needed = family.needed
-    words = "" if needed is None else needed_words(needed)
-    about = "" if words.startswith("more") else "about "
-    takes = f"{about}{words} would decide" if words else "too near the margin to be decided"
-    if needed is not None and words and needed is not row:
-        takes += f" {needed['strategy_a']} against {needed['strategy_b']}"
-    return takes
+    if needed is None:
+        return "too near the margin to be decided"
+    pair = "" if needed is row else f"{needed['strategy_a']} against {needed['strategy_b']}"
+    return decides_words(needed, pair) or "too near the margin to be decided"
 
 
 def _gain(row: Mapping[str, Any], controls: pd.DataFrame) -> list[str]:

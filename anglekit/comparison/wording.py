@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
+from anglekit.comparison.crossed import LEAST_SEEDS
 from anglekit.results.document import UNRECORDED
 from anglekit.vocabulary import SCORE_RANGES, given_name
 
 #: Scores that are shares: written in percent, and differences between them in points.
 SHARES = frozenset(name for name, ends in SCORE_RANGES.items() if ends == (0.0, 1.0))
+
+_SCORE_WORDS: Final[Mapping[str, str]] = {
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "subset_accuracy": "subset accuracy",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "matthews": "Matthews' correlation",
+    "pearson": "Pearson's correlation",
+    "spearman": "Spearman's correlation",
+}
+
+
+def score_words(score: str) -> str:
+    """Return a score's name as the field writes it."""
+    return _SCORE_WORDS.get(score, score.replace("_", " "))
 
 
 def level(value: float, row: Mapping[str, Any]) -> str:
@@ -38,10 +57,23 @@ def _number(value: float, row: Mapping[str, Any], *, signed: bool = False) -> st
 
 
 def interval_words(row: Mapping[str, Any], low: str, high: str) -> str:
-    """Return an interval of a row's differences in words, such as `-0.3° to 1.2°` or `-0.4 to 2.8 points`."""
+    """Return an interval of a row's differences in words, such as `-0.3° to 1.2°` or `-0.4 to 2.8 points`.
+
+    The intervals are of Student's t, which knows no bounds: what no difference of two shares can be is cut off, and the
+    words say so.
+    """
     if np.isnan(row[low]):
         return "unknown"
-    return f"{_number(float(row[low]), row)} to {gap(float(row[high]), row)}"
+    ends = [float(row[low]), float(row[high])]
+    cut = ""
+    if row["part"] == "score" and row["score"] in SHARES and (ends[0] < -1.0 or ends[1] > 1.0):
+        ends, cut = [max(ends[0], -1.0), min(ends[1], 1.0)], " (cut at 100)"
+    return f"{_number(ends[0], row)} to {gap(ends[1], row)}{cut}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names in a list: `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def weights_words(init: str) -> str:
@@ -60,16 +92,52 @@ _MANY = 100
 
 
 def needed_words(row: Mapping[str, Any]) -> str:
-    """Return in words how much data would decide a row, if its difference stays as it is."""
+    """Return in words how much data would decide a row, if its difference stays as it is; empty where nobody knows.
+
+    Large counts have two digits, as they are no more certain than that. With too few seeds to speak of others than
+    these students, the words say that examples decide between these alone.
+    """
     options = [
-        f"{int(row[f'needed_{unit}']):,} {unit} (now {int(row[f'n_{unit}']):,})"
+        f"{_two_digits(float(row[f'needed_{unit}'])):,} {unit} (now {int(row[f'n_{unit}']):,})"
         for unit in ("seeds", "examples")
         if not pd.isna(row[f"needed_{unit}"])
     ]
     if not pd.isna(row["needed_factor"]):
         times = f"{row['needed_factor']:.1f}" if row["needed_factor"] < _MANY else f"more than {_MANY}"
         options.append(f"{times} times the seeds and examples")
-    return " or ".join(options)
+    words = " or ".join(options)
+    return f"{words}, between these students" if words and few_seeds(row) else words
+
+
+def few_seeds(row: Mapping[str, Any]) -> bool:
+    """Whether a row rests on too few seeds to speak of others than these students."""
+    return int(row["n_seeds"]) < LEAST_SEEDS
+
+
+def decides_words(row: Mapping[str, Any], what: str = "") -> str:
+    """Return the clause on how much data would decide a row, such as `about 13 seeds (now 3) would decide`.
+
+    Args:
+        row: of `Comparison.differences`.
+        what: the pair that it would decide, where that is not clear.
+
+    Returns:
+        The clause; empty where nobody knows. With too few seeds it says first how many it takes, whatever examples do.
+    """
+    words = needed_words(row).removesuffix(", between these students")
+    about = "" if words.startswith("more") else "about "
+    decide = f"{about}{words} would decide{f' {what}' if what else ''}" if words else ""
+    if not few_seeds(row):
+        return decide
+    seeds = f"for others than these students it takes at least {LEAST_SEEDS} seeds (now {int(row['n_seeds'])})"
+    return f"{seeds}; between these, {decide}" if decide else ""
+
+
+def _two_digits(count: float) -> int:
+    """Return a count rounded up to two digits, so that it is still enough."""
+    whole: int = math.ceil(count)
+    step: int = 10 ** max(len(str(whole)) - 2, 0)
+    return -(-whole // step) * step
 
 
 def gain_sentence(row: Mapping[str, Any]) -> str:

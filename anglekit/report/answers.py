@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pandas as pd
@@ -12,11 +12,10 @@ import pandas as pd
 from anglekit.comparison.cells import in_order
 from anglekit.comparison.choice import Choice
 from anglekit.comparison.compare import default_score_margin
-from anglekit.comparison.crossed import LEAST_SEEDS
+from anglekit.comparison.gaps import Gap
 from anglekit.comparison.result import Comparison
 from anglekit.comparison.statistics import BETWEEN, CONTROL, LEVEL, OVER_NONE
-from anglekit.comparison.verdict import score_words
-from anglekit.comparison.wording import SHARES, gap, interval_words, level, weights_words
+from anglekit.comparison.wording import SHARES, gap, interval_words, level, score_words, weights_words
 from anglekit.display.html import Markup, element, joined
 from anglekit.report.gather import Findings, ReportedScores
 from anglekit.results.example_scores import STUDENT, TEACHER
@@ -86,6 +85,8 @@ class AnswerTable:
         compared: whether intervals and differences are known.
         sizes: of teacher and students, a row for each architecture (`architecture_costs`).
         choices: which strategy to use, the best-scoring weights first; empty where nothing is compared.
+        teacher_gaps: of strategy and initialisation, the difference from the teacher with its interval, where known.
+        weights: how far the best of other weights is below the best of all, in sentences; empty for one kind.
     """
 
     score: str
@@ -96,6 +97,8 @@ class AnswerTable:
     compared: bool
     sizes: pd.DataFrame
     choices: tuple[Choice, ...] = ()
+    teacher_gaps: Mapping[tuple[str, str], Gap] = field(default_factory=dict)
+    weights: str = ""
 
     @property
     def teacher(self) -> Answer | None:
@@ -144,6 +147,8 @@ def _answers(scored: ReportedScores, comparison: Comparison | None) -> AnswerTab
         bool(known),
         architecture_costs(costs),
         comparison.choices if comparison is not None and known else (),
+        comparison.teacher_gaps if comparison is not None and comparison.chosen_on == (score, data) else {},
+        comparison.weights_sentences if comparison is not None and known else "",
     )
 
 
@@ -188,15 +193,9 @@ def _compared_rows(comparison: Comparison | None, score: str, data: str) -> dict
 
 
 def _difference_words(row: Mapping[str, Any], low: str, high: str) -> str:
-    """Return a signed difference with its interval; its unit stands above the column.
-
-    The intervals are of Student's t, which knows no bounds: what no difference of two shares can be is cut off.
-    """
-    if row["score"] in SHARES:
-        row = {**row, low: max(row[low], -1.0), high: min(row[high], 1.0)}
-    return f"{gap(float(row['difference']), row, signed=True)} ({interval_words(row, low, high)})".replace(
-        " points", ""
-    )
+    """Return a signed difference with its interval; its unit stands above the column."""
+    interval = interval_words(row, low, high).replace(" (cut at 100)", ", cut at 100")
+    return f"{gap(float(row['difference']), row, signed=True)} ({interval})".replace(" points", "")
 
 
 def answer_markup(answers: AnswerTable, keys: Mapping[tuple[str, str], Sequence[str]]) -> Markup:
@@ -387,7 +386,8 @@ def brief_answers(answers: AnswerTable) -> list[tuple[str, str]]:
     """Return the answer for a reader in a hurry, for each kind of weights, the best-scoring first.
 
     Each is what to use, a sentence, and why: by how much over the next strategy and over none, how surely, how far
-    below the teacher, and, in the first, how much smaller and faster the students are. Empty where nothing is compared.
+    below the teacher, and, in the first, how far above other weights and how much smaller and faster the students are.
+    Empty where nothing is compared.
     """
     by_arm = {row.arm: row for row in answers.rows}
     found = []
@@ -397,20 +397,23 @@ def brief_answers(answers: AnswerTable) -> list[tuple[str, str]]:
         if answers.teacher is not None and taken is not None:
             more.append(_below_teacher(taken, answers.teacher, answers))
         if number == 0:
+            more += [answers.weights] if answers.weights else []
             more += _spared(answers, taken)
-            few = f"with fewer than {LEAST_SEEDS} seeds this tells about these students, not others trained alike"
-            more += [few] if choice.about == "these students" else []
-        named = replace(choice, why=choice.why.replace(" with ", f" with {score_words(answers.score)} ", 1))
-        found.append((named.first(weights_words(choice.init)), named.rest(*more)))
+        found.append((choice.first(weights_words(choice.init)), choice.rest(*more)))
     return found
 
 
 def _below_teacher(row: Answer, teacher: Answer, answers: AnswerTable) -> str:
     far = row.score - teacher.score
-    return (
-        f"{gap(abs(far), answers.unit)} {'above' if far > 0 else 'below'} the teacher "
-        f"({level(teacher.score, answers.unit)})"
-    )
+    known = answers.teacher_gaps.get(row.arm) if row.arm is not None else None
+    sure = ""
+    if known is not None and math.isfinite(known.low):
+        low, high = sorted(math.copysign(1.0, far) * end for end in (known.low, known.high))
+        words = interval_words({**answers.unit, "low": low, "high": high}, "low", "high").replace(" points", "")
+        sure = f" (95%, paired by example: {words})"
+    side = "above" if far > 0 else "below"
+    taught = level(teacher.score, answers.unit)
+    return f"The teacher has {taught}: {row.name} is {gap(abs(far), answers.unit)}{sure} {side} it."
 
 
 def _spared(answers: AnswerTable, taken: Answer | None) -> list[str]:
@@ -419,11 +422,11 @@ def _spared(answers: AnswerTable, taken: Answer | None) -> list[str]:
     if taken is not None and math.isfinite(taken.parameters):
         own = own[own["parameters"] == taken.parameters]
     if own.empty:
-        return ["sizes and speeds are not recorded"]
+        return ["Sizes and speeds are not recorded."]
     row = own.iloc[0]
     parts = [f"{row['smaller']:.1f} times smaller than the teacher"] if math.isfinite(row["smaller"]) else []
     parts += [f"{row['faster']:.1f} times as fast"] if math.isfinite(row["faster"]) else []
-    return [" and ".join(parts)] if parts else []
+    return [f"The student is {' and '.join(parts)}."] if parts else []
 
 
 def _ends(answers: AnswerTable) -> tuple[float, float]:

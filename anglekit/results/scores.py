@@ -287,6 +287,7 @@ class StudentScores:
         n_examples: the number of examples, by evaluation table.
         primary: the task's own score, which a verdict is about.
         teacher: the teacher's scores, by evaluation table and score.
+        teacher_examples: its value for each example, (examples,), as of `examples`.
         untrained: the scores of each student before its first step.
         chance: what one and the same answer to every example reaches, by evaluation table and score.
         given: by initialisation (`given:NAME`), the hash of what students that were there before started from.
@@ -305,6 +306,7 @@ class StudentScores:
     n_examples: Mapping[str, int] = field(default_factory=dict)
     primary: str | None = None
     teacher: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    teacher_examples: Mapping[tuple[str, str], NDArray[np.float64]] = field(default_factory=dict)
     untrained: Mapping[ArmScore, float] = field(default_factory=dict)
     chance: Mapping[tuple[str, str], float] = field(default_factory=dict)
     given: Mapping[str, str | None] = field(default_factory=dict)
@@ -405,6 +407,7 @@ class _Kept:
         self.n_examples: dict[str, int] = {}
         self.primary: str | None = None
         self.teacher: dict[tuple[str, str], float] = {}
+        self.teacher_examples: dict[tuple[str, str], NDArray[np.float64]] = {}
         self.untrained: dict[ArmScore, float] = {}
         self.chance: dict[tuple[str, str], float] = {}
 
@@ -442,6 +445,9 @@ class _Kept:
             check_example_scores(found, rows, model, file, remedy)
         for data, name, _ in _values(scores.scores):
             self.examples[(*arm, data, name)] = found.values(STUDENT, data, name)
+        for data, name, _ in _values(scores.teacher):
+            if (data, name) not in self.teacher_examples:
+                self.teacher_examples[data, name] = found.values(TEACHER, data, name)
         return None
 
 

@@ -107,7 +107,9 @@ def test_undecided_says_what_it_would_take() -> None:
         "decide)" in line
     )
     numbers = said([family("undecided", near)], levels()).numbers
-    assert numbers.endswith("(reverse over forward: 90% interval -0.4 to 2.8 points, the margin 1.0 points).")
+    assert numbers.endswith(
+        "(reverse over forward: 90% interval for equivalence -0.4 to 2.8 points, the margin 1.0 points)."
+    )
     both = family("undecided", {**near, "needed_seeds": 6}, {**near, "strategy_b": "random", "needed_seeds": 9})
     assert "about 6 seeds (now 3) would decide)" in said([both], levels()).line
     first = replace(both, key=both.rows[1])

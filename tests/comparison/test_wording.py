@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from anglekit.comparison.wording import (
+    decides_words,
     gain_sentence,
     gap,
     interval_words,
@@ -32,10 +33,21 @@ def test_what_would_decide_names_what_is_known(nothing) -> None:
     assert needed_words(row(**none | {"needed_seeds": 7})) == "7 seeds (now 3)"
     assert needed_words(row(**none | {"needed_examples": 80.0})) == "80 examples (now 50)"
     many = row(**none | {"needed_examples": 92778.0, "n_examples": 1500})
-    assert needed_words(many) == "92,778 examples (now 1,500)"
+    assert needed_words(many) == "93,000 examples (now 1,500)"
+    assert needed_words(row(**none | {"needed_examples": 204.0, "n_examples": 203})) == "210 examples (now 203)"
     assert needed_words(row(**none | {"needed_factor": 2.5})) == "2.5 times the seeds and examples"
     both = row(**none | {"needed_seeds": 7.0, "needed_examples": 80})
     assert needed_words(both) == "7 seeds (now 3) or 80 examples (now 50)"
+    assert (
+        decides_words(both, "a against b") == "about 7 seeds (now 3) or 80 examples (now 50) would decide a against b"
+    )
+    assert decides_words(row(**none)) == decides_words(row(**none, n_seeds=1)) == ""
+    few = row(**none | {"needed_examples": 80.0, "n_seeds": 2})
+    assert needed_words(few) == "80 examples (now 50), between these students"
+    assert decides_words(few) == (
+        "for others than these students it takes at least 3 seeds (now 2); between these, about 80 examples (now 50) "
+        "would decide"
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,6 +77,12 @@ def test_an_initialisation_that_is_not_recorded_has_no_words() -> None:
 def test_an_interval_is_two_amounts_or_unknown() -> None:
     assert interval_words(row(), "low", "high") == "0.5° to 3.5°"
     assert interval_words(row(low=np.nan), "low", "high") == "unknown"
+
+
+def test_an_interval_of_shares_is_cut_where_no_difference_can_be_and_says_so() -> None:
+    share = row(part="score", score="accuracy", margin=0.01, low=-1.3, high=0.4)
+    assert interval_words(share, "low", "high") == "-100.0 to 40.0 points (cut at 100)"
+    assert interval_words({**share, "score": "bleu"}, "low", "high") == "-1.300 to 0.400"
 
 
 def test_what_matching_gains_stands_beside_how_far_strategies_spread() -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from anglekit.comparison.compare import compare
 from anglekit.comparison.family import Family
+from anglekit.comparison.gaps import Gap
 from anglekit.report import build
 from anglekit.report.answers import answer_markup, answer_tables, brief_answers, glossary, size_sentence
 from anglekit.report.gather import gather
@@ -264,15 +265,23 @@ def test_the_first_line_says_what_to_use_by_how_much_and_how_surely(places):
     assert use.startswith("From ")
     assert first.lead in use
     assert f"{first.best} " in f"{use} {why}"
-    assert f"scores highest with accuracy {first.score:.1%}, " in why
-    assert f"the runner-up ({first.runner_up})" in why
-    assert " points above none (95%: " in why
+    assert f"With {first.best}, accuracy is highest: {first.score:.1%} (95%: " in why
+    assert f" above {first.runner_up}, the next: " in why
+    assert re.search(r"is \d+\.\d points \(95%, this pair alone: \S+ to \S+\) above none\.", why)
     far = 100 * (0.95 - next(row.score for row in answers.rows if row.arm == (first.use, first.init)))
-    assert why.endswith(
-        f"{far:.1f} points below the teacher (95.0%); 4.0 times smaller than the teacher and 2.0 times as fast."
-    )
+    assert f"The teacher has 95.0%: {first.use} is {far:.1f} points below it." in why
+    weights = {"random": "new weights", "teacher": "the teacher's weights"}[second.init]
+    assert f"From {weights} the best, {second.best}, has {second.score:.1%}: " in why
+    # Both kinds have the same scores: the interval holds 0.
+    assert why.endswith(" lower, not surely. The student is 4.0 times smaller than the teacher and 2.0 times as fast.")
     assert second.lead in other
     assert "times as fast" not in other_why
+    assert "has 95.0%" in other_why
+    # Paired by example, the distance from the teacher has an interval, as far below it.
+    gap = Gap(-far / 100, -far / 100 - 0.02, -far / 100 + 0.01)
+    paired = replace(answers, teacher_gaps={(first.use, first.init): gap})
+    words = f"{far:.1f} points (95%, paired by example: {far - 1:.1f} to {far + 2:.1f}) below it."
+    assert words in brief_answers(paired)[0][1]
     assert brief_answers(replace(answers, choices=())) == []
 
 
