@@ -89,6 +89,7 @@ class ReproductionDirectory:
             if foreign or (names and _FILE not in names and _LOCK not in names):
                 what = foreign[0] if foreign else "other runs"
                 raise InputError(f"{self.path} holds {what} and no reproduction", "name a new or empty directory")
+        self._begun_here = False
         self._lock = DirectoryLock(self.path, _LOCK, holder="reproduction")
         try:
             self._record = self._read(overwrite)
@@ -114,6 +115,7 @@ class ReproductionDirectory:
         asked = json.loads(json.dumps(content))
         if self._record is None:
             self._record = _Record(_FORMAT, asked, {}, {})
+            self._begun_here = True
         if found := next(_differences(asked, self._record.begun_with, defaults or {}), None):
             raise InputError(
                 f"{self.path} holds another reproduction ({found})",
@@ -151,20 +153,27 @@ class ReproductionDirectory:
     def __enter__(self) -> ReproductionDirectory:
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, InputError) and self._begun_here and not self._stages:
+            # What was given was refused before anything was done: nothing may stand in the way of other tables.
+            self._clear()
         self.close()
 
     def _write(self) -> None:
         write_json(self.path / _FILE, self._record)
 
+    def _clear(self) -> None:
+        """Remove all that is there; the lock is released by its holder."""
+        # First, so that a kill in the middle leaves nothing that looks as if it could be resumed.
+        (self.path / _FILE).unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            if entry.name != _LOCK:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
     def _read(self, overwrite: bool) -> _Record | None:
         file = self.path / _FILE
         if overwrite:
-            # First, so that a kill in the middle leaves nothing that looks as if it could be resumed.
-            file.unlink(missing_ok=True)
-            for entry in self.path.iterdir():
-                if entry.name != _LOCK:
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            self._clear()
         if not file.exists():
             return None
         return read_document(file, _Record, "start again with --overwrite")

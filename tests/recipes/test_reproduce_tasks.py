@@ -20,7 +20,7 @@ from anglekit.recipes.published import confounds
 from anglekit.recipes.recipe import Tokenizer
 from anglekit.recipes.recipe_files import load_recipe, recipe_file, recipe_names
 from anglekit.recipes.reproduce import reproduce, stage_names
-from anglekit.recipes.reproduction_directory import confounds_beside
+from anglekit.recipes.reproduction_directory import ReproductionDirectory, confounds_beside
 from anglekit.results.geometry import Geometry
 from tests.more_cases import more
 
@@ -170,8 +170,17 @@ def test_a_table_without_the_references_of_a_published_score_is_refused(name, sc
     rows = [{**row, "references": None, "target": "a film"} for row in rows_of(name, words)]
     rows = [{key: cell for key, cell in row.items() if cell and key != "additional_answers"} for row in rows]
     (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    with pytest.raises(InputError, match=f"one reference in each row, and the score {score} is of several; give"):
-        stages.transform_data(load_recipe(place), tmp_path / "data")
+    said = f"one reference in each row, and the score {score} is of several; give"
+    with pytest.raises(InputError, match=said):
+        reproduce(load_recipe(place), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+    # What an earlier process began stays, whatever it had done.
+    (tmp_path / "run").mkdir()
+    with ReproductionDirectory(tmp_path / "run") as begun:
+        begun.begin({"scale": 1.0}, {})
+    with pytest.raises(InputError, match="another reproduction"):
+        reproduce(load_recipe(place), tmp_path / "run", device="cpu")
+    assert (tmp_path / "run" / "reproduce.json").exists()
 
 
 def test_a_strategy_without_a_recorded_rate_is_refused_and_equal_rates_are_one(tmp_path):
