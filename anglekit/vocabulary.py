@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 Stream = Literal["encoder", "decoder"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
@@ -152,6 +152,10 @@ CONTROL_ARMS: Mapping[str, Strategy] = {
 }
 CONTROLS = tuple(CONTROL_ARMS)
 WITHOUT_TEACHER, RANDOM_TEACHER = CONTROLS
+
+
+#: What controls are called where their own names could be taken for weights or a strategy.
+CONTROL_LABELS: Final[Mapping[str, str]] = {WITHOUT_TEACHER: "labels alone", RANDOM_TEACHER: "untrained teacher"}
 
 
 def matches_layers(strategy: str) -> bool:

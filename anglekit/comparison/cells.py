@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from anglekit.comparison.wording import whose_words
 from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
 from anglekit.vocabulary import NONE, RANDOM_TEACHER, STRATEGIES, WITHOUT_TEACHER, matches_layers
@@ -134,8 +135,9 @@ def score_cells(
             of_each = ", ".join(f"{strategy} seed {' and '.join(each)}" for strategy, each in seeds.items())
             named = f" ({of_each})" if 0 < len(lacking) < len(arms) else ""
             notes.append(
-                f"{init}, {data}: {len(lacking) or 'some'} of {len(arms)} students came without predictions by example"
-                f"{named}, so intervals are over seeds alone and hold on this validation table (train them again)"
+                f"{whose_words(str(init))}, {data}: {len(lacking) or 'some'} of {len(arms)} students came without "
+                f"predictions by example{named}, so intervals are over seeds alone and hold on this validation table "
+                "(train them again)"
             )
         count = n_examples.get(str(data), *lengths) if len(lengths) == 1 else n_examples.get(str(data))
         unit = score_unit(value for _, value in arms)
@@ -235,7 +237,7 @@ def _angle_cell(
         tokens[key] = aligned["n_tokens"].to_numpy(np.float64)
     clusters = aligned["cluster"] if "cluster" in aligned else pd.Series(dtype="float64")
     defined = np.all([np.isfinite(angle) & (tokens[key] > 0) for key, angle in angles.items()], axis=0)
-    where = f"{init}, {place['stream']} layer {place['vertex']}"
+    where = f"{whose_words(init)}, {place['stream']} layer {place['vertex']}"
     if not defined.any():
         notes.append(f"{where}: no example has an angle for every student; this layer is left out")
         return None

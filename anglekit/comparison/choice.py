@@ -43,6 +43,7 @@ class Choice:
         about: "strategies", or "these students" where there are too few seeds to speak of others.
         as_good: the best one and those that are not surely worse, the best first.
         worse: those that are surely worse than the best.
+        alike: that those of `as_good` are not told apart, a clause; empty where the best is told from all others.
     """
 
     init: str
@@ -55,6 +56,7 @@ class Choice:
     about: str = "strategies"
     as_good: tuple[str, ...] = ()
     worse: tuple[str, ...] = ()
+    alike: str = ""
 
     def sentence(self, weights: str, *more: str) -> str:
         """Return the answer: what to use, and why.
@@ -155,7 +157,7 @@ def _choice(family: Family, levels: Mapping[str, Mapping[str, Any]], rows: Seque
     use: str | None = DEFAULT_STRATEGY if DEFAULT_STRATEGY in as_good and not among else best
     told = family.told is not False
     over = _ahead(rows, OVER_NONE, use or best, NONE)
-    lead = f"use {best}"
+    lead, alike = f"use {best}", ""
     if not told:
         use, lead = None, "no strategy can be chosen: no matched student is surely better than one that learned nothing"
     elif len(as_good) > 1:
@@ -187,6 +189,7 @@ def _choice(family: Family, levels: Mapping[str, Mapping[str, Any]], rows: Seque
         family.about,
         tuple(as_good),
         tuple(worse),
+        alike,
     )
 
 

@@ -36,6 +36,7 @@ from anglekit.comparison.statistics import (
     spread_row,
     surely_better,
 )
+from anglekit.comparison.wording import whose_words
 from anglekit.errors import InputError
 from anglekit.results.geometry import Geometry
 from anglekit.vocabulary import LOWER_IS_BETTER, NONE
@@ -304,8 +305,8 @@ def _seed_notes(cells: Sequence[Cell]) -> list[str]:
         if lost and len(cell.matching) > 1:
             kind = "angles" if cell.part == "angle" else "scores"
             notes.append(
-                f"{kind}, {cell.init}: not every matching strategy has seed {', '.join(lost)}; every two are paired on "
-                "the seeds that both have"
+                f"{kind}, {whose_words(cell.init)}: not every matching strategy has seed {', '.join(lost)}; every two "
+                "are paired on the seeds that both have"
             )
     return notes
 
@@ -320,19 +321,20 @@ def _missing_parts(found: Evidence, cells: Sequence[Cell]) -> list[str]:
     for part, name in (("angle", "angles"), ("score", "scores")):
         for init in dict.fromkeys(cell.init for cell in cells if cell.part == part):
             own = [cell for cell in cells if cell.part == part and cell.init == init]
+            whose = whose_words(init)
             if not any(NONE in cell.strategies for cell in own):
-                notes.append(f"{name}, {init}: no student without matching (none), so no change over none is given")
+                notes.append(f"{name}, {whose}: no student without matching (none), so no change over none is given")
             elif any(cell.matching for cell in own) and not any(
                 cell.seeds([NONE, strategy]) for cell in own for strategy in cell.matching
             ):
-                notes.append(f"{name}, {init}: the student without matching shares no seed with the others")
+                notes.append(f"{name}, {whose}: the student without matching shares no seed with the others")
             if not any(len(cell.matching) > 1 for cell in own):
                 notes.append(
-                    f"{name}, {init}: fewer than two matching strategies, so none can be compared with another"
+                    f"{name}, {whose}: fewer than two matching strategies, so none can be compared with another"
                 )
             elif all(len(cell.seeds(cell.matching)) < LEAST_SEEDS for cell in own):
                 notes.append(
-                    f"{name}, {init}: fewer than {LEAST_SEEDS} seeds, so the answer is about these students; it takes "
+                    f"{name}, {whose}: fewer than {LEAST_SEEDS} seeds, so the answer is about these students; it takes "
                     f"{LEAST_SEEDS} to speak of strategies"
                 )
     return notes

@@ -244,7 +244,7 @@ def _spread_table(comparison: Comparison) -> TextTable:
                 row["verdict"] or "",
             )
         )
-    header = ("measure", "init", "strategies", "seeds", "spread", "95% interval", "over none", "95% interval")
+    header = ("measure", "init", "strategies", "seeds", "spread", "95%, all pairs at once", "over none", "95% interval")
     title = "Spread between matching strategies, and the mean change of matching over none"
     return TextTable(title, (*header, "spread / change", "verdict"), tuple(rows), frozenset({2, 3, 4, 5, 6, 7, 8}))
 
@@ -304,9 +304,9 @@ def _pair_table(comparison: Comparison) -> TextTable:
                 interval_words(row, "joint_low", "joint_high"),
             )
         )
-    header = ("measure", "init", "strategies", "difference", "95% interval", "verdict", "would decide")
+    header = ("measure", "init", "strategies", "difference", "95%, this pair alone", "verdict", "would decide")
     title = "Paired differences between matching strategies; angles at the layer where they are farthest apart"
-    columns = (*header, "farthest teacher pair", "all pairs at once")
+    columns = (*header, "farthest teacher pair", "95%, all pairs at once")
     return TextTable(title, columns, tuple(rows), frozenset({3, 4, 7, 8}))
 
 

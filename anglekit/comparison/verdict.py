@@ -275,7 +275,7 @@ def _reference_words(reference: Reference, row: Mapping[str, Any], init: str) ->
     # A student that was there before may have learned long ago.
     before = "the untrained students" if given_name(init) is None else "the student before its training"
     bars = (
-        ("chance", reference.chance, reference.above_chance),
+        ("guessing", reference.chance, reference.above_chance),
         (before, reference.untrained, reference.above_untrained),
     )
     return " and ".join(

@@ -87,6 +87,11 @@ def weights_words(init: str) -> str:
     return known.get(init, f"{init} weights")
 
 
+def whose_words(init: str) -> str:
+    """Return an initialisation in words, for a note about students: as `weights_words`, but never empty."""
+    return weights_words(init) or "weights unrecorded"
+
+
 #: So many times the data that nobody will have it.
 _MANY = 100
 

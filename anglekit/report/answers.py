@@ -12,23 +12,24 @@ import pandas as pd
 from anglekit.comparison.cells import in_order
 from anglekit.comparison.choice import Choice
 from anglekit.comparison.compare import default_score_margin
+from anglekit.comparison.crossed import LEAST_SEEDS
 from anglekit.comparison.gaps import Gap
 from anglekit.comparison.result import Comparison
 from anglekit.comparison.statistics import BETWEEN, CONTROL, LEVEL, OVER_NONE
 from anglekit.comparison.wording import SHARES, gap, interval_words, level, score_words, weights_words
 from anglekit.display.html import Markup, element, joined
 from anglekit.report.gather import Findings, ReportedScores
+from anglekit.results.chance import MISMATCHED, UNRELATED
 from anglekit.results.example_scores import STUDENT, TEACHER
 from anglekit.results.student_t import t_quantile, wilson_interval
 from anglekit.results.training_records import architecture_costs
 from anglekit.vocabulary import (
     CONTROL_ARMS,
+    CONTROL_LABELS,
     LOWER_IS_BETTER,
     NONE,
-    RANDOM_TEACHER,
     RIGHT_OR_WRONG,
     STRATEGIES,
-    WITHOUT_TEACHER,
 )
 
 # Of the small drawing in a row: width, height and margin, in pixels.
@@ -36,8 +37,19 @@ _WIDE, _HIGH, _SIDE = 150, 18, 6
 #: A table of more rows scrolls in its own box where the screen is small.
 _FEW_ROWS: Final = 10
 _NOT_RECORDED: Final = "not recorded"
-#: What controls are called on the page: their own names hold the words for weights and for a strategy.
-_CONTROL_LABELS: Final[Mapping[str, str]] = {WITHOUT_TEACHER: "labels alone", RANDOM_TEACHER: "untrained teacher"}
+#: What the angles are compared with.
+_NULLS: Final = (
+    (
+        MISMATCHED,
+        "the angle between the same two layers of the teacher, seen from the student's state of another example: what "
+        "it would be if text and student had nothing to do with each other",
+    ),
+    (
+        UNRELATED,
+        "what the angle would be if student and layers had the lengths that they have and directions with nothing in "
+        "common, also not between the layers",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class AnswerTable:
         choices: which strategy to use, the best-scoring weights first; empty where nothing is compared.
         teacher_gaps: of strategy and initialisation, the difference from the teacher with its interval, where known.
         weights: how far the best of other weights is below the best of all, in sentences; empty for one kind.
+        varies: over what the intervals of students' scores are; empty where nothing is compared.
     """
 
     score: str
@@ -99,6 +112,7 @@ class AnswerTable:
     choices: tuple[Choice, ...] = ()
     teacher_gaps: Mapping[tuple[str, str], Gap] = field(default_factory=dict)
     weights: str = ""
+    varies: str = ""
 
     @property
     def teacher(self) -> Answer | None:
@@ -149,7 +163,19 @@ def _answers(scored: ReportedScores, comparison: Comparison | None) -> AnswerTab
         comparison.choices if comparison is not None and known else (),
         comparison.teacher_gaps if comparison is not None and comparison.chosen_on == (score, data) else {},
         comparison.weights_sentences if comparison is not None and known else "",
+        _varies(comparison, score, data) if comparison is not None and known else "",
     )
+
+
+def _varies(comparison: Comparison, score: str, data: str) -> str:
+    """Return over what the intervals of students' scores are, as far as seeds and examples are known."""
+    levels = comparison.levels
+    own = levels[(levels["part"] == "score") & (levels["score"] == score) & (levels["data"] == data)]
+    if not own["by_example"].any():
+        return "over seeds alone, as no predictions by example came: it holds on this table"
+    if (own["about"] == "these students").all():
+        return f"over examples alone, as fewer than {LEAST_SEEDS} seeds tell nothing of other students"
+    return "over seeds and examples"
 
 
 def _by_arm(costs: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
@@ -211,16 +237,18 @@ def answer_markup(answers: AnswerTable, keys: Mapping[tuple[str, str], Sequence[
     several = len({row.weights for row in answers.rows if row.arm is not None}) > 1
     sizes = len({row.parameters for row in answers.rows if math.isfinite(row.parameters)}) > 1
     points = ", points" if answers.score in SHARES else ""
-    head = ["strategy", *(["weights"] if several else []), f"{name}, drawn"]
-    head += [f"{name}{' (95% interval)' if answers.compared else ''}"]
+    drawn = f"{name}, drawn"
+    head = ["strategy", *(["weights"] if several else []), drawn]
+    head += [f"{name}{' (95%, this score alone)' if answers.compared else ''}"]
     head += [f"from the teacher{points} (kept)"] if teacher is not None else []
     if answers.compared:
         head += [
-            f"over none{points} (95% interval)",
+            f"over none{points} (95%, this pair alone)",
             f"from the {best} of its weights{points} (95%, all pairs at once)",
             "told apart",
         ]
     head += ["parameters"] if sizes else []
+    heads = [element("th", one, scope="col", class_="dot" if one == drawn else None) for one in head]
 
     def cells(row: Answer) -> list[Markup]:
         found = [element("th", _name(row.name), scope="row")]
@@ -235,7 +263,8 @@ def answer_markup(answers: AnswerTable, keys: Mapping[tuple[str, str], Sequence[
             found += [_teacher_cell(row, teacher, answers)]
         if answers.compared:
             for text in (row.over_none, row.behind):
-                found += [element("td", text, class_="number", data_value=_first_number(text))]
+                kind = "number cut" if "cut at" in text else "number"
+                found += [element("td", text, class_=kind, data_value=_first_number(text))]
             mark = element("span", row.verdict, class_=f"mark {row.verdict.replace(' ', '-')}") if row.verdict else ""
             found += [element("td", mark)]
         if sizes:
@@ -250,16 +279,17 @@ def answer_markup(answers: AnswerTable, keys: Mapping[tuple[str, str], Sequence[
     ]
     marks = ["dot and bar: mean and 95% interval" if answers.compared else "dot: mean over seeds"]
     marks += ["dashed: the teacher"] if teacher is not None else []
-    marks += ["dotted: one answer to every example"] if math.isfinite(answers.chance) else []
+    marks += ["dotted: guessing"] if math.isfinite(answers.chance) else []
     note = f"{name} on {answers.data or 'the evaluation table'}; {', '.join(marks)}."
     return element(
         "section",
+        element("p", "Scroll the table sideways for more columns \N{RIGHTWARDS ARROW}", class_="note more-columns"),
         element(
             "div",
             element(
                 "table",
                 element("caption", f"{name} by strategy", class_="unseen"),
-                element("thead", element("tr", *(element("th", one, scope="col") for one in head))),
+                element("thead", element("tr", *heads)),
                 element("tbody", element("tr", *cells(teacher))) if teacher is not None else None,
                 element("tbody", *rows),
                 class_="answer-table sortable",
@@ -269,8 +299,11 @@ def answer_markup(answers: AnswerTable, keys: Mapping[tuple[str, str], Sequence[
             aria_label=f"{name} by strategy",
             tabindex="0",
         ),
-        element("p", note, f" {_deciding_words(answers)}" if answers.compared else "", class_="note"),
-        element("p", size_sentence(answers.sizes), class_="note"),
+        element(
+            "p",
+            " ".join([note, *([_deciding_words(answers)] if answers.compared else []), size_sentence(answers.sizes)]),
+            class_="note",
+        ),
         class_="answer",
     )
 
@@ -285,9 +318,9 @@ def _deciding_words(answers: AnswerTable) -> str:
 
 
 def _name(strategy: str) -> Markup | str:
-    if strategy not in _CONTROL_LABELS:
+    if strategy not in CONTROL_LABELS:
         return strategy
-    return joined(_CONTROL_LABELS[strategy], " ", element("small", "control"))
+    return joined(CONTROL_LABELS[strategy], " ", element("small", "control"))
 
 
 def _short(weights: str) -> str:
@@ -336,15 +369,16 @@ def size_sentence(sizes: pd.DataFrame) -> str:
     return f"Size and speed: {'; '.join(parts)}."
 
 
-def glossary(tables: Sequence[AnswerTable], costs: Sequence[pd.DataFrame]) -> Markup | None:
-    """Return a line on every strategy, control and kind of weights of the tables, folded; None without tables.
+def glossary(tables: Sequence[AnswerTable], costs: Sequence[pd.DataFrame], *, angles: bool = False) -> Markup | None:
+    """Return a line on every strategy, control, kind of weights and other word of the page, folded; None without any.
 
     Args:
         tables: what the page says.
         costs: of the runs of each table, for what was timed.
+        angles: whether the page shows angles.
     """
     arms = [row.arm for answers in tables for row in answers.rows if row.arm is not None]
-    if not arms:
+    if not arms and not angles:
         return None
     lines: list[tuple[object, str]] = []
     for name in in_order(strategy for strategy, _ in arms):
@@ -352,7 +386,7 @@ def glossary(tables: Sequence[AnswerTable], costs: Sequence[pd.DataFrame]) -> Ma
         meant = known.description if known is not None else "a strategy of the user's"
         if name == NONE:
             meant = f"{meant}: the student learns from labels and the teacher's predictions, and no layers are matched"
-        called = f" (in commands and figures: {name})" if name in _CONTROL_LABELS else ""
+        called = f" (in commands and figures: {name})" if name in CONTROL_LABELS else ""
         lines.append((_name(name), f"{meant}{called}"))
     inits = {init for _, init in arms}
     if "random" in inits:
@@ -369,7 +403,18 @@ def glossary(tables: Sequence[AnswerTable], costs: Sequence[pd.DataFrame]) -> Ma
                 "the intervals of two single scores can lie apart and the test still be undecided",
             )
         )
-        lines.append(("interval", "of a student's score over seeds and examples; the teacher's is over examples alone"))
+        varies = dict.fromkeys(answers.varies for answers in tables if answers.varies)
+        lines.append(("interval", f"of a student's score {'; '.join(varies)}; the teacher's is over examples alone"))
+        lines.append(
+            (
+                "this pair alone, all pairs at once, for equivalence",
+                "an interval holds at 95% for one difference, or for all pairs of strategies together, which is wider "
+                "and decides different; the 90% interval of a pair decides equivalent",
+            )
+        )
+    if any(math.isfinite(answers.chance) for answers in tables):
+        lines.append(("guessing", "one answer to every example, the commonest: what a score is without any knowledge"))
+    lines += [(word, meant) for word, meant in _NULLS if angles]
     lines += [("time of a batch", _timed_words(one)) for one in costs if len(one)]
     return element(
         "details",

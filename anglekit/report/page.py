@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Final
 
 import msgspec
 
 import anglekit
-from anglekit.comparison.family import overall_verdict
+from anglekit.comparison.choice import Choice
+from anglekit.comparison.family import Family, overall_verdict
 from anglekit.comparison.result import Comparison
-from anglekit.comparison.wording import weights_words
+from anglekit.comparison.wording import listed, weights_words, whose_words
 from anglekit.display.counts import counted
 from anglekit.display.html import Markup, element, facts_table, joined, page_table
+from anglekit.display.tables import TextTable
 from anglekit.report.answers import AnswerTable, answer_markup, answer_tables, brief_answers, glossary
 from anglekit.report.figures import SHOWN_AS_CELLS, Drawing, ReportFigure
 from anglekit.report.gather import Findings, ReportedGeometry
 from anglekit.report.provenance import analysis_facts, students_table
 from anglekit.report.svg import StyleSheet
-from anglekit.report.warning_kinds import grouped, warnings_markup
+from anglekit.report.warning_kinds import grouped, one_student_words, warnings_markup
 from anglekit.results.chance import Standing
 from anglekit.results.explorer.document import head, inline
 from anglekit.results.explorer.markup import choice, layer_panels, pair_cells, resource, student_words
 from anglekit.results.overview import layer_table
+from anglekit.vocabulary import CONTROL_LABELS
 
 HOW_TO_READ: Final = (
     "Stand at a student's hidden state and look at two of the teacher's layers: below 90° (acute, a cosine above 0) a "
     "pull toward one layer is also a pull toward the other, so it matters less which of them teaches. Acute alone says "
     "little, because both directions start from the same state: unrelated vectors of one length already show 60° (a "
-    "cosine of 0.5), so read every angle beside its chance level."
+    "cosine of 0.5), so read every angle beside what mismatched text gives."
 )
 
 SCORES_HOW_TO_READ: Final = (
@@ -38,21 +42,30 @@ SCORES_HOW_TO_READ: Final = (
     "(none). With one seed each, nothing is known of how much a score varies by itself, so no verdict is given."
 )
 
+#: Where nearly all pairs lie beside the null, whose name stands for `{}`.
 _STANDINGS: Final[dict[Standing, str]] = {
-    "narrower": "narrower than by chance",
-    "wider": "wider than by chance: neither good nor bad",
-    "mixed": "in places narrower than by chance, in places wider",
-    "unresolved": "like chance: no evidence either way",
+    "narrower": "narrower than with {}",
+    "wider": "wider than with {}: neither good nor bad",
+    "mixed": "in places narrower than with {}, in places wider",
+    "unresolved": "as with {}: no evidence either way",
     "unknown": "not measured",
 }
 _MORE_THAN_CHANCE: Final[dict[Standing, str]] = {
-    "narrower": "It is: seen from the students, the teacher's layers lie nearer together than by chance",
-    "wider": "It differs from chance, but not as a common pull would",
+    "narrower": "They are: seen from the students, the teacher's layers lie nearer together than with {}",
+    "wider": (
+        "They differ, but not as a common pull would make them (one direction toward several of the teacher's layers "
+        "at once)"
+    ),
     "mixed": "In places",
-    "unresolved": "It is not: nearly all angles are what chance gives",
+    "unresolved": "They are not: nearly all are as with {}",
     "unknown": "Not measured",
 }
 _NO_SCORES: Final = "No scores came, so no strategy can be chosen: give the directory of the sweep, too."
+_FIGURE_WORDS: Final = (
+    "Figures use the commands' names: random init is new weights, teacher init the teacher's weights, random-teacher "
+    "the untrained teacher, alone the labels alone. Their chance is, of angles, mismatched text or unrelated vectors, "
+    "as each says; of scores it is guessing."
+)
 _ALL_STUDENTS: Final = "Shows all students, whatever is chosen above."
 _MEANINGS: Final[dict[Standing, str]] = {
     "narrower": (
@@ -61,13 +74,15 @@ _MEANINGS: Final[dict[Standing, str]] = {
     ),
     "wider": (
         "This is neither good nor bad for the students, and favours no strategy: a student that stands nearer to the "
-        "teacher's layers than a state of another example does sees them further apart. That angles are acute is here "
-        "no sign that layers pull alike."
+        "teacher's layers than mismatched text does sees them further apart. That angles are acute is here no sign "
+        "that layers pull alike."
     ),
     "mixed": "Which it is depends on layer and pair, so by itself it favours no strategy: see the cells.",
     "unresolved": "Any state as far from the layers would see the same: these angles say nothing about the student.",
-    "unknown": "Without a chance level an angle says little.",
+    "unknown": "With nothing to compare it with an angle says little.",
 }
+#: More strategies that are worse than the best are counted, not named.
+_MOST_WORSE: Final = 3
 #: Of each verdict, what it says of the strategies.
 _VERDICTS: Final[dict[str, str]] = {
     "different": "strategies differ",
@@ -89,19 +104,26 @@ def page(
     keys, tables = _student_keys(findings), answer_tables(findings)
     kinds = len(grouped(warnings))
     of_kinds = f" of {counted(kinds, 'kind')}" if kinds < len(warnings) else ""
+    number = f"{counted(len(warnings), 'warning')}{of_kinds}" if warnings else "No warnings"
     open_parts = [
         (
             "verdict",
             "Scores",
-            joined(_verdict(findings), _confounds(findings), _answers(tables, findings, keys), _choice(findings, keys)),
+            joined(
+                _verdict(findings),
+                _confounds(findings),
+                _twins(findings),
+                _answers(tables, findings, keys),
+                _choice(findings, keys),
+            ),
         ),
-        ("why", "Why: the angles beside chance", _why(tables, findings, keys)),
+        ("angles", "Angles", _angles(tables, findings, keys)),
     ]
     folded = [
         ("figures", f"Figures for print ({len(figures)})", _figures(figures, not_drawn, keys)),
         ("tables", "All tables", _tables(findings)),
         ("settings", "Settings and provenance", _settings(findings)),
-        ("warnings", f"Warnings ({len(warnings)}{of_kinds})", warnings_markup(warnings)),
+        ("warnings", number, warnings_markup(warnings)),
     ]
     shown = [(key, name, content) for key, name, content in open_parts if content]
     folds = [(key, name, content) for key, name, content in folded if content]
@@ -216,15 +238,16 @@ def _geometry_answer(reported: ReportedGeometry, findings: Findings) -> Sequence
     verdict = reported.verdict
     label = f" ({reported.label})" if len(findings.geometries) > 1 else ""
     counts = (
-        f": {verdict.narrower} of {verdict.pairs} pairs of the teacher's layers are surely narrower than by chance, "
-        f"{verdict.wider} surely wider. "
+        f": of {verdict.pairs} pairs of the teacher's layers, each counted at every layer of every student, "
+        f"{verdict.narrower} are surely narrower, {verdict.wider} surely wider. "
         if verdict.pairs
         else ". "
     )
+    standing = _MORE_THAN_CHANCE[verdict.standing].format(verdict.null)
     return (
-        element("strong", f"Is the geometry more than chance?{label}"),
-        f" {_MORE_THAN_CHANCE[verdict.standing]}{counts}{_MEANINGS[verdict.standing].partition(':')[0].rstrip('.')} (",
-        element("a", "why", href="#why"),
+        element("strong", f"Are the angles more than those of {verdict.null}?{label}"),
+        f" {standing}{counts}{_MEANINGS[verdict.standing].partition(':')[0].rstrip('.')} (",
+        element("a", "the angles", href="#angles"),
         ").",
     )
 
@@ -251,17 +274,31 @@ def _comparison_box(comparison: Comparison) -> Markup:
 
 
 def _part_verdicts(comparison: Comparison, part: str) -> list[tuple[str, str]]:
-    """Return the verdict on scores or on angles, in words and itself; where weights differ in it, one for each."""
+    """Return the verdicts on scores or on angles, in words and themselves, one for each kind of weights.
+
+    Where all of them say the same, it is said once.
+    """
     own = [family for family in comparison.families if family.part == part]
-    if len({family.verdict for family in own}) > 1:
-        return [
-            (
-                f"{part}s, {weights_words(family.init) or 'weights unrecorded'}: {_VERDICTS[family.verdict]}",
-                family.verdict,
-            )
-            for family in own
-        ]
-    return [(f"{part}s: {_VERDICTS[verdict := overall_verdict(own)]}", verdict)] if own else []
+    chosen = {choice.init: choice for choice in comparison.choices} if part == "score" else {}
+    said = [(family, _family_words(family, chosen.get(family.init))) for family in own]
+    if len({words for _, words in said}) > 1:
+        return [(f"{part}s, {whose_words(family.init)}: {words}", family.verdict) for family, words in said]
+    return [(f"{part}s: {said[0][1]}", overall_verdict(own))] if said else []
+
+
+def _family_words(family: Family, choice: Choice | None) -> str:
+    """Return what is told from what; of angles, which two strategies are farthest apart."""
+    if family.verdict == "undecided" and choice is not None and choice.alike:
+        return choice.alike
+    if family.verdict != "different":
+        return _VERDICTS[family.verdict]
+    if choice is None or not choice.worse:
+        first, second = family.key["strategy_a"], family.key["strategy_b"]
+        return f"{first} and {second} differ{' most' if len(family.rows) > 1 else ''}"
+    if not choice.alike:
+        return f"{choice.best} is best"
+    worse = choice.worse if len(choice.worse) <= _MOST_WORSE else (f"{len(choice.worse)} strategies",)
+    return f"{listed(worse)} {'is' if len(choice.worse) == 1 else 'are'} worse; {choice.alike}"
 
 
 def _confounds(findings: Findings) -> Markup | None:
@@ -273,10 +310,19 @@ def _confounds(findings: Findings) -> Markup | None:
     return element("details", element("summary", title), told)
 
 
+def _twins(findings: Findings) -> Markup | None:
+    """Return beside the table which of its rows are one student under two names; None where none are."""
+    found = one_student_words(findings.warnings)
+    if not found:
+        return None
+    return element("p", element("strong", "One student, two names: "), f"{found}.", class_="note care")
+
+
 def _answers(tables: Sequence[AnswerTable], findings: Findings, keys: Mapping[str, str]) -> Markup:
     arms = _arm_keys(findings, keys)
     costs = [scored.records.costs for scored in findings.scored]
-    return joined(*(answer_markup(answers, arms) for answers in tables), glossary(tables, costs))
+    words = glossary(tables, costs, angles=bool(findings.geometries))
+    return joined(*(answer_markup(answers, arms) for answers in tables), words)
 
 
 def _best_student(reported: ReportedGeometry, tables: Sequence[AnswerTable]) -> str | None:
@@ -286,8 +332,8 @@ def _best_student(reported: ReportedGeometry, tables: Sequence[AnswerTable]) -> 
     return next((names[arm] for arm in arms if arm in names), None)
 
 
-def _why(tables: Sequence[AnswerTable], findings: Findings, keys: Mapping[str, str]) -> Markup:
-    """Return for each Geometry its angles beside chance; the first stands open, the others are folded."""
+def _angles(tables: Sequence[AnswerTable], findings: Findings, keys: Mapping[str, str]) -> Markup:
+    """Return for each Geometry its angles beside its null; the first stands open, the others are folded."""
     if not findings.geometries:
         return element("p", SCORES_HOW_TO_READ, class_="reading")
     named, first = len(findings.geometries) > 1, findings.headline.line
@@ -313,10 +359,12 @@ def _why(tables: Sequence[AnswerTable], findings: Findings, keys: Mapping[str, s
 
 def _chance_box(reported: ReportedGeometry, first: str, *, named: bool) -> Markup:
     verdict = reported.verdict
-    question = "How do the angles compare with chance?" + (f" {reported.label}" if named else "")
-    answers = [(_STANDINGS[verdict.standing], "plain")]
-    sentence = "" if verdict.sentence == first else verdict.sentence
-    return _box(question, answers, "plain", sentence, [_MEANINGS[verdict.standing], *verdict.reasons])
+    question = f"How do the angles compare with {verdict.null}?" + (f" {reported.label}" if named else "")
+    answers = [(_STANDINGS[verdict.standing].format(verdict.null), "plain")]
+    # The counts of pairs stand above all.
+    sentence = "" if verdict.sentence == first else f"{verdict.sentence.partition(';')[0].removesuffix('.')}."
+    more = [verdict.sentence] if sentence else []
+    return _box(question, answers, "plain", sentence, [*more, _MEANINGS[verdict.standing], *verdict.reasons])
 
 
 def _box(
@@ -353,6 +401,7 @@ def _figures(figures: Sequence[ReportFigure], not_drawn: Sequence[str], keys: Ma
         element(
             "p", f"The cells above are drawn for print by anglekit plot DIR --figure NAME: {cells}.", class_="note"
         ),
+        element("p", _FIGURE_WORDS, class_="note"),
         *(_figure(figure, keys) for figure in figures),
         element("details", element("summary", missing), element("ul", *(element("li", one) for one in not_drawn)))
         if not_drawn
@@ -406,7 +455,30 @@ def _tables(findings: Findings) -> Markup:
     for reported in findings.geometries:
         title = "Angles by student and layer" + (f", {reported.label}" if len(findings.geometries) > 1 else "")
         tables.append(layer_table(reported.verdict.rows, title))
-    return joined(*map(page_table, tables))
+    students = {
+        student.name: student_words(student)
+        for reported in findings.geometries
+        for student in reported.geometry.document.provenance.students
+    }
+    return joined(*(page_table(_in_page_words(table, students)) for table in tables))
+
+
+def _in_page_words(table: TextTable, students: Mapping[str, str]) -> TextTable:
+    """Return a table in which students, weights and controls have the names that the rest of the page gives them."""
+
+    def strategies(text: str) -> str:
+        return " - ".join(CONTROL_LABELS.get(one, one) for one in text.split(" - "))
+
+    words: dict[str, Callable[[str], str]] = {
+        "init": lambda text: weights_words(text) or text,
+        "student": lambda text: students.get(text, text),
+        **dict.fromkeys(("strategy", "strategies", "control"), strategies),
+    }
+    rows = tuple(
+        tuple(words.get(name, str)(text) for name, text in zip(table.columns, row, strict=True)) for row in table.rows
+    )
+    columns = tuple("weights" if name == "init" else strategies(name) for name in table.columns)
+    return replace(table, columns=columns, rows=rows)
 
 
 def _settings(findings: Findings) -> Markup:

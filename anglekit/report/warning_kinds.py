@@ -10,6 +10,17 @@ from anglekit.display.html import Markup, element
 #: What differs between warnings of one kind: paths, names in quotes, and numbers.
 _OWN = re.compile(r"'[^']*'|\S*[/\\]\S*|\b(?=\w*\d)[\w.,-]*\w")
 
+#: What warnings say of arms that train one student under two names (`distillation.matching.plan_warnings`).
+_ONE_STUDENT = re.compile(
+    r"the arms .+? train the same student|the \w+'s random order, drawn with seed \d+, equals strategy '[^']+'"
+    r"|control '[^']+' trains the same student as '[^']+'"
+)
+
+
+def one_student_words(warnings: Sequence[str]) -> str:
+    """Return of all warnings which arms train one student under two names, in clauses; empty where none do."""
+    return "; ".join(dict.fromkeys(found[0] for one in warnings if (found := _ONE_STUDENT.search(one))))
+
 
 def grouped(warnings: Sequence[str]) -> list[tuple[str, ...]]:
     """Return warnings that differ in paths, quoted names and numbers alone together, each kind where it came first."""

@@ -19,6 +19,9 @@ Standing = Literal["narrower", "wider", "mixed", "unresolved", "unknown"]
 # The share of pairs that must lie on one side of chance before the verdict puts the whole there.
 _NEARLY_ALL: Final = 0.9
 
+#: What the two chance levels are called: the student's state of another example, and the closed form.
+MISMATCHED, UNRELATED = "mismatched text", "unrelated vectors"
+
 
 @dataclass(frozen=True)
 class ChanceVerdict:
@@ -32,6 +35,7 @@ class ChanceVerdict:
         narrower: how many pairs, at all students' layers, surely make a narrower angle than by chance.
         wider: how many surely make a wider one.
         pairs: how many there are.
+        null: what chance is: "mismatched text" or "unrelated vectors".
     """
 
     standing: Standing
@@ -41,6 +45,7 @@ class ChanceVerdict:
     narrower: int = 0
     wider: int = 0
     pairs: int = 0
+    null: str = UNRELATED
 
 
 def chance_acute_fraction(null_cosine: NDArray[np.float64], width: int) -> NDArray[np.float64]:
@@ -78,23 +83,32 @@ def against_chance(angles: pd.DataFrame, nulls: pd.DataFrame) -> ChanceVerdict:
     above, below, total, permuted = _sides(angles, nulls)
     standing = _standing(above, below, total)
     students = len({row["student"] for row in known})
+    sides = _side_words(above, below, total, permuted=permuted)
     sentence = (
         f"Seen from {students} student{'' if students == 1 else 's'}, the teacher's layers lie "
-        f"{_weighted(known, 'mean_angle_degrees'):.0f}° apart on average, and {_weighted(known, 'acute_fraction'):.0%} "
-        f"of the angles are acute; {_side_words(above, below, total, permuted=permuted)}."
+        f"{_weighted(known, 'mean_angle_degrees'):.0f}° apart on average over all of them, their layers and pairs, and "
+        f"{_weighted(known, 'acute_fraction'):.0%} of the angles are acute; {sides}."
     )
     tested = holds_permutation_test(nulls)
     reasons = tuple(_reasons(known, standing, permuted=permuted, tested=tested))
-    return ChanceVerdict(standing, sentence, reasons, rows, above, below, total)
+    return ChanceVerdict(
+        standing, sentence, reasons, rows, above, below, total, null=MISMATCHED if permuted else UNRELATED
+    )
+
+
+#: What is counted as a pair.
+_EACH: Final = " (each pair counts at every layer of every student)"
 
 
 def _side_words(above: int, below: int, total: int, *, permuted: bool) -> str:
-    what = "with the student's state of another example" if permuted else "by chance (unrelated vectors)"
+    what = f"with {MISMATCHED} (the student's state of another example)" if permuted else f"with {UNRELATED}"
     if not above + below:
-        return f"none of {total} pairs of teacher layers can be told from what they would be {what}"
+        return f"none of {total} pairs of teacher layers{_EACH} can be told from what they would be {what}"
     found = [(number, side) for number, side in ((above, "narrower"), (below, "wider")) if number]
     sides = [f"{number} {'is' if number == 1 else 'are'} surely {side}" for number, side in found]
-    return f"of {total} pairs of teacher layers, {' and '.join(sides)} than {what} (95% for all of them together)"
+    return (
+        f"of {total} pairs of teacher layers{_EACH}, {' and '.join(sides)} than {what} (95% for all of them together)"
+    )
 
 
 def _standing(above: int, below: int, total: int) -> Standing:
@@ -125,7 +139,7 @@ def _reasons(known: Sequence[Mapping[str, Any]], standing: Standing, *, permuted
     if permuted:
         shuffled = [row for row in known if row["permuted_cosine"] is not None]
         reasons.append(
-            "With the student's state of another example the layers would lie "
+            f"With {MISMATCHED}, the student's state of another example, the layers would lie "
             f"{_degrees(_weighted(shuffled, 'permuted_cosine')):.0f}° apart."
         )
         reasons.append(
@@ -136,8 +150,8 @@ def _reasons(known: Sequence[Mapping[str, Any]], standing: Standing, *, permuted
         )
         if standing == "wider":
             reasons.append(
-                "Wider than with another example's state means that the student stands close to the teacher's layers, "
-                "between which the directions open."
+                f"Wider than with {MISMATCHED} means that the student stands close to the teacher's layers, between "
+                "which the directions open."
             )
     else:
         reasons.append(
@@ -147,9 +161,15 @@ def _reasons(known: Sequence[Mapping[str, Any]], standing: Standing, *, permuted
     tangential = [row for row in known if np.isfinite(row["mean_tangential_cosine"])]
     if tangential:
         mean = _weighted(tangential, "mean_tangential_cosine")
+        alike = ""
+        if mean > 0 and permuted and standing != "narrower":
+            alike = (
+                " The teacher's own layers are partly alike, which every state sees, also one of mismatched text: by "
+                "itself that is no sign that the layers pull this student alike."
+            )
         reasons.append(
             f"With the student's own direction taken out of both, the mean cosine is {mean:.2f}; for unrelated vectors "
-            "it is 0."
+            f"it is 0.{alike}"
         )
     return reasons
 

@@ -100,7 +100,7 @@ def test_angles_of_older_geometries_are_those_of_the_examples_mean_cosines() -> 
     geometry = older(make_geometry({"forward": 60.0, "reverse": 62.0}, examples=30, undefined=(3, 4)))
     cells, notes = angle_cells([("g", geometry)])
     assert notes[1:] == [
-        f"random, encoder layer {vertex}: 2 of 30 examples lack an angle and are left out" for vertex in (1, 2)
+        f"new weights, encoder layer {vertex}: 2 of 30 examples lack an angle and are left out" for vertex in (1, 2)
     ]
     for cell in cells:
         for (strategy, seed), degrees in cell.students.items():
@@ -148,7 +148,7 @@ def test_a_layer_without_an_angle_is_left_out_and_named() -> None:
     geometry.examples.loc[second, "mean_angle_degrees"] = np.nan
     cells, notes = angle_cells([("g", geometry)])
     assert [cell.place["vertex"] for cell in cells] == [1]
-    assert notes == ["random, encoder layer 2: no example has an angle for every student; this layer is left out"]
+    assert notes == ["new weights, encoder layer 2: no example has an angle for every student; this layer is left out"]
 
 
 def test_scores_make_a_cell_for_each_initialisation_table_and_score() -> None:
@@ -172,7 +172,7 @@ def test_scores_make_a_cell_for_each_initialisation_table_and_score() -> None:
         assert {float(value[0]) for value in cell.students.values()} == {float(number)}
         assert {float(weight[0]) for weight in cell.weights.values()} == {1.0}
         assert (cell.resolution, cell.n_examples) == (0.0, None)
-    assert notes[0].startswith("random, dev: 4 of 4 students came without predictions by example")
+    assert notes[0].startswith("new weights, dev: 4 of 4 students came without predictions by example")
     assert len(notes) == 3
 
 
@@ -189,7 +189,7 @@ def test_scores_are_taken_by_example_where_every_student_has_them() -> None:
     (cell,), notes = score_cells(table, examples, {"dev": 8})
     assert cell.students["forward", 0].tolist() == [50.0]
     assert (cell.resolution, cell.n_examples) == (100 / 8, 8)
-    assert notes[0].startswith("random, dev: 1 of 4 students came without predictions by example")
+    assert notes[0].startswith("new weights, dev: 1 of 4 students came without predictions by example")
 
 
 def test_examples_that_two_geometries_of_one_student_share_are_compared() -> None:

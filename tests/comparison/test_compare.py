@@ -92,8 +92,8 @@ def test_three_sweeps_reach_the_three_verdicts(tmp_path: Path, random: float, no
     if verdict == "undecided":
         assert "seeds (now 5) would decide" in comparison.headline.line
     assert comparison.notes == (
-        "random, validation: 25 of 25 students came without predictions by example, so intervals are over seeds alone "
-        "and hold on this validation table (train them again)",
+        "new weights, validation: 25 of 25 students came without predictions by example, so intervals are over seeds "
+        "alone and hold on this validation table (train them again)",
         "no Geometry came: whether the angles agree is not answered (anglekit analyze)",
     )
     assert comparison.settings["margin_degrees"] is None
@@ -196,7 +196,7 @@ def test_without_none_or_a_second_matching_strategy_the_part_that_is_missing_is_
     without = compare([make_geometry({"forward": 60.0, "reverse": 60.0}, noise=1.0)])
     assert without.verdict == "equivalent"
     assert set(without.differences["kind"]) == {"between"}
-    assert "angles, random: no student without matching (none), so no change over none is given" in without.notes
+    assert "angles, new weights: no student without matching (none), so no change over none is given" in without.notes
     alone = compare([make_geometry({"none": 70.0, "forward": 60.0})])
     assert alone.verdict == "undecided"
     assert alone.families == ()
@@ -215,7 +215,8 @@ def test_two_strategies_are_paired_on_the_seeds_that_both_have(tmp_path: Path) -
     over = comparison.differences[comparison.differences["kind"] == "over none"].set_index("strategy_a")["n_seeds"]
     assert (over["forward"], over["reverse"], over["matching (mean)"]) == (4, 2, 2)
     assert [note for note in comparison.notes if "paired" in note] == [
-        "scores, random: not every matching strategy has seed 2, 3; every two are paired on the seeds that both have"
+        "scores, new weights: not every matching strategy has seed 2, 3; every two are paired on the seeds that both "
+        "have"
     ]
     first, second = (
         make_geometry({name: 60.0}, examples=80, first_example=start)
@@ -230,7 +231,7 @@ def test_examples_without_an_angle_are_left_out() -> None:
     comparison = compare([make_geometry(ALIKE, undefined=range(5))])
     assert set(between(comparison)["n_examples"]) == {195}
     assert np.isfinite(between(comparison)["difference"]).all()
-    assert "random, encoder layer 1: 5 of 200 examples lack an angle and are left out" in comparison.notes
+    assert "new weights, encoder layer 1: 5 of 200 examples lack an angle and are left out" in comparison.notes
     with pytest.raises(InputError, match="no example is in all Geometries"):
         compare([make_geometry({"forward": 1.0}, examples=5), make_geometry({"reverse": 1.0}, first_example=9)])
 
@@ -562,7 +563,7 @@ def test_students_that_have_learned_nothing_get_no_verdict(accuracies: dict[str,
     assert family.told is told
     assert family.reference == Reference(0.5, 0.5, pytest.approx(0.3), above_chance=told, above_untrained=True)
     if not told:
-        assert "is surely better than chance (50.0%); train them longer" in comparison.headline.line
+        assert "is surely better than guessing (50.0%); train them longer" in comparison.headline.line
         # By the numbers alone the strategies would be equivalent.
         assert between(comparison)["test_high"].abs().max() < 0.2
         assert {family.verdict, comparison.verdict, *between(comparison)["verdict"]} == {"no verdict"}
@@ -574,12 +575,12 @@ def test_students_that_have_learned_nothing_get_no_verdict(accuracies: dict[str,
     ("accuracy", "untrained", "teacher", "bars", "advice"),
     [
         (0.7, 0.7, 0.9, "the untrained students (70.0%)", "train them longer"),
-        (0.5, 0.5, 0.9, "chance (50.0%) and the untrained students (50.0%)", "train them longer"),
+        (0.5, 0.5, 0.9, "guessing (50.0%) and the untrained students (50.0%)", "train them longer"),
         (1.0, 1.0, 1.0, "the untrained students (100.0%)", "this table is too easy to tell them apart"),
         (0.99, 0.99, None, "the untrained students (99.0%)", "this table is too easy to tell them apart"),
         (0.98, 0.98, None, "the untrained students (98.0%)", "train them longer"),
         (0.7, 0.7, 0.7, "the untrained students (70.0%)", "the teacher is no better than the students before training"),
-        (0.5, 0.3, 0.3, "chance (50.0%)", "train them longer"),
+        (0.5, 0.3, 0.3, "guessing (50.0%)", "train them longer"),
     ],
 )
 def test_only_the_bars_that_no_student_passed_are_named_and_the_advice_fits(

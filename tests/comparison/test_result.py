@@ -52,7 +52,7 @@ def test_tables_that_nothing_fills_have_their_columns() -> None:
 
 
 def test_every_table_has_its_title_and_its_numbers_stand_flush_right(comparison) -> None:
-    farthest = ("farthest teacher pair", "all pairs at once")
+    farthest = ("farthest teacher pair", "95%, all pairs at once")
     tables = comparison.tables()
     begins = ("Spread between matching", "Means", "Paired differences between", "Obtuse pairs of teacher layers")
     assert [table.title.startswith(begin) for table, begin in zip(tables, begins, strict=True)] == [True] * 4
@@ -64,14 +64,14 @@ def test_every_table_has_its_title_and_its_numbers_stand_flush_right(comparison)
             "strategies",
             "seeds",
             "spread",
-            interval,
+            "95%, all pairs at once",
             "over none",
             interval,
             "spread / change",
             "verdict",
         ),
         ("measure", "init", *FIVE),
-        ("measure", "init", "strategies", "difference", interval, "verdict", "would decide", *farthest),
+        ("measure", "init", "strategies", "difference", "95%, this pair alone", "verdict", "would decide", *farthest),
         ("strategy", "init", "seed", "layer", "mean over pairs", "obtuse", "pairs"),
     ]
     for table in tables:
@@ -80,7 +80,7 @@ def test_every_table_has_its_title_and_its_numbers_stand_flush_right(comparison)
             cells = [row[column] for row in table.rows if row[column]]
             numbers = bool(cells) and all(re.match(r"[-+]?\d", cell) for cell in cells)
             # An interval beside its number, and what would decide, are words.
-            if (table.title[:6], name) not in (("Paired", "95% interval"), ("Paired", "would decide")):
+            if (table.title[:6], name) not in (("Paired", "95%, this pair alone"), ("Paired", "would decide")):
                 assert (column in table.numeric) == numbers, (table.title, name)
 
 

@@ -168,8 +168,8 @@ def test_what_cannot_be_compared_is_said_with_its_scores() -> None:
 
 def test_students_at_chance_get_no_verdict_but_the_numbers() -> None:
     for chance, untrained, words in (
-        (0.338, 0.34, "chance (33.8%) and the untrained students (34.0%)"),
-        (0.338, None, "chance (33.8%)"),
+        (0.338, 0.34, "guessing (33.8%) and the untrained students (34.0%)"),
+        (0.338, None, "guessing (33.8%)"),
         (None, 0.34, "the untrained students (34.0%)"),
     ):
         reference = Reference(max(one for one in (chance, untrained) if one is not None), chance, untrained)
@@ -223,7 +223,7 @@ def test_angles_of_students_that_have_learned_nothing_get_no_verdict() -> None:
     """And no score is written in degrees."""
     lost = {"told": False, "reference": Reference(0.524, 0.524, 0.505)}
     found = said([family("undecided", **lost), family("undecided", ANGLE, **lost)], levels())
-    assert "better than chance (52.4%) and the untrained students (50.5%)" in found.line
+    assert "better than guessing (52.4%) and the untrained students (50.5%)" in found.line
     assert found.reasons[0].endswith(": no verdict, as the matched students have learned nothing.")
     lost["reference"] = Reference(1.0, 0.524, 1.0, above_chance=True, above_untrained=False, reached="best")
     found = said([family("undecided", **lost), family("undecided", ANGLE, **lost)], levels())

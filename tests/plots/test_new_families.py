@@ -147,6 +147,21 @@ def test_learning_curves_hold_each_seed_and_the_teacher_s_score() -> None:
     assert set(only["name"]) == {"hidden"}
 
 
+def test_a_score_that_still_improves_is_told_where_it_has_several_steps() -> None:
+    data = figure_data("learning-curves", [], scores=[score_table()], records=[training_records()])
+    facts = FIGURES["learning-curves"].facts
+    scores = data[data["kind"] == "validation"]
+    students = scores.groupby(["init", "strategy", "seed"]).ngroups
+    last = scores["step"].max()
+    rising = data.assign(value=data["value"].where(data["kind"] != "validation", data["step"].astype(float)))
+    who = f"{students} of {students} students"
+    assert f"still improving for {who}: longer training may change what is told apart." in facts(rising)
+    flat = data.assign(value=data["value"].where(data["kind"] != "validation", 0.5))
+    assert facts(flat).endswith(f"At its last step accuracy was still improving for 0 of {students} students.")
+    single = data[(data["kind"] != "validation") | (data["step"] == last)]
+    assert "improving" not in facts(single)
+
+
 def test_the_chance_of_a_similarity_stands_beside_it() -> None:
     geometry = full_geometry(("forward",), ("random",), teacher_layers=5, depth=2)
     data = figure_data("similarity-chance", [geometry])

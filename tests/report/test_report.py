@@ -17,13 +17,15 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from anglekit.comparison.choice import Choice
 from anglekit.comparison.compare import compare
 from anglekit.comparison.family import Family
 from anglekit.comparison.gaps import Gap
+from anglekit.display.tables import TextTable
 from anglekit.report import build
 from anglekit.report.answers import answer_markup, answer_tables, brief_answers, glossary, size_sentence
 from anglekit.report.gather import gather
-from anglekit.report.page import _brief, _part_verdicts
+from anglekit.report.page import _brief, _in_page_words, _part_verdicts, _twins
 from anglekit.report.warning_kinds import grouped, warnings_markup
 from anglekit.results.geometry import Geometry
 from anglekit.results.scores import StoppedStrategy
@@ -167,7 +169,7 @@ def test_the_answer_comes_first_then_why_and_the_rest_is_folded(outline, written
     line = printed["headline"]
     assert line.startswith("On accuracy (")
     assert "different" in line
-    marks = ("<h1", 'class="headline"', 'class="answer-table', 'id="glossary"', 'id="why"', 'id="figures"')
+    marks = ("<h1", 'class="headline"', 'class="answer-table', 'id="glossary"', 'id="angles"', 'id="figures"')
     order = [text.index(one) for one in marks]
     assert order == sorted(order)
     # The verdict's own line is for who copies it: folded with how it was decided.
@@ -290,16 +292,20 @@ def test_the_geometry_is_said_to_be_more_than_chance_or_not_and_what_was_stopped
     tables = answer_tables(findings)
     verdict = findings.geometries[0].verdict
     shown = _brief(tables, findings)
-    assert "Is the geometry more than chance?" in shown
-    assert f"{verdict.narrower} of {verdict.pairs} pairs" in shown
+    assert f"Are the angles more than those of {verdict.null}?" in shown
+    assert f"of {verdict.pairs} pairs of the teacher&#x27;s layers, each counted at every layer" in shown
+    assert f"{verdict.narrower} are surely narrower, {verdict.wider} surely wider" in shown
     assert verdict.wider + verdict.narrower <= verdict.pairs
     wider = replace(findings.geometries[0], verdict=replace(verdict, standing="wider", narrower=0, wider=verdict.pairs))
-    assert "neither good nor bad" in _brief(tables, replace(findings, geometries=(wider,)))
+    told = _brief(tables, replace(findings, geometries=(wider,)))
+    assert "neither good nor bad" in told
+    assert "a common pull would make them (one direction toward several of the teacher&#x27;s layers at once)" in told
     assert "Left out" not in shown
     text = build.build_report([places[0]], title="angles").html
     first = text[text.index('class="headline"') : text.index("<nav")]
     assert "No scores came, so no strategy can be chosen" in first
-    assert "Is the geometry more than chance?" in first
+    assert "Are the angles more than those of mismatched text?" in first
+    assert "<dt>mismatched text</dt>" in text
     stopped = replace(findings.comparison, stopped=(StoppedStrategy("reverse", "random", 4, 8),))
     assert "reverse at step 4 of 8, new weights" in _brief(tables, replace(findings, comparison=stopped))
 
@@ -329,18 +335,91 @@ def test_warnings_of_one_kind_are_told_once_with_their_number():
     assert "None." in warnings_markup([])
 
 
-def test_where_weights_differ_in_the_verdict_each_has_its_own():
-    def said(*verdicts):
-        families = [
-            Family("score", init, one, 3, {}, ()) for init, one in zip(("random", "teacher"), verdicts, strict=True)
-        ]
-        return _part_verdicts(SimpleNamespace(families=families), "score")
+def test_each_verdict_names_what_is_told_from_what():
+    row = {"strategy_a": "reverse", "strategy_b": "random"}
 
-    assert said("different", "different") == [("scores: strategies differ", "different")]
-    assert [words for words, _ in said("different", "undecided")] == [
-        "scores, new weights: strategies differ",
-        "scores, the teacher's weights: undecided",
+    def said(*verdicts, part="score", **fields):
+        families = [
+            Family(part, init, one, 3, row, (row, row))
+            for init, one in zip(("random", "teacher"), verdicts, strict=True)
+        ]
+        made = [Choice(init, "forward", "forward", 0.9, "random", "", "", **fields) for init in ("random", "teacher")]
+        return _part_verdicts(SimpleNamespace(families=families, choices=made), part)
+
+    some = {"worse": ("reverse",), "alike": "forward and random cannot be told apart"}
+    assert said("different", "different", **some) == [
+        ("scores: reverse is worse; forward and random cannot be told apart", "different")
     ]
+    assert [words for words, _ in said("different", "undecided", **some)] == [
+        "scores, new weights: reverse is worse; forward and random cannot be told apart",
+        "scores, the teacher's weights: forward and random cannot be told apart",
+    ]
+    assert said("different", "different", worse=("a", "b")) == [("scores: forward is best", "different")]
+    many = {"worse": tuple("abcd"), "alike": "x"}
+    assert said("different", "different", **many)[0][0] == "scores: 4 strategies are worse; x"
+    assert said("different", "different")[0][0] == "scores: reverse and random differ most"
+    assert said("different", "different", part="angle", **some)[0][0] == "angles: reverse and random differ most"
+    assert said("equivalent", "equivalent")[0][0] == "scores: strategies are alike"
+
+
+def test_arms_that_train_one_student_are_said_beside_the_table(places):
+    findings = gather(places)
+    assert _twins(findings) is None
+    warnings = (
+        "a/b: the encoder's random order, drawn with seed 2, equals strategy 'reverse'; choose another seed",
+        "a/b: the arms reverse, random train the same student: their maps and all else agree",
+        "the KL has weight 0, so control 'alone' trains the same student as 'none'",
+        "another",
+    )
+    shown = html.unescape(_twins(replace(findings, warnings=warnings)))
+    assert (
+        "One student, two names: </strong>the encoder's random order, drawn with seed 2, equals strategy 'reverse'; "
+        "the arms reverse, random train the same student; control 'alone' trains the same student as 'none'.</p>"
+        in shown
+    )
+
+
+def test_the_words_of_the_planner_are_those_that_the_page_looks_for():
+    plans = Path(build.__file__).parents[1] / "distillation" / "matching" / "plan_warnings.py"
+    text = plans.read_text(encoding="utf-8")
+    for part in ("train the same student: ", "trains the same student as ", "'s random order, drawn with seed "):
+        assert part in text
+
+
+def test_tables_of_the_page_call_students_weights_and_controls_as_the_page_does():
+    table = TextTable(
+        "T",
+        ("init", "strategies", "random-teacher", "student", "verdict"),
+        (
+            ("random", "alone - none", "1", "random-teacher-seed0", "random"),
+            ("teacher", "random - reverse", "2", "x", ""),
+        ),
+    )
+    shown = _in_page_words(table, {"random-teacher-seed0": "random, teacher's weights, seed 0"})
+    assert shown.columns == ("weights", "strategies", "untrained teacher", "student", "verdict")
+    assert shown.rows == (
+        ("new weights", "labels alone - none", "1", "random, teacher's weights, seed 0", "random"),
+        ("the teacher's weights", "random - reverse", "2", "x", ""),
+    )
+
+
+@pytest.mark.parametrize(
+    ("by_example", "about", "words"),
+    [
+        (False, "strategies", "over seeds alone, as no predictions by example came: it holds on this table"),
+        (True, "these students", "over examples alone, as fewer than 3 seeds tell nothing of other students"),
+        (True, "strategies", "over seeds and examples"),
+    ],
+)
+def test_the_glossary_says_over_what_the_intervals_of_this_report_are(places, by_example, about, words):
+    findings = gather(places)
+    levels = findings.comparison.levels.assign(by_example=by_example, about=about)
+    changed = replace(findings, comparison=replace(findings.comparison, levels=levels))
+    (answers,) = answer_tables(changed)
+    shown = html.unescape(glossary([answers], []))
+    assert f"of a student's score {words}; the teacher's is over examples alone." in shown
+    assert "mismatched text" not in shown
+    assert "<dt>unrelated vectors</dt>" in glossary([answers], [], angles=True)
 
 
 @pytest.mark.parametrize(
@@ -449,7 +528,7 @@ def test_in_a_real_browser_cells_are_hovered_clicked_and_walked_by_the_keyboard(
         box = page.value(f"(({{x, y}}) => [x, y])({first}.getBoundingClientRect())")
         page.send("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + 8, y=box[1] + 8)
         tip = page.value("document.querySelector('.tip').hidden ? '' : document.querySelector('.tip').innerText")
-        for told in ("teacher layers 0 and 1", "95%", "chance", "tokens of 300 examples"):
+        for told in ("teacher layers 0 and 1", "95%", "mismatched text", "tokens of 300 examples"):
             assert told in tip
         page.send("Input.dispatchMouseEvent", type="mouseMoved", x=2, y=2)
         assert page.value("document.querySelector('.tip').hidden")

@@ -71,9 +71,13 @@ def test_nearly_all_is_nine_of_ten(surely, standing):
 def test_the_sentence_says_that_it_holds_for_all_pairs_and_the_reasons_how():
     geometry = with_nulls(0.1, 0.2)
     verdict = geometry.against_chance()
-    assert "12 are surely narrower than with the student's state of another example (95% for all of them" in (
+    assert "12 are surely narrower than with mismatched text (the student's state of another example) (95% for all" in (
         verdict.sentence
     )
+    assert (
+        "of 12 pairs of teacher layers (each pair counts at every layer of every student), 12 are" in verdict.sentence
+    )
+    assert verdict.null == "mismatched text"
     assert any("permutation test" in reason for reason in verdict.reasons)
     # A Geometry of an earlier version: the same rows, each with its own interval alone.
     geometry.nulls[["p_adjusted", "joint_low", "joint_high"]] = np.nan

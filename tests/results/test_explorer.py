@@ -102,7 +102,7 @@ def test_without_nulls_chance_is_the_closed_form_and_an_angle_has_its_interval()
     cells = geometry.explored_cells()
     assert cells.null == "formula"
     assert (cells.cells["chance"] == geometry.angles["null_cosine"]).all()
-    assert "vectors of the same lengths" in geometry.explorer().html
+    assert "unrelated vectors (of the same lengths)" in geometry.explorer().html
     row = cells.layers.iloc[0]
     # The error of a mean over tokens clustered by example, here with an example each.
     own = geometry.examples.query("student == @row.student and vertex == @row.vertex")

@@ -136,8 +136,8 @@
     const degrees = (value) => `${(Math.acos(Math.min(1, Math.max(-1, value))) * 180 / Math.PI).toFixed(1)}°`;
     const place = (cell) => `${data.streams[data.stream[cell]]} layer ${data.vertex[cell]}, `
       + `teacher layers ${data.teacher_i[cell]} and ${data.teacher_k[cell]}`;
-    const verdict = (cell) => ({ "1": "surely narrower than by chance", "-1": "surely wider than by chance" })[
-      String(data.side[cell])] ?? "not told from chance";
+    const verdict = (cell) => ({ "1": "surely narrower", "-1": "surely wider" })[
+      String(data.side[cell])] ?? "not told from it";
     const facts = (cell) => {
       if (data.angle[cell] === null) return [["angle", "none: every token is degenerate"]];
       const rows = [["angle", `${get("angle", cell, 10).toFixed(1)}°, the mean over tokens`]];
@@ -148,12 +148,12 @@
       rows.push(["cosine", value]);
       const chance = cosine("chance", cell);
       if (chance !== null) {
-        rows.push(["chance", `cosine ${plain(chance, 3)}, ${degrees(chance)}: ${data.null}`]);
+        rows.push([data.null, `cosine ${plain(chance, 3)}, ${degrees(chance)}`]);
         let beyond = signed(cosine("beyond", cell), 3);
         if (data.joint_low[cell] !== null) {
           beyond += ` (95%, all pairs: ${signed(cosine("joint_low", cell), 3)} to ${signed(cosine("joint_high", cell), 3)})`;
         }
-        rows.push(["beyond chance", `${beyond}; ${verdict(cell)}`]);
+        rows.push(["beyond that", `${beyond}; ${verdict(cell)}`]);
       }
       rows.push(["acute", `${(100 * cosine("acute", cell)).toFixed(1)}% of tokens`]);
       rows.push(["n", `${data.tokens[cell].toLocaleString("en")} tokens of ${data.examples[cell].toLocaleString("en")} examples`]);
@@ -192,7 +192,7 @@
       for (const [value, name] of [[-1, "180°"], [-0.5, "120°"], [0, "90°"], [0.5, "60°"], [1, "0°"]]) {
         svg.append(draw("text", { x: across(value), y: base + 13, "text-anchor": "middle" }, name));
       }
-      svg.append(draw("text", { x: wide / 2, y: base + 27, "text-anchor": "middle" }, "line: mean cosine; dashed: chance"));
+      svg.append(draw("text", { x: wide / 2, y: base + 27, "text-anchor": "middle" }, `line: mean cosine; dashed: ${data.null}`));
       const mark = (value, kind) => {
         if (value === null) return;
         svg.append(draw("line", { x1: across(value), x2: across(value), y1: 8, y2: base, class: kind }));

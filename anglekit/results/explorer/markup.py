@@ -13,15 +13,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from anglekit.display.html import Markup, element, joined, plain
+from anglekit.results.chance import MISMATCHED, UNRELATED
 from anglekit.results.document import ModelRecord
 from anglekit.results.explorer.cells import PLACE_KEY, ExploredCells
+from anglekit.vocabulary import CONTROL_LABELS
 
 #: Steps of |observed minus chance cosine| between the tints of a cell.
 _STEPS: Final = (0.05, 0.1, 0.2)
 _DIGITS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_NULL_WORDS: Final[Mapping[str, str]] = {
-    "permuted-student": "the student's state of another example",
-    "formula": "unrelated vectors of the same lengths",
+_NULL_WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "permuted-student": (MISMATCHED, "the student's state of another example"),
+    "formula": (UNRELATED, "of the same lengths"),
 }
 # Of the small drawings: width, height and margins, in pixels.
 _WIDE, _HIGH, _LEFT, _RIGHT, _TOP, _BOTTOM = 190, 104, 30, 8, 8, 20
@@ -39,7 +41,8 @@ def student_words(student: ModelRecord) -> str:
         return student.name
     weights = {"random": "new weights", "teacher": "teacher's weights"}.get(student.init or "", student.init)
     seed = None if student.seed is None else f"seed {student.seed}"
-    return ", ".join(part for part in (student.strategy, weights, seed) if part)
+    strategy = CONTROL_LABELS.get(student.strategy, student.strategy)
+    return ", ".join(part for part in (strategy, weights, seed) if part)
 
 
 def choice(students: Mapping[str, str]) -> Markup:
@@ -56,7 +59,7 @@ def choice(students: Mapping[str, str]) -> Markup:
         "fieldset",
         element("legend", "Students in all figures"),
         element("button", "all", type="button", data_all="1"),
-        element("button", "none", type="button", data_all="0"),
+        element("button", "clear", type="button", data_all="0"),
         *boxes,
         class_="choice",
         hidden=True,
@@ -75,6 +78,7 @@ def layer_panels(explored: ExploredCells, keys: Mapping[str, str]) -> Markup:
         return element("p", "No angle is defined at any layer.")
     values = known[["angle", "low", "high", "chance"]].to_numpy(np.float64)
     low, high = _padded(float(np.nanmin(values)), float(np.nanmax(values)))
+    null, meaning = _NULL_WORDS[explored.null]
     panels = []
     for student in explored.students:
         own = known[known["student"] == student.name]
@@ -85,7 +89,7 @@ def layer_panels(explored: ExploredCells, keys: Mapping[str, str]) -> Markup:
         drawn = element(
             "svg",
             *_axis(low, high),
-            *(_stream_marks(rows, low, high) for _, rows in own.groupby("stream", sort=False)),
+            *(_stream_marks(rows, low, high, null) for _, rows in own.groupby("stream", sort=False)),
             viewBox=f"0 0 {_WIDE} {_HIGH}",
             role="img",
             aria_label=f"{words}. Angle, {told}",
@@ -104,7 +108,7 @@ def layer_panels(explored: ExploredCells, keys: Mapping[str, str]) -> Markup:
         element("span", "", class_="key angle-key"),
         "angle at each student layer, with its 95% interval over examples where that is larger than the dot; ",
         element("span", "", class_="key chance-key"),
-        f"the angle by chance ({_NULL_WORDS[explored.null]}). Layer 0 is the embedding output.",
+        f"the angle with {null} ({meaning}). Layer 0 is the embedding output.",
         class_="note",
     )
     return joined(legend, element("div", *panels, class_="panels"))
@@ -127,7 +131,7 @@ def _height(degrees: float, low: float, high: float) -> float:
     return round(_TOP + (_HIGH - _TOP - _BOTTOM) * (high - degrees) / (high - low), 1)
 
 
-def _stream_marks(rows: pd.DataFrame, low: float, high: float) -> Markup:
+def _stream_marks(rows: pd.DataFrame, low: float, high: float, null: str) -> Markup:
     vertices = rows["vertex"].tolist()
     room = _WIDE - _LEFT - _RIGHT - 16
     across = [_LEFT + 8 + (room * n / (len(vertices) - 1) if len(vertices) > 1 else room / 2) for n in range(len(rows))]
@@ -145,9 +149,9 @@ def _stream_marks(rows: pd.DataFrame, low: float, high: float) -> Markup:
             marks.append(element("line", x1=round(x, 1), x2=round(x, 1), **ends, class_="reach"))
             interval = f" (95%: {row['low']:.1f}° to {row['high']:.1f}°)"
         told = (
-            f"{row['stream']} layer {row['vertex']}: {row['angle']:.1f}°{interval}; by chance {row['chance']:.1f}°; of "
-            f"{row['pairs']} pairs {row['narrower']} surely narrower, {row['wider']} surely wider; {row['tokens']:,} "
-            f"tokens of {row['examples']:,} examples"
+            f"{row['stream']} layer {row['vertex']}: {row['angle']:.1f}°{interval}; with {null} {row['chance']:.1f}°; "
+            f"of {row['pairs']} pairs {row['narrower']} surely narrower, {row['wider']} surely wider; "
+            f"{row['tokens']:,} tokens of {row['examples']:,} examples"
         )
         marks.append(element("circle", element("title", told), cx=round(x, 1), cy=y, r=3.5))
         if number % every == 0:
@@ -227,9 +231,8 @@ def _cells_legend(explored: ExploredCells) -> Markup:
     return element(
         "p",
         "Mean angle in degrees between two of the teacher's layers, row and column, seen from a student's layer. "
-        "Coloured: surely narrower or wider than by chance "
-        f"({_NULL_WORDS[explored.null]}; 95% for all pairs together); not coloured: not told from chance. Steps of the "
-        f"cosine: {', '.join(map(str, _STEPS))}. ",
+        f"Coloured: surely narrower or wider than with {_NULL_WORDS[explored.null][0]} (95% for all pairs together); "
+        f"not coloured: not told from it. Steps of the cosine: {', '.join(map(str, _STEPS))}. ",
         element("span", shades, class_="shades"),
         left_out,
         class_="note",
@@ -273,7 +276,7 @@ def _numbers(explored: ExploredCells) -> dict[str, Any]:
     cells = explored.cells
     words = {student.name: student_words(student) for student in explored.students}
     return {
-        "null": _NULL_WORDS[explored.null],
+        "null": _NULL_WORDS[explored.null][0],
         "students": [words[name] for name in dict.fromkeys(cells["student"])],
         "student": pd.factorize(cells["student"])[0].tolist(),
         "streams": list(dict.fromkeys(cells["stream"])),

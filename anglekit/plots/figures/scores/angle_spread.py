@@ -242,7 +242,9 @@ ANGLE_SPREAD = FigureSpec(
     title="Mean angle against the spread between strategies",
     summary="a point per task and initialisation: its mean angle, and how far strategies' scores spread",
     reading=(
-        "If acute angles explain why selection hardly matters, points further left lie lower. A few points show no law."
+        "If acute angles explain why selection hardly matters, strategies spread less where the mean angle is smaller. "
+        "A few points show no law. The mean angle is that of the students with matched layers alone, from one kind of "
+        "weights, over their layers, tokens and pairs."
     ),
     options=frozenset({"labels", "value"}),
     data=_data,

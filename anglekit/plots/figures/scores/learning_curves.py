@@ -29,6 +29,7 @@ from anglekit.plots.style import (
     round_ticks,
     strategy_styles,
 )
+from anglekit.vocabulary import LOWER_IS_BETTER
 
 _KEY = ["task", "kind", "name", "init", "strategy"]
 
@@ -160,7 +161,23 @@ def _facts(data: pd.DataFrame) -> str:
         ends = (float(last["value"].min()), float(last["value"].max()))
         what = str(name).replace("_", " ") if kind == "validation" else f"loss ({name})"
         parts.append(f"{what} {ends[0]:.3g} to {ends[1]:.3g} at step {int(last['step'].iloc[0])}")
-    return f"{'; '.join(parts)}."
+    return " ".join([f"{'; '.join(parts)}.", *_unsettled(data)])
+
+
+def _unsettled(data: pd.DataFrame) -> list[str]:
+    """Return for each score that is known at several steps for how many students it was still improving at its last."""
+    sentences = []
+    for name, rows in data[data["kind"] == "validation"].groupby("name", sort=False):
+        sign = -1.0 if name in LOWER_IS_BETTER else 1.0
+        students = [own.sort_values("step")["value"] for _, own in rows.groupby([*_KEY, "seed"], sort=False)]
+        gains = [sign * float(own.iloc[-1] - own.iloc[-2]) for own in students if len(own) > 1]
+        if gains:
+            better = sum(gain > 0 for gain in gains)
+            longer = ": longer training may change what is told apart" if better else ""
+            score = str(name).replace("_", " ")
+            who = f"{better} of {counted(len(gains), 'student')}"
+            sentences.append(f"At its last step {score} was still improving for {who}{longer}.")
+    return sentences
 
 
 LEARNING_CURVES = FigureSpec(
@@ -168,7 +185,7 @@ LEARNING_CURVES = FigureSpec(
     summary="terms of the loss and the validation score over training, a line per strategy, thin ones for its seeds",
     reading=(
         "Where strategies part in the hidden term and not in the score, what the layers are taught does not matter for "
-        "the task. A score that still rises at the end says that training was too short for a verdict."
+        "the task."
     ),
     options=frozenset({"labels", "value"}),
     data=_data,
