@@ -28,7 +28,7 @@ from anglekit.comparison.wording import (
 from anglekit.display.counts import counted
 from anglekit.display.tables import printable
 from anglekit.results.scores import StoppedStrategy
-from anglekit.vocabulary import LOWER_IS_BETTER, given_name, matches_layers
+from anglekit.vocabulary import CONTROL_LABELS, LOWER_IS_BETTER, given_name, matches_layers
 
 #: What helps students that are not surely better than they were, by what leaves them no room (`Reference.reached`).
 _ADVICE: Final[Mapping[str | None, str]] = {
@@ -156,7 +156,9 @@ def _numbers(
     parts = [] if teacher is None else [f"teacher {level(teacher, unit)}"]
     for init, rows in shown.groupby("init", sort=False):
         means = dict(zip(rows["strategy"], rows["mean"], strict=True))
-        named = ", ".join(f"{name} {level(float(means[name]), unit)}" for name in in_order(means))
+        named = ", ".join(
+            f"{CONTROL_LABELS.get(name, name)} {level(float(means[name]), unit)}" for name in in_order(means)
+        )
         family = families.get(str(init))
         interval = "" if family is None or family.verdict != "undecided" else _interval(family)
         parts.append(f"{_before(str(init))}{named}{interval}")

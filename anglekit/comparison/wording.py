@@ -148,7 +148,7 @@ def _two_digits(count: float) -> int:
 def gain_sentence(row: Mapping[str, Any]) -> str:
     """Return, of a row of `Comparison.spreads`, what matching gains over none and how far strategies spread."""
     start = f", from {weights}," if (weights := weights_words(str(row["init"]))) else ""
-    error = "" if np.isnan(row["change_low"]) else f" ({interval_words(row, 'change_low', 'change_high')})"
+    error = "" if np.isnan(row["change_low"]) else f" (95%: {interval_words(row, 'change_low', 'change_high')})"
     spread = "" if np.isnan(row["spread"]) else f", and strategies spread over {gap(row['spread'], row)}"
     change = gap(row["change_over_none"], row, signed=True)
     return f"In {row['measure']}{start} matching gains {change} over none{error}{spread}"

@@ -186,8 +186,8 @@ def test_students_at_chance_get_no_verdict_but_the_numbers() -> None:
 def test_what_matching_gains_and_the_controls_explain_stands_beneath() -> None:
     found = said([family("different")], levels(), spreads=[GAIN], controls=CONTROLS)
     assert found.reasons == (
-        "In accuracy, validation, from new weights, matching gains +11.0 points over none (9.0 to 13.0 points), and "
-        "strategies spread over 30.8 points; the labels alone: -3.7 points; matching an untrained teacher: "
+        "In accuracy, validation, from new weights, matching gains +11.0 points over none (95%: 9.0 to 13.0 points), "
+        "and strategies spread over 30.8 points; the labels alone: -3.7 points; matching an untrained teacher: "
         "+1.3 points, 12% of that.",
     )
     unsure = said(

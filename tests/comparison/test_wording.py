@@ -89,8 +89,8 @@ def test_what_matching_gains_stands_beside_how_far_strategies_spread() -> None:
     ends = {"spread": 0.004, "change_over_none": 0.05, "change_low": 0.04, "change_high": 0.06}
     gain = {"part": "score", "measure": "accuracy, dev", "score": "accuracy", "init": "warm", "margin": 0.01, **ends}
     assert gain_sentence(gain) == (
-        "In accuracy, dev, from warm weights, matching gains +5.0 points over none (4.0 to 6.0 points), and strategies "
-        "spread over 0.4 points"
+        "In accuracy, dev, from warm weights, matching gains +5.0 points over none (95%: 4.0 to 6.0 points), and "
+        "strategies spread over 0.4 points"
     )
     unknown = {"init": "unrecorded", "change_over_none": -0.02, "change_low": np.nan, "spread": np.nan}
     assert gain_sentence(gain | unknown) == "In accuracy, dev matching gains -2.0 points over none"
