@@ -39,7 +39,8 @@ HOW_TO_READ: Final = (
 SCORES_HOW_TO_READ: Final = (
     "Each student was taught by another matching of its layers to the teacher's: if it does not matter which layer "
     "teaches, strategies differ by less than the margin, however far they all are from a student without matching "
-    "(none). With one seed each, nothing is known of how much a score varies by itself, so no verdict is given."
+    "(none). With fewer than three seeds nothing tells how other students trained alike would score, so a verdict is "
+    "about these students only."
 )
 
 #: Where nearly all pairs lie beside the null, whose name stands for `{}`.
@@ -117,7 +118,7 @@ def page(
                 _choice(findings, keys),
             ),
         ),
-        ("angles", "Angles", _angles(tables, findings, keys)),
+        ("angles", "Angles" if findings.geometries else "How to read the scores", _angles(tables, findings, keys)),
     ]
     folded = [
         ("figures", f"Figures for print ({len(figures)})", _figures(figures, not_drawn, keys)),
@@ -281,9 +282,11 @@ def _part_verdicts(comparison: Comparison, part: str) -> list[tuple[str, str]]:
     own = [family for family in comparison.families if family.part == part]
     chosen = {choice.init: choice for choice in comparison.choices} if part == "score" else {}
     said = [(family, _family_words(family, chosen.get(family.init))) for family in own]
+    # A badge stands by itself: with few seeds it says whom it is about.
+    what = f"{part}s of these students" if any(family.about == "these students" for family in own) else f"{part}s"
     if len({words for _, words in said}) > 1:
-        return [(f"{part}s, {whose_words(family.init)}: {words}", family.verdict) for family, words in said]
-    return [(f"{part}s: {said[0][1]}", overall_verdict(own))] if said else []
+        return [(f"{what}, {whose_words(family.init)}: {words}", family.verdict) for family, words in said]
+    return [(f"{what}: {said[0][1]}", overall_verdict(own))] if said else []
 
 
 def _family_words(family: Family, choice: Choice | None) -> str:

@@ -338,9 +338,9 @@ def test_warnings_of_one_kind_are_told_once_with_their_number():
 def test_each_verdict_names_what_is_told_from_what():
     row = {"strategy_a": "reverse", "strategy_b": "random"}
 
-    def said(*verdicts, part="score", **fields):
+    def said(*verdicts, part="score", about="strategies", **fields):
         families = [
-            Family(part, init, one, 3, row, (row, row))
+            Family(part, init, one, 3, row, (row, row), about)
             for init, one in zip(("random", "teacher"), verdicts, strict=True)
         ]
         made = [Choice(init, "forward", "forward", 0.9, "random", "", "", **fields) for init in ("random", "teacher")]
@@ -360,6 +360,8 @@ def test_each_verdict_names_what_is_told_from_what():
     assert said("different", "different")[0][0] == "scores: reverse and random differ most"
     assert said("different", "different", part="angle", **some)[0][0] == "angles: reverse and random differ most"
     assert said("equivalent", "equivalent")[0][0] == "scores: strategies are alike"
+    few = said("different", "different", about="these students", worse=("a", "b"))
+    assert few == [("scores of these students: forward is best", "different")]
 
 
 def test_arms_that_train_one_student_are_said_beside_the_table(places):
