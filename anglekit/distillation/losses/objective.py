@@ -622,15 +622,16 @@ def check_defined(hidden_loss: str, reading: str, stream: Stream, layers: int, c
     Raises:
         InputError: with the reason.
     """
+    kind = f"{'an' if combines == 'attention' else 'a'} {combines}"
     if reading == "official" and combines:
         raise InputError(
-            f"the official reading came, and the {stream}'s layers are taught by a {combines} of teacher layers",
+            f"the official reading came, and the {stream}'s layers are taught by {kind} of teacher layers",
             "the paper's code has one teacher layer for each: take --reading corrected",
         )
     if hidden_loss in ATTENTION_LOSSES and reading != "official" and combines in MIXTURES:
         raise InputError(
-            f"hidden loss {hidden_loss!r} compares what attention makes, and the {stream}'s layers are taught by a "
-            f"{combines} of states, which has no attention",
+            f"hidden loss {hidden_loss!r} compares what attention makes, and the {stream}'s layers are taught by "
+            f"{kind} of states, which has no attention",
             "take a strategy of single layers, such as last, forward or optimal-transport",
         )
     if hidden_loss != "feature-dynamics":
