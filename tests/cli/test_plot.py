@@ -232,7 +232,10 @@ def test_bad_looks_are_one_line(saved: Path, tmp_path: Path) -> None:
         (("--font", "DejaVu Sons"), "the font 'DejaVu Sons' is not installed here"),
         (("--rename", "forward"), "'forward' is no NAME=TEXT; give a student's name"),
         (("--rename", "copid=A"), "no student or strategy 'copid' to call 'A' (--rename); did you mean 'copied'?"),
-        (("--only-student", "x*"), "no student meets 'x*'; allowed: copied, fresh"),
+        (
+            ("--only-student", "x*"),
+            "no student meets 'x*'; allowed: copied, fresh; others have to be analysed first (anglekit analyze",
+        ),
     ):
         result = run(saved, "--figure", "angles-heatmap", "--out", tmp_path / "f.png", *looks)
         assert isinstance(result.exception, InputError), looks

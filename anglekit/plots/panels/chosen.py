@@ -78,7 +78,8 @@ def _named(wanted: str | Sequence[str] | None, students: Sequence[str]) -> list[
         met = [name] if name in students else [each for each in students if fnmatchcase(each, name)]
         if not met:
             what = f"no student meets {name!r}" if set(name) & set("*?[") else f"no student {name!r}"
-            raise InputError(what, allowed=suggest(name, students))
+            others = "others have to be analysed first (anglekit analyze TEACHER STUDENT... --probe FILE --out DIR)"
+            raise InputError(what, allowed=f"{suggest(name, students)}; {others}")
         found += met
     return found
 
