@@ -249,8 +249,8 @@ class _NuclearNormOfProduct(torch.autograd.Function):
 def _nuclear_norm(product: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum of the singular values of a matrix, and its slope U V^T.
 
-    By the eigenvectors of its square in double precision, which keeps values from 1e-7 of the largest: less time than a
-    singular value decomposition, and much less where values are close to each other or to 0.
+    By the eigenvectors of its square in double precision, which keeps values from 1e-7 of the largest. On a model's
+    states this takes as long as a singular value decomposition; where many values are close to 0, a fraction of that.
     """
     # Apple's devices have no double precision.
     wide = (product.cpu() if product.device.type == "mps" else product).double()
