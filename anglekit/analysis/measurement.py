@@ -20,7 +20,7 @@ from anglekit.analysis.token_texts import TokenText
 from anglekit.errors import InputError, foreign_failures
 from anglekit.geometry.cka import CrossSums
 from anglekit.geometry.named_tensors import numbered, prefixed, within
-from anglekit.geometry.sums import AngleExtremes, ExampleMeans, GeometrySums
+from anglekit.geometry.sums import HISTOGRAM_TYPES, AngleExtremes, ExampleMeans, GeometrySums
 from anglekit.geometry.token_sample import TokenSample
 from anglekit.results.document import SketchToken
 from anglekit.runtime.files import MOST_JSON_BYTES
@@ -345,7 +345,9 @@ def _taken(tensors: dict[str, Tensor], name: str, like: Tensor) -> Tensor:
         raise _EarlierSumsError("its sums for CKA were taken around 0, which costs them their digits")
     if held is None:
         raise ValueError(f"it lacks {name!r}")
-    if held.shape != like.shape or held.dtype != like.dtype:
+    # Counts are as wide as their number of tokens needs, and of earlier versions always int32.
+    dtypes = HISTOGRAM_TYPES if name.endswith(".angles.histogram") else (like.dtype,)
+    if held.shape != like.shape or held.dtype not in dtypes:
         raise ValueError(f"{name} is {held.dtype} {tuple(held.shape)}; expected {like.dtype} {tuple(like.shape)}")
     # A file's tensors lie where they lie; matrix products may round otherwise where memory is not aligned.
     return held.clone()

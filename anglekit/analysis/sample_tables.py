@@ -12,11 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from anglekit.analysis.measurement import Measurement
 from anglekit.analysis.spec import AnalysisSpec, Key
-from anglekit.geometry.angles import VertexAngles, chance_factors, layer_pairs, pair_labels, piece_places, whole_of
+from anglekit.geometry.angles import (
+    Directions,
+    VertexAngles,
+    chance_factors,
+    in_compiled_loops,
+    layer_pairs,
+    pair_labels,
+    piece_places,
+    whole_of,
+)
 from anglekit.geometry.anisotropy import Anisotropy, anisotropy, dominant_dimensions, transformed
 from anglekit.geometry.cka import LayerGrams
 from anglekit.geometry.neighbours import Neighbourhoods
@@ -341,8 +351,8 @@ def _null_tests(
         test = None
         if name == "permuted-student":
             ways = exchanges(tokens.n_tokens).to(tokens.teacher.device)
-            meetings = meeting_products(tokens.teacher, tokens.projected(tokens.own), tokens.products, ways)
-            test = exchange_test(meetings, ways, tokens.epsilon)
+            states = tokens.teacher, tokens.projected(tokens.own)
+            test = exchange_test(meeting_products(*states, tokens.products, ways), ways, tokens.epsilon)
             summary, tangential = test.summary, test.tangential
         else:
             rng = np.random.default_rng([seed % 2**63, zlib.crc32(f"{tokens.stream}/{name}".encode())])
@@ -372,7 +382,12 @@ def _beside_null(name: str, tokens: _SampledTokens, rng: np.random.Generator) ->
     n_layers, n_vertices = len(tokens.teacher), len(tokens.own)
     if name == "permuted-all":
         lags = difference_lags(permuted_offsets(n_layers, n_vertices))
-    nulls = _formula_pieces(products) if name == "formula" else _null_pieces(_null_products(name, tokens, rng), tokens)
+    null = None if name == "formula" else _null_products(name, tokens, rng)
+    if not lags and in_compiled_loops(n_vertices, n_layers, products.cross.device, tokens.epsilon):
+        found = _beside_null_in_loops(products, null)
+        if found is not None:
+            return found
+    nulls = _formula_pieces(products) if null is None else _null_pieces(null, tokens)
 
     def pieces() -> Iterator[tuple[tuple[slice, slice], Sequence[Tensor]]]:
         observed = sample_pieces(products, tokens.epsilon, _PIECE_BYTES)
@@ -386,6 +401,38 @@ def _beside_null(name: str, tokens: _SampledTokens, rng: np.random.Generator) ->
     *values, observed, tangential = whole_of(pieces(), n_vertices, n_layers)
     half = len(values) // 2
     return NullSummary(MeanEstimate(*values[:half]), observed, MeanEstimate(*values[half:])), tangential
+
+
+def _beside_null_in_loops(products: SampleProducts, null: SampleProducts | None) -> tuple[NullSummary, Tensor] | None:
+    """Return what `_beside_null` does, of the formula if `null` is None; None if a cosine is lost at some vertex."""
+    from anglekit.geometry import compiled  # numba takes half a second to load
+
+    directions = Directions.of(products.teacher_squared, products.cross, products.vertex)
+    vertices, (n_layers, n_vertices, n_tokens) = directions.whole_vertices(), products.cross.shape
+    if len(vertices) < n_vertices:
+        return None
+    if null is None:
+        # (1 + 0 + 0) r_i r_k, and nothing across the state.
+        factors = chance_factors(products.teacher_squared, products.vertex)
+        nothing, null_teacher = torch.zeros_like(factors), torch.ones_like(products.teacher)
+        null_arrays = tuple(each.numpy() for each in (nothing, factors, nothing, nothing))
+    else:
+        null_directions = Directions.of(null.teacher_squared, null.cross, null.vertex)
+        if len(null_directions.whole_vertices()) < len(null.vertex):
+            return None
+        null_arrays, null_teacher = null_directions.loop_arrays(), null.teacher.contiguous()
+    arrays, own = directions.loop_arrays(), products.teacher.contiguous().numpy()
+    found = np.empty((6, n_vertices, math.comb(n_layers, 2)))
+
+    def compare(some: NDArray[np.int64]) -> None:
+        compiled.beside_null(own, arrays, null_teacher.numpy(), null_arrays, some, tuple(found))
+
+    compiled.in_threads(compare, vertices)
+    observed, null_mean, null_error, difference, error, tangential = torch.from_numpy(found)
+    n = torch.full(observed.shape, n_tokens)
+    freedom = torch.full_like(observed, n_tokens - 1)
+    estimates = MeanEstimate(null_mean, null_error, n, freedom), MeanEstimate(difference, error, n, freedom)
+    return NullSummary(estimates[0], observed, estimates[1]), tangential
 
 
 @dataclass(frozen=True)
@@ -511,18 +558,51 @@ def _angle_means(products: SampleProducts, epsilon: float, *, angles_too: bool =
     names = ["mean_cosine", "se", "mean_angle_degrees", "mean_tangential_cosine", "mean_tangential_angle_degrees"]
     names = [name for name in names if angles_too or "angle" not in name]
 
-    def pieces() -> Iterator[tuple[tuple[slice, slice], Sequence[Tensor]]]:
-        for place, angles in sample_pieces(products, epsilon, _PIECE_BYTES):
-            valid, tangential_valid = _validity(angles)
-            cosine, tangential = mean_estimate(angles.cosine, valid), mean_estimate(angles.tangential, tangential_valid)
-            parts = [cosine.mean, cosine.se, tangential.mean]
-            if angles_too:
-                parts.insert(2, _mean_angle(angles.cosine, valid))
-                parts.append(_mean_angle(angles.tangential, tangential_valid))
-            yield place, [*parts, cosine.n_tokens]
+    n_layers, n_vertices, n_tokens = products.cross.shape
+    in_loops = n_tokens > 1 and in_compiled_loops(n_vertices, n_layers, products.cross.device, epsilon)
 
-    values = whole_of(pieces(), len(products.vertex), len(products.teacher))
-    return dict(zip([*names, "n_tokens"], values, strict=True))
+    def pieces() -> Iterator[tuple[tuple[slice, slice], Sequence[Tensor]]]:
+        rest = [slice(0, n_vertices)]
+        if in_loops:
+            found = _means_in_loops(products, angles_too=angles_too)
+            for vertex, means in found.items():
+                yield (slice(vertex, vertex + 1), slice(None)), [*means, torch.full_like(means[0], n_tokens)]
+            rest = [slice(vertex, vertex + 1) for vertex in range(n_vertices) if vertex not in found]
+        for some in rest:
+            part = SampleProducts(products.teacher, products.cross[:, some], products.vertex[some])
+            for (here, pairs), angles in sample_pieces(part, epsilon, _PIECE_BYTES):
+                valid, tangential_valid = _validity(angles)
+                cosine = mean_estimate(angles.cosine, valid)
+                tangential = mean_estimate(angles.tangential, tangential_valid)
+                means = [cosine.mean, cosine.se, tangential.mean]
+                if angles_too:
+                    means.insert(2, _mean_angle(angles.cosine, valid))
+                    means.append(_mean_angle(angles.tangential, tangential_valid))
+                yield (
+                    (slice(some.start + here.start, some.start + here.stop), pairs),
+                    [*means, cosine.n_tokens.double()],
+                )
+
+    *means, n = whole_of(pieces(), n_vertices, n_layers)
+    return {**dict(zip(names, means, strict=True)), "n_tokens": n.to(torch.int64)}
+
+
+def _means_in_loops(products: SampleProducts, *, angles_too: bool) -> dict[int, Sequence[Tensor]]:
+    """Return the means of every vertex at which no cosine is lost: what `_angle_means` names, (1, pairs) each."""
+    from anglekit.geometry import compiled  # numba takes half a second to load
+
+    directions = Directions.of(products.teacher_squared, products.cross, products.vertex)
+    vertices, arrays = directions.whole_vertices(), directions.loop_arrays()
+    n_vertices, n_layers, _ = directions.half.shape
+    found = np.empty((5, n_vertices, math.comb(n_layers, 2)))
+    teacher = products.teacher.contiguous().numpy()
+
+    def measure(some: NDArray[np.int64]) -> None:
+        compiled.mean_angles(teacher, arrays, some, angles_too, tuple(found))
+
+    compiled.in_threads(measure, vertices)
+    means = torch.from_numpy(found if angles_too else found[[0, 1, 3]])
+    return {vertex: tuple(means[:, vertex : vertex + 1]) for vertex in vertices.tolist()}
 
 
 def _mean_angle(cosine: Tensor, valid: Tensor | None) -> Tensor:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from anglekit.geometry.angles import VertexAngles, angle_pieces, chance_factors, layer_pairs
+from anglekit.geometry.angles import (
+    Directions,
+    VertexAngles,
+    angle_pieces,
+    chance_factors,
+    in_compiled_loops,
+    layer_pairs,
+)
 from anglekit.geometry.products import TokenProducts, take_products
 from anglekit.geometry.similarity import pair_cosines, pair_distances
 from anglekit.geometry.sums import (
@@ -79,6 +88,7 @@ class SumsAccumulator:
         self._examples: list[ExampleMeans] = []
         self._n_tokens = int(self.sums.n_tokens)
         self._workspace = Workspace()
+        self._in_loops = extremes is None and in_compiled_loops(vertices, teacher_layers, self.device, epsilon)
 
     def update(
         self,
@@ -145,31 +155,77 @@ class SumsAccumulator:
     ) -> None:
         teacher_squared, vertex_squared, _ = products.squared()
         self._add_chance(teacher_squared, vertex_squared)
+        if not self._in_loops:
+            self._add_piecewise(products, slice(None), member, batch, where, tokens)
+            return
+        for vertex in self._add_in_loops(products, member, batch, where):
+            self._add_piecewise(products, slice(vertex, vertex + 1), member, batch, where, tokens)
+
+    def _add_in_loops(self, products: TokenProducts, member: Tensor, batch: _BatchExamples, where: slice) -> list[int]:
+        """Add the angles of the vertices at which none is lost; return the other vertices."""
+        from anglekit.geometry import compiled  # numba takes half a second to load
+
+        teacher_squared, vertex_squared, _ = products.squared()
+        directions = Directions.of(teacher_squared, products.cross, vertex_squared)
+        vertices, arrays = directions.whole_vertices(), directions.loop_arrays()
+        sums, n_tokens = self.sums.angles, len(member)
+        ends = member.sum(0).cumsum(0).to(torch.int64).numpy()
+        angle = np.zeros(vertex_squared.shape)
+        summed = (sums.cosine, sums.cosine_squared, sums.acute, sums.angle, sums.tangential, sums.tangential_angle)
+        grown = (tuple(each.numpy() for each in summed), sums.histogram.numpy(), batch.cosine.numpy(), angle)
+        teacher = products.teacher.numpy()
+
+        def add(some: NDArray[np.int64]) -> None:
+            compiled.add_angles(teacher, arrays, some, ends, where.start, *grown)
+
+        compiled.in_threads(add, vertices)
+        chosen, n_pairs = torch.from_numpy(vertices), sums.count.shape[1]
+        sums.count[chosen] += n_tokens
+        sums.tangential_count[chosen] += n_tokens
+        batch.count[chosen, :, where] += member.sum(0)
+        batch.tokens[chosen, where] += member.sum(0)
+        batch.angle[chosen, where] += (torch.from_numpy(angle)[chosen] / n_pairs) @ member
+        return sorted(set(range(len(angle))) - set(vertices.tolist()))
+
+    def _add_piecewise(
+        self,
+        products: TokenProducts,
+        some: slice,
+        member: Tensor,
+        batch: _BatchExamples,
+        where: slice,
+        tokens: Tensor | None,
+    ) -> None:
+        """Add the angles of some vertices by tensor operations."""
+        _, every_squared, _ = products.squared()
+        vertex_squared, first = every_squared[some], some.start or 0
         # Each vertex's sum over pairs of a token's angles, and how many there are.
         angle = torch.zeros_like(vertex_squared)
         n_pairs = torch.zeros_like(vertex_squared, dtype=torch.int64)
         for place, angles in angle_pieces(
             products.teacher,
-            products.cross,
+            products.cross[:, some],
             vertex_squared,
             epsilon=self.epsilon,
             piece_bytes=_piece_bytes(self.device),
         ):
-            vertices, pairs = place
+            here, pairs = place
+            vertices = slice(first + here.start, first + here.stop)
+            place = vertices, pairs
             if pairs.start == 0:
                 self.sums.angles.zero_direction[vertices] += angles.zero_direction.sum(-1)
                 batch.tokens[vertices, where] += (angles.usable.sum(1) >= 2).double() @ member
             # An undefined angle has cosine 0 and must count nowhere; nearly always there is none.
             valid = None if angles.all_usable else angles.valid
             radians = self._add_piece(place, angles, valid)
-            angle[vertices] += radians.sum(1)
+            angle[here] += radians.sum(1)
             cosine = angles.cosine
-            n_pairs[vertices] += cosine.shape[1] if valid is None else valid.sum(1)
+            n_pairs[here] += cosine.shape[1] if valid is None else valid.sum(1)
             batch.cosine[(*place, where)] += cosine @ member
             batch.count[(*place, where)] += member.sum(0) if valid is None else valid.double() @ member
             if self.extremes is not None and tokens is not None:
                 self.extremes.update(cosine, valid, tokens, place)
-        batch.angle[:, where] += torch.rad2deg(angle / n_pairs.clamp_(min=1)) @ member
+        batch.angle[some, where] += torch.rad2deg(angle / n_pairs.clamp_(min=1)) @ member
 
     def _add_piece(self, place: tuple[slice, slice], angles: VertexAngles, valid: Tensor | None) -> Tensor:
         """Add some vertices' angles of some pairs, and return them in radians, 0 where not valid."""

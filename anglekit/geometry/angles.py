@@ -11,6 +11,7 @@ differences of float32 states then keep all their digits, where a float32 produc
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from torch import Tensor
 
 #: A difference shorter than this share of its two states is rounding of float32 states, not a direction.
 DEGENERATE_TOLERANCE = 1e-6
+
+#: So many angles a token are taken in compiled loops.
+COMPILED_ANGLES = 10_000
 
 # The mean of 1 / m² for a mantissa m in [1, 2) whose logarithm is uniform, as that of numbers of many sizes is.
 _INVERSE_SQUARE = 3 / (8 * math.log(2))
@@ -178,7 +182,7 @@ def angles_from_products(
         The angles; pairs are ordered as `layer_pairs`.
     """
     i, k = (index.to(teacher.device) for index in layer_pairs(len(teacher)))
-    return _Directions.of(teacher, cross, student_squared, epsilon).angles(_between(teacher, i, k), (i, k))
+    return Directions.of(_squared(teacher), cross, student_squared, epsilon).angles(_between(teacher, i, k), (i, k))
 
 
 def angle_pieces(
@@ -202,13 +206,14 @@ def angle_pieces(
     """
     n_vertices, n_tokens = student_squared.shape
     i, k = (index.to(teacher.device) for index in layer_pairs(len(teacher)))
-    directions = dict[int, _Directions]()
+    directions = dict[int, Directions]()
     for vertices, pairs in piece_places(n_vertices, len(teacher), n_tokens, piece_bytes):
         if vertices.start == 0:
             some = i[pairs], k[pairs]
             between = _between(teacher, *some)
         if vertices.start not in directions:
-            directions[vertices.start] = _Directions.of(teacher, cross[:, vertices], student_squared[vertices], epsilon)
+            seen = cross[:, vertices], student_squared[vertices]
+            directions[vertices.start] = Directions.of(_squared(teacher), *seen, epsilon)
         yield (vertices, pairs), directions[vertices.start].angles(between, some)
 
 
@@ -244,13 +249,18 @@ def whole_of(
     return whole
 
 
+def _squared(teacher: Tensor) -> Tensor:
+    """Return |T_i|^2, (teacher layers, tokens)."""
+    return torch.diagonal(teacher, dim1=0, dim2=1).T
+
+
 def _between(teacher: Tensor, i: Tensor, k: Tensor) -> Tensor:
     """Return <T_i, T_k> of pairs, (pairs, tokens)."""
     return teacher.flatten(0, 1).index_select(0, i * len(teacher) + k)
 
 
 @dataclass(frozen=True)
-class _Directions:
+class Directions:
     """What every pair's cosine is made of, for each direction from a vertex: (vertices, teacher layers, tokens).
 
     Attributes:
@@ -275,10 +285,26 @@ class _Directions:
     all_directed: bool
     all_tangent_usable: bool
 
+    def whole_vertices(self) -> NDArray[np.int64]:
+        """Return the vertices at which no cosine is lost, at whatever layers and token."""
+        usable = (self.directed & self.tangent_usable).flatten(1).all(1)
+        return np.flatnonzero(usable.cpu().numpy())
+
+    def loop_arrays(self) -> tuple[NDArray[np.float64], ...]:
+        """Return half, scaling, along and inverse_across as the loops of `compiled.py` take them."""
+        tensors = (self.half, self.scaling, self.along, self.inverse_across)
+        return tuple(np.asarray(tensor.contiguous().numpy()) for tensor in tensors)
+
     @classmethod
-    def of(cls, teacher: Tensor, cross: Tensor, student_squared: Tensor, epsilon: float) -> _Directions:
-        """Return them for the vertices of `cross`; arguments as in `angles_from_products`."""
-        teacher_squared = torch.diagonal(teacher, dim1=0, dim2=1).T  # (layers, tokens)
+    def of(cls, teacher_squared: Tensor, cross: Tensor, student_squared: Tensor, epsilon: float = 0.0) -> Directions:
+        """Return them for the vertices of `cross`.
+
+        Args:
+            teacher_squared: |T_i|^2, shape (teacher layers, tokens).
+            cross: as in `angles_from_products`, and the rest too.
+            student_squared: as there.
+            epsilon: as there.
+        """
         cross = cross.transpose(0, 1)  # (vertices, layers, tokens)
         scale = teacher_squared.unsqueeze(0) + student_squared.unsqueeze(1)
         finite = torch.isfinite(scale)
@@ -339,6 +365,16 @@ class _Directions:
             return values.flatten(0, 1).index_select(0, rows).view(n_vertices, -1, n_tokens)
 
         return select
+
+
+def in_compiled_loops(n_vertices: int, n_layers: int, device: torch.device, epsilon: float) -> bool:
+    """Say whether angles are to be taken by `compiled.py`: numba is installed, and there are enough of them a token.
+
+    Loading the loops takes half a second, and compiling them once on a machine about twenty.
+    """
+    if device.type != "cpu" or epsilon or n_vertices * math.comb(n_layers, 2) < COMPILED_ANGLES:
+        return False
+    return importlib.util.find_spec("numba") is not None
 
 
 def chance_factors(teacher_squared: Tensor, student_squared: Tensor) -> Tensor:

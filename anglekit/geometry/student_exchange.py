@@ -24,9 +24,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from anglekit.geometry.angles import VertexAngles, whole_of
+from anglekit.geometry.angles import Directions, VertexAngles, in_compiled_loops, whole_of
 from anglekit.geometry.nulls import MeanEstimate, NullSummary, SampleProducts, mean_estimate, sample_pieces
 from anglekit.vocabulary import COSINE_RESOLUTION
 
@@ -113,7 +114,7 @@ def meeting_products(
         exchanges: the meetings.
 
     Returns:
-        As `sample_products`, with the meetings in the place of tokens.
+        As `sample_products`: the teacher's of the examples, and those with a vertex of the meetings, which are many.
     """
     layers, n_vertices = len(teacher), len(vertices)
     cross, start = list[Tensor](), 0
@@ -123,11 +124,8 @@ def meeting_products(
         block = (taught @ own.T).view(layers, size, n_vertices, size)
         cross.append(block.permute(0, 2, 1, 3).reshape(layers, n_vertices, size * size))
         start += size
-    return SampleProducts(
-        products.teacher.index_select(2, exchanges.teacher),
-        torch.cat(cross, dim=2),
-        products.vertex.index_select(1, exchanges.student),
-    )
+    vertex = products.vertex.index_select(1, exchanges.student)
+    return SampleProducts(products.teacher, torch.cat(cross, dim=2), vertex)
 
 
 @dataclass(frozen=True)
@@ -151,18 +149,28 @@ def exchange_test(products: SampleProducts, exchanges: Exchanges, epsilon: float
     """Test whether the student's own states give another mean cosine than its states of other examples.
 
     Args:
-        products: of every meeting, as `meeting_products` gives them.
+        products: as `meeting_products` gives them.
         exchanges: the meetings and the ways to hand out the states.
         epsilon: what the official reading adds to the product of lengths.
     """
     layers, n_vertices, _ = products.cross.shape
     largest = torch.zeros(len(exchanges.ways) - 1, dtype=torch.float64, device=products.cross.device)
+    in_loops = dict[int, _TestedPairs]()
+    if in_compiled_loops(n_vertices, layers, products.cross.device, epsilon):
+        in_loops, largest = _test_in_loops(products, exchanges)
 
     def pieces() -> Iterator[tuple[tuple[slice, slice], Sequence[Tensor]]]:
+        met = None
         # One vertex after the other: the directions to all meetings of all vertices are many.
         for first in range(n_vertices):
+            if first in in_loops:
+                tested = in_loops[first]
+                yield (slice(first, first + 1), slice(None)), [getattr(tested, each.name) for each in fields(tested)]
+                continue
             vertex = slice(first, first + 1)
-            own = SampleProducts(products.teacher, products.cross[:, vertex], products.vertex[vertex])
+            if met is None:
+                met = products.teacher.index_select(2, exchanges.teacher)
+            own = SampleProducts(met, products.cross[:, vertex], products.vertex[vertex])
             for (_, pairs), angles in sample_pieces(own, epsilon, _THREAD_PIECE_BYTES * torch.get_num_threads()):
                 tested, most = _test_of(angles, exchanges)
                 torch.maximum(largest, most, out=largest)
@@ -265,6 +273,36 @@ def _test_of(angles: VertexAngles, exchanges: Exchanges) -> tuple[_TestedPairs, 
         tested.view(shape),
     )
     return found, statistic[1:].amax(1)
+
+
+def _test_in_loops(products: SampleProducts, exchanges: Exchanges) -> tuple[dict[int, _TestedPairs], Tensor]:
+    """Return the test of every vertex at which no cosine is lost, and the largest |t| of each drawn way over them."""
+    from anglekit.geometry import compiled  # numba takes half a second to load
+
+    layers, n_vertices, _ = products.cross.shape
+    n, n_pairs = exchanges.n_examples, math.comb(layers, 2)
+    teacher = products.teacher.contiguous().numpy()
+    sizes, ways = exchanges.sizes.numpy(), exchanges.ways.numpy().astype(np.uint32)
+    limits = (_NO_VARIANCE, _NO_EXACT_VARIANCE, COSINE_RESOLUTION)
+    tested, largest = dict[int, _TestedPairs](), list[NDArray[np.float32]]()
+
+    def test(vertices: NDArray[np.int64]) -> None:
+        most = np.zeros(len(ways), dtype=np.float32)
+        largest.append(most)
+        for vertex in vertices.tolist():
+            one = slice(vertex, vertex + 1)
+            squared = products.teacher_squared.index_select(1, exchanges.teacher)
+            directions = Directions.of(squared, products.cross[:, one], products.vertex[one], 0.0)
+            if not len(directions.whole_vertices()):
+                continue
+            found = np.empty((6, 1, n_pairs))
+            compiled.exchange(teacher, directions.loop_arrays(), sizes, ways, limits, tuple(found), most)
+            observed, difference, error, null_error, tangential, statistic = torch.from_numpy(found)
+            count = torch.full_like(observed, n)
+            tested[vertex] = _TestedPairs(observed, difference, error, count, null_error, tangential, statistic)
+
+    compiled.in_threads(test, np.arange(n_vertices))
+    return tested, torch.from_numpy(np.sqrt(np.max(largest, axis=0)[1:].astype(np.float64)))
 
 
 def _sums(values: Tensor, exchanges: Exchanges) -> Tensor:

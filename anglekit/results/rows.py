@@ -41,10 +41,10 @@ def _length(part: Rows) -> int:
 
 def _column(values: Sequence[Any], lengths: Sequence[int]) -> Any:  # noqa: ANN401 - an array as this pandas wants it
     if all(isinstance(value, str) for value in values):
-        # Each distinct text is converted to pandas' string storage once, not row by row.
-        texts = list(dict.fromkeys(values))
-        codes = np.array([texts.index(value) for value in values], dtype=np.int64)
-        return pd.Series(texts).array.take(np.repeat(codes, lengths))
+        # Each part's text is converted to pandas' string storage once, not row by row.
+        return pd.Series(values).array.repeat(lengths)
+    if len(values) == 1 and isinstance(values[0], np.ndarray) and values[0].ndim == 1 and values[0].flags.owndata:
+        return values[0]  # nobody else's, so it need not be copied
     return np.concatenate([_flat(value, length) for value, length in zip(values, lengths, strict=True)])
 
 

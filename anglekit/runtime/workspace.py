@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 
 import torch
@@ -28,3 +29,10 @@ class Workspace:
             self._kept.pop(key, None)
             kept = self._kept[key] = torch.empty(size, dtype=dtype, device=device)
         return kept[:size].view(shape)
+
+
+def give_back_memory() -> None:
+    """Give freed memory back to the system where the C library keeps it for later: glibc does, in a heap per thread."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if hasattr(ctypes, "RTLD_GLOBAL") else None
+    if trim is not None:
+        trim(0)
