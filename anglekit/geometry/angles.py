@@ -367,14 +367,18 @@ class Directions:
         return select
 
 
-def in_compiled_loops(n_vertices: int, n_layers: int, device: torch.device, epsilon: float) -> bool:
-    """Say whether angles are to be taken by `compiled.py`: numba is installed, and there are enough of them a token.
+def worth_compiled_loops(n_vertices: int, n_layers: int, device: torch.device, epsilon: float) -> bool:
+    """Say whether a token has so many angles that `compiled.py` is worth loading, and it can take them.
 
     Loading the loops takes half a second, and compiling them once on a machine about twenty.
     """
-    if device.type != "cpu" or epsilon or n_vertices * math.comb(n_layers, 2) < COMPILED_ANGLES:
-        return False
-    return importlib.util.find_spec("numba") is not None
+    return device.type == "cpu" and not epsilon and n_vertices * math.comb(n_layers, 2) >= COMPILED_ANGLES
+
+
+def in_compiled_loops(n_vertices: int, n_layers: int, device: torch.device, epsilon: float) -> bool:
+    """Say whether angles are taken by `compiled.py`: it is worth it, and numba is installed."""
+    worth = worth_compiled_loops(n_vertices, n_layers, device, epsilon)
+    return worth and importlib.util.find_spec("numba") is not None
 
 
 def chance_factors(teacher_squared: Tensor, student_squared: Tensor) -> Tensor:

@@ -31,8 +31,9 @@ def _compiled(function: _Function) -> _Function:
 
     All numbers are finite, and sums may be taken in any order.
     """
-    free: Any = {"contract", "reassoc", "nsz", "arcp", "nnan", "ninf"}
-    compiled: _Function = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=free)(function)
+    free = {"contract", "reassoc", "nsz", "arcp", "nnan", "ninf"}
+    compile_later: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=free)
+    compiled: _Function = compile_later(function)
     return compiled
 
 
@@ -120,7 +121,8 @@ def add_angles(
                 for t in range(n_tokens):
                     cosine = _clamped((half_i[t] + half_k[t] + between[t]) * (scaling_i[t] * scaling_k[t]))
                     cosines[t] = cosine
-                    bins[t] = min(np.int32((cosine + 1.0) * (N_BINS / 2)), N_BINS - 1)
+                    place = np.int32((cosine + 1.0) * (N_BINS / 2))
+                    bins[t] = place if place < N_BINS else N_BINS - 1
                     square += cosine * cosine
                     above += 1.0 if cosine > 0.0 else 0.0
                     own_arc = arc_sine(cosine)

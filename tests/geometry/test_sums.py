@@ -243,8 +243,9 @@ def test_angles_taken_piece_by_piece_change_nothing(monkeypatch, piece):
     assert int(whole.angles.zero_direction.sum()) == 1
 
 
-def test_a_bin_of_more_tokens_than_an_int32_holds():
-    most = torch.iinfo(torch.int32).max
+@pytest.mark.parametrize(("narrow", "wide"), [(torch.int16, torch.int32), (torch.int32, torch.int64)])
+def test_a_bin_of_more_tokens_than_its_type_holds(narrow, wide):
+    most = torch.iinfo(narrow).max
     teacher, student, _ = draw([1])
 
     def one_more(state, row):
@@ -253,14 +254,16 @@ def test_a_bin_of_more_tokens_than_an_int32_holds():
         return accumulator.state()
 
     state = one_more(None, 0)
+    assert state.angles.histogram.dtype == torch.int16
+    state.angles.histogram = state.angles.histogram.to(narrow)
     place = (1, 1, int(state.angles.histogram[1, 1].argmax()))
     state.angles.histogram[place] = most
     state.n_tokens.fill_(most)
-    merged = state + one_more(None, 1)
-    assert int(merged.angles.histogram[place]) == most + 1
-    assert int(one_more(state, 2).angles.histogram[place]) == most + 1
-    # What an int32 makes of it.
-    assert int(torch.tensor(most, dtype=torch.int32) + 1) < 0
+    for more in (state + one_more(None, 1), one_more(state, 2)):
+        assert more.angles.histogram.dtype == wide
+        assert int(more.angles.histogram[place]) == most + 1
+    # What the narrow type makes of it.
+    assert int(torch.tensor(most, dtype=narrow) + 1) < 0
 
 
 def test_students_fed_together_end_as_if_alone():
