@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 MOST_FILES = 16
 #: All that the mathematics may import beside the standard library, and what it may not take from that.
-PURE_LIBRARIES = ("torch", "numpy")
+PURE_LIBRARIES = ("torch", "numpy", "numba")
 NOT_PURE = ("os", "io", "pathlib", "json", "shutil", "tempfile", "subprocess")
 HEAVY = ("torch", "transformers", "pandas", "numpy", "matplotlib", "scipy")
 #: Libraries that may use modules that not every system has.

@@ -22,7 +22,7 @@ from anglekit.analysis.settings import AnalysisSettings
 from anglekit.analysis.spec import AnalysisSpec
 from anglekit.display.counts import counted
 from anglekit.errors import InputError
-from anglekit.geometry.angles import in_compiled_loops, worth_compiled_loops
+from anglekit.geometry.compiled.choice import in_loops, worth_loops
 from anglekit.models.architectures import blocks, depth, model_streams, stack, width
 from anglekit.models.checkpoint_files import stored_weights
 from anglekit.models.checkpoints import (
@@ -178,7 +178,7 @@ def _parts(prepared: PreparedAnalysis, models: Sequence[ModelForecast], program:
         add(sums_at, "sample", 2 * 3 * 4 * numbers * spec.capacity)
     shapes = [(len(spec.layers[s].teacher), len(spec.layers[s].students[p])) for s, p in spec.keys]
     most = max(shapes)
-    if any(in_compiled_loops(n, layers_of, torch.device(sums_at), spec.epsilon) for layers_of, n in shapes):
+    if any(in_loops(n, layers_of, torch.device(sums_at), spec.epsilon) for layers_of, n in shapes):
         add("cpu", "program", _LOOPS_BYTES)
     piece = _PIECE_BYTES if kind == "cpu" else _ACCELERATOR_PIECE_BYTES
     block = _THREAD_BLOCK_BYTES * torch.get_num_threads() if kind == "cpu" else _ACCELERATOR_BLOCK_BYTES
@@ -398,7 +398,7 @@ def forecast_analysis(
 def _hint(spec: AnalysisSpec, device: torch.device) -> str:
     """Return how the angles would be faster, if numba would make them so and is not installed."""
     shapes = [(len(spec.vertices(key)), len(spec.layers[key[0]].teacher), device, spec.epsilon) for key in spec.keys]
-    slow = [shape for shape in shapes if worth_compiled_loops(*shape) and not in_compiled_loops(*shape)]
+    slow = [shape for shape in shapes if worth_loops(*shape) and not in_loops(*shape)]
     if not slow:
         return ""
     angles = max(n_vertices * _pairs(n_layers) for n_vertices, n_layers, *_ in slow)

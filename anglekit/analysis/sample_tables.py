@@ -21,7 +21,6 @@ from anglekit.geometry.angles import (
     Directions,
     VertexAngles,
     chance_factors,
-    in_compiled_loops,
     layer_pairs,
     pair_labels,
     piece_places,
@@ -29,6 +28,7 @@ from anglekit.geometry.angles import (
 )
 from anglekit.geometry.anisotropy import Anisotropy, anisotropy, dominant_dimensions, transformed
 from anglekit.geometry.cka import LayerGrams
+from anglekit.geometry.compiled.choice import in_loops, in_threads
 from anglekit.geometry.neighbours import Neighbourhoods
 from anglekit.geometry.nulls import (
     SWEEP,
@@ -383,7 +383,7 @@ def _beside_null(name: str, tokens: _SampledTokens, rng: np.random.Generator) ->
     if name == "permuted-all":
         lags = difference_lags(permuted_offsets(n_layers, n_vertices))
     null = None if name == "formula" else _null_products(name, tokens, rng)
-    if not lags and in_compiled_loops(n_vertices, n_layers, products.cross.device, tokens.epsilon):
+    if not lags and in_loops(n_vertices, n_layers, products.cross.device, tokens.epsilon):
         found = _beside_null_in_loops(products, null)
         if found is not None:
             return found
@@ -405,7 +405,7 @@ def _beside_null(name: str, tokens: _SampledTokens, rng: np.random.Generator) ->
 
 def _beside_null_in_loops(products: SampleProducts, null: SampleProducts | None) -> tuple[NullSummary, Tensor] | None:
     """Return what `_beside_null` does, of the formula if `null` is None; None if a cosine is lost at some vertex."""
-    from anglekit.geometry import compiled  # numba takes half a second to load
+    from anglekit.geometry.compiled import loops  # numba takes half a second to load
 
     directions = Directions.of(products.teacher_squared, products.cross, products.vertex)
     vertices, (n_layers, n_vertices, n_tokens) = directions.whole_vertices(), products.cross.shape
@@ -425,9 +425,9 @@ def _beside_null_in_loops(products: SampleProducts, null: SampleProducts | None)
     found = np.empty((6, n_vertices, math.comb(n_layers, 2)))
 
     def compare(some: NDArray[np.int64]) -> None:
-        compiled.beside_null(own, arrays, null_teacher.numpy(), null_arrays, some, tuple(found))
+        loops.beside_null(own, arrays, null_teacher.numpy(), null_arrays, some, tuple(found))
 
-    compiled.in_threads(compare, vertices)
+    in_threads(compare, vertices)
     observed, null_mean, null_error, difference, error, tangential = torch.from_numpy(found)
     n = torch.full(observed.shape, n_tokens)
     freedom = torch.full_like(observed, n_tokens - 1)
@@ -559,11 +559,11 @@ def _angle_means(products: SampleProducts, epsilon: float, *, angles_too: bool =
     names = [name for name in names if angles_too or "angle" not in name]
 
     n_layers, n_vertices, n_tokens = products.cross.shape
-    in_loops = n_tokens > 1 and in_compiled_loops(n_vertices, n_layers, products.cross.device, epsilon)
+    by_loops = n_tokens > 1 and in_loops(n_vertices, n_layers, products.cross.device, epsilon)
 
     def pieces() -> Iterator[tuple[tuple[slice, slice], Sequence[Tensor]]]:
         rest = [slice(0, n_vertices)]
-        if in_loops:
+        if by_loops:
             found = _means_in_loops(products, angles_too=angles_too)
             for vertex, means in found.items():
                 yield (slice(vertex, vertex + 1), slice(None)), [*means, torch.full_like(means[0], n_tokens)]
@@ -589,7 +589,7 @@ def _angle_means(products: SampleProducts, epsilon: float, *, angles_too: bool =
 
 def _means_in_loops(products: SampleProducts, *, angles_too: bool) -> dict[int, Sequence[Tensor]]:
     """Return the means of every vertex at which no cosine is lost: what `_angle_means` names, (1, pairs) each."""
-    from anglekit.geometry import compiled  # numba takes half a second to load
+    from anglekit.geometry.compiled import loops  # numba takes half a second to load
 
     directions = Directions.of(products.teacher_squared, products.cross, products.vertex)
     vertices, arrays = directions.whole_vertices(), directions.loop_arrays()
@@ -598,9 +598,9 @@ def _means_in_loops(products: SampleProducts, *, angles_too: bool) -> dict[int, 
     teacher = products.teacher.contiguous().numpy()
 
     def measure(some: NDArray[np.int64]) -> None:
-        compiled.mean_angles(teacher, arrays, some, angles_too, tuple(found))
+        loops.mean_angles(teacher, arrays, some, angles_too, tuple(found))
 
-    compiled.in_threads(measure, vertices)
+    in_threads(measure, vertices)
     means = torch.from_numpy(found if angles_too else found[[0, 1, 3]])
     return {vertex: tuple(means[:, vertex : vertex + 1]) for vertex in vertices.tolist()}
 

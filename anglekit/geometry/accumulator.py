@@ -15,9 +15,9 @@ from anglekit.geometry.angles import (
     VertexAngles,
     angle_pieces,
     chance_factors,
-    in_compiled_loops,
     layer_pairs,
 )
+from anglekit.geometry.compiled.choice import in_loops, in_threads
 from anglekit.geometry.products import TokenProducts, take_products
 from anglekit.geometry.similarity import pair_cosines, pair_distances
 from anglekit.geometry.sums import (
@@ -88,7 +88,7 @@ class SumsAccumulator:
         self._examples: list[ExampleMeans] = []
         self._n_tokens = int(self.sums.n_tokens)
         self._workspace = Workspace()
-        self._in_loops = extremes is None and in_compiled_loops(vertices, teacher_layers, self.device, epsilon)
+        self._in_loops = extremes is None and in_loops(vertices, teacher_layers, self.device, epsilon)
 
     def update(
         self,
@@ -163,7 +163,7 @@ class SumsAccumulator:
 
     def _add_in_loops(self, products: TokenProducts, member: Tensor, batch: _BatchExamples, where: slice) -> list[int]:
         """Add the angles of the vertices at which none is lost; return the other vertices."""
-        from anglekit.geometry import compiled  # numba takes half a second to load
+        from anglekit.geometry.compiled import loops  # numba takes half a second to load
 
         teacher_squared, vertex_squared, _ = products.squared()
         directions = Directions.of(teacher_squared, products.cross, vertex_squared)
@@ -176,9 +176,9 @@ class SumsAccumulator:
         teacher = products.teacher.numpy()
 
         def add(some: NDArray[np.int64]) -> None:
-            compiled.add_angles(teacher, arrays, some, ends, where.start, *grown)
+            loops.add_angles(teacher, arrays, some, ends, where.start, *grown)
 
-        compiled.in_threads(add, vertices)
+        in_threads(add, vertices)
         chosen, n_pairs = torch.from_numpy(vertices), sums.count.shape[1]
         sums.count[chosen] += n_tokens
         sums.tangential_count[chosen] += n_tokens

@@ -11,7 +11,6 @@ differences of float32 states then keep all their digits, where a float32 produc
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +22,6 @@ from torch import Tensor
 
 #: A difference shorter than this share of its two states is rounding of float32 states, not a direction.
 DEGENERATE_TOLERANCE = 1e-6
-
-#: So many angles a token are taken in compiled loops.
-COMPILED_ANGLES = 10_000
 
 # The mean of 1 / m² for a mantissa m in [1, 2) whose logarithm is uniform, as that of numbers of many sizes is.
 _INVERSE_SQUARE = 3 / (8 * math.log(2))
@@ -291,7 +287,7 @@ class Directions:
         return np.flatnonzero(usable.cpu().numpy())
 
     def loop_arrays(self) -> tuple[NDArray[np.float64], ...]:
-        """Return half, scaling, along and inverse_across as the loops of `compiled.py` take them."""
+        """Return half, scaling, along and inverse_across as the compiled loops take them."""
         tensors = (self.half, self.scaling, self.along, self.inverse_across)
         return tuple(np.asarray(tensor.contiguous().numpy()) for tensor in tensors)
 
@@ -365,20 +361,6 @@ class Directions:
             return values.flatten(0, 1).index_select(0, rows).view(n_vertices, -1, n_tokens)
 
         return select
-
-
-def worth_compiled_loops(n_vertices: int, n_layers: int, device: torch.device, epsilon: float) -> bool:
-    """Say whether a token has so many angles that `compiled.py` is worth loading, and it can take them.
-
-    Loading the loops takes half a second, and compiling them once on a machine about twenty.
-    """
-    return device.type == "cpu" and not epsilon and n_vertices * math.comb(n_layers, 2) >= COMPILED_ANGLES
-
-
-def in_compiled_loops(n_vertices: int, n_layers: int, device: torch.device, epsilon: float) -> bool:
-    """Say whether angles are taken by `compiled.py`: it is worth it, and numba is installed."""
-    worth = worth_compiled_loops(n_vertices, n_layers, device, epsilon)
-    return worth and importlib.util.find_spec("numba") is not None
 
 
 def chance_factors(teacher_squared: Tensor, student_squared: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anglekit.geometry.angles import Directions, VertexAngles, in_compiled_loops, whole_of
+from anglekit.geometry.angles import Directions, VertexAngles, whole_of
+from anglekit.geometry.compiled.choice import in_loops, in_threads
 from anglekit.geometry.nulls import MeanEstimate, NullSummary, SampleProducts, mean_estimate, sample_pieces
 from anglekit.vocabulary import COSINE_RESOLUTION
 
@@ -155,16 +156,16 @@ def exchange_test(products: SampleProducts, exchanges: Exchanges, epsilon: float
     """
     layers, n_vertices, _ = products.cross.shape
     largest = torch.zeros(len(exchanges.ways) - 1, dtype=torch.float64, device=products.cross.device)
-    in_loops = dict[int, _TestedPairs]()
-    if in_compiled_loops(n_vertices, layers, products.cross.device, epsilon):
-        in_loops, largest = _test_in_loops(products, exchanges)
+    found_in_loops = dict[int, _TestedPairs]()
+    if in_loops(n_vertices, layers, products.cross.device, epsilon):
+        found_in_loops, largest = _test_in_loops(products, exchanges)
 
     def pieces() -> Iterator[tuple[tuple[slice, slice], Sequence[Tensor]]]:
         met = None
         # One vertex after the other: the directions to all meetings of all vertices are many.
         for first in range(n_vertices):
-            if first in in_loops:
-                tested = in_loops[first]
+            if first in found_in_loops:
+                tested = found_in_loops[first]
                 yield (slice(first, first + 1), slice(None)), [getattr(tested, each.name) for each in fields(tested)]
                 continue
             vertex = slice(first, first + 1)
@@ -277,7 +278,7 @@ def _test_of(angles: VertexAngles, exchanges: Exchanges) -> tuple[_TestedPairs, 
 
 def _test_in_loops(products: SampleProducts, exchanges: Exchanges) -> tuple[dict[int, _TestedPairs], Tensor]:
     """Return the test of every vertex at which no cosine is lost, and the largest |t| of each drawn way over them."""
-    from anglekit.geometry import compiled  # numba takes half a second to load
+    from anglekit.geometry.compiled import loops  # numba takes half a second to load
 
     layers, n_vertices, _ = products.cross.shape
     n, n_pairs = exchanges.n_examples, math.comb(layers, 2)
@@ -296,12 +297,12 @@ def _test_in_loops(products: SampleProducts, exchanges: Exchanges) -> tuple[dict
             if not len(directions.whole_vertices()):
                 continue
             found = np.empty((6, 1, n_pairs))
-            compiled.exchange(teacher, directions.loop_arrays(), sizes, ways, limits, tuple(found), most)
+            loops.exchange(teacher, directions.loop_arrays(), sizes, ways, limits, tuple(found), most)
             observed, difference, error, null_error, tangential, statistic = torch.from_numpy(found)
             count = torch.full_like(observed, n)
             tested[vertex] = _TestedPairs(observed, difference, error, count, null_error, tangential, statistic)
 
-    compiled.in_threads(test, np.arange(n_vertices))
+    in_threads(test, np.arange(n_vertices))
     return tested, torch.from_numpy(np.sqrt(np.max(largest, axis=0)[1:].astype(np.float64)))
 
 

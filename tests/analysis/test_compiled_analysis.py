@@ -6,26 +6,26 @@ import pytest
 
 from anglekit.analysis.analyze import analyze
 from anglekit.analysis.settings import AnalysisSettings
-from anglekit.geometry import angles
+from anglekit.geometry.compiled import choice
 from tests.analysis.same_geometry import assert_same
 
-compiled = pytest.importorskip("anglekit.geometry.compiled", exc_type=ImportError)
+loops = pytest.importorskip("anglekit.geometry.compiled.loops", exc_type=ImportError)
 
 
 @pytest.mark.parametrize("nulls", ["default", "all"])
 def test_every_table_is_the_same(nulls, bert_pair, probe, monkeypatch):
     settings = AnalysisSettings(nulls=nulls)
     expected = analyze(bert_pair[0], bert_pair[1:], probe, settings)
-    monkeypatch.setattr(angles, "COMPILED_ANGLES", 1)
+    monkeypatch.setattr(choice, "COMPILED_ANGLES", 1)
     called = set()
     for name in ("add_angles", "mean_angles", "beside_null", "exchange"):
-        loop = getattr(compiled, name)
+        loop = getattr(loops, name)
 
         def counted(*given, loop=loop, name=name):
             called.add(name)
             loop(*given)
 
-        monkeypatch.setattr(compiled, name, counted)
+        monkeypatch.setattr(loops, name, counted)
     found = analyze(bert_pair[0], bert_pair[1:], probe, settings)
     assert_same(found, expected, 1e-7)
     assert called == {"add_angles", "mean_angles", "beside_null", "exchange"}
@@ -37,6 +37,6 @@ def test_a_student_with_the_teachers_embeddings(bert_pair, probe, checkpoint, mo
     student = checkpoint("bert", "student", seed=2, depth=2)
     student.model.embeddings.load_state_dict(teacher.model.embeddings.state_dict())
     expected = analyze(teacher, [student], probe)
-    monkeypatch.setattr(angles, "COMPILED_ANGLES", 1)
+    monkeypatch.setattr(choice, "COMPILED_ANGLES", 1)
     assert_same(analyze(teacher, [student], probe), expected, 1e-7)
     assert expected.angles.query("vertex == 0 and teacher_i == 0")["n_tokens"].eq(0).all()

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from anglekit.analysis.forecast import forecast_analysis, memory_now, peak_memory
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.errors import InputError
-from anglekit.geometry import angles
+from anglekit.geometry.compiled import choice
 from anglekit.models.checkpoints import load_checkpoint
 from anglekit.models.load_options import LoadOptions
 from anglekit.probes.data import read_probe
@@ -153,6 +153,6 @@ def test_devices_of_teacher_and_student(place):
 def test_many_layers_without_numba_are_told_how_they_would_be_faster(monkeypatch, place):
     hint = "anglekit[compiled]"
     assert hint not in plan_of(place, "bert").text()
-    monkeypatch.setattr(angles, "COMPILED_ANGLES", 1)
-    monkeypatch.setattr(angles.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(choice, "COMPILED_ANGLES", 1)
+    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
     assert hint in plan_of(place, "bert").text()

@@ -10,24 +10,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anglekit.geometry import angles
 from anglekit.geometry.accumulator import SumsAccumulator
-from anglekit.geometry.angles import in_compiled_loops
+from anglekit.geometry.compiled import choice
+from anglekit.geometry.compiled.choice import in_loops, in_threads
 from anglekit.geometry.nulls import sample_products
 from anglekit.geometry.student_exchange import draw_exchanges, exchange_test, meeting_products
 
 pytest.importorskip("numba")
-from anglekit.geometry import compiled
+from anglekit.geometry.compiled import loops
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def loops(monkeypatch):
+def taken(monkeypatch):
     """Return what has everything taken in loops, or by tensor operations."""
 
     def choose(wanted):
-        monkeypatch.setattr(angles, "COMPILED_ANGLES", 1 if wanted else 1 << 40)
+        monkeypatch.setattr(choice, "COMPILED_ANGLES", 1 if wanted else 1 << 40)
 
     return choose
 
@@ -65,7 +65,7 @@ def assert_same_sums(found, expected):
 def test_the_arc_sine_is_numpys_to_the_last_digits():
     edges = [-1.0, -0.5, -1e-300, 0.0, 1e-300, 1e-8, 0.5, np.nextafter(0.5, 1), np.nextafter(1.0, 0), 1.0]
     x = np.concatenate([edges, np.random.default_rng(0).uniform(-1, 1, 20_000)])
-    found = np.array([compiled.arc_sine(value) for value in x])
+    found = np.array([loops.arc_sine(value) for value in x])
     assert np.abs(found - np.arcsin(x)).max() < 4e-16
     # What the same polynomial gives where it does not hold.
     z = 0.81
@@ -84,16 +84,16 @@ def test_sums_in_loops_are_those_of_tensor_operations(layers, vertices, lengths,
     with pytest.MonkeyPatch.context() as patch:
         found = []
         for least in (1, 1 << 40):
-            patch.setattr(angles, "COMPILED_ANGLES", least)
+            patch.setattr(choice, "COMPILED_ANGLES", least)
             found.append(summed(teacher, student, lengths))
     assert_same_sums(*found)
     assert float(found[0]["angles.tangential"].abs().max()) > 0
 
 
-def test_sums_of_runs_that_cut_examples_and_of_several_threads(loops):
+def test_sums_of_runs_that_cut_examples_and_of_several_threads(taken):
     lengths = [130, 1, 90, 300, 2]
     teacher, student = states(6, 4, sum(lengths))
-    loops(wanted=True)
+    taken(wanted=True)
     before = torch.get_num_threads()
     try:
         found = []
@@ -102,50 +102,50 @@ def test_sums_of_runs_that_cut_examples_and_of_several_threads(loops):
             found.append(summed(teacher, student, lengths))
     finally:
         torch.set_num_threads(before)
-    loops(wanted=False)
+    taken(wanted=False)
     assert_same_sums(found[0], summed(teacher, student, lengths))
     for name, value in found[0].items():
         assert torch.equal(value, found[1][name]), name
 
 
-def test_a_vertex_that_loses_an_angle_is_left_to_tensor_operations(loops, monkeypatch):
+def test_a_vertex_that_loses_an_angle_is_left_to_tensor_operations(taken, monkeypatch):
     teacher, student = states(5, 3, 40)
     student[1, 7] = teacher[2, 7]  # no direction
-    at, own = [], compiled.add_angles
+    at, own = [], loops.add_angles
 
     def add_angles(*given):
         at.append(given[2])
         own(*given)
 
-    monkeypatch.setattr(compiled, "add_angles", add_angles)
-    loops(wanted=True)
+    monkeypatch.setattr(loops, "add_angles", add_angles)
+    taken(wanted=True)
     found = summed(teacher, student, [10, 10, 20])
     assert {tuple(vertices) for vertices in at} == {(0, 2), (0, 1, 2)}  # the second batch has lost nothing
-    loops(wanted=False)
+    taken(wanted=False)
     expected = summed(teacher, student, [10, 10, 20])
     assert_same_sums(found, expected)
     assert int(expected["angles.zero_direction"].sum()) == 1
 
 
-def test_not_finite_states_are_left_to_tensor_operations(loops):
+def test_not_finite_states_are_left_to_tensor_operations(taken):
     teacher, student = states(4, 2, 30)
     teacher[1, 3] = torch.nan
-    loops(wanted=True)
+    taken(wanted=True)
     found = summed(teacher, student, [10, 5, 15])
-    loops(wanted=False)
+    taken(wanted=False)
     assert_same_sums(found, summed(teacher, student, [10, 5, 15]))
 
 
 @pytest.mark.parametrize("n", [2, 3, 7, 33, 50])
-def test_the_exchange_test_in_loops(n, loops):
+def test_the_exchange_test_in_loops(n, taken):
     """Blocks of one size and of two, numbers of examples with any rest of four, more pairs than one table holds."""
     teacher, student = states(14, 3, n)
     student[2] = teacher[:3].mean(0) + 0.1 * student[2]
     exchanges = draw_exchanges(n, np.random.default_rng(0), 60)
     products = meeting_products(teacher, student, sample_products(teacher, student), exchanges)
-    loops(wanted=True)
+    taken(wanted=True)
     found = exchange_test(products, exchanges)
-    loops(wanted=False)
+    taken(wanted=False)
     expected = exchange_test(products, exchanges)
     torch.testing.assert_close(found.summary.observed, expected.summary.observed, rtol=0, atol=1e-12)
     for part in ("null", "difference"):
@@ -159,14 +159,14 @@ def test_the_exchange_test_in_loops(n, loops):
     assert len(found.largest) == 60
 
 
-def test_the_exchange_test_of_a_lost_direction(loops):
+def test_the_exchange_test_of_a_lost_direction(taken):
     teacher, student = states(5, 3, 20)
     student[1, 4] = teacher[2, 4]
     exchanges = draw_exchanges(20, np.random.default_rng(0), 40)
     products = meeting_products(teacher, student, sample_products(teacher, student), exchanges)
-    loops(wanted=True)
+    taken(wanted=True)
     found = exchange_test(products, exchanges)
-    loops(wanted=False)
+    taken(wanted=False)
     expected = exchange_test(products, exchanges)
     assert (found.summary.difference.n_tokens[1] == 19).any()
     torch.testing.assert_close(found.summary.difference.mean, expected.summary.difference.mean, rtol=0, atol=1e-9)
@@ -174,12 +174,12 @@ def test_the_exchange_test_of_a_lost_direction(loops):
 
 
 def test_loops_are_chosen_for_many_angles_on_a_processor(monkeypatch):
-    assert in_compiled_loops(21, 80, CPU, 0.0)
-    assert not in_compiled_loops(3, 13, CPU, 0.0)
-    assert not in_compiled_loops(21, 80, torch.device("cuda"), 0.0)
-    assert not in_compiled_loops(21, 80, CPU, 1e-6)  # the official reading divides otherwise
+    assert in_loops(21, 80, CPU, 0.0)
+    assert not in_loops(3, 13, CPU, 0.0)
+    assert not in_loops(21, 80, torch.device("cuda"), 0.0)
+    assert not in_loops(21, 80, CPU, 1e-6)  # the official reading divides otherwise
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert not in_compiled_loops(21, 80, CPU, 0.0)
+    assert not in_loops(21, 80, CPU, 0.0)
 
 
 def test_what_a_thread_raises_is_raised():
@@ -187,4 +187,4 @@ def test_what_a_thread_raises_is_raised():
         raise ValueError(f"of {numbers[-1]}")
 
     with pytest.raises(ValueError, match="of "):
-        compiled.in_threads(fail, np.arange(5))
+        in_threads(fail, np.arange(5))

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from anglekit.vocabulary import N_BINS
@@ -35,17 +33,6 @@ def _compiled(function: _Function) -> _Function:
     compile_later: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=free)
     compiled: _Function = compile_later(function)
     return compiled
-
-
-def in_threads(work: Callable[[NDArray[np.int64]], None], numbers: NDArray[np.int64]) -> None:
-    """Do some work for all numbers, a part of them in each of as many threads as torch has."""
-    threads = min(torch.get_num_threads(), len(numbers))
-    if threads < 2:
-        work(numbers)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        # Taking the results raises what was raised.
-        list(pool.map(work, np.array_split(numbers, threads)))
 
 
 @_compiled
