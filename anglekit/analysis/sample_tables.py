@@ -6,7 +6,7 @@ import itertools
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -411,6 +411,7 @@ def _beside_null_in_loops(products: SampleProducts, null: SampleProducts | None)
     vertices, (n_layers, n_vertices, n_tokens) = directions.whole_vertices(), products.cross.shape
     if len(vertices) < n_vertices:
         return None
+    no_tangent = False
     if null is None:
         # (1 + 0 + 0) r_i r_k, and nothing across the state.
         factors = chance_factors(products.teacher_squared, products.vertex)
@@ -418,6 +419,13 @@ def _beside_null_in_loops(products: SampleProducts, null: SampleProducts | None)
         null_arrays = tuple(each.numpy() for each in (nothing, factors, nothing, nothing))
     else:
         null_directions = Directions.of(null.teacher_squared, null.cross, null.vertex)
+        no_tangent = not bool(null_directions.tangent_usable.any())  # from the origin
+        if no_tangent:
+            along, inverse_across = (torch.zeros_like(null_directions.half) for _ in range(2))
+            tangent_usable = torch.ones_like(null_directions.directed)
+            null_directions = replace(
+                null_directions, along=along, inverse_across=inverse_across, tangent_usable=tangent_usable
+            )
         if len(null_directions.whole_vertices()) < len(null.vertex):
             return None
         null_arrays, null_teacher = null_directions.loop_arrays(), null.teacher.contiguous()
@@ -429,6 +437,8 @@ def _beside_null_in_loops(products: SampleProducts, null: SampleProducts | None)
 
     in_threads(compare, vertices)
     observed, null_mean, null_error, difference, error, tangential = torch.from_numpy(found)
+    if no_tangent:
+        tangential = torch.full_like(tangential, torch.nan)
     n = torch.full(observed.shape, n_tokens)
     freedom = torch.full_like(observed, n_tokens - 1)
     estimates = MeanEstimate(null_mean, null_error, n, freedom), MeanEstimate(difference, error, n, freedom)
@@ -559,50 +569,44 @@ def _angle_means(products: SampleProducts, epsilon: float, *, angles_too: bool =
     names = [name for name in names if angles_too or "angle" not in name]
 
     n_layers, n_vertices, n_tokens = products.cross.shape
-    by_loops = n_tokens > 1 and in_loops(n_vertices, n_layers, products.cross.device, epsilon)
-
-    def pieces() -> Iterator[tuple[tuple[slice, slice], Sequence[Tensor]]]:
-        rest = [slice(0, n_vertices)]
-        if by_loops:
-            found = _means_in_loops(products, angles_too=angles_too)
-            for vertex, means in found.items():
-                yield (slice(vertex, vertex + 1), slice(None)), [*means, torch.full_like(means[0], n_tokens)]
-            rest = [slice(vertex, vertex + 1) for vertex in range(n_vertices) if vertex not in found]
-        for some in rest:
-            part = SampleProducts(products.teacher, products.cross[:, some], products.vertex[some])
-            for (here, pairs), angles in sample_pieces(part, epsilon, _PIECE_BYTES):
-                valid, tangential_valid = _validity(angles)
-                cosine = mean_estimate(angles.cosine, valid)
-                tangential = mean_estimate(angles.tangential, tangential_valid)
-                means = [cosine.mean, cosine.se, tangential.mean]
-                if angles_too:
-                    means.insert(2, _mean_angle(angles.cosine, valid))
-                    means.append(_mean_angle(angles.tangential, tangential_valid))
-                yield (
-                    (slice(some.start + here.start, some.start + here.stop), pairs),
-                    [*means, cosine.n_tokens.double()],
-                )
-
-    *means, n = whole_of(pieces(), n_vertices, n_layers)
-    return {**dict(zip(names, means, strict=True)), "n_tokens": n.to(torch.int64)}
+    shape = n_vertices, math.comb(n_layers, 2)
+    found = {name: products.cross.new_empty(shape) for name in names}
+    n = torch.full(shape, n_tokens, device=products.cross.device)
+    rest = [slice(0, n_vertices)]
+    if n_tokens > 1 and in_loops(n_vertices, n_layers, products.cross.device, epsilon):
+        rest = [slice(vertex, vertex + 1) for vertex in _measure_in_loops(products, found)]
+    for some in rest:
+        part = SampleProducts(products.teacher, products.cross[:, some], products.vertex[some])
+        for (here, pairs), angles in sample_pieces(part, epsilon, _PIECE_BYTES):
+            place = slice(some.start + here.start, some.start + here.stop), pairs
+            valid, tangential_valid = _validity(angles)
+            cosine = mean_estimate(angles.cosine, valid)
+            found["mean_cosine"][place], found["se"][place] = cosine.mean, cosine.se
+            found["mean_tangential_cosine"][place] = mean_estimate(angles.tangential, tangential_valid).mean
+            if angles_too:
+                found["mean_angle_degrees"][place] = _mean_angle(angles.cosine, valid)
+                found["mean_tangential_angle_degrees"][place] = _mean_angle(angles.tangential, tangential_valid)
+            n[place] = cosine.n_tokens
+    return {**found, "n_tokens": n}
 
 
-def _means_in_loops(products: SampleProducts, *, angles_too: bool) -> dict[int, Sequence[Tensor]]:
-    """Return the means of every vertex at which no cosine is lost: what `_angle_means` names, (1, pairs) each."""
+def _measure_in_loops(products: SampleProducts, found: Mapping[str, Tensor]) -> list[int]:
+    """Write the means of every vertex at which no cosine is lost into `found`; return the other vertices."""
     from anglekit.geometry.compiled import loops  # numba takes half a second to load
 
     directions = Directions.of(products.teacher_squared, products.cross, products.vertex)
     vertices, arrays = directions.whole_vertices(), directions.loop_arrays()
-    n_vertices, n_layers, _ = directions.half.shape
-    found = np.empty((5, n_vertices, math.comb(n_layers, 2)))
-    teacher = products.teacher.contiguous().numpy()
+    teacher, nothing = products.teacher.contiguous().numpy(), np.empty((0, 0))
+    angles_too = "mean_angle_degrees" in found
+    written = [found["mean_cosine"], found["se"], found.get("mean_angle_degrees")]
+    written += [found["mean_tangential_cosine"], found.get("mean_tangential_angle_degrees")]
+    places = tuple(nothing if each is None else each.numpy() for each in written)
 
     def measure(some: NDArray[np.int64]) -> None:
-        loops.mean_angles(teacher, arrays, some, angles_too, tuple(found))
+        loops.mean_angles(teacher, arrays, some, angles_too, places)
 
     in_threads(measure, vertices)
-    means = torch.from_numpy(found if angles_too else found[[0, 1, 3]])
-    return {vertex: tuple(means[:, vertex : vertex + 1]) for vertex in vertices.tolist()}
+    return sorted(set(range(len(directions.half))) - set(vertices.tolist()))
 
 
 def _mean_angle(cosine: Tensor, valid: Tensor | None) -> Tensor:

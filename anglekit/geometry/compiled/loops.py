@@ -95,7 +95,8 @@ def add_angles(
     half, scaling, along, inverse_across = directions
     cosine_sum, square_sum, acute, angle_sum, tangential_sum, tangential_angle_sum = sums
     n_layers, n_tokens = teacher.shape[0], teacher.shape[2]
-    cosines, bins, beyond = np.empty(n_tokens), np.empty(n_tokens, np.int32), np.empty(n_tokens)
+    cosines, tangents, beyond = np.empty(n_tokens), np.empty(n_tokens), np.empty(n_tokens)
+    bins = np.empty(n_tokens, np.int32)
     for v in vertices:
         beyond[:] = 0.0
         pair = 0
@@ -112,12 +113,16 @@ def add_angles(
                     bins[t] = place if place < N_BINS else N_BINS - 1
                     square += cosine * cosine
                     above += 1.0 if cosine > 0.0 else 0.0
-                    own_arc = arc_sine(cosine)
+                    across = _clamped((between[t] - along_i[t] * along_k[t]) * (inverse_i[t] * inverse_k[t]))
+                    tangents[t] = across
+                    tangential += across
+                # Apart, because all of it together is more than a processor has registers for.
+                for t in range(n_tokens):
+                    own_arc = arc_sine(cosines[t])
                     arc += own_arc
                     beyond[t] += own_arc
-                    across = _clamped((between[t] - along_i[t] * along_k[t]) * (inverse_i[t] * inverse_k[t]))
-                    tangential += across
-                    tangential_arc += arc_sine(across)
+                for t in range(n_tokens):
+                    tangential_arc += arc_sine(tangents[t])
                 square_sum[v, pair] += square
                 acute[v, pair] += int(above)
                 angle_sum[v, pair] += 90.0 * n_tokens - math.degrees(arc)
@@ -277,17 +282,18 @@ def exchange(
     """
     half, scaling, along, inverse_across = directions
     observed, difference, error, null_error, tangential_mean, statistic = found
-    no_variance, no_exact_variance, least_error = np.float32(limits[0]), limits[1], np.float32(limits[2])
+    no_variance, no_exact_variance, least_variance = np.float32(limits[0]), limits[1], np.float32(limits[2] ** 2)
     n_layers, n_examples = teacher.shape[0], teacher.shape[2]
     n_meetings, n_ways = half.shape[2], ways.shape[0]
     block = n_examples / len(sizes)
     widened, n = (block + 1) / block, np.float32(n_examples)
+    nothing = np.float32(0.0)
     spare = np.float32(widened**2 / ((n_examples - 1) * n_examples))
     products, cosines, acrosses = np.empty(n_meetings), np.empty(n_meetings), np.empty(n_meetings)
     with_others = np.empty(n_examples)
     rows, columns = np.empty(n_examples), np.empty(n_examples)
     table = np.zeros((n_meetings, _TILE), np.float32)
-    total, square = np.empty(_TILE, np.float32), np.empty(_TILE, np.float32)
+    total, square, ratios = np.empty(_TILE, np.float32), np.empty(_TILE, np.float32), np.empty(_TILE, np.float32)
     filled, pair, i, k = 0, 0, 0, 1
     while i < n_layers - 1:
         # The cosines of all meetings.
@@ -358,27 +364,28 @@ def exchange(
         # Every way's sums of some pairs, side by side.
         for way in range(n_ways):
             total[:], square[:] = 0.0, 0.0
-            for e in range(0, n_examples - 3, 4):  # four at once: the sums are fetched and stored a quarter as often
-                a_row, b_row = table[ways[way, e]], table[ways[way, e + 1]]
-                c_row, d_row = table[ways[way, e + 2]], table[ways[way, e + 3]]
+            for e in range(0, n_examples - 5, 6):  # six at once: the sums are fetched and stored a sixth as often
+                a_row, b_row, c_row = table[ways[way, e]], table[ways[way, e + 1]], table[ways[way, e + 2]]
+                d_row, e_row, f_row = table[ways[way, e + 3]], table[ways[way, e + 4]], table[ways[way, e + 5]]
                 for r in range(_TILE):
-                    a_x, b_x, c_x, d_x = a_row[r], b_row[r], c_row[r], d_row[r]
-                    total[r] += (a_x + b_x) + (c_x + d_x)
-                    square[r] += (a_x * a_x + b_x * b_x) + (c_x * c_x + d_x * d_x)
-            for e in range(n_examples - n_examples % 4, n_examples):
+                    a_x, b_x, c_x, d_x, e_x, f_x = a_row[r], b_row[r], c_row[r], d_row[r], e_row[r], f_row[r]
+                    total[r] += (a_x + b_x) + (c_x + d_x) + (e_x + f_x)
+                    square[r] += (a_x * a_x + b_x * b_x) + (c_x * c_x + d_x * d_x) + (e_x * e_x + f_x * f_x)
+            for e in range(n_examples - n_examples % 6, n_examples):
                 a_row = table[ways[way, e]]
                 for r in range(_TILE):
                     total[r] += a_row[r]
                     square[r] += a_row[r] * a_row[r]
             most = largest[way]
-            for r in range(filled):
+            for r in range(_TILE):
                 mean_32 = total[r] / n
                 scatter_32 = square[r] - total[r] * mean_32
-                if scatter_32 <= no_variance * square[r]:
-                    scatter_32 = np.float32(0.0)
-                ratio = mean_32 * mean_32 / (scatter_32 * spare + least_error * least_error)
-                most = max(most, ratio)
-                if way == 0:
-                    statistic[0, pair - filled + r] = math.sqrt(ratio)
+                known = scatter_32 if scatter_32 > no_variance * square[r] else nothing
+                ratios[r] = mean_32 * mean_32 / (known * spare + least_variance)
+            for r in range(filled):
+                most = max(most, ratios[r])
             largest[way] = most
+            if way == 0:
+                for r in range(filled):
+                    statistic[0, pair - filled + r] = math.sqrt(ratios[r])
         filled = 0
