@@ -143,16 +143,19 @@ def _histogram_rows(sums: GeometrySums, labels: Rows, vertices: Sequence[int], t
     columns: dict[str, list[Array]] = {name: [] for name in ("vertex", "teacher_i", "teacher_k", "bin", "count")}
     for vertex, histogram in zip(vertices, sums.angles.histogram, strict=True):
         counts = _array(histogram)
-        pooled = counts.sum(0, dtype=np.int64)
         # Of truth values numpy finds them in half the time.
-        places, pooled_places = np.flatnonzero(counts != 0), np.flatnonzero(pooled)
+        places = np.flatnonzero(counts != 0)
         row, bins = np.divmod(places, N_BINS)
+        found = counts.reshape(-1)[places]
+        # Sums of counts are whole numbers in float64 too, up to 2^53.
+        pooled = np.bincount(bins, found, N_BINS).astype(np.int64)
+        pooled_places = np.flatnonzero(pooled)
         row = np.concatenate([row, np.full(len(pooled_places), len(counts))])
         columns["vertex"].append(np.full(len(row), vertex))
         columns["teacher_i"].append(i[row])
         columns["teacher_k"].append(k[row])
         columns["bin"].append(np.concatenate([bins, pooled_places]))
-        columns["count"].append(np.concatenate([counts.reshape(-1)[places], pooled[pooled_places]]))
+        columns["count"].append(np.concatenate([found, pooled[pooled_places]]))
     return {**labels, **{name: np.concatenate(parts) for name, parts in columns.items()}}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -41,6 +42,8 @@ def _length(part: Rows) -> int:
 
 def _column(values: Sequence[Any], lengths: Sequence[int]) -> Any:  # noqa: ANN401 - an array as this pandas wants it
     if all(isinstance(value, str) for value in values):
+        if len(set(values)) == 1 and isinstance(pd.Series(values).dtype, pd.StringDtype):
+            return _repeated(values[0], sum(lengths))
         # Each part's text is converted to pandas' string storage once, not row by row.
         return pd.Series(values).array.repeat(lengths)
     if len(values) == 1 and isinstance(values[0], np.ndarray) and values[0].ndim == 1 and values[0].flags.owndata:
@@ -52,3 +55,11 @@ def _flat(value: Any, length: int) -> Array:  # noqa: ANN401
     if isinstance(value, Tensor):
         value = value.cpu().numpy()
     return value.reshape(-1) if isinstance(value, np.ndarray) else np.full(length, value)
+
+
+def _repeated(text: str, number: int) -> Any:  # noqa: ANN401 - an array as this pandas wants it
+    """Return a text so many times: its bytes and where each begins, which is all that a column of texts is."""
+    encoded = np.frombuffer(text.encode(), dtype=np.uint8)
+    starts = np.arange(number + 1, dtype=np.int64) * len(encoded)
+    buffers = [None, pa.py_buffer(starts), pa.py_buffer(np.tile(encoded, number))]
+    return pd.array(pa.Array.from_buffers(pa.large_string(), number, buffers), dtype="str")

@@ -54,3 +54,20 @@ def test_columns_of_different_lengths_are_refused():
         data_frame([part("a", 3) | {"mean": torch.zeros(2)}])
     with pytest.raises(ValueError, match="different lengths"):
         data_frame([{"student": "a"}])
+
+
+@pytest.mark.parametrize("text", ["", "student", "é, ひ and 🙂"])
+def test_one_text_for_all_rows_is_as_if_written_row_by_row(text):
+    found = data_frame([{"name": text, "value": np.arange(3)}, {"name": text, "value": np.arange(2)}])
+    pd.testing.assert_frame_equal(found, pd.DataFrame({"name": [text] * 5, "value": [0, 1, 2, 0, 1]}))
+    found.loc[1, "name"] = "other"
+    assert found["name"].tolist() == [text, "other", text, text, text]
+
+
+def test_a_view_of_somebody_elses_array_is_copied_and_an_array_of_its_own_is_taken():
+    whole = np.arange(10)
+    own = np.arange(5)
+    found = data_frame([{"view": whole[:5], "own": own}])
+    whole[0] = own[0] = 9
+    assert found["view"].tolist() == [0, 1, 2, 3, 4]
+    assert np.shares_memory(found["own"].to_numpy(), own)
