@@ -257,6 +257,11 @@ class _SampledTokens:
     def n_tokens(self) -> int:
         return self.teacher.shape[1]
 
+    @property
+    def in_loops(self) -> bool:
+        """Whether the angles of this student are taken in compiled loops: those of its nulls are then as well."""
+        return in_loops(len(self.own), len(self.teacher), self.teacher.device, self.epsilon)
+
     def projected(self, own: Tensor) -> Tensor:
         """Return the student's states, or others in its own width, in the teacher's width."""
         if self.projections is None:
@@ -383,7 +388,7 @@ def _beside_null(name: str, tokens: _SampledTokens, rng: np.random.Generator) ->
     if name == "permuted-all":
         lags = difference_lags(permuted_offsets(n_layers, n_vertices))
     null = None if name == "formula" else _null_products(name, tokens, rng)
-    if not lags and in_loops(n_vertices, n_layers, products.cross.device, tokens.epsilon):
+    if not lags and tokens.in_loops:
         found = _beside_null_in_loops(products, null)
         if found is not None:
             return found
@@ -556,15 +561,21 @@ def _null_products(name: str, tokens: _SampledTokens, rng: np.random.Generator) 
 def _sweep_rows(tokens: _SampledTokens) -> list[Rows]:
     """Return the rows of `vertex_sweep.parquet`."""
     # The vertices of the first t come before those of the second.
-    columns = _angle_means(sweep_products(tokens.products, SWEEP), tokens.epsilon)
+    columns = _angle_means(sweep_products(tokens.products, SWEEP), tokens)
     by_t = zip(*(values.chunk(len(SWEEP)) for values in columns.values()), strict=True)
     return [
         tokens.labelled({"t": t, **dict(zip(columns, each, strict=True))}) for t, each in zip(SWEEP, by_t, strict=True)
     ]
 
 
-def _angle_means(products: SampleProducts, epsilon: float, *, angles_too: bool = True) -> dict[str, Tensor]:
-    """Return what a sample's cosines come to, (vertices, pairs) each; with `angles_too` their angles as well."""
+def _angle_means(products: SampleProducts, tokens: _SampledTokens, *, angles_too: bool = True) -> dict[str, Tensor]:
+    """Return what the cosines of products of a sample come to, (vertices, pairs) each.
+
+    Args:
+        products: of the sample's states, or of states made of them.
+        tokens: the sample.
+        angles_too: the mean angles are wanted as well.
+    """
     names = ["mean_cosine", "se", "mean_angle_degrees", "mean_tangential_cosine", "mean_tangential_angle_degrees"]
     names = [name for name in names if angles_too or "angle" not in name]
 
@@ -573,11 +584,11 @@ def _angle_means(products: SampleProducts, epsilon: float, *, angles_too: bool =
     found = {name: products.cross.new_empty(shape) for name in names}
     n = torch.full(shape, n_tokens, device=products.cross.device)
     rest = [slice(0, n_vertices)]
-    if n_tokens > 1 and in_loops(n_vertices, n_layers, products.cross.device, epsilon):
+    if n_tokens > 1 and tokens.in_loops:
         rest = [slice(vertex, vertex + 1) for vertex in _measure_in_loops(products, found)]
     for some in rest:
         part = SampleProducts(products.teacher, products.cross[:, some], products.vertex[some])
-        for (here, pairs), angles in sample_pieces(part, epsilon, _PIECE_BYTES):
+        for (here, pairs), angles in sample_pieces(part, tokens.epsilon, _PIECE_BYTES):
             place = slice(some.start + here.start, some.start + here.stop), pairs
             valid, tangential_valid = _validity(angles)
             cosine = mean_estimate(angles.cosine, valid)
@@ -673,7 +684,7 @@ def _view_rows(tokens: _SampledTokens, kind: str, views: Sequence[View]) -> list
                 rows.append({**names, **place, **labels, **columns, "n_tokens": tokens.n_tokens})
         if space is not angle_space:
             seen = angle_space.seen(view)
-        means = _angle_means(sample_products(seen[:n], seen[n:]), tokens.epsilon, angles_too=False)
+        means = _angle_means(sample_products(seen[:n], seen[n:]), tokens, angles_too=False)
         angles.append(tokens.labelled({**labels, **means}))
     for space in spaces if kind == "all" else ():
         width = space.states.shape[-1]

@@ -10,13 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anglekit.geometry.angles import (
-    Directions,
-    VertexAngles,
-    angle_pieces,
-    chance_factors,
-    layer_pairs,
-)
+from anglekit.geometry.angles import Directions, VertexAngles, angle_pieces, chance_factors, layer_pairs
 from anglekit.geometry.compiled.choice import in_loops, in_threads
 from anglekit.geometry.products import TokenProducts, take_products
 from anglekit.geometry.similarity import pair_cosines, pair_distances

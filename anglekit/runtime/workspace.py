@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Workspace:
 
 def give_back_memory() -> None:
     """Give freed memory back to the system where the C library keeps it for later: glibc does, in a heap per thread."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if hasattr(ctypes, "RTLD_GLOBAL") else None
-    if trim is not None:
-        trim(0)
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

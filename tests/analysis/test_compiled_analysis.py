@@ -31,6 +31,20 @@ def test_every_table_is_the_same(nulls, bert_pair, probe, monkeypatch):
     assert called == {"add_angles", "mean_angles", "beside_null", "exchange"}
 
 
+def test_the_sweep_of_the_vertex_does_not_bring_the_loops_for_few_angles(bert_pair, probe, monkeypatch):
+    """Eight places of every vertex have eight times the angles, but not for eight times the tokens."""
+    angles_a_token = analyze(bert_pair[0], bert_pair[1:], probe).angles.shape[0]
+    monkeypatch.setattr(choice, "COMPILED_ANGLES", angles_a_token + 1)
+    called = []
+    for name in ("add_angles", "mean_angles", "beside_null", "exchange"):
+        monkeypatch.setattr(loops, name, lambda *given, name=name: called.append(name))
+    analyze(bert_pair[0], bert_pair[1:], probe)
+    assert not called
+    monkeypatch.setattr(choice, "COMPILED_ANGLES", angles_a_token)
+    analyze(bert_pair[0], bert_pair[1:], probe)
+    assert "mean_angles" in called
+
+
 def test_a_student_with_the_teachers_embeddings(bert_pair, probe, checkpoint, monkeypatch):
     """At its first vertex no direction to the teacher's first layer has a length: that vertex is left to tensors."""
     teacher = bert_pair[0]

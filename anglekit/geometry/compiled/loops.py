@@ -2,8 +2,8 @@
 
 An operation on tensors reads its operands from memory and writes its result there. Of 80 layers and 20 vertices a token
 has 66,360 angles, and of each a dozen numbers are asked for; a compiled loop has them in registers and takes a third of
-the time. Everything here says what `accumulator.py`, `student_exchange.py` and `nulls.py` say in tensor operations,
-for vertices at which no direction is lost; those are the reference, and what is used where numba is not installed.
+the time. Everything here says what the callers say in tensor operations too, for vertices at which no direction is
+lost; those are the reference, and what is used where numba is not installed.
 """
 
 from __future__ import annotations
