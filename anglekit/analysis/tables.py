@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,6 +29,9 @@ from anglekit.vocabulary import N_BINS
 
 Array = NDArray[Any]
 
+# Bytes of all histograms from which memory is given back between the steps.
+_LARGE_HISTOGRAMS = 64 << 20
+
 
 def tabulate(spec: AnalysisSpec, measurement: Measurement) -> Geometry:
     """Return what a measurement says, of the whole probe or of a part of it.
@@ -38,8 +41,10 @@ def tabulate(spec: AnalysisSpec, measurement: Measurement) -> Geometry:
     """
     if measurement.n_batches == spec.n_batches:
         _check_finite(spec, measurement)
-    # Of many layers the tables take as much as what the passes have left.
-    give_back_memory()
+    # Of many layers the tables take as much as what the passes have left; else it is not worth fetching pages anew.
+    counts = sum(sums.angles.histogram.nbytes for sums in measurement.sums.values())
+    give_back = give_back_memory if counts >= _LARGE_HISTOGRAMS else _keep_memory
+    give_back()
     cka = {stream: layer_cka(spec, measurement, stream) for stream in spec.layers}
     rows: dict[str, list[Rows]] = {"angles": [], "histograms": [], "layers": [], "examples": []}
     degenerate: dict[str, dict[str, StreamCounts]] = {}
@@ -56,7 +61,7 @@ def tabulate(spec: AnalysisSpec, measurement: Measurement) -> Geometry:
     del sampled_rows  # `_data_frames` drops them one by one
     record = spec.record
     return Geometry(
-        **_data_frames(rows),
+        **_data_frames(rows, give_back),
         **({"extremes": _extremes(spec, measurement)} if measurement.extremes else {}),
         settings=record.settings,
         provenance=msgspec.to_builtins(record.provenance),
@@ -78,14 +83,18 @@ def tabulate(spec: AnalysisSpec, measurement: Measurement) -> Geometry:
     )
 
 
-def _data_frames(rows: dict[str, list[Rows]]) -> dict[str, pd.DataFrame]:
+def _keep_memory() -> None:
+    """Leave freed memory to the C library."""
+
+
+def _data_frames(rows: dict[str, list[Rows]], give_back: Callable[[], None]) -> dict[str, pd.DataFrame]:
     """Return each table's data frame; the rows are dropped table by table, which of many layers are large.
 
     The histograms come last: their rows become the frame's columns, those of the others are copied.
     """
     frames = dict[str, pd.DataFrame]()
     for table in sorted(rows, key="histograms".__eq__):
-        give_back_memory()
+        give_back()
         frames[table] = data_frame(rows.pop(table))
     return frames
 

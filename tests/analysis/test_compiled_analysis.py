@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from anglekit.analysis import tables
 from anglekit.analysis.analyze import analyze
 from anglekit.analysis.settings import AnalysisSettings
 from anglekit.geometry.compiled import choice
@@ -54,3 +55,13 @@ def test_a_student_with_the_teachers_embeddings(bert_pair, probe, checkpoint, mo
     monkeypatch.setattr(choice, "COMPILED_ANGLES", 1)
     assert_same(analyze(teacher, [student], probe), expected, 1e-7)
     assert expected.angles.query("vertex == 0 and teacher_i == 0")["n_tokens"].eq(0).all()
+
+
+def test_memory_is_given_back_between_large_tables_alone(bert_pair, probe, monkeypatch):
+    given_back = []
+    monkeypatch.setattr(tables, "give_back_memory", lambda: given_back.append(1))
+    expected = analyze(bert_pair[0], bert_pair[1:], probe)
+    assert not given_back
+    monkeypatch.setattr(tables, "_LARGE_HISTOGRAMS", 0)
+    assert_same(analyze(bert_pair[0], bert_pair[1:], probe), expected)
+    assert len(given_back) > 2
