@@ -391,7 +391,10 @@ class GeometrySums:
     def to(self, device: torch.device | str) -> GeometrySums:
         """Return the sums on a device; those by example stay in main memory."""
         moved = {name: tensor.to(device) for name, tensor in self._over_tokens().items()}
-        return self.with_tensors(moved | _named(self.examples))
+        sums = self.with_tensors(moved | _named(self.examples))
+        if _narrowest(device) != HISTOGRAM_TYPES[0]:
+            sums.angles.make_room(torch.iinfo(HISTOGRAM_TYPES[0]).max + 1)
+        return sums
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the sums by name; those of `vertex` only where they are not those of `student`."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from anglekit.geometry import accumulator as streaming
 from anglekit.geometry import products
+from anglekit.geometry import sums as sums_module
 from anglekit.geometry.accumulator import SumsAccumulator, accumulate_batch
 from anglekit.geometry.angles import tangential_cosine, vertex_cosine
 from anglekit.geometry.similarity import centred_cosines
@@ -264,6 +265,15 @@ def test_a_bin_of_more_tokens_than_its_type_holds(narrow, wide):
         assert int(more.angles.histogram[place]) == most + 1
     # What the narrow type makes of it.
     assert int(torch.tensor(most, dtype=narrow) + 1) < 0
+
+
+def test_counts_that_move_to_an_accelerator_are_at_least_int32(monkeypatch):
+    state = sums_of(*draw([4, 2]))
+    assert state.to("cpu").angles.histogram.dtype == torch.int16
+    monkeypatch.setattr(sums_module, "_narrowest", lambda device: torch.int32)
+    moved = state.to("cpu")
+    assert moved.angles.histogram.dtype == torch.int32
+    assert torch.equal(moved.angles.histogram, state.angles.histogram.to(torch.int32))
 
 
 def test_students_fed_together_end_as_if_alone():

@@ -18,7 +18,7 @@ COMPILED_ANGLES = 10_000
 def worth_loops(n_vertices: int, n_layers: int, device: torch.device, epsilon: float) -> bool:
     """Say whether a token has so many angles that the loops are worth loading, and they can take them.
 
-    Loading them takes half a second, and compiling them once on a machine about twenty. They know no epsilon.
+    Loading them takes half a second, and compiling them once on a machine ten to fifteen. They know no epsilon.
     """
     return device.type == "cpu" and not epsilon and n_vertices * math.comb(n_layers, 2) >= COMPILED_ANGLES
 
