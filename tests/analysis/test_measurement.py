@@ -138,3 +138,19 @@ def test_sums_of_an_earlier_version_are_read_and_have_no_angles_by_example(piece
     assert 0 < known.sum() < len(known)
     assert_frame_equal(found[known], whole[known])
     assert_frame_equal(found.drop(columns="mean_angle_degrees"), whole.drop(columns="mean_angle_degrees"))
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64, torch.float32])
+def test_counts_of_every_width_are_read_and_no_others(dtype, pieces, tmp_path):
+    spec, _, singles = pieces
+    first, rest = singles[0], sum(singles[2:], singles[1])
+    write_measurement(tmp_path / "sums", first)
+    tensors = load_file(tmp_path / "sums")
+    saved = {name: each.to(dtype) if name.endswith(".histogram") else each for name, each in tensors.items()}
+    save_file(saved, tmp_path / "saved", metadata=read_metadata(tmp_path / "sums"))
+    if not dtype.is_floating_point:
+        found = tabulate(spec, read_measurement(tmp_path / "saved", spec) + rest).histograms
+        assert_frame_equal(found, tabulate(spec, first + rest).histograms)
+        return
+    with pytest.raises(InputError, match=r"histogram is torch\.float32"):
+        read_measurement(tmp_path / "saved", spec)
