@@ -1,13 +1,16 @@
 """Teachers larger than memory: block after block beside the same analysis in memory, and beside accelerate's disk map.
 
-Run it alone on a quiet machine: `make bench`. With `--large` a teacher of 8 GB is made and its states are extracted
-under a memory limit of 2 GB (a control group, which needs root on Linux), then compared with those of the model run
-whole, which takes 10 GB of memory and 20 GB of disk.
+Run it alone on a quiet machine: `make bench`. With `--limited` the weights find no room in the page cache either (a
+control group's memory limit, which needs root on Linux). With `--large` a teacher of 8 GB is made and its states are
+extracted under a limit of 2 GB, then compared with those of the model run whole, which takes 10 GB of memory and 20 GB
+of disk.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,7 +20,7 @@ from pathlib import Path
 
 import torch
 from measuring import bert, checkpoint, paired_ratio, probe_of, report, review_texts, word_tokenizer
-from transformers import Qwen3Config, Qwen3Model
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 from anglekit.analysis.analyze import analyze
 from anglekit.analysis.jobs.extract import extract_states
@@ -33,9 +36,22 @@ BY_BLOCKS = LoadOptions(device="cpu", placement=Placement(offload="blocks"))
 PARTS = {"embeddings": "disk", "encoder": "disk", "pooler": "cpu"}
 ON_DISK = LoadOptions(device="cpu", placement=Placement(device_map=json.dumps(PARTS)))
 WHOLE = LoadOptions(device="cpu")
+WAYS = {"blocks": BY_BLOCKS, "map": ON_DISK}
 LARGE_TEXTS = 40
 #: About what the control group leaves the process, beside the page cache that it may take back.
 LIMIT = 2_000_000_000
+#: What an analysis of the smaller teacher may take once it is imported: not enough to keep the weights as well.
+SMALL_LIMIT = 700_000_000
+#: Bytes a second; the last limit is none.
+DISKS = {"200 MB/s": 200_000_000, "500 MB/s": 500_000_000, "this disk": 1 << 40}
+
+
+def saved_teacher(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Save a 12 x 768 teacher with its tokenizer; return its directory."""
+    directory = folder / "teacher"
+    bert(12, 768, len(tokenizer)).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
 
 
 def measure_small(quick: bool) -> None:
@@ -45,9 +61,7 @@ def measure_small(quick: bool) -> None:
     tokenizer = word_tokenizer(texts)
     student = checkpoint("student", bert(3, 768, len(tokenizer), seed=1), tokenizer)
     with tempfile.TemporaryDirectory() as folder:
-        directory = str(Path(folder) / "teacher")
-        bert(12, 768, len(tokenizer)).save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
+        directory = str(saved_teacher(Path(folder), tokenizer))
 
         def run(options: LoadOptions) -> None:
             analyze(load_checkpoint(directory, options), student, probe_of(texts), SETTINGS)
@@ -56,6 +70,48 @@ def measure_small(quick: bool) -> None:
         report("analysis block after block over that in memory", ratio, 1.3, by_blocks_s=by_blocks, whole_s=whole)
         ratio, by_blocks, disk = paired_ratio(lambda: run(BY_BLOCKS), lambda: run(ON_DISK), max(1, repeats - 2))
         report("the same over accelerate's map to the disk", ratio, 0.333, by_blocks_s=by_blocks, disk_s=disk)
+
+
+def measure_limited(repeats: int) -> None:
+    """Measure the same where the page cache has no room for the weights, from disks of several speeds."""
+    texts = review_texts(300)
+    with tempfile.TemporaryDirectory() as folder:
+        directory = saved_teacher(Path(folder), word_tokenizer(texts))
+        for disk, rate in DISKS.items():
+            found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+            for _ in range(repeats):
+                for way, runs in found.items():
+                    arguments = [sys.executable, __file__, "--in-small-limit", way, str(rate), str(directory)]
+                    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+                    runs.append(json.loads(done.stdout.splitlines()[-1]))
+            report(
+                f"the same, no room for the weights, {disk}",
+                statistics.median(
+                    ours["seconds"] / theirs["seconds"]
+                    for ours, theirs in zip(found["blocks"], found["map"], strict=True)
+                ),
+                0.333,
+                **{
+                    f"{way}_{what}": statistics.median(each[what] for each in runs)
+                    for way, runs in found.items()
+                    for what in ("seconds", "read_gb")
+                },
+            )
+
+
+def analyze_in_limit(way: str, rate: int, directory: Path) -> None:
+    """Analyse the saved teacher from a cold cache, under a memory limit and with a slow disk; print what it took."""
+    texts = review_texts(300)
+    _forget_cached(directory)
+    _join_group(SMALL_LIMIT)
+    _slow_disk(directory, rate)
+    before, start = _read_bytes(), time.perf_counter()
+    teacher = load_checkpoint(str(directory), WAYS[way])
+    tokenizer = teacher.tokenizer
+    student = checkpoint("student", bert(3, 768, len(tokenizer), seed=1), tokenizer)
+    analyze(teacher, student, probe_of(texts), SETTINGS)
+    seconds = time.perf_counter() - start
+    print(json.dumps({"seconds": seconds, "read_gb": (_read_bytes() - before) / 1e9}))
 
 
 def large_config(vocabulary: int) -> Qwen3Config:
@@ -120,16 +176,9 @@ def _apart(one: StateStore, other: StateStore) -> float:
 
 def extract_in_limit(place: Path) -> None:
     """Extract inside a control group with a memory limit, from a cold cache; print what was read and taken."""
-    import os
-
     directory = place / "large"
-    for file in directory.glob("*.safetensors"):
-        with file.open("rb") as opened:
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    group = Path("/sys/fs/cgroup/memory/anglekit-bench")
-    group.mkdir(exist_ok=True)
-    (group / "memory.limit_in_bytes").write_text(str(LIMIT))
-    (group / "cgroup.procs").write_text(str(os.getpid()))
+    _forget_cached(directory)
+    group = _join_group(LIMIT)
     before = _read_bytes()
     start = time.perf_counter()
     texts = review_texts(LARGE_TEXTS)
@@ -149,6 +198,34 @@ def extract_in_limit(place: Path) -> None:
     )
 
 
+def _forget_cached(directory: Path) -> None:
+    """Drop a checkpoint's weights from the page cache."""
+    for file in directory.glob("*.safetensors"):
+        with file.open("rb") as opened:
+            # What is not on the disk yet cannot be dropped.
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _slow_disk(directory: Path, rate: int) -> None:
+    """Have this process read no more bytes a second from the disk of a directory."""
+    group = Path("/sys/fs/cgroup/blkio/anglekit-bench")
+    group.mkdir(exist_ok=True)
+    device = directory.stat().st_dev
+    (group / "blkio.throttle.read_bps_device").write_text(f"{os.major(device)}:{os.minor(device)} {rate}")
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _join_group(limit: int) -> Path:
+    """Put this process under a memory limit, page cache included; return the control group."""
+    group = Path("/sys/fs/cgroup/memory/anglekit-bench")
+    group.mkdir(exist_ok=True)
+    (group / "memory.limit_in_bytes").write_text(str(limit))
+    (group / "memory.max_usage_in_bytes").write_text("0")
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    return group
+
+
 def _read_bytes() -> int:
     """Return the bytes that this process had fetched from the disk."""
     return int(Path("/proc/self/io").read_text().partition("read_bytes:")[2].split()[0])
@@ -158,6 +235,11 @@ def main() -> None:
     """Measure."""
     if "--in-limit" in sys.argv:
         extract_in_limit(Path(sys.argv[-1]))
+    elif "--in-small-limit" in sys.argv:
+        way, rate, directory = sys.argv[-3:]
+        analyze_in_limit(way, int(rate), Path(directory))
+    elif "--limited" in sys.argv:
+        measure_limited(3)
     elif "--large" in sys.argv:
         with suppress(IndexError):
             measure_large(Path(sys.argv[sys.argv.index("--large") + 1]))
