@@ -21,7 +21,7 @@ from anglekit.vocabulary import N_BINS
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Pairs whose permuted sums are taken together: the table of their cosines should fit a core's second cache.
-_TILE = 64
+_TILE = 96
 
 
 def _compiled(function: _Function) -> _Function:
@@ -68,6 +68,18 @@ def _clamped(cosine: float) -> float:
 
 
 @_compiled
+def _cosine(half_i: float, half_k: float, between: float, scaling_i: float, scaling_k: float) -> float:
+    """Return the cosine of the directions to two layers; the names are those of `Directions`."""
+    return _clamped((half_i + half_k + between) * (scaling_i * scaling_k))
+
+
+@_compiled
+def _tangential(along_i: float, along_k: float, between: float, inverse_i: float, inverse_k: float) -> float:
+    """Return the cosine of their tangential parts."""
+    return _clamped((between - along_i * along_k) * (inverse_i * inverse_k))
+
+
+@_compiled
 def add_angles(
     teacher: NDArray[np.float64],
     directions: tuple[NDArray[np.float64], ...],
@@ -107,13 +119,13 @@ def add_angles(
                 between = teacher[i, k]
                 square, above, arc, tangential, tangential_arc = 0.0, 0.0, 0.0, 0.0, 0.0
                 for t in range(n_tokens):
-                    cosine = _clamped((half_i[t] + half_k[t] + between[t]) * (scaling_i[t] * scaling_k[t]))
+                    cosine = _cosine(half_i[t], half_k[t], between[t], scaling_i[t], scaling_k[t])
                     cosines[t] = cosine
                     place = np.int32((cosine + 1.0) * (N_BINS / 2))
                     bins[t] = place if place < N_BINS else N_BINS - 1
                     square += cosine * cosine
                     above += 1.0 if cosine > 0.0 else 0.0
-                    across = _clamped((between[t] - along_i[t] * along_k[t]) * (inverse_i[t] * inverse_k[t]))
+                    across = _tangential(along_i[t], along_k[t], between[t], inverse_i[t], inverse_k[t])
                     tangents[t] = across
                     tangential += across
                 # Apart, because all of it together is more than a processor has registers for.
@@ -175,10 +187,10 @@ def mean_angles(
                 between = teacher[i, k]
                 total, tangential = 0.0, 0.0
                 for t in range(n_tokens):
-                    cosine = _clamped((half_i[t] + half_k[t] + between[t]) * (scaling_i[t] * scaling_k[t]))
+                    cosine = _cosine(half_i[t], half_k[t], between[t], scaling_i[t], scaling_k[t])
                     cosines[t] = cosine
                     total += cosine
-                    across = _clamped((between[t] - along_i[t] * along_k[t]) * (inverse_i[t] * inverse_k[t]))
+                    across = _tangential(along_i[t], along_k[t], between[t], inverse_i[t], inverse_k[t])
                     tangents[t] = across
                     tangential += across
                 mean, scatter = total / n_tokens, 0.0
@@ -236,14 +248,14 @@ def beside_null(
                 between, null_between = teacher[i, k], null_teacher[i, k]
                 observed, null, tangential = 0.0, 0.0, 0.0
                 for t in range(n_tokens):
-                    cosine = _clamped((half_i[t] + half_k[t] + between[t]) * (scaling_i[t] * scaling_k[t]))
-                    scale = null_scaling_i[t] * null_scaling_k[t]
-                    null_cosine = _clamped((null_half_i[t] + null_half_k[t] + null_between[t]) * scale)
+                    cosine = _cosine(half_i[t], half_k[t], between[t], scaling_i[t], scaling_k[t])
+                    null_cosine = _cosine(
+                        null_half_i[t], null_half_k[t], null_between[t], null_scaling_i[t], null_scaling_k[t]
+                    )
                     nulls[t], differences[t] = null_cosine, cosine - null_cosine
                     observed += cosine
                     null += null_cosine
-                    across = (null_between[t] - along_i[t] * along_k[t]) * (inverse_i[t] * inverse_k[t])
-                    tangential += _clamped(across)
+                    tangential += _tangential(along_i[t], along_k[t], null_between[t], inverse_i[t], inverse_k[t])
                 observed, null = observed / n_tokens, null / n_tokens
                 null_scatter, scatter = 0.0, 0.0
                 for t in range(n_tokens):
@@ -307,9 +319,8 @@ def exchange(
             first += size
         tangential = 0.0
         for m in range(n_meetings):
-            cosine = (half_i[m] + half_k[m] + products[m]) * (scaling_i[m] * scaling_k[m])
-            cosines[m] = _clamped(cosine)
-            across = _clamped((products[m] - along_i[m] * along_k[m]) * (inverse_i[m] * inverse_k[m]))
+            cosines[m] = _cosine(half_i[m], half_k[m], products[m], scaling_i[m], scaling_k[m])
+            across = _tangential(along_i[m], along_k[m], products[m], inverse_i[m], inverse_k[m])
             acrosses[m] = across
             tangential += across
         own_cosine, own_tangential = 0.0, 0.0
@@ -332,18 +343,21 @@ def exchange(
                 rows[a] = row
                 whole += row
             whole /= size * size
+            for s in range(size):
+                columns[s] /= size
+            widen = size / (size - 1)
             for a in range(size):
-                own_cosine = cosines[meeting + a * size + a]
-                other = (rows[a] - own_cosine + (columns[a] - own_cosine)) / (size - 1)
+                start = meeting + a * size
+                own_cosine, row = cosines[start + a], rows[a] / size
+                other = ((row + columns[a]) * size - 2.0 * own_cosine) / (size - 1)
                 with_others[first + a] = other
                 others_total += other
+                # The own one apart: a question in the loop would keep it from being taken several at a time.
                 for s in range(size):
-                    m = meeting + a * size + s
-                    excess = (cosines[m] - rows[a] / size - (columns[s] / size - whole)) * (size / (size - 1))
-                    table[m, filled] = excess
-                    if s == a:
-                        own_total += excess
-                        own_square += excess * excess
+                    table[start + s, filled] = (cosines[start + s] - (row - whole) - columns[s]) * widen
+                excess = (own_cosine - (row - whole) - columns[a]) * widen
+                own_total += excess
+                own_square += excess * excess
             meeting += size * size
             first += size
         mean = own_total / n_examples
