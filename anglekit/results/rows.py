@@ -7,11 +7,13 @@ stream, null and view.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +21,9 @@ from torch import Tensor
 Rows = Mapping[str, Any]
 
 Array = NDArray[Any]
+
+# From so many rows on a column takes longer to fill than a thread to start: most of it is fetching fresh memory.
+_MANY_ROWS = 100_000
 
 
 def data_frame(parts: Sequence[Rows]) -> pd.DataFrame:
@@ -28,7 +33,14 @@ def data_frame(parts: Sequence[Rows]) -> pd.DataFrame:
         ValueError: columns of different lengths.
     """
     lengths = [_length(part) for part in parts]
-    columns = {name: _column([part[name] for part in parts], lengths) for name in parts[0]}
+
+    def column(name: str) -> Any:  # noqa: ANN401 - as `_column`
+        return _column([part[name] for part in parts], lengths)
+
+    if sum(lengths) < _MANY_ROWS:
+        return pd.DataFrame({name: column(name) for name in parts[0]}, copy=False)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        columns = dict(zip(parts[0], pool.map(column, parts[0]), strict=True))
     return pd.DataFrame(columns, copy=False)
 
 

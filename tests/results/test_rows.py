@@ -41,6 +41,11 @@ def test_parts_equal_frames_that_pandas_puts_together(sizes):
     pd.testing.assert_frame_equal(data_frame(parts), by_pandas(parts))
 
 
+def test_many_rows_whose_columns_are_filled_in_threads_are_the_same():
+    parts = [part("a", 60_000), part("b", 50_000, kind=2)]
+    pd.testing.assert_frame_equal(data_frame(parts), by_pandas(parts))
+
+
 def test_a_part_without_rows_adds_none():
     pd.testing.assert_frame_equal(data_frame([part("a", 2), part("b", 0)]), by_pandas([part("a", 2)]))
 
