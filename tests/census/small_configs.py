@@ -158,6 +158,7 @@ _NEEDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "deberta": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": 16},
     "deberta-v2": {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]},
     "deepseek_v2": {"topk_method": "greedy", "topk_group": None, "n_group": None, "num_experts_per_tok": 2},
+    "dory": {"n_input_layers": 1, "n_recurrent_layers": 2, "n_output_layers": 1},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1},
     "diffusion_gemma_text": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32},
     "emu3": {"vocabulary_map": {"<image>": VOCABULARY - 9}},
@@ -170,6 +171,7 @@ _NEEDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "intermediate_size": 64,
     },
     "gpt_neo": {"attention_types": [[["global"], 1], [["local"], 2], [["global"], 1]], "window_size": 4},
+    "hy_v4_vl_text": {"rope_parameters": {**_ROPE, "mrope_section": [1, 1, 0]}},
     "hunyuan_vl_text": {"head_dim": 8, "rope_parameters": {**_ROPE, "mrope_section": [1, 1, 1, 1]}},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
     "layoutlmv3": {
@@ -220,7 +222,15 @@ _NEEDS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "zaya": {"num_experts_per_tok": 1},
 }
-_NEEDS_INSIDE: Final[Mapping[str, Mapping[str, Any]]] = {"gemma3n": {"text_config": _NEEDS["gemma3n_text"]}}
+_NEEDS_INSIDE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "apertus1p5": {
+        "audio_config": {"codebook_dim": WIDTH, "decoder_attention_num_groups": 4, "codebook_size": 4},
+        "vision_config": {"codebook_size": 4, "base_channels": 32, "latent_channels": WIDTH, "num_res_blocks": 1},
+        "image_token_offset": VOCABULARY - 8,
+        "audio_token_offset": VOCABULARY - 4,
+    },
+    "gemma3n": {"text_config": _NEEDS["gemma3n_text"]},
+}
 
 
 def text_types() -> list[str]:

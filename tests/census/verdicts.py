@@ -395,17 +395,21 @@ def _compare_angles(geometry: Geometry, stream: str, teacher: Sequence[Tensor], 
             raise WrongError(f"{stream}: a mean cosine of {row.mean_cosine:.4f} instead of {expected:.4f} at {at}")
 
 
+_NO_ARCHITECTURE = frozenset({"training", "store_full_length_kv"})
+
+
 def _architecture(block: nn.Module) -> set[str]:
     """Return what two blocks of one architecture have in common: weights' shapes, modules' classes, words and marks.
 
-    Members of lists inside a block are alike: Zamba2's shared block has an adapter for each block that shares it.
+    Members of lists inside a block are alike: Zamba2's shared block has an adapter for each block that shares it. That
+    a block of Gemma 4 keeps its keys and values for later blocks is no part of it: it computes the same.
     """
     found = {f"{_unnumbered(name)}: {tuple(weight.shape)}" for name, weight in block.named_parameters()}
     for name, module in block.named_modules():
         path = _unnumbered(name)
         found.add(f"{path}: {type(module).__name__}")
         for key, value in vars(module).items():
-            if not key.startswith("_") and key != "training" and isinstance(value, (bool, str)):
+            if not key.startswith("_") and key not in _NO_ARCHITECTURE and isinstance(value, (bool, str)):
                 found.add(f"{path}.{key} = {value}")
     return found
 

@@ -77,7 +77,8 @@ def test_the_text_model_computes_what_the_composite_computes(kind, tiny_tokenize
     inputs = tokens()
     kept = inputs["attention_mask"].bool()
     with torch.no_grad():
-        theirs = whole(**inputs, output_hidden_states=True)
+        # In transformers 5.24.0 a pass of Llama 4 without an image ends in an AttributeError behind its language model.
+        theirs = (whole.language_model if kind == "llama4" else whole)(**inputs, output_hidden_states=True)
         ours = model(**inputs, output_hidden_states=True)
         states = checkpoint.model(**inputs, output_hidden_states=True).hidden_states
     torch.testing.assert_close(ours.logits[kept], theirs.logits[kept], atol=1e-4, rtol=1e-4)

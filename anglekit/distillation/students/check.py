@@ -29,6 +29,9 @@ from anglekit.models.text_stack import model_class
 from anglekit.vocabulary import Stream
 
 _AT_RANDOM: Final = "take --init random"
+# What a block does for others and not to its own states. The last block of each kind of attention keeps its keys and
+# values, which Gemma 4 says also of a model none of whose blocks reads them (transformers 5.24).
+_FOR_OTHERS: Final = frozenset({"store_full_length_kv"})
 
 
 def check_student(teacher: PreTrainedModel, student: PreTrainedModel, blocks: Mapping[Stream, Sequence[int]]) -> None:
@@ -170,7 +173,7 @@ def _kind(block: nn.Module, *, shapes: bool) -> set[tuple[str, object]]:
         (f"{name}.{key}", value)
         for name, module in block.named_modules()
         for key, value in vars(module).items()
-        if not key.startswith("_") and key != "training" and isinstance(value, str | bool)
+        if not key.startswith("_") and key != "training" and key not in _FOR_OTHERS and isinstance(value, str | bool)
     }
     return weights | told
 

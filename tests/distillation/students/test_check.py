@@ -142,11 +142,25 @@ def test_a_teacher_on_the_disk_is_run_as_well(copied, tmp_path):
 
 
 def test_a_width_that_a_type_cannot_have_is_said():
-    """CodeGen splits its heads over four cores: two heads cannot run."""
-    teacher = teacher_of(hf.CodeGenConfig(vocab_size=40, n_embd=32, n_layer=2, n_head=4, rotary_dim=4))
+    """Phi turns half of each head, in pairs of numbers: with heads of five or three it cannot run."""
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    teacher = teacher_of(hf.PhiConfig(vocab_size=40, hidden_size=32, **shape))
     assert create_student(teacher, layers=1, init="teacher")
-    with pytest.raises(InputError, match="no codegen student of this shape can run"):
+    assert create_student(teacher, layers=1, width=16)
+    with pytest.raises(InputError, match="no phi student of this shape can run"):
         create_student(teacher, layers=1, width=20)
+
+
+def test_a_block_that_keeps_its_keys_for_others_is_of_the_same_kind():
+    """In transformers 5.24 Gemma 4 marks the last block of each kind of attention, whether others read it or not."""
+    shape = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    kinds = ["sliding_attention", "full_attention"] * 2
+    sizes = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 64, "hidden_size_per_layer_input": 0}
+    config = hf.Gemma4TextConfig(**sizes, **shape, layer_types=kinds, num_kv_shared_layers=0, pad_token_id=0)
+    teacher = teacher_of(config)
+    marked = [block.self_attn.store_full_length_kv for block in teacher.layers]
+    assert marked in ([False] * 4, [False, False, True, True])
+    assert create_student(teacher, layers=2, init="random")
 
 
 def test_a_weight_that_only_the_first_block_has_is_named():
