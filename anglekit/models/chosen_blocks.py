@@ -121,6 +121,8 @@ def with_blocks(config: PretrainedConfig, blocks: Mapping[Stream, Sequence[int]]
     whole = {stream: depth(config, stream) for stream in model_streams(config)}
     _renumber_lists(config, fewer, blocks, whole)
     _renumber_rules(config, fewer, blocks, whole)
+    for stream, chosen in blocks.items():
+        _check_sources(config, _shared_sources(config, stream), chosen)
     by_block = config.to_dict().get("per_layer_config")
     _set_depths(fewer, blocks, whole)
     if by_block:
@@ -182,7 +184,8 @@ def _renumber_lists(
             # RecurrentGemma repeats its kinds of blocks to the end.
             setattr(fewer, name, [value[block % len(value)] for block in chosen])
         elif name == _SOURCES and len(value) == number and all(type(each) is int for each in value):
-            setattr(fewer, name, _sources(config, value, chosen))
+            _check_sources(config, dict(enumerate(value)), chosen)
+            setattr(fewer, name, [chosen.index(value[block]) for block in chosen])
         elif _names_blocks(name, value, number):
             setattr(fewer, name, [new for new, block in enumerate(chosen) if block in value])
         elif len(value) == number and (name in _BY_BLOCK_IN_FULL or any(part in name for part in _BY_BLOCK)):
@@ -206,14 +209,29 @@ def _names_blocks(name: str, value: Sequence[Any], number: int) -> bool:
     return ascending and (len(value) < number or list(value) == list(range(number)))
 
 
-def _sources(config: PretrainedConfig, value: Sequence[int], chosen: Sequence[int]) -> list[int]:
+def _check_sources(config: PretrainedConfig, sources: Mapping[int, int], chosen: Sequence[int]) -> None:
+    """Refuse a choice of blocks of which one reads the keys of a block that is not chosen."""
     for block in chosen:
-        if value[block] not in chosen:
+        if (source := sources.get(block, block)) not in chosen:
             raise InputError(
-                f"block {block} of a {config.model_type} reads the keys of block {value[block]}, which is not chosen",
-                f"choose block {value[block]} too",
+                f"block {block} of a {config.model_type} reads the keys of block {source}, which is not chosen",
+                f"choose block {source} too",
             )
-    return [chosen.index(value[block]) for block in chosen]
+
+
+def _shared_sources(config: PretrainedConfig, stream: Stream) -> dict[int, int]:
+    """Return whose keys and values each of the last blocks reads where these have none of their own.
+
+    Gemma 3n and 4: they read those of the last block with its own whose attention is of their kind.
+    """
+    number, shared = depth(config, stream), getattr(config, "num_kv_shared_layers", None)
+    if type(shared) is not int or not 0 < shared < number:
+        return {}
+    kinds = config.layer_types
+    if len(kinds) != number:
+        return {}
+    last = {kind: block for block, kind in enumerate(kinds[: number - shared])}
+    return {block: last[kinds[block]] for block in range(number - shared, number) if kinds[block] in last}
 
 
 # ---- rules ----
@@ -277,11 +295,15 @@ def _values_for(rule: _Rule, old: tuple[int, ...], wanted: Sequence[bool]) -> tu
 def fitting_blocks(config: PretrainedConfig, stream: Stream, chosen: Sequence[int]) -> tuple[int, ...]:
     """Return the blocks nearest to the chosen ones, in ascending order, whose kinds some rules of the type allow.
 
-    They are the chosen ones where those fit, and none where none fit.
+    Blocks whose keys others of them read are among them. They are the chosen ones where those fit, and none where none
+    fit.
     """
-    rules, number = _rules_of(config, stream), depth(config, stream)
+    rules, number, sources = _rules_of(config, stream), depth(config, stream), _shared_sources(config, stream)
     kinds_of = [(rule, old, _kinds(rule, old, number)) for rule, old in rules]
-    if all(_values_for(rule, old, [kinds[block] for block in chosen]) is not None for rule, old, kinds in kinds_of):
+    placed = all(
+        _values_for(rule, old, [kinds[block] for block in chosen]) is not None for rule, old, kinds in kinds_of
+    )
+    if placed and _with_sources(chosen, sources) == list(chosen):
         return tuple(chosen)
     if len(chosen) > _MOST_BLOCKS:
         return ()
@@ -303,9 +325,22 @@ def fitting_blocks(config: PretrainedConfig, stream: Stream, chosen: Sequence[in
             _, nearest = min((abs(each - block), each) for each in alike)
             found.append(nearest)
         else:
-            if not best or _apart(found, chosen) < _apart(best, chosen):
-                best = tuple(found)
+            whole = _with_sources(found, sources)
+            if whole and (not best or _apart(whole, chosen) < _apart(best, chosen)):
+                best = tuple(whole)
     return best
+
+
+def _with_sources(chosen: Sequence[int], sources: Mapping[int, int]) -> list[int]:
+    """Return a choice in which blocks whose keys others read stand for their nearest neighbours, or none."""
+    found = list(chosen)
+    needed = {sources[block] for block in chosen if block in sources}
+    for source in sorted(needed - set(chosen), reverse=True):
+        spare = [place for place, block in enumerate(found) if block not in sources and block not in needed]
+        if not spare:
+            return []
+        found[min(spare, key=lambda place: abs(found[place] - source))] = source
+    return found if found == list(chosen) else sorted(found)
 
 
 def _apart(left: Sequence[int], right: Sequence[int]) -> int:

@@ -125,6 +125,8 @@ _PAD, _BEGIN, _END = 0, 2, 3
 _ROPE: Final = {"rope_type": "default", "rope_theta": 10000.0}
 _MROPE: Final = {"rope_parameters": {**_ROPE, "mrope_section": [1, 1, 2]}}
 _MROPE_HALF: Final = {"rope_parameters": {**_ROPE, "mrope_section": [1, 1, 0], "partial_rotary_factor": 0.5}}
+# As Gemma 4 E2B and E4B have it: the last blocks read the keys of others.
+_SHARED_KEYS: Final = {"num_kv_shared_layers": 1, "layer_types": ["sliding_attention", "full_attention"] * 2}
 # What a type needs beside its sizes, for settings that must fit each other.
 _NEEDS: Final[Mapping[str, Mapping[str, Any]]] = {
     **dict.fromkeys(
@@ -170,6 +172,7 @@ _NEEDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "activation_sparsity_pattern": [0.5, 0.0, 0.5, 0.0],
         "intermediate_size": 64,
     },
+    **dict.fromkeys(("gemma4_text", "gemma4_unified_text"), _SHARED_KEYS),
     "gpt_neo": {"attention_types": [[["global"], 1], [["local"], 2], [["global"], 1]], "window_size": 4},
     "hy_v4_vl_text": {"rope_parameters": {**_ROPE, "mrope_section": [1, 1, 0]}},
     "hunyuan_vl_text": {"head_dim": 8, "rope_parameters": {**_ROPE, "mrope_section": [1, 1, 1, 1]}},

@@ -160,6 +160,33 @@ def test_blocks_that_alternate_without_a_setting_are_chosen_so():
     assert fitting_blocks(config, "encoder", (1, 3)) == (1, 3)
 
 
+def gemma(depth, shared, every=5):
+    kinds = ["full_attention" if block % every == every - 1 else "sliding_attention" for block in range(depth)]
+    sizes = {"hidden_size_per_layer_input": 4, "vocab_size_per_layer_input": 40, "head_dim": 8, "global_head_dim": 8}
+    return hf.Gemma4TextConfig(
+        **_SIZES | sizes, num_hidden_layers=depth, layer_types=kinds, num_kv_shared_layers=shared, pad_token_id=0
+    )
+
+
+@given(shared=st.integers(1, 5), chosen=st.sets(st.integers(0, 9), min_size=1, max_size=9).map(sorted))
+@settings(max_examples=150, deadline=None)
+def test_blocks_whose_keys_others_read_are_chosen_with_them(shared, chosen):
+    """Gemma 4's last blocks read the keys of the last block of their kind that has keys."""
+    config = gemma(10, shared)
+    own, kinds = 10 - shared, config.layer_types
+    near = fitting_blocks(config, "decoder", chosen)
+    assert len(near) == len(chosen)
+    assert list(near) == sorted(set(near))
+    reads = {block: max((b for b in range(own) if kinds[b] == kinds[block]), default=block) for block in range(own, 10)}
+    assert all(reads[block] in near for block in near if block >= own)
+    fewer = with_blocks(config, {"decoder": near})
+    assert fewer.num_kv_shared_layers == sum(block >= own for block in near)
+    assert fewer.layer_types == [kinds[block] for block in near]
+    if near != tuple(chosen):
+        with pytest.raises(InputError, match=r"reads the keys of block \d, which is not chosen; choose block \d too"):
+            with_blocks(config, {"decoder": chosen})
+
+
 def test_a_depth_that_no_model_has_is_answered_at_once():
     config = hf.JambaConfig(**_JAMBA, num_hidden_layers=4, attn_layer_period=3, attn_layer_offset=1)
     config.num_hidden_layers, config.attn_layer_period = 90_000, 0
