@@ -157,11 +157,13 @@ def check_replaceable(target: Path, mark: str, *, overwrite: bool) -> None:
         InputError: it may not be written, so that a mistyped path removes nobody's files.
     """
     if not target.exists():
+        if target.is_symlink():
+            raise InputError(f"{target} is a link to what does not exist", "choose another directory")
         return
-    if not overwrite:
-        raise InputError(f"{target} exists", "choose another directory, or replace it with --overwrite")
     if not target.is_dir():
         raise InputError(f"{target} is a file", "choose another directory")
+    if not overwrite:
+        raise InputError(f"{target} exists", "choose another directory, or replace it with --overwrite")
     if not (target / mark).exists() and (held := min((entry.name for entry in target.iterdir()), default=None)):
         raise InputError(f"{target} holds {held!r} and no {mark}, and is not replaced", "choose another directory")
 

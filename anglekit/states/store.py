@@ -49,7 +49,7 @@ STORED_DTYPES: Final[Mapping[str, torch.dtype]] = {name: getattr(torch, name) fo
 SHARD_SCRATCH: Final = ".writing-"
 _DIGEST: Final = 16
 _LARGEST_INT8: Final = 127
-_AGAIN: Final = "extract the states again"
+_AGAIN: Final = "extract the states again, with --overwrite"
 _NAMES: Final[Mapping[torch.dtype, str]] = {
     torch.float64: "F64",
     torch.int64: "I64",
@@ -245,6 +245,8 @@ class StateStore:
             with safe_open(file, framework="numpy") as opened:
                 digests = opened.get_tensor("digests")
                 lengths = {stream: opened.get_tensor(f"{stream}.lengths") for stream in document.layers}
+        except FileNotFoundError as error:
+            raise InputError(f"shard {file} is missing", _AGAIN) from error
         except (OSError, SafetensorError) as error:
             raise damaged(str(error)) from error
         mapped = dict(mapped_tensors(file))

@@ -558,7 +558,11 @@ def check_teaching(
     heads = {"--relation-heads": settings.relation_heads is not None}
     hidden = {"--hidden-loss": hidden_loss != "mse", "--match-streams": match_streams is not None} | heads
     said = {f"--{name.replace('_', '-')}": getattr(settings, name) != getattr(usual, name) for name in _OF_THE_KL}
+    kept = {"--teacher-cache": settings.teacher_cache is not None}
+    if control == RANDOM_TEACHER:
+        check_effects(kept, f"came with --control {control}, whose untrained teacher is not kept")
     if control == WITHOUT_TEACHER:
+        check_effects(kept, f"came with --control {control}, which has no teacher")
         alone = hidden | {"--alpha-hidden": weights.hidden != LossWeights().hidden} | said
         alone |= {"--alpha-kl": weights.kl != LossWeights().kl}
         check_effects(alone, f"came with --control {control}, which has no teacher")

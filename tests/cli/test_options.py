@@ -210,6 +210,8 @@ WITHOUT_EFFECT = {
     f"{_DISTILL} --alpha-hidden 0 --hidden-loss cosine": "--hidden-loss came with --alpha-hidden 0",
     f"distill t --strategy none --layers 2 --task sst2 {_DATA} --hidden-loss cosine": "--hidden-loss came with",
     f"distill t --control alone --layers 2 --task sst2 {_DATA} --kl-direction reverse": "--kl-direction came",
+    f"distill t --control alone --layers 2 --task sst2 {_DATA} --teacher-cache c": "--teacher-cache came with --contr",
+    f"{_DISTILL} --control random-teacher --teacher-cache c": "--teacher-cache came with --control random-teacher, who",
     f"sweep t --strategies none --layers 2 --task sst2 {_DATA} --match-streams encoder": "--match-streams came with",
     f"finetune t --task seq2seq {_DATA} --label label": "--label came, and task seq2seq",
     f"finetune t --task seq2seq {_DATA} --beams 1 --length-penalty 2": "--length-penalty came with one beam",

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.linalg import vector_norm
 from tqdm import tqdm
@@ -257,6 +257,9 @@ def extract_states(
         if there is None:
             check_replaceable(out, STORE_FILE, overwrite=overwrite)
     if processes.all(there is not None) and there is not None:
+        if processes.first:
+            # Of a run that was killed behind its last step but one.
+            (out / _PLAN_FILE).unlink(missing_ok=True)
         return there
     unfinished = unfinished_directory(out)
     with ExitStack() as stack:
@@ -275,6 +278,8 @@ def extract_states(
     with processes.together():
         if processes.first:
             put_in_place(unfinished, out)
+            # Last of all: until the directory has its name, a run that goes on must know of what the shards are.
+            (out / _PLAN_FILE).unlink()
     return StateStore(out)
 
 
@@ -313,7 +318,11 @@ def offloaded_states(
 
 
 def _same_store(out: Path, model: Checkpoint, prepared: PreparedExtraction) -> StateStore | None:
-    """Return the store that is there, if it is the one that would be written."""
+    """Return the store that is there, if it is the one that would be written; None: none is there.
+
+    Raises:
+        InputError: it is another, or damaged.
+    """
     if not is_store(out):
         return None
     store = StateStore(out)
@@ -321,9 +330,31 @@ def _same_store(out: Path, model: Checkpoint, prepared: PreparedExtraction) -> S
     wanted = _without_versions(prepared.document)
     if model.offloaded is not None:
         wanted = _of_weights(wanted, weights_hash(model.model, model.offloaded))
-    same = msgspec.to_builtins(plain) == msgspec.to_builtins(wanted)
     own = np.concatenate([prepared.probe.plan[batch] for number in prepared.own for batch in prepared.shards[number]])
-    return store if same and store.holds(example_digests(prepared.probe)[own]) else None
+    differing = _differing(plain, wanted)
+    if not differing and not store.holds(example_digests(prepared.probe)[own]):
+        differing = "texts"
+    if differing:
+        raise InputError(
+            f"{out} exists and holds states of other {differing}",
+            "choose another directory, or replace it with --overwrite",
+        )
+    return store
+
+
+def _differing(one: StoreDocument, other: StoreDocument) -> str:
+    """Return in words in what two stores differ, shards and versions apart; "" where they do not."""
+    ours, theirs = (msgspec.to_builtins(each) for each in (one, other))
+    words = {
+        "weights": one.model.sha256 != other.model.sha256,
+        "model": ours["model"] != theirs["model"] and one.model.sha256 == other.model.sha256,
+        "texts": ours["data"] != theirs["data"],
+        "layers": one.layers != other.layers,
+        "precision (--states-dtype)": one.stored != other.stored,
+    }
+    named = {"model", "data", "layers", "stored", "shards", "packages", "rounding"}
+    words["settings"] = any(ours.get(name) != theirs.get(name) for name in {*ours, *theirs} - named)
+    return " and ".join(word for word, differs in words.items() if differs)
 
 
 def _without_versions(document: StoreDocument) -> StoreDocument:
@@ -402,17 +433,22 @@ def _begin(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction) ->
     if file.exists():
         kept = read_document(file, _Plan, f"remove {unfinished} to begin anew", most_bytes=1 << 28)
         if msgspec.to_builtins(kept) != msgspec.to_builtins(plan):
-            same = (kept.document, kept.files) == (plan.document, plan.files)
-            what = "texts" if same else "layers, settings or weights"
+            what = _differing(kept.document, plan.document) or ("texts" if kept.files == plan.files else "weights")
             raise InputError(
                 f"{unfinished} holds an unfinished store of other {what}", "remove it to begin anew, or change --out"
             )
+    elif (shard := min(unfinished.glob("states-*.safetensors"), default=None)) is not None:
+        raise InputError(
+            f"{unfinished} holds {shard.name} and no {_PLAN_FILE}, which says of what the states are",
+            "remove the directory to begin anew",
+        )
     there = sum(entry.stat().st_size for entry in unfinished.glob("states-*.safetensors"))
     free = shutil.disk_usage(unfinished).free
     if (needed := prepared.bytes - there) > free:
+        smaller = "" if prepared.document.stored == "int8" else "--states-dtype bfloat16 or int8, "
         raise InputError(
-            f"the states take {needed / 1e9:,.2f} GB more and the disk of {unfinished.parent} has {free / 1e9:,.2f}",
-            "choose fewer layers (--teacher-layers), --states-dtype bfloat16 or int8, or another disk",
+            f"the states take {needed / 1e6:,.1f} MB more and the disk of {unfinished.parent} has {free / 1e6:,.1f}",
+            f"choose fewer layers (--teacher-layers), {smaller}or another disk",
         )
     if not file.exists():
         write_json(file, plan)
@@ -457,12 +493,23 @@ def _write_shards(
 
 
 def _missing(unfinished: Path, prepared: PreparedExtraction, processes: Processes = ALONE) -> list[int]:
-    """Return the numbers of this process's shards that are not there."""
+    """Return the numbers of this process's shards that are not there, or were cut since."""
     return [
         number
         for place, number in enumerate(prepared.own)
-        if place % processes.count == processes.rank and not (unfinished / _shard_name(number)).exists()
+        if place % processes.count == processes.rank and not _is_whole(unfinished / _shard_name(number))
     ]
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a shard is there in its whole length. A written one always is; it may have been cut, or its disk."""
+    if not file.exists():
+        return False
+    try:
+        with safe_open(file, framework="numpy"):
+            return True
+    except SafetensorError:
+        return False
 
 
 def _write_by_blocks(
@@ -652,7 +699,6 @@ def _complete(unfinished: Path, model: Checkpoint, prepared: PreparedExtraction)
         raise RunError(f"cannot write {unfinished / MODEL_DIRECTORY}: {error.strerror or error}") from error
     rounding = rounding_of_files(unfinished / record.file for record in records)
     write_json(unfinished / STORE_FILE, msgspec.structs.replace(prepared.document, shards=records, rounding=rounding))
-    (unfinished / _PLAN_FILE).unlink()
 
 
 def rounding_of_files(files: Iterable[Path]) -> Rounding:
@@ -674,5 +720,7 @@ def put_in_place(unfinished: Path, out: Path) -> None:
         unfinished.rename(out)
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
-    if retired.exists():
+    if retired.is_symlink():
+        retired.unlink()
+    elif retired.exists():
         shutil.rmtree(retired)

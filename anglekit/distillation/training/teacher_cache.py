@@ -36,7 +36,7 @@ from anglekit.models.architectures import model_streams
 from anglekit.models.check import facts_of
 from anglekit.runtime.files import read_json_object, write_json
 from anglekit.runtime.placement import compute_device
-from anglekit.states.store import SHARD_SCRATCH, mapped_tensors, save_shard
+from anglekit.states.store import SHARD_SCRATCH, is_store, mapped_tensors, save_shard
 from anglekit.vocabulary import FinalNorm, Stream
 
 #: What a cache says of itself, beside its shards.
@@ -68,10 +68,14 @@ class TeacherCache:
         asked: what decides the answers: the teacher's hash, layers, precision. Others get another folder.
 
     Raises:
-        InputError: a file is damaged, or the directory cannot be written.
+        InputError: a file is damaged, or the directory cannot be written or is a state store.
     """
 
     def __init__(self, directory: str | Path, asked: Mapping[str, Any]) -> None:
+        if is_store(directory):
+            raise InputError(
+                f"{directory} is a state store, which keeps no answers for training", "choose another directory"
+            )
         text = json.dumps(asked, sort_keys=True)
         self.directory = Path(directory) / f"teacher-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         file = self.directory / CACHE_FILE

@@ -178,4 +178,12 @@ def extract(
             typer.echo(f"This is part {part}; join all {part.of}: anglekit merge PART... --out {out}")
             return
         where = f"It was in {out} already" if was_there else f"Written to {out}"
-        typer.echo(f"{where}. Analyse with it: anglekit analyze {out} STUDENT --probe {data} --out geometry")
+        given = {
+            "text": columns.text,
+            "text-pair": columns.text_pair,
+            "target": columns.target,
+            "max-length": settings.max_length,
+            "target-max-length": settings.target_max_length,
+        }
+        same = "".join(f" --{name} {value}" for name, value in given.items() if value is not None)
+        typer.echo(f"{where}. Analyse with it: anglekit analyze {out} STUDENT --probe {data}{same} --out geometry")

@@ -175,7 +175,7 @@ def test_a_damaged_shard_is_named(checkpoint, probe, batches_of_few, tmp_path):
         with pytest.raises(InputError, match=rf"shard .*{name} is damaged: .*; extract the states again"):
             StateStore(tmp_path / "states")
     file.unlink()
-    with pytest.raises(InputError, match=rf"shard .*{name} is damaged"):
+    with pytest.raises(InputError, match=rf"shard .*{name} is missing; extract the states again, with --overwrite$"):
         StateStore(tmp_path / "states")
     (tmp_path / "states" / "states.json").write_text('{"format": 99}')
     with pytest.raises(InputError, match=r"states\.json"):
@@ -186,7 +186,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_runs(
     checkpoint, probe, batches_of_few, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10, 10, 1000))
-    with pytest.raises(InputError, match=r"the states take 0\.0\d GB more and the disk of .* has 0\.00") as error:
+    with pytest.raises(InputError, match=r"the states take 0\.1 MB more and the disk of .* has 0\.0;") as error:
         extract_states(tmp_path / "states", checkpoint("bert", "teacher", seed=1), probe, batches_of_few)
     assert "int8" in str(error.value)
     assert not (tmp_path / "states").exists()
@@ -210,14 +210,88 @@ def test_a_stopped_extraction_goes_on_and_other_texts_do_not(checkpoint, probe, 
     monkeypatch.setattr(extract._ShardFile, "finish", lambda shard: (saved.append(shard.new.file.name), save(shard)))
     with pytest.raises(InputError, match="unfinished store of other texts"):
         extract_states(tmp_path / "states", teacher, probe.select(range(12)), batches_of_few)
-    with pytest.raises(InputError, match="unfinished store of other layers, settings or weights"):
+    with pytest.raises(InputError, match="unfinished store of other weights;"):
         extract_states(tmp_path / "states", checkpoint("bert", "teacher", seed=5), probe, batches_of_few)
+    with pytest.raises(InputError, match=r"unfinished store of other layers and precision \(--states-dtype\);"):
+        extract_states(tmp_path / "states", teacher, probe, batches_of_few, layers=[1], stored="int8")
     store = extract_states(tmp_path / "states", teacher, probe, batches_of_few)
     assert sorted(saved) == [each.file for each in whole.document.shards], "none was written twice"
     for one, other in zip(store.document.shards, whole.document.shards, strict=True):
         assert (tmp_path / "states" / one.file).read_bytes() == (tmp_path / "whole" / other.file).read_bytes()
     assert not (tmp_path / "states.unfinished").exists()
     assert sorted(entry.name for entry in (tmp_path / "states").iterdir() if entry.name[0] != "s") == ["model"]
+
+
+@pytest.mark.parametrize("step", ["put_in_place", "_complete"])
+def test_stopped_before_its_last_steps_it_knows_of_what_the_states_are(
+    step, checkpoint, probe, batches_of_few, tmp_path, monkeypatch
+):
+    """A whole store that has not got its name yet is not taken for one of other weights."""
+    teacher, trained = checkpoint("bert", "teacher", seed=1), checkpoint("bert", "teacher", seed=5)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(extract, step, lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            extract_states(tmp_path / "states", teacher, probe, batches_of_few)
+    with pytest.raises(InputError, match="unfinished store of other weights;"):
+        extract_states(tmp_path / "states", trained, probe, batches_of_few)
+    monkeypatch.setattr(extract._ShardFile, "add", lambda *_: pytest.fail("it was there"))
+    store = extract_states(tmp_path / "states", teacher, probe, batches_of_few)
+    assert store.document.model.sha256 == teacher.sha256
+    assert not (tmp_path / "states" / "plan.json").exists()
+
+
+def test_states_of_which_nothing_says_whose_they_are_are_not_taken(checkpoint, probe, batches_of_few, tmp_path):
+    teacher, trained = checkpoint("bert", "teacher", seed=1), checkpoint("bert", "teacher", seed=5)
+    extract_states(tmp_path / "states", teacher, probe, batches_of_few)
+    (tmp_path / "states").rename(tmp_path / "other.unfinished")
+    with pytest.raises(InputError, match=r"holds states-00000.safetensors and no plan.json, which says .*remove the"):
+        extract_states(tmp_path / "other", trained, probe, batches_of_few)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_shard_that_was_cut_meanwhile_is_written_again(checkpoint, probe, batches_of_few, tmp_path, monkeypatch):
+    teacher = checkpoint("bert", "teacher", seed=1)
+    whole = extract_states(tmp_path / "whole", teacher, probe, batches_of_few)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(extract, "_complete", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            extract_states(tmp_path / "states", teacher, probe, batches_of_few)
+    cut = tmp_path / "states.unfinished" / whole.document.shards[1].file
+    cut.write_bytes(cut.read_bytes()[:-100])
+    extract_states(tmp_path / "states", teacher, probe, batches_of_few)
+    for shard in whole.document.shards:
+        assert (tmp_path / "states" / shard.file).read_bytes() == (tmp_path / "whole" / shard.file).read_bytes()
+
+
+def test_a_store_of_something_else_says_what_differs(checkpoint, probe, batches_of_few, tmp_path):
+    teacher = checkpoint("bert", "teacher", seed=1)
+    extract_states(tmp_path / "states", teacher, probe, batches_of_few)
+
+    def refused(words, *arguments, **options):
+        with pytest.raises(InputError, match=rf"states exists and holds states of other {words}; choose .*--overwrite"):
+            extract_states(tmp_path / "states", *arguments, **options)
+
+    refused("weights", checkpoint("bert", "teacher", seed=5), probe, batches_of_few)
+    refused("texts", teacher, probe.select(range(12)), batches_of_few)
+    refused("texts", teacher, probe, replace(batches_of_few, max_length=4))
+    refused("layers", teacher, probe, batches_of_few, layers=[0, 1])
+    refused(r"precision \(--states-dtype\)", teacher, probe, batches_of_few, stored="bfloat16")
+    refused("settings", teacher, probe, replace(batches_of_few, final_norm="included"))
+
+
+def test_a_link_to_a_store_is_replaced_and_the_store_stays(checkpoint, probe, batches_of_few, tmp_path):
+    teacher = checkpoint("bert", "teacher", seed=1)
+    extract_states(tmp_path / "moved", teacher, probe, batches_of_few)
+    (tmp_path / "states").symlink_to(tmp_path / "moved")
+    store = extract_states(
+        tmp_path / "states", checkpoint("bert", "other", seed=5), probe, batches_of_few, overwrite=True
+    )
+    assert store.document.model.name == "other"
+    assert StateStore(tmp_path / "moved").document.model.name == "teacher"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["moved", "states"]
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match="nowhere is a link to what does not exist; choose another directory"):
+        extract_states(tmp_path / "nowhere", teacher, probe, batches_of_few)
 
 
 def test_shards_hold_little_beside_the_states(checkpoint, probe, batches_of_few, tmp_path, monkeypatch):
@@ -269,6 +343,9 @@ def test_the_commands_extract_and_analyse(save_tiny, words, tmp_path, monkeypatc
     assert "--out is missing; name the directory" in told(*dry, code=2).err
     assert not (tmp_path / "states").exists()
     assert "teacher: 12 different texts (text)" in told(*extracts).out
+    short = told(*plain, "--out", tmp_path / "short", "--text", "text", "--max-length", "8").out
+    assert "STUDENT --probe" in short
+    assert short.endswith(" --text text --max-length 8 --out geometry\n")
     assert f"It was in {tmp_path / 'states'} already" in told(*extracts).out
     analyses = ("analyze", tmp_path / "states", student, "--probe", texts, "--out", tmp_path / "geometry")
     told(*analyses, "--quiet")

@@ -166,6 +166,10 @@ def test_a_damaged_shard_is_named_and_a_teacher_that_sees_padding_refused(tiny_m
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(InputError, match=rf"{file.name} is damaged: .*; remove it: what it held is computed again"):
         cached(teacher, tmp_path, "bert")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "states.json").write_text("{}")
+    with pytest.raises(InputError, match=r"store is a state store, which keeps no answers for training; choose"):
+        cached(teacher, tmp_path / "store", "bert")
     with pytest.raises(
         InputError, match=r"depends on the texts around it \(equal lengths\); leave the teacher's cache"
     ):
