@@ -315,20 +315,27 @@ def fitting_blocks(config: PretrainedConfig, stream: Stream, chosen: Sequence[in
     best: tuple[int, ...] = ()
     for kinds in islice(product(*possible), _MOST_TRIED):
         wanted = list(zip(*kinds, strict=True))
+        latest = _latest(mine, wanted)
         found: list[int] = []
-        for new, block in enumerate(chosen):
-            # As many blocks stay as those that follow need.
-            free = range(found[-1] + 1 if found else 0, number - len(chosen) + new + 1)
-            alike = [each for each in free if mine[each] == wanted[new]]
-            if not alike:
-                break
+        for block, kind, last in zip(chosen, wanted, latest, strict=False):
+            alike = (each for each in range(found[-1] + 1 if found else 0, last + 1) if mine[each] == kind)
             _, nearest = min((abs(each - block), each) for each in alike)
             found.append(nearest)
-        else:
-            whole = _with_sources(found, sources)
-            if whole and (not best or _apart(whole, chosen) < _apart(best, chosen)):
-                best = tuple(whole)
+        whole = _with_sources(found, sources)
+        if whole and (not best or _apart(whole, chosen) < _apart(best, chosen)):
+            best = tuple(whole)
     return best
+
+
+def _latest(mine: Sequence[tuple[bool, ...]], wanted: Sequence[tuple[bool, ...]]) -> list[int]:
+    """Return for each wanted kind the last block that leaves room for those that follow; none if there is no room."""
+    found: list[int] = []
+    for kind in reversed(wanted):
+        before = range(found[-1] if found else len(mine))
+        if (last := next((block for block in reversed(before) if mine[block] == kind), None)) is None:
+            return []
+        found.append(last)
+    return found[::-1]
 
 
 def _with_sources(chosen: Sequence[int], sources: Mapping[int, int]) -> list[int]:
